@@ -1,0 +1,82 @@
+//! Pointwise activations.
+
+use crate::Real;
+
+/// An activation function; the number is what kernels receive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Activation {
+    /// x
+    #[default]
+    Identity = 0,
+    /// max(x, 0)
+    Relu = 1,
+    /// 1 / (1 + e^-x)
+    Sigmoid = 2,
+    /// tanh x
+    Tanh = 3,
+    /// x for x > 0, otherwise 0.01 x
+    LeakyRelu = 4,
+    /// GELU, tanh form (Hendrycks and Gimpel 2016)
+    Gelu = 5,
+}
+
+impl Activation {
+    /// All of them.
+    pub const ALL: [Activation; 6] =
+        [Self::Identity, Self::Relu, Self::Sigmoid, Self::Tanh, Self::LeakyRelu, Self::Gelu];
+
+    /// The activation of a number that came through a parameter struct.
+    pub fn of(number: u32) -> Self {
+        Self::ALL.get(number as usize).copied().unwrap_or_default()
+    }
+
+    /// Whether the derivative is a function of the output alone, so that the input need
+    /// not be kept.
+    pub fn from_output(self) -> bool {
+        self != Self::Gelu
+    }
+}
+
+/// 1 / (1 + e^-x) without overflow.
+pub fn sigmoid<F: Real>(x: F) -> F {
+    let e = (-x.abs()).exp();
+    (if x >= F::zero() { F::one() } else { e }) / (F::one() + e)
+}
+
+fn gelu_inner<F: Real>(x: F) -> F {
+    (F::of(0.797_884_6) * (x + F::of(0.044_715) * x * x * x)).tanh()
+}
+
+/// y = f(x)
+pub fn activate<F: Real>(kind: Activation, x: F) -> F {
+    match kind {
+        Activation::Identity => x,
+        Activation::Relu => x.max(F::zero()),
+        Activation::Sigmoid => sigmoid(x),
+        Activation::Tanh => x.tanh(),
+        Activation::LeakyRelu if x > F::zero() => x,
+        Activation::LeakyRelu => F::of(0.01) * x,
+        Activation::Gelu => F::of(0.5) * x * (F::one() + gelu_inner(x)),
+    }
+}
+
+/// f'(x), given x and y = f(x). Where [`Activation::from_output`] holds, y may be passed
+/// for x too.
+pub fn activate_gradient<F: Real>(kind: Activation, x: F, y: F) -> F {
+    let one = F::one();
+    match kind {
+        Activation::Identity => one,
+        Activation::Relu if x > F::zero() => one,
+        Activation::Relu => F::zero(),
+        Activation::Sigmoid => y * (one - y),
+        Activation::Tanh => one - y * y,
+        Activation::LeakyRelu if x > F::zero() => one,
+        Activation::LeakyRelu => F::of(0.01),
+        Activation::Gelu => {
+            let t = gelu_inner(x);
+            let inner = F::of(0.797_884_6) * (one + F::of(0.134_145) * x * x);
+            F::of(0.5) * (one + t) + F::of(0.5) * x * (one - t * t) * inner
+        }
+    }
+}

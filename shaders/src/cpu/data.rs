@@ -1,0 +1,6 @@
+//! Batches from a data set on the device.
+
+use crate::Kernel;
+
+/// Kernels of this family.
+pub static KERNELS: &[&Kernel] = &[];

@@ -1,0 +1,6 @@
+//! Dropout.
+
+use crate::Kernel;
+
+/// Kernels of this family.
+pub static KERNELS: &[&Kernel] = &[];

@@ -1,0 +1,6 @@
+//! Losses with their gradients.
+
+use crate::Kernel;
+
+/// Kernels of this family.
+pub static KERNELS: &[&Kernel] = &[];

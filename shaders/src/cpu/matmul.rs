@@ -1,0 +1,6 @@
+//! Matrix products.
+
+use crate::Kernel;
+
+/// Kernels of this family.
+pub static KERNELS: &[&Kernel] = &[];

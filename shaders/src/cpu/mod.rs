@@ -1,0 +1,22 @@
+//! CPU twins: each kernel once more in plain Rust, generic over `f32` and `f64`.
+//!
+//! A twin takes the parameter struct, the number of replicas, then the kernel's buffers in
+//! binding order. Twins are the reference; they are kept plain and never sped up.
+
+pub mod convolution;
+pub mod data;
+pub mod dropout;
+pub mod embedding;
+pub mod fold;
+pub mod loss;
+pub mod lstm;
+pub mod masked;
+pub mod matmul;
+pub mod metrics;
+pub mod normalize;
+pub mod optimizer;
+pub mod pointwise;
+pub mod random;
+pub mod reduce;
+pub mod state;
+pub mod ternary;

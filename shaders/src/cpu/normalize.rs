@@ -1,0 +1,6 @@
+//! Layer normalization.
+
+use crate::Kernel;
+
+/// Kernels of this family.
+pub static KERNELS: &[&Kernel] = &[];

@@ -1,0 +1,6 @@
+//! Row, column and full reductions.
+
+use crate::Kernel;
+
+/// Kernels of this family.
+pub static KERNELS: &[&Kernel] = &[];

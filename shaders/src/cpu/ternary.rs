@@ -1,0 +1,6 @@
+//! Ternary quantization.
+
+use crate::Kernel;
+
+/// Kernels of this family.
+pub static KERNELS: &[&Kernel] = &[];

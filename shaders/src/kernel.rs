@@ -1,0 +1,333 @@
+//! What a kernel is: WGSL sources, bindings, a parameter struct and a CPU twin.
+//!
+//! Conventions that every kernel keeps:
+//! - group 0, binding 0 is the uniform parameter struct; storage buffers follow from
+//!   binding 1 in the order of [`Kernel::bindings`];
+//! - `workgroup_id.z` is the replica: tensors are `[R, ...]`, flat parameter buffers have
+//!   a stride in the parameter struct;
+//! - WGSL has no preprocessor here: a header of `const`s, then preludes, then the source.
+
+use crate::Real;
+
+/// Element type of a storage buffer. Every element is one 32-bit word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// IEEE single precision; twins may hold it as `f64`.
+    F32,
+    /// Unsigned words: tokens, indices, packed codes, state.
+    U32,
+}
+
+/// How a kernel uses a storage buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`
+    ReadWrite,
+}
+
+/// One storage binding of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding {
+    /// Name of the WGSL variable.
+    pub name: &'static str,
+    /// Element type.
+    pub element: Element,
+    /// Read or read-write.
+    pub access: Access,
+}
+
+/// A shared piece of WGSL, put before the source of the kernels that name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prelude {
+    /// File name without extension.
+    pub name: &'static str,
+    /// WGSL text.
+    pub source: &'static str,
+}
+
+/// An optional device feature that a variant needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Subgroup operations.
+    Subgroup,
+    /// 16-bit floats in shaders.
+    F16,
+    /// Cooperative matrices (experimental in wgpu).
+    CooperativeMatrix,
+}
+
+/// One way to compute a kernel on a GPU. All variants of a kernel have the same bindings
+/// and parameters.
+pub struct Variant {
+    /// Name, unique within the kernel.
+    pub name: &'static str,
+    /// WGSL text of the kernel, entry point `main`.
+    pub source: &'static str,
+    /// Preludes in the order they are put.
+    pub preludes: &'static [Prelude],
+    /// `const NAME: u32` lines of the generated header.
+    pub consts: &'static [(&'static str, u32)],
+    /// Features the device must have.
+    pub features: &'static [Feature],
+    /// Whether it uses workgroup memory and barriers, which are slow on software devices.
+    pub workgroup_memory: bool,
+    /// Whether it can compute these parameters (alignment, sizes).
+    pub fits: fn(&[u8]) -> bool,
+    /// Workgroups in x and y for these parameters; z is the replica.
+    pub grid: fn(&[u8], &Variant) -> [u32; 2],
+}
+
+impl Variant {
+    /// The value of a header constant.
+    ///
+    /// # Panics
+    /// If the variant has no such constant, which is an error in the kernel's definition.
+    pub fn constant(&self, name: &str) -> u32 {
+        self.consts
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| *v)
+            .unwrap_or_else(|| panic!("variant {} has no constant {name}", self.name))
+    }
+
+    /// The complete WGSL: header, preludes, source.
+    pub fn wgsl(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in self.consts {
+            text.push_str(&format!("const {name}: u32 = {value}u;\n"));
+        }
+        for prelude in self.preludes {
+            text.push_str(prelude.source);
+            text.push('\n');
+        }
+        text.push_str(self.source);
+        text
+    }
+}
+
+/// A buffer as a twin sees it.
+pub enum Arg<'a, F> {
+    /// Floats, read.
+    Real(&'a [F]),
+    /// Floats, read and written.
+    RealMut(&'a mut [F]),
+    /// Words, read.
+    Word(&'a [u32]),
+    /// Words, read and written.
+    WordMut(&'a mut [u32]),
+}
+
+impl<F> Arg<'_, F> {
+    /// The floats of a read binding.
+    pub fn real(&self) -> &[F] {
+        match self {
+            Arg::Real(x) => x,
+            Arg::RealMut(x) => x,
+            _ => panic!("binding holds words, the twin wants floats"),
+        }
+    }
+    /// The floats of a read-write binding.
+    pub fn real_mut(&mut self) -> &mut [F] {
+        match self {
+            Arg::RealMut(x) => x,
+            _ => panic!("binding is not read-write floats"),
+        }
+    }
+    /// The words of a read binding.
+    pub fn word(&self) -> &[u32] {
+        match self {
+            Arg::Word(x) => x,
+            Arg::WordMut(x) => x,
+            _ => panic!("binding holds floats, the twin wants words"),
+        }
+    }
+    /// The words of a read-write binding.
+    pub fn word_mut(&mut self) -> &mut [u32] {
+        match self {
+            Arg::WordMut(x) => x,
+            _ => panic!("binding is not read-write words"),
+        }
+    }
+}
+
+/// A twin with its types erased: parameter bytes, number of replicas, one argument a binding.
+pub type TwinFn<F> = fn(&[u8], usize, &mut [Arg<'_, F>]);
+
+/// A kernel: every way to compute it, and its twin.
+pub struct Kernel {
+    /// `family/name`, the same in the folder, the benches and the profiler.
+    pub name: &'static str,
+    /// Field names and types (`u32` or `f32`) of the parameter struct.
+    pub fields: &'static [(&'static str, &'static str)],
+    /// Storage bindings from binding 1 on.
+    pub bindings: &'static [Binding],
+    /// GPU variants, the preferred one for hardware first.
+    pub variants: &'static [Variant],
+    /// The twin in the device's precision.
+    pub twin_f32: TwinFn<f32>,
+    /// The twin as oracle.
+    pub twin_f64: TwinFn<f64>,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernel({})", self.name)
+    }
+}
+
+impl Kernel {
+    /// The twin in the number type asked for.
+    pub fn twin<F: Real + Twin>(&self) -> TwinFn<F> {
+        F::twin(self)
+    }
+}
+
+/// Selects a kernel's twin by number type.
+pub trait Twin: Real {
+    /// The kernel's twin in this type.
+    fn twin(kernel: &Kernel) -> TwinFn<Self>;
+}
+
+impl Twin for f32 {
+    fn twin(kernel: &Kernel) -> TwinFn<f32> {
+        kernel.twin_f32
+    }
+}
+
+impl Twin for f64 {
+    fn twin(kernel: &Kernel) -> TwinFn<f64> {
+        kernel.twin_f64
+    }
+}
+
+/// Workgroups a dimension that every WebGPU device allows.
+pub const MAX_GROUPS: u32 = 65_535;
+
+/// Grid for `n` invocations in groups of `group`, folded into two dimensions past 65,535
+/// groups; the `index` prelude's `linear_index` undoes the fold.
+pub fn linear_grid(n: usize, group: u32) -> [u32; 2] {
+    let groups = (n as u64).div_ceil(group.into()).max(1);
+    let rows = groups.div_ceil(MAX_GROUPS.into());
+    [groups.min(MAX_GROUPS.into()) as u32, rows as u32]
+}
+
+/// Declares a parameter struct: `#[repr(C)]`, plain data, with its fields listed for the
+/// reflection test.
+#[macro_export]
+macro_rules! params {
+    ($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $field:ident : $ty:ident),+ $(,)? }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty),+ }
+        impl $name {
+            /// Field names and types in order.
+            pub const FIELDS: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($field), stringify!($ty))),+];
+        }
+    };
+}
+
+/// Declares a [`Kernel`]. See ARCHITECTURE.md, "How to add a kernel".
+#[macro_export]
+macro_rules! kernel {
+    (
+        $(#[$meta:meta])*
+        $id:ident = $name:literal, $params:ty;
+        bindings: [$($bname:ident : $access:ident $element:ident),+ $(,)?];
+        twin: $twin:path;
+        variants: [$({
+            name: $vname:literal,
+            source: $source:literal,
+            preludes: [$($prelude:ident),* $(,)?],
+            consts: [$($cname:ident = $cvalue:expr),* $(,)?],
+            $(features: [$($feature:ident),* $(,)?],)?
+            $(workgroup_memory: $wm:literal,)?
+            $(fits: $fits:expr,)?
+            grid: $grid:expr $(,)?
+        }),+ $(,)?];
+    ) => {
+        $(#[$meta])*
+        pub static $id: $crate::Kernel = {
+            fn twin<F: $crate::Real>(p: &[u8], replicas: usize, args: &mut [$crate::Arg<'_, F>]) {
+                let p: &$params = bytemuck::from_bytes(p);
+                match args {
+                    [$($bname),+] => {
+                        $twin(p, replicas, $($crate::__arg!($access $element $bname)),+)
+                    }
+                    _ => panic!("{}: {} buffers bound", $name, args.len()),
+                }
+            }
+            $crate::Kernel {
+                name: $name,
+                fields: <$params>::FIELDS,
+                bindings: &[$($crate::Binding {
+                    name: stringify!($bname),
+                    element: $crate::__element!($element),
+                    access: $crate::__access!($access),
+                }),+],
+                variants: &[$($crate::Variant {
+                    name: $vname,
+                    source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $source)),
+                    preludes: &[$($crate::preludes::$prelude),*],
+                    consts: &[$((stringify!($cname), $cvalue)),*],
+                    features: &[$($($crate::Feature::$feature),*)?],
+                    workgroup_memory: false $(|| $wm)?,
+                    fits: |_p: &[u8]| {
+                        true $(&& {
+                            let f: fn(&$params) -> bool = $fits;
+                            f(bytemuck::from_bytes(_p))
+                        })?
+                    },
+                    grid: |p: &[u8], v: &$crate::Variant| {
+                        let f: fn(&$params, &$crate::Variant) -> [u32; 2] = $grid;
+                        f(bytemuck::from_bytes(p), v)
+                    },
+                }),+],
+                twin_f32: twin::<f32>,
+                twin_f64: twin::<f64>,
+            }
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __arg {
+    (read f32 $x:ident) => {
+        $x.real()
+    };
+    (write f32 $x:ident) => {
+        $x.real_mut()
+    };
+    (read u32 $x:ident) => {
+        $x.word()
+    };
+    (write u32 $x:ident) => {
+        $x.word_mut()
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __element {
+    (f32) => {
+        $crate::Element::F32
+    };
+    (u32) => {
+        $crate::Element::U32
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __access {
+    (read) => {
+        $crate::Access::Read
+    };
+    (write) => {
+        $crate::Access::ReadWrite
+    };
+}

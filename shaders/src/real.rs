@@ -1,0 +1,48 @@
+//! The number types that twins run in.
+
+/// A floating-point type a CPU twin can compute in: `f32` (what a device computes)
+/// or `f64` (the oracle that both are held against).
+pub trait Real:
+    num_traits::Float
+    + bytemuck::Pod
+    + Default
+    + std::fmt::Debug
+    + std::iter::Sum
+    + std::ops::AddAssign
+    + std::ops::SubAssign
+    + std::ops::MulAssign
+    + Send
+    + Sync
+    + 'static
+{
+    /// Converts a parameter; exact in both types.
+    fn of(x: f32) -> Self;
+    /// Converts a count; exact below 2^24.
+    fn count(n: usize) -> Self;
+    /// Rounds to `f32`, the type every device stores.
+    fn f32(self) -> f32;
+}
+
+impl Real for f32 {
+    fn of(x: f32) -> Self {
+        x
+    }
+    fn count(n: usize) -> Self {
+        n as f32
+    }
+    fn f32(self) -> f32 {
+        self
+    }
+}
+
+impl Real for f64 {
+    fn of(x: f32) -> Self {
+        x.into()
+    }
+    fn count(n: usize) -> Self {
+        n as f64
+    }
+    fn f32(self) -> f32 {
+        self as f32
+    }
+}
