@@ -51,7 +51,7 @@ params!(
 );
 
 /// Longest K that one invocation sums: llvmpipe stops a loop after 65,535 iterations.
-pub const LONGEST: u32 = 61_440;
+pub const LONGEST: u32 = 30_720;
 
 impl Gemm {
     /// Columns of op(A) that a part takes: a multiple of 16, which is a tile's depth.
