@@ -21,3 +21,4 @@ prelude!(/** `load_a` from aligned rows of four; needs `TRANS_A` and `CHECK_K`. 
 prelude!(/** `load_a` word by word; needs `TRANS_A`. */ MATMUL_A_SCALAR = "matmul_a_scalar");
 prelude!(/** `load_b` from aligned rows of four; needs `TRANS_B`. */ MATMUL_B_VEC4 = "matmul_b_vec4");
 prelude!(/** `load_b` word by word; needs `TRANS_B`. */ MATMUL_B_SCALAR = "matmul_b_scalar");
+prelude!(/** `reduce_start`, `reduce_pair`, `reduce_end` by [`crate::cpu::reduce::Reduction`]. */ REDUCE = "reduce");
