@@ -19,3 +19,4 @@ prelude!(/** `pcg4d`, `uniform01`: the counter-based stream of [`crate::cpu::ran
 prelude!(/** `lanes`: the part of a last vec4 that belongs to a range. */ LANES = "lanes");
 prelude!(/** `token`: one token of a stream of words or of packed bytes; needs `tokens`, `p.length`, `p.packed`. */ TOKEN = "token");
 prelude!(/** `permute`: a keyed bijection of [0, count); needs [`RANDOM`]. */ PERMUTE = "permute");
+prelude!(/** `pixels`: four pixels of an invocation, split into image, row and column; needs `GROUP`. */ PIXELS = "pixels");
