@@ -15,4 +15,8 @@ macro_rules! prelude {
 prelude!(/** `linear_index`: undoes [`crate::linear_grid`]; needs the constant `GROUP`. */ INDEX = "index");
 prelude!(/** `activate` and `activate_gradient` by [`crate::Activation`]. */ ACTIVATION = "activation");
 prelude!(/** Word offsets of [`crate::state`]. */ STATE = "state");
-prelude!(/** `pcg4d`, `uniform`: the counter-based stream of [`crate::cpu::random`]. */ RANDOM = "random");
+prelude!(/** `pcg4d`, `uniform01`: the counter-based stream of [`crate::cpu::random`]. */ RANDOM = "random");
+prelude!(/** `lanes`: the part of a last vec4 that belongs to a range. */ LANES = "lanes");
+prelude!(/** `token`: one token of a stream of words or of packed bytes; needs `tokens`, `p.length`, `p.packed`. */ TOKEN = "token");
+prelude!(/** `permute`: a keyed bijection of [0, count); needs [`RANDOM`]. */ PERMUTE = "permute");
+prelude!(/** `pixels`: four pixels of an invocation, split into image, row and column; needs `GROUP`. */ PIXELS = "pixels");
