@@ -15,4 +15,12 @@ macro_rules! prelude {
 prelude!(/** `linear_index`: undoes [`crate::linear_grid`]; needs the constant `GROUP`. */ INDEX = "index");
 prelude!(/** `activate` and `activate_gradient` by [`crate::Activation`]. */ ACTIVATION = "activation");
 prelude!(/** Word offsets of [`crate::state`]. */ STATE = "state");
-prelude!(/** `pcg4d`, `uniform`: the counter-based stream of [`crate::cpu::random`]. */ RANDOM = "random");
+prelude!(/** `pcg4d`, `uniform01`: the counter-based stream of [`crate::cpu::random`]. */ RANDOM = "random");
+prelude!(/** `row_sum`, `row_max` and where a row is: a workgroup a row; see `row_kernel!`. */ ROWS_GROUP = "rows_group");
+prelude!(/** The functions of [`ROWS_GROUP`] with an invocation a row. */ ROWS_SINGLE = "rows_single");
+prelude!(/** `column_sum` and where a column is: a workgroup for `COLUMNS` columns; see `column_kernel!`. */ COLUMNS_GROUP = "columns_group");
+prelude!(/** The functions of [`COLUMNS_GROUP`] with an invocation a column. */ COLUMNS_SINGLE = "columns_single");
+prelude!(/** `Best` and `before`: values ordered with their places. */ BEST = "best");
+prelude!(/** `row_best` for [`ROWS_GROUP`]; needs [`BEST`]. */ BEST_GROUP = "best_group");
+prelude!(/** `row_best` for [`ROWS_SINGLE`]; needs [`BEST`]. */ BEST_SINGLE = "best_single");
+prelude!(/** `kept`: dropout's mask; needs [`RANDOM`], [`STATE`], the parameter `operation`, `threshold`. */ KEPT = "kept");
