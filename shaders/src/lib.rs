@@ -11,6 +11,7 @@ pub mod preludes;
 mod real;
 mod registry;
 pub mod schedule;
+mod rows;
 pub mod state;
 
 pub use activation::{Activation, activate, activate_gradient, sigmoid};

@@ -20,3 +20,11 @@ prelude!(/** `lanes`: the part of a last vec4 that belongs to a range. */ LANES 
 prelude!(/** `token`: one token of a stream of words or of packed bytes; needs `tokens`, `p.length`, `p.packed`. */ TOKEN = "token");
 prelude!(/** `permute`: a keyed bijection of [0, count); needs [`RANDOM`]. */ PERMUTE = "permute");
 prelude!(/** `pixels`: four pixels of an invocation, split into image, row and column; needs `GROUP`. */ PIXELS = "pixels");
+prelude!(/** `row_sum`, `row_max` and where a row is: a workgroup a row; see `row_kernel!`. */ ROWS_GROUP = "rows_group");
+prelude!(/** The functions of [`ROWS_GROUP`] with an invocation a row. */ ROWS_SINGLE = "rows_single");
+prelude!(/** `column_sum` and where a column is: a workgroup for `COLUMNS` columns; see `column_kernel!`. */ COLUMNS_GROUP = "columns_group");
+prelude!(/** The functions of [`COLUMNS_GROUP`] with an invocation a column. */ COLUMNS_SINGLE = "columns_single");
+prelude!(/** `Best` and `before`: values ordered with their places. */ BEST = "best");
+prelude!(/** `row_best` for [`ROWS_GROUP`]; needs [`BEST`]. */ BEST_GROUP = "best_group");
+prelude!(/** `row_best` for [`ROWS_SINGLE`]; needs [`BEST`]. */ BEST_SINGLE = "best_single");
+prelude!(/** `kept`: dropout's mask; needs [`RANDOM`], [`STATE`], the parameter `operation`, `threshold`. */ KEPT = "kept");
