@@ -32,3 +32,8 @@ prelude!(/** `pcg4d`, `uniform`: the counter-based stream of [`crate::cpu::rando
 prelude!(/** `Wide`: four neighboring elements as one; reads a binding `weights` of them. */ WIDE4 = "wide4");
 prelude!(/** `Wide`: the same names, element by element. */ WIDE1 = "wide1");
 prelude!(/** `cell_forward`, `cell_backward` on a type `Units` that the kernel defines; needs the constant `CIFG`. */ LSTM = "lstm");
+prelude!(/** `add_masks`: ChaCha20 streams of [`crate::cpu::chacha`]; needs the binding `masks`. */ CHACHA = "chacha");
+prelude!(/** 64-bit integers in pairs of words, `fixed64` of [`crate::cpu::fixed`]. */ FIXED64 = "fixed64");
+prelude!(/** `tensor_of`: the tensor of an element; needs the binding `segments` and `p.tensors`. */ SEGMENT = "segment");
+prelude!(/** `finite_or_zero`: what is not finite counts as zero. */ FINITE = "finite");
+prelude!(/** Shared by the variants of `ternary/scale`. */ TERNARY_SCALE = "ternary_scale");
