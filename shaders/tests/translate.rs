@@ -20,6 +20,18 @@ enum Language {
     Glsl,
 }
 
+impl Language {
+    /// What the writer knows of. Some writers panic on the rest, so it is refused before.
+    fn capabilities(self) -> Capabilities {
+        match self {
+            Language::SpirV => spv::supported_capabilities(),
+            Language::Msl => msl::supported_capabilities(),
+            Language::Hlsl => hlsl::supported_capabilities(),
+            Language::Glsl => glsl::supported_capabilities(),
+        }
+    }
+}
+
 const LANGUAGES: [Language; 4] = [Language::SpirV, Language::Msl, Language::Hlsl, Language::Glsl];
 
 /// What a language can't express: (language, kernel, variant, reason). An entry that
@@ -31,10 +43,10 @@ const EXCEPTIONS: &[(Language, &str, &str, &str)] = &[];
 fn translate(
     language: Language,
     module: &Module,
-    info: &ModuleInfo,
     recent: bool,
     checked: bool,
 ) -> Result<(), String> {
+    let info = &validate(module, language.capabilities())?;
     let stage = ShaderStage::Compute;
     let policy = if checked { BoundsCheckPolicy::Restrict } else { BoundsCheckPolicy::Unchecked };
     let policies = BoundsCheckPolicies { index: policy, buffer: policy, ..Default::default() };
@@ -111,11 +123,14 @@ fn translate(
     if length == 0 { Err("nothing was written".into()) } else { Ok(()) }
 }
 
-fn parse(wgsl: &str) -> (Module, ModuleInfo) {
-    let module = naga::front::wgsl::parse_str(wgsl).unwrap();
-    let info =
-        Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).unwrap();
-    (module, info)
+fn parse(wgsl: &str) -> Module {
+    naga::front::wgsl::parse_str(wgsl).unwrap()
+}
+
+fn validate(module: &Module, capabilities: Capabilities) -> Result<ModuleInfo, String> {
+    Validator::new(ValidationFlags::all(), capabilities)
+        .validate(module)
+        .map_err(|e| e.into_inner().to_string())
 }
 
 fn excepted(language: Language, kernel: &Kernel, variant: &Variant) -> bool {
@@ -127,11 +142,11 @@ fn every_variant_translates_to_every_language_or_is_a_known_exception() {
     let mut wrong = Vec::new();
     for kernel in kernels() {
         for variant in kernel.variants {
-            let (module, info) = parse(&variant.wgsl());
+            let module = parse(&variant.wgsl());
             let recent = !variant.features.is_empty();
             for language in LANGUAGES {
-                let outcome = translate(language, &module, &info, recent, false)
-                    .and_then(|()| translate(language, &module, &info, recent, true));
+                let outcome = translate(language, &module, recent, false)
+                    .and_then(|()| translate(language, &module, recent, true));
                 let name = format!("{} ({}) in {language:?}", kernel.name, variant.name);
                 match (outcome, excepted(language, kernel, variant)) {
                     (Err(e), false) => wrong.push(format!("{name}: {e}")),
@@ -154,13 +169,28 @@ fn every_exception_names_a_variant_and_a_reason() {
     }
 }
 
-/// The writers' refusals arrive: 64-bit integers don't exist in GLSL ES 3.10.
+/// Refusals arrive as such: GLSL has no cooperative matrices, GLSL ES no 64-bit integers.
 #[test]
 fn what_a_language_lacks_is_refused() {
-    let (module, info) = parse(
+    let wide = parse(
         "@group(0) @binding(0) var<storage, read_write> x: array<u64>;
          @compute @workgroup_size(1) fn main() { x[0] = x[0] + 1lu; }",
     );
-    assert!(translate(Language::Glsl, &module, &info, false, false).is_err());
-    assert!(translate(Language::SpirV, &module, &info, false, false).is_ok());
+    assert!(translate(Language::Glsl, &wide, false, false).is_err());
+    assert!(translate(Language::SpirV, &wide, false, false).is_ok());
+    let matrix = parse(
+        "enable wgpu_cooperative_matrix;
+         @group(0) @binding(0) var<storage, read_write> x: array<f32>;
+         @compute @workgroup_size(8, 8) fn main() {
+             let a = coopLoad<coop_mat8x8<f32, A>>(&x[0], 8u);
+             let b = coopLoad<coop_mat8x8<f32, B>>(&x[64], 8u);
+             let c = coopLoad<coop_mat8x8<f32, C>>(&x[128], 8u);
+             coopStore(coopMultiplyAdd(a, b, c), &x[128], 8u);
+         }",
+    );
+    for language in LANGUAGES {
+        let expected = matches!(language, Language::SpirV | Language::Msl);
+        let outcome = translate(language, &matrix, true, false);
+        assert_eq!(outcome.is_ok(), expected, "{language:?}: {outcome:?}");
+    }
 }
