@@ -28,7 +28,6 @@ prelude!(/** `Best` and `before`: values ordered with their places. */ BEST = "b
 prelude!(/** `row_best` for [`ROWS_GROUP`]; needs [`BEST`]. */ BEST_GROUP = "best_group");
 prelude!(/** `row_best` for [`ROWS_SINGLE`]; needs [`BEST`]. */ BEST_SINGLE = "best_single");
 prelude!(/** `kept`: dropout's mask; needs [`RANDOM`], [`STATE`], the parameter `operation`, `threshold`. */ KEPT = "kept");
-prelude!(/** `pcg4d`, `uniform`: the counter-based stream of [`crate::cpu::random`]. */ RANDOM = "random");
 prelude!(/** `Wide`: four neighboring elements as one; reads a binding `weights` of them. */ WIDE4 = "wide4");
 prelude!(/** `Wide`: the same names, element by element. */ WIDE1 = "wide1");
 prelude!(/** `cell_forward`, `cell_backward` on a type `Units` that the kernel defines; needs the constant `CIFG`. */ LSTM = "lstm");

@@ -148,8 +148,7 @@ pub fn step_forward<F: Real>(
                 let i = sigmoid(gates[row + j]);
                 let g = gates[row + at_g * hidden + j].tanh();
                 let o = sigmoid(gates[row + at_o * hidden + j]);
-                let f =
-                    if p.cifg != 0 { F::one() - i } else { sigmoid(gates[row + hidden + j]) };
+                let f = if p.cifg != 0 { F::one() - i } else { sigmoid(gates[row + hidden + j]) };
                 let c = f * cs[before + j] + i * g;
                 let h = o * c.tanh();
                 gates[row + j] = i;
