@@ -3,6 +3,7 @@
 use tern_shaders::{Element, Kernel};
 
 use crate::backward::Backward;
+use crate::dataset::Feed;
 use crate::device::{Buffer, Profile};
 use crate::{Arena, Error, Flat, Param, Result};
 
@@ -19,7 +20,7 @@ pub enum Operand {
     Flat(Flat),
     /// The state records, `[R, 64]` words.
     State,
-    /// The ring of losses, `[R, capacity]`.
+    /// The ring of what each step logs, `[R, capacity, 4]`.
     Ring,
 }
 
@@ -83,6 +84,7 @@ pub struct Graph {
     pub(crate) tensors: Vec<Info>,
     pub(crate) calls: Vec<Recorded>,
     pub(crate) tape: Vec<Entry>,
+    pub(crate) feed: Option<Feed>,
     profile: Profile,
     scope: String,
     random_ops: u32,
@@ -96,6 +98,7 @@ impl Graph {
             tensors: Vec::new(),
             calls: Vec::new(),
             tape: Vec::new(),
+            feed: None,
             profile: arena.device().profile(),
             scope: String::new(),
             random_ops: 0,
@@ -226,6 +229,11 @@ impl Graph {
             outputs: outputs.to_vec(),
             backward: Box::new(backward),
         });
+    }
+
+    /// Calls recorded so far.
+    pub(crate) fn call_count(&self) -> usize {
+        self.calls.len()
     }
 
     pub(crate) fn root(&self, tensor: Tensor) -> usize {

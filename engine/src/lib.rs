@@ -3,6 +3,7 @@
 mod arena;
 mod backward;
 mod cpu;
+mod dataset;
 mod device;
 mod error;
 mod graph;
@@ -11,9 +12,11 @@ mod memory;
 mod parameters;
 mod plan;
 mod record;
+mod train;
 
 pub use arena::{Arena, Flat};
 pub use backward::Backward;
+pub use dataset::{Batching, IGNORE, RowData, TextData};
 pub use device::{
     AdapterSummary, Data, Device, DeviceOptions, Kind, Profile, Select, Timing, adapters,
 };
@@ -23,4 +26,6 @@ pub use memory::Memory;
 pub use parameters::{ALIGNMENT, Init, Param, Parameters};
 pub use plan::{Activations, Losses, Plan};
 pub use record::Trainable;
+pub use tern_shaders::schedule::{Decay, Schedule};
 pub use tern_shaders::{Activation, Element};
+pub use train::{Optimizer, Training};

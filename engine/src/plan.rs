@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tern_shaders::cpu::state::RING_CHANNELS;
 use tern_shaders::{Element, state};
 
 use crate::device::{Buffer, Call, Data, Program, Slot, Timing};
@@ -9,8 +10,10 @@ use crate::graph::{Graph, Home, Info, Operand, Recorded, Tensor};
 use crate::memory::{self, Blocks, Memory};
 use crate::{Arena, Error, Flat, Result};
 
-/// Losses kept on the device before they are read.
-pub(crate) const RING: usize = 1024;
+/// Steps whose logs are kept on the device before they are read.
+pub(crate) const RING_STEPS: usize = 256;
+/// Words of a replica's ring.
+const RING: usize = RING_STEPS * RING_CHANNELS;
 
 /// A fixed sequence of kernel calls over the models of an arena. Nothing is allocated before
 /// the first use, and nothing after it.
@@ -260,12 +263,12 @@ impl Plan {
     pub async fn run_async(&mut self, steps: usize) -> Result<Losses> {
         self.prepare_async().await?;
         let mut losses = Losses { by_replica: vec![Vec::new(); self.arena.replicas()] };
+        let mut before = self.losses_written().await?;
         let mut left = steps;
         while left > 0 {
-            let now = left.min(RING);
-            let before = self.losses_written().await?;
+            let now = left.min(RING_STEPS);
             self.arena.device().replay(&self.ready().step, now).await?;
-            self.collect(&before, &mut losses).await?;
+            before = self.collect(&before, &mut losses).await?;
             left -= now;
         }
         Ok(losses)
@@ -279,9 +282,10 @@ impl Plan {
         Ok(self.states_async().await?.iter().map(|record| record[state::STEP]).collect())
     }
 
-    async fn collect(&self, before: &[u32], losses: &mut Losses) -> Result<()> {
+    /// Appends the steps logged since `before`, and returns the steps completed.
+    async fn collect(&self, before: &[u32], losses: &mut Losses) -> Result<Vec<u32>> {
         if !self.advances {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let after = self.losses_written().await?;
         let mut replica = 0;
@@ -292,11 +296,12 @@ impl Plan {
             };
             for ring in ring.chunks_exact(RING) {
                 let steps = before[replica]..after[replica];
-                losses.by_replica[replica].extend(steps.map(|step| ring[step as usize % RING]));
+                let slot = |step: u32| ring[step as usize % RING_STEPS * RING_CHANNELS];
+                losses.by_replica[replica].extend(steps.map(slot));
                 replica += 1;
             }
         }
-        Ok(())
+        Ok(after)
     }
 
     /// Computes the forward pass alone, leaving activations for [`Plan::backward_async`].

@@ -10,6 +10,7 @@ mod kernel;
 pub mod preludes;
 mod real;
 mod registry;
+mod rows;
 pub mod schedule;
 pub mod state;
 
