@@ -2,6 +2,7 @@
 
 mod arena;
 mod backward;
+mod checkpoint;
 mod cpu;
 mod dataset;
 mod device;
@@ -9,6 +10,7 @@ mod error;
 mod graph;
 pub mod kernels;
 mod memory;
+pub mod nn;
 mod parameters;
 mod plan;
 mod record;
@@ -16,6 +18,9 @@ mod train;
 
 pub use arena::{Arena, Flat};
 pub use backward::Backward;
+pub use checkpoint::{load_checkpoint_async, load_model, save_checkpoint_async, save_model};
+#[cfg(feature = "blocking")]
+pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use dataset::{Batching, IGNORE, RowData, TextData};
 pub use device::{
     AdapterSummary, Data, Device, DeviceOptions, Kind, Profile, Select, Timing, adapters,

@@ -1,25 +1,14 @@
-// Weight and bias gradient of the 2-D convolution, second half: the sum over the splits goes to
-// the gradient vector. Shapes: partial [R, splits, filters, columns] with columns = channels ·
-// kernel_h · kernel_w + bias, gradients [R, parameter_stride].
+// Weight or bias gradient of the 2-D convolution, second half: the sum over the splits of
+// columns [first, first + count) of each filter. Shapes: partial [R, splits, filters, columns],
+// gradients [R, parameter_stride] with [filters, count] from offset on.
 struct Params {
-    batch: u32,
-    channels: u32,
-    height: u32,
-    width: u32,
-    filters: u32,
-    kernel_h: u32,
-    kernel_w: u32,
-    stride_h: u32,
-    stride_w: u32,
-    padding_h: u32,
-    padding_w: u32,
-    out_h: u32,
-    out_w: u32,
-    weight_offset: u32,
-    bias_offset: u32,
-    bias: u32,
-    parameter_stride: u32,
     splits: u32,
+    filters: u32,
+    columns: u32,
+    first: u32,
+    count: u32,
+    offset: u32,
+    parameter_stride: u32,
     accumulate: u32,
 }
 
@@ -29,19 +18,16 @@ struct Params {
 
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let taps = p.channels * p.kernel_h * p.kernel_w;
-    let columns = taps + p.bias;
-    let at = linear_index(group, local);
-    if at >= p.filters * columns {
+    let i = linear_index(group, local);
+    if i >= p.filters * p.count {
         return;
     }
+    let column = i / p.count * p.columns + p.first + i % p.count;
+    let size = p.filters * p.columns;
     var sum = 0.0;
     for (var s = 0u; s < p.splits; s++) {
-        sum += partial[(group.z * p.splits + s) * p.filters * columns + at];
+        sum += partial[(group.z * p.splits + s) * size + column];
     }
-    let o = at / columns;
-    let k = at % columns;
-    let to = group.z * p.parameter_stride
-        + select(p.bias_offset + o, p.weight_offset + o * taps + k, k < taps);
+    let to = group.z * p.parameter_stride + p.offset + i;
     gradients[to] = select(0.0, gradients[to], p.accumulate != 0u) + sum;
 }

@@ -109,7 +109,7 @@ impl Case {
     }
 
     /// Runs the case on a device.
-    async fn on(&self, device: &Device) -> Result<Vec<Vec<f64>>> {
+    pub(super) async fn on(&self, device: &Device) -> Result<Vec<Vec<f64>>> {
         let mut slots = Vec::new();
         for (data, binding) in self.buffers.iter().zip(self.kernel.bindings) {
             let buffer = device.upload(binding.name, data).await?;

@@ -1,6 +1,7 @@
-//! Two-dimensional convolution and pooling, channels before pixels (NCHW), layouts and
-//! definitions as in PyTorch's `conv2d`, `max_pool2d` and `avg_pool2d` without dilation and
-//! groups.
+//! Two-dimensional convolution, channels before pixels (NCHW), layouts and definition as in
+//! PyTorch's `conv2d` without dilation and groups; pooling in [`pooling`].
+
+pub mod pooling;
 
 use crate::{Kernel, Real, kernel, linear_grid, params};
 
@@ -38,7 +39,7 @@ params!(
         weight_offset: u32,
         /// First word of the bias, if there is one.
         bias_offset: u32,
-        /// 1: there is a bias.
+        /// 1: there is a bias, or in the weight gradient: its gradient is wanted.
         bias: u32,
         /// Words of a replica's parameters.
         parameter_stride: u32,
@@ -50,31 +51,24 @@ params!(
 );
 
 params!(
-    /// Parameters of the pooling kernels.
-    Pool {
-        /// Images times channels a replica.
-        planes: u32,
-        /// Rows of an input plane.
-        height: u32,
-        /// Columns of an input plane.
-        width: u32,
-        /// Rows of a window.
-        kernel_h: u32,
-        /// Columns of a window.
-        kernel_w: u32,
-        /// Input rows from one window to the next.
-        stride_h: u32,
-        /// Input columns from one window to the next.
-        stride_w: u32,
-        /// Rows of padding above and below, fewer than the window has.
-        padding_h: u32,
-        /// Columns of padding left and right, fewer than the window has.
-        padding_w: u32,
-        /// Rows of an output plane.
-        out_h: u32,
-        /// Columns of an output plane.
-        out_w: u32,
-        /// 1 adds the gradient to its destination, 0 overwrites it.
+    /// Parameters of [`WEIGHT_FINISH`]. [`Convolution::weight_finish`] and
+    /// [`Convolution::bias_finish`] make them.
+    Finish {
+        /// Parts that the sum over the pixels was split into.
+        splits: u32,
+        /// Rows of the partial sums.
+        filters: u32,
+        /// Columns of the partial sums.
+        columns: u32,
+        /// First column to add up.
+        first: u32,
+        /// Columns to add up.
+        count: u32,
+        /// First word of the gradient in a replica's vector.
+        offset: u32,
+        /// Words of a replica's vector.
+        parameter_stride: u32,
+        /// 1 adds to the gradient, 0 overwrites it.
         accumulate: u32,
     }
 );
@@ -102,7 +96,7 @@ impl Convolution {
         let pixels = self.batch * self.out_h * self.out_w;
         // Enough invocations for a large device, each with at least 128 pixels to add and at
         // most 32,768; the partial sums stay below 2²¹ words unless that bound asks for more.
-        let most = ((1 << 21) / (self.filters * self.taps())).max(1);
+        let most = ((1 << 21) / (self.filters * self.taps())).clamp(1, 16_384);
         self.splits = pixels.div_ceil(128).min(most).max(pixels.div_ceil(32_768));
         Some(self)
     }
@@ -111,14 +105,28 @@ impl Convolution {
     pub fn columns(&self) -> u32 {
         self.taps() + self.bias
     }
-}
 
-impl Pool {
-    /// Sets the output size, or gives `None` if the window doesn't fit.
-    pub fn complete(mut self) -> Option<Self> {
-        self.out_h = places(self.height, self.kernel_h, self.stride_h, self.padding_h)?;
-        self.out_w = places(self.width, self.kernel_w, self.stride_w, self.padding_w)?;
-        Some(self)
+    fn finish(&self, first: u32, count: u32, offset: u32, accumulate: u32) -> Finish {
+        Finish {
+            splits: self.splits,
+            filters: self.filters,
+            columns: self.columns(),
+            first,
+            count,
+            offset,
+            parameter_stride: self.parameter_stride,
+            accumulate,
+        }
+    }
+
+    /// Parameters that finish the weight's gradient.
+    pub fn weight_finish(&self, accumulate: u32) -> Finish {
+        self.finish(0, self.taps(), self.weight_offset, accumulate)
+    }
+
+    /// Parameters that finish the bias's gradient.
+    pub fn bias_finish(&self, accumulate: u32) -> Finish {
+        self.finish(self.taps(), 1, self.bias_offset, accumulate)
     }
 }
 
@@ -238,104 +246,22 @@ pub fn weight_partial<F: Real>(
     }
 }
 
-/// gradients (+)= Σ over the splits, the last column to the bias. Shapes: `partial`
-/// `[R, splits, filters, columns]`, `gradients` `[R, parameter_stride]`.
-pub fn weight_finish<F: Real>(
-    p: &Convolution,
-    replicas: usize,
-    partial: &[F],
-    gradients: &mut [F],
-) {
-    let (filters, columns) = (p.filters as usize, p.columns() as usize);
-    let (splits, taps) = (p.splits as usize, p.taps() as usize);
+/// gradients (+)= Σ over the splits, of columns [first, first + count) of each filter. Shapes:
+/// `partial` `[R, splits, filters, columns]`, `gradients` `[R, parameter_stride]` with
+/// `[filters, count]` from `offset` on.
+pub fn weight_finish<F: Real>(p: &Finish, replicas: usize, partial: &[F], gradients: &mut [F]) {
+    let (splits, filters) = (p.splits as usize, p.filters as usize);
     for r in 0..replicas {
-        let gradients = &mut gradients[r * p.parameter_stride as usize..];
-        for (o, k) in product(filters, columns) {
+        let gradients = &mut gradients[r * p.parameter_stride as usize + p.offset as usize..];
+        for (o, k) in product(filters, p.count as usize) {
+            let column = p.first as usize + k;
             let sum = (0..splits)
-                .map(|s| partial[((r * splits + s) * filters + o) * columns + k])
+                .map(|s| partial[((r * splits + s) * filters + o) * p.columns as usize + column])
                 .sum::<F>();
-            let to = if k < taps {
-                p.weight_offset as usize + o * taps + k
-            } else {
-                p.bias_offset as usize + o
-            };
-            gradients[to] = if p.accumulate != 0 { gradients[to] + sum } else { sum };
+            let to = &mut gradients[o * p.count as usize + k];
+            *to = if p.accumulate != 0 { *to + sum } else { sum };
         }
     }
-}
-
-/// Calls `f(y, x, place)` for each pixel under each window: indices into all replicas' output
-/// and input, and the pixel's place in its plane.
-fn each_pixel(p: &Pool, replicas: usize, mut f: impl FnMut(usize, usize, usize)) {
-    for plane in 0..replicas * p.planes as usize {
-        for (oh, ow) in product(p.out_h as usize, p.out_w as usize) {
-            let y = (plane * p.out_h as usize + oh) * p.out_w as usize + ow;
-            for (i, j) in product(p.kernel_h as usize, p.kernel_w as usize) {
-                let row = under(oh, i, p.stride_h, p.padding_h, p.height);
-                let column = under(ow, j, p.stride_w, p.padding_w, p.width);
-                if let (Some(row), Some(column)) = (row, column) {
-                    let place = row * p.width as usize + column;
-                    f(y, plane * (p.height * p.width) as usize + place, place);
-                }
-            }
-        }
-    }
-}
-
-/// y = the largest pixel of each window, index = its place in the plane, the first of equals.
-/// Shapes: `x` `[R, planes, height, width]`, `y`, `index` `[R, planes, out_h, out_w]`.
-pub fn max_pool_forward<F: Real>(
-    p: &Pool,
-    replicas: usize,
-    x: &[F],
-    y: &mut [F],
-    index: &mut [u32],
-) {
-    let mut window = None;
-    each_pixel(p, replicas, |at, from, place| {
-        if window != Some(at) || x[from] > y[at] {
-            window = Some(at);
-            y[at] = x[from];
-            index[at] = place as u32;
-        }
-    });
-}
-
-/// dx (+)= dy of the windows that each pixel won. Shapes: `dy`, `index`
-/// `[R, planes, out_h, out_w]`, `dx` `[R, planes, height, width]`.
-pub fn max_pool_backward<F: Real>(
-    p: &Pool,
-    replicas: usize,
-    dy: &[F],
-    index: &[u32],
-    dx: &mut [F],
-) {
-    if p.accumulate == 0 {
-        dx[..replicas * (p.planes * p.height * p.width) as usize].fill(F::zero());
-    }
-    each_pixel(p, replicas, |at, to, place| {
-        if index[at] as usize == place {
-            dx[to] += dy[at];
-        }
-    });
-}
-
-/// y = the mean of each window, padding counted as zeros (`count_include_pad`). Shapes: `x`
-/// `[R, planes, height, width]`, `y` `[R, planes, out_h, out_w]`.
-pub fn average_pool_forward<F: Real>(p: &Pool, replicas: usize, x: &[F], y: &mut [F]) {
-    let area = F::count((p.kernel_h * p.kernel_w) as usize);
-    y[..replicas * (p.planes * p.out_h * p.out_w) as usize].fill(F::zero());
-    each_pixel(p, replicas, |at, from, _| y[at] += x[from] / area);
-}
-
-/// dx (+)= dy / area of the windows that hold each pixel. Shapes: `dy`
-/// `[R, planes, out_h, out_w]`, `dx` `[R, planes, height, width]`.
-pub fn average_pool_backward<F: Real>(p: &Pool, replicas: usize, dy: &[F], dx: &mut [F]) {
-    let area = F::count((p.kernel_h * p.kernel_w) as usize);
-    if p.accumulate == 0 {
-        dx[..replicas * (p.planes * p.height * p.width) as usize].fill(F::zero());
-    }
-    each_pixel(p, replicas, |at, to, _| dx[to] += dy[at] / area);
 }
 
 /// Workgroups of a kernel whose invocations compute 8 planes of 4 pixels each.
@@ -390,7 +316,7 @@ kernel! {
 
 kernel! {
     /// Weight and bias gradient of the 2-D convolution, the splits added up.
-    WEIGHT_FINISH = "convolution/weight_finish", Convolution;
+    WEIGHT_FINISH = "convolution/weight_finish", Finish;
     bindings: [partial: read f32, gradients: write f32];
     twin: weight_finish;
     variants: [{
@@ -398,71 +324,7 @@ kernel! {
         source: "convolution/weight_finish.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
-        grid: |p, v| linear_grid((p.filters * p.columns()) as usize, v.constant("GROUP")),
-    }];
-}
-
-fn output_grid(p: &Pool, v: &crate::Variant) -> [u32; 2] {
-    linear_grid((p.planes * p.out_h * p.out_w) as usize, v.constant("GROUP"))
-}
-
-fn input_grid(p: &Pool, v: &crate::Variant) -> [u32; 2] {
-    linear_grid((p.planes * p.height * p.width) as usize, v.constant("GROUP"))
-}
-
-kernel! {
-    /// Max pooling.
-    MAX_POOL_FORWARD = "convolution/max_pool_forward", Pool;
-    bindings: [x: read f32, y: write f32, index: write u32];
-    twin: max_pool_forward;
-    variants: [{
-        name: "plain",
-        source: "convolution/max_pool_forward.wgsl",
-        preludes: [INDEX],
-        consts: [GROUP = 64],
-        grid: output_grid,
-    }];
-}
-
-kernel! {
-    /// Gradient of max pooling.
-    MAX_POOL_BACKWARD = "convolution/max_pool_backward", Pool;
-    bindings: [dy: read f32, index: read u32, dx: write f32];
-    twin: max_pool_backward;
-    variants: [{
-        name: "plain",
-        source: "convolution/max_pool_backward.wgsl",
-        preludes: [INDEX],
-        consts: [GROUP = 64],
-        grid: input_grid,
-    }];
-}
-
-kernel! {
-    /// Average pooling.
-    AVERAGE_POOL_FORWARD = "convolution/average_pool_forward", Pool;
-    bindings: [x: read f32, y: write f32];
-    twin: average_pool_forward;
-    variants: [{
-        name: "plain",
-        source: "convolution/average_pool_forward.wgsl",
-        preludes: [INDEX],
-        consts: [GROUP = 64],
-        grid: output_grid,
-    }];
-}
-
-kernel! {
-    /// Gradient of average pooling.
-    AVERAGE_POOL_BACKWARD = "convolution/average_pool_backward", Pool;
-    bindings: [dy: read f32, dx: write f32];
-    twin: average_pool_backward;
-    variants: [{
-        name: "plain",
-        source: "convolution/average_pool_backward.wgsl",
-        preludes: [INDEX],
-        consts: [GROUP = 64],
-        grid: input_grid,
+        grid: |p, v| linear_grid((p.filters * p.count) as usize, v.constant("GROUP")),
     }];
 }
 
@@ -472,10 +334,10 @@ pub static KERNELS: &[&Kernel] = &[
     &INPUT_BACKWARD,
     &WEIGHT_PARTIAL,
     &WEIGHT_FINISH,
-    &MAX_POOL_FORWARD,
-    &MAX_POOL_BACKWARD,
-    &AVERAGE_POOL_FORWARD,
-    &AVERAGE_POOL_BACKWARD,
+    &pooling::MAX_POOL_FORWARD,
+    &pooling::MAX_POOL_BACKWARD,
+    &pooling::AVERAGE_POOL_FORWARD,
+    &pooling::AVERAGE_POOL_BACKWARD,
 ];
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use super::*;
 
 /// Numbers without a pattern that a wrong index could hit by chance.
-fn noise(n: usize, seed: u32) -> Vec<f64> {
+pub(super) fn noise(n: usize, seed: u32) -> Vec<f64> {
     (0..n as u32)
         .map(|i| {
             let words = crate::cpu::random::pcg4d([i, seed, 0, 0]);
@@ -75,7 +75,7 @@ fn filters_that_do_not_fit_are_refused() {
 }
 
 /// Holds gradients against finite differences of Σ k · forward, which is linear in each input.
-fn check_slope(point: &[f64], gradient: &[f64], loss: impl Fn(&[f64]) -> f64) {
+pub(super) fn check_slope(point: &[f64], gradient: &[f64], loss: impl Fn(&[f64]) -> f64) {
     for i in 0..point.len() {
         let (mut up, mut down) = (point.to_vec(), point.to_vec());
         up[i] += 0.5;
@@ -109,13 +109,15 @@ fn gradients_are_slopes_of_the_forward() {
         weight_partial(&p, replicas, &x, &k, &mut partial);
         // What no weight and no bias occupies stays zero, like the slope.
         let mut dw = vec![0.0; w.len()];
-        weight_finish(&p, replicas, &partial, &mut dw);
+        weight_finish(&p.weight_finish(0), replicas, &partial, &mut dw);
+        weight_finish(&p.bias_finish(0), replicas, &partial, &mut dw);
         check_slope(&w, &dw, |w| loss(&x, w));
 
         let p = Convolution { accumulate: 1, ..p };
         let (once_x, once_w) = (dx.clone(), dw.clone());
         input_backward(&p, replicas, &k, &w, &mut dx);
-        weight_finish(&p, replicas, &partial, &mut dw);
+        weight_finish(&p.weight_finish(1), replicas, &partial, &mut dw);
+        weight_finish(&p.bias_finish(1), replicas, &partial, &mut dw);
         for (twice, once) in dx.iter().zip(&once_x).chain(dw.iter().zip(&once_w)) {
             assert!((twice - 2.0 * once).abs() < 1e-12);
         }
@@ -142,75 +144,5 @@ fn splits_keep_an_invocation_short_and_the_partial_sums_small() {
         assert!((batch * side * side).div_ceil(p.splits) <= 32_768);
         assert!(p.splits * filters * p.taps() <= 1 << 21);
         assert!(p.splits >= 1);
-    }
-}
-
-fn pool() -> Pool {
-    Pool {
-        planes: 3,
-        height: 5,
-        width: 6,
-        kernel_h: 3,
-        kernel_w: 2,
-        stride_h: 2,
-        stride_w: 1,
-        padding_h: 1,
-        padding_w: 1,
-        ..Default::default()
-    }
-    .complete()
-    .unwrap()
-}
-
-#[test]
-fn a_known_pooling() {
-    let p = Pool { planes: 1, height: 2, width: 4, padding_h: 0, kernel_h: 2, ..pool() };
-    let p = Pool { stride_w: 2, ..p }.complete().unwrap();
-    let x = [-1.0, -5.0, 3.0, 3.0, -2.0, -4.0, 0.0, -9.0];
-    let (mut y, mut index) = ([0.0; 3], [9; 3]);
-    max_pool_forward(&p, 1, &x, &mut y, &mut index);
-    // Padding never wins; the first of equals does.
-    assert_eq!((y, index), ([-1.0, 3.0, 3.0], [0, 2, 3]));
-    average_pool_forward(&p, 1, &x, &mut y);
-    assert_eq!(y, [-0.75, -1.5, -1.5]);
-}
-
-#[test]
-fn pooling_gradients_are_slopes_of_the_forward() {
-    let (p, replicas) = (pool(), 2);
-    let input = replicas * (p.planes * p.height * p.width) as usize;
-    let output = replicas * (p.planes * p.out_h * p.out_w) as usize;
-    let x = noise(input, 4);
-    let k = noise(output, 5);
-
-    let mut dx = vec![9.0; input];
-    average_pool_backward(&p, replicas, &k, &mut dx);
-    check_slope(&x, &dx, |x| {
-        let mut y = vec![0.0; output];
-        average_pool_forward(&p, replicas, x, &mut y);
-        y.iter().zip(&k).map(|(y, k)| y * k).sum()
-    });
-
-    let (mut y, mut index) = (vec![0.0; output], vec![0; output]);
-    max_pool_forward(&p, replicas, &x, &mut y, &mut index);
-    max_pool_backward(&p, replicas, &k, &index, &mut dx);
-    // Small enough a step that no window changes its winner.
-    for i in 0..input {
-        let loss = |delta: f64| {
-            let mut x = x.clone();
-            x[i] += delta;
-            let (mut y, mut index) = (vec![0.0; output], vec![0; output]);
-            max_pool_forward(&p, replicas, &x, &mut y, &mut index);
-            y.iter().zip(&k).map(|(y, k)| y * k).sum::<f64>()
-        };
-        let slope = (loss(1e-7) - loss(-1e-7)) / 2e-7;
-        assert!((dx[i] - slope).abs() < 1e-6, "at {i}: {} and {slope}", dx[i]);
-    }
-
-    let once = dx.clone();
-    let p = Pool { accumulate: 1, ..p };
-    max_pool_backward(&p, replicas, &k, &index, &mut dx);
-    for (twice, once) in dx.iter().zip(&once) {
-        assert!((twice - 2.0 * once).abs() < 1e-12);
     }
 }
