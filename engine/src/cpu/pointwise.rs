@@ -99,22 +99,40 @@ fn activation_backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     });
 }
 
+/// Cuts elements `first..first + len` of all replicas into runs within one repetition of a
+/// right operand: calls `f` with the run, counted from `first`, and where its right operand
+/// starts.
+fn repetitions(
+    first: usize,
+    len: usize,
+    (n, period): (u32, u32),
+    mut f: impl FnMut(std::ops::Range<usize>, usize),
+) {
+    let (n, period) = (n as usize, period as usize);
+    let mut at = 0;
+    while at < len {
+        let column = (first + at) % n % period;
+        let end = len.min(at + period - column);
+        f(at..end, (first + at) / n * period + column);
+        at = end;
+    }
+}
+
 fn binary_forward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &BinaryForward = bytemuck::from_bytes(p);
     let [a, b, y] = args else { unreachable!("three bindings") };
     let (a, b) = (a.real(), b.real());
-    let (repeats, period) = ((p.n / p.period) as usize, p.period as usize);
-    rows(y.real_mut(), period, period, |first, y| {
-        for (row, y) in (first..).zip(y.chunks_exact_mut(period)) {
-            let a = &a[row * period..][..period];
-            let b = &b[row / repeats * period..][..period];
-            let all = a.iter().zip(b).zip(y);
+    rows(y.real_mut(), 1, 1, |first, y| {
+        repetitions(first, y.len(), (p.n, p.period), |run, right| {
+            let a = &a[first + run.start..][..run.len()];
+            let b = &b[right..][..run.len()];
+            let all = a.iter().zip(b).zip(&mut y[run]);
             match Binary::of(p.kind) {
                 Binary::Add => all.for_each(|((a, b), y)| *y = a + b),
                 Binary::Subtract => all.for_each(|((a, b), y)| *y = a - b),
                 Binary::Multiply => all.for_each(|((a, b), y)| *y = a * b),
             }
-        }
+        });
     });
 }
 
@@ -122,21 +140,18 @@ fn binary_backward_left(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &BinaryBackwardLeft = bytemuck::from_bytes(p);
     let [b, dy, da] = args else { unreachable!("three bindings") };
     let (b, dy, accumulate) = (b.real(), dy.real(), p.accumulate != 0);
-    let (repeats, period) = ((p.n / p.period) as usize, p.period as usize);
-    rows(da.real_mut(), period, period, |first, da| {
-        for (row, da) in (first..).zip(da.chunks_exact_mut(period)) {
-            let dy = &dy[row * period..][..period];
-            let b = &b[row / repeats * period..][..period];
+    rows(da.real_mut(), 1, 1, |first, da| {
+        repetitions(first, da.len(), (p.n, p.period), |run, right| {
+            let dy = &dy[first + run.start..][..run.len()];
+            let b = &b[right..][..run.len()];
+            let all = dy.iter().zip(b).zip(&mut da[run]);
             match Binary::of(p.kind) {
                 Binary::Add | Binary::Subtract => {
-                    dy.iter().zip(da).for_each(|(dy, da)| put(da, *dy, accumulate));
+                    all.for_each(|((dy, _), da)| put(da, *dy, accumulate));
                 }
-                Binary::Multiply => {
-                    let all = dy.iter().zip(b).zip(da);
-                    all.for_each(|((dy, b), da)| put(da, dy * b, accumulate));
-                }
+                Binary::Multiply => all.for_each(|((dy, b), da)| put(da, dy * b, accumulate)),
             }
-        }
+        });
     });
 }
 

@@ -109,30 +109,43 @@ const LANES: usize = 16;
 /// Largest element; negative infinity for none. NaN is passed over.
 #[inline(always)]
 pub(crate) fn largest(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let mut chunks = x.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
+    #[inline(always)]
+    fn take(lanes: &mut [f32; LANES], x: &[f32; LANES]) {
+        for (lane, x) in lanes.iter_mut().zip(x) {
             *lane = if *x > *lane { *x } else { *lane };
         }
     }
-    let pick = |a: f32, b: &f32| if *b > a { *b } else { a };
-    let whole = lanes.iter().fold(f32::NEG_INFINITY, pick);
-    chunks.remainder().iter().fold(whole, pick)
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    chunks.iter().for_each(|chunk| take(&mut lanes, chunk));
+    take(&mut lanes, &padded(rest, f32::NEG_INFINITY));
+    lanes.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
 }
 
-/// Σ f(x[i], y[i]) in a fixed order.
+/// The end of a slice that fills no register, and `filler`. It is computed like the other
+/// lanes: element by element it would take as long as a hundred of them.
+#[inline(always)]
+fn padded(rest: &[f32], filler: f32) -> [f32; LANES] {
+    let mut lanes = [filler; LANES];
+    lanes[..rest.len()].copy_from_slice(rest);
+    lanes
+}
+
+/// Σ f(x[i], y[i]) over slices of one length, in a fixed order.
 #[inline(always)]
 pub(crate) fn sum_by(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let (mut left, mut right) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-    for (x, y) in (&mut left).zip(&mut right) {
+    let ((left, x_rest), (right, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in left.iter().zip(right) {
         for lane in 0..LANES {
             lanes[lane] += f(x[lane], y[lane]);
         }
     }
-    let rest = left.remainder().iter().zip(right.remainder());
-    let rest = rest.map(|(x, y)| f(*x, *y)).sum::<f32>();
+    let (x, y) = (padded(x_rest, 0.0), padded(y_rest, 0.0));
+    for lane in 0..LANES {
+        let term = f(x[lane], y[lane]);
+        lanes[lane] += if lane < x_rest.len() { term } else { 0.0 };
+    }
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -140,7 +153,7 @@ pub(crate) fn sum_by(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
         }
         width /= 2;
     }
-    lanes[0] + rest
+    lanes[0]
 }
 
 #[cfg(test)]
