@@ -3,9 +3,25 @@
 
 use tern_shaders::{Kernel, TwinFn};
 
+mod dropout;
+mod embedding;
+mod loss;
+mod metrics;
+mod normalize;
+pub(crate) mod parallel;
+mod pointwise;
+pub(crate) mod vmath;
+
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
-static TABLES: &[Table] = &[];
+static TABLES: &[Table] = &[
+    embedding::TABLE,
+    loss::TABLE,
+    metrics::TABLE,
+    pointwise::TABLE,
+    dropout::TABLE,
+    normalize::TABLE,
+];
 
 /// The fast function of a kernel, if it has one.
 pub(crate) fn fast(kernel: &Kernel) -> Option<TwinFn<f32>> {
