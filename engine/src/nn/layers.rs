@@ -2,6 +2,7 @@
 
 use tern_shaders::{Activation, Element};
 
+use crate::kernels::convolution::Window;
 use crate::kernels::lstm::{LstmOptions, LstmWeights};
 use crate::{Error, Graph, Init, Param, Parameters, Result, Tensor};
 
@@ -196,8 +197,7 @@ impl Lstm {
 pub struct Conv2d {
     weight: Param,
     bias: Param,
-    stride: usize,
-    padding: usize,
+    window: Window,
 }
 
 impl Conv2d {
@@ -219,8 +219,7 @@ impl Conv2d {
         Ok(Conv2d {
             weight: parameters.add(&format!("{name}.weight"), &shape, init)?,
             bias: parameters.add(&format!("{name}.bias"), &[outputs], init)?,
-            stride,
-            padding,
+            window: Window { stride: [stride; 2], padding: [padding; 2] },
         })
     }
 
@@ -229,7 +228,7 @@ impl Conv2d {
     /// # Errors
     /// [`Error::Shape`] for another number of channels or an image smaller than the kernel.
     pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
-        graph.conv2d(x, &self.weight, Some(&self.bias), self.stride, self.padding)
+        graph.conv2d(x, &self.weight, Some(&self.bias), self.window)
     }
 }
 
