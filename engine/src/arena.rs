@@ -1,0 +1,246 @@
+//! The flat vectors of R models on a device: parameters, gradients, optimizer moments.
+
+use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tern_shaders::Element;
+
+use crate::device::{Buffer, Data, Slot};
+use crate::{Device, Error, Parameters, Result};
+
+/// One of the flat vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Flat {
+    /// The parameters.
+    Parameters,
+    /// Their gradients.
+    Gradients,
+    /// First moment: momentum.
+    Moment1,
+    /// Second moment: Adam's mean of squares.
+    Moment2,
+    /// The vector FedProx pulls to.
+    Reference,
+}
+
+impl Flat {
+    const ALL: [Flat; 5] =
+        [Flat::Parameters, Flat::Gradients, Flat::Moment1, Flat::Moment2, Flat::Reference];
+}
+
+/// R models that share a layout. Plans are recorded on an arena; several plans (train,
+/// evaluate, predict) can share one. Cheap to clone; clones are the same models.
+///
+/// Replicas live in tiles of as many as the device's binding limit allows. Memory is taken
+/// on first use, the optimizer's only if a plan needs it.
+#[derive(Clone)]
+pub struct Arena(Arc<Inner>);
+
+struct Inner {
+    device: Device,
+    parameters: Parameters,
+    replicas: usize,
+    tile: usize,
+    seeds: Vec<u32>,
+    tiles: Mutex<Vec<Tile>>,
+}
+
+#[derive(Default)]
+struct Tile {
+    buffers: [Option<Buffer>; Flat::ALL.len()],
+}
+
+impl Arena {
+    /// R models on a device, each started from its own seed.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if not even one model fits the device's binding limit;
+    /// [`Error::Value`] without a seed or a parameter.
+    pub fn new(device: &Device, parameters: &Parameters, seeds: &[u32]) -> Result<Self> {
+        Self::with_tile(device, parameters, seeds, usize::MAX)
+    }
+
+    /// As [`Arena::new`] with no more than `max_tile` replicas a tile. Results don't depend
+    /// on it.
+    ///
+    /// # Errors
+    /// As [`Arena::new`].
+    pub fn with_tile(
+        device: &Device,
+        parameters: &Parameters,
+        seeds: &[u32],
+        max_tile: usize,
+    ) -> Result<Self> {
+        if parameters.is_empty() || seeds.is_empty() || max_tile == 0 {
+            let given = format!("{} parameters, {} seeds", parameters.len(), seeds.len());
+            return Err(Error::value("arena", given, "at least one of each"));
+        }
+        let needed = 4 * parameters.words() as u64;
+        let available = device.profile().max_binding;
+        let fitting = (available / needed).min(seeds.len() as u64) as usize;
+        if fitting == 0 {
+            return Err(Error::OutOfMemory { what: "one model".into(), needed, available });
+        }
+        let tile = fitting.min(max_tile);
+        let tiles = seeds.len().div_ceil(tile);
+        Ok(Arena(Arc::new(Inner {
+            device: device.clone(),
+            parameters: parameters.clone(),
+            replicas: seeds.len(),
+            tile,
+            seeds: seeds.to_vec(),
+            tiles: Mutex::new((0..tiles).map(|_| Tile::default()).collect()),
+        })))
+    }
+
+    /// The device the models are on.
+    pub fn device(&self) -> &Device {
+        &self.0.device
+    }
+
+    /// The layout.
+    pub fn parameters(&self) -> &Parameters {
+        &self.0.parameters
+    }
+
+    /// Number of models.
+    pub fn replicas(&self) -> usize {
+        self.0.replicas
+    }
+
+    /// Models in one tile.
+    pub fn tile(&self) -> usize {
+        self.0.tile
+    }
+
+    /// Replicas of a tile.
+    pub(crate) fn tile_replicas(&self, tile: usize) -> usize {
+        self.0.tile.min(self.0.replicas - tile * self.0.tile)
+    }
+
+    pub(crate) fn tiles(&self) -> usize {
+        self.0.replicas.div_ceil(self.0.tile)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Tile>> {
+        self.0.tiles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A tile's flat vector, allocated (and for parameters initialized) if it isn't yet.
+    pub(crate) async fn buffer(&self, tile: usize, flat: Flat) -> Result<Buffer> {
+        if let Some(buffer) = &self.lock()[tile].buffers[flat as usize] {
+            return Ok(buffer.clone());
+        }
+        let replicas = self.tile_replicas(tile);
+        let words = self.0.parameters.words();
+        let what = format!("{flat:?} of {replicas} models");
+        let buffer = self.0.device.allocate(&what, replicas * words, Element::F32).await?;
+        if flat == Flat::Parameters {
+            let mut last: Option<(u32, Data)> = None;
+            for i in 0..replicas {
+                let seed = self.0.seeds[tile * self.0.tile + i];
+                let values = match last.take() {
+                    Some((s, values)) if s == seed => values,
+                    _ => Data::F32(self.0.parameters.initial(seed)),
+                };
+                self.0.device.write(&buffer, i * words, &values)?;
+                last = Some((seed, values));
+            }
+        }
+        self.lock()[tile].buffers[flat as usize] = Some(buffer.clone());
+        Ok(buffer)
+    }
+
+    /// Where a replica's part of a flat vector is.
+    async fn slot(&self, flat: Flat, replica: usize) -> Result<Slot> {
+        if replica >= self.0.replicas {
+            let expected = format!("below {}", self.0.replicas);
+            return Err(Error::value("replica", replica, expected));
+        }
+        let (tile, i) = (replica / self.0.tile, replica % self.0.tile);
+        let words = self.0.parameters.words();
+        Ok(Slot { buffer: self.buffer(tile, flat).await?, at: i * words, words })
+    }
+
+    /// Reads a replica's flat vector, padding included: [`Parameters::words`] values.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a replica that isn't there; device errors.
+    pub async fn read_async(&self, flat: Flat, replica: usize) -> Result<Vec<f32>> {
+        let slot = self.slot(flat, replica).await?;
+        match self.0.device.read(&slot.buffer, slot.at, slot.words).await? {
+            Data::F32(values) => Ok(values),
+            Data::U32(_) => unreachable!("flat vectors hold floats"),
+        }
+    }
+
+    /// Reads a replica's flat vector in `f64`, which on the oracle is its full precision.
+    ///
+    /// # Errors
+    /// As [`Arena::read_async`].
+    pub async fn read_f64_async(&self, flat: Flat, replica: usize) -> Result<Vec<f64>> {
+        let slot = self.slot(flat, replica).await?;
+        self.0.device.read_f64(&slot.buffer, slot.at, slot.words).await
+    }
+
+    /// Writes a replica's flat vector.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless there are [`Parameters::words`] values; device errors.
+    pub async fn write_async(&self, flat: Flat, replica: usize, values: &[f32]) -> Result<()> {
+        let slot = self.slot(flat, replica).await?;
+        if values.len() != slot.words {
+            let what = format!("{} values for {} words", values.len(), slot.words);
+            return Err(Error::shape("flat vector", what));
+        }
+        self.0.device.write(&slot.buffer, slot.at, &Data::F32(values.to_vec()))
+    }
+
+    /// Writes a replica's flat vector in `f64`.
+    ///
+    /// # Errors
+    /// As [`Arena::write_async`].
+    pub async fn write_f64_async(&self, flat: Flat, replica: usize, values: &[f64]) -> Result<()> {
+        let slot = self.slot(flat, replica).await?;
+        if values.len() != slot.words {
+            let what = format!("{} values for {} words", values.len(), slot.words);
+            return Err(Error::shape("flat vector", what));
+        }
+        self.0.device.write_f64(&slot.buffer, slot.at, values)
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl Arena {
+    /// [`Arena::read_async`], waiting.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read(&self, flat: Flat, replica: usize) -> Result<Vec<f32>> {
+        self.0.device.wait(self.read_async(flat, replica))
+    }
+
+    /// [`Arena::read_f64_async`], waiting.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_f64(&self, flat: Flat, replica: usize) -> Result<Vec<f64>> {
+        self.0.device.wait(self.read_f64_async(flat, replica))
+    }
+
+    /// [`Arena::write_async`], waiting.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write(&self, flat: Flat, replica: usize, values: &[f32]) -> Result<()> {
+        self.0.device.wait(self.write_async(flat, replica, values))
+    }
+
+    /// [`Arena::write_f64_async`], waiting.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_f64(&self, flat: Flat, replica: usize, values: &[f64]) -> Result<()> {
+        self.0.device.wait(self.write_f64_async(flat, replica, values))
+    }
+}

@@ -1,0 +1,152 @@
+//! Draining the tape: which gradients are wanted, where they go, and who writes first.
+
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+
+use tern_shaders::Element;
+
+use crate::graph::{Entry, Graph, Home, Tensor};
+use crate::{Error, Operand, Param, Result};
+
+/// What an op's backward closure sees: the graph, and the gradients known so far.
+pub struct Backward<'g> {
+    graph: &'g mut Graph,
+    /// Gradient of each root tensor that has one.
+    gradients: HashMap<usize, Tensor>,
+    wanted: Vec<bool>,
+    trained: Vec<bool>,
+    weight_written: Vec<bool>,
+}
+
+impl Deref for Backward<'_> {
+    type Target = Graph;
+    fn deref(&self) -> &Graph {
+        self.graph
+    }
+}
+
+impl DerefMut for Backward<'_> {
+    fn deref_mut(&mut self) -> &mut Graph {
+        self.graph
+    }
+}
+
+/// What the backward pass left.
+pub(crate) struct Drained {
+    /// By parameter: whether a gradient was written.
+    pub written: Vec<bool>,
+    /// Gradients of the tensors asked for.
+    pub gradients: HashMap<usize, Tensor>,
+}
+
+/// Records the backward pass for the parameters marked in `trained` and the tensors in
+/// `sources`. `seeds` are outputs with their gradients.
+pub(crate) fn drain(
+    graph: &mut Graph,
+    seeds: &[(Tensor, Tensor)],
+    trained: Vec<bool>,
+    sources: &[Tensor],
+) -> Result<Drained> {
+    let tape = std::mem::take(&mut graph.tape);
+    let wanted = wanted(graph, &tape, &trained, sources);
+    let weight_written = vec![false; trained.len()];
+    let mut backward =
+        Backward { graph, gradients: HashMap::new(), wanted, trained, weight_written };
+    for (output, gradient) in seeds {
+        if backward.len(*output) != backward.len(*gradient) {
+            let shapes = (backward.shape(*output), backward.shape(*gradient));
+            let what = format!("gradient {:?} for an output {:?}", shapes.1, shapes.0);
+            return Err(Error::shape("backward", what));
+        }
+        let root = backward.root(*output);
+        backward.gradients.insert(root, *gradient);
+    }
+    for entry in tape.into_iter().rev() {
+        let known = |t: &Tensor| backward.gradients.contains_key(&backward.graph.root(*t));
+        let wanted = entry.inputs.iter().any(|t| backward.wants(*t))
+            || entry.weights.iter().any(|w| backward.trained[*w]);
+        if wanted && entry.outputs.iter().any(known) {
+            (entry.backward)(&mut backward)?;
+        }
+    }
+    Ok(Drained { written: backward.weight_written, gradients: backward.gradients })
+}
+
+/// Which tensors lie between a trained parameter (or a source) and the outputs.
+fn wanted(graph: &Graph, tape: &[Entry], trained: &[bool], sources: &[Tensor]) -> Vec<bool> {
+    let mut wanted = vec![false; graph.tensors.len()];
+    for source in sources {
+        wanted[graph.root(*source)] = true;
+    }
+    for entry in tape {
+        if entry.weights.iter().any(|w| trained[*w])
+            || entry.inputs.iter().any(|t| wanted[graph.root(*t)])
+        {
+            for output in &entry.outputs {
+                wanted[graph.root(*output)] = true;
+            }
+        }
+    }
+    wanted
+}
+
+impl Backward<'_> {
+    fn wants(&self, x: Tensor) -> bool {
+        // Tensors made during the backward pass itself are past the end: nobody's inputs.
+        self.wanted.get(self.graph.root(x)).copied().unwrap_or(false)
+    }
+
+    /// The gradient of an output, if it has one, in the output's layout.
+    pub fn gradient(&self, y: Tensor) -> Option<Tensor> {
+        self.gradients.get(&self.graph.root(y)).copied()
+    }
+
+    /// Whether the gradient of an output is the constant one, so that it needs no
+    /// multiplication.
+    pub fn is_one(&self, y: Tensor) -> bool {
+        let is = |g: Tensor| matches!(self.graph.tensors[g.0].home, Home::Constant(1.0));
+        self.gradient(y).is_some_and(is)
+    }
+
+    /// Where the gradient of an input goes, and the kernel's `accumulate` flag: 0 for the
+    /// first to write it, 1 after. `None` if nobody wants it.
+    pub fn target(&mut self, x: Tensor) -> Option<(Tensor, u32)> {
+        if !self.wants(x) {
+            return None;
+        }
+        if let Some(gradient) = self.gradient(x) {
+            return Some((gradient, 1));
+        }
+        let label = format!("d {}", self.graph.tensors[x.0].label);
+        let shape = self.shape(x).to_vec();
+        let gradient = self.tensor(&label, &shape, Element::F32);
+        let root = self.graph.root(x);
+        self.gradients.insert(root, gradient);
+        Some((gradient, 0))
+    }
+
+    /// Declares a tensor that is already computed to be the gradient of `x`, and returns
+    /// true; false if `x` has a gradient already (add to it by [`Backward::target`]) or wants
+    /// none. Later gradients of `x` are added to the tensor, so it must be nobody else's.
+    pub fn alias(&mut self, x: Tensor, gradient: Tensor) -> bool {
+        let transient = matches!(self.graph.tensors[gradient.0].home, Home::Transient);
+        if !self.wants(x) || self.gradient(x).is_some() || !transient {
+            return false;
+        }
+        let root = self.graph.root(x);
+        self.gradients.insert(root, gradient);
+        true
+    }
+
+    /// The `accumulate` flag for a parameter's gradient, which goes to
+    /// [`Backward::GRADIENTS`] at the parameter's offset. `None` if it isn't trained.
+    pub fn weight_target(&mut self, weight: &Param) -> Option<u32> {
+        if !self.trained[weight.index] {
+            return None;
+        }
+        Some(u32::from(std::mem::replace(&mut self.weight_written[weight.index], true)))
+    }
+
+    /// Where parameters' gradients go.
+    pub const GRADIENTS: Operand = Operand::Flat(crate::Flat::Gradients);
+}

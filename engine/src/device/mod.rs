@@ -1,0 +1,386 @@
+//! Devices: a GPU through wgpu, the CPU, or the `f64` oracle, behind one interface.
+
+mod gpu;
+mod host;
+mod select;
+
+use std::sync::Arc;
+
+use tern_shaders::{Element, Kernel};
+
+use crate::Result;
+pub(crate) use gpu::Gpu;
+pub(crate) use host::Host;
+pub use select::{AdapterSummary, DeviceOptions, Kind, Select, adapters};
+
+/// Something that runs plans. Cheap to clone; clones are the same device.
+#[derive(Clone)]
+pub struct Device(pub(crate) Arc<Backend>);
+
+pub(crate) enum Backend {
+    Cpu(Host<f32>),
+    Oracle(Host<f64>),
+    Gpu(Gpu),
+}
+
+/// What a graph needs to know of the device it is recorded for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Profile {
+    /// What the device is.
+    pub kind: Kind,
+    /// Largest storage binding in bytes.
+    pub max_binding: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer: u64,
+    /// Whether whole-sequence kernels pay: always on the CPU.
+    pub whole_sequence: bool,
+}
+
+/// Host data of either element type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// Floats.
+    F32(Vec<f32>),
+    /// Words.
+    U32(Vec<u32>),
+}
+
+impl Data {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Data::F32(x) => x.len(),
+            Data::U32(x) => x.len(),
+        }
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Its element type.
+    pub fn element(&self) -> Element {
+        match self {
+            Data::F32(_) => Element::F32,
+            Data::U32(_) => Element::U32,
+        }
+    }
+}
+
+/// Memory on a device.
+#[derive(Clone)]
+pub(crate) struct Buffer {
+    pub words: usize,
+    pub element: Element,
+    pub storage: Storage,
+}
+
+#[derive(Clone)]
+pub(crate) enum Storage {
+    Cpu(host::Memory<f32>),
+    Oracle(host::Memory<f64>),
+    Gpu(wgpu::Buffer),
+}
+
+/// A part of a buffer bound to one argument of a kernel.
+#[derive(Clone)]
+pub(crate) struct Slot {
+    pub buffer: Buffer,
+    /// First word; a multiple of 64.
+    pub at: usize,
+    pub words: usize,
+}
+
+/// One kernel call, ready to be compiled for a device.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub kernel: &'static Kernel,
+    pub label: String,
+    /// The parameter struct as words, which also aligns it.
+    pub params: Vec<u32>,
+    pub slots: Vec<Slot>,
+    pub replicas: usize,
+}
+
+/// Calls compiled for a device, to be replayed.
+pub(crate) enum Program {
+    Cpu(host::Program<f32>),
+    Oracle(host::Program<f64>),
+    Gpu(gpu::Program),
+}
+
+/// Time a kernel took, from [`crate::Plan::profile`].
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Kernel name.
+    pub kernel: String,
+    /// Step label, in order of the plan.
+    pub label: String,
+    /// Seconds on the device.
+    pub seconds: f64,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device({})", self.name())
+    }
+}
+
+impl Device {
+    /// The CPU, with fast functions where they exist and twins elsewhere.
+    pub fn cpu() -> Self {
+        Device(Arc::new(Backend::Cpu(Host::fast())))
+    }
+
+    /// The CPU by twins alone: the reference for the fast functions.
+    pub fn twins() -> Self {
+        Device(Arc::new(Backend::Cpu(Host::twins())))
+    }
+
+    /// The oracle: every plan in `f64` by the twins. Slow; for tests.
+    pub fn oracle() -> Self {
+        Device(Arc::new(Backend::Oracle(Host::twins())))
+    }
+
+    /// Opens the device that the options select.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`](crate::Error::NoDevice) names what was found;
+    /// [`Error::OpenDevice`](crate::Error::OpenDevice) if the driver refuses.
+    pub async fn open(options: &DeviceOptions) -> Result<Self> {
+        select::open(options).await
+    }
+
+    /// The device named by the environment variable `TERN_DEVICE`, or the best one:
+    /// discrete, then integrated, then the CPU. Blocks.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    #[cfg(feature = "blocking")]
+    pub fn from_env() -> Result<Self> {
+        pollster::block_on(Self::open(&DeviceOptions::from_env()?))
+    }
+
+    /// One line that says what runs: name, kind, driver.
+    pub fn name(&self) -> String {
+        match &*self.0 {
+            Backend::Cpu(host) => host.name(),
+            Backend::Oracle(_) => "Oracle (f64 twins)".into(),
+            Backend::Gpu(gpu) => gpu.name(),
+        }
+    }
+
+    /// What the device is and allows.
+    pub fn profile(&self) -> Profile {
+        match &*self.0 {
+            Backend::Cpu(_) | Backend::Oracle(_) => Profile {
+                kind: Kind::Cpu,
+                max_binding: u64::MAX,
+                max_buffer: u64::MAX,
+                whole_sequence: true,
+            },
+            Backend::Gpu(gpu) => gpu.profile(),
+        }
+    }
+
+    /// Pins the variant that computes a kernel on this GPU, so that reruns and runs with
+    /// other replica counts are bit-identical. Nothing to pin on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if the kernel has no such variant.
+    pub fn pin(&self, kernel: &Kernel, variant: &str) -> Result<()> {
+        match &*self.0 {
+            Backend::Gpu(gpu) => gpu.pin(kernel, variant),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) async fn allocate(
+        &self,
+        what: &str,
+        words: usize,
+        element: Element,
+    ) -> Result<Buffer> {
+        let words = words.max(1).next_multiple_of(64);
+        let storage = match &*self.0 {
+            Backend::Cpu(_) => Storage::Cpu(host::Memory::zeroed(words, element)),
+            Backend::Oracle(_) => Storage::Oracle(host::Memory::zeroed(words, element)),
+            Backend::Gpu(gpu) => Storage::Gpu(gpu.allocate(what, words).await?),
+        };
+        Ok(Buffer { words, element, storage })
+    }
+
+    /// Allocates and fills a buffer; its length is padded to 64 words.
+    pub(crate) async fn upload(&self, what: &str, data: &Data) -> Result<Buffer> {
+        let buffer = self.allocate(what, data.len(), data.element()).await?;
+        self.write(&buffer, 0, data)?;
+        Ok(buffer)
+    }
+
+    pub(crate) fn write(&self, buffer: &Buffer, at: usize, data: &Data) -> Result<()> {
+        assert_eq!(data.element(), buffer.element, "element type of the data written");
+        assert!(at + data.len() <= buffer.words, "write past the end of a buffer");
+        match (&buffer.storage, &*self.0) {
+            (Storage::Cpu(memory), _) => memory.write(at, data),
+            (Storage::Oracle(memory), _) => memory.write(at, data),
+            (Storage::Gpu(memory), Backend::Gpu(gpu)) => gpu.write(memory, at, data)?,
+            _ => unreachable!("buffer of another device"),
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn read(&self, buffer: &Buffer, at: usize, words: usize) -> Result<Data> {
+        match (&buffer.storage, &*self.0) {
+            (Storage::Cpu(memory), _) => Ok(memory.read(at, words)),
+            (Storage::Oracle(memory), _) => Ok(memory.read(at, words)),
+            (Storage::Gpu(memory), Backend::Gpu(gpu)) => {
+                gpu.read(memory, at, words, buffer.element).await
+            }
+            _ => unreachable!("buffer of another device"),
+        }
+    }
+
+    /// Reads floats at full precision: `f64` on the oracle.
+    pub(crate) async fn read_f64(&self, buffer: &Buffer, at: usize, n: usize) -> Result<Vec<f64>> {
+        if let Storage::Oracle(memory) = &buffer.storage {
+            return Ok(memory.reals(at, n));
+        }
+        Ok(match self.read(buffer, at, n).await? {
+            Data::F32(x) => x.into_iter().map(f64::from).collect(),
+            Data::U32(x) => x.into_iter().map(f64::from).collect(),
+        })
+    }
+
+    /// Writes floats at full precision: `f64` on the oracle.
+    pub(crate) fn write_f64(&self, buffer: &Buffer, at: usize, data: &[f64]) -> Result<()> {
+        if let Storage::Oracle(memory) = &buffer.storage {
+            memory.write_reals(at, data);
+            return Ok(());
+        }
+        self.write(buffer, at, &Data::F32(data.iter().map(|x| *x as f32).collect()))
+    }
+
+    /// Copies words from one buffer to another on the device.
+    pub(crate) fn copy(&self, from: &Slot, to: &Slot) -> Result<()> {
+        assert_eq!(from.words, to.words, "copy between different lengths");
+        match (&from.buffer.storage, &to.buffer.storage, &*self.0) {
+            (Storage::Cpu(a), Storage::Cpu(b), _) => host::copy(a, from.at, b, to.at, to.words),
+            (Storage::Oracle(a), Storage::Oracle(b), _) => {
+                host::copy(a, from.at, b, to.at, to.words);
+            }
+            (Storage::Gpu(a), Storage::Gpu(b), Backend::Gpu(gpu)) => {
+                gpu.copy(a, from.at, b, to.at, to.words)?;
+            }
+            _ => unreachable!("buffers of another device"),
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn compile(&self, calls: Vec<Call>) -> Result<Program> {
+        for call in &calls {
+            check(call)?;
+        }
+        Ok(match &*self.0 {
+            Backend::Cpu(host) => Program::Cpu(host.compile(calls)),
+            Backend::Oracle(host) => Program::Oracle(host.compile(calls)),
+            Backend::Gpu(gpu) => Program::Gpu(gpu.compile(calls).await?),
+        })
+    }
+
+    /// Replays a program, `times` over.
+    pub(crate) async fn replay(&self, program: &Program, times: usize) -> Result<()> {
+        match (program, &*self.0) {
+            (Program::Cpu(program), _) => (0..times).for_each(|_| program.run()),
+            (Program::Oracle(program), _) => (0..times).for_each(|_| program.run()),
+            (Program::Gpu(program), Backend::Gpu(gpu)) => gpu.replay(program, times).await?,
+            _ => unreachable!("program of another device"),
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn profile_program(&self, program: &Program) -> Result<Vec<Timing>> {
+        match (program, &*self.0) {
+            (Program::Cpu(program), _) => Ok(program.profile()),
+            (Program::Oracle(program), _) => Ok(program.profile()),
+            (Program::Gpu(program), Backend::Gpu(gpu)) => gpu.profile_program(program).await,
+            _ => unreachable!("program of another device"),
+        }
+    }
+
+    /// Waits for a future of this device on the calling thread.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        match &*self.0 {
+            Backend::Gpu(gpu) => gpu.wait(future),
+            _ => pollster::block_on(future),
+        }
+    }
+
+    /// Lets the driver make progress; native callers of the `async` methods that don't use
+    /// the blocking covers call this from time to time.
+    pub fn poll(&self) {
+        if let Backend::Gpu(gpu) = &*self.0 {
+            gpu.poll();
+        }
+    }
+
+    /// Submits made so far, for tests that count them.
+    pub fn submits(&self) -> u64 {
+        match &*self.0 {
+            Backend::Gpu(gpu) => gpu.submits(),
+            _ => 0,
+        }
+    }
+
+    /// GPU buffers, bind groups and pipelines created so far, for tests that count them.
+    pub fn created(&self) -> u64 {
+        match &*self.0 {
+            Backend::Gpu(gpu) => gpu.created(),
+            _ => 0,
+        }
+    }
+}
+
+/// The rules a call must keep on every device; breaking one is a bug in a wrapper.
+fn check(call: &Call) -> Result<()> {
+    let fault = |reason: String| Err(crate::Error::Kernel { kernel: call.label.clone(), reason });
+    if call.slots.len() != call.kernel.bindings.len() {
+        return fault(format!(
+            "{} buffers bound, {} wants {}",
+            call.slots.len(),
+            call.kernel.name,
+            call.kernel.bindings.len()
+        ));
+    }
+    if call.params.len() != call.kernel.fields.len() {
+        return fault(format!("{} takes another parameter struct", call.kernel.name));
+    }
+    for (i, (slot, binding)) in call.slots.iter().zip(call.kernel.bindings).enumerate() {
+        if slot.buffer.element != binding.element {
+            return fault(format!("{} holds {:?}", binding.name, slot.buffer.element));
+        }
+        if slot.at + slot.words > slot.buffer.words || !slot.at.is_multiple_of(64) {
+            return fault(format!(
+                "{} binds past its buffer or off a multiple of 64",
+                binding.name
+            ));
+        }
+        for (other, its) in call.slots[..i].iter().zip(call.kernel.bindings) {
+            let writes = [binding, its].iter().any(|b| b.access == tern_shaders::Access::ReadWrite);
+            if writes && other.buffer.same(&slot.buffer) {
+                return fault(format!("{} and {} are one buffer", its.name, binding.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Buffer {
+    fn same(&self, other: &Buffer) -> bool {
+        match (&self.storage, &other.storage) {
+            (Storage::Cpu(a), Storage::Cpu(b)) => a.same(b),
+            (Storage::Oracle(a), Storage::Oracle(b)) => a.same(b),
+            (Storage::Gpu(a), Storage::Gpu(b)) => a == b,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Recording a model: ops push forward dispatches and, on the tape, their backward.
+
+use tern_shaders::{Element, Kernel};
+
+use crate::backward::Backward;
+use crate::device::{Buffer, Profile};
+use crate::{Arena, Error, Flat, Param, Result};
+
+/// A handle to a tensor of a graph; its shape is per replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tensor(pub(crate) usize);
+
+/// What an argument of a kernel is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// A tensor, `[R, ...]`.
+    Tensor(Tensor),
+    /// A flat vector of the arena, `[R, P]`; [`Flat::Reference`] too.
+    Flat(Flat),
+    /// The state records, `[R, 64]` words.
+    State,
+    /// The ring of losses, `[R, capacity]`.
+    Ring,
+}
+
+impl From<Tensor> for Operand {
+    fn from(tensor: Tensor) -> Self {
+        Operand::Tensor(tensor)
+    }
+}
+
+/// Where a tensor's values live.
+#[derive(Clone)]
+pub(crate) enum Home {
+    /// In memory that tensors with other lifetimes share; gone after the step.
+    Transient,
+    /// In a buffer of its own: inputs, outputs, state carried from step to step.
+    Persistent,
+    /// In a buffer of its own, filled once.
+    Constant(f32),
+    /// In a buffer that all replicas read: data sets.
+    Shared(Buffer),
+}
+
+#[derive(Clone)]
+pub(crate) struct Info {
+    pub label: String,
+    pub shape: Vec<usize>,
+    pub element: Element,
+    pub home: Home,
+    /// The tensor whose memory it is; itself unless it is a reshaped view.
+    pub root: usize,
+}
+
+impl Info {
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A dispatch as recorded: not bound to memory yet.
+#[derive(Clone)]
+pub(crate) struct Recorded {
+    pub kernel: &'static Kernel,
+    pub label: String,
+    pub params: Vec<u32>,
+    pub args: Vec<Operand>,
+}
+
+type BackwardFn = Box<dyn FnOnce(&mut Backward<'_>) -> Result<()>>;
+
+pub(crate) struct Entry {
+    pub inputs: Vec<Tensor>,
+    pub weights: Vec<usize>,
+    pub outputs: Vec<Tensor>,
+    pub backward: BackwardFn,
+}
+
+/// A model being recorded for the device of an arena. Exists at build time only: it becomes
+/// a [`Plan`](crate::Plan).
+pub struct Graph {
+    pub(crate) arena: Arena,
+    pub(crate) tensors: Vec<Info>,
+    pub(crate) calls: Vec<Recorded>,
+    pub(crate) tape: Vec<Entry>,
+    profile: Profile,
+    scope: String,
+    random_ops: u32,
+}
+
+impl Graph {
+    /// An empty graph on an arena.
+    pub fn new(arena: &Arena) -> Self {
+        Graph {
+            arena: arena.clone(),
+            tensors: Vec::new(),
+            calls: Vec::new(),
+            tape: Vec::new(),
+            profile: arena.device().profile(),
+            scope: String::new(),
+            random_ops: 0,
+        }
+    }
+
+    /// What the device is and allows.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Words from one replica's flat vector to the next.
+    pub fn parameter_stride(&self) -> usize {
+        self.arena.parameters().words()
+    }
+
+    /// A tensor's shape, replicas not counted.
+    pub fn shape(&self, tensor: Tensor) -> &[usize] {
+        &self.tensors[tensor.0].shape
+    }
+
+    /// A tensor's number of elements, replicas not counted.
+    pub fn len(&self, tensor: Tensor) -> usize {
+        self.tensors[tensor.0].len()
+    }
+
+    /// A tensor's element type.
+    pub fn element(&self, tensor: Tensor) -> Element {
+        self.tensors[tensor.0].element
+    }
+
+    fn add(&mut self, label: &str, shape: &[usize], element: Element, home: Home) -> Tensor {
+        let root = self.tensors.len();
+        let label = format!("{}{label}", self.scope);
+        self.tensors.push(Info { label, shape: shape.to_vec(), element, home, root });
+        Tensor(root)
+    }
+
+    /// A tensor that lives within a step. Its memory is shared with tensors of other
+    /// lifetimes: nothing may read it before it's written.
+    pub fn tensor(&mut self, label: &str, shape: &[usize], element: Element) -> Tensor {
+        self.add(label, shape, element, Home::Transient)
+    }
+
+    /// A tensor that is written from outside by [`Plan::write`](crate::Plan::write), or that
+    /// carries values from step to step. Zero at first.
+    pub fn input(&mut self, label: &str, shape: &[usize], element: Element) -> Tensor {
+        self.add(label, shape, element, Home::Persistent)
+    }
+
+    /// A tensor with one value everywhere.
+    pub fn constant(&mut self, value: f32, shape: &[usize]) -> Tensor {
+        self.add("constant", shape, Element::F32, Home::Constant(value))
+    }
+
+    /// A buffer that all replicas read.
+    pub(crate) fn shared(&mut self, label: &str, buffer: &Buffer) -> Tensor {
+        self.add(label, &[buffer.words], buffer.element, Home::Shared(buffer.clone()))
+    }
+
+    /// Keeps a tensor's values after the step, to be read by
+    /// [`Plan::read`](crate::Plan::read) or used by another plan.
+    pub fn keep(&mut self, tensor: Tensor) -> Tensor {
+        let root = self.tensors[tensor.0].root;
+        if matches!(self.tensors[root].home, Home::Transient) {
+            self.tensors[root].home = Home::Persistent;
+        }
+        tensor
+    }
+
+    /// The same values under another shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the number of elements differs.
+    pub fn reshape(&mut self, tensor: Tensor, shape: &[usize]) -> Result<Tensor> {
+        let info = &self.tensors[tensor.0];
+        if info.len() != shape.iter().product::<usize>() {
+            return Err(Error::shape("reshape", format!("{:?} to {shape:?}", info.shape)));
+        }
+        let view = Info { shape: shape.to_vec(), ..info.clone() };
+        self.tensors.push(view);
+        Ok(Tensor(self.tensors.len() - 1))
+    }
+
+    /// Puts a name before the labels of what `record` records.
+    pub fn scoped<T>(&mut self, name: &str, record: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.scope.len();
+        self.scope.push_str(name);
+        self.scope.push('.');
+        let result = record(self);
+        self.scope.truncate(outer);
+        result
+    }
+
+    /// A number for an op that draws random numbers, so that no two share a stream.
+    pub fn random_op(&mut self) -> u32 {
+        self.random_ops += 1;
+        self.random_ops
+    }
+
+    /// Records a kernel call. `params` is the kernel's parameter struct.
+    pub fn dispatch(
+        &mut self,
+        kernel: &'static Kernel,
+        params: &impl bytemuck::Pod,
+        args: &[Operand],
+    ) {
+        self.calls.push(Recorded {
+            kernel,
+            label: format!("{}{}", self.scope, kernel.name),
+            params: bytemuck::pod_collect_to_vec(std::slice::from_ref(params)),
+            args: args.to_vec(),
+        });
+    }
+
+    /// Puts an op on the tape: `backward` runs if a gradient of one of the outputs is known
+    /// and one of the inputs or weights wants one.
+    pub fn on_backward(
+        &mut self,
+        inputs: &[Tensor],
+        weights: &[&Param],
+        outputs: &[Tensor],
+        backward: impl FnOnce(&mut Backward<'_>) -> Result<()> + 'static,
+    ) {
+        self.tape.push(Entry {
+            inputs: inputs.to_vec(),
+            weights: weights.iter().map(|w| w.index).collect(),
+            outputs: outputs.to_vec(),
+            backward: Box::new(backward),
+        });
+    }
+
+    pub(crate) fn root(&self, tensor: Tensor) -> usize {
+        self.tensors[tensor.0].root
+    }
+}

@@ -1,0 +1,182 @@
+//! Cases: inputs of a kernel on which every device is held against the f64 twin.
+
+use tern_shaders::{Access, Arg, Element, Kernel, Real, Twin};
+
+use crate::device::{Call, Data, Slot};
+use crate::{Device, Error, Result};
+
+/// One input of a kernel.
+#[derive(Clone)]
+pub struct Case {
+    /// Sizes, for the tables.
+    pub label: String,
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// Its parameter struct as words.
+    pub params: Vec<u32>,
+    /// Number of replicas.
+    pub replicas: usize,
+    /// What each binding holds at the start, in binding order. Buffers that are only written
+    /// hold something else than zero, so that an element left out shows.
+    pub buffers: Vec<Data>,
+    /// Largest error allowed, relative to the largest magnitude of the result (at least 1).
+    /// Words must be equal, but for [`Case::words_may_differ`].
+    pub tolerance: f64,
+    /// Fraction of the result's words that may differ (by rounding of a float on the way).
+    pub words_may_differ: f64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes read and written, each once.
+    pub bytes: u64,
+}
+
+/// What a check found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Check {
+    /// Largest error of a float, relative to the largest magnitude of the result (at least 1).
+    pub error: f64,
+    /// Fraction of words that differ.
+    pub words_differing: f64,
+}
+
+impl Case {
+    /// A case with the usual tolerance of 1e-5.
+    pub fn new(
+        kernel: &'static Kernel,
+        label: impl Into<String>,
+        params: &impl bytemuck::Pod,
+        replicas: usize,
+        buffers: Vec<Data>,
+    ) -> Self {
+        let bytes = buffers.iter().map(|b| 4 * b.len() as u64).sum();
+        Case {
+            label: label.into(),
+            kernel,
+            params: bytemuck::pod_collect_to_vec(std::slice::from_ref(params)),
+            replicas,
+            buffers,
+            tolerance: 1e-5,
+            words_may_differ: 0.0,
+            flops: 0,
+            bytes,
+        }
+    }
+
+    /// Sets the tolerance.
+    pub fn tolerance(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// Sets the number of floating-point operations.
+    pub fn flops(mut self, flops: u64) -> Self {
+        self.flops = flops;
+        self
+    }
+
+    /// Runs the twin in a number type and returns the buffers after it; words as floats.
+    fn twin<F: Real + Twin>(&self) -> Vec<Vec<f64>> {
+        enum Typed<F> {
+            Real(Vec<F>),
+            Word(Vec<u32>),
+        }
+        let mut typed: Vec<Typed<F>> = self
+            .buffers
+            .iter()
+            .map(|b| match b {
+                Data::F32(x) => Typed::Real(x.iter().map(|x| F::of(*x)).collect()),
+                Data::U32(x) => Typed::Word(x.clone()),
+            })
+            .collect();
+        let mut args: Vec<Arg<'_, F>> = typed
+            .iter_mut()
+            .zip(self.kernel.bindings)
+            .map(|(t, binding)| match (t, binding.access) {
+                (Typed::Real(x), Access::Read) => Arg::Real(x),
+                (Typed::Real(x), Access::ReadWrite) => Arg::RealMut(x),
+                (Typed::Word(x), Access::Read) => Arg::Word(x),
+                (Typed::Word(x), Access::ReadWrite) => Arg::WordMut(x),
+            })
+            .collect();
+        self.kernel.twin::<F>()(bytemuck::cast_slice(&self.params), self.replicas, &mut args);
+        typed
+            .into_iter()
+            .map(|t| match t {
+                Typed::Real(x) => x.into_iter().map(|x| x.to_f64().unwrap_or(f64::NAN)).collect(),
+                Typed::Word(x) => x.into_iter().map(f64::from).collect(),
+            })
+            .collect()
+    }
+
+    /// Runs the case on a device.
+    async fn on(&self, device: &Device) -> Result<Vec<Vec<f64>>> {
+        let mut slots = Vec::new();
+        for (data, binding) in self.buffers.iter().zip(self.kernel.bindings) {
+            let buffer = device.upload(binding.name, data).await?;
+            slots.push(Slot { buffer, at: 0, words: data.len() });
+        }
+        let call = Call {
+            kernel: self.kernel,
+            label: format!("{} {}", self.kernel.name, self.label),
+            params: self.params.clone(),
+            slots: slots.clone(),
+            replicas: self.replicas,
+        };
+        let program = device.compile(vec![call]).await?;
+        device.replay(&program, 1).await?;
+        let mut results = Vec::new();
+        for slot in &slots {
+            results.push(device.read_f64(&slot.buffer, 0, slot.words).await?);
+        }
+        Ok(results)
+    }
+
+    /// Runs the case on a device and compares every buffer with the f64 twin's.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the error exceeds the tolerance, naming the buffer and the place;
+    /// device errors.
+    pub async fn check_async(&self, device: &Device) -> Result<Check> {
+        let expected = self.twin::<f64>();
+        let found = self.on(device).await?;
+        let mut check = Check::default();
+        for ((binding, expected), found) in self.kernel.bindings.iter().zip(&expected).zip(&found) {
+            let fault = |at: usize| Error::Kernel {
+                kernel: format!("{} {}", self.kernel.name, self.label),
+                reason: format!(
+                    "{}[{at}] is {:e}, the twin has {:e}",
+                    binding.name, found[at], expected[at]
+                ),
+            };
+            if binding.element == Element::U32 {
+                let wrong: Vec<usize> =
+                    (0..found.len()).filter(|i| found[*i] != expected[*i]).collect();
+                let fraction = wrong.len() as f64 / found.len().max(1) as f64;
+                check.words_differing = check.words_differing.max(fraction);
+                if fraction > self.words_may_differ {
+                    return Err(fault(wrong[0]));
+                }
+                continue;
+            }
+            let magnitude = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
+            for at in 0..found.len() {
+                let error = (found[at] - expected[at]).abs() / magnitude;
+                // Written so that a NaN fails.
+                if !(error <= self.tolerance) && found[at] != expected[at] {
+                    return Err(fault(at));
+                }
+                check.error = check.error.max(error);
+            }
+        }
+        Ok(check)
+    }
+
+    /// [`Case::check_async`], waiting.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "blocking")]
+    pub fn check(&self, device: &Device) -> Result<Check> {
+        device.wait(self.check_async(device))
+    }
+}

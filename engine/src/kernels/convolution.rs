@@ -1,0 +1,8 @@
+//! 2-D convolution and max pooling.
+
+use super::Case;
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    Vec::new()
+}

@@ -1,0 +1,8 @@
+//! Embedding gather and deterministic scatter-add.
+
+use super::Case;
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    Vec::new()
+}

@@ -1,0 +1,8 @@
+//! Weighted 64-bit fixed-point accumulation.
+
+use super::Case;
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    Vec::new()
+}

@@ -1,0 +1,8 @@
+//! LSTM cells and sequences.
+
+use super::Case;
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    Vec::new()
+}

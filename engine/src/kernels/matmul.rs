@@ -1,0 +1,8 @@
+//! Matrix products.
+
+use super::Case;
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    Vec::new()
+}

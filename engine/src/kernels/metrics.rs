@@ -1,0 +1,8 @@
+//! Accuracy and top-k.
+
+use super::Case;
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    Vec::new()
+}

@@ -1,0 +1,47 @@
+//! Wrappers of the kernels: shape checks, recording, backward, and cases for tests and benches.
+
+mod case;
+pub mod convolution;
+pub mod data;
+pub mod dropout;
+pub mod embedding;
+pub mod fold;
+pub mod loss;
+pub mod lstm;
+pub mod masked;
+pub mod matmul;
+pub mod metrics;
+pub mod normalize;
+pub mod optimizer;
+pub mod pointwise;
+pub mod reduce;
+pub mod state;
+pub mod ternary;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use case::{Case, Check};
+
+/// Every case of every kernel.
+pub fn cases() -> Vec<Case> {
+    [
+        matmul::cases(),
+        lstm::cases(),
+        embedding::cases(),
+        loss::cases(),
+        metrics::cases(),
+        pointwise::cases(),
+        reduce::cases(),
+        dropout::cases(),
+        normalize::cases(),
+        convolution::cases(),
+        optimizer::cases(),
+        ternary::cases(),
+        masked::cases(),
+        fold::cases(),
+        data::cases(),
+        state::cases(),
+    ]
+    .concat()
+}

@@ -1,0 +1,8 @@
+//! The state record's advance.
+
+use super::Case;
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    Vec::new()
+}

@@ -1,0 +1,108 @@
+//! Memory of a plan: lifetimes of its tensors, and what it all takes before it is taken.
+
+use std::collections::BTreeMap;
+
+use tern_shaders::Element;
+
+use crate::graph::{Home, Info, Operand, Recorded};
+
+/// Bytes a plan takes, known before anything is allocated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The arena's parameters.
+    pub parameters: u64,
+    /// The arena's gradients, if the plan trains.
+    pub gradients: u64,
+    /// The arena's optimizer moments and reference vector, as far as the plan uses them.
+    pub optimizer: u64,
+    /// Tensors that live within a step, after sharing by lifetimes; for one tile.
+    pub activations: u64,
+    /// The same without sharing.
+    pub activations_unshared: u64,
+    /// Inputs, outputs, carried state, constants.
+    pub persistent: u64,
+    /// Data sets and other buffers that the plan reads but doesn't own.
+    pub shared: u64,
+    /// State records, the ring of losses, parameter structs of the calls.
+    pub control: u64,
+    /// Replicas in all, and replicas computed side by side.
+    pub replicas: usize,
+    /// Replicas computed side by side.
+    pub tile: usize,
+    /// Largest single binding.
+    pub largest_binding: u64,
+}
+
+impl Memory {
+    /// Everything together.
+    pub fn total(&self) -> u64 {
+        self.parameters
+            + self.gradients
+            + self.optimizer
+            + self.activations
+            + self.persistent
+            + self.shared
+            + self.control
+    }
+}
+
+/// Words a tensor takes for a number of replicas.
+pub(crate) fn words(info: &Info, replicas: usize) -> usize {
+    (info.len() * replicas).next_multiple_of(64)
+}
+
+/// Assignment of transient tensors to blocks of memory.
+#[derive(Default)]
+pub(crate) struct Blocks {
+    /// Element and words of each block.
+    pub sizes: Vec<(Element, usize)>,
+    /// Block of each transient root tensor that is used.
+    pub of: BTreeMap<usize, usize>,
+}
+
+/// First and last call that uses each transient root tensor.
+pub(crate) fn lifetimes(tensors: &[Info], calls: &[Recorded]) -> BTreeMap<usize, (usize, usize)> {
+    let mut lives: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+    for (at, call) in calls.iter().enumerate() {
+        for arg in &call.args {
+            if let Operand::Tensor(tensor) = arg {
+                let root = tensors[tensor.0].root;
+                if matches!(tensors[root].home, Home::Transient) {
+                    lives.entry(root).and_modify(|life| life.1 = at).or_insert((at, at));
+                }
+            }
+        }
+    }
+    lives
+}
+
+/// Gives tensors whose lifetimes don't overlap the same block: first come, smallest block
+/// that fits, else the largest free one grows.
+pub(crate) fn assign(tensors: &[Info], calls: &[Recorded], replicas: usize) -> Blocks {
+    let lives = lifetimes(tensors, calls);
+    let mut order: Vec<_> = lives.iter().map(|(root, life)| (life.0, life.1, *root)).collect();
+    order.sort_unstable();
+    let mut blocks = Blocks::default();
+    // Last use of each block's present tenant.
+    let mut busy_until: Vec<usize> = Vec::new();
+    for (first, last, root) in order {
+        let element = tensors[root].element;
+        let needed = words(&tensors[root], replicas);
+        let free = (0..blocks.sizes.len())
+            .filter(|b| busy_until[*b] < first && blocks.sizes[*b].0 == element);
+        let (fitting, short): (Vec<_>, Vec<_>) = free.partition(|b| blocks.sizes[*b].1 >= needed);
+        let block = fitting
+            .into_iter()
+            .min_by_key(|b| blocks.sizes[*b].1)
+            .or_else(|| short.into_iter().max_by_key(|b| blocks.sizes[*b].1));
+        let block = block.unwrap_or_else(|| {
+            blocks.sizes.push((element, 0));
+            busy_until.push(0);
+            blocks.sizes.len() - 1
+        });
+        blocks.sizes[block].1 = blocks.sizes[block].1.max(needed);
+        busy_until[block] = last;
+        blocks.of.insert(root, block);
+    }
+    blocks
+}
