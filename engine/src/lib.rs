@@ -9,6 +9,7 @@ mod graph;
 pub mod kernels;
 mod memory;
 mod parameters;
+mod pass;
 mod plan;
 mod record;
 
@@ -21,6 +22,7 @@ pub use error::{Error, Result};
 pub use graph::{Graph, Operand, Tensor};
 pub use memory::Memory;
 pub use parameters::{ALIGNMENT, Init, Param, Parameters};
+pub use pass::{Pass, Vector};
 pub use plan::{Activations, Losses, Plan};
 pub use record::Trainable;
 pub use tern_shaders::{Activation, Element};
