@@ -1,11 +1,15 @@
 //! Fast functions of the `Cpu` device, one table: kernel name → function. A kernel that
 //! isn't here runs by its twin. Each is tested against the twin like any GPU kernel.
 
+mod fold;
+mod masked;
+mod ternary;
+
 use tern_shaders::{Kernel, TwinFn};
 
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
-static TABLES: &[Table] = &[];
+static TABLES: &[Table] = &[fold::FAST, masked::FAST, ternary::FAST];
 
 /// The fast function of a kernel, if it has one.
 pub(crate) fn fast(kernel: &Kernel) -> Option<TwinFn<f32>> {
