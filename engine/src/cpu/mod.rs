@@ -4,12 +4,16 @@
 mod fold;
 mod masked;
 mod ternary;
+mod convolution;
+mod gemm;
+mod optimizer;
 
 use tern_shaders::{Kernel, TwinFn};
 
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
 static TABLES: &[Table] = &[fold::FAST, masked::FAST, ternary::FAST];
+static TABLES: &[Table] = &[convolution::TABLE, optimizer::TABLE];
 
 /// The fast function of a kernel, if it has one.
 pub(crate) fn fast(kernel: &Kernel) -> Option<TwinFn<f32>> {
