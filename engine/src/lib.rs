@@ -19,9 +19,9 @@ mod train;
 
 pub use arena::{Arena, Flat};
 pub use backward::Backward;
-pub use checkpoint::{load_checkpoint_async, load_model, save_checkpoint_async, save_model};
 #[cfg(feature = "blocking")]
 pub use checkpoint::{load_checkpoint, save_checkpoint};
+pub use checkpoint::{load_checkpoint_async, load_model, save_checkpoint_async, save_model};
 pub use dataset::{Batching, IGNORE, RowData, TextData};
 pub use device::{
     AdapterSummary, Data, Device, DeviceOptions, Kind, Profile, Select, Timing, adapters,

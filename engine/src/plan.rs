@@ -495,9 +495,8 @@ impl Plan {
 
     /// Flat vectors that training changes, in this plan.
     pub(crate) fn flats(&self) -> Vec<Flat> {
-        let uses = |flat: &Flat| {
-            self.calls.iter().any(|call| call.args.contains(&Operand::Flat(*flat)))
-        };
+        let uses =
+            |flat: &Flat| self.calls.iter().any(|call| call.args.contains(&Operand::Flat(*flat)));
         let moments = [Flat::Moment1, Flat::Moment2, Flat::Reference].into_iter().filter(uses);
         [Flat::Parameters].into_iter().chain(moments).collect()
     }

@@ -128,8 +128,7 @@ fn lstm(name: &str, layers: usize, cifg: bool) {
             .collect();
         let options = LstmOptions { cifg, initial: Some(state.clone()), dropout: 0.0 };
         let output = graph.lstm(x, &weights, &options).unwrap();
-        let outputs: Vec<Tensor> =
-            [output.y].into_iter().chain(output.h).chain(output.c).collect();
+        let outputs: Vec<Tensor> = [output.y].into_iter().chain(output.h).chain(output.c).collect();
         let seeds: Vec<(Tensor, Tensor)> = outputs
             .iter()
             .map(|y| {
@@ -141,8 +140,7 @@ fn lstm(name: &str, layers: usize, cifg: bool) {
         let mut sources = vec![x];
         sources.extend(state.iter().map(|s| s.0));
         sources.extend(state.iter().map(|s| s.1));
-        let (mut plan, gradients) =
-            graph.gradients(&seeds, &Trainable::All, &sources).unwrap();
+        let (mut plan, gradients) = graph.gradients(&seeds, &Trainable::All, &sources).unwrap();
 
         let mut write = |tensor: Tensor, values: &[f32]| {
             plan.write(tensor, &Data::F32(values.to_vec())).unwrap();
@@ -155,8 +153,8 @@ fn lstm(name: &str, layers: usize, cifg: bool) {
             write(*h, &by_layer("h0")[layer]);
             write(*c, &by_layer("c0")[layer]);
         }
-        let coefficients: Vec<Vec<f32>> = [vec![fixture.f32("ky")], by_layer("kh"), by_layer("kc")]
-            .concat();
+        let coefficients: Vec<Vec<f32>> =
+            [vec![fixture.f32("ky")], by_layer("kh"), by_layer("kc")].concat();
         for ((_, k), values) in seeds.iter().zip(&coefficients) {
             write(*k, values);
         }

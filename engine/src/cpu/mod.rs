@@ -1,19 +1,19 @@
 //! Fast functions of the `Cpu` device, one table: kernel name → function. A kernel that
 //! isn't here runs by its twin. Each is tested against the twin like any GPU kernel.
 
-mod fold;
-mod masked;
-mod ternary;
 mod convolution;
+mod fold;
 mod gemm;
+mod masked;
 mod optimizer;
+mod ternary;
 
 use tern_shaders::{Kernel, TwinFn};
 
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
-static TABLES: &[Table] = &[fold::FAST, masked::FAST, ternary::FAST];
-static TABLES: &[Table] = &[convolution::TABLE, optimizer::TABLE];
+static TABLES: &[Table] =
+    &[convolution::TABLE, optimizer::TABLE, ternary::FAST, masked::FAST, fold::FAST];
 
 /// The fast function of a kernel, if it has one.
 pub(crate) fn fast(kernel: &Kernel) -> Option<TwinFn<f32>> {

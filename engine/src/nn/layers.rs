@@ -171,8 +171,9 @@ impl Lstm {
         let mut carried = Vec::new();
         if mode.carries() {
             for layer in 0..self.weights.len() {
-                let mut state =
-                    |part: &str| graph.input(&format!("{part}{layer}"), &[batch, self.hidden], Element::F32);
+                let mut state = |part: &str| {
+                    graph.input(&format!("{part}{layer}"), &[batch, self.hidden], Element::F32)
+                };
                 carried.push((state("h"), state("c")));
             }
         }
@@ -182,9 +183,7 @@ impl Lstm {
             dropout: if mode.trains() { self.dropout } else { 0.0 },
         };
         let output = graph.lstm(x, &self.weights, &options)?;
-        for ((h, c), (last_h, last_c)) in
-            carried.iter().zip(output.h.iter().zip(&output.c))
-        {
+        for ((h, c), (last_h, last_c)) in carried.iter().zip(output.h.iter().zip(&output.c)) {
             graph.copy_into(*last_h, *h)?;
             graph.copy_into(*last_c, *c)?;
         }

@@ -133,8 +133,7 @@ impl ModelSpec {
         layers: usize,
     ) -> Self {
         let lstm = LayerSpec::Lstm { hidden, layers, coupled: false, dropout: 0.0 };
-        let output =
-            LayerSpec::Linear { outputs: vocabulary, activation: Activation::Identity };
+        let output = LayerSpec::Linear { outputs: vocabulary, activation: Activation::Identity };
         ModelSpec {
             input: Input::Tokens { vocabulary },
             layers: vec![
@@ -228,9 +227,8 @@ impl LayerSpec {
                 LayerSpec::Conv2d { outputs, kernel, stride, padding, activation },
                 Form::Image([channels, height, width]),
             ) => {
-                let size = |n: usize| {
-                    (n + 2 * padding).checked_sub(kernel).map(|n| n / stride.max(1) + 1)
-                };
+                let size =
+                    |n: usize| (n + 2 * padding).checked_sub(kernel).map(|n| n / stride.max(1) + 1);
                 let (Some(h), Some(w)) = (size(height), size(width)) else { return unfit(*form) };
                 *form = Form::Image([outputs, h, w]);
                 let conv =
