@@ -673,6 +673,8 @@ covers! {
     read(tensor: Tensor) -> Data = read_async;
     /// [`Plan::read_f64_async`], waiting.
     read_f64(tensor: Tensor) -> Vec<f64> = read_f64_async;
+    /// [`Plan::states_async`], waiting.
+    states() -> Vec<[u32; state::WORDS]> = states_async;
     /// [`Plan::profile_async`], waiting.
     profile() -> Vec<Timing> = profile_async;
 }
