@@ -22,6 +22,8 @@ pub(crate) struct Gpu {
     pipelines: Mutex<HashMap<(&'static str, &'static str), wgpu::ComputePipeline>>,
     pins: Mutex<HashMap<&'static str, &'static str>>,
     faults: Arc<Mutex<Option<Error>>>,
+    /// Read-back buffers that are not in use.
+    staging: Mutex<Vec<wgpu::Buffer>>,
     submits: AtomicU64,
     created: AtomicU64,
 }
@@ -103,6 +105,7 @@ impl Gpu {
             pipelines: Mutex::default(),
             pins: Mutex::default(),
             faults,
+            staging: Mutex::default(),
             submits: AtomicU64::new(0),
             created: AtomicU64::new(0),
         }
@@ -282,24 +285,41 @@ impl Gpu {
             });
         }
         self.fault()?;
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.buffer("read-back", words, usage);
+        let staging = self.take_staging(words);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, bytes(at), &staging, 0, bytes(words));
         self.submit(encoder);
         let (done, mapped) = oneshot::channel();
-        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+        staging.map_async(wgpu::MapMode::Read, 0..bytes(words), move |result| {
             // The receiver is gone only if the reading future was dropped.
             let _ = done.send(result);
         });
         let lost = |reason: String| Error::DeviceLost(reason);
         mapped.await.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
         self.fault()?;
-        let view = staging.get_mapped_range(..).map_err(|e| lost(e.to_string()))?;
-        Ok(match element {
+        let view = staging.get_mapped_range(0..bytes(words)).map_err(|e| lost(e.to_string()))?;
+        let data = match element {
             Element::F32 => Data::F32(bytemuck::pod_collect_to_vec(&view)),
             Element::U32 => Data::U32(bytemuck::pod_collect_to_vec(&view)),
-        })
+        };
+        drop(view);
+        staging.unmap();
+        lock(&self.staging).push(staging);
+        Ok(data)
+    }
+
+    /// A read-back buffer of at least so many words: one that is free, or a new one.
+    fn take_staging(&self, words: usize) -> wgpu::Buffer {
+        let mut free = lock(&self.staging);
+        let fitting = |b: &(usize, &wgpu::Buffer)| b.1.size() >= bytes(words);
+        let best = free.iter().enumerate().filter(fitting).min_by_key(|(_, b)| b.size());
+        if let Some((at, _)) = best {
+            return free.swap_remove(at);
+        }
+        // The free ones are all too small; one large buffer serves better than many.
+        free.pop();
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.buffer("read-back", words.next_power_of_two(), usage)
     }
 
     fn layout(&self, kernel: &'static Kernel) -> Layout {
