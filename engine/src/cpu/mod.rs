@@ -1,16 +1,22 @@
 //! Fast functions of the `Cpu` device, one table: kernel name → function. A kernel that
 //! isn't here runs by its twin. Each is tested against the twin like any GPU kernel.
 
-use tern_shaders::{Kernel, TwinFn};
-
+mod convolution;
 mod dropout;
 mod embedding;
+mod fold;
+mod gemm;
 mod loss;
+mod masked;
 mod metrics;
 mod normalize;
+mod optimizer;
 pub(crate) mod parallel;
 mod pointwise;
+mod ternary;
 pub(crate) mod vmath;
+
+use tern_shaders::{Kernel, TwinFn};
 
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
@@ -21,6 +27,11 @@ static TABLES: &[Table] = &[
     pointwise::TABLE,
     dropout::TABLE,
     normalize::TABLE,
+    convolution::TABLE,
+    optimizer::TABLE,
+    ternary::FAST,
+    masked::FAST,
+    fold::FAST,
 ];
 
 /// The fast function of a kernel, if it has one.

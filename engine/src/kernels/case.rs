@@ -132,7 +132,8 @@ impl Case {
         Ok(results)
     }
 
-    /// Runs the case on a device and compares every buffer with the f64 twin's.
+    /// Runs the case on a device and compares every buffer it writes with the f64
+    /// twin's.
     ///
     /// # Errors
     /// [`Error::Kernel`] if the error exceeds the tolerance, naming the buffer and the place;
@@ -142,6 +143,10 @@ impl Case {
         let found = self.on(device).await?;
         let mut check = Check::default();
         for ((binding, expected), found) in self.kernel.bindings.iter().zip(&expected).zip(&found) {
+            // What no device can write may hold anything, NaN too.
+            if binding.access == Access::Read {
+                continue;
+            }
             let fault = |at: usize| Error::Kernel {
                 kernel: format!("{} {}", self.kernel.name, self.label),
                 reason: format!(

@@ -37,6 +37,23 @@ impl Graph {
         y
     }
 
+    /// Overwrites `target` with x: how a step leaves a value for the next one. Outside of
+    /// differentiation.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the two don't have the same number of floats.
+    pub fn copy_into(&mut self, x: Tensor, target: Tensor) -> Result<()> {
+        self.check_floats("copy_into", x)?;
+        self.check_floats("copy_into", target)?;
+        if self.len(x) != self.len(target) {
+            let what = format!("{:?} into {:?}", self.shape(x), self.shape(target));
+            return Err(Error::shape("copy_into", what));
+        }
+        let params = Scale { n: self.len(x) as u32, factor: 1.0, accumulate: 0 };
+        self.dispatch(&SCALE, &params, &[x.into(), target.into()]);
+        Ok(())
+    }
+
     /// factor · scalar · x with a scalar `[1]` that each replica has for itself and that is
     /// taken as a constant: it receives no gradient.
     ///
