@@ -85,8 +85,8 @@ pub fn type_lines<M: NextChar>(
         .zip(starts)
         .map(|(line, next)| Typist { text: line.chars().collect(), at: 0, read: 0, next })
         .collect();
-    let mut keys = Keystrokes::default();
-    keys.characters = typists.iter().map(|typist| typist.text.len()).sum();
+    let characters = typists.iter().map(|typist| typist.text.len()).sum();
+    let mut keys = Keystrokes { characters, pressed: 0, taken: 0 };
     loop {
         typists.retain(|typist| typist.at < typist.text.len());
         if typists.is_empty() {

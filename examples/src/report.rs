@@ -78,7 +78,16 @@ fn draw(
         .x_label_area_size(40)
         .y_label_area_size(60)
         .build_cartesian_2d(left..right, low..high)?;
-    chart.configure_mesh().light_line_style(WHITE).x_desc(x_label).y_desc(y_label).draw()?;
+    // Without the ".0" of whole numbers and the last digits of inexact ones.
+    let tick = |value: &f64| format!("{}", (value * 1e6).round() / 1e6);
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_desc(x_label)
+        .y_desc(y_label)
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
+        .draw()?;
     for (at, (name, points)) in lines.into_iter().enumerate() {
         let style = Palette99::pick(at).stroke_width(2);
         chart

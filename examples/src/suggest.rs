@@ -86,8 +86,16 @@ struct Beam<'a, S> {
     in_word: bool,
     root: &'a Next<S>,
     open: Vec<Open<S>>,
-    finished: Vec<(String, f32)>,
+    finished: Vec<Finished>,
     done: bool,
+}
+
+/// A word that may end where it ends.
+struct Finished {
+    text: String,
+    /// In lower case: forms with the same are one word.
+    folded: String,
+    log_prob: f32,
 }
 
 /// An extension of a continuation, before the model has seen it.
@@ -133,8 +141,9 @@ impl<S> Beam<'_, S> {
         candidates.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob));
         candidates.truncate(search.beam);
         self.finished.sort_by(best_first);
+        self.finished.truncate(search.beam.max(search.count));
         // No continuation can pass the last word wanted: probabilities only fall.
-        let bar = self.finished.get(search.count.saturating_sub(1)).map(|(_, p)| *p);
+        let bar = self.finished.get(search.count.saturating_sub(1)).map(|word| word.log_prob);
         if let (Some(bar), Some(best)) = (bar, candidates.first())
             && bar >= best.log_prob
         {
@@ -152,22 +161,24 @@ impl<S> Beam<'_, S> {
     }
 }
 
-fn best_first(a: &(String, f32), b: &(String, f32)) -> Ordering {
-    b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0))
+fn best_first(a: &Finished, b: &Finished) -> Ordering {
+    b.log_prob.total_cmp(&a.log_prob).then_with(|| a.text.cmp(&b.text))
 }
 
 /// Adds a finished word. Forms that differ in case only are one word: it shows in the more
 /// probable form, with the probabilities added.
-fn add(finished: &mut Vec<(String, f32)>, text: &str, log_prob: f32) {
+fn add(finished: &mut Vec<Finished>, text: &str, log_prob: f32) {
     let folded = text.to_lowercase();
-    match finished.iter_mut().find(|(known, _)| known.to_lowercase() == folded) {
-        Some((known, sum)) => {
-            if log_prob > *sum {
-                *known = text.to_owned();
+    match finished.iter_mut().find(|known| known.folded == folded) {
+        Some(known) => {
+            if log_prob > known.log_prob {
+                known.text = text.to_owned();
             }
-            *sum = (sum.exp() + log_prob.exp()).ln();
+            // ln(exp a + exp b), which can't underflow.
+            let (low, high) = (known.log_prob.min(log_prob), known.log_prob.max(log_prob));
+            known.log_prob = high + (low - high).exp().ln_1p();
         }
-        None => finished.push((text.to_owned(), log_prob)),
+        None => finished.push(Finished { text: text.to_owned(), folded, log_prob }),
     }
 }
 
@@ -220,7 +231,7 @@ pub fn suggest<M: NextChar>(
     }
     let best = |beam: Beam<'_, M::State>| {
         let words = beam.finished.into_iter().take(search.count);
-        words.map(|(rest, p)| Suggestion { rest, probability: p.exp() }).collect()
+        words.map(|w| Suggestion { rest: w.text, probability: w.log_prob.exp() }).collect()
     };
     Ok(beams.into_iter().map(best).collect())
 }
@@ -330,10 +341,13 @@ mod tests {
         let words: Vec<_> = found.iter().map(|(w, _)| w.as_str()).collect();
         assert_eq!(words, ["the", "a", "don't"]);
         assert!((found[0].1 - 11.0 / 33.0).abs() < 1e-6);
-        let (mut upper, alone) = (vec![("The".to_owned(), -1.0f32)], (-2.0f32).exp());
-        add(&mut upper, "the", -2.0);
-        assert_eq!(upper[0].0, "The");
-        assert!((upper[0].1.exp() - (-1.0f32).exp() - alone).abs() < 1e-6);
+        let mut words = Vec::new();
+        for (text, log_prob) in [("The", -2.0f32), ("the", -1.0), ("THE", -3.0)] {
+            add(&mut words, text, log_prob);
+        }
+        assert_eq!((words.len(), words[0].text.as_str()), (1, "the"));
+        let sum: f32 = [-2.0f32, -1.0, -3.0].iter().map(|p| p.exp()).sum();
+        assert!((words[0].log_prob.exp() - sum).abs() < 1e-6);
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn translate(
 }
 
 fn parse(wgsl: &str) -> Module {
-    naga::front::wgsl::parse_str(wgsl).unwrap()
+    naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{}", e.emit_to_string(wgsl)))
 }
 
 fn validate(module: &Module, capabilities: Capabilities) -> Result<ModuleInfo, String> {
