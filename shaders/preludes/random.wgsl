@@ -13,7 +13,8 @@ fn pcg4d(key: vec4<u32>) -> vec4<u32> {
     return v;
 }
 
-// [0, 1) from the upper 24 bits: exact in f32.
-fn uniform(bits: u32) -> f32 {
+// [0, 1) from the upper 24 bits: exact in f32. Named uniform01, since naga takes the name of
+// the address space in var<uniform> for a function of that name.
+fn uniform01(bits: u32) -> f32 {
     return f32(bits >> 8u) * 5.9604644775390625e-8;
 }

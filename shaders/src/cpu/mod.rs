@@ -3,10 +3,12 @@
 //! A twin takes the parameter struct, the number of replicas, then the kernel's buffers in
 //! binding order. Twins are the reference; they are kept plain and never sped up.
 
+pub mod chacha;
 pub mod convolution;
 pub mod data;
 pub mod dropout;
 pub mod embedding;
+pub mod fixed;
 pub mod fold;
 pub mod loss;
 pub mod lstm;
