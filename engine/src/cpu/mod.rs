@@ -3,6 +3,7 @@
 
 mod fold;
 mod masked;
+mod random;
 mod ternary;
 
 use tern_shaders::{Kernel, TwinFn};
