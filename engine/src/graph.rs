@@ -3,6 +3,7 @@
 use tern_shaders::{Element, Kernel};
 
 use crate::backward::Backward;
+use crate::dataset::Feed;
 use crate::device::{Buffer, Profile};
 use crate::{Arena, Error, Flat, Param, Result};
 
@@ -19,7 +20,7 @@ pub enum Operand {
     Flat(Flat),
     /// The state records, `[R, 64]` words.
     State,
-    /// The ring of losses, `[R, capacity]`.
+    /// The ring of what each step logs, `[R, capacity, 4]`.
     Ring,
 }
 
@@ -83,6 +84,7 @@ pub struct Graph {
     pub(crate) tensors: Vec<Info>,
     pub(crate) calls: Vec<Recorded>,
     pub(crate) tape: Vec<Entry>,
+    pub(crate) feed: Option<Feed>,
     profile: Profile,
     scope: String,
     random_ops: u32,
@@ -96,6 +98,7 @@ impl Graph {
             tensors: Vec::new(),
             calls: Vec::new(),
             tape: Vec::new(),
+            feed: None,
             profile: arena.device().profile(),
             scope: String::new(),
             random_ops: 0,
@@ -127,7 +130,7 @@ impl Graph {
         self.tensors[tensor.0].element
     }
 
-    fn add(&mut self, label: &str, shape: &[usize], element: Element, home: Home) -> Tensor {
+    fn register(&mut self, label: &str, shape: &[usize], element: Element, home: Home) -> Tensor {
         let root = self.tensors.len();
         let label = format!("{}{label}", self.scope);
         self.tensors.push(Info { label, shape: shape.to_vec(), element, home, root });
@@ -137,23 +140,23 @@ impl Graph {
     /// A tensor that lives within a step. Its memory is shared with tensors of other
     /// lifetimes: nothing may read it before it's written.
     pub fn tensor(&mut self, label: &str, shape: &[usize], element: Element) -> Tensor {
-        self.add(label, shape, element, Home::Transient)
+        self.register(label, shape, element, Home::Transient)
     }
 
     /// A tensor that is written from outside by [`Plan::write`](crate::Plan::write), or that
     /// carries values from step to step. Zero at first.
     pub fn input(&mut self, label: &str, shape: &[usize], element: Element) -> Tensor {
-        self.add(label, shape, element, Home::Persistent)
+        self.register(label, shape, element, Home::Persistent)
     }
 
     /// A tensor with one value everywhere.
     pub fn constant(&mut self, value: f32, shape: &[usize]) -> Tensor {
-        self.add("constant", shape, Element::F32, Home::Constant(value))
+        self.register("constant", shape, Element::F32, Home::Constant(value))
     }
 
     /// A buffer that all replicas read.
     pub(crate) fn shared(&mut self, label: &str, buffer: &Buffer) -> Tensor {
-        self.add(label, &[buffer.words], buffer.element, Home::Shared(buffer.clone()))
+        self.register(label, &[buffer.words], buffer.element, Home::Shared(buffer.clone()))
     }
 
     /// Keeps a tensor's values after the step, to be read by
@@ -226,6 +229,11 @@ impl Graph {
             outputs: outputs.to_vec(),
             backward: Box::new(backward),
         });
+    }
+
+    /// Calls recorded so far.
+    pub(crate) fn call_count(&self) -> usize {
+        self.calls.len()
     }
 
     pub(crate) fn root(&self, tensor: Tensor) -> usize {

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use tern_shaders::{Element, state};
+use tern_shaders::cpu::state::RING_CHANNELS;
+use tern_shaders::{Access, Element, state};
 
 use crate::device::{Buffer, Call, Data, Program, Slot, Timing};
 use crate::graph::{Graph, Home, Info, Operand, Recorded, Tensor};
 use crate::memory::{self, Blocks, Memory};
 use crate::{Arena, Error, Flat, Result};
 
-/// Losses kept on the device before they are read.
-pub(crate) const RING: usize = 1024;
+/// Steps whose logs are kept on the device before they are read.
+pub(crate) const RING_STEPS: usize = 256;
+/// Words of a replica's ring.
+const RING: usize = RING_STEPS * RING_CHANNELS;
 
 /// A fixed sequence of kernel calls over the models of an arena. Nothing is allocated before
 /// the first use, and nothing after it.
@@ -51,8 +54,10 @@ struct Chunk {
 /// Losses of the steps of a [`Plan::run`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Losses {
-    /// By replica, then by step.
+    /// Loss by replica, then by step.
     pub by_replica: Vec<Vec<f32>>,
+    /// Rows of each step's batch, by replica.
+    pub rows: Vec<Vec<f32>>,
 }
 
 impl Losses {
@@ -62,10 +67,13 @@ impl Losses {
         last.filter(|l| !l.is_empty()).map(|l| l.iter().sum::<f32>() / l.len() as f32)
     }
 
-    /// Mean over all steps and replicas; `None` if there are none.
+    /// Mean over all steps and replicas, weighted by the rows of the batches; `None` if
+    /// there are none.
     pub fn mean(&self) -> Option<f32> {
-        let all: Vec<f32> = self.by_replica.iter().flatten().copied().collect();
-        (!all.is_empty()).then(|| all.iter().sum::<f32>() / all.len() as f32)
+        let (losses, rows) = (self.by_replica.iter().flatten(), self.rows.iter().flatten());
+        let pairs = losses.zip(rows).map(|(l, r)| (f64::from(*l) * f64::from(*r), f64::from(*r)));
+        let (sum, weight) = pairs.fold((0.0, 0.0), |(s, w), (l, r)| (s + l, w + r));
+        (weight > 0.0).then(|| (sum / weight) as f32)
     }
 }
 
@@ -116,8 +124,7 @@ impl Plan {
                 .sum()
         };
         let lives = memory::lifetimes(&self.tensors, &self.calls);
-        let words = |(element_words, _): (usize, ())| 4 * element_words as u64;
-        let blocks: Vec<u64> = self.blocks.sizes.iter().map(|b| words((b.1, ()))).collect();
+        let blocks: Vec<u64> = self.blocks.sizes.iter().map(|b| 4 * b.1 as u64).collect();
         let tile_flat = 4 * (self.tile * self.arena.parameters().words()) as u64;
         Memory {
             parameters: flat,
@@ -259,13 +266,16 @@ impl Plan {
     /// As [`Plan::prepare_async`].
     pub async fn run_async(&mut self, steps: usize) -> Result<Losses> {
         self.prepare_async().await?;
-        let mut losses = Losses { by_replica: vec![Vec::new(); self.arena.replicas()] };
+        let mut losses = {
+            let none = vec![Vec::new(); self.arena.replicas()];
+            Losses { by_replica: none.clone(), rows: none }
+        };
+        let mut before = self.losses_written().await?;
         let mut left = steps;
         while left > 0 {
-            let now = left.min(RING);
-            let before = self.losses_written().await?;
+            let now = left.min(RING_STEPS);
             self.arena.device().replay(&self.ready().step, now).await?;
-            self.collect(&before, &mut losses).await?;
+            before = self.collect(&before, &mut losses).await?;
             left -= now;
         }
         Ok(losses)
@@ -279,9 +289,10 @@ impl Plan {
         Ok(self.states_async().await?.iter().map(|record| record[state::STEP]).collect())
     }
 
-    async fn collect(&self, before: &[u32], losses: &mut Losses) -> Result<()> {
+    /// Appends the steps logged since `before`, and returns the steps completed.
+    async fn collect(&self, before: &[u32], losses: &mut Losses) -> Result<Vec<u32>> {
         if !self.advances {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let after = self.losses_written().await?;
         let mut replica = 0;
@@ -292,11 +303,13 @@ impl Plan {
             };
             for ring in ring.chunks_exact(RING) {
                 let steps = before[replica]..after[replica];
-                losses.by_replica[replica].extend(steps.map(|step| ring[step as usize % RING]));
+                let slot = |step: u32| step as usize % RING_STEPS * RING_CHANNELS;
+                losses.by_replica[replica].extend(steps.clone().map(|s| ring[slot(s)]));
+                losses.rows[replica].extend(steps.map(|s| ring[slot(s) + 1]));
                 replica += 1;
             }
         }
-        Ok(())
+        Ok(after)
     }
 
     /// Computes the forward pass alone, leaving activations for [`Plan::backward_async`].
@@ -445,6 +458,67 @@ impl Plan {
             first += chunk.replicas;
         }
         Ok(())
+    }
+
+    /// Starts over: the state records that the plan was made with, and zero in the tensors it
+    /// carries from step to step (counters, recurrent state). Parameters stay.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn rewind(&mut self) -> Result<()> {
+        if let Some(ready) = &self.ready {
+            for chunk in &ready.chunks {
+                for (root, buffer) in &chunk.persistent {
+                    let info = &self.tensors[*root];
+                    if matches!(info.home, Home::Persistent) && self.writes(*root) {
+                        let zeros = match info.element {
+                            Element::F32 => Data::F32(vec![0.0; buffer.words]),
+                            Element::U32 => Data::U32(vec![0; buffer.words]),
+                        };
+                        self.arena.device().write(buffer, 0, &zeros)?;
+                    }
+                }
+            }
+        }
+        self.set_states(&self.records.clone())
+    }
+
+    /// Whether a call of the plan writes a tensor.
+    fn writes(&self, root: usize) -> bool {
+        self.calls.iter().any(|call| {
+            call.args.iter().zip(call.kernel.bindings).any(|(arg, binding)| {
+                binding.access == Access::ReadWrite
+                    && matches!(arg, Operand::Tensor(t) if self.tensors[t.0].root == root)
+            })
+        })
+    }
+
+    /// Flat vectors that training changes, in this plan.
+    pub(crate) fn flats(&self) -> Vec<Flat> {
+        let uses =
+            |flat: &Flat| self.calls.iter().any(|call| call.args.contains(&Operand::Flat(*flat)));
+        let moments = [Flat::Moment1, Flat::Moment2, Flat::Reference].into_iter().filter(uses);
+        [Flat::Parameters].into_iter().chain(moments).collect()
+    }
+
+    /// Tensors that carry values from step to step, by name.
+    pub(crate) fn carried(&self) -> Vec<(String, Tensor)> {
+        self.tensors
+            .iter()
+            .enumerate()
+            .filter(|(i, info)| {
+                info.root == *i && matches!(info.home, Home::Persistent) && self.writes(*i)
+            })
+            .map(|(i, info)| (format!("tensor.{i}.{}", info.label), Tensor(i)))
+            .collect()
+    }
+
+    pub(crate) fn element(&self, tensor: Tensor) -> Element {
+        self.tensors[tensor.0].element
+    }
+
+    pub(crate) fn len(&self, tensor: Tensor) -> usize {
+        self.tensors[tensor.0].len()
     }
 
     /// The root of a tensor that has a buffer of its own.
@@ -599,6 +673,8 @@ covers! {
     read(tensor: Tensor) -> Data = read_async;
     /// [`Plan::read_f64_async`], waiting.
     read_f64(tensor: Tensor) -> Vec<f64> = read_f64_async;
+    /// [`Plan::states_async`], waiting.
+    states() -> Vec<[u32; state::WORDS]> = states_async;
     /// [`Plan::profile_async`], waiting.
     profile() -> Vec<Timing> = profile_async;
 }

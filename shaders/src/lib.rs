@@ -10,6 +10,8 @@ mod kernel;
 pub mod preludes;
 mod real;
 mod registry;
+mod rows;
+pub mod schedule;
 pub mod state;
 
 pub use activation::{Activation, activate, activate_gradient, sigmoid};

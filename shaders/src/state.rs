@@ -3,6 +3,8 @@
 //! A plan owns one buffer of `replicas × WORDS` words. The `state/*` kernels advance it, so
 //! that nothing per step comes from the CPU.
 
+use crate::schedule::Schedule;
+
 /// Words a record takes: 256 bytes, so that a record can start a binding.
 pub const WORDS: usize = 64;
 /// Optimizer steps completed.
@@ -25,3 +27,39 @@ pub const ROWS: usize = 7;
 pub const RATE: usize = 8;
 /// Steps after which the replica stops.
 pub const LIMIT: usize = 9;
+
+/// The record of a replica that is about to train `limit` steps on the `count` samples from
+/// `base` on, in batches of `batch`. Without samples or steps it rests.
+pub fn record(
+    seed: u32,
+    base: u32,
+    count: u32,
+    limit: u32,
+    batch: u32,
+    schedule: &Schedule,
+) -> [u32; WORDS] {
+    let mut record = [0; WORDS];
+    record[ACTIVE] = u32::from(count > 0 && limit > 0);
+    record[SEED] = seed;
+    record[BASE] = base;
+    record[COUNT] = count;
+    record[ROWS] = batch.min(count);
+    record[RATE] = (schedule.rate(0) as f32).to_bits();
+    record[LIMIT] = limit;
+    record
+}
+
+/// The record of a replica that reads a text stream: `base` is the first token of its part,
+/// and an epoch has `count` steps, each of `batch` full rows.
+pub fn stream_record(
+    seed: u32,
+    base: u32,
+    count: u32,
+    limit: u32,
+    batch: u32,
+    schedule: &Schedule,
+) -> [u32; WORDS] {
+    let mut record = record(seed, base, count, limit, batch, schedule);
+    record[ROWS] = batch;
+    record
+}

@@ -5,7 +5,7 @@ use tern_shaders::cpu::fixed;
 use tern_shaders::cpu::fold::{Accumulate, Finish};
 use tern_shaders::{Arg, TwinFn};
 
-pub(super) static FAST: super::Table =
+pub(super) static TABLE: super::Table =
     &[("fold/accumulate", accumulate as TwinFn<f32>), ("fold/finish", finish)];
 
 /// Elements a task takes: their sums stay in the first-level cache from client to client.

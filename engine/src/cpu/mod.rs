@@ -1,16 +1,39 @@
 //! Fast functions of the `Cpu` device, one table: kernel name → function. A kernel that
 //! isn't here runs by its twin. Each is tested against the twin like any GPU kernel.
 
+mod convolution;
+mod dropout;
+mod embedding;
 mod fold;
+mod gemm;
+mod loss;
 mod masked;
+mod metrics;
+mod normalize;
+mod optimizer;
+pub(crate) mod parallel;
+mod pointwise;
 mod random;
 mod ternary;
+pub(crate) mod vmath;
 
 use tern_shaders::{Kernel, TwinFn};
 
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
-static TABLES: &[Table] = &[fold::FAST, masked::FAST, ternary::FAST];
+static TABLES: &[Table] = &[
+    embedding::TABLE,
+    loss::TABLE,
+    metrics::TABLE,
+    pointwise::TABLE,
+    dropout::TABLE,
+    normalize::TABLE,
+    convolution::TABLE,
+    optimizer::TABLE,
+    ternary::TABLE,
+    masked::TABLE,
+    fold::TABLE,
+];
 
 /// The fast function of a kernel, if it has one.
 pub(crate) fn fast(kernel: &Kernel) -> Option<TwinFn<f32>> {

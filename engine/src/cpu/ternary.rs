@@ -10,7 +10,7 @@ use tern_shaders::{Arg, TwinFn};
 
 use super::random::pcg4d;
 
-pub(super) static FAST: super::Table = &[
+pub(super) static TABLE: super::Table = &[
     ("ternary/moments", moments as TwinFn<f32>),
     ("ternary/quantize", quantize),
     ("ternary/decode_accumulate", decode_accumulate),

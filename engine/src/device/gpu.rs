@@ -1,11 +1,9 @@
 //! Plans on a GPU through wgpu: memory, pipelines, recording and submission.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use futures_channel::oneshot;
 use tern_shaders::{Access, Element, Feature, Kernel, Variant};
@@ -24,6 +22,8 @@ pub(crate) struct Gpu {
     pipelines: Mutex<HashMap<(&'static str, &'static str), wgpu::ComputePipeline>>,
     pins: Mutex<HashMap<&'static str, &'static str>>,
     faults: Arc<Mutex<Option<Error>>>,
+    /// Read-back buffers that are not in use.
+    staging: Mutex<Vec<wgpu::Buffer>>,
     submits: AtomicU64,
     created: AtomicU64,
 }
@@ -105,6 +105,7 @@ impl Gpu {
             pipelines: Mutex::default(),
             pins: Mutex::default(),
             faults,
+            staging: Mutex::default(),
             submits: AtomicU64::new(0),
             created: AtomicU64::new(0),
         }
@@ -146,10 +147,10 @@ impl Gpu {
 
     #[cfg(feature = "blocking")]
     pub fn wait<T>(&self, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
-        let mut context = Context::from_waker(Waker::noop());
+        let mut future = std::pin::pin!(future);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         loop {
-            if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
+            if let std::task::Poll::Ready(result) = future.as_mut().poll(&mut context) {
                 return result;
             }
             let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
@@ -284,24 +285,41 @@ impl Gpu {
             });
         }
         self.fault()?;
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.buffer("read-back", words, usage);
+        let staging = self.take_staging(words);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, bytes(at), &staging, 0, bytes(words));
         self.submit(encoder);
         let (done, mapped) = oneshot::channel();
-        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+        staging.map_async(wgpu::MapMode::Read, 0..bytes(words), move |result| {
             // The receiver is gone only if the reading future was dropped.
             let _ = done.send(result);
         });
         let lost = |reason: String| Error::DeviceLost(reason);
         mapped.await.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
         self.fault()?;
-        let view = staging.get_mapped_range(..).map_err(|e| lost(e.to_string()))?;
-        Ok(match element {
+        let view = staging.get_mapped_range(0..bytes(words)).map_err(|e| lost(e.to_string()))?;
+        let data = match element {
             Element::F32 => Data::F32(bytemuck::pod_collect_to_vec(&view)),
             Element::U32 => Data::U32(bytemuck::pod_collect_to_vec(&view)),
-        })
+        };
+        drop(view);
+        staging.unmap();
+        lock(&self.staging).push(staging);
+        Ok(data)
+    }
+
+    /// A read-back buffer of at least so many words: one that is free, or a new one.
+    fn take_staging(&self, words: usize) -> wgpu::Buffer {
+        let mut free = lock(&self.staging);
+        let fitting = |b: &(usize, &wgpu::Buffer)| b.1.size() >= bytes(words);
+        let best = free.iter().enumerate().filter(fitting).min_by_key(|(_, b)| b.size());
+        if let Some((at, _)) = best {
+            return free.swap_remove(at);
+        }
+        // The free ones are all too small; one large buffer serves better than many.
+        free.pop();
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.buffer("read-back", words.next_power_of_two(), usage)
     }
 
     fn layout(&self, kernel: &'static Kernel) -> Layout {
@@ -463,7 +481,7 @@ impl Gpu {
         let mut next = 0;
         // One submit runs while the next is recorded; more would only add latency.
         let mut running: Option<(oneshot::Receiver<()>, usize)> = None;
-        let mut since = web_time_now();
+        let mut since = Instant::now();
         while next < n * times {
             let end = (next + self.pace.calls()).min(n * times);
             let mut encoder = self.device.create_command_encoder(&Default::default());
@@ -488,12 +506,12 @@ impl Gpu {
         &self,
         finished: oneshot::Receiver<()>,
         calls: usize,
-        since: std::time::Instant,
-    ) -> Result<std::time::Instant> {
+        since: Instant,
+    ) -> Result<Instant> {
         let done = finished.await;
         self.fault()?;
         done.map_err(|e| Error::DeviceLost(e.to_string()))?;
-        let now = web_time_now();
+        let now = Instant::now();
         self.pace.learn(calls, now.duration_since(since).as_secs_f64());
         Ok(now)
     }
@@ -546,7 +564,7 @@ impl Gpu {
     async fn profile_by_fence(&self, program: &Program) -> Result<Vec<Timing>> {
         let mut timings = Vec::with_capacity(program.steps.len());
         for step in &program.steps {
-            let start = web_time_now();
+            let start = Instant::now();
             let mut encoder = self.device.create_command_encoder(&Default::default());
             Self::record(step, &mut encoder.begin_compute_pass(&Default::default()));
             self.submit(encoder);
@@ -562,11 +580,3 @@ impl Gpu {
         Ok(timings)
     }
 }
-
-fn web_time_now() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-// Used by `wait` only; named here so that a build without it has no unused import.
-#[allow(dead_code, reason = "only the blocking covers poll by hand")]
-type Pinned<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;

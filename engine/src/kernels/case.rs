@@ -1,5 +1,6 @@
 //! Cases: inputs of a kernel on which every device is held against the f64 twin.
 
+use tern_shaders::cpu::random::{pcg4d, uniform};
 use tern_shaders::{Access, Arg, Element, Kernel, Real, Twin};
 
 use crate::device::{Call, Data, Slot};
@@ -109,7 +110,7 @@ impl Case {
     }
 
     /// Runs the case on a device.
-    async fn on(&self, device: &Device) -> Result<Vec<Vec<f64>>> {
+    pub(super) async fn on(&self, device: &Device) -> Result<Vec<Vec<f64>>> {
         let mut slots = Vec::new();
         for (data, binding) in self.buffers.iter().zip(self.kernel.bindings) {
             let buffer = device.upload(binding.name, data).await?;
@@ -184,4 +185,20 @@ impl Case {
     pub fn check(&self, device: &Device) -> Result<Check> {
         device.wait(self.check_async(device))
     }
+}
+
+/// Random floats in [−scale, scale), the same for the same key.
+pub(crate) fn noise(n: usize, scale: f32, key: u32) -> Data {
+    let at = |i: u32| scale * (2.0 * uniform(pcg4d([i, key, 5, 9])[0]) - 1.0);
+    Data::F32((0..n as u32).map(at).collect())
+}
+
+/// Random words below `bound`, the same for the same key; each 16th is `u32::MAX`, which
+/// stands for padding.
+pub(crate) fn codes(n: usize, bound: u32, key: u32) -> Data {
+    let at = |i: u32| match pcg4d([i, key, 3, 7]) {
+        [hole, ..] if hole < 1 << 28 => u32::MAX,
+        [_, word, ..] => word % bound,
+    };
+    Data::U32((0..n as u32).map(at).collect())
 }

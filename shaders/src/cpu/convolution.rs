@@ -1,6 +1,344 @@
-//! 2-D convolution and max pooling.
+//! Two-dimensional convolution, channels before pixels (NCHW), layouts and definition as in
+//! PyTorch's `conv2d` without dilation and groups; pooling in [`pooling`].
 
-use crate::Kernel;
+pub mod pooling;
+
+use crate::{Kernel, Real, kernel, linear_grid, params};
+
+params!(
+    /// Parameters of the convolution's kernels. [`Convolution::complete`] fills in what follows
+    /// from the sizes.
+    Convolution {
+        /// Images a replica.
+        batch: u32,
+        /// Planes of an input image.
+        channels: u32,
+        /// Rows of an input plane.
+        height: u32,
+        /// Columns of an input plane.
+        width: u32,
+        /// Planes of an output image.
+        filters: u32,
+        /// Rows of a filter.
+        kernel_h: u32,
+        /// Columns of a filter.
+        kernel_w: u32,
+        /// Input rows from one output row to the next.
+        stride_h: u32,
+        /// Input columns from one output column to the next.
+        stride_w: u32,
+        /// Rows of zeros above and below, fewer than the filter has.
+        padding_h: u32,
+        /// Columns of zeros left and right, fewer than the filter has.
+        padding_w: u32,
+        /// Rows of an output plane.
+        out_h: u32,
+        /// Columns of an output plane.
+        out_w: u32,
+        /// First word of the weight in a replica's parameters.
+        weight_offset: u32,
+        /// First word of the bias, if there is one.
+        bias_offset: u32,
+        /// 1: there is a bias, or in the weight gradient: its gradient is wanted.
+        bias: u32,
+        /// Words of a replica's parameters.
+        parameter_stride: u32,
+        /// Parts that the weight gradient's sum over the pixels is split into.
+        splits: u32,
+        /// 1 adds a gradient to its destination, 0 overwrites it.
+        accumulate: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`WEIGHT_FINISH`]. [`Convolution::weight_finish`] and
+    /// [`Convolution::bias_finish`] make them.
+    Finish {
+        /// Parts that the sum over the pixels was split into.
+        splits: u32,
+        /// Rows of the partial sums.
+        filters: u32,
+        /// Columns of the partial sums.
+        columns: u32,
+        /// First column to add up.
+        first: u32,
+        /// Columns to add up.
+        count: u32,
+        /// First word of the gradient in a replica's vector.
+        offset: u32,
+        /// Words of a replica's vector.
+        parameter_stride: u32,
+        /// 1 adds to the gradient, 0 overwrites it.
+        accumulate: u32,
+    }
+);
+
+/// Places of a window of `kernel` on `size` pixels with `padding` on both sides, or `None`
+/// where the window doesn't fit, the stride is 0 or the padding holds a whole window.
+pub fn places(size: u32, kernel: u32, stride: u32, padding: u32) -> Option<u32> {
+    if kernel == 0 || padding >= kernel {
+        return None;
+    }
+    let room = (size + 2 * padding).checked_sub(kernel)?;
+    Some(room.checked_div(stride)? + 1)
+}
+
+impl Convolution {
+    /// Weights of a filter.
+    pub fn taps(&self) -> u32 {
+        self.channels * self.kernel_h * self.kernel_w
+    }
+
+    /// Sets the output size and the number of splits, or gives `None` if the filter doesn't fit.
+    pub fn complete(mut self) -> Option<Self> {
+        self.out_h = places(self.height, self.kernel_h, self.stride_h, self.padding_h)?;
+        self.out_w = places(self.width, self.kernel_w, self.stride_w, self.padding_w)?;
+        let pixels = self.batch * self.out_h * self.out_w;
+        // Enough invocations for a large device, each with at least 128 pixels to add and at
+        // most 32,768; the partial sums stay below 2²¹ words unless that bound asks for more.
+        let most = ((1 << 21) / (self.filters * self.taps())).clamp(1, 16_384);
+        self.splits = pixels.div_ceil(128).min(most).max(pixels.div_ceil(32_768));
+        Some(self)
+    }
+
+    /// Columns of the partial sums: the taps and the bias.
+    pub fn columns(&self) -> u32 {
+        self.taps() + self.bias
+    }
+
+    fn finish(&self, first: u32, count: u32, offset: u32, accumulate: u32) -> Finish {
+        Finish {
+            splits: self.splits,
+            filters: self.filters,
+            columns: self.columns(),
+            first,
+            count,
+            offset,
+            parameter_stride: self.parameter_stride,
+            accumulate,
+        }
+    }
+
+    /// Parameters that finish the weight's gradient.
+    pub fn weight_finish(&self, accumulate: u32) -> Finish {
+        self.finish(0, self.taps(), self.weight_offset, accumulate)
+    }
+
+    /// Parameters that finish the bias's gradient.
+    pub fn bias_finish(&self, accumulate: u32) -> Finish {
+        self.finish(self.taps(), 1, self.bias_offset, accumulate)
+    }
+}
+
+/// Input place under tap `tap` of the window at `out`; `None` in the padding.
+fn under(out: usize, tap: usize, stride: u32, padding: u32, size: u32) -> Option<usize> {
+    (out * stride as usize + tap).checked_sub(padding as usize).filter(|i| *i < size as usize)
+}
+
+/// Calls `f(y, x, w)` for each product in a convolution: indices into one replica's output,
+/// input and weight.
+fn each_product(p: &Convolution, mut f: impl FnMut(usize, usize, usize)) {
+    let (channels, filters) = (p.channels as usize, p.filters as usize);
+    let (kernel_h, kernel_w) = (p.kernel_h as usize, p.kernel_w as usize);
+    let (out_h, out_w) = (p.out_h as usize, p.out_w as usize);
+    for (b, o) in product(p.batch as usize, filters) {
+        for (oh, ow) in product(out_h, out_w) {
+            let y = ((b * filters + o) * out_h + oh) * out_w + ow;
+            for c in 0..channels {
+                for (i, j) in product(kernel_h, kernel_w) {
+                    let Some(ih) = under(oh, i, p.stride_h, p.padding_h, p.height) else {
+                        continue;
+                    };
+                    let Some(iw) = under(ow, j, p.stride_w, p.padding_w, p.width) else {
+                        continue;
+                    };
+                    let x = ((b * channels + c) * p.height as usize + ih) * p.width as usize + iw;
+                    let w = ((o * channels + c) * kernel_h + i) * kernel_w + j;
+                    f(y, x, w);
+                }
+            }
+        }
+    }
+}
+
+fn product(n: usize, m: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..n).flat_map(move |i| (0..m).map(move |j| (i, j)))
+}
+
+/// Words a replica of input and output.
+fn sizes(p: &Convolution) -> (usize, usize) {
+    let input = p.batch as usize * p.channels as usize * p.height as usize * p.width as usize;
+    let output = p.batch as usize * p.filters as usize * p.out_h as usize * p.out_w as usize;
+    (input, output)
+}
+
+/// y[b, o] = bias[o] + Σ weight[o, c, i, j] · x[b, c] under the tap. Shapes: `x`
+/// `[R, batch, channels, height, width]`, `parameters` `[R, parameter_stride]` with weight
+/// `[filters, channels, kernel_h, kernel_w]` and bias `[filters]`, `y`
+/// `[R, batch, filters, out_h, out_w]`.
+pub fn forward<F: Real>(p: &Convolution, replicas: usize, x: &[F], parameters: &[F], y: &mut [F]) {
+    let (input, output) = sizes(p);
+    let plane = (p.out_h * p.out_w) as usize;
+    for r in 0..replicas {
+        let parameters = &parameters[r * p.parameter_stride as usize..];
+        let weight = &parameters[p.weight_offset as usize..];
+        let (x, y) = (&x[r * input..], &mut y[r * output..(r + 1) * output]);
+        for at in 0..output {
+            let o = at / plane % p.filters as usize;
+            y[at] = if p.bias != 0 { parameters[p.bias_offset as usize + o] } else { F::zero() };
+        }
+        each_product(p, |at, from, w| y[at] += weight[w] * x[from]);
+    }
+}
+
+/// dx (+)= Σ weight · dy over the outputs that saw each pixel. Shapes: `dy`
+/// `[R, batch, filters, out_h, out_w]`, `parameters` `[R, parameter_stride]`, `dx`
+/// `[R, batch, channels, height, width]`.
+pub fn input_backward<F: Real>(
+    p: &Convolution,
+    replicas: usize,
+    dy: &[F],
+    parameters: &[F],
+    dx: &mut [F],
+) {
+    let (input, output) = sizes(p);
+    for r in 0..replicas {
+        let weight = &parameters[r * p.parameter_stride as usize + p.weight_offset as usize..];
+        let (dy, dx) = (&dy[r * output..], &mut dx[r * input..(r + 1) * input]);
+        if p.accumulate == 0 {
+            dx.fill(F::zero());
+        }
+        each_product(p, |at, to, w| dx[to] += weight[w] * dy[at]);
+    }
+}
+
+/// Sums of dy · x for each weight, and of dy for each bias, over each of `splits` parts of the
+/// output pixels. Shapes: `x` `[R, batch, channels, height, width]`, `dy`
+/// `[R, batch, filters, out_h, out_w]`, `partial` `[R, splits, filters, columns]`, the bias
+/// being the last column.
+pub fn weight_partial<F: Real>(
+    p: &Convolution,
+    replicas: usize,
+    x: &[F],
+    dy: &[F],
+    partial: &mut [F],
+) {
+    let (input, output) = sizes(p);
+    let (filters, columns) = (p.filters as usize, p.columns() as usize);
+    let (plane, taps) = ((p.out_h * p.out_w) as usize, p.taps() as usize);
+    let share = (p.batch as usize * plane).div_ceil(p.splits as usize);
+    for r in 0..replicas {
+        let (x, dy) = (&x[r * input..], &dy[r * output..]);
+        let size = p.splits as usize * filters * columns;
+        let partial = &mut partial[r * size..(r + 1) * size];
+        partial.fill(F::zero());
+        // The row of the partial sums to which an output pixel adds.
+        let row = |at: usize| {
+            let (b, o) = (at / plane / filters, at / plane % filters);
+            ((b * plane + at % plane) / share * filters + o) * columns
+        };
+        each_product(p, |at, from, w| partial[row(at) + w % taps] += dy[at] * x[from]);
+        if p.bias != 0 {
+            for at in 0..output {
+                partial[row(at) + taps] += dy[at];
+            }
+        }
+    }
+}
+
+/// gradients (+)= Σ over the splits, of columns [first, first + count) of each filter. Shapes:
+/// `partial` `[R, splits, filters, columns]`, `gradients` `[R, parameter_stride]` with
+/// `[filters, count]` from `offset` on.
+pub fn weight_finish<F: Real>(p: &Finish, replicas: usize, partial: &[F], gradients: &mut [F]) {
+    let (splits, filters) = (p.splits as usize, p.filters as usize);
+    for r in 0..replicas {
+        let gradients = &mut gradients[r * p.parameter_stride as usize + p.offset as usize..];
+        for (o, k) in product(filters, p.count as usize) {
+            let column = p.first as usize + k;
+            let sum = (0..splits)
+                .map(|s| partial[((r * splits + s) * filters + o) * p.columns as usize + column])
+                .sum::<F>();
+            let to = &mut gradients[o * p.count as usize + k];
+            *to = if p.accumulate != 0 { *to + sum } else { sum };
+        }
+    }
+}
+
+/// Workgroups of a kernel whose invocations compute 8 planes of 4 pixels each.
+fn tile_grid(pixels: u32, planes: u32, group: u32) -> [u32; 2] {
+    linear_grid(pixels.div_ceil(4 * group) as usize * planes.div_ceil(8) as usize, 1)
+}
+
+kernel! {
+    /// 2-D convolution.
+    FORWARD = "convolution/forward", Convolution;
+    bindings: [x: read f32, parameters: read f32, y: write f32];
+    twin: forward;
+    variants: [{
+        name: "tile_8x4",
+        source: "convolution/forward.wgsl",
+        preludes: [PIXELS],
+        consts: [GROUP = 64],
+        grid: |p, v| tile_grid(p.batch * p.out_h * p.out_w, p.filters, v.constant("GROUP")),
+    }];
+}
+
+kernel! {
+    /// Input gradient of the 2-D convolution.
+    INPUT_BACKWARD = "convolution/input_backward", Convolution;
+    bindings: [dy: read f32, parameters: read f32, dx: write f32];
+    twin: input_backward;
+    variants: [{
+        name: "tile_8x4",
+        source: "convolution/input_backward.wgsl",
+        preludes: [PIXELS],
+        consts: [GROUP = 64],
+        grid: |p, v| tile_grid(p.batch * p.height * p.width, p.channels, v.constant("GROUP")),
+    }];
+}
+
+kernel! {
+    /// Weight and bias gradient of the 2-D convolution, split over the pixels.
+    WEIGHT_PARTIAL = "convolution/weight_partial", Convolution;
+    bindings: [x: read f32, dy: read f32, partial: write f32];
+    twin: weight_partial;
+    variants: [{
+        name: "tile_8x4",
+        source: "convolution/weight_partial.wgsl",
+        preludes: [INDEX],
+        consts: [GROUP = 64],
+        grid: |p, v| {
+            let tiles = p.columns().div_ceil(4) as usize * p.filters.div_ceil(8) as usize;
+            linear_grid(tiles * p.splits as usize, v.constant("GROUP"))
+        },
+    }];
+}
+
+kernel! {
+    /// Weight and bias gradient of the 2-D convolution, the splits added up.
+    WEIGHT_FINISH = "convolution/weight_finish", Finish;
+    bindings: [partial: read f32, gradients: write f32];
+    twin: weight_finish;
+    variants: [{
+        name: "plain",
+        source: "convolution/weight_finish.wgsl",
+        preludes: [INDEX],
+        consts: [GROUP = 64],
+        grid: |p, v| linear_grid((p.filters * p.count) as usize, v.constant("GROUP")),
+    }];
+}
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[];
+pub static KERNELS: &[&Kernel] = &[
+    &FORWARD,
+    &INPUT_BACKWARD,
+    &WEIGHT_PARTIAL,
+    &WEIGHT_FINISH,
+    &pooling::MAX_POOL_FORWARD,
+    &pooling::MAX_POOL_BACKWARD,
+    &pooling::AVERAGE_POOL_FORWARD,
+    &pooling::AVERAGE_POOL_BACKWARD,
+];
+
+#[cfg(test)]
+mod tests;

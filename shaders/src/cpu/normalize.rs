@@ -1,6 +1,289 @@
-//! Layer normalization.
+//! Layer normalization (Ba, Kiros, Hinton 2016).
 
-use crate::Kernel;
+use crate::rows::{column_kernel, row_kernel};
+use crate::{Kernel, Real, params};
+
+params!(
+    /// Parameters of [`LAYER_NORM_FORWARD`].
+    LayerNormForward {
+        /// Rows a replica.
+        rows: u32,
+        /// Elements of a row.
+        width: u32,
+        /// Added to the variance.
+        epsilon: f32,
+        /// Where γ starts in a replica's parameters, in words.
+        gamma_offset: u32,
+        /// Where β starts in a replica's parameters, in words.
+        beta_offset: u32,
+        /// Words of parameters a replica.
+        stride: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`LAYER_NORM_BACKWARD`].
+    LayerNormBackward {
+        /// Rows a replica.
+        rows: u32,
+        /// Elements of a row.
+        width: u32,
+        /// Where γ starts in a replica's parameters, in words.
+        gamma_offset: u32,
+        /// Words of parameters a replica.
+        stride: u32,
+        /// 1 adds to `dx`, 0 overwrites it.
+        accumulate: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`LAYER_NORM_BACKWARD_PARAMETERS`]. A mode is 0 to overwrite a
+    /// gradient, 1 to add to it, 2 to leave it alone.
+    LayerNormBackwardParameters {
+        /// Rows a replica.
+        rows: u32,
+        /// Elements of a row.
+        width: u32,
+        /// Where γ's gradient starts in a replica's gradients, in words.
+        gamma_offset: u32,
+        /// Where β's gradient starts in a replica's gradients, in words.
+        beta_offset: u32,
+        /// Words of gradients a replica.
+        stride: u32,
+        /// Mode of γ's gradient.
+        gamma_mode: u32,
+        /// Mode of β's gradient.
+        beta_mode: u32,
+    }
+);
+
+/// y = (x − mean) · rstd · γ + β over each row, rstd = 1 / √(variance + ε), variance over
+/// `width`. Shapes: `x`, `y` `[R, rows, width]`, `parameters` `[R, stride]`, `mean`, `rstd`
+/// `[R, rows]`.
+pub fn layer_norm_forward<F: Real>(
+    p: &LayerNormForward,
+    replicas: usize,
+    x: &[F],
+    parameters: &[F],
+    y: &mut [F],
+    mean: &mut [F],
+    rstd: &mut [F],
+) {
+    let (rows, width) = (p.rows as usize, p.width as usize);
+    for at in 0..replicas * rows {
+        let flat = at / rows * p.stride as usize;
+        let gamma = &parameters[flat + p.gamma_offset as usize..][..width];
+        let beta = &parameters[flat + p.beta_offset as usize..][..width];
+        let row = &x[at * width..][..width];
+        let center = row.iter().copied().sum::<F>() / F::count(width);
+        let squares = row.iter().map(|x| (*x - center) * (*x - center)).sum::<F>();
+        let inverse = F::one() / (squares / F::count(width) + F::of(p.epsilon)).sqrt();
+        for c in 0..width {
+            y[at * width + c] = (row[c] - center) * inverse * gamma[c] + beta[c];
+        }
+        mean[at] = center;
+        rstd[at] = inverse;
+    }
+}
+
+/// dx (+)= rstd · (g − mean(g) − x̂ · mean(g · x̂)) with g = dy · γ, x̂ = (x − mean) · rstd.
+/// Shapes: `x`, `dy`, `dx` `[R, rows, width]`, `parameters` `[R, stride]`, `mean`, `rstd`
+/// `[R, rows]`.
+pub fn layer_norm_backward<F: Real>(
+    p: &LayerNormBackward,
+    replicas: usize,
+    x: &[F],
+    parameters: &[F],
+    mean: &[F],
+    rstd: &[F],
+    dy: &[F],
+    dx: &mut [F],
+) {
+    let (rows, width) = (p.rows as usize, p.width as usize);
+    for at in 0..replicas * rows {
+        let flat = at / rows * p.stride as usize + p.gamma_offset as usize;
+        let gamma = &parameters[flat..][..width];
+        let first = at * width;
+        let normal = |c: usize| (x[first + c] - mean[at]) * rstd[at];
+        let (mut plain, mut weighted) = (F::zero(), F::zero());
+        for c in 0..width {
+            let g = dy[first + c] * gamma[c];
+            plain += g;
+            weighted += g * normal(c);
+        }
+        plain = plain / F::count(width);
+        weighted = weighted / F::count(width);
+        for c in 0..width {
+            let d = rstd[at] * (dy[first + c] * gamma[c] - plain - normal(c) * weighted);
+            dx[first + c] = if p.accumulate != 0 { dx[first + c] + d } else { d };
+        }
+    }
+}
+
+/// dγ (+)= Σ dy · x̂, dβ (+)= Σ dy over the rows. Shapes: `x`, `dy` `[R, rows, width]`,
+/// `mean`, `rstd` `[R, rows]`, `gradients` `[R, stride]`.
+pub fn layer_norm_backward_parameters<F: Real>(
+    p: &LayerNormBackwardParameters,
+    replicas: usize,
+    x: &[F],
+    mean: &[F],
+    rstd: &[F],
+    dy: &[F],
+    gradients: &mut [F],
+) {
+    let (rows, width) = (p.rows as usize, p.width as usize);
+    for r in 0..replicas {
+        for c in 0..width {
+            let (mut gamma, mut beta) = (F::zero(), F::zero());
+            for row in r * rows..(r + 1) * rows {
+                let g = dy[row * width + c];
+                gamma += g * (x[row * width + c] - mean[row]) * rstd[row];
+                beta += g;
+            }
+            let flat = r * p.stride as usize + c;
+            for (offset, sum, mode) in
+                [(p.gamma_offset, gamma, p.gamma_mode), (p.beta_offset, beta, p.beta_mode)]
+            {
+                let at = flat + offset as usize;
+                match mode {
+                    0 => gradients[at] = sum,
+                    1 => gradients[at] += sum,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+row_kernel! {
+    /// Normalizes each row, and keeps mean and 1 / √(variance + ε).
+    LAYER_NORM_FORWARD = "normalize/layer_norm_forward", LayerNormForward;
+    bindings: [
+        x: read f32, parameters: read f32, y: write f32, mean: write f32, rstd: write f32,
+    ];
+    twin: layer_norm_forward;
+    source: "normalize/layer_norm_forward.wgsl";
+    rows: |p| p.rows;
+    length: |p| p.width;
+    passes: |_| 3;
+}
+
+row_kernel! {
+    /// Gradient of the input.
+    LAYER_NORM_BACKWARD = "normalize/layer_norm_backward", LayerNormBackward;
+    bindings: [
+        x: read f32, parameters: read f32, mean: read f32, rstd: read f32, dy: read f32,
+        dx: write f32,
+    ];
+    twin: layer_norm_backward;
+    source: "normalize/layer_norm_backward.wgsl";
+    rows: |p| p.rows;
+    length: |p| p.width;
+    passes: |_| 2;
+}
+
+column_kernel! {
+    /// Gradients of γ and β.
+    LAYER_NORM_BACKWARD_PARAMETERS =
+        "normalize/layer_norm_backward_parameters", LayerNormBackwardParameters;
+    bindings: [x: read f32, mean: read f32, rstd: read f32, dy: read f32, gradients: write f32];
+    twin: layer_norm_backward_parameters;
+    source: "normalize/layer_norm_backward_parameters.wgsl";
+    rows: |p| p.rows;
+    columns: |p| p.width;
+}
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[];
+pub static KERNELS: &[&Kernel] =
+    &[&LAYER_NORM_FORWARD, &LAYER_NORM_BACKWARD, &LAYER_NORM_BACKWARD_PARAMETERS];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROWS: u32 = 3;
+    const WIDTH: u32 = 4;
+
+    /// y, mean and rstd of [`ROWS`] × [`WIDTH`] inputs; γ at 0, β after it.
+    fn forward(x: &[f64], parameters: &[f64]) -> [Vec<f64>; 3] {
+        let p = LayerNormForward {
+            rows: ROWS,
+            width: WIDTH,
+            epsilon: 1e-3,
+            gamma_offset: 0,
+            beta_offset: 4,
+            stride: 8,
+        };
+        let [mut y, mut mean, mut rstd] = [vec![0.0; x.len()], vec![0.0; 3], vec![0.0; 3]];
+        layer_norm_forward(&p, 1, x, parameters, &mut y, &mut mean, &mut rstd);
+        [y, mean, rstd]
+    }
+
+    #[test]
+    fn rows_come_out_with_mean_beta_and_variance_gamma_squared() {
+        let x: Vec<f64> = (0..12).map(|i| f64::from(i * i) - 3.0).collect();
+        let [y, ..] = forward(&x, &[2.0, 2.0, 2.0, 2.0, 5.0, 5.0, 5.0, 5.0]);
+        for row in y.chunks(4) {
+            let mean = row.iter().sum::<f64>() / 4.0;
+            let variance = row.iter().map(|y| (y - mean).powi(2)).sum::<f64>() / 4.0;
+            assert!((mean - 5.0).abs() < 1e-12);
+            // ε takes a little off.
+            assert!((variance - 4.0).abs() < 0.01, "{variance}");
+        }
+        let [constant, ..] = forward(&[7.0; 12], &[1.0; 8]);
+        assert_eq!(constant, [1.0; 12], "a constant row comes out as β");
+    }
+
+    #[test]
+    fn gradients_are_the_slopes() {
+        let x: Vec<f64> = (0..12).map(|i| f64::from(i * 5 % 7) * 0.3 - 0.8).collect();
+        let parameters: Vec<f64> = (0..8).map(|i| 0.5 + 0.2 * f64::from(i)).collect();
+        let dy: Vec<f64> = (0..12).map(|i| f64::from(i * 3 % 5) - 1.5).collect();
+        let loss = |x: &[f64], parameters: &[f64]| -> f64 {
+            forward(x, parameters)[0].iter().zip(&dy).map(|(y, dy)| y * dy).sum()
+        };
+        let slope = |values: &[f64], i: usize, f: &dyn Fn(&[f64]) -> f64| {
+            let at = |d: f64| {
+                let mut values = values.to_vec();
+                values[i] += d;
+                f(&values)
+            };
+            (at(1e-5) - at(-1e-5)) / 2e-5
+        };
+        let [_, mean, rstd] = forward(&x, &parameters);
+        let p = LayerNormBackward {
+            rows: ROWS,
+            width: WIDTH,
+            gamma_offset: 0,
+            stride: 8,
+            accumulate: 1,
+        };
+        let mut dx = vec![1.0; 12];
+        layer_norm_backward(&p, 1, &x, &parameters, &mean, &rstd, &dy, &mut dx);
+        for i in 0..12 {
+            let expected = 1.0 + slope(&x, i, &|x| loss(x, &parameters));
+            assert!((expected - dx[i]).abs() < 1e-7, "dx {i}: {expected} {}", dx[i]);
+        }
+        let mut p = LayerNormBackwardParameters {
+            rows: ROWS,
+            width: WIDTH,
+            gamma_offset: 0,
+            beta_offset: 4,
+            stride: 8,
+            gamma_mode: 0,
+            beta_mode: 1,
+        };
+        let mut gradients = vec![1.0; 8];
+        layer_norm_backward_parameters(&p, 1, &x, &mean, &rstd, &dy, &mut gradients);
+        for i in 0..8 {
+            let added = if i < 4 { 0.0 } else { 1.0 };
+            let expected = added + slope(&parameters, i, &|parameters| loss(&x, parameters));
+            assert!((expected - gradients[i]).abs() < 1e-7, "{i}: {expected} {}", gradients[i]);
+        }
+        (p.gamma_mode, p.beta_mode) = (2, 2);
+        let before = gradients.clone();
+        layer_norm_backward_parameters(&p, 1, &x, &mean, &rstd, &dy, &mut gradients);
+        assert_eq!(before, gradients, "mode 2 leaves a gradient alone");
+    }
+}

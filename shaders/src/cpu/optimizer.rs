@@ -1,6 +1,403 @@
 //! Optimizers over the flat parameter vector.
+//!
+//! Each is one dispatch over a range `[offset, offset + n)` of every replica's vector. The
+//! kernels read and write vec4s, so offsets and strides are multiples of 4 (the engine's are
+//! multiples of 64); `n` may be any. The learning rate and the step come from the replica's
+//! [record](crate::state); a replica whose record is inactive keeps everything unchanged.
 
-use crate::Kernel;
+use crate::state::{ACTIVE, RATE, STEP, WORDS};
+use crate::{Kernel, Real, kernel, linear_grid, params};
+
+/// Elements whose squares one partial sum of [`NORM_PARTIAL`] takes.
+pub const NORM_CHUNK: u32 = 8192;
+
+params!(
+    /// Parameters of [`SGD_PLAIN`].
+    SgdPlain {
+        /// First word of the range in a replica's vector, a multiple of 4.
+        offset: u32,
+        /// Words of the range.
+        n: u32,
+        /// Words a replica, a multiple of 4.
+        stride: u32,
+        /// L2 decay, added to the gradient.
+        weight_decay: f32,
+        /// Factor on the gradient.
+        scale: f32,
+        /// 1 multiplies the gradient by `clip[r]`, too.
+        clipped: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`SGD`].
+    Sgd {
+        /// First word of the range in a replica's vector, a multiple of 4.
+        offset: u32,
+        /// Words of the range.
+        n: u32,
+        /// Words a replica, a multiple of 4.
+        stride: u32,
+        /// Share of the old moment that is kept.
+        momentum: f32,
+        /// 1 looks ahead along the momentum (Nesterov).
+        nesterov: u32,
+        /// L2 decay, added to the gradient.
+        weight_decay: f32,
+        /// Factor on the gradient.
+        scale: f32,
+        /// 1 multiplies the gradient by `clip[r]`, too.
+        clipped: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`ADAM`]. [`Adam::betas`] sets the four that follow from β₁ and β₂.
+    Adam {
+        /// First word of the range in a replica's vector, a multiple of 4.
+        offset: u32,
+        /// Words of the range.
+        n: u32,
+        /// Words a replica, a multiple of 4.
+        stride: u32,
+        /// 1 − β₁, rounded once: the difference of rounded numbers would lose digits.
+        fresh1: f32,
+        /// 1 − β₂.
+        fresh2: f32,
+        /// ln β₁.
+        log_beta1: f32,
+        /// ln β₂.
+        log_beta2: f32,
+        /// Added to the root of the corrected second moment.
+        epsilon: f32,
+        /// Weight decay.
+        weight_decay: f32,
+        /// 0: decay is added to the gradient (Adam with L2); 1: it shrinks the parameters
+        /// directly (AdamW).
+        decoupled: u32,
+        /// Factor on the gradient.
+        scale: f32,
+        /// 1 multiplies the gradient by `clip[r]`, too.
+        clipped: u32,
+    }
+);
+
+impl Adam {
+    /// Sets what follows from β₁ and β₂, computed in double precision. Both lie in (0, 1).
+    pub fn betas(mut self, beta1: f64, beta2: f64) -> Self {
+        self.fresh1 = (1.0 - beta1) as f32;
+        self.fresh2 = (1.0 - beta2) as f32;
+        self.log_beta1 = beta1.ln() as f32;
+        self.log_beta2 = beta2.ln() as f32;
+        self
+    }
+}
+
+params!(
+    /// Parameters of [`NORM_PARTIAL`].
+    NormPartial {
+        /// First word of the range in a replica's vector, a multiple of 4.
+        offset: u32,
+        /// Words of the range.
+        n: u32,
+        /// Words a replica, a multiple of 4.
+        stride: u32,
+        /// First partial sum of this range, where several ranges make one norm.
+        partial_offset: u32,
+        /// Partial sums a replica.
+        partial_stride: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`NORM_FINISH`].
+    NormFinish {
+        /// Partial sums to add up.
+        count: u32,
+        /// Partial sums a replica.
+        partial_stride: u32,
+        /// Norm from which on the gradient is scaled down.
+        max_norm: f32,
+        /// The optimizer's factor on the gradient, which counts in the norm.
+        scale: f32,
+    }
+);
+
+params!(
+    /// Parameters of [`PROXIMAL`].
+    Proximal {
+        /// First word of the range in a replica's vector, a multiple of 4.
+        offset: u32,
+        /// Words of the range.
+        n: u32,
+        /// Words a replica, a multiple of 4.
+        stride: u32,
+        /// Words a replica in `reference`; 0: all replicas share one reference.
+        reference_stride: u32,
+        /// Strength of the pull.
+        mu: f32,
+    }
+);
+
+/// Number of partial sums of a range of `n` words.
+pub fn norm_partials(n: usize) -> usize {
+    n.div_ceil(NORM_CHUNK as usize)
+}
+
+/// What the optimizers read of replica `r`: its step and learning rate; `None` if it rests.
+fn step_and_rate<F: Real>(state: &[u32], r: usize) -> Option<(u32, F)> {
+    let record = &state[r * WORDS..];
+    (record[ACTIVE] != 0).then(|| (record[STEP], F::of(f32::from_bits(record[RATE]))))
+}
+
+fn gradient_scale<F: Real>(scale: f32, clipped: u32, clip: &[F], r: usize) -> F {
+    if clipped != 0 { F::of(scale) * clip[r] } else { F::of(scale) }
+}
+
+/// w −= rate · (g + decay · w). Shapes: `parameters`, `gradients` `[R, stride]`, `state`
+/// `[R, 64]`, `clip` `[R]`.
+pub fn sgd_plain<F: Real>(
+    p: &SgdPlain,
+    replicas: usize,
+    parameters: &mut [F],
+    gradients: &[F],
+    state: &[u32],
+    clip: &[F],
+) {
+    for r in 0..replicas {
+        let Some((_, rate)) = step_and_rate::<F>(state, r) else { continue };
+        let scale = gradient_scale(p.scale, p.clipped, clip, r);
+        let from = r * p.stride as usize + p.offset as usize;
+        for at in from..from + p.n as usize {
+            let w = parameters[at];
+            parameters[at] = w - rate * (scale * gradients[at] + F::of(p.weight_decay) * w);
+        }
+    }
+}
+
+/// m = momentum · m + g (the first step: m = g), w −= rate · m, or with Nesterov's look-ahead
+/// w −= rate · (g + momentum · m), as in `torch.optim.SGD` with dampening 0. Shapes:
+/// `parameters`, `gradients`, `moment1` `[R, stride]`, `state` `[R, 64]`, `clip` `[R]`.
+pub fn sgd<F: Real>(
+    p: &Sgd,
+    replicas: usize,
+    parameters: &mut [F],
+    gradients: &[F],
+    moment1: &mut [F],
+    state: &[u32],
+    clip: &[F],
+) {
+    let momentum = F::of(p.momentum);
+    for r in 0..replicas {
+        let Some((step, rate)) = step_and_rate::<F>(state, r) else { continue };
+        let scale = gradient_scale(p.scale, p.clipped, clip, r);
+        let from = r * p.stride as usize + p.offset as usize;
+        for at in from..from + p.n as usize {
+            let w = parameters[at];
+            let g = scale * gradients[at] + F::of(p.weight_decay) * w;
+            let m = if step == 0 { g } else { momentum * moment1[at] + g };
+            let d = if p.nesterov != 0 { g + momentum * m } else { m };
+            moment1[at] = m;
+            parameters[at] = w - rate * d;
+        }
+    }
+}
+
+/// Adam (Kingma and Ba 2015, Algorithm 1) and AdamW (Loshchilov and Hutter 2019, Algorithm 2),
+/// with ε added to the root of the corrected second moment as in `torch.optim`. Shapes:
+/// `parameters`, `gradients`, `moment1`, `moment2` `[R, stride]`, `state` `[R, 64]`,
+/// `clip` `[R]`.
+pub fn adam<F: Real>(
+    p: &Adam,
+    replicas: usize,
+    parameters: &mut [F],
+    gradients: &[F],
+    moment1: &mut [F],
+    moment2: &mut [F],
+    state: &[u32],
+    clip: &[F],
+) {
+    let decay = F::of(p.weight_decay);
+    for r in 0..replicas {
+        let Some((step, rate)) = step_and_rate::<F>(state, r) else { continue };
+        let scale = gradient_scale(p.scale, p.clipped, clip, r);
+        let t = F::of((step + 1) as f32);
+        // 1 − βᵗ
+        let correction1 = -(t * F::of(p.log_beta1)).exp_m1();
+        let correction2 = (-(t * F::of(p.log_beta2)).exp_m1()).sqrt();
+        let (l2, shrink) =
+            if p.decoupled != 0 { (F::zero(), rate * decay) } else { (decay, F::zero()) };
+        let from = r * p.stride as usize + p.offset as usize;
+        for at in from..from + p.n as usize {
+            let w = parameters[at];
+            let g = scale * gradients[at] + l2 * w;
+            let (m, v) =
+                if step == 0 { (F::zero(), F::zero()) } else { (moment1[at], moment2[at]) };
+            moment1[at] = m + F::of(p.fresh1) * (g - m);
+            moment2[at] = v + F::of(p.fresh2) * (g * g - v);
+            let d = moment1[at] / (moment2[at].sqrt() / correction2 + F::of(p.epsilon));
+            parameters[at] = w - shrink * w - rate / correction1 * d;
+        }
+    }
+}
+
+/// Sum of squares of each chunk of [`NORM_CHUNK`] words of the range. Shapes: `gradients`
+/// `[R, stride]`, `partial` `[R, partial_stride]`.
+pub fn norm_partial<F: Real>(p: &NormPartial, replicas: usize, gradients: &[F], partial: &mut [F]) {
+    for r in 0..replicas {
+        let from = r * p.stride as usize + p.offset as usize;
+        let to = r * p.partial_stride as usize + p.partial_offset as usize;
+        let range = &gradients[from..from + p.n as usize];
+        for (chunk, values) in range.chunks(NORM_CHUNK as usize).enumerate() {
+            partial[to + chunk] = values.iter().map(|g| *g * *g).sum();
+        }
+    }
+}
+
+/// norm = scale · √(Σ partial), clip = min(1, max_norm / (norm + 1e-6)), as
+/// `torch.nn.utils.clip_grad_norm_`. Shapes: `partial` `[R, partial_stride]`, `norm`, `clip`
+/// `[R]`.
+pub fn norm_finish<F: Real>(
+    p: &NormFinish,
+    replicas: usize,
+    partial: &[F],
+    norm: &mut [F],
+    clip: &mut [F],
+) {
+    for r in 0..replicas {
+        let from = r * p.partial_stride as usize;
+        let sum: F = partial[from..from + p.count as usize].iter().copied().sum();
+        norm[r] = F::of(p.scale) * sum.sqrt();
+        clip[r] = F::one().min(F::of(p.max_norm) / (norm[r] + F::of(1e-6)));
+    }
+}
+
+/// g += μ · (w − w_ref), the gradient of FedProx's proximal term μ/2 · ‖w − w_ref‖² (Li et al.
+/// 2020, "Federated Optimization in Heterogeneous Networks", equation 2). Shapes: `parameters`,
+/// `gradients` `[R, stride]`, `reference` `[reference_stride]` or `[R, reference_stride]`.
+pub fn proximal<F: Real>(
+    p: &Proximal,
+    replicas: usize,
+    parameters: &[F],
+    reference: &[F],
+    gradients: &mut [F],
+) {
+    for r in 0..replicas {
+        let from = r * p.stride as usize + p.offset as usize;
+        let anchor = r * p.reference_stride as usize + p.offset as usize;
+        for i in 0..p.n as usize {
+            let away = parameters[from + i] - reference[anchor + i];
+            gradients[from + i] += F::of(p.mu) * away;
+        }
+    }
+}
+
+kernel! {
+    /// SGD without momentum.
+    SGD_PLAIN = "optimizer/sgd_plain", SgdPlain;
+    bindings: [parameters: write f32, gradients: read f32, state: read u32, clip: read f32];
+    twin: sgd_plain;
+    variants: [{
+        name: "vec4",
+        source: "optimizer/sgd_plain.wgsl",
+        preludes: [INDEX, LANES, STATE],
+        consts: [GROUP = 64],
+        grid: |p, v| linear_grid(p.n.div_ceil(4) as usize, v.constant("GROUP")),
+    }];
+}
+
+kernel! {
+    /// SGD with momentum.
+    SGD = "optimizer/sgd", Sgd;
+    bindings: [
+        parameters: write f32, gradients: read f32, moment1: write f32, state: read u32,
+        clip: read f32
+    ];
+    twin: sgd;
+    variants: [{
+        name: "vec4",
+        source: "optimizer/sgd.wgsl",
+        preludes: [INDEX, LANES, STATE],
+        consts: [GROUP = 64],
+        grid: |p, v| linear_grid(p.n.div_ceil(4) as usize, v.constant("GROUP")),
+    }];
+}
+
+kernel! {
+    /// Adam and AdamW.
+    ADAM = "optimizer/adam", Adam;
+    bindings: [
+        parameters: write f32, gradients: read f32, moment1: write f32, moment2: write f32,
+        state: read u32, clip: read f32
+    ];
+    twin: adam;
+    variants: [{
+        name: "vec4",
+        source: "optimizer/adam.wgsl",
+        preludes: [INDEX, LANES, STATE],
+        consts: [GROUP = 64],
+        grid: |p, v| linear_grid(p.n.div_ceil(4) as usize, v.constant("GROUP")),
+    }];
+}
+
+kernel! {
+    /// First half of the global norm: sums of squares, chunk by chunk.
+    NORM_PARTIAL = "optimizer/norm_partial", NormPartial;
+    bindings: [gradients: read f32, partial: write f32];
+    twin: norm_partial;
+    variants: [{
+        name: "group",
+        source: "optimizer/norm_partial_group.wgsl",
+        preludes: [LANES],
+        consts: [GROUP = 256, CHUNK = NORM_CHUNK],
+        workgroup_memory: true,
+        grid: |p, _| linear_grid(norm_partials(p.n as usize), 1),
+    }, {
+        name: "serial",
+        source: "optimizer/norm_partial.wgsl",
+        preludes: [INDEX, LANES],
+        consts: [GROUP = 8, CHUNK = NORM_CHUNK],
+        grid: |p, v| linear_grid(norm_partials(p.n as usize), v.constant("GROUP")),
+    }];
+}
+
+kernel! {
+    /// Second half of the global norm: the norm and the factor that clips to it.
+    NORM_FINISH = "optimizer/norm_finish", NormFinish;
+    bindings: [partial: read f32, norm: write f32, clip: write f32];
+    twin: norm_finish;
+    variants: [{
+        name: "group",
+        source: "optimizer/norm_finish_group.wgsl",
+        preludes: [],
+        consts: [GROUP = 256],
+        workgroup_memory: true,
+        grid: |_, _| [1, 1],
+    }, {
+        name: "serial",
+        source: "optimizer/norm_finish.wgsl",
+        preludes: [],
+        consts: [],
+        grid: |_, _| [1, 1],
+    }];
+}
+
+kernel! {
+    /// FedProx's pull to a reference model.
+    PROXIMAL = "optimizer/proximal", Proximal;
+    bindings: [parameters: read f32, reference: read f32, gradients: write f32];
+    twin: proximal;
+    variants: [{
+        name: "vec4",
+        source: "optimizer/proximal.wgsl",
+        preludes: [INDEX, LANES],
+        consts: [GROUP = 64],
+        grid: |p, v| linear_grid(p.n.div_ceil(4) as usize, v.constant("GROUP")),
+    }];
+}
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[];
+pub static KERNELS: &[&Kernel] = &[&SGD_PLAIN, &SGD, &ADAM, &NORM_PARTIAL, &NORM_FINISH, &PROXIMAL];
+
+#[cfg(test)]
+mod tests;

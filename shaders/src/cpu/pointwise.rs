@@ -1,5 +1,13 @@
 //! Pointwise kernels.
 
+mod binary;
+mod copy;
+mod softmax;
+
+pub use binary::*;
+pub use copy::*;
+pub use softmax::*;
+
 use crate::activation::{Activation, activate, activate_gradient};
 use crate::{Kernel, Real, kernel, linear_grid, params};
 
@@ -76,4 +84,36 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&ACTIVATION_FORWARD, &ACTIVATION_BACKWARD];
+pub static KERNELS: &[&Kernel] = &[
+    &ACTIVATION_FORWARD,
+    &ACTIVATION_BACKWARD,
+    &BINARY_FORWARD,
+    &BINARY_BACKWARD_LEFT,
+    &BINARY_BACKWARD_RIGHT,
+    &SOFTMAX_FORWARD,
+    &SOFTMAX_BACKWARD,
+    &SCALE,
+    &SCALE_BY,
+    &FILL,
+    &COPY,
+    &TRANSPOSE,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn activation_gradients_are_the_slopes() {
+        for kind in Activation::ALL {
+            // None of them at a kink.
+            for x in [-3.0f64, -0.7, 0.4, 2.5] {
+                let slope = (activate(kind, x + 1e-6) - activate(kind, x - 1e-6)) / 2e-6;
+                let p = ActivationBackward { n: 1, kind: kind as u32, accumulate: 1 };
+                let mut dx = [1.0];
+                activation_backward(&p, 1, &[x], &[activate(kind, x)], &[2.0], &mut dx);
+                assert!((1.0 + 2.0 * slope - dx[0]).abs() < 1e-6, "{kind:?} at {x}");
+            }
+        }
+    }
+}

@@ -1,6 +1,204 @@
-//! The state record's advance.
+//! The state record's way from step to step.
 
-use crate::Kernel;
+use crate::schedule::{Decay, Schedule};
+use crate::state::{ACTIVE, COUNT, CURSOR, EPOCH, LIMIT, RATE, ROWS, STEP, WORDS};
+use crate::{Kernel, Real, kernel, params};
+
+/// Numbers of a step in the ring: loss, rows, learning rate, and one more that the plan chooses.
+pub const RING_CHANNELS: usize = 4;
+
+params!(
+    /// Parameters of [`ADVANCE`]. [`Advance::new`] fills in a schedule.
+    Advance {
+        /// Rows of a full batch.
+        batch: u32,
+        /// 1: the cursor counts steps of a text stream; 0: it counts samples.
+        stream: u32,
+        /// Steps the ring holds.
+        capacity: u32,
+        /// [`Decay`] as a number: constant, cosine, step, exponential, linear.
+        kind: u32,
+        /// [`Schedule::base`].
+        base_rate: f32,
+        /// [`Schedule::warmup`].
+        warmup: u32,
+        /// Step at which a cosine or a line reaches the floor.
+        total: u32,
+        /// ln gamma of a step or exponential decay.
+        log_gamma: f32,
+        /// Steps a period of a step decay.
+        period: u32,
+        /// Lowest rate of a cosine or a line.
+        floor: f32,
+    }
+);
+
+impl Advance {
+    /// Parameters for a schedule.
+    pub fn new(batch: u32, stream: bool, capacity: u32, schedule: &Schedule) -> Self {
+        // ln 0 is infinite, and 0 · ∞ no number: this is as good and finite.
+        let log = |gamma: f64| gamma.ln().max(-1e30) as f32;
+        let p = Self {
+            batch,
+            stream: stream.into(),
+            capacity,
+            base_rate: schedule.base as f32,
+            warmup: schedule.warmup,
+            ..Self::default()
+        };
+        match schedule.decay {
+            Decay::Constant => p,
+            Decay::Cosine { total, floor } => Self { kind: 1, total, floor: floor as f32, ..p },
+            Decay::Step { gamma, period } => Self { kind: 2, log_gamma: log(gamma), period, ..p },
+            Decay::Exponential { gamma } => Self { kind: 3, log_gamma: log(gamma), ..p },
+            Decay::Linear { total, floor } => Self { kind: 4, total, floor: floor as f32, ..p },
+        }
+    }
+
+    /// The schedule in these parameters.
+    pub fn schedule(&self) -> Schedule {
+        let gamma = f64::from(self.log_gamma).exp();
+        let (total, floor) = (self.total, f64::from(self.floor));
+        Schedule {
+            base: self.base_rate.into(),
+            warmup: self.warmup,
+            decay: match self.kind {
+                1 => Decay::Cosine { total, floor },
+                2 => Decay::Step { gamma, period: self.period },
+                3 => Decay::Exponential { gamma },
+                4 => Decay::Linear { total, floor },
+                _ => Decay::Constant,
+            },
+        }
+    }
+}
+
+/// After a training step: loss, rows, learning rate and `extra` go to the ring's slot
+/// step mod capacity, then step, cursor, epoch, rows, rate and the active flag move on.
+/// Inactive replicas rest. Shapes: `state` `[R, 64]`, `loss`, `extra` `[R]`, `ring`
+/// `[R, capacity, 4]`.
+pub fn advance<F: Real>(
+    p: &Advance,
+    replicas: usize,
+    state: &mut [u32],
+    loss: &[F],
+    extra: &[F],
+    ring: &mut [F],
+) {
+    let schedule = p.schedule();
+    for r in 0..replicas {
+        let record = &mut state[r * WORDS..(r + 1) * WORDS];
+        if record[ACTIVE] == 0 {
+            continue;
+        }
+        let slot = (r * p.capacity as usize + (record[STEP] % p.capacity) as usize) * RING_CHANNELS;
+        ring[slot] = loss[r];
+        ring[slot + 1] = F::of(record[ROWS] as f32);
+        ring[slot + 2] = F::of(f32::from_bits(record[RATE]));
+        ring[slot + 3] = extra[r];
+
+        record[CURSOR] += if p.stream != 0 { 1 } else { p.batch };
+        if record[CURSOR] >= record[COUNT] {
+            record[CURSOR] = 0;
+            record[EPOCH] = record[EPOCH].wrapping_add(1);
+        }
+        record[ROWS] =
+            if p.stream != 0 { p.batch } else { p.batch.min(record[COUNT] - record[CURSOR]) };
+        record[STEP] += 1;
+        record[ACTIVE] = u32::from(record[STEP] < record[LIMIT]);
+        record[RATE] = (schedule.rate(record[STEP]) as f32).to_bits();
+    }
+}
+
+kernel! {
+    /// Ends a training step: logs its loss and moves the state record on.
+    ADVANCE = "state/advance", Advance;
+    bindings: [state: write u32, loss: read f32, extra: read f32, ring: write f32];
+    twin: advance;
+    variants: [{
+        name: "plain",
+        source: "state/advance.wgsl",
+        preludes: [STATE],
+        consts: [],
+        grid: |_, _| [1, 1],
+    }];
+}
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[];
+pub static KERNELS: &[&Kernel] = &[&ADVANCE];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{SEED, record, stream_record};
+
+    fn run(p: &Advance, state: &mut [u32], loss: f32, ring: &mut [f32]) {
+        advance(p, 1, state, &[loss], &[10.0 * loss], ring);
+    }
+
+    #[test]
+    fn epochs_of_a_short_last_batch_and_the_limit() {
+        let schedule = Schedule { base: 0.5, warmup: 4, decay: Decay::Constant };
+        let p = Advance::new(4, false, 3, &schedule);
+        let mut state = record(9, 100, 10, 5, 4, &schedule);
+        let mut ring = [0.0f32; 12];
+        let mut seen = Vec::new();
+        for step in 0..7 {
+            seen.push((state[EPOCH], state[CURSOR], state[ROWS], state[ACTIVE]));
+            run(&p, &mut state, step as f32, &mut ring);
+        }
+        let expected = [
+            (0, 0, 4, 1),
+            (0, 4, 4, 1),
+            (0, 8, 2, 1),
+            (1, 0, 4, 1),
+            (1, 4, 4, 1),
+            (1, 8, 2, 0),
+            (1, 8, 2, 0),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!((state[STEP], state[SEED]), (5, 9));
+        // Steps 3, 4 and 2 are the last in slots 0, 1 and 2.
+        let expected = [3.0, 4.0, 0.5, 30.0, 4.0, 4.0, 0.5, 40.0, 2.0, 2.0, 0.375, 20.0f32];
+        assert_eq!(ring, expected);
+    }
+
+    #[test]
+    fn a_stream_counts_steps_with_full_batches() {
+        let schedule = Schedule::constant(0.1);
+        let p = Advance::new(8, true, 2, &schedule);
+        let mut state = stream_record(0, 0, 3, 100, 8, &schedule);
+        let mut ring = [0.0f32; 8];
+        for _ in 0..4 {
+            run(&p, &mut state, 1.0, &mut ring);
+        }
+        assert_eq!((state[EPOCH], state[CURSOR], state[ROWS]), (1, 1, 8));
+    }
+
+    #[test]
+    fn a_schedule_survives_the_parameters() {
+        for decay in [
+            Decay::Constant,
+            Decay::Cosine { total: 1000, floor: 0.125 },
+            Decay::Step { gamma: 0.0, period: 7 },
+            Decay::Step { gamma: 0.9, period: 7 },
+            Decay::Exponential { gamma: 0.999 },
+            Decay::Linear { total: 500, floor: 0.0 },
+        ] {
+            let schedule = Schedule { base: 0.5, warmup: 20, decay };
+            let restored = Advance::new(1, false, 1, &schedule).schedule();
+            for step in [0, 19, 20, 26, 27, 100, 499, 1000, 5000] {
+                let (a, b) = (schedule.rate(step), restored.rate(step));
+                assert!((a - b).abs() <= 1e-5 * a + 1e-12, "{decay:?} at {step}: {a} and {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_replica_without_samples_or_steps_never_starts() {
+        let schedule = Schedule::constant(0.1);
+        assert_eq!(record(0, 0, 0, 10, 4, &schedule)[ACTIVE], 0);
+        assert_eq!(record(0, 0, 10, 0, 4, &schedule)[ACTIVE], 0);
+        assert_eq!(record(0, 0, 3, 1, 4, &schedule)[ROWS], 3);
+    }
+}

@@ -1,0 +1,338 @@
+//! Data sets that stay on the device, and the ops that take batches from them.
+
+use std::ops::Range;
+
+use tern_shaders::Element;
+use tern_shaders::cpu::data::{
+    ROWS, Rows, SELECT, STREAM, Select, Stream, WINDOWS, WORDS, Windows, Words,
+};
+
+use crate::device::Buffer;
+use crate::graph::{Graph, Tensor};
+use crate::{Data, Device, Error, Operand, Result};
+
+/// Target of a row or position that counts for nothing.
+pub const IGNORE: u32 = u32::MAX;
+
+/// How a graph takes batches; becomes part of the state records.
+#[derive(Clone, Debug)]
+pub(crate) struct Feed {
+    pub batch: usize,
+    pub stream: bool,
+    /// By replica, repeated if there are more replicas.
+    pub parts: Vec<Range<usize>>,
+}
+
+/// Which samples each replica trains on, and in which order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Rows of a batch. The last of an epoch may be short; its missing rows are masked.
+    pub batch: usize,
+    /// A new order every epoch, by the replica's seed; else as stored.
+    pub shuffle: bool,
+    /// Samples of each replica; empty: every replica has all. Replica r takes part
+    /// r mod their number.
+    pub parts: Vec<Range<usize>>,
+}
+
+impl Batching {
+    /// Shuffled batches of all samples.
+    pub fn shuffled(batch: usize) -> Self {
+        Batching { batch, shuffle: true, parts: Vec::new() }
+    }
+
+    /// Batches of all samples in the order stored.
+    pub fn in_order(batch: usize) -> Self {
+        Batching { batch, shuffle: false, parts: Vec::new() }
+    }
+}
+
+/// Samples that are rows of floats with a class each.
+#[derive(Clone)]
+pub struct RowData {
+    features: Buffer,
+    labels: Buffer,
+    samples: usize,
+    width: usize,
+}
+
+/// Samples that are windows of token texts; the targets are the next tokens.
+#[derive(Clone)]
+pub struct TextData {
+    tokens: Buffer,
+    starts: Buffer,
+    lens: Buffer,
+    length: usize,
+    samples: usize,
+    steps: usize,
+    packed: bool,
+}
+
+fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
+    match tokens.iter().position(|t| *t as usize >= vocabulary) {
+        Some(at) => {
+            let expected = format!("below the vocabulary's size {vocabulary}");
+            Err(Error::value(format!("token {at}"), tokens[at], expected))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Tokens as words, four to a word where they fit a byte.
+fn pack(tokens: &[u32], packed: bool) -> Vec<u32> {
+    if !packed {
+        return tokens.to_vec();
+    }
+    let word = |four: &[u32]| four.iter().rev().fold(0, |word, token| word << 8 | token);
+    tokens.chunks(4).map(word).collect()
+}
+
+impl RowData {
+    /// Uploads samples: `features` is `[N, width]`, `labels` `[N]` of classes below `classes`
+    /// or [`IGNORE`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths don't agree; [`Error::Value`] for a feature that isn't
+    /// finite or a label out of range, with its place; device errors.
+    pub async fn upload_async(
+        device: &Device,
+        features: &[f32],
+        width: usize,
+        labels: &[u32],
+        classes: usize,
+    ) -> Result<Self> {
+        if width == 0 || labels.is_empty() || features.len() != width * labels.len() {
+            let given = format!("{} features for {} × {width}", features.len(), labels.len());
+            return Err(Error::shape("data set", given));
+        }
+        if let Some(at) = features.iter().position(|x| !x.is_finite()) {
+            let name = format!("feature {} of sample {}", at % width, at / width);
+            return Err(Error::value(name, features[at], "a finite number"));
+        }
+        let known = |l: &u32| *l == IGNORE || (*l as usize) < classes;
+        if let Some(at) = labels.iter().position(|l| !known(l)) {
+            let expected = format!("a class below {classes}");
+            return Err(Error::value(format!("label of sample {at}"), labels[at], expected));
+        }
+        Ok(RowData {
+            features: device.upload("features", &Data::F32(features.to_vec())).await?,
+            labels: device.upload("labels", &Data::U32(labels.to_vec())).await?,
+            samples: labels.len(),
+            width,
+        })
+    }
+
+    /// [`RowData::upload_async`], waiting.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "blocking")]
+    pub fn upload(
+        device: &Device,
+        features: &[f32],
+        width: usize,
+        labels: &[u32],
+        classes: usize,
+    ) -> Result<Self> {
+        device.wait(Self::upload_async(device, features, width, labels, classes))
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.samples
+    }
+
+    /// Whether there are none; there never are.
+    pub fn is_empty(&self) -> bool {
+        self.samples == 0
+    }
+}
+
+impl TextData {
+    /// Uploads texts and cuts each into windows of `steps` inputs, starting every `stride`
+    /// tokens. A text's last window may be short, which masks its end; a text of one token
+    /// has no window.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a token out of the vocabulary, no window at all, or a stride or
+    /// number of steps of zero; device errors.
+    pub async fn upload_async<T: AsRef<[u32]>>(
+        device: &Device,
+        texts: &[T],
+        vocabulary: usize,
+        steps: usize,
+        stride: usize,
+    ) -> Result<Self> {
+        if steps == 0 || stride == 0 {
+            let given = format!("{steps} and {stride}");
+            return Err(Error::value("steps and stride", given, "at least 1"));
+        }
+        let mut tokens = Vec::new();
+        let (mut starts, mut lens) = (Vec::new(), Vec::new());
+        for text in texts.iter().map(AsRef::as_ref) {
+            check_tokens(text, vocabulary)?;
+            let mut at = 0;
+            while at + 1 < text.len() {
+                starts.push((tokens.len() + at) as u32);
+                // One more than the inputs: the last target.
+                lens.push((text.len() - at).min(steps + 1) as u32);
+                at += stride;
+            }
+            tokens.extend_from_slice(text);
+        }
+        if starts.is_empty() {
+            return Err(Error::value("texts", "no window", "a text of two tokens or more"));
+        }
+        let packed = vocabulary <= 256;
+        Ok(TextData {
+            length: tokens.len(),
+            samples: starts.len(),
+            tokens: device.upload("tokens", &Data::U32(pack(&tokens, packed))).await?,
+            starts: device.upload("starts", &Data::U32(starts)).await?,
+            lens: device.upload("lengths", &Data::U32(lens)).await?,
+            steps,
+            packed,
+        })
+    }
+
+    /// [`TextData::upload_async`], waiting.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "blocking")]
+    pub fn upload<T: AsRef<[u32]>>(
+        device: &Device,
+        texts: &[T],
+        vocabulary: usize,
+        steps: usize,
+        stride: usize,
+    ) -> Result<Self> {
+        device.wait(Self::upload_async(device, texts, vocabulary, steps, stride))
+    }
+
+    /// Number of windows.
+    pub fn len(&self) -> usize {
+        self.samples
+    }
+
+    /// Whether there are none; there never are.
+    pub fn is_empty(&self) -> bool {
+        self.samples == 0
+    }
+
+    /// Tokens in all.
+    pub fn tokens(&self) -> usize {
+        self.length
+    }
+}
+
+impl Graph {
+    /// Registers how batches are taken. A graph has one feed.
+    fn feed(&mut self, batching: &Batching, samples: usize, stream: bool) -> Result<()> {
+        if self.feed.is_some() {
+            return Err(Error::value("data sets of a graph", "a second", "one"));
+        }
+        if batching.batch == 0 {
+            return Err(Error::value("batch", 0, "at least 1"));
+        }
+        let all = 0..samples;
+        let outside = |p: &&Range<usize>| p.end > samples || p.start >= p.end;
+        if let Some(part) = batching.parts.iter().find(outside) {
+            let expected = format!("a non-empty range within 0..{samples}");
+            return Err(Error::value("part of the data set", format!("{part:?}"), expected));
+        }
+        let parts = if batching.parts.is_empty() { vec![all] } else { batching.parts.clone() };
+        self.feed = Some(Feed { batch: batching.batch, stream, parts });
+        Ok(())
+    }
+
+    fn select(&mut self, batching: &Batching, samples: usize) -> Result<Tensor> {
+        self.feed(batching, samples, false)?;
+        let index = self.tensor("samples of the batch", &[batching.batch], Element::U32);
+        let params = Select { batch: batching.batch as u32, shuffle: u32::from(batching.shuffle) };
+        self.dispatch(&SELECT, &params, &[Operand::State, index.into()]);
+        Ok(index)
+    }
+
+    /// The next batch of rows: features `[B, width]` and labels `[B]`. Rows that a short
+    /// batch lacks have features 0 and the label [`IGNORE`].
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a second data set in one graph, a batch of 0 or a part outside of
+    /// the data set.
+    pub fn row_batch(&mut self, data: &RowData, batching: &Batching) -> Result<(Tensor, Tensor)> {
+        let index = self.select(batching, data.samples)?;
+        let (batch, width) = (batching.batch, data.width);
+        let x = self.tensor("features", &[batch, width], Element::F32);
+        let labels = self.tensor("labels", &[batch], Element::U32);
+        let source = self.shared("features", &data.features);
+        let params =
+            Rows { batch: batch as u32, width: width as u32, samples: data.samples as u32 };
+        self.dispatch(&ROWS, &params, &[source.into(), index.into(), x.into()]);
+        let source = self.shared("labels", &data.labels);
+        let params = Words {
+            batch: batch as u32,
+            width: 1,
+            samples: data.samples as u32,
+            padding: IGNORE,
+            time_major: 0,
+        };
+        self.dispatch(&WORDS, &params, &[source.into(), index.into(), labels.into()]);
+        Ok((x, labels))
+    }
+
+    /// The next batch of windows: inputs and targets `[T, B]`, time-major. Positions past a
+    /// window's end have the input 0 and the target [`IGNORE`].
+    ///
+    /// # Errors
+    /// As [`Graph::row_batch`].
+    pub fn text_batch(&mut self, data: &TextData, batching: &Batching) -> Result<(Tensor, Tensor)> {
+        let index = self.select(batching, data.samples)?;
+        let shape = [data.steps, batching.batch];
+        let inputs = self.tensor("inputs", &shape, Element::U32);
+        let targets = self.tensor("targets", &shape, Element::U32);
+        let buffers = [("tokens", &data.tokens), ("starts", &data.starts), ("lengths", &data.lens)];
+        let [tokens, starts, lens] = buffers.map(|(label, b)| self.shared(label, b).into());
+        let params = Windows {
+            batch: batching.batch as u32,
+            steps: data.steps as u32,
+            length: data.length as u32,
+            samples: data.samples as u32,
+            padding: 0,
+            packed: data.packed.into(),
+        };
+        let args = [tokens, starts, lens, index.into(), inputs.into(), targets.into()];
+        self.dispatch(&WINDOWS, &params, &args);
+        Ok((inputs, targets))
+    }
+
+    /// The next stretch of long text: the tokens are cut into `batch` parts that are read
+    /// side by side, `T` tokens a step, so that a state carried from step to step sees each
+    /// part in order. Inputs and targets `[T, B]`. Windows of the data set don't matter.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if the text is too short for one step of every part; as
+    /// [`Graph::row_batch`].
+    pub fn stream_batch(&mut self, data: &TextData, batch: usize) -> Result<(Tensor, Tensor)> {
+        let windows = data.length.saturating_sub(1) / (batch * data.steps).max(1);
+        if batch == 0 || windows == 0 {
+            let expected = format!("more than {} tokens", batch * data.steps);
+            return Err(Error::value("text to stream", data.length, expected));
+        }
+        self.feed(&Batching::in_order(batch), windows, true)?;
+        let shape = [data.steps, batch];
+        let inputs = self.tensor("inputs", &shape, Element::U32);
+        let targets = self.tensor("targets", &shape, Element::U32);
+        let tokens = self.shared("tokens", &data.tokens);
+        let params = Stream {
+            batch: batch as u32,
+            steps: data.steps as u32,
+            length: data.length as u32,
+            padding: 0,
+            packed: data.packed.into(),
+        };
+        let args = [tokens.into(), Operand::State, inputs.into(), targets.into()];
+        self.dispatch(&STREAM, &params, &args);
+        Ok((inputs, targets))
+    }
+}

@@ -1,0 +1,277 @@
+//! Layers: parameters under PyTorch's names and shapes, and how they are recorded.
+
+use tern_shaders::{Activation, Element};
+
+use crate::kernels::convolution::Window;
+use crate::kernels::lstm::{LstmOptions, LstmWeights};
+use crate::{Error, Graph, Init, Param, Parameters, Result, Tensor};
+
+/// What a graph is recorded for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Dropout is on; recurrent state starts at zero.
+    #[default]
+    Train,
+    /// Dropout is off; recurrent state starts at zero.
+    Evaluate,
+    /// Dropout is on; recurrent state is carried from step to step, for long text.
+    TrainCarrying,
+    /// Dropout is off; recurrent state is carried from step to step.
+    EvaluateCarrying,
+}
+
+impl Mode {
+    /// Whether dropout is on.
+    pub fn trains(self) -> bool {
+        matches!(self, Mode::Train | Mode::TrainCarrying)
+    }
+
+    /// Whether recurrent state is carried from step to step.
+    pub fn carries(self) -> bool {
+        matches!(self, Mode::TrainCarrying | Mode::EvaluateCarrying)
+    }
+}
+
+/// 1/√n, the bound of PyTorch's uniform starting values.
+fn bound(n: usize) -> Init {
+    Init::Uniform(1.0 / (n.max(1) as f32).sqrt())
+}
+
+/// A vector a token: `weight [V, D]`.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    weight: Param,
+}
+
+impl Embedding {
+    /// Registers `name.weight`, normal with deviation 1.
+    ///
+    /// # Errors
+    /// As [`Parameters::add`].
+    pub fn new(
+        parameters: &mut Parameters,
+        name: &str,
+        vocabulary: usize,
+        dimension: usize,
+    ) -> Result<Self> {
+        let shape = [vocabulary, dimension];
+        let weight = parameters.add(&format!("{name}.weight"), &shape, Init::Normal(1.0))?;
+        Ok(Embedding { weight })
+    }
+
+    /// Tokens `[...]` to vectors `[..., D]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the input holds words.
+    pub fn forward(&self, graph: &mut Graph, tokens: Tensor) -> Result<Tensor> {
+        graph.embedding(tokens, &self.weight)
+    }
+}
+
+/// y = f(x Wᵀ + b): `weight [out, in]`, `bias [out]`.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Param,
+    bias: Option<Param>,
+    activation: Activation,
+}
+
+impl Linear {
+    /// Registers `name.weight` and `name.bias`, uniform within 1/√inputs.
+    ///
+    /// # Errors
+    /// As [`Parameters::add`].
+    pub fn new(
+        parameters: &mut Parameters,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+        activation: Activation,
+    ) -> Result<Self> {
+        let weight =
+            parameters.add(&format!("{name}.weight"), &[outputs, inputs], bound(inputs))?;
+        let bias = match bias {
+            true => Some(parameters.add(&format!("{name}.bias"), &[outputs], bound(inputs))?),
+            false => None,
+        };
+        Ok(Linear { weight, bias, activation })
+    }
+
+    /// `[..., in]` to `[..., out]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the last dimension isn't `in`.
+    pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
+        graph.linear(x, &self.weight, self.bias.as_ref(), self.activation)
+    }
+}
+
+/// Stacked LSTM layers over time-major sequences, with PyTorch's names: `weight_ih_l0
+/// [4H, I]`, `weight_hh_l0 [4H, H]`, `bias_ih_l0`, `bias_hh_l0` (gates i, f, g, o), or with
+/// coupled gates 3H (i, g, o; f = 1 − i).
+#[derive(Clone, Debug)]
+pub struct Lstm {
+    weights: Vec<LstmWeights>,
+    hidden: usize,
+    coupled: bool,
+    dropout: f32,
+}
+
+impl Lstm {
+    /// Registers the layers' parameters, uniform within 1/√hidden. `dropout` is applied
+    /// between layers.
+    ///
+    /// # Errors
+    /// [`Error::Value`] without a layer; as [`Parameters::add`].
+    pub fn new(
+        parameters: &mut Parameters,
+        name: &str,
+        inputs: usize,
+        hidden: usize,
+        layers: usize,
+        coupled: bool,
+        dropout: f32,
+    ) -> Result<Self> {
+        if layers == 0 {
+            return Err(Error::value(format!("layers of {name}"), 0, "at least 1"));
+        }
+        let rows = if coupled { 3 * hidden } else { 4 * hidden };
+        let mut weights = Vec::with_capacity(layers);
+        for layer in 0..layers {
+            let width = if layer == 0 { inputs } else { hidden };
+            let mut add = |part: &str, shape: &[usize]| {
+                parameters.add(&format!("{name}.{part}_l{layer}"), shape, bound(hidden))
+            };
+            weights.push(LstmWeights {
+                w_ih: add("weight_ih", &[rows, width])?,
+                w_hh: add("weight_hh", &[rows, hidden])?,
+                b_ih: add("bias_ih", &[rows])?,
+                b_hh: add("bias_hh", &[rows])?,
+            });
+        }
+        Ok(Lstm { weights, hidden, coupled, dropout })
+    }
+
+    /// `[T, B, I]` to `[T, B, H]`. Where the mode carries state, the returned tensors are
+    /// h and c of each layer, `[B, H]`: inputs of the plan that hold the state between steps.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another input shape.
+    pub fn forward(
+        &self,
+        graph: &mut Graph,
+        x: Tensor,
+        mode: Mode,
+    ) -> Result<(Tensor, Vec<(Tensor, Tensor)>)> {
+        let [_, batch, _] = *graph.shape(x) else {
+            let what = format!("input {:?}, expected [T, B, I]", graph.shape(x));
+            return Err(Error::shape("lstm", what));
+        };
+        let mut carried = Vec::new();
+        if mode.carries() {
+            for layer in 0..self.weights.len() {
+                let mut state = |part: &str| {
+                    graph.input(&format!("{part}{layer}"), &[batch, self.hidden], Element::F32)
+                };
+                carried.push((state("h"), state("c")));
+            }
+        }
+        let options = LstmOptions {
+            cifg: self.coupled,
+            initial: mode.carries().then(|| carried.clone()),
+            dropout: if mode.trains() { self.dropout } else { 0.0 },
+        };
+        let output = graph.lstm(x, &self.weights, &options)?;
+        for ((h, c), (last_h, last_c)) in carried.iter().zip(output.h.iter().zip(&output.c)) {
+            graph.copy_into(*last_h, *h)?;
+            graph.copy_into(*last_c, *c)?;
+        }
+        Ok((output.y, carried))
+    }
+}
+
+/// 2-D convolution, NCHW: `weight [out, in, k, k]`, `bias [out]`.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    weight: Param,
+    bias: Param,
+    window: Window,
+}
+
+impl Conv2d {
+    /// Registers `name.weight` and `name.bias`, uniform within 1/√(in · k²).
+    ///
+    /// # Errors
+    /// As [`Parameters::add`].
+    pub fn new(
+        parameters: &mut Parameters,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    ) -> Result<Self> {
+        let init = bound(inputs * kernel * kernel);
+        let shape = [outputs, inputs, kernel, kernel];
+        Ok(Conv2d {
+            weight: parameters.add(&format!("{name}.weight"), &shape, init)?,
+            bias: parameters.add(&format!("{name}.bias"), &[outputs], init)?,
+            window: Window { stride: [stride; 2], padding: [padding; 2] },
+        })
+    }
+
+    /// `[N, in, H, W]` to `[N, out, H', W']`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of channels or an image smaller than the kernel.
+    pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
+        graph.conv2d(x, &self.weight, Some(&self.bias), self.window)
+    }
+}
+
+/// Layer normalization over the last dimension: `weight [D]`, `bias [D]`, ε = 1e-5.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    weight: Param,
+    bias: Param,
+}
+
+impl LayerNorm {
+    /// Registers `name.weight` of ones and `name.bias` of zeros.
+    ///
+    /// # Errors
+    /// As [`Parameters::add`].
+    pub fn new(parameters: &mut Parameters, name: &str, dimension: usize) -> Result<Self> {
+        Ok(LayerNorm {
+            weight: parameters.add(&format!("{name}.weight"), &[dimension], Init::Constant(1.0))?,
+            bias: parameters.add(&format!("{name}.bias"), &[dimension], Init::Zeros)?,
+        })
+    }
+
+    /// `[..., D]` to the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the last dimension isn't `D`.
+    pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
+        graph.layer_norm(x, &self.weight, &self.bias, 1e-5)
+    }
+}
+
+/// Dropout with probability `p`, inverted: what is kept is scaled by 1/(1 − p).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Probability of being dropped.
+    pub p: f32,
+}
+
+impl Dropout {
+    /// The same shape; the input itself where the mode doesn't train.
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless 0 ≤ p < 1.
+    pub fn forward(self, graph: &mut Graph, x: Tensor, mode: Mode) -> Result<Tensor> {
+        if mode.trains() && self.p != 0.0 { graph.dropout(x, self.p) } else { Ok(x) }
+    }
+}

@@ -1,0 +1,364 @@
+//! Models described by data: a server sends the description, every device builds the same.
+
+use serde::{Deserialize, Serialize};
+use tern_shaders::{Activation, Element};
+
+use super::{Conv2d, Dropout, Embedding, LayerNorm, Linear, Lstm, Mode};
+use crate::kernels::convolution::Window;
+use crate::{Error, Graph, Parameters, Result, Tensor};
+
+/// What a model takes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// Tokens below `vocabulary`, `[T, B]`.
+    Tokens {
+        /// Number of different tokens.
+        vocabulary: usize,
+    },
+    /// Floats, `[B, width]`.
+    Features {
+        /// Floats a sample.
+        width: usize,
+    },
+    /// Images, `[B, channels · height · width]`, read as `[B, channels, height, width]`.
+    Image {
+        /// Channels.
+        channels: usize,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+}
+
+/// A layer of a [`ModelSpec`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerSpec {
+    /// [`Embedding`].
+    Embedding {
+        /// Length of the vectors.
+        dimension: usize,
+    },
+    /// [`Lstm`].
+    Lstm {
+        /// Hidden units a layer.
+        hidden: usize,
+        /// Layers.
+        layers: usize,
+        /// Coupled input and forget gates.
+        #[serde(default)]
+        coupled: bool,
+        /// Dropout between layers.
+        #[serde(default)]
+        dropout: f32,
+    },
+    /// [`Linear`] with a bias.
+    Linear {
+        /// Outputs.
+        outputs: usize,
+        /// Applied to the outputs.
+        #[serde(default, with = "activation_name")]
+        activation: Activation,
+    },
+    /// [`Conv2d`].
+    Conv2d {
+        /// Output channels.
+        outputs: usize,
+        /// Rows and columns of the kernel.
+        kernel: usize,
+        /// Step of the kernel.
+        stride: usize,
+        /// Zeros put around the image.
+        padding: usize,
+        /// Applied to the outputs.
+        #[serde(default, with = "activation_name")]
+        activation: Activation,
+    },
+    /// Maximum over windows of the image.
+    MaxPool2d {
+        /// Rows and columns of a window.
+        kernel: usize,
+        /// Step from one window to the next.
+        stride: usize,
+    },
+    /// `[B, C, H, W]` to `[B, C · H · W]`.
+    Flatten,
+    /// [`LayerNorm`] over the last dimension.
+    LayerNorm,
+    /// [`Dropout`].
+    Dropout {
+        /// Probability of being dropped.
+        p: f32,
+    },
+}
+
+mod activation_name {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use tern_shaders::Activation;
+
+    fn name(activation: Activation) -> String {
+        format!("{activation:?}").to_lowercase()
+    }
+
+    pub fn serialize<S: Serializer>(a: &Activation, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&name(*a))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Activation, D::Error> {
+        let text = String::deserialize(d)?;
+        Activation::ALL.into_iter().find(|a| name(*a) == text).ok_or_else(|| {
+            let known: Vec<_> = Activation::ALL.into_iter().map(name).collect();
+            D::Error::custom(format!("activation `{text}`, expected one of {}", known.join(", ")))
+        })
+    }
+}
+
+/// A model as data: its input and its layers, each with the name its parameters start with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// What it takes in.
+    pub input: Input,
+    /// Names and layers, in order.
+    pub layers: Vec<(String, LayerSpec)>,
+}
+
+impl ModelSpec {
+    /// A language model: `embedding`, `lstm`, `output` over the vocabulary.
+    pub fn language_model(
+        vocabulary: usize,
+        dimension: usize,
+        hidden: usize,
+        layers: usize,
+    ) -> Self {
+        let lstm = LayerSpec::Lstm { hidden, layers, coupled: false, dropout: 0.0 };
+        let output = LayerSpec::Linear { outputs: vocabulary, activation: Activation::Identity };
+        ModelSpec {
+            input: Input::Tokens { vocabulary },
+            layers: vec![
+                ("embedding".into(), LayerSpec::Embedding { dimension }),
+                ("lstm".into(), lstm),
+                ("output".into(), output),
+            ],
+        }
+    }
+
+    /// A multilayer perceptron `0`, `1`, … with ReLU between its layers.
+    pub fn mlp(width: usize, hidden: &[usize], outputs: usize) -> Self {
+        let last = (outputs, Activation::Identity);
+        let layers = hidden.iter().map(|h| (*h, Activation::Relu)).chain([last]);
+        ModelSpec {
+            input: Input::Features { width },
+            layers: layers
+                .enumerate()
+                .map(|(i, (outputs, activation))| {
+                    (i.to_string(), LayerSpec::Linear { outputs, activation })
+                })
+                .collect(),
+        }
+    }
+
+    /// Registers the model's parameters.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where a layer can't take what the one before it gives, naming it;
+    /// [`Error::Value`] for a name used twice.
+    pub fn build(&self) -> Result<(Parameters, Model)> {
+        let mut parameters = Parameters::new();
+        let model = self.register(&mut parameters, "")?;
+        Ok((parameters, model))
+    }
+
+    /// Registers the model's parameters beside others, under `prefix`.
+    ///
+    /// # Errors
+    /// As [`ModelSpec::build`].
+    pub fn register(&self, parameters: &mut Parameters, prefix: &str) -> Result<Model> {
+        let mut form = match self.input {
+            Input::Tokens { .. } => Form::Tokens,
+            Input::Features { width } => Form::Vector(width),
+            Input::Image { channels, height, width } => Form::Image([channels, height, width]),
+        };
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for (name, spec) in &self.layers {
+            let name = format!("{prefix}{name}");
+            layers.push((name.clone(), spec.build(parameters, &name, self.input, &mut form)?));
+        }
+        Ok(Model { input: self.input, layers })
+    }
+}
+
+/// What passes from layer to layer, for the widths of their parameters.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Tokens,
+    Vector(usize),
+    Image([usize; 3]),
+}
+
+impl LayerSpec {
+    fn build(
+        &self,
+        parameters: &mut Parameters,
+        name: &str,
+        input: Input,
+        form: &mut Form,
+    ) -> Result<Layer> {
+        let unfit = |form: Form| {
+            Err(Error::shape("model", format!("layer {name} ({self:?}) can't take {form:?}")))
+        };
+        Ok(match (*self, *form) {
+            (LayerSpec::Embedding { dimension }, Form::Tokens) => {
+                let Input::Tokens { vocabulary } = input else { return unfit(*form) };
+                *form = Form::Vector(dimension);
+                Layer::Embedding(Embedding::new(parameters, name, vocabulary, dimension)?)
+            }
+            (LayerSpec::Lstm { hidden, layers, coupled, dropout }, Form::Vector(width)) => {
+                *form = Form::Vector(hidden);
+                let lstm = Lstm::new(parameters, name, width, hidden, layers, coupled, dropout)?;
+                Layer::Lstm(lstm)
+            }
+            (LayerSpec::Linear { outputs, activation }, Form::Vector(width)) => {
+                *form = Form::Vector(outputs);
+                Layer::Linear(Linear::new(parameters, name, width, outputs, true, activation)?)
+            }
+            (
+                LayerSpec::Conv2d { outputs, kernel, stride, padding, activation },
+                Form::Image([channels, height, width]),
+            ) => {
+                let size =
+                    |n: usize| (n + 2 * padding).checked_sub(kernel).map(|n| n / stride.max(1) + 1);
+                let (Some(h), Some(w)) = (size(height), size(width)) else { return unfit(*form) };
+                *form = Form::Image([outputs, h, w]);
+                let conv =
+                    Conv2d::new(parameters, name, channels, outputs, kernel, stride, padding)?;
+                Layer::Conv2d(conv, activation)
+            }
+            (LayerSpec::MaxPool2d { kernel, stride }, Form::Image([channels, height, width])) => {
+                let size = |n: usize| n.checked_sub(kernel).map(|n| n / stride.max(1) + 1);
+                let (Some(h), Some(w)) = (size(height), size(width)) else { return unfit(*form) };
+                *form = Form::Image([channels, h, w]);
+                Layer::MaxPool2d([kernel; 2], Window { stride: [stride; 2], padding: [0; 2] })
+            }
+            (LayerSpec::Flatten, Form::Image([channels, height, width])) => {
+                *form = Form::Vector(channels * height * width);
+                Layer::Flatten
+            }
+            (LayerSpec::LayerNorm, Form::Vector(width)) => {
+                Layer::LayerNorm(LayerNorm::new(parameters, name, width)?)
+            }
+            (LayerSpec::Dropout { p }, _) if (0.0..1.0).contains(&p) => {
+                Layer::Dropout(Dropout { p })
+            }
+            _ => return unfit(*form),
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Layer {
+    Embedding(Embedding),
+    Lstm(Lstm),
+    Linear(Linear),
+    Conv2d(Conv2d, Activation),
+    MaxPool2d([usize; 2], Window),
+    Flatten,
+    LayerNorm(LayerNorm),
+    Dropout(Dropout),
+}
+
+/// A model whose parameters are registered, ready to be recorded in any number of graphs.
+#[derive(Clone, Debug)]
+pub struct Model {
+    input: Input,
+    layers: Vec<(String, Layer)>,
+}
+
+/// What [`Model::forward`] recorded.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// The last layer's output.
+    pub output: Tensor,
+    /// Output of the layer before the last.
+    pub features: Tensor,
+    /// h and c of each LSTM layer where the mode carries state.
+    pub state: Vec<(Tensor, Tensor)>,
+}
+
+impl Model {
+    /// Records the layers on an input: `[T, B]` words for tokens, `[B, width]` floats
+    /// otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another input.
+    pub fn forward(&self, graph: &mut Graph, input: Tensor, mode: Mode) -> Result<Forward> {
+        let mut x = match (self.input, graph.shape(input).to_vec().as_slice()) {
+            (Input::Tokens { .. }, [_, _]) if graph.element(input) == Element::U32 => input,
+            (Input::Features { width }, [_, last]) if *last == width => input,
+            (Input::Image { channels, height, width }, [batch, _]) => {
+                graph.reshape(input, &[*batch, channels, height, width])?
+            }
+            (expected, shape) => {
+                let what = format!("input {shape:?}, expected {expected:?}");
+                return Err(Error::shape("model", what));
+            }
+        };
+        let (mut features, mut state) = (x, Vec::new());
+        for (name, layer) in &self.layers {
+            features = x;
+            x = graph.scoped(name, |graph| -> Result<Tensor> {
+                Ok(match layer {
+                    Layer::Embedding(layer) => layer.forward(graph, x)?,
+                    Layer::Lstm(layer) => {
+                        let (y, carried) = layer.forward(graph, x, mode)?;
+                        state.extend(carried);
+                        y
+                    }
+                    Layer::Linear(layer) => layer.forward(graph, x)?,
+                    Layer::Conv2d(layer, activation) => {
+                        let y = layer.forward(graph, x)?;
+                        match activation {
+                            Activation::Identity => y,
+                            kind => graph.activation(y, *kind),
+                        }
+                    }
+                    Layer::MaxPool2d(kernel, window) => graph.max_pool2d(x, *kernel, *window)?,
+                    Layer::Flatten => {
+                        let [batch, rest @ ..] = graph.shape(x) else { return Ok(x) };
+                        let shape = [*batch, rest.iter().product()];
+                        graph.reshape(x, &shape)?
+                    }
+                    Layer::LayerNorm(layer) => layer.forward(graph, x)?,
+                    Layer::Dropout(layer) => layer.forward(graph, x, mode)?,
+                })
+            })?;
+        }
+        Ok(Forward { output: x, features, state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_survives_json_and_builds_the_same_parameters() {
+        let mut spec = ModelSpec::language_model(90, 8, 256, 2);
+        let json = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<ModelSpec>(&json).unwrap(), spec);
+        let (parameters, _) = spec.build().unwrap();
+        // FedAvg's Shakespeare model (McMahan et al. 2017, section 3).
+        assert_eq!(parameters.count(), 822_570);
+        spec.layers.swap(0, 1);
+        assert!(spec.build().unwrap_err().to_string().contains("layer lstm"));
+    }
+
+    #[test]
+    fn unknown_activations_are_named() {
+        let json = r#"{"input":{"features":{"width":2}},
+            "layers":[["0",{"linear":{"outputs":1,"activation":"swish"}}]]}"#;
+        let error = serde_json::from_str::<ModelSpec>(json).unwrap_err().to_string();
+        assert!(error.contains("swish") && error.contains("relu"), "{error}");
+    }
+}

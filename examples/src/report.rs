@@ -1,0 +1,207 @@
+//! A report folder: curves as SVG, numbers as JSON; and tables in plain text.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use plotters::prelude::*;
+use serde::Serialize;
+
+/// A folder that results are written to.
+pub struct Report {
+    folder: PathBuf,
+}
+
+/// A line of a plot. Points that are not finite are left out.
+pub struct Series<'a> {
+    /// Its name in the legend.
+    pub name: &'a str,
+    /// (x, y), in the order of x.
+    pub points: &'a [(f64, f64)],
+}
+
+impl Report {
+    /// Makes the folder where it doesn't exist.
+    pub fn create(folder: impl Into<PathBuf>) -> Result<Self> {
+        let folder = folder.into();
+        fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
+        Ok(Self { folder })
+    }
+
+    /// The path of a file in the folder.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.folder.join(file)
+    }
+
+    /// Writes numbers as JSON; returns the path.
+    pub fn json(&self, file: &str, value: &impl Serialize) -> Result<PathBuf> {
+        let path = self.path(file);
+        let text = serde_json::to_string_pretty(value)?;
+        fs::write(&path, text + "\n").with_context(|| format!("{}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Draws lines over a common x axis as SVG; returns the path.
+    pub fn plot(
+        &self,
+        file: &str,
+        title: &str,
+        axes: (&str, &str),
+        series: &[Series<'_>],
+    ) -> Result<PathBuf> {
+        let path = self.path(file);
+        draw(&path, title, axes, series).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+        Ok(path)
+    }
+}
+
+fn draw(
+    path: &Path,
+    title: &str,
+    (x_label, y_label): (&str, &str),
+    series: &[Series<'_>],
+) -> Result<(), Box<dyn std::error::Error>> {
+    let finite = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
+        points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
+    };
+    let lines: Vec<_> = series.iter().map(|s| (s.name, finite(s.points))).collect();
+    let all = || lines.iter().flat_map(|(_, points)| points.iter());
+    let (left, right) = range(all().map(|p| p.0));
+    let (low, high) = range(all().map(|p| p.1));
+
+    let root = SVGBackend::new(path, (800, 480)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(left..right, low..high)?;
+    // Without the ".0" of whole numbers and the last digits of inexact ones.
+    let tick = |value: &f64| format!("{}", (value * 1e6).round() / 1e6);
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_desc(x_label)
+        .y_desc(y_label)
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
+        .draw()?;
+    for (at, (name, points)) in lines.into_iter().enumerate() {
+        let style = Palette99::pick(at).stroke_width(2);
+        chart
+            .draw_series(LineSeries::new(points, style))?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
+    }
+    if !series.is_empty() {
+        chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw()?;
+    }
+    root.present()?;
+    Ok(())
+}
+
+/// Least and greatest value, apart even where there is one value or none.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    if low < high {
+        (low, high)
+    } else if low.is_finite() {
+        (low - 0.5, low + 0.5)
+    } else {
+        (0.0, 1.0)
+    }
+}
+
+/// A table in plain text: the first column to the left, the others to the right.
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these column headings.
+    pub fn new<const N: usize>(headings: [&str; N]) -> Self {
+        Self { rows: vec![headings.map(str::to_owned).into()] }
+    }
+
+    /// Adds a row; cells past the headings are left out, missing ones stay empty.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.rows[0].len();
+        let cell = |row: &[String], at: usize| row.get(at).cloned().unwrap_or_default();
+        let width = |at| self.rows.iter().map(|row| cell(row, at).chars().count()).max();
+        let widths: Vec<_> = (0..columns).map(|at| width(at).unwrap_or(0)).collect();
+        for (number, row) in self.rows.iter().enumerate() {
+            let mut line = String::new();
+            for (at, width) in widths.iter().enumerate() {
+                let text = cell(row, at);
+                let gap = if at == 0 { "" } else { "  " };
+                line += gap;
+                line +=
+                    &if at == 0 { format!("{text:<width$}") } else { format!("{text:>width$}") };
+            }
+            writeln!(f, "{}", line.trim_end())?;
+            if number == 0 {
+                let total: usize = widths.iter().sum();
+                writeln!(f, "{}", "-".repeat(total + 2 * columns.saturating_sub(1)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned() {
+        let mut table = Table::new(["user", "top-1", "saved"]);
+        table.row(["abraham".into(), "55.1 %".into(), "7 %".into()]);
+        table.row(["zoë".into(), "9.0 %".into()]);
+        let expected = "\
+user      top-1  saved
+----------------------
+abraham  55.1 %    7 %
+zoë       9.0 %
+";
+        assert_eq!(table.to_string(), expected);
+    }
+
+    #[test]
+    fn a_plot_names_its_series_and_leaves_out_what_is_not_finite() {
+        let folder = tempfile::tempdir().unwrap();
+        let report = Report::create(folder.path().join("new/report")).unwrap();
+        let series = [
+            Series { name: "public", points: &[(0.0, 4.0), (1.0, f64::NAN), (2.0, 3.0)] },
+            Series { name: "customized", points: &[] },
+        ];
+        let path = report.plot("loss.svg", "Loss & more", ("step", "loss"), &series).unwrap();
+        let svg = fs::read_to_string(path).unwrap();
+        for text in ["<svg", "Loss &amp; more", "public", "customized", "step", "</svg>"] {
+            assert!(svg.contains(text), "{text} is missing");
+        }
+        assert!(!svg.contains("NaN"));
+        let empty = report.plot("empty.svg", "Nothing", ("x", "y"), &[]).unwrap();
+        assert!(fs::read_to_string(empty).unwrap().contains("Nothing"));
+    }
+
+    #[test]
+    fn numbers_are_json_and_errors_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let report = Report::create(folder.path()).unwrap();
+        let path = report.json("numbers.json", &[1.5, 2.0]).unwrap();
+        let numbers: Vec<f64> = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        assert_eq!(numbers, [1.5, 2.0]);
+        assert!(report.json("no/such.json", &0).unwrap_err().to_string().contains("such.json"));
+        let error = report.plot("no/such.svg", "", ("", ""), &[]).unwrap_err();
+        assert!(error.to_string().contains("such.svg"));
+    }
+}

@@ -1,0 +1,25 @@
+// norm = scale · √(Σ partial) and clip = min(1, max_norm / (norm + 1e-6)). One invocation a
+// replica. Shapes: partial [R, partial_stride], norm, clip [R].
+struct Params {
+    count: u32,
+    partial_stride: u32,
+    max_norm: f32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> partial: array<f32>;
+@group(0) @binding(2) var<storage, read_write> norm: array<f32>;
+@group(0) @binding(3) var<storage, read_write> clip: array<f32>;
+
+@compute @workgroup_size(1)
+fn main(@builtin(workgroup_id) group: vec3<u32>) {
+    let start = group.z * p.partial_stride;
+    var sum = 0.0;
+    for (var i = 0u; i < p.count; i++) {
+        sum += partial[start + i];
+    }
+    let total = p.scale * sqrt(sum);
+    norm[group.z] = total;
+    clip[group.z] = min(1.0, p.max_norm / (total + 1e-6));
+}

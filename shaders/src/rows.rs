@@ -1,0 +1,118 @@
+//! Kernels that reduce over rows or columns: one WGSL text, in a form with workgroup memory
+//! for hardware and one without for software devices.
+
+/// Loop iterations that one invocation may use. llvmpipe stops an invocation's loops
+/// silently after 65,535 iterations, all loops counted together.
+pub(crate) const MAX_ITERATIONS: u32 = 60_000;
+
+/// Declares a [`crate::Kernel`] that reduces over rows with the `rows_*` preludes.
+///
+/// `rows` and `length` give the number of rows and the elements of one, `passes` how often
+/// the text loops over a row. `group` and `single` name the preludes that only that form
+/// takes.
+macro_rules! row_kernel {
+    (
+        $(#[$meta:meta])*
+        $id:ident = $name:literal, $params:ty;
+        bindings: [$($bname:ident : $access:ident $element:ident),+ $(,)?];
+        twin: $twin:path;
+        source: $source:literal;
+        $(group: [$($group:ident),*]; single: [$($single:ident),*];)?
+        rows: $rows:expr;
+        length: $length:expr;
+        passes: $passes:expr;
+    ) => {
+        $crate::kernel! {
+            $(#[$meta])*
+            $id = $name, $params;
+            bindings: [$($bname: $access $element),+];
+            twin: $twin;
+            variants: [{
+                name: "wide",
+                source: $source,
+                preludes: [ROWS_GROUP $($(, $group)*)?],
+                consts: [GROUP = 256],
+                workgroup_memory: true,
+                fits: |p| {
+                    let length: fn(&$params) -> u32 = $length;
+                    length(p) >= 1024
+                },
+                grid: |p, _| {
+                    let rows: fn(&$params) -> u32 = $rows;
+                    $crate::linear_grid(rows(p) as usize, 1)
+                },
+            }, {
+                name: "group",
+                source: $source,
+                preludes: [ROWS_GROUP $($(, $group)*)?],
+                consts: [GROUP = 64],
+                workgroup_memory: true,
+                grid: |p, _| {
+                    let rows: fn(&$params) -> u32 = $rows;
+                    $crate::linear_grid(rows(p) as usize, 1)
+                },
+            }, {
+                name: "single",
+                source: $source,
+                preludes: [ROWS_SINGLE $($(, $single)*)?],
+                consts: [GROUP = 64],
+                fits: |p| {
+                    let length: fn(&$params) -> u32 = $length;
+                    let passes: fn(&$params) -> u32 = $passes;
+                    length(p).saturating_mul(passes(p)) <= $crate::rows::MAX_ITERATIONS
+                },
+                grid: |p, v| {
+                    let rows: fn(&$params) -> u32 = $rows;
+                    $crate::linear_grid(rows(p) as usize, v.constant("GROUP"))
+                },
+            }];
+        }
+    };
+}
+
+/// Declares a [`crate::Kernel`] that sums over the rows of each column with the `columns_*`
+/// preludes; `rows` and `columns` give the shape.
+macro_rules! column_kernel {
+    (
+        $(#[$meta:meta])*
+        $id:ident = $name:literal, $params:ty;
+        bindings: [$($bname:ident : $access:ident $element:ident),+ $(,)?];
+        twin: $twin:path;
+        source: $source:literal;
+        rows: $rows:expr;
+        columns: $columns:expr;
+    ) => {
+        $crate::kernel! {
+            $(#[$meta])*
+            $id = $name, $params;
+            bindings: [$($bname: $access $element),+];
+            twin: $twin;
+            variants: [{
+                name: "group",
+                source: $source,
+                preludes: [COLUMNS_GROUP],
+                consts: [GROUP = 256, COLUMNS = 32],
+                workgroup_memory: true,
+                grid: |p, v| {
+                    let columns: fn(&$params) -> u32 = $columns;
+                    $crate::linear_grid(columns(p) as usize, v.constant("COLUMNS"))
+                },
+            }, {
+                name: "single",
+                source: $source,
+                preludes: [COLUMNS_SINGLE],
+                consts: [GROUP = 64],
+                fits: |p| {
+                    let rows: fn(&$params) -> u32 = $rows;
+                    rows(p) <= $crate::rows::MAX_ITERATIONS
+                },
+                grid: |p, v| {
+                    let columns: fn(&$params) -> u32 = $columns;
+                    $crate::linear_grid(columns(p) as usize, v.constant("GROUP"))
+                },
+            }];
+        }
+    };
+}
+
+pub(crate) use {column_kernel, row_kernel};
