@@ -353,4 +353,21 @@ mod tests {
         assert_eq!(some, [(1, 80..192), (2, 192..200)]);
         assert_eq!(parts(&segments, 64..128).collect::<Vec<_>>(), [(1, 64..128)]);
     }
+
+    #[test]
+    fn vectors_of_any_width_give_the_same_codes() {
+        let x: Vec<f32> = (0..5 * CODES).map(|i| (i as f32 * 0.7).sin()).collect();
+        for feedback in [0, 1] {
+            let p = Quantize { feedback, step: 3, seed: 8, ..Quantize::default() };
+            let rule = Rule { p: &p, r: 2, scale: 0.8, threshold: 0.0 };
+            // Five words: the last has half of the draws to itself.
+            let (mut codes, mut plain) = ([0; 5], [0; 5]);
+            let mut residual = vec![0.1; feedback as usize * x.len()];
+            let mut left = residual.clone();
+            rule.words(7, &mut codes, &x, &mut residual);
+            rule.any_width(7, &mut plain, &x, &mut left);
+            assert_eq!((codes, residual), (plain, left));
+            assert!(codes.iter().all(|word| *word != 0));
+        }
+    }
 }
