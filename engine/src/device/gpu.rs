@@ -26,6 +26,9 @@ pub(crate) struct Gpu {
     faults: Arc<Mutex<Option<Error>>>,
     submits: AtomicU64,
     created: AtomicU64,
+    allocated: AtomicU64,
+    /// The last read-back buffer, kept for the next: reading losses creates nothing.
+    staging: Mutex<Option<wgpu::Buffer>>,
 }
 
 #[derive(Clone)]
@@ -68,6 +71,11 @@ impl Pace {
     }
 }
 
+/// Words of the smallest read-back buffer.
+const STAGING_LEAST: usize = 1 << 12;
+/// Words of the largest read-back buffer that is kept.
+const STAGING_KEPT: usize = 1 << 20;
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -107,6 +115,8 @@ impl Gpu {
             faults,
             submits: AtomicU64::new(0),
             created: AtomicU64::new(0),
+            allocated: AtomicU64::new(0),
+            staging: Mutex::default(),
         }
     }
 
@@ -132,6 +142,10 @@ impl Gpu {
 
     pub fn created(&self) -> u64 {
         self.created.load(Ordering::Relaxed)
+    }
+
+    pub fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
     }
 
     /// Ends the device, as a driver reset would.
@@ -238,6 +252,7 @@ impl Gpu {
             self.fault()?;
             return Err(Error::Kernel { kernel: what.into(), reason: error.to_string() });
         }
+        self.allocated.fetch_add(needed, Ordering::Relaxed);
         Ok(buffer)
     }
 
@@ -284,23 +299,37 @@ impl Gpu {
             });
         }
         self.fault()?;
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.buffer("read-back", words, usage);
+        let staging = self.staging(words);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, bytes(at), &staging, 0, bytes(words));
         self.submit(encoder);
         let (done, mapped) = oneshot::channel();
-        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+        staging.map_async(wgpu::MapMode::Read, ..bytes(words), move |result| {
             // The receiver is gone only if the reading future was dropped.
             let _ = done.send(result);
         });
         let lost = |reason: String| Error::DeviceLost(reason);
         mapped.await.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
         self.fault()?;
-        let view = staging.get_mapped_range(..).map_err(|e| lost(e.to_string()))?;
-        Ok(match element {
+        let view = staging.get_mapped_range(..bytes(words)).map_err(|e| lost(e.to_string()))?;
+        let data = match element {
             Element::F32 => Data::F32(bytemuck::pod_collect_to_vec(&view)),
             Element::U32 => Data::U32(bytemuck::pod_collect_to_vec(&view)),
+        };
+        drop(view);
+        staging.unmap();
+        if staging.size() <= bytes(STAGING_KEPT) {
+            *lock(&self.staging) = Some(staging);
+        }
+        Ok(data)
+    }
+
+    /// A buffer for at least `words` words to be read back.
+    fn staging(&self, words: usize) -> wgpu::Buffer {
+        let kept = lock(&self.staging).take().filter(|b| b.size() >= bytes(words));
+        kept.unwrap_or_else(|| {
+            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+            self.buffer("read-back", words.max(STAGING_LEAST), usage)
         })
     }
 
@@ -395,6 +424,7 @@ impl Gpu {
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let uniforms = self.buffer("parameters of the calls", words.len(), usage);
+        self.allocated.fetch_add(bytes(words.len()), Ordering::Relaxed);
         self.queue.write_buffer(&uniforms, 0, bytemuck::cast_slice(&words));
         let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
         let mut steps = Vec::with_capacity(calls.len());
