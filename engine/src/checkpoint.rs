@@ -51,8 +51,8 @@ fn write(
     tensors: Vec<(String, Saved)>,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    let bytes = safetensors::serialize(tensors, Some(metadata))
-        .map_err(|e| Error::file(path, e))?;
+    let bytes =
+        safetensors::serialize(tensors, Some(metadata)).map_err(|e| Error::file(path, e))?;
     let partial = path.with_extension("partial");
     std::fs::write(&partial, bytes).map_err(|e| Error::file(&partial, e))?;
     std::fs::rename(&partial, path).map_err(|e| Error::file(path, e))
@@ -196,8 +196,11 @@ pub async fn load_checkpoint_async(path: &Path, plan: &mut Plan) -> Result<()> {
     let tensors = parse(path, &bytes)?;
     let metadata = metadata(path, &bytes)?;
     let arena = plan.arena().clone();
-    let expected =
-        [("format", "tern-checkpoint".into()), ("version", VERSION.into()), ("layout", layout(arena.parameters()))];
+    let expected = [
+        ("format", "tern-checkpoint".into()),
+        ("version", VERSION.into()),
+        ("layout", layout(arena.parameters())),
+    ];
     for (key, expected) in expected {
         let found = metadata.get(key).map_or("missing", String::as_str);
         if found != expected {

@@ -12,15 +12,16 @@ pub mod kernels;
 mod memory;
 pub mod nn;
 mod parameters;
+mod pass;
 mod plan;
 mod record;
 mod train;
 
 pub use arena::{Arena, Flat};
 pub use backward::Backward;
-pub use checkpoint::{load_checkpoint_async, load_model, save_checkpoint_async, save_model};
 #[cfg(feature = "blocking")]
 pub use checkpoint::{load_checkpoint, save_checkpoint};
+pub use checkpoint::{load_checkpoint_async, load_model, save_checkpoint_async, save_model};
 pub use dataset::{Batching, IGNORE, RowData, TextData};
 pub use device::{
     AdapterSummary, Data, Device, DeviceOptions, Kind, Profile, Select, Timing, adapters,
@@ -29,6 +30,7 @@ pub use error::{Error, Result};
 pub use graph::{Graph, Operand, Tensor};
 pub use memory::Memory;
 pub use parameters::{ALIGNMENT, Init, Param, Parameters};
+pub use pass::{Pass, Vector};
 pub use plan::{Activations, Losses, Plan};
 pub use record::Trainable;
 pub use tern_shaders::schedule::{Decay, Schedule};

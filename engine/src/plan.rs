@@ -495,9 +495,8 @@ impl Plan {
 
     /// Flat vectors that training changes, in this plan.
     pub(crate) fn flats(&self) -> Vec<Flat> {
-        let uses = |flat: &Flat| {
-            self.calls.iter().any(|call| call.args.contains(&Operand::Flat(*flat)))
-        };
+        let uses =
+            |flat: &Flat| self.calls.iter().any(|call| call.args.contains(&Operand::Flat(*flat)));
         let moments = [Flat::Moment1, Flat::Moment2, Flat::Reference].into_iter().filter(uses);
         [Flat::Parameters].into_iter().chain(moments).collect()
     }
@@ -674,6 +673,8 @@ covers! {
     read(tensor: Tensor) -> Data = read_async;
     /// [`Plan::read_f64_async`], waiting.
     read_f64(tensor: Tensor) -> Vec<f64> = read_f64_async;
+    /// [`Plan::states_async`], waiting.
+    states() -> Vec<[u32; state::WORDS]> = states_async;
     /// [`Plan::profile_async`], waiting.
     profile() -> Vec<Timing> = profile_async;
 }

@@ -1,11 +1,19 @@
 //! Fast functions of the `Cpu` device, one table: kernel name → function. A kernel that
 //! isn't here runs by its twin. Each is tested against the twin like any GPU kernel.
 
+mod convolution;
+mod fold;
+mod gemm;
+mod masked;
+mod optimizer;
+mod ternary;
+
 use tern_shaders::{Kernel, TwinFn};
 
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
-static TABLES: &[Table] = &[];
+static TABLES: &[Table] =
+    &[convolution::TABLE, optimizer::TABLE, ternary::FAST, masked::FAST, fold::FAST];
 
 /// The fast function of a kernel, if it has one.
 pub(crate) fn fast(kernel: &Kernel) -> Option<TwinFn<f32>> {

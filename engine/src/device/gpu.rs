@@ -1,11 +1,9 @@
 //! Plans on a GPU through wgpu: memory, pipelines, recording and submission.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use futures_channel::oneshot;
 use tern_shaders::{Access, Element, Feature, Kernel, Variant};
@@ -160,10 +158,10 @@ impl Gpu {
 
     #[cfg(feature = "blocking")]
     pub fn wait<T>(&self, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
-        let mut context = Context::from_waker(Waker::noop());
+        let mut future = std::pin::pin!(future);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         loop {
-            if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
+            if let std::task::Poll::Ready(result) = future.as_mut().poll(&mut context) {
                 return result;
             }
             let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
@@ -493,7 +491,7 @@ impl Gpu {
         let mut next = 0;
         // One submit runs while the next is recorded; more would only add latency.
         let mut running: Option<(oneshot::Receiver<()>, usize)> = None;
-        let mut since = web_time_now();
+        let mut since = Instant::now();
         while next < n * times {
             let end = (next + self.pace.calls()).min(n * times);
             let mut encoder = self.device.create_command_encoder(&Default::default());
@@ -518,12 +516,12 @@ impl Gpu {
         &self,
         finished: oneshot::Receiver<()>,
         calls: usize,
-        since: std::time::Instant,
-    ) -> Result<std::time::Instant> {
+        since: Instant,
+    ) -> Result<Instant> {
         let done = finished.await;
         self.fault()?;
         done.map_err(|e| Error::DeviceLost(e.to_string()))?;
-        let now = web_time_now();
+        let now = Instant::now();
         self.pace.learn(calls, now.duration_since(since).as_secs_f64());
         Ok(now)
     }
@@ -576,7 +574,7 @@ impl Gpu {
     async fn profile_by_fence(&self, program: &Program) -> Result<Vec<Timing>> {
         let mut timings = Vec::with_capacity(program.steps.len());
         for step in &program.steps {
-            let start = web_time_now();
+            let start = Instant::now();
             let mut encoder = self.device.create_command_encoder(&Default::default());
             Self::record(step, &mut encoder.begin_compute_pass(&Default::default()));
             self.submit(encoder);
@@ -592,11 +590,3 @@ impl Gpu {
         Ok(timings)
     }
 }
-
-fn web_time_now() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-// Used by `wait` only; named here so that a build without it has no unused import.
-#[allow(dead_code, reason = "only the blocking covers poll by hand")]
-type Pinned<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;

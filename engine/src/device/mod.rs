@@ -20,7 +20,7 @@ pub struct Device(pub(crate) Arc<Backend>);
 pub(crate) enum Backend {
     Cpu(Host<f32>),
     Oracle(Host<f64>),
-    Gpu(Gpu),
+    Gpu(Box<Gpu>),
 }
 
 /// What a graph needs to know of the device it is recorded for.
@@ -320,6 +320,14 @@ impl Device {
     pub fn poll(&self) {
         if let Backend::Gpu(gpu) = &*self.0 {
             gpu.poll();
+        }
+    }
+
+    /// Ends a GPU device as a driver reset would: every later call on it gives
+    /// [`Error::DeviceLost`](crate::Error::DeviceLost). For tests of recovery.
+    pub fn destroy(&self) {
+        if let Backend::Gpu(gpu) = &*self.0 {
+            gpu.destroy();
         }
     }
 

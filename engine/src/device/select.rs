@@ -231,11 +231,6 @@ async fn open_adapter(adapter: &wgpu::Adapter, options: &DeviceOptions) -> Resul
         Kind::Software => 10.0,
         _ => 0.050,
     };
-    Ok(Device(Arc::new(Backend::Gpu(Gpu::new(
-        device,
-        queue,
-        info,
-        options.checked,
-        submit_seconds,
-    )))))
+    let gpu = Gpu::new(device, queue, info, options.checked, submit_seconds);
+    Ok(Device(Arc::new(Backend::Gpu(Box::new(gpu)))))
 }

@@ -144,7 +144,8 @@ impl Case {
         Expected(self.twin::<f64>())
     }
 
-    /// Runs the case on a device and compares every buffer with the f64 twin's.
+    /// Runs the case on a device and compares every buffer it writes with the f64
+    /// twin's.
     ///
     /// # Errors
     /// [`Error::Kernel`] if the error exceeds the tolerance, naming the buffer and the place;
@@ -162,6 +163,10 @@ impl Case {
         let mut check = Check::default();
         for ((binding, expected), found) in self.kernel.bindings.iter().zip(&expected.0).zip(&found)
         {
+            // What no device can write may hold anything, NaN too.
+            if binding.access == Access::Read {
+                continue;
+            }
             let fault = |at: usize| Error::Kernel {
                 kernel: format!("{} {}", self.kernel.name, self.label),
                 reason: format!(

@@ -2,6 +2,7 @@
 
 use tern_shaders::{Activation, Element};
 
+use crate::kernels::convolution::Window;
 use crate::kernels::lstm::{LstmOptions, LstmWeights};
 use crate::{Error, Graph, Init, Param, Parameters, Result, Tensor};
 
@@ -170,8 +171,9 @@ impl Lstm {
         let mut carried = Vec::new();
         if mode.carries() {
             for layer in 0..self.weights.len() {
-                let mut state =
-                    |part: &str| graph.input(&format!("{part}{layer}"), &[batch, self.hidden], Element::F32);
+                let mut state = |part: &str| {
+                    graph.input(&format!("{part}{layer}"), &[batch, self.hidden], Element::F32)
+                };
                 carried.push((state("h"), state("c")));
             }
         }
@@ -181,9 +183,7 @@ impl Lstm {
             dropout: if mode.trains() { self.dropout } else { 0.0 },
         };
         let output = graph.lstm(x, &self.weights, &options)?;
-        for ((h, c), (last_h, last_c)) in
-            carried.iter().zip(output.h.iter().zip(&output.c))
-        {
+        for ((h, c), (last_h, last_c)) in carried.iter().zip(output.h.iter().zip(&output.c)) {
             graph.copy_into(*last_h, *h)?;
             graph.copy_into(*last_c, *c)?;
         }
@@ -196,8 +196,7 @@ impl Lstm {
 pub struct Conv2d {
     weight: Param,
     bias: Param,
-    stride: usize,
-    padding: usize,
+    window: Window,
 }
 
 impl Conv2d {
@@ -219,8 +218,7 @@ impl Conv2d {
         Ok(Conv2d {
             weight: parameters.add(&format!("{name}.weight"), &shape, init)?,
             bias: parameters.add(&format!("{name}.bias"), &[outputs], init)?,
-            stride,
-            padding,
+            window: Window { stride: [stride; 2], padding: [padding; 2] },
         })
     }
 
@@ -229,7 +227,7 @@ impl Conv2d {
     /// # Errors
     /// [`Error::Shape`] for another number of channels or an image smaller than the kernel.
     pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
-        graph.conv2d(x, &self.weight, Some(&self.bias), self.stride, self.padding)
+        graph.conv2d(x, &self.weight, Some(&self.bias), self.window)
     }
 }
 

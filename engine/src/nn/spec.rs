@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tern_shaders::{Activation, Element};
 
 use super::{Conv2d, Dropout, Embedding, LayerNorm, Linear, Lstm, Mode};
+use crate::kernels::convolution::Window;
 use crate::{Error, Graph, Parameters, Result, Tensor};
 
 /// What a model takes in.
@@ -77,8 +78,10 @@ pub enum LayerSpec {
     },
     /// Maximum over windows of the image.
     MaxPool2d {
-        /// Rows and columns of a window, and the step from one to the next.
+        /// Rows and columns of a window.
         kernel: usize,
+        /// Step from one window to the next.
+        stride: usize,
     },
     /// `[B, C, H, W]` to `[B, C · H · W]`.
     Flatten,
@@ -130,8 +133,7 @@ impl ModelSpec {
         layers: usize,
     ) -> Self {
         let lstm = LayerSpec::Lstm { hidden, layers, coupled: false, dropout: 0.0 };
-        let output =
-            LayerSpec::Linear { outputs: vocabulary, activation: Activation::Identity };
+        let output = LayerSpec::Linear { outputs: vocabulary, activation: Activation::Identity };
         ModelSpec {
             input: Input::Tokens { vocabulary },
             layers: vec![
@@ -225,21 +227,19 @@ impl LayerSpec {
                 LayerSpec::Conv2d { outputs, kernel, stride, padding, activation },
                 Form::Image([channels, height, width]),
             ) => {
-                let size = |n: usize| {
-                    (n + 2 * padding).checked_sub(kernel).map(|n| n / stride.max(1) + 1)
-                };
+                let size =
+                    |n: usize| (n + 2 * padding).checked_sub(kernel).map(|n| n / stride.max(1) + 1);
                 let (Some(h), Some(w)) = (size(height), size(width)) else { return unfit(*form) };
                 *form = Form::Image([outputs, h, w]);
                 let conv =
                     Conv2d::new(parameters, name, channels, outputs, kernel, stride, padding)?;
                 Layer::Conv2d(conv, activation)
             }
-            (LayerSpec::MaxPool2d { kernel }, Form::Image([channels, height, width])) => {
-                if kernel == 0 || kernel > height.min(width) {
-                    return unfit(*form);
-                }
-                *form = Form::Image([channels, height / kernel, width / kernel]);
-                Layer::MaxPool2d(kernel)
+            (LayerSpec::MaxPool2d { kernel, stride }, Form::Image([channels, height, width])) => {
+                let size = |n: usize| n.checked_sub(kernel).map(|n| n / stride.max(1) + 1);
+                let (Some(h), Some(w)) = (size(height), size(width)) else { return unfit(*form) };
+                *form = Form::Image([channels, h, w]);
+                Layer::MaxPool2d([kernel; 2], Window { stride: [stride; 2], padding: [0; 2] })
             }
             (LayerSpec::Flatten, Form::Image([channels, height, width])) => {
                 *form = Form::Vector(channels * height * width);
@@ -262,7 +262,7 @@ enum Layer {
     Lstm(Lstm),
     Linear(Linear),
     Conv2d(Conv2d, Activation),
-    MaxPool2d(usize),
+    MaxPool2d([usize; 2], Window),
     Flatten,
     LayerNorm(LayerNorm),
     Dropout(Dropout),
@@ -323,7 +323,7 @@ impl Model {
                             kind => graph.activation(y, *kind),
                         }
                     }
-                    Layer::MaxPool2d(kernel) => graph.max_pool2d(x, *kernel, *kernel, 0)?,
+                    Layer::MaxPool2d(kernel, window) => graph.max_pool2d(x, *kernel, *window)?,
                     Layer::Flatten => {
                         let [batch, rest @ ..] = graph.shape(x) else { return Ok(x) };
                         let shape = [*batch, rest.iter().product()];

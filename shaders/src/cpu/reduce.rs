@@ -1,6 +1,241 @@
 //! Row, column and full reductions.
+//!
+//! Long sums are cut into parts, whose sums are summed by a second call: deterministic, and
+//! rounding errors stay those of short chains.
 
-use crate::Kernel;
+use crate::{Kernel, MAX_GROUPS, Real, kernel, linear_grid, params};
+
+/// What [`ROWS`] does to a row; the number is what the kernel receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Reduction {
+    /// Σ
+    Sum = 0,
+    /// Largest element
+    Max = 1,
+    /// Σ / n
+    Mean = 2,
+}
+
+params!(
+    /// Parameters of [`COLUMNS`].
+    Columns {
+        /// Rows of x.
+        rows: u32,
+        /// Columns of x.
+        columns: u32,
+        /// Parts the rows are cut into, at most 65,535; part q is summed to `out[q · columns]`.
+        parts: u32,
+        /// First word of the result.
+        out_offset: u32,
+        /// Words from replica to replica of the result.
+        out_stride: u32,
+        /// 1 adds to the result, 0 overwrites it.
+        accumulate: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`ROWS`].
+    Rows {
+        /// Rows of x.
+        rows: u32,
+        /// Columns of x, at most [`LONGEST`].
+        columns: u32,
+        /// [`Reduction`] as a number.
+        kind: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`ROWS_BACKWARD`].
+    RowsBackward {
+        /// Rows of x.
+        rows: u32,
+        /// Columns of x.
+        columns: u32,
+        /// [`Reduction`] as a number.
+        kind: u32,
+        /// 1 adds to `dx`, 0 overwrites it.
+        accumulate: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`SUM`].
+    Sum {
+        /// Elements a replica.
+        n: u32,
+        /// Parts they are cut into.
+        parts: u32,
+        /// Factor of the sums.
+        scale: f32,
+    }
+);
+
+/// Longest chain of one invocation, in elements: a loop ends after 65,535 iterations on
+/// llvmpipe, of which one takes four elements where there is no workgroup memory.
+pub const LONGEST: u32 = 200_000;
+
+/// Iterations that one invocation may take.
+const ITERATIONS: u32 = 50_000;
+
+/// out[q] (+)= Σ over the rows of part q. Shapes: `x [R, rows, columns]`,
+/// `out [R, parts, columns]` at an offset and stride.
+pub fn columns<F: Real>(p: &Columns, replicas: usize, x: &[F], out: &mut [F]) {
+    let (rows, columns, parts) = (p.rows as usize, p.columns as usize, p.parts as usize);
+    let length = rows.div_ceil(parts);
+    for r in 0..replicas {
+        for part in 0..parts {
+            for column in 0..columns {
+                let mut sum = F::zero();
+                for row in rows.min(part * length)..rows.min((part + 1) * length) {
+                    sum += x[(r * rows + row) * columns + column];
+                }
+                let to = p.out_offset as usize + r * p.out_stride as usize;
+                let to = to + part * columns + column;
+                out[to] = if p.accumulate != 0 { out[to] + sum } else { sum };
+            }
+        }
+    }
+}
+
+/// out[m] = sum, maximum or mean of row m. Shapes: `x [R, rows, columns]`, `out [R, rows]`.
+pub fn rows<F: Real>(p: &Rows, replicas: usize, x: &[F], out: &mut [F]) {
+    let columns = p.columns as usize;
+    for row in 0..replicas * p.rows as usize {
+        let values = &x[row * columns..][..columns];
+        let sum: F = values.iter().copied().sum();
+        out[row] = match p.kind {
+            1 => values.iter().copied().fold(values[0], F::max),
+            2 => sum / F::count(columns),
+            _ => sum,
+        };
+    }
+}
+
+/// dx (+)= gradient of [`rows`]; a maximum's goes to the first element that attains it.
+/// Shapes: `x`, `dx` `[R, rows, columns]`; `y`, `dy` `[R, rows]`.
+pub fn rows_backward<F: Real>(
+    p: &RowsBackward,
+    replicas: usize,
+    x: &[F],
+    y: &[F],
+    dy: &[F],
+    dx: &mut [F],
+) {
+    let columns = p.columns as usize;
+    for row in 0..replicas * p.rows as usize {
+        let values = &x[row * columns..][..columns];
+        let first = values.iter().position(|v| *v == y[row]);
+        for column in 0..columns {
+            let gradient = match p.kind {
+                1 if first == Some(column) => dy[row],
+                1 => F::zero(),
+                2 => dy[row] / F::count(columns),
+                _ => dy[row],
+            };
+            let to = &mut dx[row * columns + column];
+            *to = if p.accumulate != 0 { *to + gradient } else { gradient };
+        }
+    }
+}
+
+/// out[q] = scale · Σ of part q of x. Shapes: `x [R, n]`, `out [R, parts]`.
+pub fn sum<F: Real>(p: &Sum, replicas: usize, x: &[F], out: &mut [F]) {
+    let (n, parts) = (p.n as usize, p.parts as usize);
+    let length = n.div_ceil(parts);
+    for r in 0..replicas {
+        for part in 0..parts {
+            let values = &x[r * n..][n.min(part * length)..n.min((part + 1) * length)];
+            out[r * parts + part] = F::of(p.scale) * values.iter().copied().sum::<F>();
+        }
+    }
+}
+
+kernel! {
+    /// Sums over rows, for every column: bias gradients, second pass of split products.
+    COLUMNS = "reduce/columns", Columns;
+    bindings: [x: read f32, out: write f32];
+    twin: columns;
+    variants: [{
+        name: "shared",
+        source: "reduce/columns_shared.wgsl",
+        preludes: [],
+        consts: [GROUP = 256, ACROSS = 32],
+        workgroup_memory: true,
+        fits: |p| p.rows.div_ceil(p.parts).div_ceil(8) <= ITERATIONS && p.parts <= MAX_GROUPS,
+        grid: |p, v| [p.columns.div_ceil(v.constant("ACROSS")), p.parts],
+    }, {
+        name: "plain",
+        source: "reduce/columns.wgsl",
+        preludes: [],
+        consts: [GROUP = 8],
+        fits: |p| p.rows.div_ceil(p.parts) <= LONGEST && p.parts <= MAX_GROUPS,
+        grid: |p, v| [p.columns.div_ceil(v.constant("GROUP")), p.parts],
+    }];
+}
+
+kernel! {
+    /// Sum, maximum or mean of every row.
+    ROWS = "reduce/rows", Rows;
+    bindings: [x: read f32, out: write f32];
+    twin: rows;
+    variants: [{
+        name: "shared",
+        source: "reduce/rows_shared.wgsl",
+        preludes: [REDUCE],
+        consts: [GROUP = 64],
+        workgroup_memory: true,
+        fits: |p| p.columns.div_ceil(64) <= ITERATIONS,
+        grid: |p, _| linear_grid(p.rows as usize, 1),
+    }, {
+        name: "plain",
+        source: "reduce/rows.wgsl",
+        preludes: [INDEX, REDUCE],
+        consts: [GROUP = 8],
+        fits: |p| p.columns <= LONGEST,
+        grid: |p, v| linear_grid(p.rows as usize, v.constant("GROUP")),
+    }];
+}
+
+kernel! {
+    /// Gradient of [`ROWS`].
+    ROWS_BACKWARD = "reduce/rows_backward", RowsBackward;
+    bindings: [x: read f32, y: read f32, dy: read f32, dx: write f32];
+    twin: rows_backward;
+    variants: [{
+        name: "plain",
+        source: "reduce/rows_backward.wgsl",
+        preludes: [INDEX],
+        consts: [GROUP = 64],
+        fits: |p| p.kind != Reduction::Max as u32 || p.columns <= ITERATIONS,
+        grid: |p, v| linear_grid(p.rows as usize * p.columns as usize, v.constant("GROUP")),
+    }];
+}
+
+kernel! {
+    /// Sums of the parts of a vector.
+    SUM = "reduce/sum", Sum;
+    bindings: [x: read f32, out: write f32];
+    twin: sum;
+    variants: [{
+        name: "shared",
+        source: "reduce/sum_shared.wgsl",
+        preludes: [],
+        consts: [GROUP = 256],
+        workgroup_memory: true,
+        fits: |p| p.n.div_ceil(p.parts).div_ceil(256) <= ITERATIONS,
+        grid: |p, _| linear_grid(p.parts as usize, 1),
+    }, {
+        name: "plain",
+        source: "reduce/sum.wgsl",
+        preludes: [INDEX],
+        consts: [GROUP = 8],
+        fits: |p| p.n.div_ceil(p.parts) <= LONGEST,
+        grid: |p, v| linear_grid(p.parts as usize, v.constant("GROUP")),
+    }];
+}
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[];
+pub static KERNELS: &[&Kernel] = &[&COLUMNS, &ROWS, &ROWS_BACKWARD, &SUM];

@@ -1,0 +1,187 @@
+//! Optimizers on the CPU: loops that the compiler vectorizes, on chunks that fit a core's
+//! cache and are shared among the threads.
+
+use rayon::prelude::*;
+use tern_shaders::Arg;
+use tern_shaders::cpu::optimizer::{Adam, NORM_CHUNK, NormPartial, Proximal, Sgd, SgdPlain};
+use tern_shaders::state::{ACTIVE, RATE, STEP, WORDS};
+
+use super::Table;
+
+/// Words that a thread takes at once.
+const CHUNK: usize = 1 << 14;
+
+pub(super) static TABLE: Table = &[
+    ("optimizer/sgd_plain", sgd_plain),
+    ("optimizer/sgd", sgd),
+    ("optimizer/adam", adam),
+    ("optimizer/norm_partial", norm_partial),
+    ("optimizer/proximal", proximal),
+];
+
+/// What every chunk of a replica's step needs.
+struct Step {
+    first: bool,
+    steps: f32,
+    rate: f32,
+    scale: f32,
+}
+
+/// Replica `r`'s step, unless it rests.
+fn step(state: &[u32], r: usize, scale: f32, clipped: u32, clip: &[f32]) -> Option<Step> {
+    let record = &state[r * WORDS..];
+    (record[ACTIVE] != 0).then(|| Step {
+        first: record[STEP] == 0,
+        steps: (record[STEP] + 1) as f32,
+        rate: f32::from_bits(record[RATE]),
+        scale: if clipped != 0 { scale * clip[r] } else { scale },
+    })
+}
+
+/// Where a range lies in every replica's vector.
+#[derive(Clone, Copy)]
+struct Range {
+    offset: u32,
+    n: u32,
+    stride: u32,
+}
+
+impl Range {
+    fn within(self, r: usize, stride: u32) -> std::ops::Range<usize> {
+        let start = r * stride as usize + self.offset as usize;
+        start..start + self.n as usize
+    }
+
+    /// The range of replica `r`.
+    fn of<'a>(&self, x: &'a [f32], r: usize) -> &'a [f32] {
+        &x[self.within(r, self.stride)]
+    }
+
+    /// The range of each replica, to be written, with the replica's number.
+    fn each<'a>(
+        self,
+        x: &'a mut [f32],
+        replicas: usize,
+    ) -> impl IndexedParallelIterator<Item = (usize, &'a mut [f32])> {
+        let range = self.within(0, 0);
+        let x = &mut x[..replicas * self.stride as usize];
+        x.par_chunks_mut(self.stride as usize).map(move |x| &mut x[range.clone()]).enumerate()
+    }
+}
+
+fn sgd_plain(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &SgdPlain = bytemuck::from_bytes(p);
+    let [w, g, state, clip] = args else { unreachable!("four bindings") };
+    let (g, state, clip) = (g.real(), state.word(), clip.real());
+    let range = Range { offset: p.offset, n: p.n, stride: p.stride };
+    range.each(w.real_mut(), replicas).for_each(|(r, w)| {
+        let Some(Step { rate, scale, .. }) = step(state, r, p.scale, p.clipped, clip) else {
+            return;
+        };
+        let g = range.of(g, r).par_chunks(CHUNK);
+        w.par_chunks_mut(CHUNK).zip(g).for_each(|(w, g)| {
+            for (w, g) in w.iter_mut().zip(g) {
+                *w -= rate * (scale * g + p.weight_decay * *w);
+            }
+        });
+    });
+}
+
+fn sgd(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Sgd = bytemuck::from_bytes(p);
+    let [w, g, m, state, clip] = args else { unreachable!("five bindings") };
+    let (g, state, clip) = (g.real(), state.word(), clip.real());
+    let range = Range { offset: p.offset, n: p.n, stride: p.stride };
+    let m = range.each(m.real_mut(), replicas);
+    range.each(w.real_mut(), replicas).zip(m).for_each(|((r, w), (_, m))| {
+        let Some(step) = step(state, r, p.scale, p.clipped, clip) else { return };
+        if step.first {
+            m.fill(0.0);
+        }
+        // w −= rate · (past · m + now · g) with the new m.
+        let (past, now) = if p.nesterov != 0 { (p.momentum, 1.0) } else { (1.0, 0.0) };
+        let g = range.of(g, r).par_chunks(CHUNK);
+        let w = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK));
+        w.zip(g).for_each(|((w, m), g)| {
+            for ((w, m), g) in w.iter_mut().zip(m).zip(g) {
+                let g = step.scale * g + p.weight_decay * *w;
+                *m = p.momentum * *m + g;
+                *w -= step.rate * (past * *m + now * g);
+            }
+        });
+    });
+}
+
+fn adam(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Adam = bytemuck::from_bytes(p);
+    let [w, g, m, v, state, clip] = args else { unreachable!("six bindings") };
+    let (g, state, clip) = (g.real(), state.word(), clip.real());
+    let range = Range { offset: p.offset, n: p.n, stride: p.stride };
+    let m = range.each(m.real_mut(), replicas);
+    let v = range.each(v.real_mut(), replicas);
+    range.each(w.real_mut(), replicas).zip(m).zip(v).for_each(|(((r, w), (_, m)), (_, v))| {
+        let Some(step) = step(state, r, p.scale, p.clipped, clip) else { return };
+        if step.first {
+            m.fill(0.0);
+            v.fill(0.0);
+        }
+        let rate = step.rate / -(step.steps * p.log_beta1).exp_m1();
+        let root = 1.0 / (-(step.steps * p.log_beta2).exp_m1()).sqrt();
+        let (l2, keep) = if p.decoupled != 0 {
+            (0.0, 1.0 - step.rate * p.weight_decay)
+        } else {
+            (p.weight_decay, 1.0)
+        };
+        let g = range.of(g, r).par_chunks(CHUNK);
+        let m = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
+        w.par_chunks_mut(CHUNK).zip(m).zip(g).for_each(|((w, (m, v)), g)| {
+            for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
+                let g = step.scale * g + l2 * *w;
+                *m += p.fresh1 * (g - *m);
+                *v += p.fresh2 * (g * g - *v);
+                *w = keep * *w - rate * *m / (v.sqrt() * root + p.epsilon);
+            }
+        });
+    });
+}
+
+fn norm_partial(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &NormPartial = bytemuck::from_bytes(p);
+    let [g, partial] = args else { unreachable!("two bindings") };
+    let (g, partial) = (g.real(), partial.real_mut());
+    let range = Range { offset: p.offset, n: p.n, stride: p.stride };
+    for r in 0..replicas {
+        let chunks = range.of(g, r).par_chunks(NORM_CHUNK as usize);
+        let to = r * p.partial_stride as usize + p.partial_offset as usize;
+        let partial = &mut partial[to..][..chunks.len()];
+        partial.par_iter_mut().zip(chunks).for_each(|(partial, chunk)| *partial = squares(chunk));
+    }
+}
+
+/// Sum of squares in sixteen lanes, in the same order for the same length.
+fn squares(x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (whole, rest) = x.as_chunks::<16>();
+    for x in whole {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            *lane += x * x;
+        }
+    }
+    lanes.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>()
+}
+
+fn proximal(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Proximal = bytemuck::from_bytes(p);
+    let [w, reference, g] = args else { unreachable!("three bindings") };
+    let (w, reference) = (w.real(), reference.real());
+    let range = Range { offset: p.offset, n: p.n, stride: p.stride };
+    range.each(g.real_mut(), replicas).for_each(|(r, g)| {
+        let w = range.of(w, r).par_chunks(CHUNK);
+        let anchor = reference[range.within(r, p.reference_stride)].par_chunks(CHUNK);
+        g.par_chunks_mut(CHUNK).zip(w).zip(anchor).for_each(|((g, w), anchor)| {
+            for ((g, w), anchor) in g.iter_mut().zip(w).zip(anchor) {
+                *g += p.mu * (w - anchor);
+            }
+        });
+    });
+}

@@ -1,0 +1,343 @@
+//! What PyTorch computed, against the oracle closely and every other device within `f32`.
+//! See fixtures/README.md.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::devices;
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+use serde_json::Value;
+use tern_engine::kernels::lstm::{LstmOptions, LstmWeights};
+use tern_engine::nn::{Input, LayerSpec, Mode, Model, ModelSpec};
+use tern_engine::{
+    Activation, Arena, Data, Device, Element, Flat, Graph, Init, Optimizer, Param, Parameters,
+    Tensor, Trainable, Training, load_model,
+};
+
+/// Oracle: hyperparameters reach the twins as `f32`. Others: ten steps of `f32` arithmetic.
+fn tolerance(device: &Device) -> f64 {
+    if device.name().starts_with("Oracle") { 2e-7 } else { 2e-4 }
+}
+
+fn all_devices() -> Vec<Device> {
+    [Device::oracle()].into_iter().chain(devices()).collect()
+}
+
+fn path(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    folder.join(format!("{name}.safetensors"))
+}
+
+struct Fixture(Vec<u8>);
+
+impl Fixture {
+    fn open(name: &str) -> Self {
+        Fixture(std::fs::read(path(name)).unwrap())
+    }
+
+    fn parse(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.0).unwrap()
+    }
+
+    fn setting(&self, key: &str) -> Value {
+        let (_, header) = SafeTensors::read_metadata(&self.0).unwrap();
+        let settings = &header.metadata().as_ref().unwrap()["settings"];
+        serde_json::from_str::<Value>(settings).unwrap()[key].clone()
+    }
+
+    fn number(&self, key: &str) -> f64 {
+        self.setting(key).as_f64().unwrap_or(0.0)
+    }
+
+    fn f64(&self, name: &str) -> Vec<f64> {
+        let tensors = self.parse();
+        let tensor = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        match tensor.dtype() {
+            Dtype::F64 => {
+                let chunks = tensor.data().as_chunks::<8>().0.iter();
+                chunks.map(|b| f64::from_le_bytes(*b)).collect()
+            }
+            Dtype::F32 => self.f32(name).into_iter().map(f64::from).collect(),
+            other => panic!("{name} holds {other:?}"),
+        }
+    }
+
+    fn f32(&self, name: &str) -> Vec<f32> {
+        let chunks = self.parse().tensor(name).unwrap().data().as_chunks::<4>().0.to_vec();
+        chunks.into_iter().map(f32::from_le_bytes).collect()
+    }
+
+    fn u32(&self, name: &str) -> Vec<u32> {
+        let chunks = self.parse().tensor(name).unwrap().data().as_chunks::<4>().0.to_vec();
+        chunks.into_iter().map(u32::from_le_bytes).collect()
+    }
+}
+
+fn close(what: &str, device: &Device, found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = (found - expected).abs() / scale;
+        assert!(
+            error <= tolerance,
+            "{} {what}[{i}]: {found}, PyTorch has {expected}",
+            device.name()
+        );
+    }
+}
+
+fn weights(parameters: &mut Parameters, layers: usize, gates: usize) -> Vec<LstmWeights> {
+    (0..layers)
+        .map(|layer| {
+            let inputs = if layer == 0 { 5 } else { 6 };
+            let mut add = |part: &str, shape: &[usize]| -> Param {
+                parameters.add(&format!("lstm.{part}_l{layer}"), shape, Init::Zeros).unwrap()
+            };
+            LstmWeights {
+                w_ih: add("weight_ih", &[gates * 6, inputs]),
+                w_hh: add("weight_hh", &[gates * 6, 6]),
+                b_ih: add("bias_ih", &[gates * 6]),
+                b_hh: add("bias_hh", &[gates * 6]),
+            }
+        })
+        .collect()
+}
+
+fn lstm(name: &str, layers: usize, cifg: bool) {
+    let fixture = Fixture::open(name);
+    for device in all_devices() {
+        let tolerance = if device.name().starts_with("Oracle") { 1e-10 } else { 1e-5 };
+        let mut parameters = Parameters::new();
+        let weights = weights(&mut parameters, layers, if cifg { 3 } else { 4 });
+        let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+        let mut flat = vec![0.0; parameters.words()];
+        for p in parameters.iter() {
+            flat[p.offset..][..p.len()].copy_from_slice(&fixture.f32(&p.name));
+        }
+        arena.write(Flat::Parameters, 0, &flat).unwrap();
+
+        let mut graph = Graph::new(&arena);
+        let x = graph.input("x", &[7, 3, 5], Element::F32);
+        let state: Vec<(Tensor, Tensor)> = (0..layers)
+            .map(|_| {
+                let h = graph.input("h0", &[3, 6], Element::F32);
+                (h, graph.input("c0", &[3, 6], Element::F32))
+            })
+            .collect();
+        let options = LstmOptions { cifg, initial: Some(state.clone()), dropout: 0.0 };
+        let output = graph.lstm(x, &weights, &options).unwrap();
+        let outputs: Vec<Tensor> = [output.y].into_iter().chain(output.h).chain(output.c).collect();
+        let seeds: Vec<(Tensor, Tensor)> = outputs
+            .iter()
+            .map(|y| {
+                graph.keep(*y);
+                let shape = graph.shape(*y).to_vec();
+                (*y, graph.input("k", &shape, Element::F32))
+            })
+            .collect();
+        let mut sources = vec![x];
+        sources.extend(state.iter().map(|s| s.0));
+        sources.extend(state.iter().map(|s| s.1));
+        let (mut plan, gradients) = graph.gradients(&seeds, &Trainable::All, &sources).unwrap();
+
+        let mut write = |tensor: Tensor, values: &[f32]| {
+            plan.write(tensor, &Data::F32(values.to_vec())).unwrap();
+        };
+        let by_layer = |name: &str| -> Vec<Vec<f32>> {
+            fixture.f32(name).chunks(18).map(<[f32]>::to_vec).collect()
+        };
+        write(x, &fixture.f32("x"));
+        for (layer, (h, c)) in state.iter().enumerate() {
+            write(*h, &by_layer("h0")[layer]);
+            write(*c, &by_layer("c0")[layer]);
+        }
+        let coefficients: Vec<Vec<f32>> =
+            [vec![fixture.f32("ky")], by_layer("kh"), by_layer("kc")].concat();
+        for ((_, k), values) in seeds.iter().zip(&coefficients) {
+            write(*k, values);
+        }
+        plan.run(1).unwrap();
+
+        let mut read = |tensors: &[Tensor]| -> Vec<f64> {
+            tensors.iter().flat_map(|t| plan.read_f64(*t).unwrap()).collect()
+        };
+        let end = 1 + layers;
+        let found = [&outputs[..1], &outputs[1..end], &outputs[end..]].map(&mut read);
+        for (name, found) in ["y", "hn", "cn"].iter().zip(&found) {
+            close(name, &device, found, &fixture.f64(name), tolerance);
+        }
+        let gradients: Vec<Tensor> = gradients.into_iter().map(Option::unwrap).collect();
+        let found = [&gradients[..1], &gradients[1..end], &gradients[end..]].map(&mut read);
+        for (name, found) in ["grad.x", "grad.h0", "grad.c0"].iter().zip(&found) {
+            close(name, &device, found, &fixture.f64(name), tolerance);
+        }
+        let flat = arena.read_f64(Flat::Gradients, 0).unwrap();
+        for p in parameters.iter() {
+            let name = format!("grad.{}", p.name);
+            let found = &flat[p.offset..][..p.len()];
+            close(&name, &device, found, &fixture.f64(&name), tolerance);
+        }
+    }
+}
+
+#[test]
+fn lstm_of_one_layer() {
+    lstm("lstm_1", 1, false);
+}
+
+#[test]
+fn lstm_of_two_layers() {
+    lstm("lstm_2", 2, false);
+}
+
+#[test]
+fn lstm_with_coupled_gates() {
+    lstm("cifg", 1, true);
+}
+
+/// Ten training steps from PyTorch's weights: losses of each step, weights after the last.
+fn steps(
+    data: &str,
+    weights: &str,
+    result: &str,
+    (parameters, model): (Parameters, Model),
+    (element, shape): (Element, &[usize]),
+    training: &Training,
+) {
+    let (data, result) = (Fixture::open(data), Fixture::open(result));
+    for device in all_devices() {
+        let tolerance = tolerance(&device);
+        let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+        let flat = load_model(&path(weights), &parameters).unwrap();
+        arena.write(Flat::Parameters, 0, &flat).unwrap();
+        let mut graph = Graph::new(&arena);
+        let x = graph.input("x", shape, element);
+        let positions = match element {
+            Element::U32 => shape.iter().product(),
+            Element::F32 => shape[0],
+        };
+        let targets = graph.input("targets", &[positions], Element::U32);
+        let logits = model.forward(&mut graph, x, Mode::Train).unwrap().output;
+        let classes = *graph.shape(logits).last().unwrap();
+        let logits = graph.reshape(logits, &[positions, classes]).unwrap();
+        let loss = graph.cross_entropy(logits, targets).unwrap();
+        let mut plan = graph.train(loss, training).unwrap();
+        let mut losses = Vec::new();
+        for step in 0..10 {
+            let len: usize = shape.iter().product();
+            let input = match element {
+                Element::F32 => Data::F32(data.f32("x")[step * len..][..len].to_vec()),
+                Element::U32 => Data::U32(data.u32("x")[step * len..][..len].to_vec()),
+            };
+            plan.write(x, &input).unwrap();
+            let all = data.u32("target");
+            plan.write(targets, &Data::U32(all[step * positions..][..positions].to_vec())).unwrap();
+            losses.push(f64::from(plan.run(1).unwrap().last().unwrap()));
+        }
+        // The ring holds f32.
+        close("loss", &device, &losses, &result.f64("losses"), tolerance.max(1e-6));
+        let flat = arena.read_f64(Flat::Parameters, 0).unwrap();
+        for p in parameters.iter() {
+            let name = format!("final.{}", p.name);
+            close(&name, &device, &flat[p.offset..][..p.len()], &result.f64(&name), tolerance);
+        }
+    }
+}
+
+fn char_lstm() -> (Parameters, Model) {
+    let mut spec = ModelSpec::language_model(13, 6, 10, 2);
+    spec.layers[2].0 = "linear".into();
+    spec.build().unwrap()
+}
+
+fn char_lstm_steps(result: &str, optimizer: impl Fn(&Fixture) -> Optimizer) {
+    let fixture = Fixture::open(result);
+    let training = Training::new(optimizer(&fixture), fixture.number("lr"));
+    let shape: &[usize] = &[9, 4];
+    let weights = "char_lstm_weights";
+    steps("char_lstm_data", weights, result, char_lstm(), (Element::U32, shape), &training);
+}
+
+#[test]
+fn char_lstm_with_sgd() {
+    char_lstm_steps("char_lstm_sgd", |_| Optimizer::sgd());
+}
+
+#[test]
+fn char_lstm_with_momentum_and_weight_decay() {
+    char_lstm_steps("char_lstm_momentum", |f| Optimizer::Sgd {
+        momentum: f.number("momentum"),
+        nesterov: false,
+        weight_decay: f.number("weight_decay"),
+    });
+}
+
+#[test]
+fn char_lstm_with_adam() {
+    char_lstm_steps("char_lstm_adam", |f| Optimizer::Adam {
+        beta1: f.setting("betas")[0].as_f64().unwrap(),
+        beta2: f.setting("betas")[1].as_f64().unwrap(),
+        epsilon: f.number("eps"),
+        weight_decay: 0.0,
+    });
+}
+
+#[test]
+fn char_lstm_with_adamw() {
+    char_lstm_steps("char_lstm_adamw", |f| Optimizer::AdamW {
+        beta1: f.setting("betas")[0].as_f64().unwrap(),
+        beta2: f.setting("betas")[1].as_f64().unwrap(),
+        epsilon: f.number("eps"),
+        weight_decay: f.number("weight_decay"),
+    });
+}
+
+#[test]
+fn cnn_with_sgd() {
+    let conv = |outputs, kernel, stride, padding| LayerSpec::Conv2d {
+        outputs,
+        kernel,
+        stride,
+        padding,
+        activation: Activation::Relu,
+    };
+    let linear = LayerSpec::Linear { outputs: 3, activation: Activation::Identity };
+    let layers = [
+        ("conv1", conv(4, 3, 1, 1)),
+        ("pool1", LayerSpec::MaxPool2d { kernel: 2, stride: 2 }),
+        ("conv2", conv(5, 2, 2, 1)),
+        ("pool2", LayerSpec::MaxPool2d { kernel: 2, stride: 1 }),
+        ("flatten", LayerSpec::Flatten),
+        ("linear", linear),
+    ];
+    let spec = ModelSpec {
+        input: Input::Image { channels: 2, height: 11, width: 7 },
+        layers: layers.map(|(name, layer)| (name.into(), layer)).to_vec(),
+    };
+    let training = Training::new(Optimizer::sgd(), Fixture::open("cnn_sgd").number("lr"));
+    let input = (Element::F32, &[4, 2 * 11 * 7][..]);
+    steps("cnn_data", "cnn_weights", "cnn_sgd", spec.build().unwrap(), input, &training);
+}
+
+#[test]
+fn mlp_with_clipping() {
+    let linear = |outputs, activation| LayerSpec::Linear { outputs, activation };
+    let layers = [
+        ("norm", LayerSpec::LayerNorm),
+        ("linear1", linear(11, Activation::Gelu)),
+        ("linear2", linear(3, Activation::Identity)),
+    ];
+    let spec = ModelSpec {
+        input: Input::Features { width: 7 },
+        layers: layers.map(|(name, layer)| (name.into(), layer)).to_vec(),
+    };
+    let fixture = Fixture::open("mlp_clipped");
+    let training = Training {
+        clip_norm: Some(fixture.number("clip")),
+        ..Training::new(Optimizer::sgd(), fixture.number("lr"))
+    };
+    let input = (Element::F32, &[5, 7][..]);
+    steps("mlp_data", "mlp_weights", "mlp_clipped", spec.build().unwrap(), input, &training);
+}

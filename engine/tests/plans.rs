@@ -1,0 +1,225 @@
+//! Parameter groups, several plans on one arena, passes apart, memory, and bad input.
+
+mod common;
+
+use common::{devices, floats, tokens};
+use tern_engine::nn::{Fit, LayerSpec, Mode, ModelSpec, Stop};
+use tern_engine::{
+    Activation, Arena, Batching, Data, Device, Element, Error, Flat, Graph, Optimizer, Parameters,
+    RowData, Tensor, TextData, Trainable, Training,
+};
+
+/// Two classes of points in a plane: inside and outside of a circle.
+fn circle(device: &Device, n: usize, key: u32) -> RowData {
+    let features = floats(2 * n, key);
+    let inside = |p: &[f32]| u32::from(p[0] * p[0] + p[1] * p[1] < 0.6);
+    let labels: Vec<u32> = features.chunks(2).map(inside).collect();
+    RowData::upload(device, &features, 2, &labels, 2).unwrap()
+}
+
+fn mlp() -> ModelSpec {
+    ModelSpec::mlp(2, &[16, 16], 2)
+}
+
+fn classifier(graph: &mut Graph, x: Tensor, labels: Tensor) -> Tensor {
+    let (_, model) = mlp().build().unwrap();
+    let logits = model.forward(graph, x, Mode::Train).unwrap().output;
+    graph.cross_entropy(logits, labels).unwrap()
+}
+
+#[test]
+fn training_stops_early_and_keeps_the_best() {
+    for device in devices() {
+        let (parameters, _) = mlp().build().unwrap();
+        let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+        // 61 samples in batches of 8: the last batch is short.
+        let (training, held_out) = (circle(&device, 61, 1), circle(&device, 50, 2));
+        let mut graph = Graph::new(&arena);
+        let (x, labels) = graph.row_batch(&training, &Batching::shuffled(8)).unwrap();
+        let loss = classifier(&mut graph, x, labels);
+        let mut train = graph.train(loss, &Training::new(Optimizer::adam(), 0.02)).unwrap();
+        let mut graph = Graph::new(&arena);
+        let (x, labels) = graph.row_batch(&held_out, &Batching::in_order(8)).unwrap();
+        let loss = classifier(&mut graph, x, labels);
+        let mut evaluate = graph.evaluate(loss).unwrap();
+
+        let fit = Fit { epochs: 60, steps: 8, evaluation_steps: 7, patience: Some(3) };
+        let (epochs, stop) = fit.run(&mut train, Some(&mut evaluate), |_| true).unwrap();
+        let losses: Vec<f32> = epochs.iter().map(|e| e.evaluation.unwrap()).collect();
+        let best = losses.iter().copied().fold(f32::INFINITY, f32::min);
+        assert!(best < 0.6 * losses[0], "{}: {losses:?}", device.name());
+        assert!(stop == Stop::Patience || epochs.len() == 60);
+        evaluate.rewind().unwrap();
+        let kept = evaluate.run(7).unwrap().mean().unwrap();
+        assert!((kept - best).abs() < 1e-6, "{}: {kept}, best {best}", device.name());
+    }
+}
+
+#[test]
+fn a_group_trains_while_the_rest_is_frozen_and_gradients_flow_through() {
+    for device in devices() {
+        let (parameters, _) = mlp().build().unwrap();
+        let data = circle(&device, 64, 1);
+        let change = |prefixes: &[&str]| -> Vec<bool> {
+            let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+            let before = arena.read(Flat::Parameters, 0).unwrap();
+            let mut graph = Graph::new(&arena);
+            let (x, labels) = graph.row_batch(&data, &Batching::shuffled(8)).unwrap();
+            let loss = classifier(&mut graph, x, labels);
+            let trainable =
+                Trainable::Prefixes(prefixes.iter().map(|p| (*p).to_string()).collect());
+            let training = Training { trainable, ..Training::new(Optimizer::sgd(), 0.1) };
+            graph.train(loss, &training).unwrap().run(4).unwrap();
+            let after = arena.read(Flat::Parameters, 0).unwrap();
+            let gradients = arena.read(Flat::Gradients, 0).unwrap();
+            parameters
+                .iter()
+                .map(|p| {
+                    let range = p.offset..p.offset + p.len();
+                    let changed = after[range.clone()] != before[range.clone()];
+                    let computed = gradients[range].iter().any(|g| *g != 0.0);
+                    assert_eq!(changed, computed, "{}: a gradient nobody wants", p.name);
+                    changed
+                })
+                .collect()
+        };
+        // Layers 0, 1, 2 with weight and bias each.
+        assert_eq!(change(&["0."]), [true, true, false, false, false, false]);
+        assert_eq!(change(&["2."]), [false, false, false, false, true, true]);
+        assert_eq!(change(&["0.", "2."]), [true, true, false, false, true, true]);
+    }
+}
+
+#[test]
+fn a_plan_that_trains_nothing_is_refused() {
+    let (parameters, _) = mlp().build().unwrap();
+    let device = Device::cpu();
+    let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+    let mut graph = Graph::new(&arena);
+    let (x, labels) = graph.row_batch(&circle(&device, 8, 1), &Batching::shuffled(8)).unwrap();
+    let loss = classifier(&mut graph, x, labels);
+    let trainable = Trainable::Prefixes(vec!["nothing".into()]);
+    let training = Training { trainable, ..Training::new(Optimizer::sgd(), 0.1) };
+    assert!(matches!(graph.train(loss, &training), Err(Error::Value { .. })));
+}
+
+#[test]
+fn passes_apart_equal_a_step_and_saved_activations_train_later() {
+    for device in devices() {
+        let (parameters, model) = mlp().build().unwrap();
+        let batches: Vec<(Vec<f32>, Vec<u32>)> =
+            (0..2).map(|i| (floats(10, i), tokens(5, 2, i))).collect();
+        let new = || {
+            let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+            let mut graph = Graph::new(&arena);
+            let x = graph.input("x", &[5, 2], Element::F32);
+            let labels = graph.input("labels", &[5], Element::U32);
+            let logits = model.forward(&mut graph, x, Mode::Train).unwrap().output;
+            let loss = graph.cross_entropy(logits, labels).unwrap();
+            let plan = graph.train(loss, &Training::new(Optimizer::sgd(), 0.5)).unwrap();
+            (arena, plan, x, labels)
+        };
+        let (whole, mut plan, x, labels) = new();
+        let write = |plan: &mut tern_engine::Plan, i: usize| {
+            plan.write(x, &Data::F32(batches[i].0.clone())).unwrap();
+            plan.write(labels, &Data::U32(batches[i].1.clone())).unwrap();
+        };
+        write(&mut plan, 0);
+        plan.run(1).unwrap();
+
+        let (apart, mut plan, ..) = new();
+        write(&mut plan, 0);
+        plan.forward().unwrap();
+        let saved = plan.save().unwrap();
+        assert!(saved.bytes() > 0);
+        // Another batch passes through before the first one's gradient is taken.
+        write(&mut plan, 1);
+        plan.forward().unwrap();
+        plan.restore(&saved).unwrap();
+        plan.backward().unwrap();
+        let [a, b] = [&whole, &apart].map(|arena| arena.read(Flat::Parameters, 0).unwrap());
+        assert!(a == b, "{}", device.name());
+    }
+}
+
+#[test]
+fn memory_is_known_before_and_too_little_is_named() {
+    let (parameters, model) = ModelSpec::language_model(90, 8, 64, 2).build().unwrap();
+    for device in devices() {
+        let arena = Arena::new(&device, &parameters, &[1, 2]).unwrap();
+        let text = TextData::upload(&device, &[tokens(900, 90, 1)], 90, 20, 20).unwrap();
+        let mut graph = Graph::new(&arena);
+        let (inputs, targets) = graph.text_batch(&text, &Batching::shuffled(10)).unwrap();
+        let logits = model.forward(&mut graph, inputs, Mode::Train).unwrap().output;
+        let loss = graph.cross_entropy(logits, targets).unwrap();
+        let plan = graph.train(loss, &Training::new(Optimizer::adam(), 0.01)).unwrap();
+        let memory = plan.memory();
+        let flat = 4 * 2 * parameters.words() as u64;
+        assert_eq!((memory.parameters, memory.gradients, memory.optimizer), (flat, flat, 2 * flat));
+        assert!(memory.activations < memory.activations_unshared);
+    }
+    let Some(device) = common::software(true) else { return };
+    let mut big = Parameters::new();
+    big.add("big", &[40_000_000], tern_engine::Init::Zeros).unwrap();
+    let error = Arena::new(&device, &big, &[1]).err().unwrap().to_string();
+    assert!(error.contains("160000000 bytes") && error.contains("25782272 short"), "{error}");
+    let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+    let mut graph = Graph::new(&arena);
+    let x = graph.input("too large", &[64, 1_000_000], Element::F32);
+    graph.activation(x, Activation::Relu);
+    let error = graph.forward().err().unwrap().to_string();
+    assert!(error.contains("too large"), "{error}");
+}
+
+#[test]
+fn bad_input_is_named() {
+    let device = Device::cpu();
+    let text = |r: Result<TextData, Error>| r.err().unwrap().to_string();
+    let error = text(TextData::upload(&device, &[vec![1, 2, 90]], 90, 4, 4));
+    assert!(error.contains("token 2 is 90"), "{error}");
+    let error = text(TextData::upload(&device, &[vec![1]], 90, 4, 4));
+    assert!(error.contains("two tokens"), "{error}");
+    let rows =
+        |f: &[f32], l: &[u32]| RowData::upload(&device, f, 2, l, 3).err().unwrap().to_string();
+    assert!(rows(&[1.0, 2.0, f32::NAN, 0.0], &[0, 1]).contains("feature 0 of sample 1 is NaN"));
+    assert!(rows(&[1.0, 2.0], &[3]).contains("label of sample 0 is 3"));
+    assert!(rows(&[1.0, 2.0, 3.0], &[1]).contains("3 features for 1 × 2"));
+
+    let (parameters, model) = mlp().build().unwrap();
+    let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+    let mut graph = Graph::new(&arena);
+    let x = graph.input("x", &[5, 3], Element::F32);
+    let error = model.forward(&mut graph, x, Mode::Train).err().unwrap().to_string();
+    assert!(error.contains("[5, 3]"), "{error}");
+    let x = graph.input("x", &[5, 2], Element::F32);
+    let mut plan = graph.forward().unwrap();
+    let error = plan.write(x, &Data::F32(vec![0.0; 9])).unwrap_err().to_string();
+    assert!(error.contains("9 elements") && error.contains("[5, 2]"), "{error}");
+    let mut values = vec![0.0; 10];
+    values[4] = f32::INFINITY;
+    let error = plan.write(x, &Data::F32(values)).unwrap_err().to_string();
+    assert!(error.contains("x at 4 is inf"), "{error}");
+    let wrong = Optimizer::Sgd { momentum: 1.5, nesterov: false, weight_decay: 0.0 };
+    let mut graph = Graph::new(&arena);
+    let (x, labels) = graph.row_batch(&circle(&device, 8, 1), &Batching::shuffled(8)).unwrap();
+    let loss = classifier(&mut graph, x, labels);
+    let error = graph.train(loss, &Training::new(wrong, 0.1)).err().unwrap().to_string();
+    assert!(error.contains("momentum is 1.5"), "{error}");
+    let spec = ModelSpec { layers: vec![("a".into(), LayerSpec::Flatten)], ..mlp() };
+    assert!(spec.build().err().unwrap().to_string().contains("layer a"));
+}
+
+#[test]
+fn devices_are_listed_and_chosen() {
+    let all = pollster::block_on(tern_engine::adapters());
+    assert!(all.iter().any(|a| a.name == "Cpu"));
+    assert!(all.iter().enumerate().all(|(i, a)| a.index == i));
+    let error = pollster::block_on(Device::open(&tern_engine::DeviceOptions {
+        select: tern_engine::Select::Name("no such device".into()),
+        ..Default::default()
+    }));
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("no such device") && error.contains("Cpu"), "{error}");
+    let best = pollster::block_on(Device::open(&Default::default())).unwrap();
+    assert_ne!(best.profile().kind, tern_engine::Kind::Software, "software must be asked for");
+}
