@@ -11,7 +11,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use tern_shaders::state;
 
-use crate::{Data, Error, Flat, Parameters, Plan, Result};
+use crate::{Data, Error, Parameters, Plan, Result};
 
 /// A tensor on its way to a file.
 struct Saved {

@@ -130,7 +130,7 @@ impl Graph {
         self.tensors[tensor.0].element
     }
 
-    fn add(&mut self, label: &str, shape: &[usize], element: Element, home: Home) -> Tensor {
+    fn register(&mut self, label: &str, shape: &[usize], element: Element, home: Home) -> Tensor {
         let root = self.tensors.len();
         let label = format!("{}{label}", self.scope);
         self.tensors.push(Info { label, shape: shape.to_vec(), element, home, root });
@@ -140,23 +140,23 @@ impl Graph {
     /// A tensor that lives within a step. Its memory is shared with tensors of other
     /// lifetimes: nothing may read it before it's written.
     pub fn tensor(&mut self, label: &str, shape: &[usize], element: Element) -> Tensor {
-        self.add(label, shape, element, Home::Transient)
+        self.register(label, shape, element, Home::Transient)
     }
 
     /// A tensor that is written from outside by [`Plan::write`](crate::Plan::write), or that
     /// carries values from step to step. Zero at first.
     pub fn input(&mut self, label: &str, shape: &[usize], element: Element) -> Tensor {
-        self.add(label, shape, element, Home::Persistent)
+        self.register(label, shape, element, Home::Persistent)
     }
 
     /// A tensor with one value everywhere.
     pub fn constant(&mut self, value: f32, shape: &[usize]) -> Tensor {
-        self.add("constant", shape, Element::F32, Home::Constant(value))
+        self.register("constant", shape, Element::F32, Home::Constant(value))
     }
 
     /// A buffer that all replicas read.
     pub(crate) fn shared(&mut self, label: &str, buffer: &Buffer) -> Tensor {
-        self.add(label, &[buffer.words], buffer.element, Home::Shared(buffer.clone()))
+        self.register(label, &[buffer.words], buffer.element, Home::Shared(buffer.clone()))
     }
 
     /// Keeps a tensor's values after the step, to be read by

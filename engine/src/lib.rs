@@ -1,4 +1,47 @@
 //! Tern's engine: record a model once, replay it on any GPU or on the CPU.
+//!
+//! A model is described by data ([`nn::ModelSpec`]) or composed of layers; its parameters are
+//! one flat vector on the device (an [`Arena`], of one model or of many replicas). Ops record
+//! kernel calls and their backward into a [`Graph`], which becomes a [`Plan`]: a fixed sequence
+//! of dispatches that is replayed without anything being allocated or sent from the CPU.
+//!
+//! ```
+//! use tern_engine::nn::{Mode, ModelSpec};
+//! use tern_engine::{Arena, Batching, Device, Graph, Optimizer, TextData, Training};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! // The best device there is, or the one that TERN_DEVICE names.
+//! let device = Device::from_env()?;
+//!
+//! // A text as tokens, cut into windows of 16; it stays on the device.
+//! let tokens: Vec<u32> = (0..2_000).map(|i| i * i / 7 % 20).collect();
+//! let text = TextData::upload(&device, &[tokens], 20, 16, 16)?;
+//!
+//! // Embedding, LSTM and output layer, one model started from seed 1.
+//! let (parameters, model) = ModelSpec::language_model(20, 8, 32, 1).build()?;
+//! let arena = Arena::new(&device, &parameters, &[1])?;
+//!
+//! // Recorded once: batch, forward, loss, backward, Adam.
+//! let mut graph = Graph::new(&arena);
+//! let (inputs, targets) = graph.text_batch(&text, &Batching::shuffled(8))?;
+//! let logits = model.forward(&mut graph, inputs, Mode::Train)?.output;
+//! let loss = graph.cross_entropy(logits, targets)?;
+//! let mut plan = graph.train(loss, &Training::new(Optimizer::adam(), 5e-3))?;
+//! println!("{} bytes on {}", plan.memory().total(), device.name());
+//!
+//! // Replayed.
+//! let losses = plan.run(60)?;
+//! let (first, last) = (losses.by_replica[0][0], losses.last().unwrap_or(f32::NAN));
+//! assert!(last < 0.8 * first, "{first} to {last}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The CPU computes every plan, too ([`Device::cpu`]), by fast functions where they exist and
+//! by the kernels' twins elsewhere; [`Device::oracle`] computes it in `f64`.
+//!
+//! Calls whose names end in `_async` are the core; the others wait on the calling thread and
+//! are there with the feature `blocking` (on by default).
 
 mod arena;
 mod backward;

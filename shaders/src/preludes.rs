@@ -36,7 +36,6 @@ prelude!(/** 64-bit integers in pairs of words, `fixed64` of [`crate::cpu::fixed
 prelude!(/** `tensor_of`: the tensor of an element; needs the binding `segments` and `p.tensors`. */ SEGMENT = "segment");
 prelude!(/** `finite_or_zero`: what is not finite counts as zero. */ FINITE = "finite");
 prelude!(/** Shared by the variants of `ternary/scale`. */ TERNARY_SCALE = "ternary_scale");
-prelude!(/** `pcg4d`, `uniform`: the counter-based stream of [`crate::cpu::random`]. */ RANDOM = "random");
 prelude!(/** Parameters, bias and result of [`crate::cpu::matmul`]; needs `ACTIVATION`. */ MATMUL_PARAMS = "matmul_params");
 prelude!(/** `load_a` from aligned rows of four; needs `TRANS_A` and `CHECK_K`. */ MATMUL_A_VEC4 = "matmul_a_vec4");
 prelude!(/** `load_a` word by word; needs `TRANS_A`. */ MATMUL_A_SCALAR = "matmul_a_scalar");

@@ -3,7 +3,7 @@
 
 /// Loop iterations that one invocation may use. llvmpipe stops an invocation's loops
 /// silently after 65,535 iterations, all loops counted together.
-pub(crate) const MAX_ITERATIONS: usize = 60_000;
+pub(crate) const MAX_ITERATIONS: u32 = 60_000;
 
 /// Declares a [`crate::Kernel`] that reduces over rows with the `rows_*` preludes.
 ///
@@ -59,7 +59,7 @@ macro_rules! row_kernel {
                 fits: |p| {
                     let length: fn(&$params) -> u32 = $length;
                     let passes: fn(&$params) -> u32 = $passes;
-                    length(p) as usize * passes(p) as usize <= $crate::rows::MAX_ITERATIONS
+                    length(p).saturating_mul(passes(p)) <= $crate::rows::MAX_ITERATIONS
                 },
                 grid: |p, v| {
                     let rows: fn(&$params) -> u32 = $rows;
@@ -104,7 +104,7 @@ macro_rules! column_kernel {
                 consts: [GROUP = 64],
                 fits: |p| {
                     let rows: fn(&$params) -> u32 = $rows;
-                    rows(p) as usize <= $crate::rows::MAX_ITERATIONS
+                    rows(p) <= $crate::rows::MAX_ITERATIONS
                 },
                 grid: |p, v| {
                     let columns: fn(&$params) -> u32 = $columns;

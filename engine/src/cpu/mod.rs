@@ -2,18 +2,37 @@
 //! isn't here runs by its twin. Each is tested against the twin like any GPU kernel.
 
 mod convolution;
+mod dropout;
+mod embedding;
 mod fold;
 mod gemm;
+mod loss;
 mod masked;
+mod metrics;
+mod normalize;
 mod optimizer;
+pub(crate) mod parallel;
+mod pointwise;
 mod ternary;
+pub(crate) mod vmath;
 
 use tern_shaders::{Kernel, TwinFn};
 
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
-static TABLES: &[Table] =
-    &[convolution::TABLE, optimizer::TABLE, ternary::FAST, masked::FAST, fold::FAST];
+static TABLES: &[Table] = &[
+    embedding::TABLE,
+    loss::TABLE,
+    metrics::TABLE,
+    pointwise::TABLE,
+    dropout::TABLE,
+    normalize::TABLE,
+    convolution::TABLE,
+    optimizer::TABLE,
+    ternary::FAST,
+    masked::FAST,
+    fold::FAST,
+];
 
 /// The fast function of a kernel, if it has one.
 pub(crate) fn fast(kernel: &Kernel) -> Option<TwinFn<f32>> {

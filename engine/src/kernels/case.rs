@@ -1,5 +1,6 @@
 //! Cases: inputs of a kernel on which every device is held against the f64 twin.
 
+use tern_shaders::cpu::random::{pcg4d, uniform};
 use tern_shaders::{Access, Arg, Element, Kernel, Real, Twin};
 
 use crate::device::{Call, Data, Program, Slot};
@@ -214,4 +215,20 @@ impl Case {
     pub fn check_against(&self, device: &Device, expected: &Expected) -> Result<Check> {
         device.wait(self.check_against_async(device, expected))
     }
+}
+
+/// Random floats in [−scale, scale), the same for the same key.
+pub(crate) fn noise(n: usize, scale: f32, key: u32) -> Data {
+    let at = |i: u32| scale * (2.0 * uniform(pcg4d([i, key, 5, 9])[0]) - 1.0);
+    Data::F32((0..n as u32).map(at).collect())
+}
+
+/// Random words below `bound`, the same for the same key; each 16th is `u32::MAX`, which
+/// stands for padding.
+pub(crate) fn codes(n: usize, bound: u32, key: u32) -> Data {
+    let at = |i: u32| match pcg4d([i, key, 3, 7]) {
+        [hole, ..] if hole < 1 << 28 => u32::MAX,
+        [_, word, ..] => word % bound,
+    };
+    Data::U32((0..n as u32).map(at).collect())
 }

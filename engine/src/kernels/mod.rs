@@ -1,6 +1,7 @@
 //! Wrappers of the kernels: shape checks, recording, backward, and cases for tests and benches.
 
 mod case;
+mod check;
 pub mod convolution;
 pub mod data;
 pub mod dropout;
@@ -24,6 +25,7 @@ pub(crate) mod testing;
 
 pub use case::{Case, Check, Expected};
 pub use timing::CaseTiming;
+pub(crate) use case::{codes, noise};
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<Case> {

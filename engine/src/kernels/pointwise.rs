@@ -1,12 +1,16 @@
 //! Pointwise ops.
 
+mod binary;
+mod copy;
+mod softmax;
+
 use tern_shaders::cpu::pointwise::{
     ACTIVATION_BACKWARD, ACTIVATION_FORWARD, ActivationBackward, ActivationForward,
 };
 use tern_shaders::{Activation, Element};
 
-use super::Case;
-use crate::{Data, Graph, Tensor};
+use super::{Case, noise};
+use crate::{Graph, Tensor};
 
 impl Graph {
     /// y = f(x), element by element.
@@ -25,20 +29,33 @@ impl Graph {
         });
         y
     }
+
+    /// max(x, 0)
+    pub fn relu(&mut self, x: Tensor) -> Tensor {
+        self.activation(x, Activation::Relu)
+    }
+
+    /// tanh x
+    pub fn tanh(&mut self, x: Tensor) -> Tensor {
+        self.activation(x, Activation::Tanh)
+    }
+
+    /// 1 / (1 + e^−x)
+    pub fn sigmoid(&mut self, x: Tensor) -> Tensor {
+        self.activation(x, Activation::Sigmoid)
+    }
 }
 
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
+    let mut cases = [binary::cases(), copy::cases(), softmax::cases()].concat();
     for kind in Activation::ALL {
         for (n, replicas) in [(1usize, 1), (7, 3), (1000, 2)] {
-            let ramp = |scale: f32| -> Data {
-                let at = |i: usize| scale * ((i * 37 % 101) as f32 / 50.0 - 1.0);
-                Data::F32((0..n * replicas).map(at).collect())
-            };
             let label = format!("{kind:?} {n}");
+            let all = n * replicas;
             let (n, kind) = (n as u32, kind as u32);
-            let (x, y, dy, dx) = (ramp(20.0), ramp(0.9), ramp(3.0), ramp(1.0));
+            let (x, y) = (noise(all, 20.0, 1), noise(all, 0.9, 2));
+            let (dy, dx) = (noise(all, 3.0, 3), noise(all, 1.0, 4));
             cases.push(Case::new(
                 &ACTIVATION_FORWARD,
                 &label,

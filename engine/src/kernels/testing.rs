@@ -159,3 +159,12 @@ pub(crate) fn gradient_check_with(
         arena.write_f64(Flat::Parameters, 0, &flat).unwrap();
     }
 }
+
+/// 64 words (a shared buffer's length is a multiple of that) as a tensor, for tests of ops
+/// that take tokens or classes.
+pub(crate) fn constant_words(graph: &mut Graph, words: Vec<u32>) -> Tensor {
+    assert_eq!(words.len(), 64);
+    let device = graph.arena.device().clone();
+    let buffer = pollster::block_on(device.upload("words", &Data::U32(words))).unwrap();
+    graph.shared("words", &buffer)
+}

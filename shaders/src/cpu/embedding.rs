@@ -7,6 +7,9 @@ use crate::{Kernel, Real, kernel, linear_grid, params};
 /// token past the vocabulary counts as the last one.
 pub const PADDING: u32 = u32::MAX;
 
+/// Most positions of a replica whose gradient the GPU kernels can sum.
+pub const MAX_POSITIONS: u32 = MAX_ITERATIONS;
+
 params!(
     /// Parameters of [`GATHER`].
     Gather {
@@ -141,7 +144,7 @@ kernel! {
         source: "embedding/links.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
-        fits: |p| p.n as usize <= MAX_ITERATIONS,
+        fits: |p| p.n <= MAX_POSITIONS,
         grid: |p, v| linear_grid(p.n as usize + p.vocabulary as usize, v.constant("GROUP")),
     }];
 }
@@ -156,7 +159,7 @@ kernel! {
         source: "embedding/scatter_add.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
-        fits: |p| p.n as usize <= MAX_ITERATIONS,
+        fits: |p| p.n <= MAX_POSITIONS,
         grid: |p, v| linear_grid(p.vocabulary as usize * p.width as usize, v.constant("GROUP")),
     }];
 }
