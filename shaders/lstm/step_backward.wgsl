@@ -1,5 +1,5 @@
 // One LSTM time step backward without workgroup memory: an invocation computes every gate
-// gradient of WIDE units in ROWS rows. Shapes: gates, dgates [R, T, B, G·H], cs [R, T+1, B, H],
+// gradient of twice WIDE units in ROWS rows. Shapes: gates, dgates [R, T, B, G·H], cs [R, T+1, B, H],
 // dy [R, T, B, H], dh_last, dc_last, dc [R, B, H].
 struct Params {
     t: u32,
@@ -26,61 +26,75 @@ struct Params {
 
 alias Units = Wide;
 
+fn finish(replica: u32, row: u32, unit: u32, sum: Wide) {
+    let width = p.hidden / WIDE;
+    let step = (replica * p.steps + p.t) * p.batch + row;
+    let state = (replica * p.batch + row) * width + unit;
+    var dh = sum;
+    var carried = Wide(0.0);
+    if p.t + 1u < p.steps {
+        carried = dc[state];
+    } else {
+        if p.has_dh != 0u {
+            dh = dh_last[state];
+        }
+        if p.has_dc != 0u {
+            carried = dc_last[state];
+        }
+    }
+    if p.has_dy != 0u {
+        dh += dy[step * width + unit];
+    }
+    let at = step * GATES * width + unit;
+    let before = (step + replica * p.batch) * width + unit;
+    let d = cell_backward(
+        gates[at], gates[at + F * width], gates[at + G * width], gates[at + O * width],
+        cs[before], cs[before + p.batch * width], dh, carried,
+    );
+    dgates[at] = d.i;
+    if CIFG == 0u {
+        dgates[at + F * width] = d.f;
+    }
+    dgates[at + G * width] = d.g;
+    dgates[at + O * width] = d.o;
+    dc[state] = d.c;
+}
+
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     // Lengths and positions from here on count Wide elements.
     let width = p.hidden / WIDE;
+    let half = (width + 1u) / 2u;
     let unit = group.x * GROUP + local;
-    if unit >= width {
+    if unit >= half {
         return;
     }
+    let w = (group.z * p.stride + p.w_offset) / WIDE;
     let first = group.y * ROWS;
-    let w = (group.z * p.stride + p.w_offset) / WIDE + unit;
-    let here = (group.z * p.steps + p.t) * p.batch;
-    let last = p.t + 1u == p.steps;
-
-    var dh: array<Wide, ROWS>;
-    for (var k = 0u; !last && k < GATES * width; k++) {
-        let m = block(w + k * p.hidden, width);
+    let next = (group.z * p.steps + p.t + 1u) * p.batch;
+    var rows: array<u32, ROWS>;
+    for (var b = 0u; b < ROWS; b++) {
+        // Rows past the batch repeat the last one, units past H another, and both are dropped.
+        rows[b] = (next + min(first + b, p.batch - 1u)) * GATES * width;
+    }
+    let left_at = w + unit;
+    let right_at = w + min(unit + half, width - 1u);
+    var left: array<Wide, ROWS>;
+    var right: array<Wide, ROWS>;
+    let sums = select(GATES * width, 0u, p.t + 1u == p.steps);
+    for (var k = 0u; k < sums; k++) {
+        let to_left = block(left_at + k * p.hidden, width);
+        let to_right = block(right_at + k * p.hidden, width);
         for (var b = 0u; b < ROWS; b++) {
-            // Rows past the batch repeat the last one and are dropped below.
-            let next = here + p.batch + min(first + b, p.batch - 1u);
-            dh[b] = multiply(m, dgates[next * GATES * width + k], dh[b]);
+            let d = dgates[rows[b] + k];
+            left[b] = multiply(to_left, d, left[b]);
+            right[b] = multiply(to_right, d, right[b]);
         }
     }
-
     for (var b = 0u; b < ROWS; b++) {
-        let row = first + b;
-        if row < p.batch {
-            let step = here + row;
-            let state = (group.z * p.batch + row) * width + unit;
-            var carried = Wide(0.0);
-            if !last {
-                carried = dc[state];
-            } else {
-                if p.has_dh != 0u {
-                    dh[b] = dh_last[state];
-                }
-                if p.has_dc != 0u {
-                    carried = dc_last[state];
-                }
-            }
-            if p.has_dy != 0u {
-                dh[b] += dy[step * width + unit];
-            }
-            let at = step * GATES * width + unit;
-            let before = (step + group.z * p.batch) * width + unit;
-            let d = cell_backward(
-                gates[at], gates[at + F * width], gates[at + G * width], gates[at + O * width],
-                cs[before], cs[before + p.batch * width], dh[b], carried,
-            );
-            dgates[at] = d.i;
-            if CIFG == 0u {
-                dgates[at + F * width] = d.f;
-            }
-            dgates[at + G * width] = d.g;
-            dgates[at + O * width] = d.o;
-            dc[state] = d.c;
+        if first + b < p.batch {
+            finish(group.z, first + b, unit, left[b]);
+            if unit + half < width { finish(group.z, first + b, unit + half, right[b]); }
         }
     }
 }

@@ -28,23 +28,44 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if unit >= width {
         return;
     }
-    let first = group.y * ROWS;
     let flat = group.z * (p.stride / WIDE);
     let w = flat + p.w_offset / WIDE + unit * p.hidden;
+    let gate = p.hidden * width;
+    let first = group.y * ROWS;
     let before = (group.z * (p.steps + 1u) + p.t) * p.batch;
 
-    var sums: array<Wide, GATES * ROWS>;
+    // A short array a gate with loops over the rows alone: compilers then keep all in registers.
+    var rows: array<u32, ROWS>;
+    for (var b = 0u; b < ROWS; b++) {
+        // Rows past the batch repeat the last one and are dropped below.
+        rows[b] = (before + min(first + b, p.batch - 1u)) * width;
+    }
+    var i: array<Wide, ROWS>;
+    var f: array<Wide, ROWS>;
+    var g: array<Wide, ROWS>;
+    var o: array<Wide, ROWS>;
     for (var k = 0u; k < width; k++) {
         var h: array<Wide, ROWS>;
         for (var b = 0u; b < ROWS; b++) {
-            // Rows past the batch repeat the last one and are dropped below.
-            h[b] = hs[(before + min(first + b, p.batch - 1u)) * width + k];
+            h[b] = hs[rows[b] + k];
         }
-        for (var q = 0u; q < GATES; q++) {
-            let m = flip(block(w + q * p.hidden * width + k, width));
+        let to_i = flip(block(w + k, width));
+        for (var b = 0u; b < ROWS; b++) {
+            i[b] = multiply(to_i, h[b], i[b]);
+        }
+        if CIFG == 0u {
+            let to_f = flip(block(w + F * gate + k, width));
             for (var b = 0u; b < ROWS; b++) {
-                sums[q * ROWS + b] = multiply(m, h[b], sums[q * ROWS + b]);
+                f[b] = multiply(to_f, h[b], f[b]);
             }
+        }
+        let to_g = flip(block(w + G * gate + k, width));
+        for (var b = 0u; b < ROWS; b++) {
+            g[b] = multiply(to_g, h[b], g[b]);
+        }
+        let to_o = flip(block(w + O * gate + k, width));
+        for (var b = 0u; b < ROWS; b++) {
+            o[b] = multiply(to_o, h[b], o[b]);
         }
     }
 
@@ -53,19 +74,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let row = first + b;
         if row < p.batch {
             let step = (group.z * p.steps + p.t) * p.batch + row;
-            var pre: array<Wide, GATES>;
-            for (var q = 0u; q < GATES; q++) {
-                pre[q] = gates[(step * GATES + q) * width + unit] + sums[q * ROWS + b]
-                    + weights[bias + q * width];
-            }
+            let at = step * GATES * width + unit;
             let state = (before + row) * width + unit;
-            let cell = cell_forward(pre[0], pre[F], pre[G], pre[O], cs[state]);
-            gates[step * GATES * width + unit] = cell.i;
+            var forget: Wide;
             if CIFG == 0u {
-                gates[(step * GATES + F) * width + unit] = cell.f;
+                forget = f[b] + gates[at + F * width] + weights[bias + F * width];
             }
-            gates[(step * GATES + G) * width + unit] = cell.g;
-            gates[(step * GATES + O) * width + unit] = cell.o;
+            let cell = cell_forward(
+                i[b] + gates[at] + weights[bias],
+                forget,
+                g[b] + gates[at + G * width] + weights[bias + G * width],
+                o[b] + gates[at + O * width] + weights[bias + O * width],
+                cs[state],
+            );
+            gates[at] = cell.i;
+            if CIFG == 0u {
+                gates[at + F * width] = cell.f;
+            }
+            gates[at + G * width] = cell.g;
+            gates[at + O * width] = cell.o;
             cs[state + p.batch * width] = cell.c;
             hs[state + p.batch * width] = cell.h;
             y[step * width + unit] = cell.h;

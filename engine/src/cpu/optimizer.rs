@@ -58,11 +58,11 @@ impl Range {
     }
 
     /// The range of each replica, to be written, with the replica's number.
-    fn each<'a>(
+    fn each(
         self,
-        x: &'a mut [f32],
+        x: &mut [f32],
         replicas: usize,
-    ) -> impl IndexedParallelIterator<Item = (usize, &'a mut [f32])> {
+    ) -> impl IndexedParallelIterator<Item = (usize, &mut [f32])> {
         let range = self.within(0, 0);
         let x = &mut x[..replicas * self.stride as usize];
         x.par_chunks_mut(self.stride as usize).map(move |x| &mut x[range.clone()]).enumerate()

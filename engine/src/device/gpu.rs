@@ -22,11 +22,11 @@ pub(crate) struct Gpu {
     pipelines: Mutex<HashMap<(&'static str, &'static str), wgpu::ComputePipeline>>,
     pins: Mutex<HashMap<&'static str, &'static str>>,
     faults: Arc<Mutex<Option<Error>>>,
+    /// Read-back buffers that are not in use.
+    staging: Mutex<Vec<wgpu::Buffer>>,
     submits: AtomicU64,
     created: AtomicU64,
     allocated: AtomicU64,
-    /// The last read-back buffer, kept for the next: reading losses creates nothing.
-    staging: Mutex<Option<wgpu::Buffer>>,
 }
 
 #[derive(Clone)]
@@ -69,11 +69,6 @@ impl Pace {
     }
 }
 
-/// Words of the smallest read-back buffer.
-const STAGING_LEAST: usize = 1 << 12;
-/// Words of the largest read-back buffer that is kept.
-const STAGING_KEPT: usize = 1 << 20;
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -111,10 +106,10 @@ impl Gpu {
             pipelines: Mutex::default(),
             pins: Mutex::default(),
             faults,
+            staging: Mutex::default(),
             submits: AtomicU64::new(0),
             created: AtomicU64::new(0),
             allocated: AtomicU64::new(0),
-            staging: Mutex::default(),
         }
     }
 
@@ -297,38 +292,41 @@ impl Gpu {
             });
         }
         self.fault()?;
-        let staging = self.staging(words);
+        let staging = self.take_staging(words);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, bytes(at), &staging, 0, bytes(words));
         self.submit(encoder);
         let (done, mapped) = oneshot::channel();
-        staging.map_async(wgpu::MapMode::Read, ..bytes(words), move |result| {
+        staging.map_async(wgpu::MapMode::Read, 0..bytes(words), move |result| {
             // The receiver is gone only if the reading future was dropped.
             let _ = done.send(result);
         });
         let lost = |reason: String| Error::DeviceLost(reason);
         mapped.await.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
         self.fault()?;
-        let view = staging.get_mapped_range(..bytes(words)).map_err(|e| lost(e.to_string()))?;
+        let view = staging.get_mapped_range(0..bytes(words)).map_err(|e| lost(e.to_string()))?;
         let data = match element {
             Element::F32 => Data::F32(bytemuck::pod_collect_to_vec(&view)),
             Element::U32 => Data::U32(bytemuck::pod_collect_to_vec(&view)),
         };
         drop(view);
         staging.unmap();
-        if staging.size() <= bytes(STAGING_KEPT) {
-            *lock(&self.staging) = Some(staging);
-        }
+        lock(&self.staging).push(staging);
         Ok(data)
     }
 
-    /// A buffer for at least `words` words to be read back.
-    fn staging(&self, words: usize) -> wgpu::Buffer {
-        let kept = lock(&self.staging).take().filter(|b| b.size() >= bytes(words));
-        kept.unwrap_or_else(|| {
-            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-            self.buffer("read-back", words.max(STAGING_LEAST), usage)
-        })
+    /// A read-back buffer of at least so many words: one that is free, or a new one.
+    fn take_staging(&self, words: usize) -> wgpu::Buffer {
+        let mut free = lock(&self.staging);
+        let fitting = |b: &(usize, &wgpu::Buffer)| b.1.size() >= bytes(words);
+        let best = free.iter().enumerate().filter(fitting).min_by_key(|(_, b)| b.size());
+        if let Some((at, _)) = best {
+            return free.swap_remove(at);
+        }
+        // The free ones are all too small; one large buffer serves better than many.
+        free.pop();
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.buffer("read-back", words.next_power_of_two(), usage)
     }
 
     fn layout(&self, kernel: &'static Kernel) -> Layout {

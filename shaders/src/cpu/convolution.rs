@@ -172,7 +172,7 @@ fn sizes(p: &Convolution) -> (usize, usize) {
     (input, output)
 }
 
-/// y[b, o] = bias[o] + Σ weight[o, c, i, j] · x[b, c] under the tap. Shapes: `x`
+/// `y[b, o] = bias[o] + Σ weight[o, c, i, j] · x[b, c]` under the tap. Shapes: `x`
 /// `[R, batch, channels, height, width]`, `parameters` `[R, parameter_stride]` with weight
 /// `[filters, channels, kernel_h, kernel_w]` and bias `[filters]`, `y`
 /// `[R, batch, filters, out_h, out_w]`.

@@ -114,7 +114,7 @@ fn token(tokens: &[u32], length: u32, packed: u32, position: u32) -> u32 {
     }
 }
 
-/// index[b] = base + permutation(cursor + b), [`NONE`] for rows of a short batch without a
+/// `index[b] = base + permutation(cursor + b)`, [`NONE`] for rows of a short batch without a
 /// sample. Shapes: `state` `[R, 64]`, `index` `[R, batch]`.
 pub fn select<F: Real>(p: &Select, replicas: usize, state: &[u32], index: &mut [u32]) {
     for r in 0..replicas {
@@ -136,7 +136,7 @@ pub fn select<F: Real>(p: &Select, replicas: usize, state: &[u32], index: &mut [
     }
 }
 
-/// x[b] = source[index[b]], row by row; 0 where there is no sample. Shapes: `source`
+/// `x[b] = source[index[b]]`, row by row; 0 where there is no sample. Shapes: `source`
 /// `[samples, width]`, `index` `[R, batch]`, `x` `[R, batch, width]`.
 pub fn rows<F: Real>(p: &Rows, replicas: usize, source: &[F], index: &[u32], x: &mut [F]) {
     let width = p.width as usize;
@@ -148,7 +148,7 @@ pub fn rows<F: Real>(p: &Rows, replicas: usize, source: &[F], index: &[u32], x: 
     }
 }
 
-/// x[b] = source[index[b]], row by row; `padding` where there is no sample. Shapes: `source`
+/// `x[b] = source[index[b]]`, row by row; `padding` where there is no sample. Shapes: `source`
 /// `[samples, width]`, `index` `[R, batch]`, `x` `[R, batch, width]` or, time-major,
 /// `[R, width, batch]`.
 pub fn words<F: Real>(p: &Words, replicas: usize, source: &[u32], index: &[u32], x: &mut [u32]) {

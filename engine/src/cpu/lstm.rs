@@ -1,0 +1,197 @@
+//! Whole LSTM sequences: a task is a few rows of the batch, which one thread walks through all
+//! time steps without waiting for the others.
+//!
+//! `W_hh` is packed once a call into panels that a vector micro-kernel streams. Forward, a
+//! panel holds the four gates of as many units as a register has lanes, so that the gates are
+//! activated where they were summed; backward, it holds four registers of neighboring units.
+//! Rows are computed alike whatever task they are in: threads don't change the numbers.
+
+mod walk;
+
+use rayon::prelude::*;
+use tern_shaders::cpu::lstm::{Backward, Forward, gate_count};
+use tern_shaders::{Arg, TwinFn};
+
+use walk::{BackwardTask, ForwardTask, Isa};
+
+pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
+    ("lstm/sequence_forward", sequence_forward),
+    ("lstm/sequence_backward", sequence_backward),
+];
+
+/// Vectors side by side in a panel.
+const VECTORS: usize = 4;
+
+/// Sizes of a layer.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub steps: usize,
+    pub batch: usize,
+    pub hidden: usize,
+    pub coupled: bool,
+}
+
+impl Sizes {
+    fn gates(&self) -> usize {
+        gate_count(self.coupled.into())
+    }
+
+    /// Words of a row of gates.
+    pub fn width(&self) -> usize {
+        self.gates() * self.hidden
+    }
+
+    /// Where a gate, numbered i f g o, stands in a row of gates; coupled rows have no f.
+    pub fn gate(&self, number: usize) -> Option<usize> {
+        match (self.coupled, number) {
+            (false, _) | (true, 0) => Some(number * self.hidden),
+            (true, 1) => None,
+            (true, _) => Some((number - 1) * self.hidden),
+        }
+    }
+
+    /// Rows a task: as many as a micro-kernel takes, fewer if threads would be idle.
+    fn rows(&self, isa: Isa, replicas: usize) -> usize {
+        let threads = rayon::current_num_threads();
+        let whole = self.batch.div_ceil(isa.rows());
+        let even = (whole * replicas).next_multiple_of(threads) / replicas;
+        self.batch.div_ceil(even.clamp(whole, self.batch.max(1)))
+    }
+}
+
+/// Hands a buffer of `[R·S, B, width]` out to tasks of `rows` rows: by task, a slice a step.
+macro_rules! deal {
+    ($name:ident, $slice:ty, $chunks:ident) => {
+        fn $name<'a>(buffer: $slice, slots: usize, row: [usize; 3]) -> Vec<Vec<$slice>> {
+            let [batch, rows, width] = row;
+            let tasks = batch.div_ceil(rows);
+            let replicas = buffer.len() / (slots * batch * width);
+            let mut hands: Vec<Vec<$slice>> = Vec::new();
+            hands.resize_with(replicas * tasks, || Vec::with_capacity(slots));
+            for (i, slot) in buffer.$chunks(batch * width).enumerate() {
+                for (task, part) in slot.$chunks(rows * width).enumerate() {
+                    hands[i / slots * tasks + task].push(part);
+                }
+            }
+            hands
+        }
+    };
+}
+deal!(deal, &'a [f32], chunks);
+deal!(deal_mut, &'a mut [f32], chunks_mut);
+
+/// Fills panels of `depth` × `VECTORS` × `lanes` in parallel: `value(panel, depth, vector,
+/// lane)`.
+fn pack(
+    panels: usize,
+    depth: usize,
+    lanes: usize,
+    value: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
+) -> Vec<f32> {
+    let row = VECTORS * lanes;
+    let mut packed = vec![0.0; panels * depth * row];
+    packed.par_chunks_mut(depth * row).enumerate().for_each(|(panel, to)| {
+        for (k, to) in to.chunks_exact_mut(row).enumerate() {
+            for (i, to) in to.iter_mut().enumerate() {
+                *to = value(panel, k, i / lanes, i % lanes);
+            }
+        }
+    });
+    packed
+}
+
+fn sequence_forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Forward = bytemuck::from_bytes(p);
+    let [weights, hs, cs, gates, y] = args else { unreachable!("five bindings") };
+    let (steps, batch, hidden) = (p.steps as usize, p.batch as usize, p.hidden as usize);
+    let sizes = Sizes { steps, batch, hidden, coupled: p.cifg != 0 };
+    let isa = Isa::detect();
+    let lanes = isa.lanes();
+    let panels = hidden.div_ceil(lanes);
+    let layers: Vec<(Vec<f32>, Vec<f32>)> = (0..replicas)
+        .map(|r| {
+            let flat = &weights.real()[r * p.stride as usize..];
+            let (w, b) = (&flat[p.w_offset as usize..], &flat[p.b_offset as usize..]);
+            let at = |panel: usize, vector: usize, lane: usize| {
+                let unit = panel * lanes + lane;
+                sizes.gate(vector).filter(|_| unit < hidden).map(|gate| gate + unit)
+            };
+            let w = pack(panels, hidden, lanes, |panel, k, vector, lane| {
+                at(panel, vector, lane).map_or(0.0, |row| w[row * hidden + k])
+            });
+            let b = pack(panels, 1, lanes, |panel, _, vector, lane| {
+                at(panel, vector, lane).map_or(0.0, |row| b[row])
+            });
+            (w, b)
+        })
+        .collect();
+    let rows = sizes.rows(isa, replicas);
+    let tasks = batch.div_ceil(rows);
+    let state = [batch, rows, hidden];
+    let slots = replicas * batch * hidden;
+    deal_mut(&mut hs.real_mut()[..slots * (steps + 1)], steps + 1, state)
+        .into_par_iter()
+        .zip(deal_mut(&mut cs.real_mut()[..slots * (steps + 1)], steps + 1, state))
+        .zip(deal_mut(&mut y.real_mut()[..slots * steps], steps, state))
+        .zip(deal_mut(
+            &mut gates.real_mut()[..replicas * steps * batch * sizes.width()],
+            steps,
+            [batch, rows, sizes.width()],
+        ))
+        .enumerate()
+        .for_each(|(i, (((hs, cs), y), gates))| {
+            let (weights, bias) = &layers[i / tasks];
+            walk::forward(isa, ForwardTask { sizes, weights, bias, hs, cs, y, gates });
+        });
+}
+
+fn sequence_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Backward = bytemuck::from_bytes(p);
+    let [weights, gates, cs, dy, dh_last, dc_last, dgates, dc] = args else {
+        unreachable!("eight bindings")
+    };
+    let (steps, batch, hidden) = (p.steps as usize, p.batch as usize, p.hidden as usize);
+    let sizes = Sizes { steps, batch, hidden, coupled: p.cifg != 0 };
+    let width = sizes.width();
+    let isa = Isa::detect();
+    let lanes = isa.lanes();
+    let panels = hidden.div_ceil(VECTORS * lanes);
+    let layers: Vec<Vec<f32>> = (0..replicas)
+        .map(|r| {
+            let w = &weights.real()[r * p.stride as usize + p.w_offset as usize..];
+            pack(panels, width, lanes, |panel, k, vector, lane| {
+                let unit = (panel * VECTORS + vector) * lanes + lane;
+                if unit < hidden { w[k * hidden + unit] } else { 0.0 }
+            })
+        })
+        .collect();
+    let rows = sizes.rows(isa, replicas);
+    let tasks = batch.div_ceil(rows);
+    let (state, row) = ([batch, rows, hidden], [batch, rows, width]);
+    let rows_in_all = replicas * batch;
+    // A gradient that isn't given is dealt out as no slices.
+    let upstream = [
+        (p.has_dy, dy.real(), steps),
+        (p.has_dh, dh_last.real(), 1),
+        (p.has_dc, dc_last.real(), 1),
+    ];
+    let [dy, dh_last, dc_last] = upstream.map(|(given, buffer, slots)| match given {
+        0 => vec![Vec::new(); replicas * tasks],
+        _ => deal(&buffer[..rows_in_all * hidden * slots], slots, state),
+    });
+    deal_mut(&mut dgates.real_mut()[..rows_in_all * steps * width], steps, row)
+        .into_par_iter()
+        .zip(deal_mut(&mut dc.real_mut()[..rows_in_all * hidden], 1, state))
+        .zip(deal(&gates.real()[..rows_in_all * steps * width], steps, row))
+        .zip(deal(&cs.real()[..rows_in_all * (steps + 1) * hidden], steps + 1, state))
+        .zip(dy.into_par_iter().zip(dh_last).zip(dc_last))
+        .enumerate()
+        .for_each(|(i, ((((dgates, mut dc), gates), cs), ((dy, dh_last), dc_last)))| {
+            let Some(dc) = dc.pop() else { return };
+            let (weights, dh_last, dc_last) =
+                (&layers[i / tasks], dh_last.first().copied(), dc_last.first().copied());
+            let task =
+                BackwardTask { sizes, weights, gates, cs, dy, dh_last, dc_last, dgates, dc };
+            walk::backward(isa, task);
+        });
+}
