@@ -7,12 +7,15 @@ mod embedding;
 mod fold;
 mod gemm;
 mod loss;
+mod lstm;
 mod masked;
+mod matmul;
 mod metrics;
 mod normalize;
 mod optimizer;
 pub(crate) mod parallel;
 mod pointwise;
+mod reduce;
 mod ternary;
 pub(crate) mod vmath;
 
@@ -21,6 +24,13 @@ use tern_shaders::{Kernel, TwinFn};
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
 static TABLES: &[Table] = &[
+    &[("matmul/nn", matmul::nn), ("matmul/nt", matmul::nt), ("matmul/tn", matmul::tn)],
+    &[
+        ("reduce/columns", reduce::columns),
+        ("reduce/rows", reduce::rows),
+        ("reduce/sum", reduce::sum),
+    ],
+    lstm::TABLE,
     embedding::TABLE,
     loss::TABLE,
     metrics::TABLE,

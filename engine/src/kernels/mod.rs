@@ -7,6 +7,7 @@ pub mod data;
 pub mod dropout;
 pub mod embedding;
 pub mod fold;
+mod gemm;
 pub mod loss;
 pub mod lstm;
 pub mod masked;
