@@ -1,6 +1,6 @@
 //! The devices to bench.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tern_engine::{Device, DeviceOptions, Kind, Select, adapters};
 
 use crate::Devices;
@@ -53,14 +53,5 @@ impl Devices {
             devices.push(open(text.parse()?)?);
         }
         Ok(devices)
-    }
-
-    /// Opens the only one asked for, the best by default.
-    pub fn open_one(&self) -> Result<Device> {
-        match self.device.as_slice() {
-            [] if !self.all => Ok(Device::from_env()?),
-            [text] => Ok(open(text.parse()?)?),
-            _ => bail!("one device at a time"),
-        }
     }
 }
