@@ -8,8 +8,16 @@ use crate::table::{Table, bytes};
 
 /// Prints every device there is.
 pub fn list() {
-    let mut table =
-        Table::new(&["#", "name", "kind", "backend", "driver", "largest binding", "workgroup memory", "features"]);
+    let mut table = Table::new(&[
+        "#",
+        "name",
+        "kind",
+        "backend",
+        "driver",
+        "largest binding",
+        "workgroup memory",
+        "features",
+    ]);
     for a in pollster::block_on(adapters()) {
         let limit = |n: u64| if n == u64::MAX { "–".into() } else { bytes(n) };
         table.row([

@@ -63,7 +63,15 @@ struct RowResult {
 #[serde(rename_all = "snake_case")]
 enum Outcome {
     Failed(String),
-    Timed { error: f64, median: f64, least: f64, most: f64, runs: usize, rate: f64, unit: &'static str },
+    Timed {
+        error: f64,
+        median: f64,
+        least: f64,
+        most: f64,
+        runs: usize,
+        rate: f64,
+        unit: &'static str,
+    },
 }
 
 #[derive(Serialize)]
@@ -206,8 +214,13 @@ fn print_checks(devices: &[Device], kernels: &[KernelResult]) {
     }
     println!("{table}");
     let cases: usize = kernels.iter().map(|k| k.cases).sum();
-    println!("{} kernels, {cases} cases. error: largest error against the f64 twin, relative", kernels.len());
-    println!("to the largest magnitude of the result (at least 1); words: largest share that differs.\n");
+    println!(
+        "{} kernels, {cases} cases. error: largest error against the f64 twin, relative",
+        kernels.len()
+    );
+    println!(
+        "to the largest magnitude of the result (at least 1); words: largest share that differs.\n"
+    );
     for (k, c) in kernels.iter().flat_map(|k| k.checked.iter().map(move |c| (k, c))) {
         for fault in &c.faults {
             println!("FAIL {} on {}: {fault}", k.kernel, c.device);

@@ -2,9 +2,7 @@
 
 use anyhow::Result;
 use tern_engine::nn::{Mode, ModelSpec};
-use tern_engine::{
-    Arena, Batching, Device, Graph, Optimizer, Plan, RowData, TextData, Training,
-};
+use tern_engine::{Arena, Batching, Device, Graph, Optimizer, Plan, RowData, TextData, Training};
 use tern_shaders::cpu::random::{pcg4d, uniform};
 
 /// Samples of the made-up data sets: more than a run needs before it repeats doesn't matter.

@@ -100,7 +100,9 @@ fn output(command: &mut Command) -> Result<Vec<Found>> {
     }
     let text = String::from_utf8(output.stdout)?;
     let lines = text.lines().filter(|line| line.starts_with('{'));
-    lines.map(|line| serde_json::from_str(line).with_context(|| format!("{name}: {line}"))).collect()
+    lines
+        .map(|line| serde_json::from_str(line).with_context(|| format!("{name}: {line}")))
+        .collect()
 }
 
 /// Times our products as the peers did theirs, and prints all ratios.
@@ -134,7 +136,8 @@ pub fn compare(found: &[Found], steps: &[Ours<'_>], devices: &[Device]) -> Resul
             add(&format!("matmul-{n}"), device, time.median);
         }
     }
-    let mut table = Table::new(&["workload", "device", "time", "peer", "its time", "times as fast"]);
+    let mut table =
+        Table::new(&["workload", "device", "time", "peer", "its time", "times as fast"]);
     for r in &ratios {
         let short = |text: &str| text.split(" (").next().unwrap_or(text).to_string();
         table.row([

@@ -85,7 +85,11 @@ pub fn run(options: &Options) -> Result<()> {
         Some(found) => {
             let ours: Vec<peers::Ours<'_>> = results
                 .iter()
-                .map(|r| peers::Ours { name: r.workload, device: &r.device, seconds: r.step.median })
+                .map(|r| peers::Ours {
+                    name: r.workload,
+                    device: &r.device,
+                    seconds: r.step.median,
+                })
                 .collect();
             Some(peers::compare(&found, &ours, &devices)?)
         }
@@ -159,7 +163,11 @@ fn print(workload: &Workload, r: &StepResult, profile: bool) {
         seconds(r.step.most),
         digits(1.0 / r.step.median),
     );
-    println!("  loss {} at first, {} at last", digits(r.loss_first.into()), digits(r.loss_last.into()));
+    println!(
+        "  loss {} at first, {} at last",
+        digits(r.loss_first.into()),
+        digits(r.loss_last.into())
+    );
     println!(
         "  {} dispatches a step; submits for 1 step {}, for 10 steps {} (read-back of losses \
          included); GPU objects created after the first run: {}",

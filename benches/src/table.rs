@@ -30,13 +30,15 @@ impl fmt::Display for Table {
         let all = || std::iter::once(&self.heading).chain(&self.rows);
         let width = |c: usize| all().map(|r| r[c].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();
-        let right: Vec<bool> =
-            (0..columns).map(|c| self.rows.iter().filter(|r| numeric(&r[c])).count() * 2 > self.rows.len()).collect();
+        let right: Vec<bool> = (0..columns)
+            .map(|c| self.rows.iter().filter(|r| numeric(&r[c])).count() * 2 > self.rows.len())
+            .collect();
         let line = |f: &mut fmt::Formatter<'_>, row: &[String]| -> fmt::Result {
             let mut text = String::new();
             for c in 0..columns {
                 let gap = " ".repeat(widths[c] - row[c].chars().count());
-                let (before, after) = if right[c] { (gap.as_str(), "") } else { ("", gap.as_str()) };
+                let (before, after) =
+                    if right[c] { (gap.as_str(), "") } else { ("", gap.as_str()) };
                 text.push_str(&format!("{before}{}{after}  ", row[c]));
             }
             writeln!(f, "{}", text.trim_end())

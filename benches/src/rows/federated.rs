@@ -4,9 +4,7 @@ use tern_engine::Data;
 use tern_engine::kernels::Case;
 use tern_shaders::cpu::chacha::WORDS_A_MASK;
 use tern_shaders::cpu::fold::{ACCUMULATE, Accumulate, FINISH, Finish};
-use tern_shaders::cpu::masked::{
-    ENCODE_MASK, EncodeMask, SUM, Sum, UNMASK_DECODE, UnmaskDecode,
-};
+use tern_shaders::cpu::masked::{ENCODE_MASK, EncodeMask, SUM, Sum, UNMASK_DECODE, UnmaskDecode};
 use tern_shaders::cpu::ternary::{
     CODES, DECODE_ACCUMULATE, DECODE_LANES, DecodeAccumulate, DecodeLanes, ENCODE_LANES,
     EncodeLanes, QUANTIZE, Quantize, lane_bits, lane_words,
@@ -115,7 +113,8 @@ fn masked(n: u32) -> Vec<Case> {
     let p = Sum { n, clients, modulus_mask, accumulate: 0 };
     let buffers = vec![bits(clients as usize * all, 3), words(all, 1, 4)];
     cases.push(case(&SUM, label(n, ", 8 clients"), &p, buffers));
-    let p = UnmaskDecode { n, stride: n, count: 1, counter: 0, modulus_mask, weight: 1.0 / 65536.0 };
+    let p =
+        UnmaskDecode { n, stride: n, count: 1, counter: 0, modulus_mask, weight: 1.0 / 65536.0 };
     let buffers = vec![bits(all, 5), masks(1), floats(all, 6)];
     cases.push(case(&UNMASK_DECODE, label(n, ", 1 mask"), &p, buffers));
     cases
@@ -124,8 +123,11 @@ fn masked(n: u32) -> Vec<Case> {
 fn fold(n: u32) -> Vec<Case> {
     let (all, clients, fraction_bits) = (n as usize, 4, 24);
     let p = Accumulate { n, stride: n, clients, fraction_bits };
-    let buffers =
-        vec![floats(clients as usize * all, 1), words(clients as usize, 1000, 2), words(2 * all, 1, 3)];
+    let buffers = vec![
+        floats(clients as usize * all, 1),
+        words(clients as usize, 1000, 2),
+        words(2 * all, 1, 3),
+    ];
     let accumulate = case(&ACCUMULATE, label(n, ", 4 clients"), &p, buffers);
     let p = Finish { n, stride: n, weight_low: 1000, weight_high: 0, fraction_bits };
     // High words are small, so that the sums are within the weight's.

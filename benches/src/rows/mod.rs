@@ -77,7 +77,9 @@ fn case(
     let sizes = case.buffers.iter().map(|b| 4 * b.len() as u64);
     case.bytes = sizes
         .zip(kernel.bindings)
-        .map(|(bytes, b)| if b.access == Access::ReadWrite && updates(kernel, b.name) { 2 * bytes } else { bytes })
+        .map(|(bytes, b)| {
+            if b.access == Access::ReadWrite && updates(kernel, b.name) { 2 * bytes } else { bytes }
+        })
         .sum();
     case.tolerance(5e-5)
 }

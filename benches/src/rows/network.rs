@@ -2,7 +2,6 @@
 
 use tern_engine::Data;
 use tern_engine::kernels::Case;
-use tern_shaders::{Activation, Kernel};
 use tern_shaders::cpu::convolution::{Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_PARTIAL};
 use tern_shaders::cpu::embedding::{GATHER, Gather, LINKS, Links, SCATTER_ADD, ScatterAdd};
 use tern_shaders::cpu::loss::{
@@ -16,6 +15,7 @@ use tern_shaders::cpu::matmul::{Gemm, NN, NT, TN};
 use tern_shaders::cpu::normalize::{LAYER_NORM_FORWARD, LayerNormForward};
 use tern_shaders::cpu::pointwise::{ACTIVATION_FORWARD, ActivationForward, SCALE, Scale};
 use tern_shaders::cpu::reduce::{COLUMNS, Columns, SUM, Sum};
+use tern_shaders::{Activation, Kernel};
 
 use super::{Size, all_floats, case, floats, words};
 
@@ -57,13 +57,13 @@ fn lstm() -> Vec<Case> {
     let (batch, hidden, gates) = (10, 256, 4 * 256);
     let stride = (gates * hidden + gates) as u32;
     let mut cases = Vec::new();
-    for (steps, forward, backward) in [
-        (1, &STEP_FORWARD, &STEP_BACKWARD),
-        (80, &SEQUENCE_FORWARD, &SEQUENCE_BACKWARD),
-    ] {
+    for (steps, forward, backward) in
+        [(1, &STEP_FORWARD, &STEP_BACKWARD), (80, &SEQUENCE_FORWARD, &SEQUENCE_BACKWARD)]
+    {
         let label = format!("{steps} steps, batch {batch}, hidden {hidden}");
         let states = (steps + 1) * batch * hidden;
-        let (all_gates, outputs, state) = (steps * batch * gates, steps * batch * hidden, batch * hidden);
+        let (all_gates, outputs, state) =
+            (steps * batch * gates, steps * batch * hidden, batch * hidden);
         let flops = (2 * steps * batch * hidden * gates) as u64;
         let p = Forward {
             steps: steps as u32,
@@ -84,8 +84,7 @@ fn lstm() -> Vec<Case> {
             has_dy: 1,
             ..Backward::default()
         };
-        let lengths =
-            [stride as usize, all_gates, states, outputs, state, state, all_gates, state];
+        let lengths = [stride as usize, all_gates, states, outputs, state, state, all_gates, state];
         cases.push(case(backward, &label, &p, all_floats(backward, &lengths)).flops(flops));
     }
     cases
@@ -114,7 +113,8 @@ fn tables(size: Size) -> Vec<Case> {
             table_stride: vocabulary * width,
             accumulate: 0,
         };
-        let buffers = vec![chains(&tokens, vocabulary), floats(rows * width as usize, 3), floats(table, 2)];
+        let buffers =
+            vec![chains(&tokens, vocabulary), floats(rows * width as usize, 3), floats(table, 2)];
         cases.push(case(&SCATTER_ADD, label, &p, buffers));
     }
     let largest = size.pick((320u32, 1_000u32), (320, 10_000));
