@@ -19,11 +19,13 @@ pub mod pointwise;
 pub mod reduce;
 pub mod state;
 pub mod ternary;
+mod timing;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use case::{Case, Check};
+pub use case::{Case, Check, Expected};
+pub use timing::CaseTiming;
 pub(crate) use case::{codes, noise};
 
 /// Every case of every kernel.
