@@ -188,8 +188,8 @@ impl Case {
             let magnitude = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
             for at in 0..found.len() {
                 let error = (found[at] - expected[at]).abs() / magnitude;
-                // Written so that a NaN fails.
-                if !(error <= self.tolerance) && found[at] != expected[at] {
+                let wrong = error > self.tolerance || error.is_nan();
+                if wrong && found[at] != expected[at] {
                     return Err(fault(at));
                 }
                 check.error = check.error.max(error);

@@ -25,8 +25,8 @@ mod timing;
 pub(crate) mod testing;
 
 pub use case::{Case, Check, Expected};
-pub use timing::CaseTiming;
 pub(crate) use case::{codes, noise};
+pub use timing::CaseTiming;
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<Case> {
