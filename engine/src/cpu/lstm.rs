@@ -14,10 +14,8 @@ use tern_shaders::{Arg, TwinFn};
 
 use walk::{BackwardTask, ForwardTask, Isa};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
-    ("lstm/sequence_forward", sequence_forward),
-    ("lstm/sequence_backward", sequence_backward),
-];
+pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
+    &[("lstm/sequence_forward", sequence_forward), ("lstm/sequence_backward", sequence_backward)];
 
 /// Vectors side by side in a panel.
 const VECTORS: usize = 4;
@@ -190,8 +188,7 @@ fn sequence_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
             let Some(dc) = dc.pop() else { return };
             let (weights, dh_last, dc_last) =
                 (&layers[i / tasks], dh_last.first().copied(), dc_last.first().copied());
-            let task =
-                BackwardTask { sizes, weights, gates, cs, dy, dh_last, dc_last, dgates, dc };
+            let task = BackwardTask { sizes, weights, gates, cs, dy, dh_last, dc_last, dgates, dc };
             walk::backward(isa, task);
         });
 }

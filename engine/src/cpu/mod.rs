@@ -7,12 +7,16 @@ mod embedding;
 mod fold;
 mod gemm;
 mod loss;
+mod lstm;
 mod masked;
+mod matmul;
 mod metrics;
 mod normalize;
 mod optimizer;
 pub(crate) mod parallel;
 mod pointwise;
+mod random;
+mod reduce;
 mod ternary;
 pub(crate) mod vmath;
 
@@ -21,6 +25,9 @@ use tern_shaders::{Kernel, TwinFn};
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
 static TABLES: &[Table] = &[
+    matmul::TABLE,
+    reduce::TABLE,
+    lstm::TABLE,
     embedding::TABLE,
     loss::TABLE,
     metrics::TABLE,
@@ -29,9 +36,9 @@ static TABLES: &[Table] = &[
     normalize::TABLE,
     convolution::TABLE,
     optimizer::TABLE,
-    ternary::FAST,
-    masked::FAST,
-    fold::FAST,
+    ternary::TABLE,
+    masked::TABLE,
+    fold::TABLE,
 ];
 
 /// The fast function of a kernel, if it has one.

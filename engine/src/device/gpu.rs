@@ -26,6 +26,7 @@ pub(crate) struct Gpu {
     staging: Mutex<Vec<wgpu::Buffer>>,
     submits: AtomicU64,
     created: AtomicU64,
+    allocated: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -108,6 +109,7 @@ impl Gpu {
             staging: Mutex::default(),
             submits: AtomicU64::new(0),
             created: AtomicU64::new(0),
+            allocated: AtomicU64::new(0),
         }
     }
 
@@ -133,6 +135,10 @@ impl Gpu {
 
     pub fn created(&self) -> u64 {
         self.created.load(Ordering::Relaxed)
+    }
+
+    pub fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
     }
 
     /// Ends the device, as a driver reset would.
@@ -239,6 +245,7 @@ impl Gpu {
             self.fault()?;
             return Err(Error::Kernel { kernel: what.into(), reason: error.to_string() });
         }
+        self.allocated.fetch_add(needed, Ordering::Relaxed);
         Ok(buffer)
     }
 
@@ -413,6 +420,7 @@ impl Gpu {
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let uniforms = self.buffer("parameters of the calls", words.len(), usage);
+        self.allocated.fetch_add(bytes(words.len()), Ordering::Relaxed);
         self.queue.write_buffer(&uniforms, 0, bytemuck::cast_slice(&words));
         let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
         let mut steps = Vec::with_capacity(calls.len());

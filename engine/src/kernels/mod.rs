@@ -7,6 +7,7 @@ pub mod data;
 pub mod dropout;
 pub mod embedding;
 pub mod fold;
+mod gemm;
 pub mod loss;
 pub mod lstm;
 pub mod masked;
@@ -18,12 +19,14 @@ pub mod pointwise;
 pub mod reduce;
 pub mod state;
 pub mod ternary;
+mod timing;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use case::{Case, Check};
+pub use case::{Case, Check, Expected};
 pub(crate) use case::{codes, noise};
+pub use timing::CaseTiming;
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<Case> {

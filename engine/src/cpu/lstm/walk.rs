@@ -230,11 +230,9 @@ fn backward_rows<const L: usize, const R: usize, const FMA: bool>(task: Backward
                     let c = load::<L>(&cs[t + 1][at..], n);
                     let squashed: Vector<L> = map(|l| tanh(c[l]));
                     let carried = load::<L>(&dc[at..], n);
-                    let d: Vector<L> = map(|l| {
-                        carried[l] + dh[l] * o[l] * (1.0 - squashed[l] * squashed[l])
-                    });
-                    let other: Vector<L> =
-                        if sizes.coupled { map(|l| g[l] - old[l]) } else { g };
+                    let d: Vector<L> =
+                        map(|l| carried[l] + dh[l] * o[l] * (1.0 - squashed[l] * squashed[l]));
+                    let other: Vector<L> = if sizes.coupled { map(|l| g[l] - old[l]) } else { g };
                     let gradients: Row<L> = [
                         map(|l| d[l] * other[l] * i[l] * (1.0 - i[l])),
                         map(|l| d[l] * old[l] * f[l] * (1.0 - f[l])),
