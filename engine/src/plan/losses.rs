@@ -1,6 +1,6 @@
 //! What a run logs.
 
-/// Losses of the steps of a [`Plan::run`].
+/// Losses of the steps of a [`Plan::run`](crate::Plan::run).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Losses {
     /// Loss by replica, then by step.
