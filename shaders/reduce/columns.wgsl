@@ -23,20 +23,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first = min(group.y * length, p.rows);
     let end = min(first + length, p.rows);
     let base = group.z * p.rows * p.columns + column;
-    // Four chains: rounding errors grow with a chain's length.
-    var sums = vec4<f32>();
-    var row = first;
-    for (; row + 4u <= end; row += 4u) {
-        let at = base + row * p.columns;
-        sums += vec4<f32>(
-            x[at], x[at + p.columns], x[at + 2u * p.columns], x[at + 3u * p.columns],
-        );
-    }
-    for (; row < end; row++) {
-        sums.x += x[base + row * p.columns];
+    // Blocks of four chains: rounding errors grow with a chain's length.
+    var total = vec4<f32>();
+    for (var begin = first; begin < end; begin += 64u) {
+        let last = min(begin + 64u, end);
+        var sums = vec4<f32>();
+        var row = begin;
+        for (; row + 4u <= last; row += 4u) {
+            let at = base + row * p.columns;
+            sums += vec4<f32>(
+                x[at], x[at + p.columns], x[at + 2u * p.columns], x[at + 3u * p.columns],
+            );
+        }
+        for (; row < last; row++) {
+            sums.x += x[base + row * p.columns];
+        }
+        total += sums;
     }
     let to = p.out_offset + group.z * p.out_stride + group.y * p.columns + column;
-    var sum = (sums.x + sums.y) + (sums.z + sums.w);
+    var sum = (total.x + total.y) + (total.z + total.w);
     if p.accumulate != 0u {
         sum += out[to];
     }

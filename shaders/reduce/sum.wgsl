@@ -19,15 +19,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let length = (p.n + p.parts - 1u) / p.parts;
     let end = min((part + 1u) * length, p.n);
     let base = group.z * p.n;
-    // Four chains: rounding errors grow with a chain's length.
-    var sums = vec4<f32>();
-    var at = min(part * length, p.n);
-    for (; at + 4u <= end; at += 4u) {
-        let i = base + at;
-        sums += vec4<f32>(x[i], x[i + 1u], x[i + 2u], x[i + 3u]);
+    // Blocks of four chains: rounding errors grow with a chain's length.
+    var total = vec4<f32>();
+    for (var first = min(part * length, p.n); first < end; first += 64u) {
+        let last = min(first + 64u, end);
+        var sums = vec4<f32>();
+        var at = first;
+        for (; at + 4u <= last; at += 4u) {
+            let i = base + at;
+            sums += vec4<f32>(x[i], x[i + 1u], x[i + 2u], x[i + 3u]);
+        }
+        for (; at < last; at++) {
+            sums.x += x[base + at];
+        }
+        total += sums;
     }
-    for (; at < end; at++) {
-        sums.x += x[base + at];
-    }
-    out[group.z * p.parts + part] = p.scale * ((sums.x + sums.y) + (sums.z + sums.w));
+    out[group.z * p.parts + part] = p.scale * ((total.x + total.y) + (total.z + total.w));
 }

@@ -29,11 +29,27 @@ fn assert_inside(len: usize, rows: usize, columns: usize, row: usize, column: us
 
 /// c (+)= a · b on the calling thread, the rows of c following one another `row` apart.
 pub(super) fn multiply(c: &mut [f32], row: usize, add: bool, a: View<'_>, b: View<'_>) {
+    multiply_on(1, c, row, add, a, b);
+}
+
+/// [`multiply`] on a number of threads.
+pub(super) fn multiply_on(
+    threads: usize,
+    c: &mut [f32],
+    row: usize,
+    add: bool,
+    a: View<'_>,
+    b: View<'_>,
+) {
     assert_eq!(a.columns, b.rows);
     assert!(b.columns <= row, "rows of the product overlap");
     assert_inside(c.len(), a.rows, b.columns, row, 1);
     assert_inside(a.data.len(), a.rows, a.columns, a.row, a.column);
     assert_inside(b.data.len(), b.rows, b.columns, b.row, b.column);
+    let parallelism = match threads {
+        0 | 1 => gemm::Parallelism::None,
+        threads => gemm::Parallelism::Rayon(threads),
+    };
     // SAFETY: every element of the three matrices lies inside its slice, as just asserted;
     // `c` is borrowed mutably, so it overlaps neither of the others, and its own elements are
     // distinct, since a row ends before the next begins.
@@ -57,7 +73,7 @@ pub(super) fn multiply(c: &mut [f32], row: usize, add: bool, a: View<'_>, b: Vie
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            parallelism,
         );
     }
 }

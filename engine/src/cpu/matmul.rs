@@ -2,9 +2,14 @@
 
 use rayon::prelude::*;
 use tern_shaders::cpu::matmul::Gemm;
-use tern_shaders::{Activation, Arg, activate};
+use tern_shaders::{Activation, Arg, TwinFn};
 
+use super::gemm::{View, multiply_on};
+use super::pointwise::activate;
 use crate::kernels::matmul::Order;
+
+pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
+    &[("matmul/nn", nn), ("matmul/nt", nt), ("matmul/tn", tn)];
 
 /// Multiplications below which a second thread costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 21;
@@ -12,34 +17,16 @@ const WORTH_A_THREAD: usize = 1 << 21;
 /// Elements below which the epilogue stays on one thread.
 const WORTH_AN_EPILOGUE: usize = 1 << 14;
 
-/// `matmul/nn`.
-pub(super) fn nn(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+fn nn(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     run(Order::Nn, p, replicas, args);
 }
 
-/// `matmul/nt`.
-pub(super) fn nt(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+fn nt(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     run(Order::Nt, p, replicas, args);
 }
 
-/// `matmul/tn`.
-pub(super) fn tn(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+fn tn(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     run(Order::Tn, p, replicas, args);
-}
-
-/// A matrix within a slice: where it starts and the strides of its rows and columns.
-#[derive(Clone, Copy)]
-struct View {
-    at: usize,
-    rows: usize,
-    columns: usize,
-}
-
-impl View {
-    /// One past the last word of an m × n matrix.
-    fn end(self, m: usize, n: usize) -> usize {
-        self.at + (m - 1) * self.rows + (n - 1) * self.columns + 1
-    }
 }
 
 fn run(order: Order, p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -81,58 +68,32 @@ fn product(
     c: &mut [f32],
     threads: usize,
 ) {
-    let (m, n) = (p.m as usize, p.n as usize);
+    let (m, n, row) = (p.m as usize, p.n as usize, p.c_row as usize);
     let first = (split * p.part() as usize).min(p.k as usize);
     let k = (p.k as usize - first).min(p.part() as usize);
-    let c_view = View { at: split * m * p.c_row as usize, rows: p.c_row as usize, columns: 1 };
-    assert!(c_view.end(m, n) <= c.len(), "result out of its buffer");
+    let c = &mut c[split * m * row..];
     if k == 0 {
         if p.accumulate == 0 {
-            c[c_view.at..].chunks_mut(c_view.rows).take(m).for_each(|row| row[..n].fill(0.0));
+            c.chunks_mut(row).take(m).for_each(|row| row[..n].fill(0.0));
         }
         return;
     }
-    let view = |offset: u32, stride: u32, row: u32, transposed: bool, along_rows: bool| {
-        let row = row as usize;
-        let (rows, columns) = if transposed { (1, row) } else { (row, 1) };
-        let at = offset as usize + replica * stride as usize;
-        View { at: at + first * if along_rows { rows } else { columns }, rows, columns }
+    let start = |offset: u32, stride: u32, row: u32, along_rows: bool| {
+        let skipped = first * if along_rows { row as usize } else { 1 };
+        offset as usize + replica * stride as usize + skipped
     };
-    let a_view = view(p.a_offset, p.a_stride, p.a_row, order == Order::Tn, false);
-    let b_view = view(p.b_offset, p.b_stride, p.b_row, order == Order::Nt, true);
-    assert!(
-        a_view.end(m, k) <= a.len() && b_view.end(k, n) <= b.len(),
-        "operand out of its buffer"
-    );
-    let parallelism = match threads {
-        1 => gemm::Parallelism::None,
-        threads => gemm::Parallelism::Rayon(threads),
+    let (transposed_a, transposed_b) = (order == Order::Tn, order == Order::Nt);
+    let a = &a[start(p.a_offset, p.a_stride, p.a_row, transposed_a)..];
+    let b = &b[start(p.b_offset, p.b_stride, p.b_row, !transposed_b)..];
+    let a = match transposed_a {
+        true => View::rows(a, k, m, p.a_row as usize).transposed(),
+        false => View::rows(a, m, k, p.a_row as usize),
     };
-    // SAFETY: the three matrices lie within their slices, as asserted; `c` is borrowed mutably,
-    // so that it overlaps neither of the others.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c[c_view.at..].as_mut_ptr(),
-            c_view.columns as isize,
-            c_view.rows as isize,
-            p.accumulate != 0,
-            a[a_view.at..].as_ptr(),
-            a_view.columns as isize,
-            a_view.rows as isize,
-            b[b_view.at..].as_ptr(),
-            b_view.columns as isize,
-            b_view.rows as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
+    let b = match transposed_b {
+        true => View::rows(b, n, k, p.b_row as usize).transposed(),
+        false => View::rows(b, k, n, p.b_row as usize),
+    };
+    multiply_on(threads, c, row, p.accumulate != 0, a, b);
 }
 
 /// Adds the bias and activates, row by row.
@@ -150,7 +111,11 @@ fn epilogue(p: &Gemm, replica: usize, bias: &[f32], c: &mut [f32], threads: usiz
             *value += bias;
         }
         if kind != Activation::Identity {
-            row.iter_mut().for_each(|value| *value = activate(kind, *value));
+            let mut sums = [0.0; 256];
+            for part in row.chunks_mut(256) {
+                sums[..part.len()].copy_from_slice(part);
+                activate(kind, &sums[..part.len()], part);
+            }
         }
     };
     if threads > 1 && rows * n >= WORTH_AN_EPILOGUE {

@@ -15,6 +15,7 @@ mod normalize;
 mod optimizer;
 pub(crate) mod parallel;
 mod pointwise;
+mod random;
 mod reduce;
 mod ternary;
 pub(crate) mod vmath;
@@ -24,12 +25,8 @@ use tern_shaders::{Kernel, TwinFn};
 type Table = &'static [(&'static str, TwinFn<f32>)];
 
 static TABLES: &[Table] = &[
-    &[("matmul/nn", matmul::nn), ("matmul/nt", matmul::nt), ("matmul/tn", matmul::tn)],
-    &[
-        ("reduce/columns", reduce::columns),
-        ("reduce/rows", reduce::rows),
-        ("reduce/sum", reduce::sum),
-    ],
+    matmul::TABLE,
+    reduce::TABLE,
     lstm::TABLE,
     embedding::TABLE,
     loss::TABLE,
@@ -39,9 +36,9 @@ static TABLES: &[Table] = &[
     normalize::TABLE,
     convolution::TABLE,
     optimizer::TABLE,
-    ternary::FAST,
-    masked::FAST,
-    fold::FAST,
+    ternary::TABLE,
+    masked::TABLE,
+    fold::TABLE,
 ];
 
 /// The fast function of a kernel, if it has one.

@@ -28,7 +28,7 @@ fn gelu_tanh(x: f32) -> f32 {
 
 vectorized! {
     /// y = f(x)
-    fn activate(kind: Activation, x: &[f32], y: &mut [f32]) {
+    pub(super) fn activate(kind: Activation, x: &[f32], y: &mut [f32]) {
         #[inline(always)]
         fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
             for (x, y) in x.iter().zip(y) {

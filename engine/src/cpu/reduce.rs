@@ -1,14 +1,19 @@
 //! Reductions in vector registers, and in parallel where there is enough to do.
 
 use rayon::prelude::*;
-use tern_shaders::Arg;
 use tern_shaders::cpu::reduce::{Columns, Rows, Sum};
+use tern_shaders::{Arg, TwinFn};
+
+use super::vmath::vectorized;
+
+pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
+    &[("reduce/columns", columns), ("reduce/rows", rows), ("reduce/sum", sum)];
 
 /// Elements below which a second thread costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 16;
 
 /// Rows summed before they are added to the total: rounding errors grow with a chain's length.
-const BLOCK: usize = 128;
+const BLOCK: usize = 32;
 
 /// Columns of one task.
 const STRIP: usize = 256;
@@ -22,8 +27,25 @@ fn chunks(words: &mut [f32], length: usize, work: usize, task: impl Fn(usize, &m
     }
 }
 
-/// `reduce/columns`.
-pub(super) fn columns(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+vectorized! {
+    /// out (+)= sums of the columns of `x` from `first` on; at most [`STRIP`] of them.
+    fn sum_strip(x: &[f32], columns: usize, first: usize, accumulate: bool, out: &mut [f32]) {
+        let mut total = [0.0; STRIP];
+        for block in x.chunks(BLOCK * columns) {
+            let mut sum = [0.0; STRIP];
+            for row in block.chunks_exact(columns) {
+                let row = &row[first..][..out.len()];
+                sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+            }
+            total.iter_mut().zip(sum).for_each(|(total, sum)| *total += sum);
+        }
+        for (out, total) in out.iter_mut().zip(total) {
+            *out = if accumulate { *out + total } else { total };
+        }
+    }
+}
+
+fn columns(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Columns = bytemuck::from_bytes(p);
     let [x, out] = args else { unreachable!("two bindings") };
     let (x, out) = (x.real(), out.real_mut());
@@ -35,24 +57,14 @@ pub(super) fn columns(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         for (part, out) in out.chunks_mut(columns).enumerate() {
             let x = &x[rows.min(part * length) * columns..rows.min((part + 1) * length) * columns];
             chunks(out, STRIP, x.len(), |strip, out| {
-                let mut total = [0.0; STRIP];
-                for block in x.chunks(BLOCK * columns) {
-                    let mut sum = [0.0; STRIP];
-                    for row in block.chunks_exact(columns) {
-                        let row = &row[strip * STRIP..][..out.len()];
-                        sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-                    }
-                    total.iter_mut().zip(sum).for_each(|(total, sum)| *total += sum);
-                }
-                for (out, total) in out.iter_mut().zip(total) {
-                    *out = if p.accumulate != 0 { *out + total } else { total };
-                }
+                sum_strip(x, columns, strip * STRIP, p.accumulate != 0, out);
             });
         }
     }
 }
 
-/// Σ in 16 chains that are closed every 2,048 elements.
+vectorized! {
+/// Σ in 16 chains that are closed every 512 elements.
 fn sum_of(x: &[f32]) -> f32 {
     let mut total = [0.0; 16];
     for block in x.chunks(16 * BLOCK) {
@@ -66,7 +78,9 @@ fn sum_of(x: &[f32]) -> f32 {
     }
     total.iter().sum()
 }
+}
 
+vectorized! {
 /// Largest element, in 16 chains.
 fn max_of(x: &[f32]) -> f32 {
     let mut max = [x[0]; 16];
@@ -76,9 +90,9 @@ fn max_of(x: &[f32]) -> f32 {
     }
     max.iter().chain(rest).copied().fold(x[0], f32::max)
 }
+}
 
-/// `reduce/rows`.
-pub(super) fn rows(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+fn rows(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Rows = bytemuck::from_bytes(p);
     let [x, out] = args else { unreachable!("two bindings") };
     let (x, out) = (x.real(), out.real_mut());
@@ -97,8 +111,7 @@ pub(super) fn rows(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     });
 }
 
-/// `reduce/sum`.
-pub(super) fn sum(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+fn sum(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Sum = bytemuck::from_bytes(p);
     let [x, out] = args else { unreachable!("two bindings") };
     let (x, out) = (x.real(), out.real_mut());
