@@ -229,7 +229,7 @@ impl Graph {
 
     /// The factor that clips the gradient, and its norm.
     fn clip(&mut self, ranges: &[Range<u32>], max_norm: f64) -> Result<(Tensor, Tensor)> {
-        if !(max_norm > 0.0) {
+        if max_norm <= 0.0 || max_norm.is_nan() {
             return Err(Error::value("clip_norm", max_norm, "above 0"));
         }
         let counts: Vec<usize> =

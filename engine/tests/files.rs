@@ -1,4 +1,5 @@
 //! Model files and checkpoints: what is saved comes back, and what is broken is named.
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 mod common;
 

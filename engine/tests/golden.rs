@@ -1,5 +1,6 @@
 //! What PyTorch computed, against the oracle closely and every other device within `f32`.
 //! See fixtures/README.md.
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 mod common;
 

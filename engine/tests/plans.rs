@@ -1,4 +1,5 @@
 //! Parameter groups, several plans on one arena, passes apart, memory, and bad input.
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 mod common;
 

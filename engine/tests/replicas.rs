@@ -1,4 +1,5 @@
 //! Replicas side by side against separate runs, tiles, parts of a data set, reruns.
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 mod common;
 

@@ -1,8 +1,9 @@
 //! What the demos share: reading text by speaker, characters as tokens, word suggestions from
-//! a next-character model, progress and reports. Nothing here needs a device; the demos
-//! themselves are in `src/bin/`.
+//! a next-character model, progress and reports, none of which needs a device; and the parts
+//! of the demos, whose commands are in `src/bin/`.
 
 pub mod alphabet;
+pub mod keyboard;
 pub mod keystrokes;
 pub mod progress;
 pub mod report;

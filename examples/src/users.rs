@@ -37,6 +37,13 @@ pub struct User {
     pub held_back: Vec<String>,
 }
 
+impl User {
+    /// Characters of the lines to learn from, a line end a line counted.
+    pub fn trained_characters(&self) -> usize {
+        self.train.iter().map(|line| line.chars().count() + 1).sum()
+    }
+}
+
 /// Speakers with at least two lines and `least` characters become users.
 pub fn users(speakers: &[Speaker], least: usize) -> Vec<User> {
     let enough = |s: &&Speaker| s.lines.len() >= 2 && s.characters() >= least;

@@ -5,7 +5,7 @@ use tern_shaders::cpu::fixed;
 use tern_shaders::cpu::fold::{Accumulate, Finish};
 use tern_shaders::{Arg, TwinFn};
 
-pub(super) static FAST: super::Table =
+pub(super) static TABLE: super::Table =
     &[("fold/accumulate", accumulate as TwinFn<f32>), ("fold/finish", finish)];
 
 /// Elements a task takes: their sums stay in the first-level cache from client to client.
@@ -60,27 +60,44 @@ fn finish(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Finish = bytemuck::from_bytes(p);
     let [total, mean] = args else { unreachable!("bindings were checked") };
     let n = p.n as usize;
-    let weight = u64::from(p.weight_high) << 32 | u64::from(p.weight_low);
+    let divisor =
+        Divisor::new(u64::from(p.weight_high) << 32 | u64::from(p.weight_low), p.fraction_bits);
     let totals = total.word()[..2 * replicas * n].chunks(2 * n);
     for (total, mean) in totals.zip(mean.real_mut().chunks_mut(p.stride as usize)) {
         mean[..n].par_chunks_mut(CHUNK).zip(total.par_chunks(2 * CHUNK)).for_each(
             |(mean, total)| {
                 for (mean, pair) in mean.iter_mut().zip(total.chunks_exact(2)) {
                     let sum = (u64::from(pair[0]) | u64::from(pair[1]) << 32) as i64;
-                    *mean = divide(sum, weight, p.fraction_bits);
+                    *mean = divisor.divide(sum);
                 }
             },
         );
     }
 }
 
-/// [`fixed::mean`], by `f64` unless its error could change the rounding.
-fn divide(total: i64, weight: u64, fraction_bits: u32) -> f32 {
-    let quotient = total as f64 / (weight as f64 * f64::powi(2.0, fraction_bits as i32));
-    // Three roundings of half a unit in the last place each.
-    let slack = quotient * (4.0 * f64::EPSILON);
-    let (low, high) = ((quotient - slack) as f32, (quotient + slack) as f32);
-    if low == high && weight != 0 { low } else { fixed::mean(total, weight, fraction_bits) }
+/// What a sum is divided by.
+struct Divisor {
+    weight: u64,
+    fraction_bits: u32,
+    /// weight · 2^fraction_bits
+    product: f64,
+}
+
+impl Divisor {
+    fn new(weight: u64, fraction_bits: u32) -> Self {
+        let product = weight as f64 * f64::powi(2.0, fraction_bits as i32);
+        Divisor { weight, fraction_bits, product }
+    }
+
+    /// [`fixed::mean`], by `f64` unless its error could change the rounding.
+    fn divide(&self, total: i64) -> f32 {
+        let quotient = total as f64 / self.product;
+        // Three roundings of half a unit in the last place each.
+        let slack = quotient * (4.0 * f64::EPSILON);
+        let (low, high) = ((quotient - slack) as f32, (quotient + slack) as f32);
+        // Not a number, and so not equal, if the weight is 0.
+        if low == high { low } else { fixed::mean(total, self.weight, self.fraction_bits) }
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +139,7 @@ mod tests {
         ) {
             let (total, weight) = (total >> shift, weight >> by);
             prop_assert_eq!(
-                divide(total, weight, f).to_bits(),
+                Divisor::new(weight, f).divide(total).to_bits(),
                 fixed::mean(total, weight, f).to_bits()
             );
         }

@@ -10,7 +10,7 @@ use tern_shaders::{Arg, TwinFn};
 
 use super::fold::MAGIC;
 
-pub(super) static FAST: super::Table = &[
+pub(super) static TABLE: super::Table = &[
     ("masked/encode_mask", encode_mask as TwinFn<f32>),
     ("masked/mask_words", mask_words),
     ("masked/sum", sum),

@@ -15,6 +15,7 @@ mod normalize;
 mod optimizer;
 pub(crate) mod parallel;
 mod pointwise;
+mod random;
 mod reduce;
 mod ternary;
 pub(crate) mod vmath;
@@ -35,9 +36,9 @@ static TABLES: &[Table] = &[
     normalize::TABLE,
     convolution::TABLE,
     optimizer::TABLE,
-    ternary::FAST,
-    masked::FAST,
-    fold::FAST,
+    ternary::TABLE,
+    masked::TABLE,
+    fold::TABLE,
 ];
 
 /// The fast function of a kernel, if it has one.

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use tern_shaders::cpu::random::{pcg4d, uniform};
 use tern_shaders::cpu::ternary::{
     CODES, DecodeAccumulate, DecodeLanes, EncodeLanes, Moments, Quantize, code_at,
 };
 use tern_shaders::{Arg, TwinFn};
 
-pub(super) static FAST: super::Table = &[
+use super::random::pcg4d;
+
+pub(super) static TABLE: super::Table = &[
     ("ternary/moments", moments as TwinFn<f32>),
     ("ternary/quantize", quantize),
     ("ternary/decode_accumulate", decode_accumulate),
@@ -121,18 +122,11 @@ fn quantize(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
                 let scale = if scale.is_normal() && scale > 0.0 { scale } else { 0.0 };
                 let rule = Rule { p, r: r as u32, scale, threshold: thresholds[row + tensor] };
                 let codes = &mut codes[(part.start - first) / CODES..(part.end - first) / CODES];
-                let words = codes.iter_mut().zip(x[part.clone()].as_chunks::<CODES>().0);
-                if p.feedback == 0 {
-                    for (word, (code, x)) in words.enumerate() {
-                        *code = rule.word(part.start / CODES + word, x, None);
-                    }
-                } else {
-                    let residual = &mut residual[part.start - first..part.end - first];
-                    let residual = residual.as_chunks_mut::<CODES>().0;
-                    for (word, ((code, x), residual)) in words.zip(residual).enumerate() {
-                        *code = rule.word(part.start / CODES + word, x, Some(residual));
-                    }
-                }
+                let residual = match p.feedback {
+                    0 => &mut [][..],
+                    _ => &mut residual[part.start - first..part.end - first],
+                };
+                rule.words(part.start / CODES, codes, &x[part], residual);
             }
         });
     }
@@ -147,38 +141,88 @@ struct Rule<'a> {
 }
 
 impl Rule<'_> {
-    /// The word of 16 elements; its number in the vector is `word`.
-    #[inline]
-    fn word(&self, word: usize, x: &[f32; CODES], mut residual: Option<&mut [f32; CODES]>) -> u32 {
-        let mut v = *x;
-        if let Some(residual) = &residual {
-            for (v, residual) in v.iter_mut().zip(residual.iter()) {
-                *v += residual;
+    /// The codes of `x` from word `first` on; `residual` is empty without feedback.
+    fn words(&self, first: usize, codes: &mut [u32], x: &[f32], residual: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            #[target_feature(enable = "avx2")]
+            fn wide(
+                rule: &Rule<'_>,
+                first: usize,
+                codes: &mut [u32],
+                x: &[f32],
+                residual: &mut [f32],
+            ) {
+                rule.any_width(first, codes, x, residual);
             }
+            // SAFETY: the processor has AVX2.
+            return unsafe { wide(self, first, codes, x, residual) };
         }
-        v.iter_mut().for_each(|v| *v = finite_or_zero(*v));
-        // An element fires above its bound.
-        let mut bounds = [self.threshold; CODES];
+        self.any_width(first, codes, x, residual);
+    }
+
+    #[inline(always)]
+    fn any_width(&self, first: usize, codes: &mut [u32], x: &[f32], residual: &mut [f32]) {
+        let words = codes.iter_mut().zip(x.as_chunks().0).enumerate();
+        let mut residual = residual.as_chunks_mut().0.iter_mut();
+        let mut bounds = [[0.0; CODES]; 2];
+        for (word, (code, x)) in words {
+            // Two words take eight draws of four numbers.
+            if word % 2 == 0 {
+                bounds = self.bounds(first + word);
+            }
+            *code = match residual.next() {
+                Some(residual) => self.word::<true>(x, &bounds[word % 2], residual),
+                None => self.word::<false>(x, &bounds[word % 2], &mut [0.0; CODES]),
+            };
+        }
+    }
+
+    /// What an element of two words from `word` on fires above.
+    #[inline(always)]
+    fn bounds(&self, word: usize) -> [[f32; CODES]; 2] {
         if self.scale == 0.0 {
-            bounds = [f32::INFINITY; CODES];
-        } else if self.p.threshold == 0 {
-            for (quarter, bounds) in bounds.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                let salt = self.p.salt.wrapping_add(self.r);
-                let key = [(4 * word + quarter) as u32, self.p.step, salt, self.p.seed];
-                *bounds = pcg4d(key).map(|bits| uniform(bits) * self.scale);
-            }
+            return [[f32::INFINITY; CODES]; 2];
         }
-        let mut packed = 0;
+        if self.p.threshold != 0 {
+            return [[self.threshold; CODES]; 2];
+        }
+        let mut keys = [[0; 8]; 4];
+        for (k, key) in keys[0].iter_mut().enumerate() {
+            *key = (4 * word + k) as u32;
+        }
+        keys[1] = [self.p.step; 8];
+        keys[2] = [self.p.salt.wrapping_add(self.r); 8];
+        keys[3] = [self.p.seed; 8];
+        // As `random::uniform`; 24 bits are as well signed.
+        let bound = |bits: u32| (bits >> 8) as i32 as f32 * (1.0 / 16_777_216.0) * self.scale;
+        let draws = pcg4d(keys).map(|word| word.map(bound));
+        let mut bounds = [[0.0; CODES]; 2];
+        for (i, bound) in bounds.as_flattened_mut().iter_mut().enumerate() {
+            *bound = draws[i % 4][i / 4];
+        }
+        bounds
+    }
+
+    /// The codes of 16 elements; what they leave goes to the residual.
+    #[inline(always)]
+    fn word<const FEEDBACK: bool>(
+        &self,
+        x: &[f32; CODES],
+        bounds: &[f32; CODES],
+        residual: &mut [f32; CODES],
+    ) -> u32 {
+        let mut codes = [0; CODES];
         for k in 0..CODES {
-            let fires = v[k].abs() > bounds[k];
-            let negative = v[k] < 0.0;
-            packed |= (u32::from(fires) << u32::from(negative)) << (2 * k);
-            if let Some(residual) = &mut residual {
-                let decoded = if negative { -self.scale } else { self.scale };
-                residual[k] = v[k] - if fires { decoded } else { 0.0 };
+            let v = finite_or_zero(if FEEDBACK { x[k] + residual[k] } else { x[k] });
+            let fires = v.abs() > bounds[k];
+            let (code, decoded) = if v < 0.0 { (2, -self.scale) } else { (1, self.scale) };
+            codes[k] = if fires { code << (2 * k) } else { 0 };
+            if FEEDBACK {
+                residual[k] = v - if fires { decoded } else { 0.0 };
             }
         }
-        packed
+        codes.iter().fold(0, |packed, code| packed | code)
     }
 }
 
@@ -237,18 +281,33 @@ fn encode_lanes(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let [codes, lanes] = args else { unreachable!("bindings were checked") };
     let (n, words, per_word) = (p.n as usize, p.words as usize, (32 / p.bits) as usize);
     let codes = codes.word();
+    // The lanes of four codes, by the byte that holds them.
+    let quads: [u32; 256] = std::array::from_fn(|byte| {
+        (0..4).fold(0, |packed, i| {
+            // More than a word only where lanes are too wide for four of them to be in one.
+            let lane = ((code_at(&[byte as u32], i) + 1) as u32).checked_shl(i as u32 * p.bits);
+            packed | lane.unwrap_or(0)
+        })
+    });
     let lanes = &mut lanes.word_mut()[..replicas * words];
     for (r, lanes) in lanes.chunks_mut(words).enumerate() {
         let codes = &codes[r * n / CODES..][..n / CODES];
         let task = CHUNK / 4;
         lanes.par_chunks_mut(task).enumerate().for_each(|(chunk, lanes)| {
             for (word, packed) in lanes.iter_mut().enumerate() {
-                let first = (chunk * task + word) * per_word;
-                let elements = first.min(n)..(first + per_word).min(n);
-                *packed = elements.rev().fold(0, |packed, i| {
-                    // All lanes of the word before this one move up.
-                    packed.checked_shl(p.bits).unwrap_or(0) | (code_at(codes, i) + 1) as u32
-                });
+                let first = ((chunk * task + word) * per_word).min(n);
+                let end = (first + per_word).min(n);
+                *packed = 0;
+                if per_word % 4 == 0 {
+                    for (quad, i) in (first..end).step_by(4).enumerate() {
+                        let byte = codes[i / CODES] >> (2 * (i % CODES));
+                        *packed |= quads[(byte & 0xff) as usize] << (4 * quad as u32 * p.bits);
+                    }
+                } else {
+                    for (lane, i) in (first..end).enumerate() {
+                        *packed |= ((code_at(codes, i) + 1) as u32) << (lane as u32 * p.bits);
+                    }
+                }
             }
         });
     }
@@ -293,5 +352,22 @@ mod tests {
         let some: Vec<_> = parts(&segments, 80..200).collect();
         assert_eq!(some, [(1, 80..192), (2, 192..200)]);
         assert_eq!(parts(&segments, 64..128).collect::<Vec<_>>(), [(1, 64..128)]);
+    }
+
+    #[test]
+    fn vectors_of_any_width_give_the_same_codes() {
+        let x: Vec<f32> = (0..5 * CODES).map(|i| (i as f32 * 0.7).sin()).collect();
+        for feedback in [0, 1] {
+            let p = Quantize { feedback, step: 3, seed: 8, ..Quantize::default() };
+            let rule = Rule { p: &p, r: 2, scale: 0.8, threshold: 0.0 };
+            // Five words: the last has half of the draws to itself.
+            let (mut codes, mut plain) = ([0; 5], [0; 5]);
+            let mut residual = vec![0.1; feedback as usize * x.len()];
+            let mut left = residual.clone();
+            rule.words(7, &mut codes, &x, &mut residual);
+            rule.any_width(7, &mut plain, &x, &mut left);
+            assert_eq!((codes, residual), (plain, left));
+            assert!(codes.iter().all(|word| *word != 0));
+        }
     }
 }

@@ -346,6 +346,15 @@ impl Device {
             _ => 0,
         }
     }
+
+    /// Bytes of GPU buffers allocated so far, read-back not counted, for tests and benches
+    /// that hold [`Memory`](crate::Memory) against them.
+    pub fn allocated(&self) -> u64 {
+        match &*self.0 {
+            Backend::Gpu(gpu) => gpu.allocated(),
+            _ => 0,
+        }
+    }
 }
 
 /// The rules a call must keep on every device; breaking one is a bug in a wrapper.

@@ -3,7 +3,7 @@
 use tern_shaders::cpu::random::{pcg4d, uniform};
 use tern_shaders::{Access, Arg, Element, Kernel, Real, Twin};
 
-use crate::device::{Call, Data, Slot};
+use crate::device::{Call, Data, Program, Slot};
 use crate::{Device, Error, Result};
 
 /// One input of a kernel.
@@ -39,6 +39,9 @@ pub struct Check {
     /// Fraction of words that differ.
     pub words_differing: f64,
 }
+
+/// Every buffer of a case after the f64 twin.
+pub struct Expected(Vec<Vec<f64>>);
 
 impl Case {
     /// A case with the usual tolerance of 1e-5.
@@ -109,8 +112,8 @@ impl Case {
             .collect()
     }
 
-    /// Runs the case on a device.
-    pub(super) async fn on(&self, device: &Device) -> Result<Vec<Vec<f64>>> {
+    /// The kernel call on buffers of its own, ready to be replayed.
+    pub(super) async fn compile(&self, device: &Device) -> Result<(Program, Vec<Slot>)> {
         let mut slots = Vec::new();
         for (data, binding) in self.buffers.iter().zip(self.kernel.bindings) {
             let buffer = device.upload(binding.name, data).await?;
@@ -123,13 +126,23 @@ impl Case {
             slots: slots.clone(),
             replicas: self.replicas,
         };
-        let program = device.compile(vec![call]).await?;
+        Ok((device.compile(vec![call]).await?, slots))
+    }
+
+    /// Runs the case on a device.
+    pub(super) async fn on(&self, device: &Device) -> Result<Vec<Vec<f64>>> {
+        let (program, slots) = self.compile(device).await?;
         device.replay(&program, 1).await?;
         let mut results = Vec::new();
         for slot in &slots {
             results.push(device.read_f64(&slot.buffer, 0, slot.words).await?);
         }
         Ok(results)
+    }
+
+    /// What the f64 twin computes: to be used for several devices, where it takes long.
+    pub fn expected(&self) -> Expected {
+        Expected(self.twin::<f64>())
     }
 
     /// Runs the case on a device and compares every buffer it writes with the f64
@@ -139,10 +152,18 @@ impl Case {
     /// [`Error::Kernel`] if the error exceeds the tolerance, naming the buffer and the place;
     /// device errors.
     pub async fn check_async(&self, device: &Device) -> Result<Check> {
-        let expected = self.twin::<f64>();
+        self.check_against_async(device, &self.expected()).await
+    }
+
+    /// As [`Case::check_async`], with what [`Case::expected`] gave.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn check_against_async(&self, device: &Device, expected: &Expected) -> Result<Check> {
         let found = self.on(device).await?;
         let mut check = Check::default();
-        for ((binding, expected), found) in self.kernel.bindings.iter().zip(&expected).zip(&found) {
+        for ((binding, expected), found) in self.kernel.bindings.iter().zip(&expected.0).zip(&found)
+        {
             // What no device can write may hold anything, NaN too.
             if binding.access == Access::Read {
                 continue;
@@ -167,8 +188,8 @@ impl Case {
             let magnitude = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
             for at in 0..found.len() {
                 let error = (found[at] - expected[at]).abs() / magnitude;
-                // Written so that a NaN fails.
-                if !(error <= self.tolerance) && found[at] != expected[at] {
+                let wrong = error > self.tolerance || error.is_nan();
+                if wrong && found[at] != expected[at] {
                     return Err(fault(at));
                 }
                 check.error = check.error.max(error);
@@ -184,6 +205,15 @@ impl Case {
     #[cfg(feature = "blocking")]
     pub fn check(&self, device: &Device) -> Result<Check> {
         device.wait(self.check_async(device))
+    }
+
+    /// [`Case::check_against_async`], waiting.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "blocking")]
+    pub fn check_against(&self, device: &Device, expected: &Expected) -> Result<Check> {
+        device.wait(self.check_against_async(device, expected))
     }
 }
 

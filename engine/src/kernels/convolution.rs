@@ -1,4 +1,4 @@
-//! 2-D convolution: y[b, o] = bias[o] + Σ weight[o, c] ⋆ x[b, c], NCHW.
+//! 2-D convolution, NCHW: `y[b, o] = bias[o] + Σ weight[o, c] ⋆ x[b, c]`.
 
 use tern_shaders::Element;
 use tern_shaders::cpu::convolution::{

@@ -19,12 +19,14 @@ pub mod pointwise;
 pub mod reduce;
 pub mod state;
 pub mod ternary;
+mod timing;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use case::{Case, Check};
+pub use case::{Case, Check, Expected};
 pub(crate) use case::{codes, noise};
+pub use timing::CaseTiming;
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<Case> {

@@ -3,12 +3,12 @@
 //! See [`tern_shaders::cpu::ternary`] for the methods and their sources.
 
 mod cases;
+mod lanes;
 
 use tern_shaders::Element;
 use tern_shaders::cpu::ternary::{
-    CODES, DECODE_ACCUMULATE, DECODE_LANES, DecodeAccumulate, DecodeLanes, ENCODE_LANES,
-    EncodeLanes, MOMENTS, Moments, QUANTIZE, Quantize, SCALE, Scale, ScaleKind, lane_bits,
-    lane_words,
+    CODES, DECODE_ACCUMULATE, DecodeAccumulate, MOMENTS, Moments, QUANTIZE, Quantize, SCALE, Scale,
+    ScaleKind,
 };
 
 pub use cases::cases;
@@ -117,11 +117,6 @@ impl TernaryCodec {
     /// Words of a vector's codes.
     pub fn words(&self) -> usize {
         self.n / CODES
-    }
-
-    /// Words of a vector's codes in lanes for a cohort of up to `clients`.
-    pub fn lane_words(&self, clients: u32) -> usize {
-        lane_words(self.n, lane_bits(clients))
     }
 
     fn segments(&self, pass: &mut Pass) -> Bound {
@@ -275,64 +270,6 @@ impl TernaryCodec {
         let weights = pass.constant(Data::F32(weights.to_vec()));
         let args = [codes.into(), self.segments(pass), scales.into(), weights, sum.into()];
         pass.call(&DECODE_ACCUMULATE, &params, 1, &args);
-        Ok(())
-    }
-
-    /// Records codes as lanes that hold the sum of up to `cohort` clients, ready for
-    /// [`Masker::mask`](super::masked::Masker::mask). `codes` `[R, words]`, `lanes`
-    /// `[R, lane_words(cohort)]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for other lengths.
-    pub fn encode_lanes(
-        &self,
-        pass: &mut Pass,
-        codes: &Vector,
-        cohort: u32,
-        lanes: &Vector,
-    ) -> Result<()> {
-        let replicas = rows("encode lanes", codes, self.words())?;
-        let words = self.lane_words(cohort);
-        expect("encode lanes", "lanes", lanes, replicas * words)?;
-        let params = EncodeLanes { n: self.n as u32, words: words as u32, bits: lane_bits(cohort) };
-        pass.call(&ENCODE_LANES, &params, replicas, &[codes.into(), lanes.into()]);
-        Ok(())
-    }
-
-    /// Records mean = scale · the mean code of `clients`, from lanes made for `cohort`, summed
-    /// and unmasked. `lanes` `[lane_words(cohort)]`, `scales` `[tensors]`, `mean` `[elements]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for other lengths; [`Error::Value`] unless there are 1 to `cohort`
-    /// clients.
-    pub fn decode_lanes(
-        &self,
-        pass: &mut Pass,
-        lanes: &Vector,
-        cohort: u32,
-        clients: u32,
-        scales: &Vector,
-        mean: &Vector,
-    ) -> Result<()> {
-        if clients == 0 || clients > cohort {
-            return Err(Error::value("clients", clients, format!("1 to {cohort}")));
-        }
-        expect("decode lanes", "lanes", lanes, self.lane_words(cohort))?;
-        expect("decode lanes", "scales", scales, self.tensors())?;
-        expect("decode lanes", "mean", mean, self.n)?;
-        let params = DecodeLanes {
-            n: self.n as u32,
-            stride: self.n as u32,
-            words: lanes.len() as u32,
-            bits: lane_bits(cohort),
-            tensors: self.tensors() as u32,
-            scales_stride: 0,
-            clients,
-            weight: 1.0 / clients as f32,
-            accumulate: 0,
-        };
-        let args = [lanes.into(), self.segments(pass), scales.into(), mean.into()];
-        pass.call(&DECODE_LANES, &params, 1, &args);
         Ok(())
     }
 }

@@ -90,7 +90,8 @@ pub(crate) fn gradient_check_with(
         shapes.iter().map(|shape| graph.input("x", shape, Element::F32)).collect();
     let output = record(&mut graph, &inputs).unwrap();
     graph.keep(output);
-    let seed = graph.input("dy", &graph.shape(output).to_vec(), Element::F32);
+    let shape = graph.shape(output).to_vec();
+    let seed = graph.input("dy", &shape, Element::F32);
     let upstream: Vec<f64> =
         floats(graph.len(output), 2.0, 77).into_iter().map(f64::from).collect();
     let lens: Vec<usize> = inputs.iter().map(|x| graph.len(*x)).collect();

@@ -57,12 +57,9 @@ pub fn mean(total: i64, weight: u64, fraction_bits: u32) -> f32 {
 /// A word as a signed number to the nearest `f32`, half to even: words of more than half the
 /// modulus are negative. `modulus_mask` is the modulus, a power of two, less one.
 pub fn signed_word(word: u32, modulus_mask: u32) -> f32 {
-    let word = word & modulus_mask;
-    if word > modulus_mask >> 1 {
-        -((word.wrapping_neg() & modulus_mask) as f32)
-    } else {
-        word as f32
-    }
+    // Up to the sign bit and back.
+    let unused = modulus_mask.leading_zeros();
+    ((word.wrapping_shl(unused) as i32).wrapping_shr(unused)) as f32
 }
 
 #[cfg(test)]

@@ -323,7 +323,7 @@ pub fn state_store<F: Real>(
 }
 
 /// Gradients of the initial state after the backward step 0:
-/// dh0 (+)= dgates[0]·W_hh, dc0 (+)= dc. Shapes: `dgates` `[R, T, B, G·H]`, the others
+/// dh0 (+)= dgates\[0\]·W_hh, dc0 (+)= dc. Shapes: `dgates` `[R, T, B, G·H]`, the others
 /// `[R, B, H]`.
 pub fn state_backward<F: Real>(
     p: &StateBackward,

@@ -80,7 +80,7 @@ pub const LONGEST: u32 = 200_000;
 /// Iterations that one invocation may take.
 const ITERATIONS: u32 = 50_000;
 
-/// out[q] (+)= Σ over the rows of part q. Shapes: `x [R, rows, columns]`,
+/// out\[q\] (+)= Σ over the rows of part q. Shapes: `x [R, rows, columns]`,
 /// `out [R, parts, columns]` at an offset and stride.
 pub fn columns<F: Real>(p: &Columns, replicas: usize, x: &[F], out: &mut [F]) {
     let (rows, columns, parts) = (p.rows as usize, p.columns as usize, p.parts as usize);
@@ -100,7 +100,7 @@ pub fn columns<F: Real>(p: &Columns, replicas: usize, x: &[F], out: &mut [F]) {
     }
 }
 
-/// out[m] = sum, maximum or mean of row m. Shapes: `x [R, rows, columns]`, `out [R, rows]`.
+/// out\[m\] = sum, maximum or mean of row m. Shapes: `x [R, rows, columns]`, `out [R, rows]`.
 pub fn rows<F: Real>(p: &Rows, replicas: usize, x: &[F], out: &mut [F]) {
     let columns = p.columns as usize;
     for row in 0..replicas * p.rows as usize {
@@ -141,7 +141,7 @@ pub fn rows_backward<F: Real>(
     }
 }
 
-/// out[q] = scale · Σ of part q of x. Shapes: `x [R, n]`, `out [R, parts]`.
+/// out\[q\] = scale · Σ of part q of x. Shapes: `x [R, n]`, `out [R, parts]`.
 pub fn sum<F: Real>(p: &Sum, replicas: usize, x: &[F], out: &mut [F]) {
     let (n, parts) = (p.n as usize, p.parts as usize);
     let length = n.div_ceil(parts);

@@ -9,7 +9,7 @@ use crate::Data;
 use crate::kernels::{Case, noise};
 
 /// T, B, H and R: single elements, odd sizes, no multiple of a tile, tiles that are full, and
-/// a sequence with as many loop iterations as one invocation may take.
+/// a sequence with as many loop iterations as `fits` allows an invocation.
 const SIZES: [[usize; 4]; 7] = [
     [1, 1, 1, 1],
     [4, 3, 17, 2],
@@ -17,7 +17,7 @@ const SIZES: [[usize; 4]; 7] = [
     [2, 2, 100, 1],
     [2, 10, 256, 1],
     [2, 5, 300, 1],
-    [14_000, 1, 3, 1],
+    [11_900, 1, 3, 1],
 ];
 
 /// Floats in [0, 1), like gates that a sigmoid left.
@@ -34,7 +34,9 @@ pub fn cases() -> Vec<Case> {
     for size in SIZES {
         for cifg in [0, 1] {
             forward(&mut cases, size, cifg);
-            for given in [[1, 0, 0], [1, 1, 1], [0, 1, 0], [0, 0, 1]] {
+            // Which gradients from above there are; the long sequence is there for its length.
+            let given = [[1, 0, 0], [1, 1, 1], [0, 1, 0], [0, 0, 1]];
+            for given in given.into_iter().take(if size[0] < 100 { 4 } else { 1 }) {
                 backward(&mut cases, size, cifg, given);
             }
             state_backward(&mut cases, size, cifg);

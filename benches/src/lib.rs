@@ -1,1 +1,0 @@
-//! Bench_suite

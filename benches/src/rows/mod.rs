@@ -1,0 +1,102 @@
+//! Cases large enough to be timed, besides those that the engine checks.
+
+mod federated;
+mod network;
+mod training;
+
+pub use network::square;
+
+use tern_engine::Data;
+use tern_engine::kernels::Case;
+use tern_shaders::cpu::random::{pcg4d, uniform};
+use tern_shaders::{Access, Element, Kernel};
+
+/// Sizes of the rows: quick ones for a look, full ones for figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// A tenth of the work or less.
+    Quick,
+    /// Buffers of 64 MiB, products of up to 2048.
+    Full,
+}
+
+impl Size {
+    fn pick<T>(self, quick: T, full: T) -> T {
+        match self {
+            Size::Quick => quick,
+            Size::Full => full,
+        }
+    }
+}
+
+/// The rows of all families.
+pub fn rows(size: Size) -> Vec<Case> {
+    [network::rows(size), training::rows(size), federated::rows(size)].concat()
+}
+
+/// What a case moves and computes, for its rate.
+pub fn rate(case: &Case, seconds: f64) -> (f64, &'static str) {
+    // Below some operations a byte, memory is what a kernel waits for.
+    if case.flops > 4 * case.bytes {
+        (case.flops as f64 / seconds * 1e-9, "GFLOP/s")
+    } else {
+        (case.bytes as f64 / seconds * 1e-9, "GB/s")
+    }
+}
+
+/// Whether a variant of the kernel can compute the case on a GPU.
+pub fn fits(case: &Case) -> bool {
+    let params = bytemuck::cast_slice(&case.params);
+    case.kernel.variants.iter().any(|v| (v.fits)(params))
+}
+
+/// Floats in [−1, 1).
+fn floats(n: usize, key: u32) -> Data {
+    Data::F32((0..n as u32).map(|i| 2.0 * uniform(pcg4d([i, key, 0, 0])[0]) - 1.0).collect())
+}
+
+/// Words below `bound`.
+fn words(n: usize, bound: u32, key: u32) -> Data {
+    Data::U32((0..n as u32).map(|i| pcg4d([i, key, 0, 1])[0] % bound).collect())
+}
+
+/// Any words.
+fn bits(n: usize, key: u32) -> Data {
+    Data::U32((0..n as u32).map(|i| pcg4d([i, key, 0, 2])[0]).collect())
+}
+
+/// A case from its kernel and parameters, `lengths` elements in each buffer, random floats;
+/// words have to be given. Every buffer is counted as read, and as written where it can be.
+fn case(
+    kernel: &'static Kernel,
+    label: impl Into<String>,
+    params: &impl bytemuck::Pod,
+    buffers: Vec<Data>,
+) -> Case {
+    let mut case = Case::new(kernel, label, params, 1, buffers);
+    let sizes = case.buffers.iter().map(|b| 4 * b.len() as u64);
+    case.bytes = sizes
+        .zip(kernel.bindings)
+        .map(|(bytes, b)| {
+            if b.access == Access::ReadWrite && updates(kernel, b.name) { 2 * bytes } else { bytes }
+        })
+        .sum();
+    case.tolerance(5e-5)
+}
+
+/// Whether a kernel reads what it writes: in place, or adding to it.
+fn updates(kernel: &Kernel, binding: &str) -> bool {
+    match kernel.name {
+        "optimizer/norm_partial" => false,
+        name if name.starts_with("optimizer/") => true,
+        "ternary/quantize" => binding == "residual",
+        "fold/accumulate" => true,
+        _ => false,
+    }
+}
+
+/// Random data for every buffer of a kernel whose bindings are all floats.
+fn all_floats(kernel: &Kernel, lengths: &[usize]) -> Vec<Data> {
+    debug_assert!(kernel.bindings.iter().all(|b| b.element == Element::F32));
+    lengths.iter().enumerate().map(|(i, n)| floats(*n, i as u32)).collect()
+}

@@ -1,0 +1,218 @@
+//! Rows of the kernels that models are made of.
+
+use tern_engine::Data;
+use tern_engine::kernels::Case;
+use tern_shaders::cpu::convolution::{Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_PARTIAL};
+use tern_shaders::cpu::embedding::{GATHER, Gather, LINKS, Links, SCATTER_ADD, ScatterAdd};
+use tern_shaders::cpu::loss::{
+    SOFTMAX_CROSS_ENTROPY_BACKWARD, SOFTMAX_CROSS_ENTROPY_FORWARD, SoftmaxCrossEntropyBackward,
+    SoftmaxCrossEntropyForward,
+};
+use tern_shaders::cpu::lstm::{
+    Backward, Forward, SEQUENCE_BACKWARD, SEQUENCE_FORWARD, STEP_BACKWARD, STEP_FORWARD,
+};
+use tern_shaders::cpu::matmul::{Gemm, NN, NT, TN};
+use tern_shaders::cpu::normalize::{LAYER_NORM_FORWARD, LayerNormForward};
+use tern_shaders::cpu::pointwise::{ACTIVATION_FORWARD, ActivationForward, SCALE, Scale};
+use tern_shaders::cpu::reduce::{COLUMNS, Columns, SUM, Sum};
+use tern_shaders::{Activation, Kernel};
+
+use super::{Size, all_floats, case, floats, words};
+
+/// Rows of these families.
+pub fn rows(size: Size) -> Vec<Case> {
+    [matmul(size), lstm(), tables(size), convolution(), pointwise(size)].concat()
+}
+
+/// C = A·B, Bᵀ or Aᵀ, with M × N × K.
+fn product(kernel: &'static Kernel, [m, n, k]: [u32; 3]) -> Case {
+    let (a_row, b_row) = match kernel.name {
+        "matmul/nn" => (k, n),
+        "matmul/nt" => (k, k),
+        _ => (m, n),
+    };
+    let p = Gemm { m, n, k, a_row, b_row, c_row: n, splits: 1, ..Gemm::default() };
+    let lengths = [m * k, k * n, n, m * n].map(|n| n as usize);
+    let flops = 2 * u64::from(m) * u64::from(n) * u64::from(k);
+    let label = format!("{m} × {n} × {k}");
+    case(kernel, label, &p, all_floats(kernel, &lengths)).flops(flops)
+}
+
+/// C = A·B of square matrices.
+pub fn square(n: u32) -> Case {
+    product(&NN, [n; 3])
+}
+
+fn matmul(size: Size) -> Vec<Case> {
+    let sizes = size.pick(&[256, 512][..], &[512, 1024, 2048][..]);
+    let mut cases: Vec<Case> = sizes.iter().map(|n| square(*n)).collect();
+    cases.extend([&NT, &TN].map(|kernel| product(kernel, [512; 3])));
+    // The char-LSTM's input projection of all time steps, and the output layer of the word LM.
+    cases.extend([[800, 1024, 256], [320, 10_000, 256]].map(|sizes| product(&NT, sizes)));
+    cases
+}
+
+/// The char-LSTM's recurrence: batch 10, 256 hidden units.
+fn lstm() -> Vec<Case> {
+    let (batch, hidden, gates) = (10, 256, 4 * 256);
+    let stride = (gates * hidden + gates) as u32;
+    let mut cases = Vec::new();
+    for (steps, forward, backward) in
+        [(1, &STEP_FORWARD, &STEP_BACKWARD), (80, &SEQUENCE_FORWARD, &SEQUENCE_BACKWARD)]
+    {
+        let label = format!("{steps} steps, batch {batch}, hidden {hidden}");
+        let states = (steps + 1) * batch * hidden;
+        let (all_gates, outputs, state) =
+            (steps * batch * gates, steps * batch * hidden, batch * hidden);
+        let flops = (2 * steps * batch * hidden * gates) as u64;
+        let p = Forward {
+            steps: steps as u32,
+            batch: batch as u32,
+            hidden: hidden as u32,
+            b_offset: (gates * hidden) as u32,
+            stride,
+            ..Forward::default()
+        };
+        let lengths = [stride as usize, states, states, all_gates, outputs];
+        cases.push(case(forward, &label, &p, all_floats(forward, &lengths)).flops(flops));
+        let p = Backward {
+            t: 0,
+            steps: steps as u32,
+            batch: batch as u32,
+            hidden: hidden as u32,
+            stride,
+            has_dy: 1,
+            ..Backward::default()
+        };
+        let lengths = [stride as usize, all_gates, states, outputs, state, state, all_gates, state];
+        cases.push(case(backward, &label, &p, all_floats(backward, &lengths)).flops(flops));
+    }
+    cases
+}
+
+fn tables(size: Size) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (n, width, vocabulary) in [(800u32, 8u32, 90u32), (320, 128, 10_000)] {
+        let label = format!("{n} of {vocabulary} × {width}");
+        let (rows, table) = (n as usize, (vocabulary * width) as usize);
+        let tokens = words(rows, vocabulary, 1);
+        let p = Gather { n, width, vocabulary, table_offset: 0, table_stride: vocabulary * width };
+        let buffers = vec![floats(table, 2), tokens.clone(), floats(rows * width as usize, 3)];
+        let mut gather = case(&GATHER, &label, &p, buffers);
+        // Of the table, only the rows that are looked up are read.
+        gather.bytes = u64::from(n) * (4 + 8 * u64::from(width));
+        cases.push(gather);
+        let links = words((vocabulary + n) as usize, 1, 4);
+        let p = Links { n, vocabulary };
+        cases.push(case(&LINKS, &label, &p, vec![tokens.clone(), links]));
+        let p = ScatterAdd {
+            n,
+            width,
+            vocabulary,
+            table_offset: 0,
+            table_stride: vocabulary * width,
+            accumulate: 0,
+        };
+        let buffers =
+            vec![chains(&tokens, vocabulary), floats(rows * width as usize, 3), floats(table, 2)];
+        cases.push(case(&SCATTER_ADD, label, &p, buffers));
+    }
+    let largest = size.pick((320u32, 1_000u32), (320, 10_000));
+    for (rows, classes) in [(800, 90), largest] {
+        let label = format!("{rows} × {classes}");
+        let (n, all) = (rows as usize, (rows * classes) as usize);
+        let targets = words(n, classes, 1);
+        let p = SoftmaxCrossEntropyForward { rows, classes };
+        let buffers = vec![floats(all, 2), targets.clone(), floats(n, 3), floats(n, 4)];
+        cases.push(case(&SOFTMAX_CROSS_ENTROPY_FORWARD, &label, &p, buffers));
+        let p = SoftmaxCrossEntropyBackward { rows, classes, accumulate: 0 };
+        let log_sum = Data::F32(vec![(classes as f32).ln(); n]);
+        let count = Data::F32(vec![rows as f32]);
+        let buffers = vec![floats(all, 2), targets, log_sum, count, floats(1, 5), floats(all, 6)];
+        cases.push(case(&SOFTMAX_CROSS_ENTROPY_BACKWARD, label, &p, buffers));
+    }
+    cases
+}
+
+/// The lists that `embedding/links` makes.
+fn chains(tokens: &Data, vocabulary: u32) -> Data {
+    let Data::U32(tokens) = tokens else { return words(0, 1, 0) };
+    let mut link = vec![0; vocabulary as usize + tokens.len()];
+    tern_shaders::cpu::embedding::links(
+        &Links { n: tokens.len() as u32, vocabulary },
+        1,
+        tokens,
+        &mut link,
+    );
+    Data::U32(link)
+}
+
+/// A layer in the middle of a small vision model.
+fn convolution() -> Vec<Case> {
+    let sizes = Convolution {
+        batch: 16,
+        channels: 16,
+        height: 28,
+        width: 28,
+        filters: 32,
+        kernel_h: 3,
+        kernel_w: 3,
+        stride_h: 1,
+        stride_w: 1,
+        padding_h: 1,
+        padding_w: 1,
+        bias: 1,
+        bias_offset: 32 * 16 * 9,
+        parameter_stride: 32 * 16 * 9 + 32,
+        ..Convolution::default()
+    };
+    let Some(p) = sizes.complete() else { return Vec::new() };
+    let label = "16 × 16 × 28 × 28, 32 of 3 × 3";
+    let x = (p.batch * p.channels * p.height * p.width) as usize;
+    let y = (p.batch * p.filters * p.out_h * p.out_w) as usize;
+    let flops = 2 * y as u64 * u64::from(p.taps());
+    let parameters = p.parameter_stride as usize;
+    let partial = (p.splits * p.filters * p.columns()) as usize;
+    [
+        (&FORWARD, [x, parameters, y]),
+        (&INPUT_BACKWARD, [y, parameters, x]),
+        (&WEIGHT_PARTIAL, [x, y, partial]),
+    ]
+    .into_iter()
+    .map(|(kernel, lengths)| {
+        // Weight gradients sum 12,544 pixels in f32.
+        case(kernel, label, &p, all_floats(kernel, &lengths)).flops(flops).tolerance(2e-4)
+    })
+    .collect()
+}
+
+fn pointwise(size: Size) -> Vec<Case> {
+    let n: usize = size.pick(1 << 20, 1 << 24);
+    let label = format!("{} Mi", n >> 20);
+    let both = |kernel| all_floats(kernel, &[n, n]);
+    let p = ActivationForward { n: n as u32, kind: Activation::Tanh as u32 };
+    let tanh = case(&ACTIVATION_FORWARD, format!("tanh, {label}"), &p, both(&ACTIVATION_FORWARD));
+    let p = Scale { n: n as u32, factor: 0.5, accumulate: 0 };
+    let scale = case(&SCALE, &label, &p, both(&SCALE));
+    let (rows, columns) = (800, 1024);
+    let p = Columns { rows, columns, parts: 1, out_stride: columns, ..Columns::default() };
+    let lengths = [(rows * columns) as usize, columns as usize];
+    let sums = case(&COLUMNS, format!("{rows} × {columns}"), &p, all_floats(&COLUMNS, &lengths));
+    let parts = 1024;
+    let p = Sum { n: n as u32, parts: parts as u32, scale: 1.0 };
+    let sum = case(&SUM, label, &p, all_floats(&SUM, &[n, parts]));
+    let (rows, width) = (4096u32, 256u32);
+    let p = LayerNormForward {
+        rows,
+        width,
+        epsilon: 1e-5,
+        gamma_offset: 0,
+        beta_offset: width,
+        stride: 2 * width,
+    };
+    let all = (rows * width) as usize;
+    let lengths = [all, 2 * width as usize, all, rows as usize, rows as usize];
+    let buffers = all_floats(&LAYER_NORM_FORWARD, &lengths);
+    let norm = case(&LAYER_NORM_FORWARD, format!("{rows} × {width}"), &p, buffers);
+    vec![tanh, scale, sums, sum, norm]
+}

@@ -1,0 +1,42 @@
+//! Rows of the optimizers: one dispatch over a whole model, bound by memory.
+
+use tern_engine::Data;
+use tern_engine::kernels::Case;
+use tern_shaders::cpu::optimizer::{
+    ADAM, Adam, NORM_PARTIAL, NormPartial, PROXIMAL, Proximal, SGD, SGD_PLAIN, Sgd, SgdPlain,
+    norm_partials,
+};
+use tern_shaders::schedule::Schedule;
+use tern_shaders::state;
+
+use super::{Size, case, floats};
+
+/// Rows of this family.
+pub fn rows(size: Size) -> Vec<Case> {
+    let n: u32 = size.pick(1 << 20, 1 << 24);
+    let (offset, stride, scale, clipped, weight_decay) = (0, n, 1.0, 0, 0.0);
+    let label = format!("{} Mi words", n >> 20);
+    let vector = |key| floats(n as usize, key);
+    let state = || {
+        let record = state::record(1, 0, 1, u32::MAX, 1, &Schedule::constant(1e-3));
+        [Data::U32(record.to_vec()), Data::F32(vec![1.0])]
+    };
+    // A second moment is a sum of squares.
+    let squares = || Data::F32((0..n).map(|i| (i % 7) as f32 * 0.25).collect());
+    let mut cases = Vec::new();
+
+    let p = SgdPlain { offset, n, stride, weight_decay, scale, clipped };
+    cases.push(case(&SGD_PLAIN, &label, &p, [vec![vector(1), vector(2)], state().into()].concat()));
+    let p = Sgd { offset, n, stride, momentum: 0.9, nesterov: 0, weight_decay, scale, clipped };
+    let buffers = [vec![vector(1), vector(2), vector(3)], state().into()].concat();
+    cases.push(case(&SGD, &label, &p, buffers));
+    let p = Adam { offset, n, stride, epsilon: 1e-8, scale, clipped, ..Adam::default() };
+    let buffers = [vec![vector(1), vector(2), vector(3), squares()], state().into()].concat();
+    cases.push(case(&ADAM, &label, &p.betas(0.9, 0.999), buffers));
+    let p = Proximal { offset, n, stride, reference_stride: n, mu: 0.1 };
+    cases.push(case(&PROXIMAL, &label, &p, vec![vector(1), vector(2), vector(3)]));
+    let partials = norm_partials(n as usize);
+    let p = NormPartial { offset, n, stride, partial_offset: 0, partial_stride: partials as u32 };
+    cases.push(case(&NORM_PARTIAL, label, &p, vec![vector(2), floats(partials, 4)]));
+    cases
+}

@@ -1,0 +1,209 @@
+//! Choosing variants, pipelines, and binding calls to them.
+
+use std::sync::atomic::Ordering;
+
+use tern_shaders::{Access, Feature, Kernel, Variant};
+
+use super::{Gpu, bytes, lock};
+use crate::device::{Call, Storage};
+use crate::{Error, Result};
+
+#[derive(Clone)]
+pub(super) struct Layout {
+    group: wgpu::BindGroupLayout,
+    pipeline: wgpu::PipelineLayout,
+}
+
+pub(super) struct Step {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) group: wgpu::BindGroup,
+    pub(super) grid: [u32; 3],
+    pub(super) kernel: &'static str,
+    pub(super) label: String,
+}
+
+/// Calls with their pipelines and bind groups.
+pub(crate) struct Program {
+    pub(super) steps: Vec<Step>,
+}
+
+impl Gpu {
+    pub fn pin(&self, kernel: &Kernel, variant: &str) -> Result<()> {
+        let Some(found) = kernel.variants.iter().find(|v| v.name == variant) else {
+            let names: Vec<_> = kernel.variants.iter().map(|v| v.name).collect();
+            return Err(Error::value(
+                format!("variant of {}", kernel.name),
+                variant,
+                format!("one of {}", names.join(", ")),
+            ));
+        };
+        lock(&self.pins).insert(kernel.name, found.name);
+        Ok(())
+    }
+
+    fn has(&self, feature: Feature) -> bool {
+        self.features.contains(match feature {
+            Feature::Subgroup => wgpu::Features::SUBGROUP,
+            Feature::F16 => wgpu::Features::SHADER_F16,
+            Feature::CooperativeMatrix => wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
+        })
+    }
+
+    /// The pinned variant if it fits, else the first that does; barriers are avoided on
+    /// software devices, where they cost more than they save.
+    fn variant(&self, kernel: &'static Kernel, params: &[u8]) -> Result<&'static Variant> {
+        let fits = |v: &&Variant| v.features.iter().all(|f| self.has(*f)) && (v.fits)(params);
+        let pin = lock(&self.pins).get(kernel.name).copied();
+        let all = || kernel.variants.iter().filter(fits);
+        let software = self.info.device_type == wgpu::DeviceType::Cpu;
+        let preferred = match pin {
+            Some(name) => all().find(|v| v.name == name),
+            None => all().find(|v| !(software && v.workgroup_memory)),
+        };
+        preferred.or_else(|| all().next()).ok_or_else(|| Error::Kernel {
+            kernel: kernel.name.into(),
+            reason: format!("no variant for these parameters on {}", self.info.name),
+        })
+    }
+
+    fn layout(&self, kernel: &'static Kernel) -> Layout {
+        let mut layouts = lock(&self.layouts);
+        if let Some(layout) = layouts.get(kernel.name) {
+            return layout.clone();
+        }
+        let entry = |binding: usize, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
+            binding: binding as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
+        entries.extend(kernel.bindings.iter().enumerate().map(|(i, binding)| {
+            let read_only = binding.access == Access::Read;
+            entry(i + 1, wgpu::BufferBindingType::Storage { read_only })
+        }));
+        let group = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(kernel.name),
+            entries: &entries,
+        });
+        let pipeline = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name),
+            bind_group_layouts: &[Some(&group)],
+            immediate_size: 0,
+        });
+        self.created.fetch_add(2, Ordering::Relaxed);
+        let layout = Layout { group, pipeline };
+        layouts.insert(kernel.name, layout.clone());
+        layout
+    }
+
+    async fn pipeline(
+        &self,
+        kernel: &'static Kernel,
+        variant: &'static Variant,
+    ) -> Result<wgpu::ComputePipeline> {
+        if let Some(pipeline) = lock(&self.pipelines).get(&(kernel.name, variant.name)) {
+            return Ok(pipeline.clone());
+        }
+        let layout = self.layout(kernel);
+        let name = format!("{} ({})", kernel.name, variant.name);
+        let (pipeline, error) = {
+            let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+            let source = wgpu::ShaderModuleDescriptor {
+                label: Some(&name),
+                source: wgpu::ShaderSource::Wgsl(variant.wgsl().into()),
+            };
+            let module = if self.checked {
+                self.device.create_shader_module(source)
+            } else {
+                // SAFETY: our own shaders; every kernel's cases also run with checks on, and
+                // kernels that index by data clamp the index themselves.
+                unsafe {
+                    self.device.create_shader_module_trusted(
+                        source,
+                        wgpu::ShaderRuntimeChecks::unchecked(),
+                    )
+                }
+            };
+            let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&name),
+                layout: Some(&layout.pipeline),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: None,
+            });
+            (pipeline, scope.pop())
+        };
+        if let Some(error) = error.await {
+            self.fault()?;
+            return Err(Error::Kernel { kernel: name, reason: error.to_string() });
+        }
+        self.created.fetch_add(1, Ordering::Relaxed);
+        lock(&self.pipelines).insert((kernel.name, variant.name), pipeline.clone());
+        Ok(pipeline)
+    }
+
+    pub async fn compile(&self, calls: Vec<Call>) -> Result<Program> {
+        self.fault()?;
+        // All parameter structs in one uniform buffer, each at a multiple of 256 bytes.
+        const STRIDE: usize = 64;
+        let mut words = vec![0u32; STRIDE * calls.len().max(1)];
+        for (at, call) in calls.iter().enumerate() {
+            words[at * STRIDE..][..call.params.len()].copy_from_slice(&call.params);
+        }
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let uniforms = self.buffer("parameters of the calls", words.len(), usage);
+        self.allocated.fetch_add(bytes(words.len()), Ordering::Relaxed);
+        self.queue.write_buffer(&uniforms, 0, bytemuck::cast_slice(&words));
+        let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
+        let mut steps = Vec::with_capacity(calls.len());
+        for (at, call) in calls.into_iter().enumerate() {
+            let params = bytemuck::cast_slice(&call.params);
+            let variant = self.variant(call.kernel, params)?;
+            let [x, y] = (variant.grid)(params, variant);
+            let grid = [x, y, call.replicas as u32];
+            if grid.iter().any(|n| *n > max_groups) {
+                return Err(Error::Kernel {
+                    kernel: call.label,
+                    reason: format!("grid {grid:?} exceeds {max_groups} workgroups a dimension"),
+                });
+            }
+            let pipeline = self.pipeline(call.kernel, variant).await?;
+            let uniform = wgpu::BufferBinding {
+                buffer: &uniforms,
+                offset: bytes(at * STRIDE),
+                size: wgpu::BufferSize::new(bytes(STRIDE)),
+            };
+            let mut entries = vec![wgpu::BindGroupEntry {
+                binding: 0,
+                resource: wgpu::BindingResource::Buffer(uniform),
+            }];
+            for (i, slot) in call.slots.iter().enumerate() {
+                let Storage::Gpu(buffer) = &slot.buffer.storage else {
+                    unreachable!("buffer of another device")
+                };
+                entries.push(wgpu::BindGroupEntry {
+                    binding: i as u32 + 1,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer,
+                        offset: bytes(slot.at),
+                        size: wgpu::BufferSize::new(bytes(slot.words.next_multiple_of(4))),
+                    }),
+                });
+            }
+            self.created.fetch_add(1, Ordering::Relaxed);
+            let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&call.label),
+                layout: &self.layout(call.kernel).group,
+                entries: &entries,
+            });
+            steps.push(Step { pipeline, group, grid, kernel: call.kernel.name, label: call.label });
+        }
+        self.fault()?;
+        Ok(Program { steps })
+    }
+}

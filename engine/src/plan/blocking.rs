@@ -1,0 +1,48 @@
+//! Covers of the `async` methods that wait on the calling thread.
+
+use tern_shaders::state;
+
+use super::{Activations, Losses};
+use crate::device::{Data, Timing};
+use crate::graph::Tensor;
+use crate::{Plan, Result};
+
+macro_rules! covers {
+    ($($(#[$meta:meta])* $name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $inner:ident;)+) => {
+        impl Plan {
+            $($(#[$meta])*
+            #[doc = ""]
+            #[doc = "# Errors"]
+            #[doc = concat!("As [`Plan::", stringify!($inner), "`].")]
+            pub fn $name(&mut self, $($arg: $ty),*) -> Result<$out> {
+                let device = self.arena.device().clone();
+                device.wait(self.$inner($($arg),*))
+            })+
+        }
+    };
+}
+
+covers! {
+    /// [`Plan::prepare_async`], waiting.
+    prepare() -> () = prepare_async;
+    /// [`Plan::run_async`], waiting.
+    run(steps: usize) -> Losses = run_async;
+    /// [`Plan::forward_async`], waiting.
+    forward() -> () = forward_async;
+    /// [`Plan::backward_async`], waiting.
+    backward() -> () = backward_async;
+    /// [`Plan::save_async`], waiting.
+    save() -> Activations = save_async;
+    /// [`Plan::restore_async`], waiting.
+    restore(activations: &Activations) -> () = restore_async;
+    /// [`Plan::write_async`], waiting.
+    write(tensor: Tensor, data: &Data) -> () = write_async;
+    /// [`Plan::read_async`], waiting.
+    read(tensor: Tensor) -> Data = read_async;
+    /// [`Plan::read_f64_async`], waiting.
+    read_f64(tensor: Tensor) -> Vec<f64> = read_f64_async;
+    /// [`Plan::states_async`], waiting.
+    states() -> Vec<[u32; state::WORDS]> = states_async;
+    /// [`Plan::profile_async`], waiting.
+    profile() -> Vec<Timing> = profile_async;
+}

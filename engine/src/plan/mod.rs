@@ -1,0 +1,305 @@
+//! A recorded model, ready to be replayed.
+
+mod access;
+mod apart;
+#[cfg(feature = "blocking")]
+mod blocking;
+mod losses;
+
+use std::collections::BTreeMap;
+
+use tern_shaders::cpu::state::RING_CHANNELS;
+use tern_shaders::{Element, state};
+
+use crate::device::{Buffer, Call, Data, Program, Slot, Timing};
+use crate::graph::{Graph, Home, Info, Operand, Recorded};
+use crate::memory::{self, Blocks, Memory};
+use crate::{Arena, Error, Flat, Result};
+pub use apart::Activations;
+pub use losses::Losses;
+
+/// Steps whose logs are kept on the device before they are read.
+pub(crate) const RING_STEPS: usize = 256;
+/// Words of a replica's ring.
+const RING: usize = RING_STEPS * RING_CHANNELS;
+
+/// A fixed sequence of kernel calls over the models of an arena. Nothing is allocated before
+/// the first use, and nothing after it.
+pub struct Plan {
+    arena: Arena,
+    tensors: Vec<Info>,
+    calls: Vec<Recorded>,
+    /// Calls before this one are the forward pass.
+    boundary: usize,
+    blocks: Blocks,
+    tile: usize,
+    /// The state record each replica starts from.
+    records: Vec<[u32; state::WORDS]>,
+    /// Whether the plan ends with `state/advance`, so that the ring fills.
+    advances: bool,
+    ready: Option<Ready>,
+}
+
+struct Ready {
+    chunks: Vec<Chunk>,
+    step: Program,
+    forward: Option<Program>,
+    backward: Option<Program>,
+    blocks: Vec<Buffer>,
+}
+
+/// Replicas that are computed side by side, and what is theirs alone.
+struct Chunk {
+    tile: usize,
+    /// First replica within the tile.
+    within: usize,
+    replicas: usize,
+    persistent: BTreeMap<usize, Buffer>,
+    state: Buffer,
+    ring: Buffer,
+}
+
+impl Plan {
+    pub(crate) fn new(
+        graph: Graph,
+        boundary: usize,
+        records: Vec<[u32; state::WORDS]>,
+        advances: bool,
+    ) -> Result<Self> {
+        let Graph { arena, tensors, calls, .. } = graph;
+        let limit = arena.device().profile().max_binding;
+        let mut tile = arena.tile();
+        for info in tensors.iter().filter(|i| !matches!(i.home, Home::Shared(_))) {
+            let needed = 4 * memory::words(info, 1) as u64;
+            if needed > limit {
+                let what = format!("tensor {} {:?}", info.label, info.shape);
+                return Err(Error::OutOfMemory { what, needed, available: limit });
+            }
+            let fitting = limit / (4 * info.len().max(1) as u64);
+            tile = tile.min(usize::try_from(fitting).unwrap_or(usize::MAX));
+        }
+        let blocks = memory::assign(&tensors, &calls, tile);
+        Ok(Plan { arena, tensors, calls, boundary, blocks, tile, records, advances, ready: None })
+    }
+
+    /// The arena whose models the plan computes.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Dispatches a step records, all replicas of a tile together.
+    pub fn dispatches(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// What the plan takes, the arena included. Nothing is allocated for it.
+    pub fn memory(&self) -> Memory {
+        let replicas = self.arena.replicas();
+        let flat = 4 * (replicas * self.arena.parameters().words()) as u64;
+        let uses =
+            |flat: Flat| self.calls.iter().any(|call| call.args.contains(&Operand::Flat(flat)));
+        let bytes = |flats: &[Flat]| flats.iter().filter(|f| uses(**f)).count() as u64 * flat;
+        let tensor_bytes = |wanted: fn(&Home) -> bool, replicas: usize| -> u64 {
+            let own = self.tensors.iter().enumerate();
+            own.filter(|(i, info)| info.root == *i && wanted(&info.home))
+                .map(|(_, info)| 4 * memory::words(info, replicas) as u64)
+                .sum()
+        };
+        let lives = memory::lifetimes(&self.tensors, &self.calls);
+        let blocks: Vec<u64> = self.blocks.sizes.iter().map(|b| 4 * b.1 as u64).collect();
+        let tile_flat = 4 * (self.tile * self.arena.parameters().words()) as u64;
+        Memory {
+            parameters: flat,
+            gradients: bytes(&[Flat::Gradients]),
+            optimizer: bytes(&[Flat::Moment1, Flat::Moment2, Flat::Reference]),
+            activations: blocks.iter().sum(),
+            activations_unshared: lives
+                .keys()
+                .map(|root| 4 * memory::words(&self.tensors[*root], self.tile) as u64)
+                .sum(),
+            persistent: tensor_bytes(
+                |home| matches!(home, Home::Persistent | Home::Constant(_)),
+                replicas,
+            ),
+            shared: tensor_bytes(|home| matches!(home, Home::Shared(_)), 1),
+            control: 4 * (replicas * (state::WORDS + RING) + self.calls.len() * 64) as u64,
+            replicas,
+            tile: self.tile,
+            largest_binding: blocks.into_iter().chain([tile_flat]).max().unwrap_or(0),
+        }
+    }
+
+    /// Allocates and compiles everything, which otherwise the first run does.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Kernel`] and [`Error::DeviceLost`] from the device.
+    pub async fn prepare_async(&mut self) -> Result<()> {
+        if self.ready.is_some() {
+            return Ok(());
+        }
+        let device = self.arena.device().clone();
+        let mut blocks = Vec::new();
+        for (i, (element, words)) in self.blocks.sizes.iter().enumerate() {
+            blocks.push(device.allocate(&format!("activations {i}"), *words, *element).await?);
+        }
+        let mut chunks = Vec::new();
+        let mut first = 0;
+        for tile in 0..self.arena.tiles() {
+            let in_tile = self.arena.tile_replicas(tile);
+            for within in (0..in_tile).step_by(self.tile) {
+                let replicas = self.tile.min(in_tile - within);
+                chunks.push(self.chunk(tile, within, replicas, first).await?);
+                first += replicas;
+            }
+        }
+        let step = self.bind(&blocks, &chunks, 0..self.calls.len()).await?;
+        self.ready = Some(Ready { chunks, step, forward: None, backward: None, blocks });
+        Ok(())
+    }
+
+    async fn chunk(
+        &self,
+        tile: usize,
+        within: usize,
+        replicas: usize,
+        first: usize,
+    ) -> Result<Chunk> {
+        let device = self.arena.device();
+        let mut persistent = BTreeMap::new();
+        for (i, info) in self.tensors.iter().enumerate().filter(|(i, info)| info.root == *i) {
+            let words = memory::words(info, replicas);
+            match info.home {
+                Home::Persistent => {
+                    persistent.insert(i, device.allocate(&info.label, words, info.element).await?);
+                }
+                Home::Constant(value) => {
+                    let data = Data::F32(vec![value; words]);
+                    persistent.insert(i, device.upload(&info.label, &data).await?);
+                }
+                Home::Transient | Home::Shared(_) => {}
+            }
+        }
+        let records: Vec<u32> = self.records[first..first + replicas].concat();
+        Ok(Chunk {
+            tile,
+            within,
+            replicas,
+            persistent,
+            state: device.upload("state", &Data::U32(records)).await?,
+            ring: device.allocate("losses", replicas * RING, Element::F32).await?,
+        })
+    }
+
+    async fn bind(
+        &self,
+        blocks: &[Buffer],
+        chunks: &[Chunk],
+        range: std::ops::Range<usize>,
+    ) -> Result<Program> {
+        let mut calls = Vec::new();
+        for chunk in chunks {
+            for recorded in &self.calls[range.clone()] {
+                let mut slots = Vec::with_capacity(recorded.args.len());
+                for arg in &recorded.args {
+                    slots.push(self.slot(blocks, chunk, *arg).await?);
+                }
+                calls.push(Call {
+                    kernel: recorded.kernel,
+                    label: recorded.label.clone(),
+                    params: recorded.params.clone(),
+                    slots,
+                    replicas: chunk.replicas,
+                });
+            }
+        }
+        self.arena.device().compile(calls).await
+    }
+
+    async fn slot(&self, blocks: &[Buffer], chunk: &Chunk, operand: Operand) -> Result<Slot> {
+        let whole = |buffer: &Buffer, words: usize| Slot { buffer: buffer.clone(), at: 0, words };
+        Ok(match operand {
+            Operand::Tensor(tensor) => {
+                let root = self.tensors[tensor.0].root;
+                let info = &self.tensors[root];
+                let words = info.len() * chunk.replicas;
+                match &info.home {
+                    Home::Transient => whole(&blocks[self.blocks.of[&root]], words),
+                    Home::Shared(buffer) => whole(buffer, buffer.words),
+                    Home::Persistent | Home::Constant(_) => whole(&chunk.persistent[&root], words),
+                }
+            }
+            Operand::Flat(flat) => {
+                let words = self.arena.parameters().words();
+                let buffer = self.arena.buffer(chunk.tile, flat).await?;
+                Slot { buffer, at: chunk.within * words, words: chunk.replicas * words }
+            }
+            Operand::State => whole(&chunk.state, chunk.replicas * state::WORDS),
+            Operand::Ring => whole(&chunk.ring, chunk.replicas * RING),
+        })
+    }
+
+    fn ready(&self) -> &Ready {
+        self.ready.as_ref().expect("prepared before use")
+    }
+
+    /// Replays the plan: `steps` times for every replica.
+    ///
+    /// # Errors
+    /// As [`Plan::prepare_async`].
+    pub async fn run_async(&mut self, steps: usize) -> Result<Losses> {
+        self.prepare_async().await?;
+        let mut losses = {
+            let none = vec![Vec::new(); self.arena.replicas()];
+            Losses { by_replica: none.clone(), rows: none }
+        };
+        let mut before = self.losses_written().await?;
+        let mut left = steps;
+        while left > 0 {
+            let now = left.min(RING_STEPS);
+            self.arena.device().replay(&self.ready().step, now).await?;
+            before = self.collect(&before, &mut losses).await?;
+            left -= now;
+        }
+        Ok(losses)
+    }
+
+    /// Steps each replica has completed.
+    async fn losses_written(&self) -> Result<Vec<u32>> {
+        if !self.advances {
+            return Ok(Vec::new());
+        }
+        Ok(self.states_async().await?.iter().map(|record| record[state::STEP]).collect())
+    }
+
+    /// Appends the steps logged since `before`, and returns the steps completed.
+    async fn collect(&self, before: &[u32], losses: &mut Losses) -> Result<Vec<u32>> {
+        if !self.advances {
+            return Ok(Vec::new());
+        }
+        let after = self.losses_written().await?;
+        let mut replica = 0;
+        for chunk in &self.ready().chunks {
+            let words = chunk.replicas * RING;
+            let Data::F32(ring) = self.arena.device().read(&chunk.ring, 0, words).await? else {
+                unreachable!("losses are floats")
+            };
+            for ring in ring.chunks_exact(RING) {
+                let steps = before[replica]..after[replica];
+                let slot = |step: u32| step as usize % RING_STEPS * RING_CHANNELS;
+                losses.by_replica[replica].extend(steps.clone().map(|s| ring[slot(s)]));
+                losses.rows[replica].extend(steps.map(|s| ring[slot(s) + 1]));
+                replica += 1;
+            }
+        }
+        Ok(after)
+    }
+
+    /// Time of each call of one step, which is computed on the way.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub async fn profile_async(&mut self) -> Result<Vec<Timing>> {
+        self.prepare_async().await?;
+        self.arena.device().profile_program(&self.ready().step).await
+    }
+}

@@ -1,0 +1,192 @@
+//! Whose text is public and whose is not.
+
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
+
+use super::client::LEAST_RECORDS;
+use super::options::{Options, Scale};
+use super::workbench::WINDOW;
+use crate::text::{Speaker, bundled, load, load_list};
+use crate::users::{User, split_plays, users};
+
+/// One speaker in this many is held out of one's own data.
+const HELD_OUT: usize = 5;
+
+/// The texts of a run.
+#[derive(Debug, Default)]
+pub struct Texts {
+    /// 1.1: what the public model is trained on; empty if it comes from a file.
+    pub public: Vec<Speaker>,
+    /// What the public model is measured on.
+    pub held_out: Vec<Speaker>,
+    /// Whose devices personalize it.
+    pub users: Vec<User>,
+}
+
+impl Texts {
+    /// The bundled plays and addresses, or one's own data.
+    pub fn load(options: &Options, scale: &Scale) -> Result<Self> {
+        let texts = match &options.data {
+            None => Self::bundled(scale)?,
+            Some(path) => Self::own(path, options.model.is_some(), scale)?,
+        };
+        let public: usize = texts.public.iter().map(Speaker::characters).sum();
+        // A row of a training step must have a window and what comes after it.
+        let least = 4 * (WINDOW + 1);
+        if let Some(path) = options.data.as_ref().filter(|_| options.model.is_none()) {
+            ensure!(
+                public >= least,
+                "{}: {public} characters are left to train the public model, too few for {least}",
+                path.display()
+            );
+        }
+        Ok(texts)
+    }
+
+    fn bundled(scale: &Scale) -> Result<Self> {
+        let roles = load(&[bundled("shakespeare-roles.txt.gz")?])?;
+        let plays = load_list(&bundled("held-out-plays.txt")?)?;
+        let (public, held_out) = split_plays(roles, &plays)?;
+        let speakers = load(&[bundled("addresses.txt.gz")?])?;
+        let mut all = people(speakers, 10_000, scale);
+        all.truncate(scale.users.saturating_sub(scale.roles).max(1));
+        let mut roles = people(held_out.clone(), 11_000, scale);
+        roles.truncate(scale.users.saturating_sub(all.len()).min(scale.roles));
+        all.extend(roles);
+        Ok(Texts { public, held_out, users: all })
+    }
+
+    /// One's own text. With a model from elsewhere, everybody in it is a user. Otherwise some
+    /// of the plays or people in it are held out and become users; and where there is only one
+    /// person, the last part of what they wrote.
+    fn own(path: &Path, has_model: bool, scale: &Scale) -> Result<Self> {
+        let speakers = load(&[path])?;
+        let (public, held_out) = if has_model {
+            (Vec::new(), speakers)
+        } else if let [one] = speakers.as_slice() {
+            split_lines(one)
+        } else {
+            split_speakers(speakers)
+        };
+        let mut users = people(held_out.clone(), 2 * LEAST_RECORDS, scale);
+        users.truncate(scale.users);
+        if users.is_empty() {
+            let (most, least) = (held_out.iter().map(Speaker::characters).max(), 2 * LEAST_RECORDS);
+            bail!(
+                "{}: the users would have {} characters at most, too few for {least}",
+                path.display(),
+                most.unwrap_or(0)
+            );
+        }
+        Ok(Texts { public, held_out, users })
+    }
+}
+
+/// Users of the speakers that have enough text, of which they use as much as the scale allows.
+fn people(speakers: Vec<Speaker>, least: usize, scale: &Scale) -> Vec<User> {
+    let cut = |mut speaker: Speaker| {
+        let mut characters = 0;
+        speaker.lines.retain(|line| {
+            characters += line.chars().count() + 1;
+            characters <= scale.characters
+        });
+        speaker
+    };
+    let enough = speakers.into_iter().filter(|s| s.characters() >= least);
+    users(&enough.map(cut).collect::<Vec<_>>(), 0)
+}
+
+fn split_lines(one: &Speaker) -> (Vec<Speaker>, Vec<Speaker>) {
+    let (public, held_out) = one.lines.split_at(one.lines.len() * 3 / 5);
+    let part = |lines: &[String]| vec![Speaker { name: one.name.clone(), lines: lines.to_vec() }];
+    (part(public), part(held_out))
+}
+
+/// Holds out whole plays where the speakers are roles of several, else speakers.
+fn split_speakers(speakers: Vec<Speaker>) -> (Vec<Speaker>, Vec<Speaker>) {
+    let mut plays: Vec<String> =
+        speakers.iter().filter_map(|s| s.collection().map(str::to_owned)).collect();
+    plays.dedup();
+    let number = |list: &[String], name: &str| list.iter().position(|n| n == name).unwrap_or(0);
+    let held_out = |at: usize| at % HELD_OUT == HELD_OUT - 1;
+    if plays.len() >= HELD_OUT {
+        return speakers
+            .into_iter()
+            .partition(|s| !held_out(number(&plays, s.collection().unwrap_or_default())));
+    }
+    let last = speakers.len() - 1;
+    let numbered = speakers.into_iter().enumerate();
+    let (public, held): (Vec<_>, Vec<_>) =
+        numbered.partition(|(at, _)| !held_out(*at) && (last >= HELD_OUT - 1 || *at != last));
+    let plain = |list: Vec<(usize, Speaker)>| list.into_iter().map(|(_, s)| s).collect();
+    (plain(public), plain(held))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(content: &str, model: bool) -> Result<Texts> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("mine.txt");
+        std::fs::write(&path, content)?;
+        let model = model.then(|| path.clone());
+        let options = Options { data: Some(path), model, ..Options::default() };
+        Texts::load(&options, &Scale::quick())
+    }
+
+    fn names(speakers: &[Speaker]) -> Vec<&str> {
+        speakers.iter().map(|s| s.name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_bundled_users_are_speakers_the_model_never_met() {
+        let scale = Scale { users: 28, roles: 6, ..Scale::quick() };
+        let texts = Texts::load(&Options::default(), &scale).unwrap();
+        assert_eq!(texts.users.iter().filter(|u| !u.name.contains('/')).count(), 22);
+        assert_eq!(texts.users.len(), 28);
+        for user in &texts.users {
+            assert!(texts.public.iter().all(|s| s.name != user.name));
+            let characters: usize =
+                user.train.iter().chain(&user.held_back).map(|l| l.chars().count() + 1).sum();
+            assert!(characters <= scale.characters && characters >= 11_000, "{}", user.name);
+        }
+        let few = Texts::load(&Options::default(), &Scale { users: 3, ..scale }).unwrap();
+        assert_eq!(few.users.len(), 3);
+    }
+
+    #[test]
+    fn one_persons_text_is_split_by_lines() {
+        let content = (0..100).map(|i| format!("line {i:12}\n")).collect::<String>();
+        let texts = texts(&content, false).unwrap();
+        assert_eq!((texts.public[0].lines.len(), texts.held_out[0].lines.len()), (60, 40));
+        assert_eq!((texts.users[0].train.len(), texts.users[0].held_back.len()), (32, 8));
+        let all = self::texts(&content, true).unwrap();
+        assert!(all.public.is_empty());
+        assert_eq!(all.users[0].train.len(), 80);
+    }
+
+    #[test]
+    fn people_or_whole_plays_are_held_out() {
+        let line = "what somebody said at length\n".repeat(30);
+        let of = |names: &[&str]| {
+            names.iter().map(|n| format!("@{n}\n{line}")).collect::<String>()
+        };
+        let two = texts(&of(&["a", "b"]), false).unwrap();
+        assert_eq!((names(&two.public), names(&two.held_out)), (vec!["a"], vec!["b"]));
+        let six = texts(&of(&["a", "b", "c", "d", "e", "f"]), false).unwrap();
+        assert_eq!(names(&six.held_out), ["e"]);
+        let plays = texts(&of(&["1/a", "1/b", "2/a", "3/a", "4/a", "5/a", "5/b"]), false).unwrap();
+        assert_eq!(names(&plays.held_out), ["5/a", "5/b"]);
+        assert_eq!(plays.users.len(), 2);
+    }
+
+    #[test]
+    fn too_little_text_is_refused_by_name() {
+        let error = texts("hello\nthere\n", false).unwrap_err().to_string();
+        assert!(error.contains("mine.txt") && error.contains("too few"), "{error}");
+        let error = texts(&format!("@a\nhi\n@b\n{}", "long\n".repeat(200)), false).unwrap_err();
+        assert!(error.to_string().contains("3 characters are left"), "{error}");
+    }
+}

@@ -1,0 +1,200 @@
+//! A person as the user: types, sees three words suggested, and the words change as the client
+//! learns.
+
+use std::io::{BufRead, Write};
+
+use anyhow::{Context, Result};
+
+use super::client::{Client, customize, observe};
+use super::predictor::Predictor;
+use super::reader::CONTEXT;
+use super::workbench::{Recipe, Workbench};
+use crate::suggest::{NextChar, Search, Suggestion, partial_word, suggest};
+
+/// Characters typed before the first training: about two minutes of typing.
+pub const RECORDS: usize = 400;
+
+const HELP: &str = "Type, and press Enter to see how the word could go on; \
+what you type is taken as it stands, spaces included.\n\
+:1 :2 :3 take a suggestion, Enter alone ends the line, :q ends the session.";
+
+/// How little text there is to learn from at a time asks for small steps over it many times.
+pub fn recipe(seed: u32) -> Recipe {
+    Recipe { rate: 1e-3, passes: 10, batch: 2, seed }
+}
+
+/// A person typing.
+struct Session<'a> {
+    bench: &'a mut Workbench,
+    predictor: Predictor,
+    client: Client,
+    recipe: Recipe,
+    /// The line so far.
+    line: String,
+    /// Tokens of the lines before it.
+    before: Vec<u32>,
+    /// Characters in finished lines and the line, and keys that they took.
+    characters: usize,
+    pressed: usize,
+}
+
+/// Lets a person type until `:q` or the end of the input. The client trains every `records`
+/// characters.
+pub fn run(
+    bench: &mut Workbench,
+    records: usize,
+    recipe: Recipe,
+    input: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let public = bench.public().clone();
+    let predictor = Predictor::new(bench.device(), &public)?;
+    let client = Client::new("you", &public, records);
+    let before = vec![public.card.alphabet.token('\n')];
+    let mut session = Session {
+        bench,
+        predictor,
+        client,
+        recipe,
+        line: String::new(),
+        before,
+        characters: 0,
+        pressed: 0,
+    };
+    writeln!(out, "\n{HELP}")?;
+    writeln!(out, "It learns after {} characters.\n", session.client.missing())?;
+    session.talk(input, out)?;
+    let saved = 100.0 * (1.0 - session.pressed as f64 / session.characters.max(1) as f64);
+    writeln!(
+        out,
+        "\n{} characters with {} keystrokes: {saved:.0} % saved.",
+        session.characters, session.pressed
+    )?;
+    Ok(())
+}
+
+impl Session<'_> {
+    fn talk(&mut self, input: &mut dyn BufRead, out: &mut dyn Write) -> Result<()> {
+        loop {
+            let offers = self.suggestions()?;
+            self.show(&offers, out)?;
+            let mut entered = String::new();
+            if input.read_line(&mut entered).context("reading what you type")? == 0 {
+                return Ok(());
+            }
+            let entered = entered.trim_end_matches(['\n', '\r']);
+            match entered {
+                ":q" => return Ok(()),
+                "" => self.end_line(out)?,
+                ":1" | ":2" | ":3" => {
+                    let at = usize::from(entered.as_bytes()[1] - b'1');
+                    match offers.get(at) {
+                        Some(word) => self.add(&format!("{} ", word.rest), 1),
+                        None => writeln!(out, "There is no suggestion {}.", at + 1)?,
+                    }
+                }
+                text => self.add(text, text.chars().count()),
+            }
+        }
+    }
+
+    fn add(&mut self, text: &str, keys: usize) {
+        self.line += text;
+        self.characters += text.chars().count();
+        self.pressed += keys;
+    }
+
+    /// What the model in use suggests where the line ends now.
+    fn suggestions(&mut self) -> Result<Vec<Suggestion>> {
+        let alphabet = &self.bench.public().card.alphabet;
+        let mut context = self.before.clone();
+        context.extend(alphabet.encode(&self.line));
+        let next = self.predictor.start(&[&context])?.remove(0);
+        let inside = !partial_word(&self.line).is_empty();
+        let places = [(&next, inside)];
+        let mut words = suggest(&mut self.predictor, alphabet, &places, &Search::default())?;
+        Ok(words.pop().unwrap_or_default())
+    }
+
+    fn words(&self, offers: &[Suggestion]) -> Vec<String> {
+        let begun = partial_word(&self.line);
+        offers.iter().map(|word| format!("{begun}{}", word.rest)).collect()
+    }
+
+    fn show(&self, offers: &[Suggestion], out: &mut dyn Write) -> Result<()> {
+        let words = self.words(offers).into_iter().zip(1..);
+        let list: Vec<_> = words.map(|(word, number)| format!(":{number} {word}")).collect();
+        writeln!(out, "    {}", list.join("   "))?;
+        write!(out, "{}", self.line)?;
+        Ok(out.flush()?)
+    }
+
+    /// 1.5: the line becomes records; 1.6 to 1.8 follow when there are enough.
+    fn end_line(&mut self, out: &mut dyn Write) -> Result<()> {
+        let alphabet = &self.bench.public().card.alphabet;
+        let text = alphabet.encode(&format!("{}\n", self.line));
+        self.add("\n", 1);
+        self.line.clear();
+        observe(self.bench, &mut [&mut self.client], &[&text])?;
+        self.before.extend(&text);
+        self.before.drain(..self.before.len().saturating_sub(CONTEXT));
+        while self.client.is_ready() {
+            let old = self.suggestions()?;
+            customize(self.bench, &mut [&mut self.client], &self.recipe, |_, _| {})?;
+            self.predictor.set_weights(self.client.weights())?;
+            let new = self.suggestions()?;
+            let Some(round) = self.client.rounds().last() else { break };
+            writeln!(
+                out,
+                "\nLearned from {} characters in {:.1} s; loss on those held back {:.2}, before {:.2}: {}.",
+                round.records,
+                round.seconds,
+                round.loss_after,
+                round.loss_before,
+                if round.adopted { "adopted" } else { "not adopted" }
+            )?;
+            let (old, new) = (self.words(&old).join(", "), self.words(&new).join(", "));
+            writeln!(out, "A line would have begun with {old}; now with {new}.\n")?;
+        }
+        writeln!(out, "({} characters until it learns again)", self.client.missing())?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::keyboard::public::tiny;
+    use tern_engine::Device;
+
+    fn session(script: &str) -> String {
+        let mut bench = Workbench::new(&Device::cpu(), &Arc::new(tiny())).unwrap();
+        let mut out = Vec::new();
+        let recipe = Recipe { rate: 1e-2, ..recipe(1) };
+        run(&mut bench, 200, recipe, &mut script.as_bytes(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn suggestions_change_as_it_learns() {
+        let script = "so it goes\n\n".repeat(40);
+        let shown = session(&script);
+        assert!(shown.contains("It learns after 200 characters."));
+        assert_eq!(shown.matches("Learned from 200 characters").count(), 2, "{shown}");
+        assert!(shown.contains(": adopted."), "{shown}");
+        assert!(shown.contains("440 characters with 440 keystrokes: 0 % saved."), "{shown}");
+    }
+
+    #[test]
+    fn a_suggestion_taken_costs_one_key() {
+        let shown = session("Lo\n:1\n:q\nnever read\n");
+        let offered = shown.lines().filter(|line| line.contains(":1")).nth(1).unwrap();
+        let word = offered.split_whitespace().nth(1).unwrap();
+        assert!(word.starts_with("Lo") && word.len() > 2, "{shown}");
+        let expected = format!("{} characters with 3 keystrokes", word.chars().count() + 1);
+        assert!(shown.contains(&expected), "{shown}");
+        assert!(!shown.contains("never"));
+    }
+}

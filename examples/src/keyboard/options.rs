@@ -1,0 +1,154 @@
+//! What the command takes, and how much the quick and the full run do.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tern_engine::{Device, DeviceOptions};
+
+use super::workbench::Recipe;
+
+/// Trains a public next-character model, lets it learn from users it never met, each on their
+/// own device, and reports what that gains them.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "keyboard", version)]
+pub struct Options {
+    /// Small enough to end within two minutes on two CPU cores
+    #[arg(long)]
+    pub quick: bool,
+    /// Text of your own, a file or a folder: the public model, the text held out from it and
+    /// the users all come from it. Lines `@name` or `@play/name` say who speaks from there on
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// `cpu`, `gpu`, `discrete`, `integrated`, `software`, a number or part of a name; goes
+    /// before the environment variable TERN_DEVICE
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Folder for the report; the next free `runs/keyboard-<number>` if not given
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u32,
+    /// A published model (`public-v1.safetensors` with its `.json` beside it) instead of
+    /// training one; with `--data`, everybody in the data is a user then
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Type yourself, and see the suggestions change as the model learns from you
+    #[arg(long)]
+    pub interactive: bool,
+    /// Users to measure
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub users: Option<u32>,
+    /// Training steps of the public model
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: Option<u32>,
+    /// Records (characters typed) that a client collects before it trains on them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub records: Option<u32>,
+}
+
+impl Options {
+    /// Opens the device asked for.
+    pub fn open(&self) -> Result<Device> {
+        let options = match &self.device {
+            Some(text) => DeviceOptions {
+                select: text.parse().with_context(|| format!("--device {text}"))?,
+                ..DeviceOptions::default()
+            },
+            None => DeviceOptions::from_env()?,
+        };
+        Ok(pollster::block_on(Device::open(&options))?)
+    }
+
+    /// How much to do.
+    pub fn scale(&self) -> Scale {
+        let mut scale = if self.quick { Scale::quick() } else { Scale::full() };
+        scale.steps = self.steps.map_or(scale.steps, |n| n as usize);
+        scale.users = self.users.map_or(scale.users, |n| n as usize);
+        scale.recipe.seed = self.seed;
+        scale
+    }
+}
+
+/// How much a run does.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    /// Length of the character vectors.
+    pub dimension: usize,
+    /// Units of the LSTM layer.
+    pub hidden: usize,
+    /// Rows of a public training step.
+    pub batch: usize,
+    /// Public training steps.
+    pub steps: usize,
+    /// Highest learning rate of the public training.
+    pub rate: f64,
+    /// Characters of held-out text that the public model is measured on.
+    pub held_out: usize,
+    /// Most users.
+    pub users: usize,
+    /// Roles of held-out plays among them.
+    pub roles: usize,
+    /// Most characters of a user's text.
+    pub characters: usize,
+    /// Records to collect before training on them.
+    pub records: usize,
+    /// How a client trains.
+    pub recipe: Recipe,
+    /// Characters of each user's held-back lines that are typed with suggestions.
+    pub typed: usize,
+}
+
+impl Scale {
+    /// For a GPU or some patience.
+    pub fn full() -> Self {
+        Scale {
+            dimension: 32,
+            hidden: 256,
+            batch: 32,
+            steps: 8500,
+            rate: 2e-3,
+            held_out: 200_000,
+            users: 28,
+            roles: 6,
+            characters: usize::MAX,
+            records: 14_000,
+            recipe: Recipe { rate: 5e-4, passes: 4, batch: 16, seed: 1 },
+            typed: 3000,
+        }
+    }
+
+    /// For two minutes on two CPU cores.
+    pub fn quick() -> Self {
+        Scale {
+            hidden: 192,
+            steps: 900,
+            rate: 5e-3,
+            held_out: 30_000,
+            users: 8,
+            roles: 0,
+            characters: 25_000,
+            records: 6500,
+            recipe: Recipe { rate: 1e-3, passes: 4, batch: 16, seed: 1 },
+            typed: 600,
+            ..Scale::full()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_overrides_the_scale() {
+        <Options as clap::CommandFactory>::command().debug_assert();
+        let options = Options::try_parse_from(["keyboard", "--quick", "--steps", "7"]).unwrap();
+        let scale = options.scale();
+        assert_eq!((scale.steps, scale.hidden), (7, Scale::quick().hidden));
+        assert!(Options::try_parse_from(["keyboard", "--users", "0"]).is_err());
+        let unknown = Options { device: Some("no such device".into()), ..Options::default() };
+        assert!(unknown.open().is_err());
+    }
+}

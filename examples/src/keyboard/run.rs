@@ -1,0 +1,188 @@
+//! The demo from end to end.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tern_engine::Device;
+
+use super::client::LEAST_RECORDS;
+use super::data::Texts;
+use super::interactive;
+use super::options::{Options, Scale};
+use super::personalize::personalize;
+use super::public::PublicModel;
+use super::reader::Reader;
+use super::results::{PublicResult, Results, medians};
+use super::server::{self, Curve};
+use super::workbench::Workbench;
+use crate::report::Report;
+use crate::users::User;
+
+/// Runs the command; what it finds goes to `out` and to the report folder.
+pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
+    let started = Instant::now();
+    let scale = options.scale();
+    let device = options.open()?;
+    writeln!(out, "Runs on {}.", device.name())?;
+    let texts = Texts::load(options, &scale)?;
+    let report = Report::create(folder(options.out.as_deref())?)?;
+
+    // 1.1 to 1.3: the server.
+    let (published, curve, public) = match &options.model {
+        Some(path) => take(path, &device, &texts)?,
+        None => publish(options, &scale, &device, &texts, &report)?,
+    };
+    tell(&public, &published, out)?;
+    // 1.4: from here on everything happens on clients, which know the published files only.
+    let downloaded = Arc::new(PublicModel::load(&published)?);
+    let mut bench = Workbench::new(&device, &downloaded)?;
+    if options.interactive {
+        let records = options.records.map_or(interactive::RECORDS, |n| n as usize);
+        let recipe = interactive::recipe(options.seed);
+        return interactive::run(&mut bench, records, recipe, &mut std::io::stdin().lock(), out);
+    }
+
+    let records = preset(options, &scale, &texts.users);
+    let users = personalize(&mut bench, &scale, records, &texts.users, &report)?;
+    let results = Results {
+        device: device.name(),
+        scale: if options.quick { "quick" } else { "full" }.into(),
+        seed: options.seed,
+        records,
+        seconds: started.elapsed().as_secs_f64(),
+        public,
+        medians: medians(&users),
+        users,
+    };
+    results.write(&report, &curve)?;
+    writeln!(out, "\n{}", results.table())?;
+    for m in &results.medians {
+        let ([.., top1], [.., saved], flop) = (m.top1, m.saved, m.training_flops / 1e9);
+        writeln!(
+            out,
+            "Median of {} {}s: {:+.1} points of top-1, {:+.1} points of keystrokes saved; {:.1} s and {flop:.0} GFLOP of training.",
+            m.users,
+            m.kind,
+            100.0 * top1,
+            100.0 * saved,
+            m.seconds,
+        )?;
+    }
+    let folder = report.path("");
+    writeln!(out, "Report after {:.0} s: {}", results.seconds, folder.display())?;
+    Ok(())
+}
+
+/// The folder asked for, or the next free one of `runs/`.
+fn folder(asked: Option<&Path>) -> Result<PathBuf> {
+    if let Some(folder) = asked {
+        return Ok(folder.to_owned());
+    }
+    let free = |n: &u32| !Path::new(&format!("runs/keyboard-{n}")).exists();
+    let number = (1..).find(free).context("runs/ is full")?;
+    Ok(format!("runs/keyboard-{number}").into())
+}
+
+/// Trains and publishes.
+fn publish(
+    options: &Options,
+    scale: &Scale,
+    device: &Device,
+    texts: &Texts,
+    report: &Report,
+) -> Result<(PathBuf, Curve, PublicResult)> {
+    let (alphabet, stream) = server::preprocess(&texts.public);
+    let held_out = server::held_out(&alphabet, &texts.held_out, scale.held_out);
+    let text = (alphabet, stream.as_slice());
+    let trained = server::train(device, text, &held_out, scale, options.seed)?;
+    let path = trained.public.publish(&report.path(""))?;
+    let mut result = describe(&trained.public, &path);
+    result.seconds = trained.seconds;
+    result.held_out = Some(trained.held_out);
+    Ok((path, trained.curve, result))
+}
+
+/// Takes a model that was published before.
+fn take(path: &Path, device: &Device, texts: &Texts) -> Result<(PathBuf, Curve, PublicResult)> {
+    let public = PublicModel::load(path)?;
+    let mut result = describe(&public, path);
+    let held_out = server::held_out(&public.card.alphabet, &texts.held_out, 30_000);
+    let mut reader = Reader::new(&public.arena(device, 1)?, &public.model, 32)?;
+    result.held_out = Some(reader.read(&[&held_out])?[0].scores);
+    Ok((path.to_owned(), Curve::default(), result))
+}
+
+fn describe(public: &PublicModel, path: &Path) -> PublicResult {
+    PublicResult {
+        file: path.display().to_string(),
+        version: public.card.version,
+        parameters: public.parameters.count(),
+        steps: public.card.steps,
+        seconds: 0.0,
+        held_out: None,
+    }
+}
+
+fn tell(public: &PublicResult, path: &Path, out: &mut dyn Write) -> Result<()> {
+    let of = |value: fn(&super::reader::Scores) -> f64| {
+        public.held_out.as_ref().map_or(f64::NAN, |s| 100.0 * value(s))
+    };
+    writeln!(
+        out,
+        "Public model v{}: {} parameters, {} steps; on text held out: top-1 {:.1} %, top-3 {:.1} %. {}",
+        public.version,
+        public.parameters,
+        public.steps,
+        of(|s| s.top1()),
+        of(|s| s.top3()),
+        path.display()
+    )?;
+    Ok(())
+}
+
+/// The preset number of records: as asked for, or as the scale has it unless the users' text
+/// is too short for two trainings then.
+fn preset(options: &Options, scale: &Scale, users: &[User]) -> usize {
+    let mut lengths: Vec<usize> = users.iter().map(User::trained_characters).collect();
+    lengths.sort_unstable();
+    let typical = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
+    let preset = options.records.map_or(scale.records.min(typical / 2), |n| n as usize);
+    preset.max(LEAST_RECORDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn a_run_on_ones_own_text_leaves_a_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("mine.txt");
+        let said = |name: &str, what: &str| format!("@{name}\n{}", format!("{what}\n").repeat(120));
+        let text = said("ann", "so it goes on and on") + &said("bob", "to be or not to be so");
+        std::fs::write(&data, text).unwrap();
+        let report = folder.path().join("report");
+        let run = |more: &[&str]| {
+            let paths = [data.to_str().unwrap(), report.to_str().unwrap()];
+            let args = ["keyboard", "--quick", "--device", "cpu", "--steps", "20"];
+            let args = args.into_iter().chain(["--data", paths[0], "--out", paths[1]]);
+            let options = Options::parse_from(args.chain(more.iter().copied()));
+            let mut out = Vec::new();
+            super::run(&options, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let shown = run(&[]);
+        assert!(shown.starts_with("Runs on ") && shown.contains("Median of 1 speakers"), "{shown}");
+        for file in ["results.json", "loss.svg", "public-v1.safetensors", "public-v1.json"] {
+            assert!(report.join(file).exists(), "{file}");
+        }
+        let model = report.join("public-v1.safetensors");
+        let shown = run(&["--model", model.to_str().unwrap(), "--records", "900"]);
+        assert!(shown.contains("Median of 2 speakers"), "everybody is a user now: {shown}");
+        assert!(report.join("own/ann.safetensors").exists() || shown.contains("0/2"), "{shown}");
+    }
+}

@@ -1,0 +1,178 @@
+//! The server's part: 1.1 public text, 1.2 made into tokens, 1.3 trains the public model.
+
+use anyhow::{Context, Result, ensure};
+use tern_engine::nn::{Mode, ModelSpec};
+use tern_engine::{
+    Arena, Decay, Device, Flat, Graph, Optimizer, Schedule, TextData, Training,
+};
+
+use super::options::Scale;
+use super::public::{Card, PublicModel};
+use super::reader::{Passage, Reader, Scores};
+use super::workbench::WINDOW;
+use crate::alphabet::Alphabet;
+use crate::progress::Progress;
+use crate::text::Speaker;
+
+/// Steps between two points of the loss curve.
+const REPORT: usize = 10;
+/// Measurements on held-out text during the training.
+const MEASUREMENTS: usize = 12;
+/// Characters that each of them reads; the last one reads all there are.
+const MEASURED: usize = 15_000;
+/// Other characters than ASCII that an alphabet may have.
+const OTHERS: usize = 1000;
+/// Gradients are clipped to this norm.
+const CLIP: f64 = 1.0;
+
+/// How the training went. Losses are nats a character.
+#[derive(Clone, Debug, Default)]
+pub struct Curve {
+    /// (step, mean loss of the steps since the last point).
+    pub training: Vec<(f64, f64)>,
+    /// (step, loss on held-out text).
+    pub held_out: Vec<(f64, f64)>,
+}
+
+/// A trained model and how it got there.
+pub struct Trained {
+    /// The model, not published yet.
+    pub public: PublicModel,
+    /// Its loss curve.
+    pub curve: Curve,
+    /// On all held-out text given.
+    pub held_out: Scores,
+    /// Seconds the training took, measurements included.
+    pub seconds: f64,
+}
+
+/// 1.2: public text as tokens: the alphabet and one stream, speaker after speaker.
+pub fn preprocess(public: &[Speaker]) -> (Alphabet, Vec<u32>) {
+    let lines = || public.iter().flat_map(|s| s.lines.iter());
+    let alphabet = Alphabet::covering(lines().map(String::as_str), OTHERS);
+    let stream = public.iter().flat_map(|s| alphabet.encode_lines(&s.lines)).collect();
+    (alphabet, stream)
+}
+
+/// Text that no public model is trained on, up to so many characters, a passage a speaker.
+pub fn held_out(alphabet: &Alphabet, speakers: &[Speaker], characters: usize) -> Vec<Passage> {
+    let mut passages = Vec::new();
+    let mut left = characters;
+    for speaker in speakers {
+        let mut tokens = alphabet.encode_lines(&speaker.lines);
+        tokens.truncate(left + 1);
+        if tokens.len() > 1 {
+            left -= tokens.len() - 1;
+            passages.push(Passage { tokens, from: 1 });
+        }
+    }
+    passages
+}
+
+/// 1.3: trains the public model on a stream of tokens. Recurrent state is carried from window
+/// to window, so that the model learns to use all that came before.
+pub fn train(
+    device: &Device,
+    (alphabet, stream): (Alphabet, &[u32]),
+    held_out: &[Passage],
+    scale: &Scale,
+    seed: u32,
+) -> Result<Trained> {
+    let started = std::time::Instant::now();
+    // A short text is read by fewer rows, so that each reads a few windows.
+    let batch = scale.batch.min(stream.len() / (4 * (WINDOW + 1)));
+    ensure!(batch > 0, "{} characters are too few to train on", stream.len());
+    let spec = ModelSpec::language_model(alphabet.tokens(), scale.dimension, scale.hidden, 1);
+    let (parameters, model) = spec.build()?;
+    let arena = Arena::new(device, &parameters, &[seed])?;
+    let data = TextData::upload(device, &[stream], alphabet.tokens(), WINDOW, WINDOW)?;
+
+    let mut graph = Graph::new(&arena);
+    let (inputs, targets) = graph.stream_batch(&data, batch)?;
+    let forward = model.forward(&mut graph, inputs, Mode::TrainCarrying)?;
+    let loss = graph.cross_entropy(forward.output, targets)?;
+    let mut training = Training::new(Optimizer::adam(), scale.rate);
+    training.schedule = Schedule {
+        base: scale.rate,
+        warmup: (scale.steps / 20) as u32,
+        decay: Decay::Cosine { total: scale.steps as u32, floor: scale.rate / 20.0 },
+    };
+    training.clip_norm = Some(CLIP);
+    training.seed = seed;
+    let mut plan = graph.train(loss, &training)?;
+
+    let mut reader = Reader::new(&arena, &model, 32)?;
+    let some = first(held_out, MEASURED);
+    let every = scale.steps.div_ceil(MEASUREMENTS).next_multiple_of(REPORT);
+    let mut curve = Curve::default();
+    let mut progress = Progress::new("public", scale.steps as u64);
+    let mut done = 0;
+    while done < scale.steps {
+        let now = REPORT.min(scale.steps - done);
+        let loss = plan.run(now)?.mean().unwrap_or(f32::NAN);
+        ensure!(loss.is_finite(), "the loss is {loss} at step {done}: the rate is too high");
+        done += now;
+        curve.training.push((done as f64, f64::from(loss)));
+        if done.is_multiple_of(every) && done < scale.steps {
+            curve.held_out.push((done as f64, reader.read(&[&some])?[0].scores.loss()));
+        }
+        progress.update(done as u64, Some(loss));
+    }
+    progress.finish();
+    let scores = reader.read(&[held_out])?[0].scores;
+    if scores.characters > 0 {
+        curve.held_out.push((done as f64, scores.loss()));
+    }
+    let card = Card { version: 1, spec, alphabet, characters: stream.len(), steps: done };
+    let public = PublicModel::new(card, arena.read(Flat::Parameters, 0)?)
+        .context("the model that was trained")?;
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(Trained { public, curve, held_out: scores, seconds })
+}
+
+/// The beginning of each passage, in proportion, about `characters` in all.
+fn first(passages: &[Passage], characters: usize) -> Vec<Passage> {
+    let total: usize = passages.iter().map(|p| p.tokens.len()).sum();
+    let part = |p: &Passage| (p.tokens.len() * characters).div_ceil(total.max(1));
+    let cut = |p: &Passage| Passage {
+        tokens: p.tokens[..part(p).min(p.tokens.len())].to_vec(),
+        from: p.from,
+    };
+    passages.iter().map(cut).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn speaker(name: &str, line: &str, lines: usize) -> Speaker {
+        Speaker { name: name.into(), lines: vec![line.into(); lines] }
+    }
+
+    fn tiny() -> Scale {
+        Scale { dimension: 8, hidden: 24, batch: 4, steps: 60, rate: 2e-2, ..Scale::quick() }
+    }
+
+    #[test]
+    fn a_model_is_trained_on_public_text() {
+        let public = [speaker("a", "so it goes", 100), speaker("b", "so it went — ßß", 30)];
+        let (alphabet, stream) = preprocess(&public);
+        assert_eq!(stream.len(), 1 + 100 * 11 + 1 + 30 * 16);
+        assert_eq!(alphabet.char(alphabet.tokens() as u32 - 1), Some('—'));
+        let passages = held_out(&alphabet, &public, 1200);
+        assert_eq!(passages.iter().map(|p| p.tokens.len() - 1).sum::<usize>(), 1200);
+        let device = Device::cpu();
+        let trained = train(&device, (alphabet, &stream), &passages, &tiny(), 1).unwrap();
+        assert_eq!(trained.curve.training.len(), 6);
+        assert_eq!(trained.held_out.characters, 1200);
+        let (start, end) = (trained.curve.training[0].1, trained.held_out.loss());
+        assert!(start > 2.0 && end < 1.0, "{start} to {end}");
+        assert!(trained.held_out.top1() > 0.6 && trained.held_out.top3() > 0.8);
+    }
+
+    #[test]
+    fn too_little_text_is_an_error() {
+        let (alphabet, stream) = preprocess(&[speaker("a", "short", 3)]);
+        assert!(train(&Device::cpu(), (alphabet, &stream), &[], &tiny(), 1).is_err());
+    }
+}
