@@ -172,7 +172,7 @@ mod tests {
             let args = args.into_iter().chain(["--data", paths[0], "--out", paths[1]]);
             let options = Options::parse_from(args.chain(more.iter().copied()));
             let mut out = Vec::new();
-            super::run(&options, &mut out).unwrap();
+            run(&options, &mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
         let shown = run(&[]);
