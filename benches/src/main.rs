@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "a command prints its tables")]
 
 mod devices;
+mod heap;
 mod kernels;
 mod measure;
 mod models;

@@ -1,4 +1,4 @@
-//! Clocks and memory of this process.
+//! Times of runs.
 
 use std::time::{Duration, Instant};
 
@@ -44,12 +44,4 @@ pub fn pace(
         seconds.push(start.elapsed().as_secs_f64() / each as f64);
     }
     Ok(Spread::of(seconds))
-}
-
-/// Memory this process holds, in bytes; `None` where the system doesn't say.
-pub fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(1024 * kib)
 }

@@ -8,11 +8,11 @@ use clap::Args;
 use serde::Serialize;
 use tern_engine::{Device, Memory, Plan};
 
-use crate::measure::{Spread, pace, resident};
+use crate::measure::{Spread, pace};
 use crate::models::{WORKLOADS, Workload};
 use crate::peers::{self, Peers};
 use crate::table::{Table, bytes, digits, seconds};
-use crate::{Devices, Output};
+use crate::{Devices, Output, heap};
 
 /// What to train.
 #[derive(Args)]
@@ -51,8 +51,8 @@ struct StepResult {
     /// GPU objects created after the first run.
     created_later: u64,
     memory_predicted: u64,
-    /// GPU buffers allocated, or growth of this process on the CPU.
-    memory_measured: Option<u64>,
+    /// GPU buffers allocated, or most that the heap grew on the CPU.
+    memory_measured: u64,
     /// Seconds by kernel in one step.
     kernels: BTreeMap<String, (usize, f64)>,
 }
@@ -105,13 +105,12 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(workload: &Workload, device: &Device, budget: f64) -> Result<StepResult> {
-    let (resident_before, allocated_before) = (resident(), device.allocated());
+    let (heap_before, allocated_before) = (heap::mark(), device.allocated());
     let mut plan = workload.plan(device)?;
     let memory: Memory = plan.memory();
     let loss_first = plan.run(1)?.last().unwrap_or(f32::NAN);
     let created = device.created();
     let allocated = device.allocated() - allocated_before;
-    let grown = || Some(resident()?.saturating_sub(resident_before?));
     let submits = |plan: &mut Plan, steps: usize| -> Result<u64> {
         let before = device.submits();
         plan.run(steps)?;
@@ -129,7 +128,7 @@ fn measure(workload: &Workload, device: &Device, budget: f64) -> Result<StepResu
         Ok(())
     })?;
     let created_later = device.created() - created;
-    let memory_measured = if allocated > 0 { Some(allocated) } else { grown() };
+    let memory_measured = if allocated > 0 { allocated } else { heap::peak() - heap_before };
     let mut kernels: BTreeMap<String, (usize, f64)> = BTreeMap::new();
     for timing in plan.profile()? {
         let entry = kernels.entry(timing.kernel).or_default();
@@ -154,7 +153,6 @@ fn measure(workload: &Workload, device: &Device, budget: f64) -> Result<StepResu
 
 fn print(workload: &Workload, r: &StepResult, profile: bool) {
     println!("\n{}: {} ({} parameters)", workload.name, workload.what, r.parameters);
-    let measured = r.memory_measured.map_or("–".into(), bytes);
     println!(
         "  {} a step (median of {}; {} to {}), {} steps a second",
         seconds(r.step.median),
@@ -173,7 +171,8 @@ fn print(workload: &Workload, r: &StepResult, profile: bool) {
          included); GPU objects created after the first run: {}",
         r.dispatches, r.submits_of_1, r.submits_of_10, r.created_later,
     );
-    println!("  memory predicted {}, measured {measured}", bytes(r.memory_predicted));
+    let (predicted, measured) = (bytes(r.memory_predicted), bytes(r.memory_measured));
+    println!("  memory predicted {predicted}, measured {measured}");
     if !profile {
         return;
     }
