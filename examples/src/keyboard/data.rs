@@ -49,10 +49,11 @@ impl Texts {
         let plays = load_list(&bundled("held-out-plays.txt")?)?;
         let (public, held_out) = split_plays(roles, &plays)?;
         let speakers = load(&[bundled("addresses.txt.gz")?])?;
-        let mut all = people(speakers, 10_000, scale);
-        all.truncate(scale.users.saturating_sub(scale.roles).max(1));
-        let mut roles = people(held_out.clone(), 11_000, scale);
-        roles.truncate(scale.users.saturating_sub(all.len()).min(scale.roles));
+        // Roles that type enough for a training.
+        let mut roles = users(&held_out, scale.records * 5 / 4 + 500);
+        roles.truncate(scale.roles.min(scale.users / 5));
+        let mut all = users(&speakers, 10_000);
+        all.truncate(scale.users - roles.len());
         all.extend(roles);
         Ok(Texts { public, held_out, users: all })
     }
@@ -69,7 +70,7 @@ impl Texts {
         } else {
             split_speakers(speakers)
         };
-        let mut users = people(held_out.clone(), 2 * LEAST_RECORDS, scale);
+        let mut users = users(&held_out, 2 * LEAST_RECORDS);
         users.truncate(scale.users);
         if users.is_empty() {
             let (most, least) = (held_out.iter().map(Speaker::characters).max(), 2 * LEAST_RECORDS);
@@ -81,20 +82,6 @@ impl Texts {
         }
         Ok(Texts { public, held_out, users })
     }
-}
-
-/// Users of the speakers that have enough text, of which they use as much as the scale allows.
-fn people(speakers: Vec<Speaker>, least: usize, scale: &Scale) -> Vec<User> {
-    let cut = |mut speaker: Speaker| {
-        let mut characters = 0;
-        speaker.lines.retain(|line| {
-            characters += line.chars().count() + 1;
-            characters <= scale.characters
-        });
-        speaker
-    };
-    let enough = speakers.into_iter().filter(|s| s.characters() >= least);
-    users(&enough.map(cut).collect::<Vec<_>>(), 0)
 }
 
 fn split_lines(one: &Speaker) -> (Vec<Speaker>, Vec<Speaker>) {
@@ -142,15 +129,15 @@ mod tests {
 
     #[test]
     fn the_bundled_users_are_speakers_the_model_never_met() {
-        let scale = Scale { users: 28, roles: 6, ..Scale::quick() };
+        let scale = Scale { users: 25, roles: 3, ..Scale::quick() };
         let texts = Texts::load(&Options::default(), &scale).unwrap();
         assert_eq!(texts.users.iter().filter(|u| !u.name.contains('/')).count(), 22);
-        assert_eq!(texts.users.len(), 28);
+        assert_eq!(texts.users.len(), 25);
         for user in &texts.users {
             assert!(texts.public.iter().all(|s| s.name != user.name));
             let characters: usize =
                 user.train.iter().chain(&user.held_back).map(|l| l.chars().count() + 1).sum();
-            assert!(characters <= scale.characters && characters >= 11_000, "{}", user.name);
+            assert!(characters * 4 / 5 > scale.records, "{}", user.name);
         }
         let few = Texts::load(&Options::default(), &Scale { users: 3, ..scale }).unwrap();
         assert_eq!(few.users.len(), 3);

@@ -90,8 +90,6 @@ pub struct Scale {
     pub users: usize,
     /// Roles of held-out plays among them.
     pub roles: usize,
-    /// Most characters of a user's text.
-    pub characters: usize,
     /// Records to collect before training on them.
     pub records: usize,
     /// How a client trains.
@@ -108,13 +106,12 @@ impl Scale {
             hidden: 256,
             batch: 32,
             steps: 8500,
-            rate: 2e-3,
+            rate: 5e-3,
             held_out: 200_000,
-            users: 28,
-            roles: 6,
-            characters: usize::MAX,
-            records: 14_000,
-            recipe: Recipe { rate: 5e-4, passes: 4, batch: 16, seed: 1 },
+            users: 25,
+            roles: 3,
+            records: 20_000,
+            recipe: Recipe { rate: 4e-3, passes: 6, batch: 8, seed: 1 },
             typed: 3000,
         }
     }
@@ -123,14 +120,12 @@ impl Scale {
     pub fn quick() -> Self {
         Scale {
             hidden: 192,
-            steps: 900,
-            rate: 5e-3,
-            held_out: 30_000,
-            users: 8,
+            batch: 16,
+            steps: 2800,
+            rate: 8e-3,
+            held_out: 40_000,
+            users: 6,
             roles: 0,
-            characters: 25_000,
-            records: 6500,
-            recipe: Recipe { rate: 1e-3, passes: 4, batch: 16, seed: 1 },
             typed: 600,
             ..Scale::full()
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use tern_engine::nn::Mode;
-use tern_engine::{Arena, Batching, Device, Flat, Graph, Kind, Optimizer, TextData, Training};
+use tern_engine::{Arena, Batching, Decay, Device, Flat, Graph, Kind, Optimizer, TextData, Training};
 
 use super::public::PublicModel;
 use super::reader::{Passage, Reader, Reading};
@@ -13,13 +13,16 @@ use super::reader::{Passage, Reader, Reading};
 pub const WINDOW: usize = 80;
 /// Windows read at a time.
 const READ: usize = 32;
+/// Part of the learning rate that is left at the end of a training: what is adopted should
+/// not hang on the last records it saw.
+const FLOOR: f64 = 0.05;
 /// Steps between two reports of progress.
 const REPORT: usize = 16;
 
 /// How a model is trained on a user's records.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
-    /// Adam's learning rate.
+    /// Adam's learning rate at first; it falls in a straight line to [`FLOOR`] of it.
     pub rate: f64,
     /// Times each record is trained on.
     pub passes: usize,
@@ -141,10 +144,12 @@ impl Workbench {
         let (inputs, targets) = graph.text_batch(&data, &batching)?;
         let forward = self.public.model.forward(&mut graph, inputs, Mode::Train)?;
         let loss = graph.cross_entropy(forward.output, targets)?;
+        let mut left = recipe.passes * windows.div_ceil(batching.batch);
         let mut training = Training::new(optimizer, recipe.rate);
+        training.schedule.decay =
+            Decay::Linear { total: left as u32, floor: FLOOR * recipe.rate };
         training.seed = recipe.seed;
         let mut plan = graph.train(loss, &training)?;
-        let mut left = recipe.passes * windows.div_ceil(batching.batch);
         while left > 0 {
             let now = left.min(REPORT);
             let losses = plan.run(now)?;
