@@ -9,7 +9,8 @@ use tern_shaders::cpu::loss::{
     SoftmaxCrossEntropyForward,
 };
 use tern_shaders::cpu::lstm::{
-    Backward, Forward, SEQUENCE_BACKWARD, SEQUENCE_FORWARD, STEP_BACKWARD, STEP_FORWARD,
+    Backward, Forward, SEQUENCE_BACKWARD, SEQUENCE_FORWARD, STATE_LOAD, STATE_STORE, STEP_BACKWARD,
+    STEP_FORWARD, State,
 };
 use tern_shaders::cpu::matmul::{Gemm, NN, NT, TN};
 use tern_shaders::cpu::normalize::{LAYER_NORM_FORWARD, LayerNormForward};
@@ -57,14 +58,16 @@ fn lstm() -> Vec<Case> {
     let (batch, hidden, gates) = (10, 256, 4 * 256);
     let stride = (gates * hidden + gates) as u32;
     let mut cases = Vec::new();
-    for (steps, forward, backward) in
-        [(1, &STEP_FORWARD, &STEP_BACKWARD), (80, &SEQUENCE_FORWARD, &SEQUENCE_BACKWARD)]
+    // Of two steps, the first has all there is to compute, forward and backward.
+    for (steps, of, forward, backward) in
+        [(1, 2, &STEP_FORWARD, &STEP_BACKWARD), (80, 80, &SEQUENCE_FORWARD, &SEQUENCE_BACKWARD)]
     {
-        let label = format!("{steps} steps, batch {batch}, hidden {hidden}");
+        let label = format!("{steps} of {of} steps, batch {batch}, hidden {hidden}");
+        let flops = (2 * steps * batch * hidden * gates) as u64;
+        let steps = of;
         let states = (steps + 1) * batch * hidden;
         let (all_gates, outputs, state) =
             (steps * batch * gates, steps * batch * hidden, batch * hidden);
-        let flops = (2 * steps * batch * hidden * gates) as u64;
         let p = Forward {
             steps: steps as u32,
             batch: batch as u32,
@@ -74,7 +77,7 @@ fn lstm() -> Vec<Case> {
             ..Forward::default()
         };
         let lengths = [stride as usize, states, states, all_gates, outputs];
-        cases.push(case(forward, &label, &p, all_floats(forward, &lengths)).flops(flops));
+        cases.push(case(forward, &label, &p, recurrent(forward, &lengths)).flops(flops));
         let p = Backward {
             t: 0,
             steps: steps as u32,
@@ -85,9 +88,29 @@ fn lstm() -> Vec<Case> {
             ..Backward::default()
         };
         let lengths = [stride as usize, all_gates, states, outputs, state, state, all_gates, state];
-        cases.push(case(backward, &label, &p, all_floats(backward, &lengths)).flops(flops));
+        cases.push(case(backward, &label, &p, recurrent(backward, &lengths)).flops(flops));
+    }
+    // With one time step, all of the buffers is read or written but for half of two.
+    let n = batch * hidden;
+    let p = State { n: n as u32, steps: 1, zero: 0 };
+    for (kernel, lengths) in
+        [(&STATE_LOAD, [n, n, 2 * n, 2 * n]), (&STATE_STORE, [2 * n, 2 * n, n, n])]
+    {
+        let label = format!("batch {batch}, hidden {hidden}");
+        let mut row = case(kernel, label, &p, all_floats(kernel, &lengths));
+        row.bytes = 16 * n as u64;
+        cases.push(row);
     }
     cases
+}
+
+/// Random data with weights, the first buffer, of a size at which a recurrence is no chaos.
+fn recurrent(kernel: &Kernel, lengths: &[usize]) -> Vec<Data> {
+    let mut buffers = all_floats(kernel, lengths);
+    if let Some(Data::F32(weights)) = buffers.first_mut() {
+        weights.iter_mut().for_each(|w| *w /= 16.0);
+    }
+    buffers
 }
 
 fn tables(size: Size) -> Vec<Case> {

@@ -6,7 +6,7 @@ use super::Case;
 use crate::{Device, Result};
 
 /// Shortest run that is timed: long against a fence and a clock.
-const SHORTEST: Duration = Duration::from_millis(4);
+const SHORTEST: Duration = Duration::from_millis(10);
 /// Runs after which the median moves no more.
 const ENOUGH: usize = 25;
 
