@@ -6,6 +6,8 @@
 //! activated where they were summed; backward, it holds four registers of neighboring units.
 //! Rows are computed alike whatever task they are in: threads don't change the numbers.
 
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use rayon::prelude::*;
@@ -78,49 +80,68 @@ macro_rules! deal {
 deal!(deal, &'a [f32], chunks);
 deal!(deal_mut, &'a mut [f32], chunks_mut);
 
-/// Fills panels of `depth` × `VECTORS` × `lanes` in parallel: `value(panel, depth, vector,
-/// lane)`.
-fn pack(
-    panels: usize,
-    depth: usize,
-    lanes: usize,
-    value: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
-) -> Vec<f32> {
-    let row = VECTORS * lanes;
-    let mut packed = vec![0.0; panels * depth * row];
-    packed.par_chunks_mut(depth * row).enumerate().for_each(|(panel, to)| {
-        for (k, to) in to.chunks_exact_mut(row).enumerate() {
-            for (i, to) in to.iter_mut().enumerate() {
-                *to = value(panel, k, i / lanes, i % lanes);
-            }
-        }
-    });
+/// Makes panels of `length` words in parallel: `fill` gets the number of a panel and its zeros.
+fn pack(panels: usize, length: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let mut packed = vec![0.0; panels * length];
+    packed.par_chunks_mut(length).enumerate().for_each(|(panel, to)| fill(panel, to));
     packed
 }
 
+/// Panels of the weights `[G·H, H]` and of the biases: a row for each k (one for the biases),
+/// and in it the four gates of a register's lanes of units.
+fn pack_forward(sizes: Sizes, lanes: usize, w: &[f32], b: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let hidden = sizes.hidden;
+    let (panels, row) = (hidden.div_ceil(lanes), VECTORS * lanes);
+    // Row of the weights at each place of a panel's rows, where there is one.
+    let source = |panel: usize, place: usize| {
+        let unit = panel * lanes + place % lanes;
+        sizes.gate(place / lanes).filter(|_| unit < hidden).map(|gate| gate + unit)
+    };
+    let weights = pack(panels, hidden * row, |panel, to| {
+        for place in 0..row {
+            let Some(from) = source(panel, place) else { continue };
+            for (to, w) in to.chunks_exact_mut(row).zip(&w[from * hidden..]) {
+                to[place] = *w;
+            }
+        }
+    });
+    let biases = pack(panels, row, |panel, to| {
+        for (place, to) in to.iter_mut().enumerate() {
+            *to = source(panel, place).map_or(0.0, |from| b[from]);
+        }
+    });
+    (weights, biases)
+}
+
+/// Panels of the weights: a row for each of the G·H, and in it neighboring units.
+fn pack_backward(sizes: Sizes, lanes: usize, w: &[f32]) -> Vec<f32> {
+    let (hidden, row) = (sizes.hidden, VECTORS * lanes);
+    pack(hidden.div_ceil(row), sizes.width() * row, |panel, to| {
+        let first = panel * row;
+        let n = row.min(hidden - first);
+        for (to, w) in to.chunks_exact_mut(row).zip(w.chunks_exact(hidden)) {
+            to[..n].copy_from_slice(&w[first..first + n]);
+        }
+    })
+}
+
 fn sequence_forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let p: &Forward = bytemuck::from_bytes(p);
+    forward_on(Isa::detect(), bytemuck::from_bytes(p), replicas, args);
+}
+
+fn sequence_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    backward_on(Isa::detect(), bytemuck::from_bytes(p), replicas, args);
+}
+
+fn forward_on(isa: Isa, p: &Forward, replicas: usize, args: &mut [Arg<'_, f32>]) {
     let [weights, hs, cs, gates, y] = args else { unreachable!("five bindings") };
     let (steps, batch, hidden) = (p.steps as usize, p.batch as usize, p.hidden as usize);
     let sizes = Sizes { steps, batch, hidden, coupled: p.cifg != 0 };
-    let isa = Isa::detect();
-    let lanes = isa.lanes();
-    let panels = hidden.div_ceil(lanes);
     let layers: Vec<(Vec<f32>, Vec<f32>)> = (0..replicas)
         .map(|r| {
             let flat = &weights.real()[r * p.stride as usize..];
             let (w, b) = (&flat[p.w_offset as usize..], &flat[p.b_offset as usize..]);
-            let at = |panel: usize, vector: usize, lane: usize| {
-                let unit = panel * lanes + lane;
-                sizes.gate(vector).filter(|_| unit < hidden).map(|gate| gate + unit)
-            };
-            let w = pack(panels, hidden, lanes, |panel, k, vector, lane| {
-                at(panel, vector, lane).map_or(0.0, |row| w[row * hidden + k])
-            });
-            let b = pack(panels, 1, lanes, |panel, _, vector, lane| {
-                at(panel, vector, lane).map_or(0.0, |row| b[row])
-            });
-            (w, b)
+            pack_forward(sizes, isa.lanes(), w, b)
         })
         .collect();
     let rows = sizes.rows(isa, replicas);
@@ -143,24 +164,17 @@ fn sequence_forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         });
 }
 
-fn sequence_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let p: &Backward = bytemuck::from_bytes(p);
+fn backward_on(isa: Isa, p: &Backward, replicas: usize, args: &mut [Arg<'_, f32>]) {
     let [weights, gates, cs, dy, dh_last, dc_last, dgates, dc] = args else {
         unreachable!("eight bindings")
     };
     let (steps, batch, hidden) = (p.steps as usize, p.batch as usize, p.hidden as usize);
     let sizes = Sizes { steps, batch, hidden, coupled: p.cifg != 0 };
     let width = sizes.width();
-    let isa = Isa::detect();
-    let lanes = isa.lanes();
-    let panels = hidden.div_ceil(VECTORS * lanes);
     let layers: Vec<Vec<f32>> = (0..replicas)
         .map(|r| {
             let w = &weights.real()[r * p.stride as usize + p.w_offset as usize..];
-            pack(panels, width, lanes, |panel, k, vector, lane| {
-                let unit = (panel * VECTORS + vector) * lanes + lane;
-                if unit < hidden { w[k * hidden + unit] } else { 0.0 }
-            })
+            pack_backward(sizes, isa.lanes(), w)
         })
         .collect();
     let rows = sizes.rows(isa, replicas);

@@ -12,7 +12,7 @@ pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
     &[("matmul/nn", nn), ("matmul/nt", nt), ("matmul/tn", tn)];
 
 /// Multiplications below which a second thread costs more than it saves.
-const WORTH_A_THREAD: usize = 1 << 21;
+const WORTH_A_THREAD: usize = 1 << 22;
 
 /// Elements below which the epilogue stays on one thread.
 const WORTH_AN_EPILOGUE: usize = 1 << 14;
@@ -93,7 +93,38 @@ fn product(
         true => View::rows(b, n, k, p.b_row as usize).transposed(),
         false => View::rows(b, k, n, p.b_row as usize),
     };
-    multiply_on(threads, c, row, p.accumulate != 0, a, b);
+    if transposed_b && (2..=FEW_ROWS).contains(&m) {
+        few_rows(threads, c, row, p.accumulate != 0, a, b);
+    } else {
+        multiply_on(threads, c, row, p.accumulate != 0, a, b);
+    }
+}
+
+/// Rows of C up to which it is computed transposed where B is.
+const FEW_ROWS: usize = 32;
+
+/// c (+)= a · b for a `b` whose columns are dense. To write rows of c, `gemm` would first
+/// transpose all of b, which for few rows takes longer than the product; written by columns it
+/// reads b as it is.
+fn few_rows(threads: usize, c: &mut [f32], row: usize, add: bool, a: View<'_>, b: View<'_>) {
+    let (m, n) = (a.rows, b.columns);
+    let mut columns = vec![0.0; m * n];
+    let strip = n.div_ceil(threads).next_multiple_of(16);
+    let task = |(i, part): (usize, &mut [f32])| {
+        let data = &b.data[i * strip * b.column..];
+        let of_b = View { data, columns: part.len() / m, ..b };
+        multiply_on(1, part, m, false, of_b.transposed(), a.transposed());
+    };
+    if threads > 1 {
+        columns.par_chunks_mut(strip * m).enumerate().for_each(task);
+    } else {
+        columns.chunks_mut(strip * m).enumerate().for_each(task);
+    }
+    for (i, c) in c.chunks_mut(row).take(m).enumerate() {
+        for (c, column) in c.iter_mut().zip(columns.chunks_exact(m)) {
+            *c = if add { *c + column[i] } else { column[i] };
+        }
+    }
 }
 
 /// Adds the bias and activates, row by row.

@@ -72,12 +72,6 @@ impl Matrix {
     pub fn skip(self, words: usize) -> Self {
         Matrix { offset: self.offset + words, ..self }
     }
-
-    /// Sets the number of words from row to row.
-    #[allow(dead_code, reason = "for callers that view a tensor as a matrix of other rows")]
-    pub fn rows_of(self, words: usize) -> Self {
-        Matrix { row: words, ..self }
-    }
 }
 
 /// C = act(op(A)·op(B) + bias [+ C]) to be recorded. Sizes are those of the product: C is

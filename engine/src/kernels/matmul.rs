@@ -193,6 +193,8 @@ pub fn cases() -> Vec<Case> {
             }));
         }
         cases.push(case(order, [20, 72, 40], 2, 0, |p| (p.accumulate, p.has_bias) = (1, 1)));
+        // Enough for the largest tiles.
+        cases.push(case(order, [1028, 1024, 20], 1, 0, |_| ()));
         // Operands that all replicas share.
         cases.push(case(order, [9, 12, 8], 3, 0, |p| (p.a_stride, p.b_stride) = (0, 0)));
         // Parts of K, the last one empty or short.

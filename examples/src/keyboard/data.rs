@@ -170,9 +170,7 @@ mod tests {
     #[test]
     fn people_or_whole_plays_are_held_out() {
         let line = "what somebody said at length\n".repeat(30);
-        let of = |names: &[&str]| {
-            names.iter().map(|n| format!("@{n}\n{line}")).collect::<String>()
-        };
+        let of = |names: &[&str]| names.iter().map(|n| format!("@{n}\n{line}")).collect::<String>();
         let two = texts(&of(&["a", "b"]), false).unwrap();
         assert_eq!((names(&two.public), names(&two.held_out)), (vec!["a"], vec!["b"]));
         let six = texts(&of(&["a", "b", "c", "d", "e", "f"]), false).unwrap();

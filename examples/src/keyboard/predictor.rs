@@ -180,7 +180,8 @@ mod tests {
         let public = Arc::new(tiny());
         let mut predictor = Predictor::new(&Device::cpu(), &public).unwrap();
         let contexts: Vec<Vec<u32>> = (0..1030).map(|i| vec![1 + i % 90]).collect();
-        let nexts = predictor.start(&contexts.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+        let nexts =
+            predictor.start(&contexts.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
         assert_eq!(nexts.len(), 1030);
         assert_eq!(nexts[3].state, nexts[93 + 900].state);
         assert_ne!(nexts[3].state, nexts[4].state);

@@ -76,8 +76,7 @@ impl PublicModel {
         })?;
         let card: Card =
             serde_json::from_str(&json).with_context(|| format!("{}", beside.display()))?;
-        let (parameters, _) =
-            card.spec.build().with_context(|| format!("{}", beside.display()))?;
+        let (parameters, _) = card.spec.build().with_context(|| format!("{}", beside.display()))?;
         let weights = load_model(path, &parameters)?;
         PublicModel::new(card, weights).with_context(|| format!("{}", beside.display()))
     }

@@ -141,8 +141,18 @@ impl Results {
     /// The table that ends a run; numbers in percent, gains in percentage points.
     pub fn table(&self) -> Table {
         let mut table = Table::new([
-            "user", "typed", "adopted", "top-1 public", "own", "gain", "top-3 public", "own",
-            "gain", "saved public", "own", "gain",
+            "user",
+            "typed",
+            "adopted",
+            "top-1 public",
+            "own",
+            "gain",
+            "top-3 public",
+            "own",
+            "gain",
+            "saved public",
+            "own",
+            "gain",
         ]);
         for user in &self.users {
             let adopted = user.rounds.iter().filter(|round| round.adopted).count();
@@ -153,14 +163,17 @@ impl Results {
                 (public.saved, own.saved),
             ];
             let cells = pairs.map(|(a, b)| [percent(a), percent(b), points(b - a)]);
-            let head =
-                [user.name.clone(), user.typed.to_string(), format!("{adopted}/{}", user.rounds.len())];
+            let head = [
+                user.name.clone(),
+                user.typed.to_string(),
+                format!("{adopted}/{}", user.rounds.len()),
+            ];
             table.row(head.into_iter().chain(cells.into_iter().flatten()));
         }
         for m in &self.medians {
             let head = [format!("median {}", m.kind), String::new(), String::new()];
-            let cells =
-                [m.top1, m.top3, m.saved].map(|[a, b, gain]| [percent(a), percent(b), points(gain)]);
+            let cells = [m.top1, m.top3, m.saved]
+                .map(|[a, b, gain]| [percent(a), percent(b), points(gain)]);
             table.row(head.into_iter().chain(cells.into_iter().flatten()));
         }
         table
@@ -180,10 +193,8 @@ impl Results {
         }
         let [top1, top3] = self.as_typed();
         if top1.len() > 1 {
-            let series = [
-                Series { name: "top-3", points: &top3 },
-                Series { name: "top-1", points: &top1 },
-            ];
+            let series =
+                [Series { name: "top-3", points: &top3 }, Series { name: "top-1", points: &top1 }];
             let axes = ("characters typed", "expected (%)");
             report.plot("typed.svg", "Median user: characters expected", axes, &series)?;
         }

@@ -2,9 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use tern_engine::nn::{Mode, ModelSpec};
-use tern_engine::{
-    Arena, Decay, Device, Flat, Graph, Optimizer, Schedule, TextData, Training,
-};
+use tern_engine::{Arena, Decay, Device, Flat, Graph, Optimizer, Schedule, TextData, Training};
 
 use super::options::Scale;
 use super::public::{Card, PublicModel};

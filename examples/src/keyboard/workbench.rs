@@ -167,8 +167,7 @@ mod tests {
         let device = Device::cpu();
         let mut one = Workbench::with_replicas(&device, &public, 1).unwrap();
         let mut three = Workbench::with_replicas(&device, &public, 3).unwrap();
-        let texts: Vec<Vec<u32>> =
-            (3..7).map(|k| (0..700).map(|i| 1 + i % k).collect()).collect();
+        let texts: Vec<Vec<u32>> = (3..7).map(|k| (0..700).map(|i| 1 + i % k).collect()).collect();
         let jobs: Vec<_> = texts.iter().map(|t| (public.weights.as_slice(), &t[..])).collect();
         let recipe = Recipe { rate: 1e-2, passes: 3, batch: 4, seed: 1 };
         let mut steps = 0;

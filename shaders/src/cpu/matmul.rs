@@ -129,13 +129,16 @@ fn fours(words: u32, offset: u32, stride: u32, row: u32) -> bool {
     (words | offset | stride | row).is_multiple_of(4)
 }
 
+/// Whether B can be read four words at a time.
+fn aligned_b(p: &Gemm, trans_b: u32) -> bool {
+    let row = if trans_b == 1 { p.k } else { p.n };
+    short(p) && fours(row, p.b_offset, p.b_stride, p.b_row)
+}
+
 /// Whether A and B can be read four words at a time.
 fn aligned(p: &Gemm, trans_a: u32, trans_b: u32) -> bool {
-    let a = if trans_a == 1 { p.m } else { p.k };
-    let b = if trans_b == 1 { p.k } else { p.n };
-    short(p)
-        && fours(a, p.a_offset, p.a_stride, p.a_row)
-        && fours(b, p.b_offset, p.b_stride, p.b_row)
+    let row = if trans_a == 1 { p.m } else { p.k };
+    aligned_b(p, trans_b) && fours(row, p.a_offset, p.a_stride, p.a_row)
 }
 
 /// Workgroups of the register variants: invocations along N, tiles along M.
@@ -209,15 +212,16 @@ macro_rules! products {
                 preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_VEC4, MATMUL_B_VEC4],
                 consts: [TRANS_A = $ta, TRANS_B = $tb, CHECK_K = 0,
                          ROWS = 3, COLUMNS = 4, GROUP = 8],
-                fits: |p| aligned(p, $ta, $tb) && p.n > 64,
+                fits: |p| aligned(p, $ta, $tb) && p.n > 48,
                 grid: register_grid,
             }, {
-                name: "register_8x8",
+                // The gradients of a layer whose outputs are no multiple of four: A is theirs.
+                name: "register_12x16_words_a",
                 source: "matmul/register.wgsl",
-                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_VEC4, MATMUL_B_VEC4],
-                consts: [TRANS_A = $ta, TRANS_B = $tb, CHECK_K = 0,
-                         ROWS = 2, COLUMNS = 2, GROUP = 8],
-                fits: |p| aligned(p, $ta, $tb) && p.n > 32,
+                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_SCALAR, MATMUL_B_VEC4],
+                consts: [TRANS_A = $ta, TRANS_B = $tb,
+                         ROWS = 3, COLUMNS = 4, GROUP = 8],
+                fits: |p| aligned_b(p, $tb) && p.n > 48,
                 grid: register_grid,
             }, {
                 name: "register_8x8_words",

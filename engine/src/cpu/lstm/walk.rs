@@ -30,6 +30,19 @@ impl Isa {
         Isa::Base
     }
 
+    /// Every one that this processor has.
+    #[cfg(test)]
+    pub fn available() -> Vec<Self> {
+        let mut all = vec![Isa::Base];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let best = Self::detect();
+            all.extend([Isa::Avx2].into_iter().filter(|_| best != Isa::Base));
+            all.extend([Isa::Avx512].into_iter().filter(|i| *i == best));
+        }
+        all
+    }
+
     /// Lanes of a vector.
     pub fn lanes(self) -> usize {
         match self {

@@ -1,8 +1,9 @@
 use tern_shaders::Element;
+use tern_shaders::cpu::lstm::gate_count;
 
 use super::*;
 use crate::kernels::testing::{floats, gradient_check_with, run_cases, software};
-use crate::{Arena, Data, Device, Init, Parameters, Trainable};
+use crate::{Arena, Data, Device, Flat, Init, Parameters, Trainable};
 
 #[test]
 fn cases_hold_on_every_device() {

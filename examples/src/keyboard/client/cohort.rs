@@ -10,11 +10,7 @@ use crate::keyboard::workbench::{Recipe, Workbench};
 
 /// 1.5: the users type, each a text of their own, and each client records it beside what its
 /// model expected.
-pub fn observe(
-    bench: &mut Workbench,
-    clients: &mut [&mut Client],
-    texts: &[&[u32]],
-) -> Result<()> {
+pub fn observe(bench: &mut Workbench, clients: &mut [&mut Client], texts: &[&[u32]]) -> Result<()> {
     let passages: Vec<[Passage; 1]> = clients
         .iter()
         .zip(texts)

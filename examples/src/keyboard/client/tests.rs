@@ -104,9 +104,7 @@ fn clients_side_by_side_learn_from_their_own_records() {
         let passages = texts.each_ref().map(|t| Passage { tokens: t.clone(), from: 1 });
         let jobs = passages.each_ref().map(|p| (client.weights(), std::slice::from_ref(p)));
         let losses = bench.read(&jobs).unwrap();
-        let best = (0..3).min_by(|a, b| {
-            losses[*a].scores.loss.total_cmp(&losses[*b].scores.loss)
-        });
+        let best = (0..3).min_by(|a, b| losses[*a].scores.loss.total_cmp(&losses[*b].scores.loss));
         assert_eq!(best, Some(own), "{}", client.name());
     }
 }
