@@ -121,7 +121,10 @@ fn measure(workload: &Workload, device: &Device, budget: f64) -> Result<StepResu
     let submits_of_1 = submits(&mut plan, 1)?;
     let submits_of_10 = submits(&mut plan, 10)?;
     let mut loss_last = loss_first;
-    let first = pace(1, Duration::ZERO, |n| Ok(drop(plan.run(n)?)))?;
+    let first = pace(1, Duration::ZERO, |n| {
+        plan.run(n)?;
+        Ok(())
+    })?;
     let each = (0.1 * budget / first.median).clamp(1.0, 50.0) as usize;
     let step = pace(each, Duration::from_secs_f64(budget), |n| {
         loss_last = plan.run(n)?.last().unwrap_or(f32::NAN);
