@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use tern_engine::nn::Mode;
-use tern_engine::{Arena, Batching, Decay, Device, Flat, Graph, Kind, Optimizer, TextData, Training};
+use tern_engine::{
+    Arena, Batching, Decay, Device, Flat, Graph, Kind, Optimizer, TextData, Training,
+};
 
 use super::public::PublicModel;
 use super::reader::{Passage, Reader, Reading};
@@ -146,8 +148,7 @@ impl Workbench {
         let loss = graph.cross_entropy(forward.output, targets)?;
         let mut left = recipe.passes * windows.div_ceil(batching.batch);
         let mut training = Training::new(optimizer, recipe.rate);
-        training.schedule.decay =
-            Decay::Linear { total: left as u32, floor: FLOOR * recipe.rate };
+        training.schedule.decay = Decay::Linear { total: left as u32, floor: FLOOR * recipe.rate };
         training.seed = recipe.seed;
         let mut plan = graph.train(loss, &training)?;
         while left > 0 {
@@ -174,7 +175,8 @@ mod tests {
         let mut three = Workbench::with_replicas(&device, &public, 3).unwrap();
         let texts: Vec<Vec<u32>> = (3..7).map(|k| (0..700).map(|i| 1 + i % k).collect()).collect();
         let jobs: Vec<_> = texts.iter().map(|t| (public.weights.as_slice(), &t[..])).collect();
-        let recipe = Recipe { rate: 1e-2, passes: 3, batch: 4, seed: 1 };
+        // Half of the steps' worth goes with the falling rate.
+        let recipe = Recipe { rate: 1e-2, passes: 6, batch: 4, seed: 1 };
         let mut steps = 0;
         let together = three.train(&jobs, &recipe, |now, _| steps += now).unwrap();
         assert_eq!(steps, 2 * recipe.steps(700), "two groups");
