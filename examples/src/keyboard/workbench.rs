@@ -24,7 +24,7 @@ const REPORT: usize = 16;
 /// How a model is trained on a user's records.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
-    /// Adam's learning rate at first; it falls in a straight line to [`FLOOR`] of it.
+    /// Adam's learning rate at first; it falls in a straight line to a twentieth of it.
     pub rate: f64,
     /// Times each record is trained on.
     pub passes: usize,
