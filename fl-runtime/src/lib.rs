@@ -1,1 +1,1 @@
-//! Federated_runtime
+//! Federated training on Tern's engine.
