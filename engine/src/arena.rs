@@ -31,8 +31,9 @@ impl Flat {
 /// R models that share a layout. Plans are recorded on an arena; several plans (train,
 /// evaluate, predict) can share one. Cheap to clone; clones are the same models.
 ///
-/// Replicas live in tiles of as many as the device's binding limit allows. Memory is taken
-/// on first use, the optimizer's only if a plan needs it.
+/// Replicas live in tiles of as many as the device's binding limit allows; on the CPU, where
+/// threads take whole replicas, of one. Memory is taken on first use, the optimizer's only if
+/// a plan needs it.
 #[derive(Clone)]
 pub struct Arena(Arc<Inner>);
 
@@ -81,7 +82,7 @@ impl Arena {
         if fitting == 0 {
             return Err(Error::OutOfMemory { what: "one model".into(), needed, available });
         }
-        let tile = fitting.min(max_tile);
+        let tile = if device.lanes().is_some() { 1 } else { fitting.min(max_tile) };
         let tiles = seeds.len().div_ceil(tile);
         Ok(Arena(Arc::new(Inner {
             device: device.clone(),
@@ -113,12 +114,13 @@ impl Arena {
         self.0.tile
     }
 
-    /// Replicas of a tile.
-    pub(crate) fn tile_replicas(&self, tile: usize) -> usize {
-        self.0.tile.min(self.0.replicas - tile * self.0.tile)
+    /// Models in tile number `tile`: the last may be short.
+    pub fn tile_replicas(&self, tile: usize) -> usize {
+        self.0.tile.min(self.0.replicas.saturating_sub(tile * self.0.tile))
     }
 
-    pub(crate) fn tiles(&self) -> usize {
+    /// Number of tiles.
+    pub fn tiles(&self) -> usize {
         self.0.replicas.div_ceil(self.0.tile)
     }
 

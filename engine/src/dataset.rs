@@ -64,6 +64,8 @@ pub struct TextData {
     lens: Buffer,
     length: usize,
     samples: usize,
+    /// Windows of each text.
+    parts: Vec<Range<usize>>,
     steps: usize,
     packed: bool,
 }
@@ -168,16 +170,17 @@ impl TextData {
             return Err(Error::value("steps and stride", given, "at least 1"));
         }
         let mut tokens = Vec::new();
-        let (mut starts, mut lens) = (Vec::new(), Vec::new());
+        let (mut starts, mut lens, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for text in texts.iter().map(AsRef::as_ref) {
             check_tokens(text, vocabulary)?;
-            let mut at = 0;
+            let (first, mut at) = (starts.len(), 0);
             while at + 1 < text.len() {
                 starts.push((tokens.len() + at) as u32);
                 // One more than the inputs: the last target.
                 lens.push((text.len() - at).min(steps + 1) as u32);
                 at += stride;
             }
+            parts.push(first..starts.len());
             tokens.extend_from_slice(text);
         }
         if starts.is_empty() {
@@ -187,6 +190,7 @@ impl TextData {
         Ok(TextData {
             length: tokens.len(),
             samples: starts.len(),
+            parts,
             tokens: device.upload("tokens", &Data::U32(pack(&tokens, packed))).await?,
             starts: device.upload("starts", &Data::U32(starts)).await?,
             lens: device.upload("lengths", &Data::U32(lens)).await?,
@@ -218,6 +222,11 @@ impl TextData {
     /// Whether there are none; there never are.
     pub fn is_empty(&self) -> bool {
         self.samples == 0
+    }
+
+    /// Windows of each text, in the order given; empty for a text of less than two tokens.
+    pub fn parts(&self) -> &[Range<usize>] {
+        &self.parts
     }
 
     /// Tokens in all.

@@ -76,6 +76,31 @@ impl Vector {
         self.device.read(&self.slot.buffer, self.slot.at, self.slot.words).await
     }
 
+    /// Overwrites its values with another vector's, on the device and at once.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the other has its length and element type, [`Error::Value`] unless
+    /// it is other memory of the same device; device errors.
+    pub fn copy_from(&self, other: &Vector) -> Result<()> {
+        if !std::sync::Arc::ptr_eq(&self.device.0, &other.device.0) {
+            return Err(Error::value(
+                "device of a vector",
+                other.device.name(),
+                self.device.name(),
+            ));
+        }
+        let (from, to) = (&other.slot, &self.slot);
+        if from.buffer.same(&to.buffer) {
+            return Err(Error::value("source of a copy", "the same memory", "other memory"));
+        }
+        if from.words != to.words || from.buffer.element != to.buffer.element {
+            let (element, own) = (from.buffer.element, to.buffer.element);
+            let what = format!("{} {element:?} for {} {own:?}", from.words, to.words);
+            return Err(Error::shape("copy", what));
+        }
+        self.device.copy(from, to)
+    }
+
     /// Overwrites its values, at once: before the passes that have not been run yet.
     ///
     /// # Errors
@@ -225,7 +250,8 @@ impl Pass {
                 .collect(),
             replicas: call.replicas,
         });
-        let program = self.device.compile(calls.collect()).await?;
+        let calls: Vec<Call> = calls.collect();
+        let program = self.device.compile(vec![calls.into()], &[]).await?;
         self.device.replay(&program, 1).await
     }
 

@@ -5,7 +5,9 @@ mod common;
 
 use common::{devices, tokens};
 use tern_engine::nn::{Mode, ModelSpec};
-use tern_engine::{Arena, Batching, Device, Flat, Graph, Optimizer, Plan, TextData, Training};
+use tern_engine::{
+    Arena, Batching, Device, Flat, Graph, Kind, Optimizer, Plan, TextData, Training, Vector,
+};
 
 const VOCABULARY: usize = 17;
 
@@ -49,7 +51,9 @@ fn replicas_give_the_bits_of_separate_runs_whatever_the_tile() {
         for tile in [1, 2, 3] {
             let arena = arena(&device, &seeds, tile);
             let mut plan = plan(&arena, &data, parts.to_vec(), 100);
-            assert_eq!(plan.memory().tile, tile);
+            // On the CPU, threads take whole replicas.
+            let expected = if device.profile().kind == Kind::Cpu { 1 } else { tile };
+            assert_eq!(plan.memory().tile, expected);
             let losses = plan.run(7).unwrap().by_replica;
             for r in 0..3 {
                 let name = device.name();
@@ -107,5 +111,99 @@ fn a_limit_rests_each_replica_on_its_own() {
         let rested = arena.read(Flat::Parameters, 1).unwrap();
         plan.run(3).unwrap();
         assert!(arena.read(Flat::Parameters, 1).unwrap() == rested, "{}", device.name());
+    }
+}
+
+/// Large enough that one model alone is computed by several threads, where there are some.
+#[test]
+fn threads_that_take_whole_replicas_change_no_bit() {
+    let device = Device::cpu();
+    let (parameters, model) = ModelSpec::language_model(60, 16, 96, 1).build().unwrap();
+    let texts: Vec<Vec<u32>> = (0..3).map(|i| tokens(900 + 400 * i, 60, i as u32)).collect();
+    let data = TextData::upload(&device, &texts, 60, 40, 40).unwrap();
+    let train = |parts: &[std::ops::Range<usize>], seed: u32| {
+        let arena = Arena::new(&device, &parameters, &vec![7; parts.len()]).unwrap();
+        let mut graph = Graph::new(&arena);
+        let batching = Batching { parts: parts.to_vec(), ..Batching::shuffled(10) };
+        let (inputs, targets) = graph.text_batch(&data, &batching).unwrap();
+        let logits = model.forward(&mut graph, inputs, Mode::Train).unwrap().output;
+        let loss = graph.cross_entropy(logits, targets).unwrap();
+        let training = Training { seed, ..Training::new(Optimizer::adam(), 0.01) };
+        let losses = graph.train(loss, &training).unwrap().run(3).unwrap().by_replica;
+        let models: Vec<_> =
+            (0..parts.len()).map(|r| arena.read(Flat::Parameters, r).unwrap()).collect();
+        (losses, models)
+    };
+    let (losses, models) = train(data.parts(), 5);
+    for r in 0..3 {
+        let (alone, model) = train(&data.parts()[r..=r], 5 + r as u32);
+        assert_eq!(losses[r], alone[0], "losses of replica {r}");
+        assert!(models[r] == model[0], "parameters of replica {r}");
+    }
+}
+
+#[test]
+fn passes_run_apart_over_several_tiles() {
+    for device in devices() {
+        let data = text(&device);
+        let run = |apart: bool| {
+            let arena = arena(&device, &[3, 4, 5], 2);
+            let mut plan = plan(&arena, &data, vec![0..20, 5..9, 20..37], 100);
+            if apart {
+                plan.forward().unwrap();
+                let saved = plan.save().unwrap();
+                plan.restore(&saved).unwrap();
+                plan.backward().unwrap();
+            } else {
+                plan.run(1).unwrap();
+            }
+            // The whole step still finds what it needs.
+            plan.run(1).unwrap();
+            (0..3).map(|r| arena.read(Flat::Parameters, r).unwrap()).collect::<Vec<_>>()
+        };
+        assert!(run(true) == run(false), "{}", device.name());
+    }
+}
+
+#[test]
+fn another_round_takes_other_parts_and_limits_without_a_new_plan() {
+    for device in devices() {
+        let data = text(&device);
+        let arena = arena(&device, &[1, 1], 2);
+        let mut plan = plan(&arena, &data, vec![0..8, 0..8], 1);
+        let schedule = tern_engine::Schedule::constant(0.01);
+        let start = arena.read(Flat::Parameters, 0).unwrap();
+        let mut round = |seed: u32| {
+            for r in 0..2 {
+                arena.write(Flat::Parameters, r, &start).unwrap();
+            }
+            let record = |base, count, limit| {
+                tern_shaders::state::record(seed, base, count, limit, 4, &schedule)
+            };
+            plan.set_states(&[record(5, 4, 1), record(20, 17, 5)]).unwrap();
+            let losses = plan.run(5).unwrap();
+            assert_eq!(losses.by_replica.iter().map(Vec::len).collect::<Vec<_>>(), [1, 5]);
+            assert_eq!(losses.rows[1], [4.0, 4.0, 4.0, 4.0, 1.0]);
+            (0..2).map(|r| arena.read(Flat::Parameters, r).unwrap()).collect::<Vec<_>>()
+        };
+        // Moments start anew with the first step, whatever the round before left.
+        let first = round(9);
+        assert!(first == round(9), "{}", device.name());
+        assert!(first != round(10), "{}", device.name());
+    }
+}
+
+#[test]
+fn vectors_are_copied_on_their_device() {
+    for device in devices() {
+        let arena = arena(&device, &[3, 4], 2);
+        let tile = Vector::of_tile(&arena, 0, Flat::Parameters).unwrap();
+        let n = arena.parameters().words();
+        let copy = Vector::zeros(&device, tern_engine::Element::F32, n).unwrap();
+        copy.copy_from(&tile.slice(0, n).unwrap()).unwrap();
+        let expected = tern_engine::Data::F32(arena.read(Flat::Parameters, 0).unwrap());
+        assert!(copy.read().unwrap() == expected, "{}", device.name());
+        assert!(copy.copy_from(&copy.slice(0, 64).unwrap()).is_err());
+        assert!(copy.copy_from(&copy).is_err());
     }
 }

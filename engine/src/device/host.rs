@@ -1,11 +1,12 @@
 //! Plans on the CPU: host memory, and kernels as functions.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use tern_shaders::{Access, Arg, Element, Kernel, Real, Twin, TwinFn};
+use tern_shaders::{Access, Arg, Element, Kernel, Real, Twin, TwinFn, state};
 
-use super::{Buffer, Call, Data, Slot, Storage, Timing};
+use super::{Buffer, Call, Data, Sequence, Slot, Storage, Timing, lanes};
 
 /// Typed host memory. A lock a buffer: a kernel call reads some and writes others.
 pub(crate) struct Memory<F>(Arc<RwLock<Typed<F>>>);
@@ -132,42 +133,113 @@ impl HostReal for f64 {
 pub(crate) struct Host<F: Real> {
     fast: fn(&Kernel) -> Option<TwinFn<F>>,
     name: &'static str,
+    /// Whether threads take whole sequences of calls.
+    parallel: bool,
 }
 
 impl Host<f32> {
     pub fn fast() -> Self {
-        Host { fast: crate::cpu::fast, name: "Cpu" }
+        Host { fast: crate::cpu::fast, name: "Cpu", parallel: true }
     }
 }
 
 impl<F: HostReal> Host<F> {
     pub fn twins() -> Self {
-        Host { fast: |_| None, name: "Cpu (twins)" }
+        Host { fast: |_| None, name: "Cpu (twins)", parallel: false }
     }
 
     pub fn name(&self) -> String {
         format!("{}, {} threads", self.name, rayon::current_num_threads())
     }
 
-    pub fn compile(&self, calls: Vec<Call>) -> Program<F> {
-        let steps = calls
-            .into_iter()
-            .map(|call| Step {
-                function: (self.fast)(call.kernel).unwrap_or_else(|| call.kernel.twin::<F>()),
-                call,
-            })
-            .collect();
-        Program { steps }
+    /// Sequences that run at once; `None` where one computes all replicas of a tile.
+    pub fn lanes(&self) -> Option<usize> {
+        self.parallel.then(rayon::current_num_threads)
+    }
+
+    pub fn compile(&self, sequences: Vec<Sequence>, scratch: &[Vec<Buffer>]) -> Program<F> {
+        let lanes = self.lanes().unwrap_or(1);
+        let lanes = if scratch.is_empty() { lanes } else { lanes.min(scratch.len()) };
+        let own = scratch.first().map_or(&[][..], Vec::as_slice);
+        let step = |call: Call| Step {
+            function: (self.fast)(call.kernel).unwrap_or_else(|| call.kernel.twin::<F>()),
+            args: call.slots.iter().map(|slot| Argument::new(slot, own)).collect(),
+            kernel: call.kernel,
+            label: call.label,
+            params: call.params,
+            replicas: call.replicas,
+        };
+        Program {
+            lanes: lanes.min(sequences.len()).max(1),
+            sequences: sequences
+                .into_iter()
+                .map(|s| Steps {
+                    steps: s.calls.into_iter().map(step).collect(),
+                    records: s.records.map(|slot| Argument::new(&slot, &[])),
+                })
+                .collect(),
+            scratch: scratch
+                .iter()
+                .map(|set| set.iter().map(|buffer| F::memory(buffer).clone()).collect())
+                .collect(),
+        }
+    }
+}
+
+/// Memory of a lane: what it puts in the place of the first lane's scratch buffers.
+type Scratch<F> = [Memory<F>];
+
+/// What a kernel's argument is bound to.
+struct Argument<F> {
+    place: Place<F>,
+    at: usize,
+    words: usize,
+}
+
+enum Place<F> {
+    Own(Memory<F>),
+    /// A scratch buffer of the lane that runs the call.
+    Scratch(usize),
+}
+
+impl<F: HostReal> Argument<F> {
+    fn new(slot: &Slot, scratch: &[Buffer]) -> Self {
+        let memory = F::memory(&slot.buffer);
+        let place = match scratch.iter().position(|buffer| F::memory(buffer).same(memory)) {
+            Some(at) => Place::Scratch(at),
+            None => Place::Own(memory.clone()),
+        };
+        Argument { place, at: slot.at, words: slot.words }
+    }
+
+    fn memory<'a>(&'a self, scratch: &'a Scratch<F>) -> &'a Memory<F> {
+        match &self.place {
+            Place::Own(memory) => memory,
+            Place::Scratch(at) => &scratch[*at],
+        }
     }
 }
 
 struct Step<F: Real> {
     function: TwinFn<F>,
-    call: Call,
+    kernel: &'static Kernel,
+    label: String,
+    params: Vec<u32>,
+    replicas: usize,
+    args: Vec<Argument<F>>,
+}
+
+/// Calls in order, and the state records of the replicas that they compute.
+struct Steps<F: Real> {
+    steps: Vec<Step<F>>,
+    records: Option<Argument<F>>,
 }
 
 pub(crate) struct Program<F: Real> {
-    steps: Vec<Step<F>>,
+    sequences: Vec<Steps<F>>,
+    /// By lane.
+    scratch: Vec<Vec<Memory<F>>>,
+    lanes: usize,
 }
 
 enum Guard<'a, F> {
@@ -176,21 +248,20 @@ enum Guard<'a, F> {
 }
 
 impl<F: HostReal> Step<F> {
-    fn run(&self) {
-        let call = &self.call;
-        let mut guards: Vec<Guard<'_, F>> = call
-            .slots
+    fn run(&self, scratch: &Scratch<F>) {
+        let mut guards: Vec<Guard<'_, F>> = self
+            .args
             .iter()
-            .zip(call.kernel.bindings)
-            .map(|(slot, binding)| match binding.access {
-                Access::Read => Guard::Read(F::memory(&slot.buffer).lock()),
-                Access::ReadWrite => Guard::Write(F::memory(&slot.buffer).lock_mut()),
+            .zip(self.kernel.bindings)
+            .map(|(arg, binding)| match binding.access {
+                Access::Read => Guard::Read(arg.memory(scratch).lock()),
+                Access::ReadWrite => Guard::Write(arg.memory(scratch).lock_mut()),
             })
             .collect();
         let mut args: Vec<Arg<'_, F>> = guards
             .iter_mut()
-            .zip(&call.slots)
-            .map(|(guard, Slot { at, words, .. })| match guard {
+            .zip(&self.args)
+            .map(|(guard, Argument { at, words, .. })| match guard {
                 Guard::Read(guard) => match &**guard {
                     Typed::Real(x) => Arg::Real(&x[*at..at + words]),
                     Typed::Word(x) => Arg::Word(&x[*at..at + words]),
@@ -201,24 +272,58 @@ impl<F: HostReal> Step<F> {
                 },
             })
             .collect();
-        (self.function)(bytemuck::cast_slice(&call.params), call.replicas, &mut args);
+        (self.function)(bytemuck::cast_slice(&self.params), self.replicas, &mut args);
+    }
+}
+
+impl<F: HostReal> Steps<F> {
+    /// Whether all its replicas are at their limit, so that a step would change nothing.
+    fn rests(&self) -> bool {
+        let Some(Argument { place: Place::Own(memory), at, words }) = &self.records else {
+            return false;
+        };
+        match &*memory.lock() {
+            Typed::Word(x) => {
+                x[*at..at + words].chunks(state::WORDS).all(|record| record[state::ACTIVE] == 0)
+            }
+            Typed::Real(_) => false,
+        }
+    }
+
+    fn run(&self, times: usize, scratch: &Scratch<F>) {
+        for _ in 0..times {
+            if self.rests() {
+                return;
+            }
+            self.steps.iter().for_each(|step| step.run(scratch));
+        }
     }
 }
 
 impl<F: HostReal> Program<F> {
-    pub fn run(&self) {
-        self.steps.iter().for_each(Step::run);
+    fn scratch(&self, lane: usize) -> &Scratch<F> {
+        self.scratch.get(lane).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every sequence `times` over. A lane that is done with one takes the next.
+    pub fn run(&self, times: usize) {
+        let next = AtomicUsize::new(0);
+        lanes::each(self.lanes, &|lane| {
+            while let Some(sequence) = self.sequences.get(next.fetch_add(1, Ordering::Relaxed)) {
+                sequence.run(times, self.scratch(lane));
+            }
+        });
     }
 
     pub fn profile(&self) -> Vec<Timing> {
-        self.steps
-            .iter()
+        let steps = self.sequences.iter().flat_map(|sequence| &sequence.steps);
+        steps
             .map(|step| {
                 let start = Instant::now();
-                step.run();
+                step.run(self.scratch(0));
                 Timing {
-                    kernel: step.call.kernel.name.into(),
-                    label: step.call.label.clone(),
+                    kernel: step.kernel.name.into(),
+                    label: step.label.clone(),
                     seconds: start.elapsed().as_secs_f64(),
                 }
             })

@@ -2,6 +2,7 @@
 
 mod gpu;
 mod host;
+mod lanes;
 mod select;
 
 use std::sync::Arc;
@@ -99,6 +100,20 @@ pub(crate) struct Call {
     pub params: Vec<u32>,
     pub slots: Vec<Slot>,
     pub replicas: usize,
+}
+
+/// Calls in order. A program's sequences share no memory that one of them writes but scratch, so
+/// that they may run side by side.
+pub(crate) struct Sequence {
+    pub calls: Vec<Call>,
+    /// State records of its replicas; where all rest, the calls may be left out.
+    pub records: Option<Slot>,
+}
+
+impl From<Vec<Call>> for Sequence {
+    fn from(calls: Vec<Call>) -> Self {
+        Sequence { calls, records: None }
+    }
 }
 
 /// Calls compiled for a device, to be replayed.
@@ -275,22 +290,41 @@ impl Device {
         Ok(())
     }
 
-    pub(crate) async fn compile(&self, calls: Vec<Call>) -> Result<Program> {
-        for call in &calls {
+    /// Replicas computed at once, each by calls of its own; `None` where a call computes all
+    /// replicas of a tile.
+    pub(crate) fn lanes(&self) -> Option<usize> {
+        match &*self.0 {
+            Backend::Cpu(host) => host.lanes(),
+            Backend::Oracle(host) => host.lanes(),
+            Backend::Gpu(_) => None,
+        }
+    }
+
+    /// Compiles sequences of calls. Those that run side by side each use another of the sets
+    /// of `scratch` buffers instead of the first set, to which the calls are bound.
+    pub(crate) async fn compile(
+        &self,
+        sequences: Vec<Sequence>,
+        scratch: &[Vec<Buffer>],
+    ) -> Result<Program> {
+        for call in sequences.iter().flat_map(|sequence| &sequence.calls) {
             check(call)?;
         }
         Ok(match &*self.0 {
-            Backend::Cpu(host) => Program::Cpu(host.compile(calls)),
-            Backend::Oracle(host) => Program::Oracle(host.compile(calls)),
-            Backend::Gpu(gpu) => Program::Gpu(gpu.compile(calls).await?),
+            Backend::Cpu(host) => Program::Cpu(host.compile(sequences, scratch)),
+            Backend::Oracle(host) => Program::Oracle(host.compile(sequences, scratch)),
+            Backend::Gpu(gpu) => {
+                let calls = sequences.into_iter().flat_map(|sequence| sequence.calls).collect();
+                Program::Gpu(gpu.compile(calls).await?)
+            }
         })
     }
 
     /// Replays a program, `times` over.
     pub(crate) async fn replay(&self, program: &Program, times: usize) -> Result<()> {
         match (program, &*self.0) {
-            (Program::Cpu(program), _) => (0..times).for_each(|_| program.run()),
-            (Program::Oracle(program), _) => (0..times).for_each(|_| program.run()),
+            (Program::Cpu(program), _) => program.run(times),
+            (Program::Oracle(program), _) => program.run(times),
             (Program::Gpu(program), Backend::Gpu(gpu)) => gpu.replay(program, times).await?,
             _ => unreachable!("program of another device"),
         }
@@ -392,7 +426,7 @@ fn check(call: &Call) -> Result<()> {
 }
 
 impl Buffer {
-    fn same(&self, other: &Buffer) -> bool {
+    pub(crate) fn same(&self, other: &Buffer) -> bool {
         match (&self.storage, &other.storage) {
             (Storage::Cpu(a), Storage::Cpu(b)) => a.same(b),
             (Storage::Oracle(a), Storage::Oracle(b)) => a.same(b),

@@ -126,7 +126,7 @@ impl Case {
             slots: slots.clone(),
             replicas: self.replicas,
         };
-        Ok((device.compile(vec![call]).await?, slots))
+        Ok((device.compile(vec![vec![call].into()], &[]).await?, slots))
     }
 
     /// Runs the case on a device.

@@ -1,18 +1,20 @@
 //! Forward and backward pass apart, and activations that are kept in between.
 
-use crate::device::{Buffer, Slot};
+use std::ops::Range;
+
+use crate::device::{Buffer, Program, Slot};
 use crate::{Error, Plan, Result, memory};
 
 impl Plan {
-    /// Computes the forward pass alone, leaving activations for [`Plan::backward_async`].
+    /// Computes the forward pass alone, leaving activations for [`Plan::backward_async`]. Every
+    /// tile keeps its own from the first time on.
     ///
     /// # Errors
-    /// [`Error::Value`] if the replicas take several tiles, whose activations share memory.
+    /// [`Error::OutOfMemory`], device errors.
     pub async fn forward_async(&mut self) -> Result<()> {
-        self.apart("forward").await?;
+        self.apart().await?;
         if self.ready().forward.is_none() {
-            let ready = self.ready();
-            let program = self.bind(&ready.blocks, &ready.chunks, 0..self.boundary).await?;
+            let program = self.pass(0..self.boundary).await?;
             if let Some(ready) = &mut self.ready {
                 ready.forward = Some(program);
             }
@@ -29,11 +31,9 @@ impl Plan {
     /// # Errors
     /// As [`Plan::forward_async`].
     pub async fn backward_async(&mut self) -> Result<()> {
-        self.apart("backward").await?;
+        self.apart().await?;
         if self.ready().backward.is_none() {
-            let ready = self.ready();
-            let range = self.boundary..self.calls.len();
-            let program = self.bind(&ready.blocks, &ready.chunks, range).await?;
+            let program = self.pass(self.boundary..self.calls.len()).await?;
             if let Some(ready) = &mut self.ready {
                 ready.backward = Some(program);
             }
@@ -44,14 +44,26 @@ impl Plan {
         }
     }
 
-    async fn apart(&mut self, which: &str) -> Result<()> {
+    /// Gets ready, with activation memory for every chunk.
+    async fn apart(&mut self) -> Result<()> {
         self.prepare_async().await?;
-        let chunks = self.ready().chunks.len();
-        if chunks > 1 {
-            let name = format!("tiles of a plan whose {which} pass runs apart");
-            return Err(Error::value(name, chunks, "1"));
+        while self.ready().blocks.len() < self.ready().chunks.len() {
+            let blocks = self.block_set().await?;
+            if let Some(ready) = &mut self.ready {
+                ready.blocks.push(blocks);
+            }
         }
         Ok(())
+    }
+
+    /// A program of some of the calls, each chunk on activation memory of its own.
+    async fn pass(&self, range: Range<usize>) -> Result<Program> {
+        let ready = self.ready();
+        let mut sequences = Vec::new();
+        for (chunk, blocks) in ready.chunks.iter().zip(&ready.blocks) {
+            sequences.push(self.bind(blocks, chunk, range.clone()).await?);
+        }
+        self.arena.device().compile(sequences, &[]).await
     }
 
     /// Blocks whose contents pass from the forward to the backward pass.
@@ -68,20 +80,28 @@ impl Plan {
         blocks
     }
 
+    /// Buffers of all chunks that a backward pass reads.
+    fn kept(&self) -> Vec<&Buffer> {
+        let (ready, crossing) = (self.ready(), self.crossing());
+        let chunks = ready.chunks.iter().zip(&ready.blocks);
+        chunks
+            .flat_map(|(chunk, blocks)| {
+                let blocks = crossing.iter().map(|b| &blocks[*b]);
+                blocks.chain(chunk.persistent.values()).chain([&chunk.state])
+            })
+            .collect()
+    }
+
     /// Copies the activations that the backward pass reads, as the last forward pass left
     /// them, to memory of their own on the device.
     ///
     /// # Errors
     /// As [`Plan::forward_async`].
     pub async fn save_async(&mut self) -> Result<Activations> {
-        self.apart("forward").await?;
+        self.apart().await?;
         let device = self.arena.device().clone();
-        let ready = self.ready();
         let mut kept = Vec::new();
-        let crossing = self.crossing();
-        let blocks = crossing.iter().map(|b| &ready.blocks[*b]);
-        let chunk = &ready.chunks[0];
-        for from in blocks.chain(chunk.persistent.values()).chain([&chunk.state]) {
+        for from in self.kept() {
             let to = device.allocate("activations", from.words, from.element).await?;
             device.copy(&whole(from), &whole(&to))?;
             kept.push(to);
@@ -94,12 +114,8 @@ impl Plan {
     /// # Errors
     /// [`Error::Value`] if they are another plan's.
     pub async fn restore_async(&mut self, activations: &Activations) -> Result<()> {
-        self.apart("backward").await?;
-        let ready = self.ready();
-        let crossing = self.crossing();
-        let blocks = crossing.iter().map(|b| &ready.blocks[*b]);
-        let chunk = &ready.chunks[0];
-        let to: Vec<_> = blocks.chain(chunk.persistent.values()).chain([&chunk.state]).collect();
+        self.apart().await?;
+        let to = self.kept();
         let fits = to.len() == activations.kept.len()
             && to.iter().zip(&activations.kept).all(|(a, b)| a.words == b.words);
         if !fits {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use tern_shaders::cpu::state::RING_CHANNELS;
 use tern_shaders::{Element, state};
 
-use crate::device::{Buffer, Call, Data, Program, Slot, Timing};
+use crate::device::{Buffer, Call, Data, Program, Sequence, Slot, Timing};
 use crate::graph::{Graph, Home, Info, Operand, Recorded};
 use crate::memory::{self, Blocks, Memory};
 use crate::{Arena, Error, Flat, Result};
@@ -45,7 +45,9 @@ struct Ready {
     step: Program,
     forward: Option<Program>,
     backward: Option<Program>,
-    blocks: Vec<Buffer>,
+    /// Sets of activation memory: one for all chunks, one a lane of the device, or, once passes
+    /// have run apart, one a chunk.
+    blocks: Vec<Vec<Buffer>>,
 }
 
 /// Replicas that are computed side by side, and what is theirs alone.
@@ -92,6 +94,23 @@ impl Plan {
         self.calls.len()
     }
 
+    /// Tile, first replica within it and number of replicas of each chunk.
+    fn places(&self) -> Vec<(usize, usize, usize)> {
+        let mut places = Vec::new();
+        for tile in 0..self.arena.tiles() {
+            let in_tile = self.arena.tile_replicas(tile);
+            for within in (0..in_tile).step_by(self.tile) {
+                places.push((tile, within, self.tile.min(in_tile - within)));
+            }
+        }
+        places
+    }
+
+    /// Chunks computed at once.
+    fn lanes(&self) -> usize {
+        self.arena.device().lanes().unwrap_or(1).min(self.places().len())
+    }
+
     /// What the plan takes, the arena included. Nothing is allocated for it.
     pub fn memory(&self) -> Memory {
         let replicas = self.arena.replicas();
@@ -106,16 +125,17 @@ impl Plan {
                 .sum()
         };
         let lives = memory::lifetimes(&self.tensors, &self.calls);
+        let lanes = self.lanes() as u64;
         let blocks: Vec<u64> = self.blocks.sizes.iter().map(|b| 4 * b.1 as u64).collect();
         let tile_flat = 4 * (self.tile * self.arena.parameters().words()) as u64;
         Memory {
             parameters: flat,
             gradients: bytes(&[Flat::Gradients]),
             optimizer: bytes(&[Flat::Moment1, Flat::Moment2, Flat::Reference]),
-            activations: blocks.iter().sum(),
+            activations: lanes * blocks.iter().sum::<u64>(),
             activations_unshared: lives
                 .keys()
-                .map(|root| 4 * memory::words(&self.tensors[*root], self.tile) as u64)
+                .map(|root| lanes * 4 * memory::words(&self.tensors[*root], self.tile) as u64)
                 .sum(),
             persistent: tensor_bytes(
                 |home| matches!(home, Home::Persistent | Home::Constant(_)),
@@ -137,24 +157,33 @@ impl Plan {
         if self.ready.is_some() {
             return Ok(());
         }
-        let device = self.arena.device().clone();
         let mut blocks = Vec::new();
-        for (i, (element, words)) in self.blocks.sizes.iter().enumerate() {
-            blocks.push(device.allocate(&format!("activations {i}"), *words, *element).await?);
+        for _ in 0..self.lanes() {
+            blocks.push(self.block_set().await?);
         }
         let mut chunks = Vec::new();
         let mut first = 0;
-        for tile in 0..self.arena.tiles() {
-            let in_tile = self.arena.tile_replicas(tile);
-            for within in (0..in_tile).step_by(self.tile) {
-                let replicas = self.tile.min(in_tile - within);
-                chunks.push(self.chunk(tile, within, replicas, first).await?);
-                first += replicas;
-            }
+        for (tile, within, replicas) in self.places() {
+            chunks.push(self.chunk(tile, within, replicas, first).await?);
+            first += replicas;
         }
-        let step = self.bind(&blocks, &chunks, 0..self.calls.len()).await?;
+        let mut sequences = Vec::new();
+        for chunk in &chunks {
+            sequences.push(self.bind(&blocks[0], chunk, 0..self.calls.len()).await?);
+        }
+        let step = self.arena.device().compile(sequences, &blocks).await?;
         self.ready = Some(Ready { chunks, step, forward: None, backward: None, blocks });
         Ok(())
+    }
+
+    /// Memory for the activations of one chunk.
+    async fn block_set(&self) -> Result<Vec<Buffer>> {
+        let mut blocks = Vec::new();
+        for (i, (element, words)) in self.blocks.sizes.iter().enumerate() {
+            let what = format!("activations {i}");
+            blocks.push(self.arena.device().allocate(&what, *words, *element).await?);
+        }
+        Ok(blocks)
     }
 
     async fn chunk(
@@ -193,26 +222,28 @@ impl Plan {
     async fn bind(
         &self,
         blocks: &[Buffer],
-        chunks: &[Chunk],
+        chunk: &Chunk,
         range: std::ops::Range<usize>,
-    ) -> Result<Program> {
+    ) -> Result<Sequence> {
         let mut calls = Vec::new();
-        for chunk in chunks {
-            for recorded in &self.calls[range.clone()] {
-                let mut slots = Vec::with_capacity(recorded.args.len());
-                for arg in &recorded.args {
-                    slots.push(self.slot(blocks, chunk, *arg).await?);
-                }
-                calls.push(Call {
-                    kernel: recorded.kernel,
-                    label: recorded.label.clone(),
-                    params: recorded.params.clone(),
-                    slots,
-                    replicas: chunk.replicas,
-                });
+        for recorded in &self.calls[range] {
+            let mut slots = Vec::with_capacity(recorded.args.len());
+            for arg in &recorded.args {
+                slots.push(self.slot(blocks, chunk, *arg).await?);
             }
+            calls.push(Call {
+                kernel: recorded.kernel,
+                label: recorded.label.clone(),
+                params: recorded.params.clone(),
+                slots,
+                replicas: chunk.replicas,
+            });
         }
-        self.arena.device().compile(calls).await
+        let records = match self.advances {
+            true => Some(self.slot(blocks, chunk, Operand::State).await?),
+            false => None,
+        };
+        Ok(Sequence { calls, records })
     }
 
     async fn slot(&self, blocks: &[Buffer], chunk: &Chunk, operand: Operand) -> Result<Slot> {
