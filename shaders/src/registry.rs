@@ -18,6 +18,7 @@ pub static FAMILIES: &[&[&Kernel]] = &[
     cpu::ternary::KERNELS,
     cpu::masked::KERNELS,
     cpu::fold::KERNELS,
+    cpu::update::KERNELS,
     cpu::data::KERNELS,
     cpu::state::KERNELS,
 ];

@@ -9,13 +9,14 @@ use tern_shaders::cpu::ternary::{
     CODES, DECODE_ACCUMULATE, DECODE_LANES, DecodeAccumulate, DecodeLanes, ENCODE_LANES,
     EncodeLanes, QUANTIZE, Quantize, lane_bits, lane_words,
 };
+use tern_shaders::cpu::update::{DIFFERENCE, Difference, RESCALE, Rescale};
 
-use super::{Size, bits, case, floats, words};
+use super::{Size, all_floats, bits, case, floats, words};
 
 /// Rows of these families.
 pub fn rows(size: Size) -> Vec<Case> {
     let n: u32 = size.pick(1 << 18, 1 << 22);
-    [ternary(n), masked(n), fold(n)].concat()
+    [ternary(n), masked(n), fold(n), update(n)].concat()
 }
 
 /// Tensors of the flat vector.
@@ -135,4 +136,12 @@ fn fold(n: u32) -> Vec<Case> {
     sums.iter_mut().skip(1).step_by(2).for_each(|high| *high &= 3);
     let finish = case(&FINISH, label(n, ""), &p, vec![Data::U32(sums), floats(all, 5)]);
     vec![accumulate, finish]
+}
+
+fn update(n: u32) -> Vec<Case> {
+    let all = n as usize;
+    let buffers = all_floats(&DIFFERENCE, &[all, all, all]);
+    let difference = case(&DIFFERENCE, label(n, ""), &Difference { n }, buffers);
+    let buffers = all_floats(&RESCALE, &[1, all]);
+    vec![difference, case(&RESCALE, label(n, ""), &Rescale { n }, buffers)]
 }

@@ -90,7 +90,7 @@ fn updates(kernel: &Kernel, binding: &str) -> bool {
         "optimizer/norm_partial" => false,
         name if name.starts_with("optimizer/") => true,
         "ternary/quantize" => binding == "residual",
-        "fold/accumulate" => true,
+        "fold/accumulate" | "update/rescale" => true,
         _ => false,
     }
 }

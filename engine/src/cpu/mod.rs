@@ -18,6 +18,7 @@ mod pointwise;
 mod random;
 mod reduce;
 mod ternary;
+mod update;
 pub(crate) mod vmath;
 
 use tern_shaders::{Kernel, TwinFn};
@@ -39,6 +40,7 @@ static TABLES: &[Table] = &[
     ternary::TABLE,
     masked::TABLE,
     fold::TABLE,
+    update::TABLE,
 ];
 
 /// The fast function of a kernel, if it has one.

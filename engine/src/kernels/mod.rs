@@ -20,6 +20,7 @@ pub mod reduce;
 pub mod state;
 pub mod ternary;
 mod timing;
+pub mod update;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -45,6 +46,7 @@ pub fn cases() -> Vec<Case> {
         ternary::cases(),
         masked::cases(),
         fold::cases(),
+        update::cases(),
         data::cases(),
         state::cases(),
     ]

@@ -22,3 +22,4 @@ pub mod random;
 pub mod reduce;
 pub mod state;
 pub mod ternary;
+pub mod update;
