@@ -1,1 +1,3 @@
 //! Federated training on Tern's engine.
+
+pub mod secagg;

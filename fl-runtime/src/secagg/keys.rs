@@ -1,0 +1,209 @@
+//! Keys of a session and what is derived from them. The session's id is the salt of every
+//! derivation; what a key is for, and for whom, is in its info.
+
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use tern_shaders::cpu::chacha::Mask;
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
+
+use super::messages::{Advertisement, Envelope, SEALED_BYTES};
+use super::random::{Random, Seed};
+use super::session::Cohort;
+use super::shamir::Share;
+
+type Key = Zeroizing<[u8; 32]>;
+
+/// HKDF-SHA-256 (RFC 5869) of a secret for one purpose in one session.
+fn derive(secret: &[u8; 32], session: &[u8; 32], purpose: &str, members: &[u32]) -> Key {
+    let mut key = Zeroizing::new([0; 32]);
+    let mut info = purpose.as_bytes().to_vec();
+    info.push(0);
+    info.extend(members.iter().flat_map(|member| member.to_le_bytes()));
+    let expanded = Hkdf::<Sha256>::new(Some(&session[..]), secret).expand(&info, &mut *key);
+    expanded.expect("a derivation gives up to 8160 bytes");
+    key
+}
+
+/// What two members share, with whom exactly being a part of the purpose.
+fn agree(secret: &StaticSecret, public: &[u8; 32]) -> Option<Key> {
+    let shared = secret.diffie_hellman(&PublicKey::from(*public));
+    shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
+}
+
+/// Whether something secret comes of a public key.
+pub(super) fn usable(public: &[u8; 32]) -> bool {
+    agree(&StaticSecret::from([1; 32]), public).is_some()
+}
+
+/// What a client keeps to itself.
+pub(super) struct Secrets {
+    /// Encrypts shares.
+    cipher: StaticSecret,
+    /// Makes pair masks.
+    pub(super) pair: PairKey,
+    /// Makes its own mask.
+    pub(super) own: OwnSeed,
+    /// Draws polynomials.
+    pub(super) polynomials: Random,
+}
+
+impl Secrets {
+    pub(super) fn new(seed: Seed, session: &[u8; 32]) -> Self {
+        let of = |purpose| derive(&seed.0, session, purpose, &[]);
+        Secrets {
+            cipher: StaticSecret::from(*of("cipher key")),
+            pair: PairKey(StaticSecret::from(*of("pair key"))),
+            own: OwnSeed(of("own mask")),
+            polynomials: Random::new(&of("polynomials")),
+        }
+    }
+
+    /// The public parts, signed.
+    pub(super) fn advertise(&self, session: &[u8; 32], identity: &SigningKey) -> Advertisement {
+        let mut keys = Advertisement {
+            identity: identity.verifying_key().to_bytes(),
+            cipher: PublicKey::from(&self.cipher).to_bytes(),
+            pair: self.pair.public(),
+            commitment: *self.own.commitment(session),
+            signature: [0; 64],
+        };
+        keys.signature = identity.sign(&advertised(session, &keys)).to_bytes();
+        keys
+    }
+
+    /// Seals shares of both secrets from member `from`, whose secrets these are, to `to`.
+    pub(super) fn seal(
+        &self,
+        cohort: &Cohort,
+        (from, to): (u32, u32),
+        shares: &Held,
+    ) -> Option<Envelope> {
+        let key = self.envelope_key(cohort, to, (from, to))?;
+        let plain: Zeroizing<Vec<u8>> =
+            Zeroizing::new([*shares.pair.to_bytes(), *shares.own.to_bytes()].concat());
+        let bound = bound_to(cohort, (from, to));
+        let payload = Payload { msg: &plain, aad: &bound };
+        let sealed = ChaCha20Poly1305::new(&(*key).into()).encrypt(&NONCE.into(), payload).ok()?;
+        Some(Envelope { member: to, sealed: sealed.try_into().ok()? })
+    }
+
+    /// Opens what member `from` sealed for `to`, whose secrets these are.
+    pub(super) fn open(
+        &self,
+        cohort: &Cohort,
+        (from, to): (u32, u32),
+        sealed: &[u8; SEALED_BYTES],
+    ) -> Option<Held> {
+        let key = self.envelope_key(cohort, from, (from, to))?;
+        let bound = bound_to(cohort, (from, to));
+        let payload = Payload { msg: sealed, aad: &bound };
+        let plain = ChaCha20Poly1305::new(&(*key).into()).decrypt(&NONCE.into(), payload).ok()?;
+        let plain = Zeroizing::new(plain);
+        let (pair, own) = plain.split_at_checked(Share::BYTES)?;
+        let share = |bytes: &[u8]| Share::from_bytes(bytes.try_into().ok()?);
+        Some(Held { pair: share(pair)?, own: share(own)? })
+    }
+
+    /// One key a direction.
+    fn envelope_key(&self, cohort: &Cohort, other: u32, (from, to): (u32, u32)) -> Option<Key> {
+        let shared = agree(&self.cipher, &cohort.member(other).cipher)?;
+        Some(derive(&shared, &cohort.session, "shares", &[from, to]))
+    }
+}
+
+/// A key of an envelope encrypts one message.
+const NONCE: [u8; 12] = [0; 12];
+
+/// What a holder gets: a share of each secret of one client.
+pub(super) struct Held {
+    pub(super) pair: Share,
+    pub(super) own: Share,
+}
+
+/// What an envelope is bound to besides its key.
+fn bound_to(cohort: &Cohort, (from, to): (u32, u32)) -> Vec<u8> {
+    [&cohort.session[..], &cohort.digest, &from.to_le_bytes(), &to.to_le_bytes()].concat()
+}
+
+/// The secret key of a client's pair masks.
+pub(super) struct PairKey(StaticSecret);
+
+impl PairKey {
+    pub(super) fn from_secret(secret: &[u8; 32]) -> Self {
+        PairKey(StaticSecret::from(*secret))
+    }
+
+    pub(super) fn secret(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    pub(super) fn public(&self) -> [u8; 32] {
+        PublicKey::from(&self.0).to_bytes()
+    }
+
+    /// The mask that `of`, whose key this is, adds for its neighbor `with`. The lower member
+    /// adds what the higher one subtracts.
+    pub(super) fn mask(&self, cohort: &Cohort, of: u32, with: u32) -> Option<Mask> {
+        let shared = agree(&self.0, &cohort.member(with).pair)?;
+        let pair = [of.min(with), of.max(with)];
+        let mask = Mask::new(&derive(&shared, &cohort.session, "pair mask", &pair), &NONCE);
+        Some(if of < with { mask } else { mask.negated() })
+    }
+}
+
+/// The seed of a client's own mask.
+pub(super) struct OwnSeed(Key);
+
+impl OwnSeed {
+    pub(super) fn from_secret(secret: Key) -> Self {
+        OwnSeed(secret)
+    }
+
+    pub(super) fn secret(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Tells the server whether it got the right seed, and nothing before.
+    fn commitment(&self, session: &[u8; 32]) -> Key {
+        derive(&self.0, session, "own mask commitment", &[])
+    }
+
+    pub(super) fn is_committed(&self, session: &[u8; 32], commitment: &[u8; 32]) -> bool {
+        self.commitment(session).ct_eq(commitment).into()
+    }
+
+    pub(super) fn mask(&self, session: &[u8; 32]) -> Mask {
+        Mask::new(&derive(&self.0, session, "own mask", &[]), &NONCE)
+    }
+}
+
+/// What a client signs of its keys.
+fn advertised(session: &[u8; 32], keys: &Advertisement) -> Vec<u8> {
+    [&b"tern secagg keys\0"[..], session, &keys.signed_part()].concat()
+}
+
+/// Whether keys are signed by the identity they name, for this session.
+pub(super) fn is_advertised(session: &[u8; 32], keys: &Advertisement) -> bool {
+    verify(&keys.identity, &advertised(session, keys), &keys.signature)
+}
+
+fn verify(identity: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+    let signature = Signature::from_bytes(signature);
+    VerifyingKey::from_bytes(identity)
+        .is_ok_and(|identity| identity.verify_strict(message, &signature).is_ok())
+}
+
+/// Signs a cohort's statement about its survivors.
+pub(super) fn confirm(identity: &SigningKey, statement: &[u8; 32]) -> [u8; 64] {
+    identity.sign(statement).to_bytes()
+}
+
+/// Whether a member signed a statement.
+pub(super) fn is_confirmed(member: &Advertisement, statement: &[u8; 32], by: &[u8; 64]) -> bool {
+    verify(&member.identity, statement, by)
+}

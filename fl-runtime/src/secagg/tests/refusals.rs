@@ -1,0 +1,149 @@
+//! Clients that lie or repeat themselves: what the server doesn't take, and what it survives.
+
+use super::*;
+
+#[test]
+fn keys() {
+    let (mut server, _) = advertised(&five(), 3);
+    let history = &mut History::default();
+    let seed = |byte| Seed::from_bytes([byte; 32]);
+    let (_, keys) = client::join(five(), &identity(7), seed(1), history).unwrap();
+    server.advertise(keys.clone()).unwrap();
+    // Again is no harm; other keys are.
+    server.advertise(keys.clone()).unwrap();
+    assert_eq!(server.members(), 4);
+    let (_, others) = client::join(five(), &identity(7), seed(2), &mut History::default()).unwrap();
+    assert_eq!(server.advertise(others), Err(Refusal::Changed));
+    // Not signed: of another session, under another identity, changed.
+    let later = Session { round: 3, ..five() };
+    let (_, late) = client::join(later, &identity(8), seed(1), history).unwrap();
+    assert_eq!(server.advertise(late), Err(Refusal::Signature));
+    let stolen = Advertisement { identity: identity(8).verifying_key().to_bytes(), ..keys.clone() };
+    assert_eq!(server.advertise(stolen), Err(Refusal::Signature));
+    let changed = Advertisement { commitment: [0; 32], ..keys };
+    assert_eq!(server.advertise(changed), Err(Refusal::Signature));
+    assert_eq!(format!("{server:?}"), "Advertising of 4 members");
+}
+
+#[test]
+fn weak_keys() {
+    use ed25519_dalek::Signer;
+    let (mut server, _) = advertised(&five(), 3);
+    let history = &mut History::default();
+    let (_, keys) = client::join(five(), &identity(7), Seed::from_bytes([1; 32]), history).unwrap();
+    let mut order_one = [0; 32];
+    order_one[0] = 1;
+    for weak in [
+        Advertisement { cipher: [0; 32], ..keys.clone() },
+        Advertisement { pair: [0; 32], ..keys.clone() },
+        Advertisement { pair: order_one, ..keys.clone() },
+    ] {
+        let said = [&b"tern secagg keys\0"[..], &five().id(), &weak.signed_part()].concat();
+        let signature = identity(7).sign(&said).to_bytes();
+        assert_eq!(server.advertise(Advertisement { signature, ..weak }), Err(Refusal::WeakKey));
+    }
+}
+
+#[test]
+fn cohorts_that_are_too_small() {
+    let (server, _) = advertised(&five(), 2);
+    let refused = server.close().map(|_| ()).unwrap_err();
+    assert_eq!(refused, Failure::Parameters(ParameterError::Members { members: 2 }));
+}
+
+#[test]
+fn shares() {
+    let (mut server, roster, mut states) = rostered(&five(), 5);
+    let (_, good) = states.remove(&2).unwrap().roster(&roster).unwrap();
+    let change = |tamper: fn(&mut Vec<Envelope>)| {
+        let mut envelopes = good.envelopes.clone();
+        tamper(&mut envelopes);
+        Shares { envelopes }
+    };
+    let refused = Refusal::Receivers { have: 3, need: 4 };
+    assert_eq!(server.share(2, change(|e| drop(e.pop()))), Err(refused));
+    let refused = Refusal::Receivers { have: 4, need: 4 };
+    assert_eq!(server.share(2, change(|e| e.swap(0, 1))), Err(refused));
+    assert_eq!(server.share(2, change(|e| e[1].member = 2)), Err(refused));
+    assert_eq!(server.share(5, good.clone()), Err(Refusal::NotExpected { member: 5 }));
+    server.share(2, good.clone()).unwrap();
+    server.share(2, good.clone()).unwrap();
+    let changed = change(|e| e[0].sealed[0] ^= 1);
+    assert_eq!(server.share(2, changed), Err(Refusal::Changed));
+    let failed = server.close().map(|_| ()).unwrap_err();
+    assert_eq!(failed, Failure::TooFew { phase: "shared secrets", have: 1, need: 3 });
+}
+
+#[test]
+fn uploads_and_confirmations() {
+    let (mut server, _) = shared(&five(), 5, &[0]);
+    assert_eq!(server.upload(0), Err(Refusal::NotExpected { member: 0 }));
+    server.upload(1).unwrap();
+    assert_eq!(server.upload(1), Err(Refusal::Changed));
+    assert_eq!((server.members(), server.expected()), (1, 4));
+    let failed = server.close().map(|_| ()).unwrap_err();
+    assert_eq!(failed, Failure::TooFew { phase: "uploaded", have: 1, need: 3 });
+
+    let (mut server, survivors, mut states) = uploaded(&five(), 5, &[], &[0]);
+    let (_, good) = states.remove(&2).unwrap().survivors(&survivors).unwrap();
+    assert_eq!(server.confirm(0, good.clone()), Err(Refusal::NotExpected { member: 0 }));
+    assert_eq!(server.confirm(1, good.clone()), Err(Refusal::Signature));
+    server.confirm(2, good).unwrap();
+    let failed = server.close().map(|_| ()).unwrap_err();
+    assert!(matches!(failed, Failure::TooFew { have: 0, need: 3, .. }), "{failed:?}");
+}
+
+#[test]
+fn reveals() {
+    let (mut server, mut states) = confirmed(&five(), 5, &[], &[0]);
+    let mut reveal = |member: u32| {
+        let (state, request) = states.remove(&member).unwrap();
+        state.reveal(&request).unwrap()
+    };
+    let good = reveal(1);
+    let fewer = Reveal { pair_keys: vec![], ..good.clone() };
+    assert_eq!(server.reveal(1, fewer), Err(Refusal::Revealed));
+    assert_eq!(server.reveal(0, good.clone()), Err(Refusal::NotExpected { member: 0 }));
+    server.reveal(1, good.clone()).unwrap();
+    server.reveal(1, good).unwrap();
+    let other = reveal(2);
+    assert_eq!(server.reveal(1, other.clone()), Err(Refusal::Changed));
+    server.reveal(2, other).unwrap();
+    assert!(!server.complete());
+    let failed = server.close().unwrap_err();
+    let secret = Secret::OwnMask;
+    assert_eq!(failed, Failure::TooFewShares { member: 1, secret, have: 2, need: 3 });
+}
+
+#[test]
+fn holders_that_lie_are_outvoted() {
+    // Four reveal, three are enough; client 1 gives someone else's shares.
+    let (mut server, states) = confirmed(&five(), 5, &[], &[0]);
+    for (member, (state, request)) in states {
+        let mut reveal = state.reveal(&request).unwrap();
+        if member == 1 {
+            reveal.own_masks.rotate_left(1);
+            reveal.pair_keys[0] = reveal.own_masks[0].clone();
+        }
+        server.reveal(member, reveal).unwrap();
+    }
+    assert!(server.complete());
+    let unmasked = server.close().unwrap();
+    assert_eq!(unmasked.survivors.len(), 4);
+    // Four own masks, and what four shared with client 0.
+    assert_eq!(unmasked.masks.len(), 8);
+}
+
+#[test]
+fn too_many_liars_are_noticed() {
+    let (mut server, states) = confirmed(&five(), 5, &[], &[0]);
+    for (member, (state, request)) in states {
+        let mut reveal = state.reveal(&request).unwrap();
+        if member < 3 {
+            reveal.pair_keys[0] = reveal.own_masks[0].clone();
+        }
+        server.reveal(member, reveal).unwrap();
+    }
+    let failed = server.close().unwrap_err();
+    assert_eq!(failed, Failure::WrongShares { member: 0, secret: Secret::PairKey });
+}
