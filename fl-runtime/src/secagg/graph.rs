@@ -25,7 +25,9 @@ impl Graph {
     /// The graph of `members` with `neighbors` each, an even number or all others, on the order
     /// that `roster`, a digest, stands for.
     pub fn new(roster: &[u8; 32], members: usize, neighbors: usize) -> Self {
-        debug_assert!(neighbors + 1 == members || neighbors % 2 == 0 && neighbors < members);
+        debug_assert!(
+            neighbors + 1 == members || neighbors.is_multiple_of(2) && neighbors < members
+        );
         let key =
             Sha256::new().chain_update(b"tern secagg graph\0").chain_update(roster).finalize();
         let mut random = Random::new(&key.into());

@@ -289,7 +289,7 @@ mod tests {
     fn masks(count: u8) -> Masks {
         let mask = |i: u8| {
             let mask = Mask::new(&[i; 32], &[i; 12]);
-            if i % 2 == 0 { mask } else { mask.negated() }
+            if i.is_multiple_of(2) { mask } else { mask.negated() }
         };
         (0..count).map(mask).collect()
     }

@@ -251,7 +251,8 @@ mod tests {
         let expected = Parameters { members: 100, neighbors: 62, threshold: 43, survivors: 80 };
         assert_eq!(parameters, expected);
         // No 20 corrupt members get at anything, no 20 dropouts lose anything, wherever they are.
-        assert!(2 * 43 - 2 - 62 > 20 && 63 - 20 >= 43 && 62 - 19 >= 43);
+        let Parameters { neighbors: k, threshold: t, .. } = parameters;
+        assert!(2 * t - 2 - k > 20 && k + 1 - 20 >= t && k - 19 >= t);
     }
 
     #[test]

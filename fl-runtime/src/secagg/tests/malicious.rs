@@ -60,7 +60,9 @@ fn rosters_that_are_tampered_with() {
     assert_eq!(abort, Abort::Unordered { member: 3 });
     let twice = |_, roster: &mut Roster| roster.members.insert(2, roster.members[1].clone());
     assert_eq!(to_roster(&five, 5, twice), Abort::Unordered { member: 2 });
-    let without = |member, roster: &mut Roster| drop(roster.members.remove(member as usize));
+    let without = |member, roster: &mut Roster| {
+        roster.members.remove(member as usize);
+    };
     assert_eq!(to_roster(&five, 5, without), Abort::OwnKeys);
     let other_keys = |member, roster: &mut Roster| roster.members[member as usize].pair = [9; 32];
     assert_eq!(to_roster(&five, 5, other_keys), Abort::OwnKeys);

@@ -61,7 +61,7 @@ fn shares() {
         Shares { envelopes }
     };
     let refused = Refusal::Receivers { have: 3, need: 4 };
-    assert_eq!(server.share(2, change(|e| drop(e.pop()))), Err(refused));
+    assert_eq!(server.share(2, change(|e| e.truncate(3))), Err(refused));
     let refused = Refusal::Receivers { have: 4, need: 4 };
     assert_eq!(server.share(2, change(|e| e.swap(0, 1))), Err(refused));
     assert_eq!(server.share(2, change(|e| e[1].member = 2)), Err(refused));
