@@ -20,7 +20,7 @@
 //!
 //! - The graph of neighbors comes from the [`Roster`]'s digest, and each client computes it
 //!   ([`Graph`]). How many neighbors, and which threshold, follows from the [`Session`]'s
-//!   [`Assumptions`]: [`Parameters`] states what they guarantee.
+//!   [`Assumptions`]: [`parameters`] states what they guarantee.
 //! - The [`Session`]'s id, which covers all that was agreed on, goes into every derivation,
 //!   signature and ciphertext. A client joins a session once ([`History`]).
 //! - A client reveals shares only with enough signatures of its neighbors over the set of
@@ -126,7 +126,7 @@ mod keys;
 mod mask;
 mod messages;
 mod pack;
-mod parameters;
+pub mod parameters;
 mod random;
 pub mod server;
 mod session;
