@@ -1,3 +1,31 @@
-//! Federated training on Tern's engine.
+//! Federated training on Tern's engine: clients train on data that never leaves them, a server
+//! adds up their updates, round by round.
+//!
+//! Both sides are state machines without I/O ([`coordinator::Coordinator`],
+//! [`participant::Participant`]), which the network, the simulation and the tests drive alike.
+//! [`federation::Federation`] is the server without its network: a coordinator that remembers
+//! everything on disk.
 
+pub mod coordinator;
+mod error;
+#[cfg(feature = "server")]
+pub mod federation;
+mod fold;
+mod id;
+pub mod layout;
+pub mod participant;
+pub mod plan;
 pub mod secagg;
+pub mod store;
+pub mod strategy;
+pub mod trainer;
+pub mod update;
+#[rustfmt::skip]
+pub mod wire;
+
+pub use error::{Error, Refusal, Result};
+pub use fold::{MaskedTotal, Total};
+pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Turn};
+pub use layout::Layout;
+pub use plan::{RunPlan, TaskSpec};
+pub use strategy::{Strategy, StrategyState};

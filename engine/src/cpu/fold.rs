@@ -6,7 +6,7 @@ use tern_shaders::cpu::fold::{Accumulate, Finish};
 use tern_shaders::{Arg, TwinFn};
 
 pub(super) static TABLE: super::Table =
-    &[("fold/accumulate", accumulate as TwinFn<f32>), ("fold/finish", finish)];
+    &[("fold/accumulate", run_accumulate as TwinFn<f32>), ("fold/finish", run_finish)];
 
 /// Elements a task takes: their sums stay in the first-level cache from client to client.
 const CHUNK: usize = 2_048;
@@ -14,7 +14,7 @@ const CHUNK: usize = 2_048;
 /// nearest integer, half to even, in two's complement.
 pub(super) const MAGIC: f64 = 6_755_399_441_055_744.0;
 
-fn accumulate(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+fn run_accumulate(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Accumulate = bytemuck::from_bytes(p);
     let [x, weights, total] = args else { unreachable!("bindings were checked") };
     let (n, clients) = (p.n as usize, p.clients as usize);
@@ -24,14 +24,16 @@ fn accumulate(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         total.par_chunks_mut(2 * CHUNK).enumerate().for_each(|(chunk, total)| {
             for c in r * clients..(r + 1) * clients {
                 let x = &x[c * p.stride as usize + chunk * CHUNK..][..total.len() / 2];
-                add(total, x, weights[c], p.fraction_bits);
+                accumulate(total, x, weights[c], p.fraction_bits);
             }
         });
     }
 }
 
-/// Adds round(x · weight · 2^fraction_bits) to pairs of words.
-fn add(total: &mut [u32], x: &[f32], weight: u32, fraction_bits: u32) {
+/// Adds round(x · weight · 2^fraction_bits) to pairs of words, low word first: what
+/// [`Fold`](crate::kernels::fold::Fold) does on a device, on the calling thread. `x` `[n]`,
+/// `total` `[n, 2]`.
+pub fn accumulate(total: &mut [u32], x: &[f32], weight: u32, fraction_bits: u32) {
     let pairs = total.chunks_exact_mut(2).zip(x);
     let sum = |pair: &mut [u32], term: u64| {
         let sum = (u64::from(pair[0]) | u64::from(pair[1]) << 32).wrapping_add(term);
@@ -56,22 +58,27 @@ fn add(total: &mut [u32], x: &[f32], weight: u32, fraction_bits: u32) {
     }
 }
 
-fn finish(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+fn run_finish(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Finish = bytemuck::from_bytes(p);
     let [total, mean] = args else { unreachable!("bindings were checked") };
     let n = p.n as usize;
-    let divisor =
-        Divisor::new(u64::from(p.weight_high) << 32 | u64::from(p.weight_low), p.fraction_bits);
+    let weight = u64::from(p.weight_high) << 32 | u64::from(p.weight_low);
     let totals = total.word()[..2 * replicas * n].chunks(2 * n);
     for (total, mean) in totals.zip(mean.real_mut().chunks_mut(p.stride as usize)) {
-        mean[..n].par_chunks_mut(CHUNK).zip(total.par_chunks(2 * CHUNK)).for_each(
-            |(mean, total)| {
-                for (mean, pair) in mean.iter_mut().zip(total.chunks_exact(2)) {
-                    let sum = (u64::from(pair[0]) | u64::from(pair[1]) << 32) as i64;
-                    *mean = divisor.divide(sum);
-                }
-            },
-        );
+        mean[..n]
+            .par_chunks_mut(CHUNK)
+            .zip(total.par_chunks(2 * CHUNK))
+            .for_each(|(mean, total)| divide(total, weight, p.fraction_bits, mean));
+    }
+}
+
+/// mean = total / (weight · 2^fraction_bits), correctly rounded, on the calling thread; zeros if
+/// the weight, which is below 2^63, is 0. `total` `[n, 2]`, `mean` `[n]`.
+pub fn divide(total: &[u32], weight: u64, fraction_bits: u32, mean: &mut [f32]) {
+    let divisor = Divisor::new(weight, fraction_bits);
+    for (mean, pair) in mean.iter_mut().zip(total.chunks_exact(2)) {
+        let sum = (u64::from(pair[0]) | u64::from(pair[1]) << 32) as i64;
+        *mean = divisor.divide(sum);
     }
 }
 
@@ -115,7 +122,7 @@ mod tests {
             let x: Vec<f32> = bits.iter().map(|b| f32::from_bits(*b)).collect();
             let mut total = [u32::MAX, 7, 0, 0, 5, 5];
             let mut expected = total;
-            add(&mut total, &x, weight, fraction_bits);
+            accumulate(&mut total, &x, weight, fraction_bits);
             for (pair, x) in expected.chunks_exact_mut(2).zip(&x) {
                 let sum = u64::from(pair[0]) | u64::from(pair[1]) << 32;
                 let sum = sum.wrapping_add(fixed::fixed64(*x, weight, fraction_bits) as u64);
@@ -128,7 +135,7 @@ mod tests {
         fn halves_go_to_even_here_too(twice in -1_000_000i32..1_000_000, weight in 1u32..3) {
             let x = twice as f32 / 2.0;
             let mut total = [0; 2];
-            add(&mut total, &[x], weight, 0);
+            accumulate(&mut total, &[x], weight, 0);
             let sum = u64::from(total[0]) | u64::from(total[1]) << 32;
             prop_assert_eq!(sum as i64, fixed::fixed64(x, weight, 0));
         }

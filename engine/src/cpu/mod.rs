@@ -4,7 +4,7 @@
 mod convolution;
 mod dropout;
 mod embedding;
-mod fold;
+pub(crate) mod fold;
 mod gemm;
 mod loss;
 mod lstm;

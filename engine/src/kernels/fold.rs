@@ -10,6 +10,8 @@ use super::Case;
 use crate::pass::expect;
 use crate::{Data, Device, Error, Pass, Result, Vector};
 
+pub use crate::cpu::fold::{accumulate, divide};
+
 /// Vectors that one call adds; a software device ends loops soon after.
 const MAX_CLIENTS: usize = 65_000;
 

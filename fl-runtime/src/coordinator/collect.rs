@@ -1,0 +1,141 @@
+//! The task is out, updates come in.
+
+use std::collections::BTreeMap;
+
+use super::combine::Combine;
+use super::{Candidate, Coordinator, Effect, Phase, Progress, Upload, check_metrics};
+use crate::wire::{self, instruction::What};
+use crate::{ClientId, Millis, Refusal, RunPlan, Turn};
+
+/// Waits for updates.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Collect {
+    pub(super) deadline: Millis,
+    cohort: BTreeMap<ClientId, Answer>,
+    /// Updates that close the round.
+    enough: usize,
+}
+
+/// What a member of the cohort has answered.
+#[derive(Clone, Debug, PartialEq)]
+enum Answer {
+    None,
+    Declined,
+    Uploaded(Upload),
+}
+
+impl Collect {
+    pub(super) fn new(plan: &RunPlan, now: Millis, cohort: &[Candidate]) -> Self {
+        Collect {
+            deadline: now.after(plan.cohort.deadline),
+            cohort: cohort.iter().map(|member| (member.client, Answer::None)).collect(),
+            enough: cohort.len().min(plan.cohort.size as usize),
+        }
+    }
+
+    pub(super) fn uploads(&self) -> impl Iterator<Item = (&ClientId, &Upload)> {
+        self.cohort.iter().filter_map(|(client, answer)| match answer {
+            Answer::Uploaded(upload) => Some((client, upload)),
+            Answer::None | Answer::Declined => None,
+        })
+    }
+
+    pub(super) fn progress(&self) -> Vec<(ClientId, Progress)> {
+        let progress = |answer: &Answer| match answer {
+            Answer::None => Progress::Asked,
+            Answer::Declined => Progress::Declined,
+            Answer::Uploaded(_) => Progress::Answered,
+        };
+        self.cohort.iter().map(|(client, answer)| (*client, progress(answer))).collect()
+    }
+
+    pub(super) fn instruction(&self, of: &Coordinator, client: &ClientId) -> Option<What> {
+        let Answer::None = self.cohort.get(client)? else { return None };
+        Some(What::Train(wire::Train {
+            model: Some(of.model()),
+            scales: of.head.scales.clone(),
+            ..Default::default()
+        }))
+    }
+
+    /// Whether an upload would be taken; without one, whether any would.
+    pub(super) fn check(
+        &self,
+        plan: &RunPlan,
+        client: &ClientId,
+        upload: Option<&Upload>,
+    ) -> Result<(), Refusal> {
+        let answer = self.cohort.get(client).ok_or(Refusal::NotSelected(*client))?;
+        match (answer, upload) {
+            (Answer::None, _) => {}
+            (Answer::Declined, _) => return Err(Refusal::Conflict("answer")),
+            (Answer::Uploaded(earlier), Some(upload)) => return Err(again(earlier, upload)),
+            (Answer::Uploaded(_), None) => return Err(Refusal::Repeated),
+        }
+        let Some(upload) = upload else { return Ok(()) };
+        let most = plan.updates.max_samples;
+        if !(1..=most).contains(&upload.samples) {
+            return Err(Refusal::Samples { given: upload.samples, most });
+        }
+        check_metrics(&upload.metrics)
+    }
+
+    fn done(&self) -> bool {
+        self.uploads().count() >= self.enough
+            || !self.cohort.values().any(|answer| matches!(answer, Answer::None))
+    }
+}
+
+/// Why a second upload is not taken.
+pub(super) fn again(earlier: &Upload, upload: &Upload) -> Refusal {
+    if earlier == upload { Refusal::Repeated } else { Refusal::Conflict("upload") }
+}
+
+impl Coordinator {
+    pub(super) fn uploaded(
+        &mut self,
+        now: Millis,
+        client: ClientId,
+        turn: Turn,
+        upload: Upload,
+    ) -> Result<Vec<Effect>, Refusal> {
+        self.check_upload(&client, turn, Some(&upload))?;
+        let Phase::Collect(collect) = &mut self.phase else {
+            return Err(self.unexpected("upload"));
+        };
+        let mut effects = vec![Effect::Fold { client, weight: upload.samples }];
+        collect.cohort.insert(client, Answer::Uploaded(upload));
+        if collect.done() {
+            effects.extend(self.close(now));
+        }
+        Ok(effects)
+    }
+
+    pub(super) fn declined(
+        &mut self,
+        now: Millis,
+        client: ClientId,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let Phase::Collect(collect) = &mut self.phase else {
+            return Err(self.unexpected("refusal to take part"));
+        };
+        match collect.cohort.get_mut(&client) {
+            None => return Err(Refusal::NotSelected(client)),
+            Some(Answer::Declined) => return Err(Refusal::Repeated),
+            Some(Answer::Uploaded(_)) => return Err(Refusal::Conflict("answer")),
+            Some(answer) => *answer = Answer::Declined,
+        }
+        Ok(if collect.done() { self.close(now) } else { Vec::new() })
+    }
+
+    /// Enough are in, or the time is over.
+    pub(super) fn close(&mut self, _now: Millis) -> Vec<Effect> {
+        let Phase::Collect(collect) = &self.phase else { return Vec::new() };
+        let uploads: BTreeMap<_, _> = collect.uploads().map(|(c, u)| (*c, u.clone())).collect();
+        if uploads.len() < self.plan.cohort.minimum as usize {
+            return self.repeat();
+        }
+        self.phase = Phase::Combine(Combine { uploads });
+        vec![Effect::Aggregate]
+    }
+}

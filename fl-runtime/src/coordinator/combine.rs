@@ -1,0 +1,84 @@
+//! The new model is being made; then the round is committed.
+
+use std::collections::BTreeMap;
+
+use super::collect::again;
+use super::evaluate::Evaluate;
+use super::gather::Gather;
+use super::{
+    Best, Coordinator, Effect, Head, Metrics, Phase, RoundRecord, Score, Upload, mean_metrics,
+};
+use crate::plan::Goal;
+use crate::{ClientId, Millis, Refusal, Turn};
+
+/// Waits for the aggregate of these uploads.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Combine {
+    pub(super) uploads: BTreeMap<ClientId, Upload>,
+}
+
+impl Combine {
+    /// An upload that comes again is known; any other is late.
+    pub(super) fn check(&self, client: &ClientId, upload: Option<&Upload>) -> Result<(), Refusal> {
+        Err(match (self.uploads.get(client), upload) {
+            (Some(earlier), Some(upload)) => again(earlier, upload),
+            (Some(_), None) => Refusal::Repeated,
+            (None, _) => Refusal::Unexpected { message: "upload", phase: "combine" },
+        })
+    }
+}
+
+impl Coordinator {
+    pub(super) fn aggregated(&mut self, now: Millis, head: Head) -> Result<Vec<Effect>, Refusal> {
+        let Phase::Combine(Combine { uploads }) = &self.phase else {
+            return Err(self.unexpected("aggregate"));
+        };
+        let uploads = uploads.clone();
+        if self.plan.evaluation.on_clients {
+            let deadline = now.after(self.plan.cohort.step);
+            self.phase = Phase::Evaluate(Evaluate::new(head, uploads, deadline));
+            return Ok(Vec::new());
+        }
+        Ok(self.commit(head, uploads, Metrics::new()))
+    }
+
+    /// The round is done.
+    pub(super) fn commit(
+        &mut self,
+        head: Head,
+        uploads: BTreeMap<ClientId, Upload>,
+        evaluation: Metrics,
+    ) -> Vec<Effect> {
+        let training = mean_metrics(uploads.values().map(|u| (u.samples, &u.metrics)));
+        let metric = self.plan.evaluation.metric.as_str();
+        let value = [&head.metrics, &evaluation, &training].into_iter().find_map(|m| m.get(metric));
+        let score = value.map(|value| self.score(*value, head.public));
+        self.counted.extend(uploads.keys().map(|client| (*client, self.turn)));
+        self.base = Some(self.head.public);
+        self.head = head.clone();
+        let turn = self.turn;
+        let record = RoundRecord { turn, head, uploads, training, evaluation, score };
+        let mut effects = vec![Effect::Committed(Box::new(record))];
+        let stale = self.best.filter(|_| score.is_some()).map_or(0, |best| turn.round - best.round);
+        let patience = self.plan.evaluation.patience;
+        if turn.round >= self.plan.rounds || patience.is_some_and(|patience| stale >= patience) {
+            self.phase = Phase::Finished;
+            effects.push(Effect::Finished);
+        } else {
+            self.turn = Turn::new(turn.round + 1, 1);
+            self.phase = Phase::Gather(Gather);
+        }
+        effects
+    }
+
+    fn score(&mut self, value: f64, model: crate::Digest) -> Score {
+        let better = self.best.is_none_or(|best| match self.plan.evaluation.goal {
+            Goal::Minimize => value < best.score,
+            Goal::Maximize => value > best.score,
+        });
+        if better {
+            self.best = Some(Best { model, round: self.turn.round, score: value });
+        }
+        Score { value, best: better }
+    }
+}

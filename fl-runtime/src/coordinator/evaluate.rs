@@ -1,0 +1,84 @@
+//! Clients whose updates were counted try the new model.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Coordinator, Effect, Head, Metrics, Phase, Progress, Upload, check_metrics, mean_metrics,
+};
+use crate::wire::{self, instruction::What};
+use crate::{ClientId, Millis, Refusal};
+
+/// Waits for evaluations.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Evaluate {
+    pub(super) head: Head,
+    uploads: BTreeMap<ClientId, Upload>,
+    pub(super) deadline: Millis,
+    results: BTreeMap<ClientId, (u32, Metrics)>,
+}
+
+impl Evaluate {
+    pub(super) fn new(head: Head, uploads: BTreeMap<ClientId, Upload>, deadline: Millis) -> Self {
+        Evaluate { head, uploads, deadline, results: BTreeMap::new() }
+    }
+
+    pub(super) fn progress(&self) -> Vec<(ClientId, Progress)> {
+        let answered = |client: &ClientId| match self.results.contains_key(client) {
+            true => Progress::Answered,
+            false => Progress::Asked,
+        };
+        self.uploads.keys().map(|client| (*client, answered(client))).collect()
+    }
+
+    pub(super) fn instruction(&self, of: &Coordinator, client: &ClientId) -> Option<What> {
+        if !self.uploads.contains_key(client) || self.results.contains_key(client) {
+            return None;
+        }
+        let bytes = |digest: crate::Digest| digest.0.to_vec();
+        let base = self.head.difference.map(|_| bytes(of.head.public));
+        let model = wire::Model {
+            digest: bytes(self.head.public),
+            base: base.unwrap_or_default(),
+            difference: self.head.difference.map(bytes).unwrap_or_default(),
+        };
+        Some(What::Evaluate(wire::Evaluate { model: Some(model) }))
+    }
+}
+
+impl Coordinator {
+    pub(super) fn take_evaluation(
+        &mut self,
+        now: Millis,
+        client: ClientId,
+        evaluated: wire::Evaluated,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let most = self.plan.updates.max_samples;
+        let Phase::Evaluate(evaluate) = &mut self.phase else {
+            return Err(self.unexpected("evaluation"));
+        };
+        if !evaluate.uploads.contains_key(&client) {
+            return Err(Refusal::NotSelected(client));
+        }
+        let wire::Evaluated { samples, metrics } = evaluated;
+        if samples > most {
+            return Err(Refusal::Samples { given: samples, most });
+        }
+        check_metrics(&metrics)?;
+        let result = (samples, metrics);
+        match evaluate.results.get(&client) {
+            Some(earlier) if *earlier == result => return Err(Refusal::Repeated),
+            Some(_) => return Err(Refusal::Conflict("evaluation")),
+            None => evaluate.results.insert(client, result),
+        };
+        let done = evaluate.results.len() == evaluate.uploads.len();
+        Ok(if done { self.evaluated(now) } else { Vec::new() })
+    }
+
+    /// All have answered, or the time is over.
+    pub(super) fn evaluated(&mut self, _now: Millis) -> Vec<Effect> {
+        let Phase::Evaluate(evaluate) = &self.phase else { return Vec::new() };
+        let Evaluate { head, uploads, results, .. } = evaluate.clone();
+        let mean = mean_metrics(results.values().map(|(samples, metrics)| (*samples, metrics)));
+        self.commit(head, uploads, mean)
+    }
+}

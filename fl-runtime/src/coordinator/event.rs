@@ -1,0 +1,290 @@
+//! What happens to a coordinator, and what it wants to happen.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{ClientId, Digest, Refusal, Turn, wire};
+
+/// Measurements by name.
+pub type Metrics = BTreeMap<String, f64>;
+
+/// Most metrics of a message.
+const MOST_METRICS: usize = 32;
+/// Longest name of a metric.
+const LONGEST_NAME: usize = 64;
+
+/// A client that could take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who.
+    pub client: ClientId,
+    /// Samples it has.
+    pub samples: u32,
+}
+
+/// A complete, checked upload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upload {
+    /// SHA-256 of the body.
+    pub digest: Digest,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// Samples: its weight.
+    pub samples: u32,
+    /// What training measured.
+    pub metrics: Metrics,
+}
+
+/// What a committed round leaves to the next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    /// The model, as the server has it.
+    pub model: Digest,
+    /// The model, as clients have it.
+    pub public: Digest,
+    /// Ternary difference from the last public model.
+    pub difference: Option<Digest>,
+    /// The strategy's state.
+    pub state: Option<Digest>,
+    /// Ternary scales that the server sets; empty if clients choose their own.
+    pub scales: Vec<f32>,
+    /// Central evaluation.
+    pub metrics: Metrics,
+}
+
+impl Head {
+    /// A model from outside of the run.
+    pub fn initial(model: Digest, scales: Vec<f32>) -> Self {
+        let metrics = Metrics::new();
+        Head { model, public: model, difference: None, state: None, scales, metrics }
+    }
+}
+
+/// What happens to a coordinator.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A cohort is to be selected from those online, in order of their keys.
+    Start {
+        /// Who is online.
+        online: Vec<Candidate>,
+    },
+    /// Time passed.
+    Tick,
+    /// A message of a client.
+    Message {
+        /// Who sent it.
+        client: ClientId,
+        /// What.
+        message: wire::Message,
+    },
+    /// A body is complete and checked.
+    Uploaded {
+        /// Who sent it.
+        client: ClientId,
+        /// The attempt it is for.
+        turn: Turn,
+        /// What it is.
+        upload: Upload,
+    },
+    /// The driver did [`Effect::Aggregate`].
+    Aggregated(Head),
+}
+
+/// How good a model is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// Value of the plan's metric.
+    pub value: f64,
+    /// Whether no earlier model has a better one.
+    pub best: bool,
+}
+
+/// A committed round, for those who watch and for whoever checks it later.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoundRecord {
+    /// The round, and the attempt that made it.
+    pub turn: Turn,
+    /// What it left.
+    pub head: Head,
+    /// The uploads in it.
+    pub uploads: BTreeMap<ClientId, Upload>,
+    /// Mean of the clients' training metrics, weighted by samples.
+    pub training: Metrics,
+    /// Mean of the clients' evaluation of the new model, weighted by samples.
+    pub evaluation: Metrics,
+    /// Its score.
+    pub score: Option<Score>,
+}
+
+/// What a coordinator wants to happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// This upload belongs to the total.
+    Fold {
+        /// Whose.
+        client: ClientId,
+        /// Its weight.
+        weight: u32,
+    },
+    /// The total starts again from nothing.
+    Clear,
+    /// Make the new model from the total, then send [`Event::Aggregated`].
+    Aggregate,
+    /// The round is done.
+    Committed(Box<RoundRecord>),
+    /// So is the run.
+    Finished,
+}
+
+/// Refuses metrics that nobody could have measured.
+pub(crate) fn check_metrics(metrics: &Metrics) -> Result<(), Refusal> {
+    if metrics.len() > MOST_METRICS {
+        return Err(Refusal::Metrics("more than 32"));
+    }
+    if metrics.keys().any(|name| name.len() > LONGEST_NAME) {
+        return Err(Refusal::Metrics("a name of more than 64 bytes"));
+    }
+    if metrics.values().any(|value| !value.is_finite()) {
+        return Err(Refusal::Metrics("a number that isn't finite"));
+    }
+    Ok(())
+}
+
+/// Means weighted by samples; a metric counts for those that have it.
+pub(crate) fn mean_metrics<'a>(parts: impl Iterator<Item = (u32, &'a Metrics)>) -> Metrics {
+    let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for (samples, metrics) in parts {
+        for (name, value) in metrics {
+            let (sum, weight) = sums.entry(name).or_default();
+            *sum += f64::from(samples) * value;
+            *weight += f64::from(samples);
+        }
+    }
+    let mean = |(name, (sum, weight)): (&str, (f64, f64))| (name.to_string(), sum / weight);
+    sums.into_iter().filter(|(_, (_, weight))| *weight > 0.0).map(mean).collect()
+}
+
+impl From<Turn> for wire::Turn {
+    fn from(turn: Turn) -> Self {
+        wire::Turn { round: turn.round, attempt: turn.attempt }
+    }
+}
+
+impl From<wire::Turn> for Turn {
+    fn from(turn: wire::Turn) -> Self {
+        Turn::new(turn.round, turn.attempt)
+    }
+}
+
+/// A digest on the wire, where no bytes stand for none.
+fn optional(bytes: &[u8]) -> Result<Option<Digest>, Refusal> {
+    if bytes.is_empty() { Ok(None) } else { digest(bytes).map(Some) }
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> Result<Digest, Refusal> {
+    Digest::from_slice(bytes).ok_or(Refusal::Malformed("digest"))
+}
+
+pub(crate) fn client(bytes: &[u8]) -> Result<ClientId, Refusal> {
+    ClientId::from_slice(bytes).ok_or(Refusal::Malformed("client key"))
+}
+
+impl From<&Head> for wire::Aggregated {
+    fn from(head: &Head) -> Self {
+        let bytes = |digest: Option<Digest>| digest.map_or(Vec::new(), |d| d.0.to_vec());
+        wire::Aggregated {
+            model: head.model.0.to_vec(),
+            public: head.public.0.to_vec(),
+            difference: bytes(head.difference),
+            state: bytes(head.state),
+            scales: head.scales.clone(),
+            metrics: head.metrics.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::Aggregated> for Head {
+    type Error = Refusal;
+
+    fn try_from(wire: wire::Aggregated) -> Result<Self, Refusal> {
+        Ok(Head {
+            model: digest(&wire.model)?,
+            public: digest(&wire.public)?,
+            difference: optional(&wire.difference)?,
+            state: optional(&wire.state)?,
+            scales: wire.scales,
+            metrics: wire.metrics,
+        })
+    }
+}
+
+impl Event {
+    /// As the journal has it.
+    pub fn to_wire(&self, now: u64) -> wire::Journaled {
+        use wire::journaled::Event as Wire;
+        let event = match self {
+            Event::Start { online } => {
+                let online = online.iter().map(|candidate| wire::Candidate {
+                    client: candidate.client.0.to_vec(),
+                    samples: candidate.samples,
+                });
+                Wire::Start(wire::Start { online: online.collect() })
+            }
+            Event::Tick => Wire::Tick(wire::Tick {}),
+            Event::Message { client, message } => {
+                let message = Some(message.clone());
+                Wire::From(wire::From { client: client.0.to_vec(), message })
+            }
+            Event::Uploaded { client, turn, upload } => Wire::Uploaded(wire::Uploaded {
+                client: client.0.to_vec(),
+                finish: Some(wire::Finish {
+                    round: turn.round,
+                    attempt: turn.attempt,
+                    digest: upload.digest.0.to_vec(),
+                    samples: upload.samples,
+                    metrics: upload.metrics.clone(),
+                }),
+                bytes: upload.bytes,
+            }),
+            Event::Aggregated(head) => Wire::Aggregated(head.into()),
+        };
+        wire::Journaled { now, event: Some(event) }
+    }
+
+    /// Back from the journal.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] for what no journal holds.
+    pub fn from_wire(wire: wire::Journaled) -> Result<Self, Refusal> {
+        use wire::journaled::Event as Wire;
+        Ok(match wire.event.ok_or(Refusal::Malformed("event"))? {
+            Wire::Start(start) => {
+                let online = start.online.iter().map(|candidate| {
+                    let client = client(&candidate.client)?;
+                    Ok(Candidate { client, samples: candidate.samples })
+                });
+                Event::Start { online: online.collect::<Result<_, Refusal>>()? }
+            }
+            Wire::Tick(_) => Event::Tick,
+            Wire::From(from) => Event::Message {
+                client: client(&from.client)?,
+                message: from.message.ok_or(Refusal::Malformed("message"))?,
+            },
+            Wire::Uploaded(uploaded) => {
+                let finish = uploaded.finish.ok_or(Refusal::Malformed("upload"))?;
+                Event::Uploaded {
+                    client: client(&uploaded.client)?,
+                    turn: Turn::new(finish.round, finish.attempt),
+                    upload: Upload {
+                        digest: digest(&finish.digest)?,
+                        bytes: uploaded.bytes,
+                        samples: finish.samples,
+                        metrics: finish.metrics,
+                    },
+                }
+            }
+            Wire::Aggregated(aggregated) => Event::Aggregated(aggregated.try_into()?),
+        })
+    }
+}

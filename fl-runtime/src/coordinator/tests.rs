@@ -1,0 +1,163 @@
+use super::*;
+use crate::layout::ModelKind;
+use tern_engine::nn::ModelSpec;
+
+fn coordinator(change: impl FnOnce(&mut RunPlan)) -> Coordinator {
+    let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
+    plan.cohort.size = 2;
+    plan.cohort.minimum = 1;
+    change(&mut plan);
+    Coordinator::new(plan, Head::initial(Digest([0; 32]), Vec::new())).unwrap()
+}
+
+fn id(number: u8) -> ClientId {
+    ClientId([number; 32])
+}
+
+fn start(clients: u8) -> Event {
+    let online = (1..=clients).map(|n| Candidate { client: id(n), samples: 5 });
+    Event::Start { online: online.collect() }
+}
+
+fn uploaded(client: u8, turn: Turn) -> Event {
+    let metrics = Metrics::from([("loss".to_string(), f64::from(client))]);
+    let upload = Upload { digest: Digest([client; 32]), bytes: 8, samples: 5, metrics };
+    Event::Uploaded { client: id(client), turn, upload }
+}
+
+fn head(number: u8) -> Event {
+    Event::Aggregated(Head::initial(Digest([number; 32]), Vec::new()))
+}
+
+fn declined(client: u8, turn: Turn) -> Event {
+    let body = Some(wire::message::Body::Declined(wire::Declined::default()));
+    let message = wire::Message { round: turn.round, attempt: turn.attempt, body };
+    Event::Message { client: id(client), message }
+}
+
+const FIRST: Turn = Turn { round: 1, attempt: 1 };
+
+#[test]
+fn a_round_goes_from_phase_to_phase() {
+    let mut c = coordinator(|_| ());
+    assert!(c.wants_cohort());
+    assert!(c.handle(Millis(10), start(2)).unwrap().is_empty());
+    assert!(matches!(c.instruction(&id(1)).what, Some(What::Train(_))));
+    assert!(matches!(c.instruction(&id(3)).what, Some(What::Wait(_))));
+    let fold = c.handle(Millis(20), uploaded(1, FIRST)).unwrap();
+    assert_eq!(fold, [Effect::Fold { client: id(1), weight: 5 }]);
+    assert!(matches!(c.instruction(&id(1)).what, Some(What::Wait(_))));
+    let effects = c.handle(Millis(30), uploaded(2, FIRST)).unwrap();
+    assert_eq!(effects[1], Effect::Aggregate);
+    assert!(c.combining());
+    let effects = c.handle(Millis(40), head(7)).unwrap();
+    let [Effect::Committed(record)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(record.training["loss"], 1.5);
+    assert_eq!(record.score, Some(Score { value: 1.5, best: true }));
+    assert_eq!(c.turn(), Turn::new(2, 1));
+    assert_eq!(c.instruction(&id(1)).counted.map(Turn::from), Some(FIRST));
+    // And again, to the end.
+    let second = Turn::new(2, 1);
+    c.handle(Millis(50), start(2)).unwrap();
+    c.handle(Millis(50), uploaded(2, second)).unwrap();
+    c.handle(Millis(50), declined(1, second)).unwrap();
+    let effects = c.handle(Millis(60), head(8)).unwrap();
+    assert_eq!(effects[1], Effect::Finished);
+    // The second round's loss was worse.
+    let Some(What::Finished(finished)) = c.instruction(&id(1)).what else { panic!("not over") };
+    assert_eq!(finished.model, [7; 32]);
+    assert_eq!(c.handle(Millis(70), Event::Tick), Err(Refusal::Finished));
+}
+
+#[test]
+fn a_deadline_closes_with_what_is_there_or_repeats() {
+    let mut c = coordinator(|plan| plan.cohort.deadline = 100);
+    c.handle(Millis(10), start(2)).unwrap();
+    assert_eq!(c.deadline(), Some(Millis(110)));
+    assert_eq!(c.handle(Millis(109), Event::Tick), Err(Refusal::NotDue));
+    assert_eq!(c.handle(Millis(110), Event::Tick).unwrap(), [Effect::Clear]);
+    let again = Turn::new(1, 2);
+    assert_eq!(c.turn(), again);
+    c.handle(Millis(120), start(2)).unwrap();
+    let late = c.handle(Millis(125), uploaded(1, FIRST)).unwrap_err();
+    assert_eq!(late, Refusal::Late { given: FIRST, open: again });
+    c.handle(Millis(130), uploaded(1, again)).unwrap();
+    // The clock doesn't go back.
+    assert_eq!(c.handle(Millis(5), Event::Tick), Err(Refusal::NotDue));
+    assert_eq!(c.now(), Millis(130));
+    assert_eq!(c.handle(Millis(220), Event::Tick).unwrap(), [Effect::Aggregate]);
+}
+
+#[test]
+fn refused_events_change_nothing() {
+    let mut c = coordinator(|plan| plan.cohort.minimum = 2);
+    let refused = |c: &mut Coordinator, event, name| {
+        let before = c.clone();
+        assert_eq!(c.handle(Millis(99), event).unwrap_err().name(), name);
+        assert_eq!(*c, before);
+    };
+    refused(&mut c, start(1), "too_few");
+    refused(&mut c, uploaded(1, FIRST), "unexpected");
+    refused(&mut c, head(1), "unexpected");
+    let online = [id(2), id(1)].map(|client| Candidate { client, samples: 1 });
+    refused(&mut c, Event::Start { online: online.to_vec() }, "malformed");
+    c.handle(Millis(1), start(2)).unwrap();
+    refused(&mut c, start(2), "unexpected");
+    refused(&mut c, uploaded(3, FIRST), "not_selected");
+    refused(&mut c, uploaded(1, Turn::new(1, 2)), "early");
+    refused(&mut c, declined(3, FIRST), "not_selected");
+    c.handle(Millis(1), uploaded(1, FIRST)).unwrap();
+    refused(&mut c, uploaded(1, FIRST), "repeated");
+    refused(&mut c, declined(1, FIRST), "conflict");
+    let Event::Uploaded { client, turn, mut upload } = uploaded(1, FIRST) else { return };
+    upload.digest = Digest([9; 32]);
+    refused(&mut c, Event::Uploaded { client, turn, upload }, "conflict");
+    let message = wire::Message { round: 1, attempt: 1, body: None };
+    refused(&mut c, Event::Message { client: id(1), message }, "malformed");
+}
+
+#[test]
+fn clients_evaluate_before_the_round_is_committed() {
+    let mut c = coordinator(|plan| plan.evaluation.on_clients = true);
+    c.handle(Millis(1), start(2)).unwrap();
+    c.handle(Millis(1), uploaded(1, FIRST)).unwrap();
+    c.handle(Millis(1), uploaded(2, FIRST)).unwrap();
+    assert!(c.handle(Millis(2), head(7)).unwrap().is_empty());
+    let Some(What::Evaluate(evaluate)) = c.instruction(&id(1)).what else { panic!("no task") };
+    assert_eq!(evaluate.model.unwrap().digest, [7; 32]);
+    let evaluated = |samples, loss| {
+        let metrics = Metrics::from([("loss".to_string(), loss)]);
+        let body = Some(wire::message::Body::Evaluated(wire::Evaluated { samples, metrics }));
+        wire::Message { round: 1, attempt: 1, body }
+    };
+    let message = evaluated(1, 4.0);
+    c.handle(Millis(3), Event::Message { client: id(1), message }).unwrap();
+    assert!(matches!(c.instruction(&id(1)).what, Some(What::Wait(_))));
+    let message = evaluated(3, 0.0);
+    let effects = c.handle(Millis(3), Event::Message { client: id(2), message }).unwrap();
+    let [Effect::Committed(record)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(record.score.unwrap().value, 1.0);
+}
+
+#[test]
+fn a_snapshot_is_the_state_between_rounds() {
+    let mut c = coordinator(|_| ());
+    assert_eq!(Coordinator::restore(c.plan().clone(), &c.snapshot()).unwrap(), c);
+    c.handle(Millis(1), start(1)).unwrap();
+    c.handle(Millis(1), uploaded(1, FIRST)).unwrap();
+    c.handle(Millis(2), head(7)).unwrap();
+    assert_eq!(Coordinator::restore(c.plan().clone(), &c.snapshot()).unwrap(), c);
+    let plan = c.plan().clone();
+    assert!(Coordinator::restore(plan.clone(), b"no snapshot").is_err());
+    assert!(Coordinator::restore(plan, &[]).is_err());
+}
+
+#[test]
+fn events_survive_the_journal() {
+    for event in [start(3), Event::Tick, declined(1, FIRST), uploaded(2, FIRST), head(3)] {
+        let journaled = event.to_wire(5);
+        assert_eq!(journaled.now, 5);
+        assert_eq!(Event::from_wire(journaled).unwrap(), event);
+    }
+    assert!(Event::from_wire(wire::Journaled::default()).is_err());
+}

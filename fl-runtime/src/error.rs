@@ -1,0 +1,224 @@
+//! What can go wrong: [`Error`] for the one who runs the program, [`Refusal`] for the one who
+//! sent a message.
+
+use std::path::Path;
+
+use crate::{ClientId, Turn};
+
+/// An error of the federated runtime.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option outside of what is allowed.
+    #[error("{name} is {value}, expected {expected}")]
+    Value {
+        /// Name of the option or input.
+        name: String,
+        /// The value given.
+        value: String,
+        /// What would do.
+        expected: String,
+    },
+    /// A file or folder that can't be read or written.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The journal of a run.
+    #[error("journal {path}: {reason}")]
+    Journal {
+        /// The database.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The engine's.
+    #[error(transparent)]
+    Engine(#[from] tern_engine::Error),
+    /// A message that wasn't taken, where nobody else is there to be told.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The system has no entropy to give.
+    #[error("no entropy: {0}")]
+    Entropy(#[from] getrandom::Error),
+    /// A trainer's.
+    #[error("training: {0}")]
+    Trainer(String),
+}
+
+impl Error {
+    /// A [`Error::Value`].
+    pub fn value(
+        name: impl Into<String>,
+        value: impl std::fmt::Display,
+        expected: impl Into<String>,
+    ) -> Self {
+        Error::Value { name: name.into(), value: value.to_string(), expected: expected.into() }
+    }
+
+    pub(crate) fn file(path: &Path, reason: impl std::fmt::Display) -> Self {
+        Error::File { path: path.display().to_string(), reason: reason.to_string() }
+    }
+}
+
+/// Result of the runtime's calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a message is not taken. Nothing changed by it, and the round goes on.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The client is not enrolled.
+    #[error("client {0} is not enrolled")]
+    Unknown(ClientId),
+    /// The token or key is not on the operator's list.
+    #[error("the token or key is not known to the operator")]
+    NotAdmitted,
+    /// The client is not in the cohort of the open attempt.
+    #[error("client {0} is not in the cohort")]
+    NotSelected(ClientId),
+    /// For an attempt that is closed.
+    #[error("{given} is closed, {open} is open")]
+    Late {
+        /// What the message is for.
+        given: Turn,
+        /// What is open.
+        open: Turn,
+    },
+    /// For an attempt that isn't open yet.
+    #[error("{given} is not open yet, {open} is")]
+    Early {
+        /// What the message is for.
+        given: Turn,
+        /// What is open.
+        open: Turn,
+    },
+    /// Not expected in this phase.
+    #[error("{message} is not expected in phase {phase}")]
+    Unexpected {
+        /// The message.
+        message: &'static str,
+        /// The phase.
+        phase: &'static str,
+    },
+    /// Taken before: the sender is told that all is well.
+    #[error("the same message was taken before")]
+    Repeated,
+    /// Another message of the kind was taken before.
+    #[error("another {0} was taken before")]
+    Conflict(&'static str),
+    /// A body of another length.
+    #[error("the body has {given} bytes, expected {expected}")]
+    Length {
+        /// Bytes of the body.
+        given: u64,
+        /// Bytes that were expected.
+        expected: u64,
+    },
+    /// An upload that goes on where the server isn't.
+    #[error("offset {given}, expected {expected}")]
+    Offset {
+        /// The offset given.
+        given: u64,
+        /// Bytes the server has.
+        expected: u64,
+    },
+    /// The body is not what was announced.
+    #[error("the body's SHA-256 is another one")]
+    Hash,
+    /// A number that isn't finite or is above the bound of the plan.
+    #[error("element {at} is {value}, expected a finite number within ±{bound}")]
+    Number {
+        /// The element.
+        at: usize,
+        /// Its value.
+        value: f32,
+        /// The bound.
+        bound: f32,
+    },
+    /// A scale of a tensor that is no scale.
+    #[error("scale {at} is {value}, expected {expected}")]
+    Scale {
+        /// The tensor.
+        at: usize,
+        /// The scale.
+        value: f32,
+        /// What would do.
+        expected: String,
+    },
+    /// Two bits that are no ternary code.
+    #[error("element {0} has code 3, expected 0, 1 or 2")]
+    Code(usize),
+    /// A message that can't be read.
+    #[error("malformed {0}")]
+    Malformed(&'static str),
+    /// Samples outside of what the plan allows.
+    #[error("{given} samples, expected 1 to {most}")]
+    Samples {
+        /// Samples announced.
+        given: u32,
+        /// Most that count.
+        most: u32,
+    },
+    /// Metrics: too many, a long name, or a number that isn't finite.
+    #[error("metrics: {0}")]
+    Metrics(&'static str),
+    /// Too few clients to start.
+    #[error("{online} clients are online, expected at least {needed}")]
+    TooFew {
+        /// Clients online.
+        online: usize,
+        /// Clients needed.
+        needed: usize,
+    },
+    /// Nothing to do now.
+    #[error("no deadline has passed")]
+    NotDue,
+    /// A message of secure aggregation that breaks the protocol.
+    #[error("secure aggregation: {0}")]
+    Protocol(String),
+    /// The run is over.
+    #[error("the run is over")]
+    Finished,
+    /// The server can't store it now; the sender may try again.
+    #[error("not stored: {0}")]
+    Storage(String),
+}
+
+impl Refusal {
+    /// A stable name, for counting.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Refusal::Unknown(_) => "unknown",
+            Refusal::NotAdmitted => "not_admitted",
+            Refusal::NotSelected(_) => "not_selected",
+            Refusal::Late { .. } => "late",
+            Refusal::Early { .. } => "early",
+            Refusal::Unexpected { .. } => "unexpected",
+            Refusal::Repeated => "repeated",
+            Refusal::Conflict(_) => "conflict",
+            Refusal::Length { .. } => "length",
+            Refusal::Offset { .. } => "offset",
+            Refusal::Hash => "hash",
+            Refusal::Number { .. } => "number",
+            Refusal::Scale { .. } => "scale",
+            Refusal::Code(_) => "code",
+            Refusal::Malformed(_) => "malformed",
+            Refusal::Samples { .. } => "samples",
+            Refusal::Metrics(_) => "metrics",
+            Refusal::TooFew { .. } => "too_few",
+            Refusal::NotDue => "not_due",
+            Refusal::Protocol(_) => "protocol",
+            Refusal::Finished => "finished",
+            Refusal::Storage(_) => "storage",
+        }
+    }
+
+    /// Whether the same message may be taken later.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Refusal::Storage(_) | Refusal::Early { .. })
+    }
+}

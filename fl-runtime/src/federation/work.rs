@@ -1,0 +1,236 @@
+//! Making a round's model: from the stored updates and the last model, by strategy.
+
+use std::io::BufReader;
+use std::sync::Arc;
+
+use tern_engine::Device;
+
+use super::{Evaluator, Options};
+use crate::coordinator::{Coordinator, Head, Metrics};
+use crate::plan::{Encoding, Form};
+use crate::store::blobs::Blobs;
+use crate::update::{Codec, Format, Kind, Scales, add_difference};
+use crate::{
+    ClientId, Digest, Error, Layout, MaskedTotal, Refusal, Result, RunPlan, Strategy,
+    StrategyState, Total, Turn,
+};
+
+/// What the updates of an attempt add up to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Sum {
+    /// Weighted, of floats.
+    Clear(Total),
+    /// Of masked words.
+    Masked(MaskedTotal),
+}
+
+/// What models are made with: the same for all rounds of a run.
+pub(super) struct Tools {
+    plan: RunPlan,
+    layout: Layout,
+    strategy: Arc<dyn Strategy>,
+    evaluator: Option<Arc<dyn Evaluator>>,
+    blobs: Blobs,
+    codec: Codec,
+}
+
+impl Tools {
+    pub fn new(
+        plan: &RunPlan,
+        layout: &Layout,
+        strategy: Arc<dyn Strategy>,
+        options: &Options,
+        blobs: Blobs,
+    ) -> Result<Self> {
+        Ok(Tools {
+            plan: plan.clone(),
+            layout: layout.clone(),
+            strategy,
+            evaluator: options.evaluator.clone(),
+            blobs,
+            codec: Codec::new(&Device::cpu(), layout)?,
+        })
+    }
+
+    /// What bodies of the open attempt look like.
+    pub fn format(&self, _coordinator: &Coordinator) -> Format {
+        Format::new(self.plan.updates.uplink.into(), &self.layout, self.plan.updates.bound)
+    }
+
+    /// A sum of nothing for the open attempt.
+    pub fn empty(&self, coordinator: &Coordinator) -> Sum {
+        empty(&self.format(coordinator), &self.layout, &self.plan)
+    }
+
+    /// Adds an accepted update of the open attempt.
+    pub fn fold(
+        &self,
+        coordinator: &Coordinator,
+        total: &mut Sum,
+        client: &ClientId,
+        weight: u32,
+    ) -> Result<()> {
+        fold(&self.blobs, &self.format(coordinator), total, coordinator.turn(), client, weight)
+    }
+
+    /// A stored model as a flat vector.
+    pub fn model(&self, digest: &Digest) -> Result<Vec<f32>> {
+        let bytes = self.blobs.read_model(digest)?;
+        if Digest::of(&bytes) != *digest {
+            let path = self.blobs.model_path(digest);
+            return Err(Error::file(&path, "its bytes have another SHA-256"));
+        }
+        Format::new(Kind::Full, &self.layout, f32::MAX).decode(&bytes)
+    }
+
+    fn state(&self, head: &Head) -> Result<StrategyState> {
+        let Some(digest) = &head.state else { return Ok(StrategyState::default()) };
+        let path = self.blobs.model_path(digest);
+        StrategyState::from_bytes(&self.blobs.read_model(digest)?)
+            .ok_or_else(|| Error::file(&path, "is no state of a strategy"))
+    }
+}
+
+fn empty(format: &Format, layout: &Layout, plan: &RunPlan) -> Sum {
+    match format.kind() {
+        Kind::Words(words) => Sum::Masked(MaskedTotal::new(words)),
+        _ => Sum::Clear(Total::new(layout.elements(), plan.fraction_bits())),
+    }
+}
+
+/// Adds a stored update.
+pub(super) fn fold(
+    blobs: &Blobs,
+    format: &Format,
+    total: &mut Sum,
+    turn: Turn,
+    client: &ClientId,
+    weight: u32,
+) -> Result<()> {
+    let body = BufReader::with_capacity(1 << 16, blobs.upload(turn, client)?);
+    match total {
+        Sum::Clear(total) => {
+            total.begin(weight);
+            format.values(body, |at, part| total.add(at, part, weight))
+        }
+        Sum::Masked(total) => format.words(body, |at, part| total.add(at, part)),
+    }
+}
+
+/// One step of the strategy from a mean update, in place.
+pub(super) fn step(
+    strategy: &dyn Strategy,
+    form: Form,
+    layout: &Layout,
+    model: &mut [f32],
+    mut mean: Vec<f32>,
+    state: &mut StrategyState,
+) -> Result<()> {
+    layout.clear_padding(&mut mean);
+    if form == Form::Gradient {
+        mean.iter_mut().for_each(|x| *x = -*x);
+    }
+    strategy.step(model, &mean, state);
+    match model.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(at) => {
+            let name = format!("element {at} of the model by {}", strategy.name());
+            Err(Error::value(name, model[at], "a finite number"))
+        }
+    }
+}
+
+/// A model to be made. It holds all that it needs; nothing else changes the round meanwhile.
+pub struct Work {
+    tools: Arc<Tools>,
+    turn: Turn,
+    head: Head,
+    format: Format,
+    uploads: Vec<(ClientId, u32)>,
+    total: Option<Sum>,
+}
+
+/// The model of a round.
+pub struct Done {
+    pub(super) turn: Turn,
+    pub(super) head: Head,
+}
+
+impl Work {
+    pub(super) fn new(tools: Arc<Tools>, coordinator: &Coordinator, total: Option<Sum>) -> Self {
+        let uploads = coordinator.accepted().map(|(client, upload)| (*client, upload.samples));
+        Work {
+            turn: coordinator.turn(),
+            head: coordinator.head().clone(),
+            format: tools.format(coordinator),
+            uploads: uploads.collect(),
+            total,
+            tools,
+        }
+    }
+
+    /// Makes and stores it.
+    ///
+    /// # Errors
+    /// If an update can't be read, the model not be stored or evaluated, or is not finite.
+    pub fn run(self) -> Result<Done> {
+        let tools = &self.tools;
+        let total = match self.total {
+            Some(total) => total,
+            None => self.refold()?,
+        };
+        let mean = match &total {
+            Sum::Clear(total) => total.mean(),
+            Sum::Masked(_) => return Err(Refusal::Malformed("total").into()),
+        };
+        drop(total);
+        let mut model = tools.model(&self.head.model)?;
+        let mut state = tools.state(&self.head)?;
+        let form = tools.plan.updates.form;
+        step(&*tools.strategy, form, &tools.layout, &mut model, mean, &mut state)?;
+        let stored = tools.blobs.put_model(&Codec::full(&model))?;
+        let (public, difference) = match tools.plan.updates.downlink {
+            Encoding::Ternary => {
+                let (body, values) = self.difference(&model)?;
+                let difference = tools.blobs.put_model(&body)?;
+                model = values;
+                (tools.blobs.put_model(&Codec::full(&model))?, Some(difference))
+            }
+            Encoding::Full | Encoding::Half => (stored, None),
+        };
+        let metrics = match &tools.evaluator {
+            Some(evaluator) => evaluator.evaluate(self.turn.round, &model)?,
+            None => Metrics::new(),
+        };
+        let state = match state.vectors.is_empty() {
+            true => None,
+            false => Some(tools.blobs.put_model(&state.to_bytes())?),
+        };
+        let scales = self.head.scales.clone();
+        let head = Head { model: stored, public, difference, state, scales, metrics };
+        Ok(Done { turn: self.turn, head })
+    }
+
+    /// The total, from the stored updates.
+    fn refold(&self) -> Result<Sum> {
+        let tools = &self.tools;
+        let mut total = empty(&self.format, &tools.layout, &tools.plan);
+        for (client, weight) in &self.uploads {
+            fold(&tools.blobs, &self.format, &mut total, self.turn, client, *weight)?;
+        }
+        Ok(total)
+    }
+
+    /// Ternary codes of what clients' model lacks of the server's, and clients' next model. What
+    /// the codes leave is in the next difference again (error feedback).
+    fn difference(&self, model: &[f32]) -> Result<(Vec<u8>, Vec<f32>)> {
+        let tools = &self.tools;
+        let public = tools.model(&self.head.public)?;
+        let ahead: Vec<f32> = model.iter().zip(&public).map(|(a, b)| a - b).collect();
+        let scales = Scales::Own(tools.plan.updates.ternary);
+        let key = [self.turn.round, u32::MAX, tools.plan.seed];
+        let (body, _) = tools.codec.ternary(&ahead, &vec![0.0; ahead.len()], scales, key)?;
+        let values = add_difference(&tools.layout, &public, &body)?;
+        Ok((body, values))
+    }
+}

@@ -1,0 +1,43 @@
+//! What a client keeps from one start to the next.
+
+use crate::coordinator::Metrics;
+use crate::{Digest, Turn, wire};
+
+/// What must survive the process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// What ternary codes have left so far (error feedback); empty for zeros.
+    pub residual: Vec<f32>,
+    /// The update on its way, until the server has told what became of it.
+    pub pending: Option<Pending>,
+}
+
+/// An encoded update.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pending {
+    /// The attempt it is for.
+    pub turn: Turn,
+    /// SHA-256 of the body.
+    pub digest: Digest,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Samples: its weight.
+    pub samples: u32,
+    /// What training measured.
+    pub metrics: Metrics,
+    /// The residual if it is counted; empty if it has none.
+    pub residual: Vec<f32>,
+}
+
+impl Pending {
+    /// What ends the upload.
+    pub fn finish(&self) -> wire::Finish {
+        wire::Finish {
+            round: self.turn.round,
+            attempt: self.turn.attempt,
+            digest: self.digest.0.to_vec(),
+            samples: self.samples,
+            metrics: self.metrics.clone(),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! A client of a run as a state machine without I/O.
+//!
+//! Whoever drives it asks the server for an instruction, hands it in, does the actions it gets
+//! in order, and hands in what came of each. A client may be stopped at any moment and go on from
+//! what it saved last: an update that was encoded is sent again as it is, and one whose fate the
+//! server has not told yet is neither forgotten nor counted.
+
+mod kept;
+mod settle;
+mod upload;
+
+use std::sync::Arc;
+
+pub use kept::{Kept, Pending};
+
+use crate::coordinator::Metrics;
+use crate::trainer::{Job, Trained, training_seed};
+use crate::update::{Codec, Format, Kind, add_difference};
+use crate::wire::{self, instruction::What};
+use crate::{ClientId, Digest, Error, Layout, Result, TaskSpec, Turn};
+use tern_engine::Device;
+
+/// What happened to a client.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// The server said what to do.
+    Instruction(wire::Instruction),
+    /// A model or difference arrived.
+    Fetched {
+        /// What was asked for.
+        digest: Digest,
+        /// What came.
+        bytes: Vec<u8>,
+    },
+    /// A [`Action::Train`] is done.
+    Trained(Trained),
+    /// A [`Action::Evaluate`] is done.
+    Evaluated {
+        /// Samples it was evaluated on.
+        samples: u32,
+        /// What was measured.
+        metrics: Metrics,
+    },
+    /// A message or upload was taken.
+    Delivered,
+    /// A message or upload was refused: stable name of the reason.
+    Refused(String),
+    /// An action could not be done: the network, the trainer. The client asks again.
+    Failed(String),
+}
+
+/// What a client wants to happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Get a body by its digest.
+    Fetch(Digest),
+    /// Train.
+    Train(Job),
+    /// Evaluate a model.
+    Evaluate(Job),
+    /// Store [`Participant::kept`], before the next action.
+    Save,
+    /// Send a message.
+    Send(wire::Message),
+    /// Upload [`Kept::pending`].
+    Upload,
+    /// Nothing now: ask for the next instruction.
+    Wait,
+    /// The run is over; this is its best model.
+    Stop(Digest),
+}
+
+/// What a fetched model is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Train,
+    Evaluate,
+}
+
+/// A model on its way.
+#[derive(Clone, Debug, PartialEq)]
+struct Fetching {
+    purpose: Purpose,
+    turn: Turn,
+    model: Digest,
+    /// What is being fetched: the model, or its difference to the one before.
+    body: Digest,
+}
+
+/// A client of a run.
+pub struct Participant {
+    client: ClientId,
+    task: TaskSpec,
+    layout: Layout,
+    codec: Codec,
+    kept: Kept,
+    /// The last model fetched.
+    model: Option<(Digest, Arc<Vec<f32>>)>,
+    fetching: Option<Fetching>,
+    /// The attempt being trained for, and the scales to use.
+    training: Option<(Turn, Vec<f32>)>,
+    /// The attempt being evaluated.
+    evaluating: Option<Turn>,
+}
+
+impl Participant {
+    /// A client of a run, going on from what it saved. `device` encodes updates.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if task and saved state don't go together.
+    pub fn new(client: ClientId, task: TaskSpec, device: &Device, kept: Kept) -> Result<Self> {
+        let layout = Layout::of(&task.model)?;
+        if layout.digest() != task.layout {
+            let (found, expected) = (layout.digest(), task.layout);
+            return Err(Error::value("layout of the task's model", found, expected.to_string()));
+        }
+        let expected = [0, layout.elements()];
+        if !expected.contains(&kept.residual.len()) {
+            let expected = format!("{} elements", layout.elements());
+            return Err(Error::value("saved residual", kept.residual.len(), expected));
+        }
+        Ok(Participant {
+            client,
+            codec: Codec::new(device, &layout)?,
+            layout,
+            task,
+            kept,
+            model: None,
+            fetching: None,
+            training: None,
+            evaluating: None,
+        })
+    }
+
+    /// What must survive the process.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// The task.
+    pub fn task(&self) -> &TaskSpec {
+        &self.task
+    }
+
+    /// The client.
+    pub fn client(&self) -> &ClientId {
+        &self.client
+    }
+
+    /// Takes what happened and says what to do next.
+    ///
+    /// # Errors
+    /// If an update can't be encoded; the client may go on with the next instruction.
+    pub fn handle(&mut self, input: Input) -> Result<Vec<Action>> {
+        Ok(match input {
+            Input::Instruction(instruction) => self.instructed(instruction),
+            Input::Fetched { digest, bytes } => self.fetched(digest, bytes),
+            Input::Trained(trained) => self.trained(trained)?,
+            Input::Evaluated { samples, metrics } => match self.evaluating.take() {
+                Some(turn) => {
+                    let evaluated = wire::Evaluated { samples, metrics };
+                    vec![send(turn, wire::message::Body::Evaluated(evaluated))]
+                }
+                None => vec![Action::Wait],
+            },
+            Input::Delivered => vec![Action::Wait],
+            Input::Refused(name) => self.refused(&name),
+            Input::Failed(reason) => self.failed(&reason),
+        })
+    }
+
+    fn instructed(&mut self, instruction: wire::Instruction) -> Vec<Action> {
+        let turn = Turn::new(instruction.round, instruction.attempt);
+        let over = matches!(instruction.what, Some(What::Finished(_)));
+        let mut actions = self.settle(turn, instruction.counted.map(Turn::from), over);
+        self.fetching = None;
+        let next = match instruction.what {
+            Some(What::Train(train)) => self.asked_to_train(turn, train),
+            Some(What::Evaluate(evaluate)) => self.obtain(Purpose::Evaluate, turn, evaluate.model),
+            Some(What::Finished(finished)) => match Digest::from_slice(&finished.model) {
+                Some(model) => Action::Stop(model),
+                None => Action::Wait,
+            },
+            Some(
+                What::Wait(_)
+                | What::Advertise(_)
+                | What::ShareKeys(_)
+                | What::ConfirmSet(_)
+                | What::Unmask(_),
+            )
+            | None => Action::Wait,
+        };
+        actions.push(next);
+        actions
+    }
+
+    /// The job if the model is here, else what must be fetched for it.
+    fn obtain(&mut self, purpose: Purpose, turn: Turn, model: Option<wire::Model>) -> Action {
+        let Some(model) = model else { return Action::Wait };
+        let Some(digest) = Digest::from_slice(&model.digest) else { return Action::Wait };
+        let here = self.model.as_ref().map(|(digest, _)| *digest);
+        if here == Some(digest) {
+            return self.begin(purpose, turn);
+        }
+        let base = Digest::from_slice(&model.base);
+        let body = match Digest::from_slice(&model.difference) {
+            Some(difference) if base.is_some() && base == here => difference,
+            _ => digest,
+        };
+        self.fetching = Some(Fetching { purpose, turn, model: digest, body });
+        Action::Fetch(body)
+    }
+
+    fn begin(&mut self, purpose: Purpose, turn: Turn) -> Action {
+        let Some((_, model)) = &self.model else { return Action::Wait };
+        let seed = training_seed(self.task.seed, turn.round, &self.client);
+        let job = Job { turn, model: model.clone(), seed };
+        match purpose {
+            Purpose::Train => Action::Train(job),
+            Purpose::Evaluate => {
+                self.evaluating = Some(turn);
+                Action::Evaluate(job)
+            }
+        }
+    }
+
+    fn fetched(&mut self, digest: Digest, bytes: Vec<u8>) -> Vec<Action> {
+        let Some(fetching) = self.fetching.take().filter(|fetching| fetching.body == digest) else {
+            return vec![Action::Wait];
+        };
+        let Fetching { purpose, turn, model, body } = fetching;
+        let values = match (Digest::of(&bytes) == body, &self.model) {
+            (false, _) => None,
+            (true, _) if body == model => {
+                Format::new(Kind::Full, &self.layout, f32::MAX).decode(&bytes).ok()
+            }
+            (true, Some((_, base))) => add_difference(&self.layout, base, &bytes).ok(),
+            (true, None) => None,
+        };
+        let right = |values: &Vec<f32>| body == model || Digest::of(&Codec::full(values)) == model;
+        match values.filter(right) {
+            Some(values) => {
+                self.model = Some((model, Arc::new(values)));
+                vec![self.begin(purpose, turn)]
+            }
+            None => {
+                tracing::warn!(%body, "what was fetched is not what was announced");
+                // The whole model next time, not a difference.
+                self.model = None;
+                vec![Action::Wait]
+            }
+        }
+    }
+
+    fn failed(&mut self, reason: &str) -> Vec<Action> {
+        tracing::warn!(reason, "trying again");
+        self.fetching = None;
+        self.training = None;
+        self.evaluating = None;
+        vec![Action::Wait]
+    }
+}
+
+fn send(turn: Turn, body: wire::message::Body) -> Action {
+    Action::Send(wire::Message { round: turn.round, attempt: turn.attempt, body: Some(body) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use super::*;
+use crate::RunId;
+use crate::layout::ModelKind;
+use crate::plan::{Encoding, RunPlan};
+use crate::wire::message::Body;
+use tern_engine::nn::ModelSpec;
+
+fn participant(uplink: Encoding) -> Participant {
+    let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
+    plan.updates.uplink = uplink;
+    let task = plan.task(RunId([1; 16])).unwrap();
+    Participant::new(ClientId([3; 32]), task, &Device::cpu(), Kept::default()).unwrap()
+}
+
+fn model() -> Vec<f32> {
+    let mut flat = vec![0.0; 128];
+    flat[..2].copy_from_slice(&[0.5, -1.0]);
+    flat
+}
+
+fn instruction(turn: Turn, what: What) -> Input {
+    Input::Instruction(wire::Instruction {
+        round: turn.round,
+        attempt: turn.attempt,
+        what: Some(what),
+        ..Default::default()
+    })
+}
+
+fn train(turn: Turn) -> Input {
+    let digest = Digest::of(&Codec::full(&model())).0.to_vec();
+    let model = Some(wire::Model { digest, ..Default::default() });
+    instruction(turn, What::Train(wire::Train { model, ..Default::default() }))
+}
+
+fn trained(step: f32) -> Input {
+    let mut update = vec![0.0; 128];
+    update[..2].copy_from_slice(&[step, -0.3 * step]);
+    Input::Trained(Trained { update, samples: 4, metrics: Metrics::new() })
+}
+
+/// From the instruction to the upload.
+fn encoded(participant: &mut Participant, turn: Turn, step: f32) {
+    let mut actions = participant.handle(train(turn)).unwrap();
+    if let [Action::Fetch(digest)] = actions[..] {
+        let bytes = Codec::full(&model());
+        actions = participant.handle(Input::Fetched { digest, bytes }).unwrap();
+    }
+    let Some(Action::Train(job)) = actions.last() else { panic!("{actions:?}") };
+    assert_eq!(*job.model, model());
+    let actions = participant.handle(trained(step)).unwrap();
+    assert_eq!(actions, [Action::Save, Action::Upload]);
+}
+
+const FIRST: Turn = Turn { round: 1, attempt: 1 };
+const NEXT: Turn = Turn { round: 2, attempt: 1 };
+
+#[test]
+fn a_residual_counts_only_with_its_update() {
+    let mut p = participant(Encoding::Ternary);
+    encoded(&mut p, FIRST, 0.2);
+    let left = p.kept().pending.as_ref().unwrap().residual.clone();
+    assert!(left.iter().any(|x| *x != 0.0));
+    // Not told yet: the same bytes again.
+    p.handle(Input::Delivered).unwrap();
+    assert_eq!(p.handle(train(FIRST)).unwrap(), [Action::Upload]);
+    // The round was committed without it.
+    let mut other = participant(Encoding::Ternary);
+    other.kept = p.kept.clone();
+    let wait = || instruction(NEXT, What::Wait(wire::Wait {}));
+    assert_eq!(other.handle(wait()).unwrap(), [Action::Save, Action::Wait]);
+    assert_eq!(*other.kept(), Kept::default());
+    // With it.
+    let Input::Instruction(mut told) = wait() else { return };
+    told.counted = Some(FIRST.into());
+    assert_eq!(p.handle(Input::Instruction(told)).unwrap(), [Action::Save, Action::Wait]);
+    assert_eq!(*p.kept(), Kept { residual: left, pending: None });
+}
+
+#[test]
+fn the_end_of_the_run_settles_the_last_update() {
+    for counted in [None, Some(FIRST)] {
+        let mut p = participant(Encoding::Ternary);
+        encoded(&mut p, FIRST, 0.2);
+        let finished = wire::Finished { model: vec![7; 32] };
+        let Input::Instruction(mut told) = instruction(FIRST, What::Finished(finished)) else {
+            return;
+        };
+        told.counted = counted.map(wire::Turn::from);
+        let actions = p.handle(Input::Instruction(told)).unwrap();
+        assert_eq!(actions, [Action::Save, Action::Stop(Digest([7; 32]))]);
+        assert_eq!(p.kept().residual.is_empty(), counted.is_none());
+    }
+}
+
+#[test]
+fn models_must_be_what_was_announced() {
+    let mut p = participant(Encoding::Full);
+    let actions = p.handle(train(FIRST)).unwrap();
+    let [Action::Fetch(digest)] = actions[..] else { panic!("{actions:?}") };
+    let bytes = Codec::full(&[0.0; 128]);
+    assert_eq!(p.handle(Input::Fetched { digest, bytes }).unwrap(), [Action::Wait]);
+    // What nobody asked for is ignored.
+    let bytes = Codec::full(&model());
+    assert_eq!(p.handle(Input::Fetched { digest, bytes }).unwrap(), [Action::Wait]);
+    encoded(&mut p, FIRST, 0.1);
+    // It is here now.
+    let actions = p.handle(train(NEXT)).unwrap();
+    assert!(matches!(actions[..], [Action::Save, Action::Train(_)]), "{actions:?}");
+}
+
+#[test]
+fn updates_that_would_be_refused_are_not_sent() {
+    let mut p = participant(Encoding::Full);
+    encoded(&mut p, FIRST, 0.1);
+    p.handle(train(NEXT)).unwrap();
+    let actions = p.handle(trained(f32::NAN)).unwrap();
+    let [Action::Send(wire::Message { body: Some(Body::Declined(_)), .. })] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    // Large steps are clipped to the bound.
+    p.handle(train(NEXT)).unwrap();
+    p.handle(trained(1e6)).unwrap();
+    let bound = p.task().updates.bound;
+    let body = &p.kept().pending.as_ref().unwrap().body;
+    let values = Format::new(Kind::Full, &p.layout, bound).decode(body).unwrap();
+    assert_eq!(values[..2], [bound, -bound]);
+    // A body that the server refuses for good is not sent again.
+    assert_eq!(p.handle(Input::Refused("late".into())).unwrap(), [Action::Wait]);
+    let actions = p.handle(Input::Refused("number".into())).unwrap();
+    assert!(matches!(actions[..], [Action::Save, Action::Send(_)]), "{actions:?}");
+    assert_eq!(p.kept().pending, None);
+}

@@ -1,0 +1,552 @@
+//! What a run is configured by. A run keeps to its plan from the first round to the last.
+
+use serde::{Deserialize, Serialize};
+use tern_engine::Optimizer;
+
+use crate::layout::{Layout, ModelKind};
+use crate::{Digest, Error, Result, RunId};
+
+/// Most bits after the binary point of a round's sums; more than any mean in `f32` needs.
+pub const MOST_FRACTION_BITS: u32 = 40;
+
+/// All that a run is configured by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunPlan {
+    /// Name of the run, for people.
+    pub name: String,
+    /// What is trained.
+    pub model: ModelKind,
+    /// Rounds.
+    pub rounds: u32,
+    /// Seed of selection and of clients' training.
+    #[serde(default)]
+    pub seed: u32,
+    /// Who takes part in a round, and for how long.
+    #[serde(default)]
+    pub cohort: Cohort,
+    /// What clients do in a round.
+    #[serde(default)]
+    pub training: LocalTraining,
+    /// How updates and models travel.
+    #[serde(default)]
+    pub updates: Updates,
+    /// Secure aggregation, if the server is to see nothing but sums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure: Option<Secure>,
+    /// What the server does with the mean update.
+    #[serde(default)]
+    pub strategy: StrategySpec,
+    /// What makes a model the best, and when to stop.
+    #[serde(default)]
+    pub evaluation: Evaluation,
+}
+
+/// How the clients of a round are drawn from those online.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// Each with the same chance.
+    #[default]
+    Uniform,
+    /// With chances in proportion to their samples.
+    BySamples,
+}
+
+/// Who takes part in a round, and for how long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cohort {
+    /// Updates that close a round.
+    pub size: u32,
+    /// Clients that are asked, as a multiple of `size`, so that stragglers don't matter.
+    pub over_selection: f64,
+    /// Updates without which a round is repeated.
+    pub minimum: u32,
+    /// How clients are drawn.
+    pub selection: Selection,
+    /// Milliseconds to wait for clients to ask `size × over_selection`, if at least `minimum`
+    /// are online.
+    pub gather: u64,
+    /// Milliseconds for training and upload.
+    pub deadline: u64,
+    /// Milliseconds for each of the other phases: keys, shares, confirmation, unmasking,
+    /// evaluation.
+    pub step: u64,
+}
+
+impl Default for Cohort {
+    fn default() -> Self {
+        Cohort {
+            size: 10,
+            over_selection: 1.0,
+            minimum: 1,
+            selection: Selection::Uniform,
+            gather: 10_000,
+            deadline: 600_000,
+            step: 60_000,
+        }
+    }
+}
+
+impl Cohort {
+    /// Clients that are asked in a round.
+    pub fn asked(&self) -> u32 {
+        (f64::from(self.size) * self.over_selection).ceil() as u32
+    }
+}
+
+/// What clients do in a round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LocalTraining {
+    /// Passes over the client's data.
+    pub epochs: u32,
+    /// Optimizer steps instead of epochs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    /// Samples of a batch.
+    pub batch: u32,
+    /// Optimizer; its moments start anew each round.
+    pub optimizer: Optimizer,
+    /// Learning rate.
+    pub rate: f64,
+    /// Global norm that gradients are scaled down to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_gradient: Option<f64>,
+    /// Global norm that the update is scaled down to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_update: Option<f64>,
+    /// μ of FedProx: the pull to the round's model (Li et al. 2020, equation 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proximal: Option<f64>,
+}
+
+impl Default for LocalTraining {
+    fn default() -> Self {
+        LocalTraining {
+            epochs: 1,
+            steps: None,
+            batch: 10,
+            optimizer: Optimizer::sgd(),
+            rate: 0.1,
+            clip_gradient: None,
+            clip_update: None,
+            proximal: None,
+        }
+    }
+}
+
+/// What an update is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// Parameters after local training less those before.
+    #[default]
+    Delta,
+    /// The gradient at the parameters that local training reached.
+    Gradient,
+}
+
+/// How a vector is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// 32-bit floats.
+    #[default]
+    Full,
+    /// 16-bit floats.
+    Half,
+    /// 2-bit codes and a scale a tensor; what they leave is kept and added to the next.
+    Ternary,
+}
+
+/// How ternary codes are made where the client chooses the scales.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TernaryMethod {
+    /// Drawn, from scales of the largest magnitude, but at most this many standard deviations
+    /// (TernGrad: 2.5).
+    Drawn(f32),
+    /// Above a threshold of this fraction of the mean magnitude (T-FedAvg: 0.7).
+    Thresholded(f32),
+}
+
+/// How updates and models travel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Updates {
+    /// What an update is.
+    pub form: Form,
+    /// Encoding of updates.
+    pub uplink: Encoding,
+    /// Encoding of models: full, or ternary differences from model to model.
+    pub downlink: Encoding,
+    /// How ternary codes are made.
+    pub ternary: TernaryMethod,
+    /// Largest magnitude of an element of an update; a client with a larger one is refused.
+    pub bound: f32,
+    /// Most samples a client may count for.
+    pub max_samples: u32,
+}
+
+impl Default for Updates {
+    fn default() -> Self {
+        Updates {
+            form: Form::Delta,
+            uplink: Encoding::Full,
+            downlink: Encoding::Full,
+            ternary: TernaryMethod::Thresholded(0.7),
+            bound: 16.0,
+            max_samples: 1 << 20,
+        }
+    }
+}
+
+/// Secure aggregation: with full uplink in fixed point, with ternary uplink in lanes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secure {
+    /// Largest share of clients that work with a curious server.
+    pub corrupt: f64,
+    /// Largest share of clients that drop out in mid-round.
+    pub dropout: f64,
+    /// A client's vector is revealed with probability below 2^-this.
+    pub security: u32,
+    /// A round fails with probability below 2^-this.
+    pub failure: u32,
+    /// Full uplink: larger magnitudes are clipped to this.
+    pub limit: f32,
+    /// Ternary uplink: scale of every tensor in the first round.
+    pub first_scale: f32,
+}
+
+impl Default for Secure {
+    fn default() -> Self {
+        Secure {
+            corrupt: 0.2,
+            dropout: 0.2,
+            security: 40,
+            failure: 20,
+            limit: 1.0,
+            first_scale: 0.01,
+        }
+    }
+}
+
+/// What the server does with the mean update.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum StrategySpec {
+    /// Adds it (FedAvg).
+    Average {
+        /// Factor: 1 for deltas, the learning rate for gradients.
+        rate: f64,
+    },
+    /// Adam on it (FedAdam).
+    Adam {
+        /// Learning rate.
+        rate: f64,
+        /// Decay of the mean.
+        beta1: f64,
+        /// Decay of the squares.
+        beta2: f64,
+        /// Added to the root of the squares.
+        tau: f64,
+    },
+    /// Yogi on it (FedYogi).
+    Yogi {
+        /// Learning rate.
+        rate: f64,
+        /// Decay of the mean.
+        beta1: f64,
+        /// Decay of the squares.
+        beta2: f64,
+        /// Added to the root of the squares.
+        tau: f64,
+    },
+    /// One that the host program brings, by its name.
+    Custom(String),
+}
+
+impl Default for StrategySpec {
+    fn default() -> Self {
+        StrategySpec::Average { rate: 1.0 }
+    }
+}
+
+/// Which scores are better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// Small ones.
+    #[default]
+    Minimize,
+    /// Large ones.
+    Maximize,
+}
+
+/// What makes a model the best, and when to stop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Evaluation {
+    /// The metric that counts: of the central evaluation if it has it, else of the clients'
+    /// evaluation, else of their training.
+    pub metric: String,
+    /// Which scores are better.
+    pub goal: Goal,
+    /// Rounds without a better model after which the run stops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
+    /// Whether the clients whose updates were counted evaluate the new model.
+    pub on_clients: bool,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        let metric = "loss".into();
+        Evaluation { metric, goal: Goal::Minimize, patience: None, on_clients: false }
+    }
+}
+
+/// What a client needs to know of a plan, once a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// The run.
+    pub run: RunId,
+    /// Its name.
+    pub name: String,
+    /// What is trained.
+    pub model: ModelKind,
+    /// [`Layout::digest`] of it.
+    pub layout: Digest,
+    /// Rounds.
+    pub rounds: u32,
+    /// Seed of clients' training.
+    pub seed: u32,
+    /// What clients do in a round.
+    pub training: LocalTraining,
+    /// How updates and models travel.
+    pub updates: Updates,
+    /// Secure aggregation.
+    pub secure: Option<Secure>,
+    /// Clients that are asked in a round.
+    pub asked: u32,
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    name: &str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::value(name, value, format!("{} to {}", range.start(), range.end())))
+}
+
+impl RunPlan {
+    /// A plan with defaults for all but the model and the number of rounds.
+    pub fn new(name: &str, model: ModelKind, rounds: u32) -> Self {
+        RunPlan {
+            name: name.into(),
+            model,
+            rounds,
+            seed: 0,
+            cohort: Cohort::default(),
+            training: LocalTraining::default(),
+            updates: Updates::default(),
+            secure: None,
+            strategy: StrategySpec::default(),
+            evaluation: Evaluation::default(),
+        }
+    }
+
+    /// The model's layout, if the plan makes sense.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for the first option that is out of range; the engine's for a model
+    /// that can't be built.
+    pub fn check(&self) -> Result<Layout> {
+        let most = 1e9;
+        within("rounds", self.rounds, 1..=u32::MAX)?;
+        within("cohort.size", self.cohort.size, 1..=65_000)?;
+        within("cohort.over_selection", self.cohort.over_selection, 1.0..=10.0)?;
+        within("cohort.minimum", self.cohort.minimum, 1..=self.cohort.size)?;
+        for (name, time) in [
+            ("cohort.gather", self.cohort.gather),
+            ("cohort.deadline", self.cohort.deadline),
+            ("cohort.step", self.cohort.step),
+        ] {
+            within(name, time, 1..=1_000_000_000)?;
+        }
+        let training = &self.training;
+        within("training.epochs", training.epochs, 1..=1_000_000)?;
+        within("training.steps", training.steps.unwrap_or(1), 1..=u32::MAX)?;
+        within("training.batch", training.batch, 1..=1_000_000)?;
+        within("training.rate", training.rate, 0.0..=most)?;
+        for (name, option) in [
+            ("training.clip_gradient", training.clip_gradient),
+            ("training.clip_update", training.clip_update),
+        ] {
+            within(name, option.unwrap_or(1.0), f64::MIN_POSITIVE..=most)?;
+        }
+        within("training.proximal", training.proximal.unwrap_or(0.0), 0.0..=most)?;
+        within("updates.bound", self.updates.bound, 1e-9..=1e9)?;
+        within("updates.max_samples", self.updates.max_samples, 1..=u32::MAX)?;
+        let (TernaryMethod::Drawn(factor) | TernaryMethod::Thresholded(factor)) =
+            self.updates.ternary;
+        within("updates.ternary", factor, 0.0..=100.0)?;
+        if self.updates.downlink == Encoding::Half {
+            return Err(Error::value("updates.downlink", "half", "full or ternary"));
+        }
+        // Fewer would lose what a mean of floats keeps.
+        let left = "fraction bits that cohort.size, updates.max_samples and updates.bound leave";
+        within(left, self.fraction_bits(), 16..=MOST_FRACTION_BITS)?;
+        self.check_strategy()?;
+        if let Some(secure) = &self.secure {
+            self.check_secure(secure)?;
+        }
+        Layout::of(&self.model)
+    }
+
+    fn check_strategy(&self) -> Result<()> {
+        match self.strategy {
+            StrategySpec::Average { rate } => within("strategy.rate", rate, 0.0..=1e9),
+            StrategySpec::Adam { rate, beta1, beta2, tau }
+            | StrategySpec::Yogi { rate, beta1, beta2, tau } => {
+                within("strategy.rate", rate, 0.0..=1e9)?;
+                within("strategy.beta1", beta1, 0.0..=0.999_999)?;
+                within("strategy.beta2", beta2, 0.0..=0.999_999)?;
+                within("strategy.tau", tau, 1e-12..=1e3)
+            }
+            StrategySpec::Custom(_) => Ok(()),
+        }
+    }
+
+    fn check_secure(&self, secure: &Secure) -> Result<()> {
+        within("secure.corrupt", secure.corrupt, 0.0..=0.49)?;
+        within("secure.dropout", secure.dropout, 0.0..=0.49)?;
+        within("secure.security", secure.security, 1..=128)?;
+        within("secure.failure", secure.failure, 1..=128)?;
+        within("secure.limit", secure.limit, 1e-9..=1e9)?;
+        within("secure.first_scale", secure.first_scale, 1e-9..=1e9)?;
+        within("cohort.minimum (of a secure run)", self.cohort.minimum, 2..=u32::MAX)?;
+        if self.updates.uplink == Encoding::Half {
+            let expected = "full or ternary in a secure run";
+            return Err(Error::value("updates.uplink", "half", expected));
+        }
+        if self.updates.uplink == Encoding::Ternary && self.cohort.selection == Selection::Uniform {
+            let expected = "by_samples in a secure ternary run, whose mean is unweighted";
+            return Err(Error::value("cohort.selection", "uniform", expected));
+        }
+        Ok(())
+    }
+
+    /// Bits after the binary point of the sums of a round: as many as the largest possible
+    /// sum leaves, at most [`MOST_FRACTION_BITS`].
+    pub fn fraction_bits(&self) -> u32 {
+        let weight = f64::from(self.cohort.asked()) * f64::from(self.updates.max_samples);
+        let largest = weight * f64::from(self.updates.bound);
+        (62.0 - largest.log2().ceil()).clamp(0.0, f64::from(MOST_FRACTION_BITS)) as u32
+    }
+
+    /// What clients need of it, in a run.
+    ///
+    /// # Errors
+    /// As [`RunPlan::check`].
+    pub fn task(&self, run: RunId) -> Result<TaskSpec> {
+        Ok(TaskSpec {
+            run,
+            name: self.name.clone(),
+            layout: self.check()?.digest(),
+            model: self.model.clone(),
+            rounds: self.rounds,
+            seed: self.seed,
+            training: self.training.clone(),
+            updates: self.updates.clone(),
+            secure: self.secure.clone(),
+            asked: self.cohort.asked(),
+        })
+    }
+
+    /// The first field in which two plans differ, with both values.
+    pub fn difference(&self, other: &RunPlan) -> Option<String> {
+        let json = |plan: &RunPlan| serde_json::to_value(plan).unwrap_or_default();
+        differs("", &json(self), &json(other))
+    }
+}
+
+/// The path of the first value that differs, with both values.
+fn differs(path: &str, a: &serde_json::Value, b: &serde_json::Value) -> Option<String> {
+    if let (Some(a), Some(b)) = (a.as_object(), b.as_object()) {
+        let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
+        let null = serde_json::Value::Null;
+        return keys.into_iter().find_map(|key| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            differs(&path, a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null))
+        });
+    }
+    (a != b).then(|| format!("{path}: {a} and {b}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tern_engine::nn::ModelSpec;
+
+    fn plan() -> RunPlan {
+        RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(3, &[], 2)), 5)
+    }
+
+    #[test]
+    fn plans_survive_toml_and_name_what_differs() {
+        let mut plan = plan();
+        plan.secure = Some(Secure::default());
+        plan.strategy = StrategySpec::Yogi { rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+        let text = toml::to_string(&plan).unwrap();
+        assert_eq!(toml::from_str::<RunPlan>(&text).unwrap(), plan);
+        let mut other = plan.clone();
+        assert_eq!(plan.difference(&other), None);
+        other.cohort.size = 11;
+        assert_eq!(plan.difference(&other).unwrap(), "cohort.size: 10 and 11");
+        let error = toml::from_str::<RunPlan>(&format!("{text}\nspeed = 3")).unwrap_err();
+        assert!(error.to_string().contains("speed"), "{error}");
+    }
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        type Change = fn(&mut RunPlan);
+        let changes: [(&str, Change); 8] = [
+            ("rounds", |p| p.rounds = 0),
+            ("cohort.minimum", |p| p.cohort.minimum = 11),
+            ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
+            ("training.rate", |p| p.training.rate = -1.0),
+            ("updates.bound", |p| p.updates.bound = f32::INFINITY),
+            ("updates.downlink", |p| p.updates.downlink = Encoding::Half),
+            ("strategy.beta1", |p| {
+                p.strategy = StrategySpec::Adam { rate: 0.1, beta1: 1.0, beta2: 0.9, tau: 0.1 };
+            }),
+            ("secure", |p| p.secure = Some(Secure::default())),
+        ];
+        assert!(plan().check().is_ok());
+        for (name, change) in changes {
+            let mut plan = plan();
+            change(&mut plan);
+            let error = plan.check().unwrap_err().to_string();
+            assert!(error.contains(name), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn sums_stay_below_their_limit() {
+        for (size, samples, bound) in [(1, 1, 1.0), (100, 1 << 20, 16.0), (65_000, u32::MAX, 1e9)] {
+            let mut plan = plan();
+            plan.cohort.size = size;
+            (plan.updates.max_samples, plan.updates.bound) = (samples, bound);
+            let sum = f64::from(size) * f64::from(samples) * f64::from(bound);
+            let fits = sum * f64::powi(2.0, plan.fraction_bits() as i32) <= f64::powi(2.0, 62);
+            assert_eq!(fits, plan.check().is_ok(), "{size} {samples} {bound}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A client's folder: its key, and for each run what [`Participant`](crate::participant) keeps.
+//!
+//! Vectors and bodies are files named after their digest, and `state.json` says which ones count.
+//! It is replaced at once, so that a crash leaves the old state or the new one.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::coordinator::Metrics;
+use crate::participant::{Kept, Pending};
+use crate::update::Codec;
+use crate::{Digest, Error, Result, RunId, Turn};
+
+/// The folder of a client in one run.
+#[derive(Clone, Debug)]
+pub struct ClientStore {
+    folder: PathBuf,
+}
+
+/// `state.json`
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct State {
+    residual: Option<Digest>,
+    pending: Option<PendingState>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PendingState {
+    turn: Turn,
+    body: Digest,
+    samples: u32,
+    metrics: Metrics,
+    residual: Option<Digest>,
+}
+
+impl ClientStore {
+    /// Opens or makes the folder of a run.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn open(folder: &Path, run: &RunId) -> Result<Self> {
+        let folder = folder.join(run.to_string());
+        std::fs::create_dir_all(&folder).map_err(|e| Error::file(&folder, e))?;
+        Ok(ClientStore { folder })
+    }
+
+    fn state_path(&self) -> PathBuf {
+        self.folder.join("state.json")
+    }
+
+    /// Writes a file at once, by way of another.
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.folder.join(name);
+        let partial = self.folder.join("partial");
+        std::fs::write(&partial, bytes).map_err(|e| Error::file(&partial, e))?;
+        std::fs::rename(&partial, &path).map_err(|e| Error::file(&path, e))
+    }
+
+    fn put(&self, bytes: &[u8]) -> Result<Option<Digest>> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let digest = Digest::of(bytes);
+        let name = digest.to_string();
+        if !self.folder.join(&name).exists() {
+            self.replace(&name, bytes)?;
+        }
+        Ok(Some(digest))
+    }
+
+    fn get(&self, digest: Option<Digest>) -> Result<Vec<u8>> {
+        let Some(digest) = digest else { return Ok(Vec::new()) };
+        let path = self.folder.join(digest.to_string());
+        let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
+        if Digest::of(&bytes) != digest {
+            return Err(Error::file(&path, "its bytes have another SHA-256"));
+        }
+        Ok(bytes)
+    }
+
+    fn get_floats(&self, digest: Option<Digest>) -> Result<Vec<f32>> {
+        let bytes = self.get(digest)?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect())
+    }
+
+    /// Stores what a client keeps.
+    ///
+    /// # Errors
+    /// [`Error::File`]; what was stored before stays then.
+    pub fn save(&self, kept: &Kept) -> Result<()> {
+        let pending = kept.pending.as_ref().map(|pending| {
+            Ok::<_, Error>(PendingState {
+                turn: pending.turn,
+                body: self.put(&pending.body)?.unwrap_or(pending.digest),
+                samples: pending.samples,
+                metrics: pending.metrics.clone(),
+                residual: self.put(&Codec::full(&pending.residual))?,
+            })
+        });
+        let residual = self.put(&Codec::full(&kept.residual))?;
+        let state = State { residual, pending: pending.transpose()? };
+        let json =
+            serde_json::to_vec_pretty(&state).map_err(|e| Error::file(&self.state_path(), e))?;
+        self.replace("state.json", &json)?;
+        self.sweep(&state)
+    }
+
+    /// Removes what the state doesn't name.
+    fn sweep(&self, state: &State) -> Result<()> {
+        let pending = state.pending.as_ref();
+        let kept = [state.residual, pending.map(|p| p.body), pending.and_then(|p| p.residual)];
+        let folder = &self.folder;
+        for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
+            let path = entry.map_err(|e| Error::file(folder, e))?.path();
+            let digest = path.file_name().and_then(|name| name.to_str()?.parse::<Digest>().ok());
+            if digest.is_some_and(|digest| !kept.contains(&Some(digest))) {
+                std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a client stored last; nothing if it is new.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it can't be read.
+    pub fn load(&self) -> Result<Kept> {
+        let path = self.state_path();
+        let json = match std::fs::read(&path) {
+            Ok(json) => json,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Kept::default());
+            }
+            Err(error) => return Err(Error::file(&path, error)),
+        };
+        let state: State = serde_json::from_slice(&json).map_err(|e| Error::file(&path, e))?;
+        let pending = state.pending.map(|pending| {
+            Ok::<_, Error>(Pending {
+                turn: pending.turn,
+                digest: pending.body,
+                body: self.get(Some(pending.body))?,
+                samples: pending.samples,
+                metrics: pending.metrics,
+                residual: self.get_floats(pending.residual)?,
+            })
+        });
+        let residual = self.get_floats(state.residual)?;
+        Ok(Kept { residual, pending: pending.transpose()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_saved_last_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunId([7; 16]);
+        let store = ClientStore::open(folder.path(), &run).unwrap();
+        assert_eq!(store.load().unwrap(), Kept::default());
+        let body = b"body".to_vec();
+        let mut kept = Kept {
+            residual: vec![0.1, -2.0],
+            pending: Some(Pending {
+                turn: Turn::new(3, 2),
+                digest: Digest::of(&body),
+                body,
+                samples: 5,
+                metrics: Metrics::from([("loss".into(), 0.25)]),
+                residual: vec![0.3, 1e-40],
+            }),
+        };
+        store.save(&kept).unwrap();
+        assert_eq!(ClientStore::open(folder.path(), &run).unwrap().load().unwrap(), kept);
+        kept.pending = None;
+        store.save(&kept).unwrap();
+        assert_eq!(store.load().unwrap(), kept);
+        // State and residual are all that is left.
+        assert_eq!(std::fs::read_dir(&store.folder).unwrap().count(), 2);
+    }
+}

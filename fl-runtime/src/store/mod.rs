@@ -1,0 +1,43 @@
+//! What survives the process: the server's journal and bodies, a client's state.
+
+pub mod blobs;
+pub mod client;
+#[cfg(feature = "server")]
+pub mod journal;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What acknowledged data survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing for sure: for tests.
+    None,
+    /// The end of the process, `kill -9` included.
+    #[default]
+    Process,
+    /// Loss of power: every body and transaction is flushed to the disk before it is
+    /// acknowledged.
+    Power,
+}
+
+/// Makes writes fail on demand, for tests of what comes after: an error, or the end of the
+/// process between two writes.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Option<Arc<AtomicU32>>);
+
+impl Faults {
+    /// Counts writes down: the one that finds 1 fails; 0 lets all pass.
+    pub fn counting(left: Arc<AtomicU32>) -> Self {
+        Faults(Some(left))
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let Some(left) = &self.0 else { return Ok(()) };
+        let down = |left: u32| left.checked_sub(1);
+        match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, down) {
+            Ok(1) => Err("a fault was asked for"),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}

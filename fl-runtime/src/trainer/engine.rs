@@ -1,0 +1,212 @@
+//! Training by the engine: the model from the task, the data on the device.
+
+use tern_engine::nn::Mode;
+use tern_engine::{
+    Arena, Batching, Data, Device, Flat, Graph, Plan, RowData, Schedule, Tensor, TextData,
+    Trainable, Training,
+};
+use tern_shaders::state;
+
+use super::{Job, Trained, Trainer, clip_norm};
+use crate::coordinator::Metrics;
+use crate::layout::{Layout, ModelKind};
+use crate::plan::Form;
+use crate::{Digest, Error, Result, TaskSpec};
+
+/// Data of a client, on its device.
+#[derive(Clone)]
+pub enum LocalData {
+    /// Rows with a class each.
+    Rows(RowData),
+    /// Windows of texts.
+    Text(TextData),
+}
+
+impl LocalData {
+    fn len(&self) -> usize {
+        match self {
+            LocalData::Rows(rows) => rows.len(),
+            LocalData::Text(text) => text.len(),
+        }
+    }
+
+    fn batch(&self, graph: &mut Graph, batching: &Batching) -> Result<(Tensor, Tensor)> {
+        Ok(match self {
+            LocalData::Rows(rows) => graph.row_batch(rows, batching)?,
+            LocalData::Text(text) => graph.text_batch(text, batching)?,
+        })
+    }
+}
+
+/// Trains the layers that a task describes, with softmax cross-entropy, on a device. Plans are
+/// recorded once a run; a round with the same seed gives the same bits.
+pub struct EngineTrainer {
+    device: Device,
+    training: LocalData,
+    evaluation: LocalData,
+    plans: Option<Plans>,
+}
+
+/// What is recorded for a task.
+struct Plans {
+    /// Of the task.
+    key: Digest,
+    arena: Arena,
+    train: Plan,
+    /// The gradient of a batch, where the task asks for it.
+    gradient: Option<Plan>,
+    evaluate: Plan,
+    counts: Tensor,
+}
+
+/// Classes that are looked at for the metric `top3`.
+const TOP: u32 = 3;
+
+impl EngineTrainer {
+    /// Trains and evaluates on the same data.
+    pub fn new(device: &Device, data: LocalData) -> Self {
+        Self::with_evaluation(device, data.clone(), data)
+    }
+
+    /// Trains on one set and evaluates on another.
+    pub fn with_evaluation(device: &Device, training: LocalData, evaluation: LocalData) -> Self {
+        EngineTrainer { device: device.clone(), training, evaluation, plans: None }
+    }
+
+    fn plans(&mut self, task: &TaskSpec) -> Result<&mut Plans> {
+        let key = Digest::of(&serde_json::to_vec(task).unwrap_or_default());
+        let plans = match self.plans.take() {
+            Some(plans) if plans.key == key => plans,
+            _ => self.record(task, key)?,
+        };
+        Ok(self.plans.insert(plans))
+    }
+
+    fn record(&self, task: &TaskSpec, key: Digest) -> Result<Plans> {
+        let ModelKind::Layers(spec) = &task.model else {
+            let expected = "layers, or a trainer of its own";
+            return Err(Error::value("model of the task", "tensors alone", expected));
+        };
+        let (parameters, model) = spec.build()?;
+        let layout = Layout::new(parameters)?.digest();
+        if layout != task.layout {
+            return Err(Error::value("layout of the model", layout, task.layout.to_string()));
+        }
+        let (parameters, _) = spec.build()?;
+        let arena = Arena::new(&self.device, &parameters, &[task.seed])?;
+        let local = &task.training;
+        let batching = Batching::shuffled(local.batch as usize);
+        let loss = |graph: &mut Graph, data: &LocalData, batching: &Batching, mode: Mode| {
+            let (inputs, targets) = data.batch(graph, batching)?;
+            let logits = model.forward(graph, inputs, mode)?.output;
+            let loss = graph.cross_entropy(logits, targets)?;
+            Ok::<_, Error>((loss, logits, targets))
+        };
+        let mut graph = Graph::new(&arena);
+        let (value, ..) = loss(&mut graph, &self.training, &batching, Mode::Train)?;
+        let training = Training {
+            schedule: Schedule::constant(local.rate),
+            clip_norm: local.clip_gradient,
+            proximal: local.proximal,
+            ..Training::new(local.optimizer, local.rate)
+        };
+        let train = graph.train(value, &training)?;
+        let gradient = match task.updates.form {
+            Form::Delta => None,
+            Form::Gradient => {
+                let mut graph = Graph::new(&arena);
+                let (value, ..) = loss(&mut graph, &self.training, &batching, Mode::Train)?;
+                let one = graph.constant(1.0, &[1]);
+                Some(graph.gradients(&[(value, one)], &Trainable::All, &[])?.0)
+            }
+        };
+        let mut graph = Graph::new(&arena);
+        // The last batch is masked, so that the size changes nothing.
+        let batching = Batching::in_order(self.evaluation.len().min(256));
+        let (value, logits, targets) =
+            loss(&mut graph, &self.evaluation, &batching, Mode::Evaluate)?;
+        let counts = graph.accuracy(logits, targets, TOP)?;
+        let evaluate = graph.evaluate(value)?;
+        Ok(Plans { key, arena, train, gradient, evaluate, counts })
+    }
+}
+
+impl Plans {
+    /// Everything as at the start of a job.
+    fn begin(&mut self, task: &TaskSpec, job: &Job, samples: usize, steps: usize) -> Result<()> {
+        let local = &task.training;
+        self.arena.write(Flat::Parameters, 0, &job.model)?;
+        if local.proximal.is_some() {
+            self.arena.write(Flat::Reference, 0, &job.model)?;
+        }
+        for moment in local.optimizer.moments() {
+            self.arena.write(*moment, 0, &vec![0.0; job.model.len()])?;
+        }
+        self.train.rewind()?;
+        let schedule = Schedule::constant(local.rate);
+        let (samples, steps) = (samples as u32, steps as u32);
+        let record = state::record(job.seed, 0, samples, steps, local.batch, &schedule);
+        self.train.set_states(&[record])?;
+        Ok(())
+    }
+
+    /// The gradient of the batch that would be next.
+    fn gradient(&mut self) -> Result<Option<Vec<f32>>> {
+        let Some(plan) = &mut self.gradient else { return Ok(None) };
+        let mut record = self.train.states()?[0];
+        // The steps are over, but one more batch is taken.
+        record[state::ACTIVE] = 1;
+        plan.set_states(&[record])?;
+        plan.run(1)?;
+        Ok(Some(self.arena.read(Flat::Gradients, 0)?))
+    }
+}
+
+impl Trainer for EngineTrainer {
+    fn samples(&self) -> u32 {
+        u32::try_from(self.training.len()).unwrap_or(u32::MAX)
+    }
+
+    fn train(&mut self, task: &TaskSpec, job: &Job) -> Result<Trained> {
+        let samples = self.training.len();
+        let local = &task.training;
+        let epoch = samples.div_ceil(local.batch as usize);
+        let steps = local.steps.map_or(epoch * local.epochs as usize, |steps| steps as usize);
+        let plans = self.plans(task)?;
+        plans.begin(task, job, samples, steps)?;
+        let losses = plans.train.run(steps)?;
+        let mut update = match plans.gradient()? {
+            Some(gradient) => gradient,
+            None => {
+                let mut update = plans.arena.read(Flat::Parameters, 0)?;
+                update.iter_mut().zip(&*job.model).for_each(|(x, start)| *x -= start);
+                update
+            }
+        };
+        if let Some(most) = local.clip_update {
+            clip_norm(&mut update, most);
+        }
+        let loss = losses.mean().map(|loss| ("loss".to_string(), f64::from(loss)));
+        Ok(Trained { update, samples: self.samples(), metrics: loss.into_iter().collect() })
+    }
+
+    fn evaluate(&mut self, task: &TaskSpec, model: &[f32]) -> Result<(u32, Metrics)> {
+        let samples = self.evaluation.len();
+        let plans = self.plans(task)?;
+        plans.arena.write(Flat::Parameters, 0, model)?;
+        plans.evaluate.rewind()?;
+        let losses = plans.evaluate.run(samples.div_ceil(samples.min(256)))?;
+        let Data::U32(counts) = plans.evaluate.read(plans.counts)? else {
+            return Err(Error::Trainer("counts are words".into()));
+        };
+        let share = |hits: u32| f64::from(hits) / f64::from(counts[2].max(1));
+        let mut metrics = Metrics::from([
+            ("accuracy".to_string(), share(counts[0])),
+            (format!("top{TOP}"), share(counts[1])),
+        ]);
+        if let Some(loss) = losses.mean() {
+            metrics.insert("loss".into(), loss.into());
+        }
+        Ok((u32::try_from(samples).unwrap_or(u32::MAX), metrics))
+    }
+}

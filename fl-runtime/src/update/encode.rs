@@ -1,0 +1,209 @@
+//! Writing bodies, on the device that trained.
+
+use half::f16;
+use tern_engine::kernels::masked::{FixedPoint, Mask, Masker};
+use tern_engine::kernels::ternary::{self, Coding, Rule, TernaryCodec};
+use tern_engine::{Data, Device, Element, Pass, Vector};
+
+use crate::plan::TernaryMethod;
+use crate::{Layout, Result};
+
+/// Where the scales of ternary codes come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scales<'a> {
+    /// From the update.
+    Own(TernaryMethod),
+    /// From the server, one a tensor; what is larger is clipped.
+    Given(&'a [f32]),
+}
+
+/// Encodes and decodes vectors of a layout on a device; equal bits on every device.
+pub struct Codec {
+    device: Device,
+    elements: usize,
+    ternary: TernaryCodec,
+}
+
+fn le_bytes(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+impl Codec {
+    /// For vectors of a layout.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn new(device: &Device, layout: &Layout) -> Result<Self> {
+        let ternary = TernaryCodec::new(layout.parameters())?;
+        Ok(Codec { device: device.clone(), elements: layout.elements(), ternary })
+    }
+
+    /// A body of floats.
+    pub fn full(x: &[f32]) -> Vec<u8> {
+        x.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
+    /// A body of half-precision floats, rounded to nearest even; what is larger than the
+    /// largest becomes it.
+    pub fn half(x: &[f32]) -> Vec<u8> {
+        let most = f16::MAX.to_f32();
+        x.iter().flat_map(|x| f16::from_f32(x.clamp(-most, most)).to_le_bytes()).collect()
+    }
+
+    fn upload(&self, x: &[f32]) -> Result<Vector> {
+        Ok(Vector::upload(&self.device, &Data::F32(x.to_vec()))?)
+    }
+
+    /// Records the codes of x + residual; the residual becomes what they leave.
+    fn quantize(
+        &self,
+        pass: &mut Pass,
+        x: &[f32],
+        residual: &Vector,
+        scales: Scales<'_>,
+        key: [u32; 3],
+    ) -> Result<(ternary::Scales, Vector)> {
+        let x = self.upload(x)?;
+        let [step, salt, seed] = key;
+        let drawn = Coding::Drawn { step, salt, seed };
+        let room = ternary::Scales::zeros(&self.device, 1, self.ternary.tensors())?;
+        let coding = match scales {
+            Scales::Own(TernaryMethod::Drawn(deviations)) => {
+                let rule = Rule::Maximum(deviations);
+                self.ternary.measure(pass, &x, Some(residual), rule, &room)?;
+                drawn
+            }
+            Scales::Own(TernaryMethod::Thresholded(fraction)) => {
+                let rule = Rule::MeanAbove(fraction);
+                self.ternary.measure(pass, &x, Some(residual), rule, &room)?;
+                Coding::Thresholded
+            }
+            Scales::Given(scales) => {
+                room.scales.write(&Data::F32(scales.to_vec()))?;
+                drawn
+            }
+        };
+        let codes = Vector::zeros(&self.device, Element::U32, self.ternary.words())?;
+        self.ternary.quantize(pass, &x, Some(residual), &room, coding, &codes)?;
+        Ok((room, codes))
+    }
+
+    /// A ternary body of x + residual, and the residual it leaves. `key` is that of drawn codes:
+    /// step, salt and seed.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn ternary(
+        &self,
+        x: &[f32],
+        residual: &[f32],
+        scales: Scales<'_>,
+        key: [u32; 3],
+    ) -> Result<(Vec<u8>, Vec<f32>)> {
+        let residual = self.upload(residual)?;
+        let mut pass = Pass::new(&self.device);
+        let (scales, codes) = self.quantize(&mut pass, x, &residual, scales, key)?;
+        pass.run()?;
+        let mut body = Codec::full(&reals(&scales.scales)?);
+        body.extend(le_bytes(&words(&codes)?));
+        Ok((body, reals(&residual)?))
+    }
+
+    /// Words of x in fixed point under masks.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn masked(&self, x: &[f32], code: FixedPoint, masks: &[Mask]) -> Result<Vec<u8>> {
+        let out = Vector::zeros(&self.device, Element::U32, self.elements)?;
+        let mut pass = Pass::new(&self.device);
+        Masker::new(masks).encode(&mut pass, &self.upload(x)?, code, &out)?;
+        pass.run()?;
+        Ok(le_bytes(&words(&out)?))
+    }
+
+    /// Words that [`Codec::masked_ternary`] gives for a cohort.
+    pub fn lane_words(&self, cohort: u32) -> usize {
+        self.ternary.lane_words(cohort)
+    }
+
+    /// Ternary codes of x + residual in lanes that hold the sum of a cohort, under masks, and
+    /// the residual they leave.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn masked_ternary(
+        &self,
+        x: &[f32],
+        residual: &[f32],
+        scales: &[f32],
+        key: [u32; 3],
+        cohort: u32,
+        masks: &[Mask],
+    ) -> Result<(Vec<u8>, Vec<f32>)> {
+        let residual = self.upload(residual)?;
+        let mut pass = Pass::new(&self.device);
+        let scales = Scales::Given(scales);
+        let (_, codes) = self.quantize(&mut pass, x, &residual, scales, key)?;
+        let lanes = Vector::zeros(&self.device, Element::U32, self.lane_words(cohort))?;
+        self.ternary.encode_lanes(&mut pass, &codes, cohort, &lanes)?;
+        Masker::new(masks).mask(&mut pass, &lanes)?;
+        pass.run()?;
+        Ok((le_bytes(&words(&lanes)?), reals(&residual)?))
+    }
+
+    /// The mean of `clients` vectors from the sum of their words in fixed point, once masks that
+    /// are left in it are added.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn unmasked(
+        &self,
+        total: &[u32],
+        code: FixedPoint,
+        clients: u32,
+        masks: &[Mask],
+    ) -> Result<Vec<f32>> {
+        let total = Vector::upload(&self.device, &Data::U32(total.to_vec()))?;
+        let mean = Vector::zeros(&self.device, Element::F32, self.elements)?;
+        let mut pass = Pass::new(&self.device);
+        Masker::new(masks).unmask_decode(&mut pass, &total, code, clients, &mean)?;
+        pass.run()?;
+        reals(&mean)
+    }
+
+    /// Likewise, the mean from lanes made for a cohort.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn unmasked_ternary(
+        &self,
+        total: &[u32],
+        scales: &[f32],
+        cohort: u32,
+        clients: u32,
+        masks: &[Mask],
+    ) -> Result<Vec<f32>> {
+        let total = Vector::upload(&self.device, &Data::U32(total.to_vec()))?;
+        let scales = self.upload(scales)?;
+        let mean = Vector::zeros(&self.device, Element::F32, self.elements)?;
+        let mut pass = Pass::new(&self.device);
+        Masker::new(masks).mask(&mut pass, &total)?;
+        self.ternary.decode_lanes(&mut pass, &total, cohort, clients, &scales, &mean)?;
+        pass.run()?;
+        reals(&mean)
+    }
+}
+
+fn reals(vector: &Vector) -> Result<Vec<f32>> {
+    match vector.read()? {
+        Data::F32(values) => Ok(values),
+        Data::U32(_) => unreachable!("the vector was made of floats"),
+    }
+}
+
+fn words(vector: &Vector) -> Result<Vec<u32>> {
+    match vector.read()? {
+        Data::U32(words) => Ok(words),
+        Data::F32(_) => unreachable!("the vector was made of words"),
+    }
+}

@@ -1,0 +1,236 @@
+//! Updates on the wire: how a flat vector becomes a body, and how a body from outside is checked
+//! and read without ever being whole in memory.
+//!
+//! | Format | Body |
+//! |---|---|
+//! | full | elements × `f32` |
+//! | half | elements × `f16` |
+//! | ternary | tensors × `f32` scales, then 2-bit codes, 16 to a word, as the engine has them |
+//! | words | words × `u32`: masked fixed point or lanes of codes |
+//!
+//! All little-endian, padding included.
+
+mod encode;
+mod ternary;
+
+use std::io::Read;
+use std::ops::Range;
+
+use half::f16;
+use sha2::{Digest as _, Sha256};
+
+pub use encode::{Codec, Scales};
+
+use crate::plan::Encoding;
+use crate::{Digest, Layout, Refusal, Result};
+
+/// Elements that are read at a time.
+const CHUNK: usize = 1 << 14;
+
+/// What a body holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Floats.
+    Full,
+    /// Half-precision floats.
+    Half,
+    /// Scales and codes.
+    Ternary,
+    /// This many masked words.
+    Words(usize),
+}
+
+impl From<Encoding> for Kind {
+    fn from(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Full => Kind::Full,
+            Encoding::Half => Kind::Half,
+            Encoding::Ternary => Kind::Ternary,
+        }
+    }
+}
+
+/// What the bodies of a round look like.
+#[derive(Clone, Debug)]
+pub struct Format {
+    kind: Kind,
+    elements: usize,
+    segments: Vec<u32>,
+    bound: f32,
+}
+
+impl Format {
+    /// Bodies of vectors of a layout with elements within ±`bound`.
+    pub fn new(kind: Kind, layout: &Layout, bound: f32) -> Self {
+        let segments = layout.segments().to_vec();
+        Format { kind, elements: layout.elements(), segments, bound }
+    }
+
+    /// What a body holds.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Bytes of a body.
+    pub fn bytes(&self) -> u64 {
+        let bytes = match self.kind {
+            Kind::Full => 4 * self.elements,
+            Kind::Half => 2 * self.elements,
+            Kind::Ternary => 4 * self.tensors() + self.elements / 4,
+            Kind::Words(words) => 4 * words,
+        };
+        bytes as u64
+    }
+
+    fn tensors(&self) -> usize {
+        self.segments.len() - 1
+    }
+
+    /// Checks a whole body: length, numbers, codes. Returns its SHA-256.
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`] with what is wrong; [`crate::Error::File`] if the source fails.
+    pub fn check(&self, source: impl Read) -> Result<Digest> {
+        let mut source = Hashing { source, hasher: Sha256::new() };
+        match self.kind {
+            Kind::Words(_) => self.words(&mut source, |_, _| ())?,
+            _ => self.values(&mut source, |_, _| ())?,
+        }
+        let mut more = [0];
+        if source.read(&mut more).map_err(failed)? > 0 {
+            let expected = self.bytes();
+            return Err(Refusal::Length { given: expected + 1, expected }.into());
+        }
+        Ok(Digest(source.hasher.finalize().into()))
+    }
+
+    /// Reads a body of floats or codes and gives its elements to `each`, part by part with the
+    /// place of the first.
+    ///
+    /// # Errors
+    /// As [`Format::check`].
+    pub fn values(&self, mut source: impl Read, mut each: impl FnMut(usize, &[f32])) -> Result<()> {
+        let scales = match self.kind {
+            Kind::Ternary => ternary::scales(&mut source, self)?,
+            _ => Vec::new(),
+        };
+        let mut values = vec![0f32; CHUNK.min(self.elements)];
+        let mut raw = vec![0u8; 2 * values.len()];
+        for part in parts(self.elements) {
+            let values = &mut values[..part.len()];
+            match self.kind {
+                Kind::Full => {
+                    self.fill(&mut source, bytemuck::cast_slice_mut(values), part.start)?;
+                    values.iter_mut().for_each(|x| *x = f32::from_bits(u32::from_le(x.to_bits())));
+                }
+                Kind::Half => {
+                    let raw = &mut raw[..2 * part.len()];
+                    self.fill(&mut source, raw, part.start)?;
+                    for (value, bytes) in values.iter_mut().zip(raw.as_chunks::<2>().0) {
+                        *value = f16::from_le_bytes(*bytes).to_f32();
+                    }
+                }
+                Kind::Ternary => {
+                    let raw = &mut raw[..part.len() / 4];
+                    self.fill(&mut source, raw, part.start)?;
+                    ternary::decode(raw, part.clone(), &self.segments, &scales, values)?;
+                }
+                Kind::Words(_) => return Err(Refusal::Malformed("body").into()),
+            }
+            self.check_numbers(values, part.start)?;
+            each(part.start, values);
+        }
+        Ok(())
+    }
+
+    /// Reads a body of words, likewise.
+    ///
+    /// # Errors
+    /// As [`Format::check`].
+    pub fn words(&self, mut source: impl Read, mut each: impl FnMut(usize, &[u32])) -> Result<()> {
+        let Kind::Words(count) = self.kind else {
+            return Err(Refusal::Malformed("body").into());
+        };
+        let mut words = vec![0u32; CHUNK.min(count)];
+        for part in parts(count) {
+            let words = &mut words[..part.len()];
+            self.fill(&mut source, bytemuck::cast_slice_mut(words), part.start)?;
+            words.iter_mut().for_each(|x| *x = u32::from_le(*x));
+            each(part.start, words);
+        }
+        Ok(())
+    }
+
+    /// A whole body as a vector.
+    ///
+    /// # Errors
+    /// As [`Format::check`].
+    pub fn decode(&self, body: &[u8]) -> Result<Vec<f32>> {
+        if body.len() as u64 != self.bytes() {
+            let (given, expected) = (body.len() as u64, self.bytes());
+            return Err(Refusal::Length { given, expected }.into());
+        }
+        let mut flat = Vec::with_capacity(self.elements);
+        self.values(body, |_, values| flat.extend_from_slice(values))?;
+        Ok(flat)
+    }
+
+    /// Reads exactly as much as fits; `at` is the element that starts there.
+    fn fill(&self, source: &mut impl Read, into: &mut [u8], at: usize) -> Result<()> {
+        source.read_exact(into).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                let expected = self.bytes();
+                let given = expected / self.elements.max(1) as u64 * at as u64;
+                Refusal::Length { given, expected }.into()
+            }
+            _ => failed(error),
+        })
+    }
+
+    fn check_numbers(&self, values: &[f32], first: usize) -> Result<()> {
+        // Magnitudes order as their bits do, and what is not finite comes last.
+        let bound = self.bound.to_bits();
+        let magnitude = |x: &f32| x.to_bits() & 0x7fff_ffff;
+        let largest = values.iter().fold(0, |most, x| magnitude(x).max(most));
+        if largest <= bound {
+            return Ok(());
+        }
+        let at = values.iter().position(|x| magnitude(x) > bound).unwrap_or(0);
+        let (value, bound) = (values[at], self.bound);
+        Err(Refusal::Number { at: first + at, value, bound }.into())
+    }
+}
+
+/// A model as clients have it: the last one and a ternary difference.
+///
+/// # Errors
+/// [`crate::Error::Refused`] for a difference that is none.
+pub fn add_difference(layout: &Layout, base: &[f32], difference: &[u8]) -> Result<Vec<f32>> {
+    let steps = Format::new(Kind::Ternary, layout, f32::MAX).decode(difference)?;
+    Ok(base.iter().zip(steps).map(|(base, step)| base + step).collect())
+}
+
+fn failed(error: std::io::Error) -> crate::Error {
+    crate::Error::File { path: "body".into(), reason: error.to_string() }
+}
+
+fn parts(count: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(count))
+}
+
+/// Hashes what is read through it.
+struct Hashing<R> {
+    source: R,
+    hasher: Sha256,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.source.read(into)?;
+        self.hasher.update(&into[..count]);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests;

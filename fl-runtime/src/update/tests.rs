@@ -1,0 +1,207 @@
+use super::*;
+use crate::layout::{Layout, ModelKind, TensorSpec};
+use crate::plan::TernaryMethod;
+use crate::{Error, Total};
+use proptest::prelude::*;
+use tern_engine::Device;
+use tern_engine::kernels::masked::{FixedPoint, Mask};
+
+/// Three tensors: one of a single element, one that crosses chunks.
+fn layout() -> Layout {
+    let shapes = [vec![1], vec![7, 9], vec![CHUNK + 70]];
+    let tensors = shapes.into_iter().enumerate();
+    let tensors = tensors.map(|(i, shape)| TensorSpec { name: format!("t{i}"), shape });
+    Layout::of(&ModelKind::Tensors(tensors.collect())).unwrap()
+}
+
+fn format(kind: Kind) -> Format {
+    Format::new(kind, &layout(), 8.0)
+}
+
+fn vector(seed: u32) -> Vec<f32> {
+    let layout = layout();
+    let mut x = (0..layout.elements() as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32)
+        .map(|x| x / 8_388_608.0 - 1.0)
+        .collect::<Vec<_>>();
+    layout.clear_padding(&mut x);
+    x
+}
+
+fn codec() -> Codec {
+    Codec::new(&Device::cpu(), &layout()).unwrap()
+}
+
+fn refusal(error: Error) -> Refusal {
+    match error {
+        Error::Refused(refusal) => refusal,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn floats_come_back_and_halves_nearly() {
+    let x = vector(1);
+    let body = Codec::full(&x);
+    assert_eq!(format(Kind::Full).decode(&body).unwrap(), x);
+    assert_eq!(format(Kind::Full).check(&body[..]).unwrap(), Digest::of(&body));
+    let body = Codec::half(&x);
+    assert_eq!(body.len() as u64, format(Kind::Half).bytes());
+    for (x, y) in x.iter().zip(format(Kind::Half).decode(&body).unwrap()) {
+        assert!((x - y).abs() <= 1.0 / 2048.0 * x.abs().max(1e-4));
+    }
+}
+
+#[test]
+fn codes_and_residual_make_up_the_update() {
+    let (x, before) = (vector(1), vector(2));
+    let given = [0.5, 0.25, 1.0];
+    for scales in [
+        Scales::Own(TernaryMethod::Thresholded(0.7)),
+        Scales::Own(TernaryMethod::Drawn(2.5)),
+        Scales::Given(&given),
+    ] {
+        let (body, residual) = codec().ternary(&x, &before, scales, [1, 2, 3]).unwrap();
+        let format = format(Kind::Ternary);
+        assert_eq!(body.len() as u64, format.bytes());
+        let values = format.decode(&body).unwrap();
+        for i in 0..x.len() {
+            assert!((values[i] + residual[i] - x[i] - before[i]).abs() < 1e-6, "{scales:?} {i}");
+        }
+        assert!(values.iter().any(|v| *v > 0.0) && values.iter().any(|v| *v < 0.0));
+    }
+    // At least fifteen times smaller than floats.
+    assert!(15 * format(Kind::Ternary).bytes() < format(Kind::Full).bytes());
+}
+
+#[test]
+fn what_is_wrong_with_a_body_is_named() {
+    let body = Codec::full(&vector(1));
+    let full = format(Kind::Full);
+    let short = refusal(full.check(&body[..body.len() - 1]).unwrap_err());
+    assert_eq!(short.name(), "length");
+    let long = [&body[..], &[0]].concat();
+    assert_eq!(refusal(full.check(&long[..]).unwrap_err()).name(), "length");
+    for (at, value) in [(0, f32::NAN), (70, f32::INFINITY), (CHUNK + 9, -8.1)] {
+        let mut body = body.clone();
+        body[4 * at..][..4].copy_from_slice(&value.to_le_bytes());
+        let Refusal::Number { at: found, .. } = refusal(full.check(&body[..]).unwrap_err()) else {
+            panic!("another refusal")
+        };
+        assert_eq!(found, at);
+    }
+    let x = vector(1);
+    let scales = Scales::Own(TernaryMethod::Thresholded(0.7));
+    let (body, _) = codec().ternary(&x, &vec![0.0; x.len()], scales, [0; 3]).unwrap();
+    let ternary = format(Kind::Ternary);
+    for at in [0, 5, 64, CHUNK - 1, CHUNK, CHUNK + 67] {
+        let mut body = body.clone();
+        body[12 + at / 4] |= 3 << (2 * (at % 4));
+        assert_eq!(refusal(ternary.check(&body[..]).unwrap_err()), Refusal::Code(at));
+    }
+    for scale in [f32::NAN, -1.0, 9.0, f32::INFINITY] {
+        let mut body = body.clone();
+        body[4..8].copy_from_slice(&scale.to_le_bytes());
+        assert_eq!(refusal(ternary.check(&body[..]).unwrap_err()).name(), "scale");
+    }
+}
+
+#[test]
+fn masked_words_sum_to_the_mean() {
+    let (codec, cohort) = (codec(), 5);
+    let vectors: Vec<_> = (0..3).map(vector).collect();
+    let masks: Vec<_> = (0..3u8).map(|u| Mask::new(&[u + 1; 32], &[0; 12])).collect();
+    let sum = |bodies: &[Vec<u8>]| {
+        let mut words = vec![0u32; bodies[0].len() / 4];
+        let format = format(Kind::Words(words.len()));
+        for body in bodies {
+            format.check(&body[..]).unwrap();
+            let add = |at: usize, part: &[u32]| {
+                let total = words[at..].iter_mut().zip(part);
+                total.for_each(|(total, word)| *total = total.wrapping_add(*word));
+            };
+            format.words(&body[..], add).unwrap();
+        }
+        words
+    };
+    let left: Vec<_> = masks.iter().map(|mask| mask.negated()).collect();
+    let code = FixedPoint::new(1.0, cohort, 32).unwrap();
+    let bodies: Vec<_> =
+        vectors.iter().zip(&masks).map(|(x, mask)| codec.masked(x, code, &[*mask]).unwrap());
+    let mean = codec.unmasked(&sum(&bodies.collect::<Vec<_>>()), code, 3, &left).unwrap();
+    for i in 0..mean.len() {
+        let expected = vectors.iter().map(|x| x[i]).sum::<f32>() / 3.0;
+        assert!((mean[i] - expected).abs() < 1e-6, "{i}");
+    }
+    let (scales, zeros) = ([1.0, 0.5, 2.0], vec![0.0; mean.len()]);
+    let (mut bodies, mut expected) = (Vec::new(), vec![0.0; mean.len()]);
+    for (u, x) in vectors.iter().enumerate() {
+        let key = [1, u as u32, 0];
+        bodies
+            .push(codec.masked_ternary(x, &zeros, &scales, key, cohort, &masks[u..=u]).unwrap().0);
+        let (clear, _) = codec.ternary(x, &zeros, Scales::Given(&scales), key).unwrap();
+        for (sum, x) in expected.iter_mut().zip(format(Kind::Ternary).decode(&clear).unwrap()) {
+            *sum += x;
+        }
+    }
+    assert_eq!(bodies[0].len(), 4 * codec.lane_words(cohort));
+    let mean = codec.unmasked_ternary(&sum(&bodies), &scales, cohort, 3, &left).unwrap();
+    for i in 0..mean.len() {
+        assert!((mean[i] - expected[i] / 3.0).abs() < 1e-6, "{i}");
+    }
+}
+
+#[test]
+fn folding_bodies_is_folding_vectors() {
+    let (full, half) = (format(Kind::Full), format(Kind::Half));
+    let mut streamed = Total::new(layout().elements(), 30);
+    let mut whole = streamed.clone();
+    for seed in 0..4 {
+        let x = vector(seed);
+        let (format, body) =
+            if seed % 2 == 0 { (&full, Codec::full(&x)) } else { (&half, Codec::half(&x)) };
+        streamed.begin(seed + 5);
+        format.values(&body[..], |at, part| streamed.add(at, part, seed + 5)).unwrap();
+        whole.begin(seed + 5);
+        whole.add(0, &format.decode(&body).unwrap(), seed + 5);
+    }
+    assert_eq!(streamed, whole);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    // Whatever comes in is taken or refused, and what is taken is finite and within the bound.
+    #[test]
+    fn any_bytes_are_checked(
+        kind in 0usize..4,
+        start in proptest::collection::vec(any::<u8>(), 0..400),
+        cut in 0usize..3,
+    ) {
+        let kind = [Kind::Full, Kind::Half, Kind::Ternary, Kind::Words(256)][kind];
+        let tensors = vec![
+            TensorSpec { name: "a".into(), shape: vec![3] },
+            TensorSpec { name: "b".into(), shape: vec![65] },
+        ];
+        let layout = Layout::of(&ModelKind::Tensors(tensors)).unwrap();
+        let format = Format::new(kind, &layout, 4.0);
+        let mut body = start;
+        body.resize(format.bytes() as usize + 1 - cut, 0);
+        match format.check(&body[..]) {
+            Ok(digest) => {
+                prop_assert_eq!(cut, 1);
+                prop_assert_eq!(digest, Digest::of(&body));
+                if let Kind::Words(count) = kind {
+                    let mut seen = 0;
+                    format.words(&body[..], |_, words| seen += words.len()).unwrap();
+                    prop_assert_eq!(seen, count);
+                } else {
+                    let flat = format.decode(&body).unwrap();
+                    prop_assert_eq!(flat.len(), layout.elements());
+                    prop_assert!(flat.iter().all(|x| x.abs() <= 4.0));
+                }
+            }
+            Err(error) => prop_assert!(matches!(error, Error::Refused(_))),
+        }
+    }
+}

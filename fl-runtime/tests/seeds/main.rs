@@ -1,0 +1,44 @@
+//! The production server and clients, with their storage, under a network that loses, delays,
+//! doubles and reorders, processes that end at any moment, disks that refuse and clocks that
+//! jump: thousands of runs, each decided by its seed alone. Only training is made up.
+//!
+//! `TERN_SEED=n cargo test -p tern-fl --test seeds` runs one seed again, with what happens in it;
+//! `TERN_SEEDS=n` runs that many.
+
+mod member;
+mod network;
+mod oracle;
+mod random;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Seeds of each test, two thirds of them on the first.
+const SEEDS: u64 = 10_000;
+
+fn run(name: &str, seeds: std::ops::Range<u64>, world: fn(u64, bool) -> world::Summary) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = number("TERN_SEED") {
+        println!("{:?}", world(seed, true));
+        return;
+    }
+    let count = number("TERN_SEEDS").unwrap_or(seeds.end - seeds.start);
+    let mut total = world::Summary::default();
+    for seed in seeds.start..seeds.start + count {
+        match catch_unwind(AssertUnwindSafe(|| world(seed, false))) {
+            Ok(summary) => total.add(&summary),
+            Err(cause) => {
+                println!("{name}: seed {seed} fails; run it again by TERN_SEED={seed}");
+                std::panic::resume_unwind(cause);
+            }
+        }
+    }
+    println!("{name}: {count} seeds, {total:?}");
+    // What never happens is not tested.
+    total.check();
+}
+
+#[test]
+fn clear_rounds() {
+    run("clear", 0..SEEDS * 2 / 3, world::clear);
+}

@@ -1,0 +1,263 @@
+//! A client with a simulated network in place of the real one.
+
+use std::collections::VecDeque;
+
+use tern_engine::Device;
+use tern_fl::coordinator::Metrics;
+use tern_fl::participant::{Action, Input, Participant};
+use tern_fl::store::client::ClientStore;
+use tern_fl::trainer::{Job, Trained};
+use tern_fl::{ClientId, TaskSpec, Turn};
+
+use crate::network::{Answer, Event, Queue, Request, Weather};
+use crate::oracle::Oracle;
+use crate::random::Random;
+
+/// Milliseconds without an answer after which a client asks again.
+const PATIENCE: u64 = 2_000;
+/// How often it asks again before it starts over.
+const TRIES: u32 = 3;
+
+/// What a member acts on beside itself.
+pub struct Around<'a> {
+    pub now: u64,
+    pub random: &'a mut Random,
+    pub weather: &'a Weather,
+    pub queue: &'a mut Queue,
+    pub oracle: &'a mut Oracle,
+    /// Numbers of requests.
+    pub count: &'a mut u64,
+}
+
+/// A request that is not answered yet.
+struct Waiting {
+    number: u64,
+    request: Request,
+    until: u64,
+    tries: u32,
+}
+
+/// Something that takes time.
+enum Busy {
+    Training(Job),
+    Evaluating(Job),
+    Resting,
+}
+
+pub struct Member {
+    pub index: usize,
+    pub client: ClientId,
+    pub samples: u32,
+    task: TaskSpec,
+    store: ClientStore,
+    /// `None` while its process is not running.
+    participant: Option<Participant>,
+    life: u32,
+    actions: VecDeque<Action>,
+    waiting: Option<Waiting>,
+    busy: Option<(u64, Busy)>,
+    pub stopped: bool,
+}
+
+impl Member {
+    pub fn new(index: usize, task: TaskSpec, store: ClientStore, client: ClientId) -> Self {
+        let samples = 3 + 2 * index as u32;
+        let (life, actions) = (0, VecDeque::new());
+        let (participant, waiting, busy, stopped) = (None, None, None, false);
+        Member {
+            index,
+            client,
+            samples,
+            task,
+            store,
+            participant,
+            life,
+            actions,
+            waiting,
+            busy,
+            stopped,
+        }
+    }
+
+    pub fn running(&self) -> bool {
+        self.participant.is_some()
+    }
+
+    pub fn store(&self) -> &ClientStore {
+        &self.store
+    }
+
+    /// The process starts.
+    pub fn start(&mut self, around: &mut Around<'_>) {
+        let kept = self.store.load().unwrap();
+        let participant =
+            Participant::new(self.client, self.task.clone(), &Device::cpu(), kept).unwrap();
+        self.participant = Some(participant);
+        self.go_on(around);
+    }
+
+    /// The process ends, wherever it is.
+    pub fn end(&mut self) {
+        self.life += 1;
+        self.participant = None;
+        self.actions.clear();
+        self.waiting = None;
+        self.busy = None;
+        self.stopped = false;
+    }
+
+    fn handle(&mut self, input: Input) {
+        if let Some(participant) = &mut self.participant {
+            self.actions.extend(participant.handle(input).unwrap());
+        }
+    }
+
+    fn wake(&self, around: &mut Around<'_>, time: u64) {
+        around.queue.at(time, Event::Wake { client: self.index, life: self.life });
+    }
+
+    fn ask(&mut self, around: &mut Around<'_>, request: Request, tries: u32) {
+        *around.count += 1;
+        let (number, until) = (*around.count, around.now + PATIENCE);
+        let event = Event::Request { client: self.index, number, request: request.clone() };
+        around.queue.send(around.random, around.weather, around.now, &event);
+        self.waiting = Some(Waiting { number, request, until, tries });
+        self.wake(around, until);
+    }
+
+    fn take_time(&mut self, around: &mut Around<'_>, most: u64, busy: Busy) {
+        let until = around.now + around.random.within(1..=most);
+        self.busy = Some((until, busy));
+        self.wake(around, until);
+    }
+
+    /// Does what there is to do until something takes time.
+    fn go_on(&mut self, around: &mut Around<'_>) {
+        while self.running() && self.waiting.is_none() && self.busy.is_none() && !self.stopped {
+            match self.actions.pop_front() {
+                None => {
+                    let samples = self.samples;
+                    self.ask(around, Request::Poll { samples }, 0);
+                }
+                Some(Action::Fetch(digest)) => self.ask(around, Request::Fetch(digest), 0),
+                Some(Action::Train(job)) => self.take_time(around, 1_500, Busy::Training(job)),
+                Some(Action::Evaluate(job)) => self.take_time(around, 300, Busy::Evaluating(job)),
+                Some(Action::Save) => self.save(around),
+                Some(Action::Send(message)) => self.ask(around, Request::Message(message), 0),
+                Some(Action::Upload) => match self.turn() {
+                    Some(turn) => self.ask(around, Request::Offset(turn), 0),
+                    None => panic!("an upload of nothing"),
+                },
+                Some(Action::Wait) => self.take_time(around, 400, Busy::Resting),
+                Some(Action::Stop(_)) => self.stopped = true,
+            }
+        }
+    }
+
+    fn turn(&self) -> Option<Turn> {
+        Some(self.participant.as_ref()?.kept().pending.as_ref()?.turn)
+    }
+
+    fn save(&mut self, around: &mut Around<'_>) {
+        let Some(participant) = &self.participant else { return };
+        if let Some(pending) = &participant.kept().pending {
+            around.oracle.encoded(self.client, pending);
+        }
+        self.store.save(participant.kept()).unwrap();
+    }
+
+    /// Time passed.
+    pub fn woken(&mut self, around: &mut Around<'_>, life: u32) {
+        if life != self.life || !self.running() {
+            return;
+        }
+        if let Some((until, _)) = &self.busy
+            && *until <= around.now
+            && let Some((_, busy)) = self.busy.take()
+        {
+            match busy {
+                Busy::Training(job) => self.handle(Input::Trained(self.train(&job))),
+                Busy::Evaluating(job) => {
+                    let metrics = Metrics::from([("loss".into(), f64::from(job.model[0].abs()))]);
+                    self.handle(Input::Evaluated { samples: self.samples, metrics });
+                }
+                Busy::Resting => {}
+            }
+        }
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.until <= around.now)
+            && let Some(waiting) = self.waiting.take()
+        {
+            if waiting.tries < TRIES {
+                self.ask(around, waiting.request, waiting.tries + 1);
+            } else {
+                self.start_over("no answer");
+            }
+        }
+        self.go_on(around);
+    }
+
+    fn start_over(&mut self, reason: &str) {
+        self.actions.clear();
+        self.handle(Input::Failed(reason.into()));
+    }
+
+    /// The same job gives the same update.
+    fn train(&self, job: &Job) -> Trained {
+        let mut random = Random::new(u64::from(job.seed));
+        let mut update: Vec<f32> = job.model.iter().map(|x| -0.25 * x).collect();
+        for x in update.iter_mut().filter(|x| **x != 0.0) {
+            *x += random.below(2_001) as f32 / 4_000.0 - 0.25;
+        }
+        let loss = f64::from(job.model.iter().map(|x| x * x).sum::<f32>());
+        let metrics = Metrics::from([("loss".to_string(), loss)]);
+        Trained { update, samples: self.samples, metrics }
+    }
+
+    /// An answer to a request arrived; one that nobody waits for any more is ignored.
+    pub fn answered(&mut self, around: &mut Around<'_>, number: u64, answer: Answer) {
+        if !self.running() || self.waiting.as_ref().is_none_or(|w| w.number != number) {
+            return;
+        }
+        let Some(Waiting { request, .. }) = self.waiting.take() else { return };
+        match (request, answer) {
+            (_, Answer::Nothing) | (_, Answer::Refused(_, true)) => self.start_over("not now"),
+            (Request::Poll { .. }, Answer::Instruction(instruction)) => {
+                self.handle(Input::Instruction(instruction));
+            }
+            (Request::Fetch(digest), Answer::Body(bytes)) => {
+                self.handle(Input::Fetched { digest, bytes });
+            }
+            (Request::Offset(_), Answer::Offset(offset))
+            | (Request::Append { .. }, Answer::Offset(offset)) => self.upload(around, offset),
+            (Request::Offset(_), Answer::Refused("repeated", _)) => self.upload(around, u64::MAX),
+            (Request::Append { turn, .. }, Answer::Refused("offset" | "repeated", _)) => {
+                self.ask(around, Request::Offset(turn), 0);
+            }
+            (Request::Finish(_) | Request::Message(_), Answer::Ack) => {
+                self.handle(Input::Delivered);
+            }
+            // What is there is not a whole body yet, or no longer: go on.
+            (Request::Finish(_), Answer::Refused("length", _)) => match self.turn() {
+                Some(turn) => self.ask(around, Request::Offset(turn), 0),
+                None => self.start_over("nothing pending"),
+            },
+            (_, Answer::Refused(name, _)) => self.handle(Input::Refused(name.into())),
+            (request, answer) => panic!("{answer:?} to {request:?}"),
+        }
+        self.go_on(around);
+    }
+
+    /// The server has the body up to `offset`.
+    fn upload(&mut self, around: &mut Around<'_>, offset: u64) {
+        let Some(pending) = self.participant.as_ref().and_then(|p| p.kept().pending.clone()) else {
+            return;
+        };
+        let rest = pending.body.get(offset as usize..).unwrap_or_default();
+        if rest.is_empty() {
+            return self.ask(around, Request::Finish(pending.finish()), 0);
+        }
+        let part = &rest[..rest.len().min(around.random.within(100..=800) as usize)];
+        let request = Request::Append { turn: pending.turn, offset, bytes: part.to_vec() };
+        self.ask(around, request, 0);
+    }
+}
