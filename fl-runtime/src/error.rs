@@ -44,6 +44,10 @@ pub enum Error {
     /// The system has no entropy to give.
     #[error("no entropy: {0}")]
     Entropy(#[from] getrandom::Error),
+    /// A client left a session of secure aggregation: what the server did wrong, or that the
+    /// client itself was away.
+    #[error("secure aggregation: {0}")]
+    Aborted(String),
     /// A trainer's.
     #[error("training: {0}")]
     Trainer(String),

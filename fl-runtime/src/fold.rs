@@ -44,31 +44,6 @@ impl Total {
     }
 }
 
-/// A sum of masked words, mod 2^32.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MaskedTotal {
-    words: Vec<u32>,
-}
-
-impl MaskedTotal {
-    /// An empty sum.
-    pub fn new(words: usize) -> Self {
-        MaskedTotal { words: vec![0; words] }
-    }
-
-    /// Adds a part of a vector, from word `at` on.
-    pub fn add(&mut self, at: usize, part: &[u32]) {
-        for (total, word) in self.words[at..].iter_mut().zip(part) {
-            *total = total.wrapping_add(*word);
-        }
-    }
-
-    /// The sum.
-    pub fn words(&self) -> &[u32] {
-        &self.words
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,13 +87,5 @@ mod tests {
             prop_assert_eq!(ours.weight(), weight);
             prop_assert_eq!(ours.mean(), mean);
         }
-    }
-
-    #[test]
-    fn masked_sums_wrap() {
-        let mut total = MaskedTotal::new(3);
-        total.add(0, &[u32::MAX, 1, 2]);
-        total.add(1, &[5, u32::MAX]);
-        assert_eq!(total.words(), [u32::MAX, 6, 1]);
     }
 }

@@ -13,6 +13,7 @@ pub mod federation;
 mod fold;
 mod id;
 pub mod layout;
+mod masking;
 pub mod participant;
 pub mod plan;
 pub mod secagg;
@@ -24,8 +25,9 @@ pub mod update;
 pub mod wire;
 
 pub use error::{Error, Refusal, Result};
-pub use fold::{MaskedTotal, Total};
+pub use fold::Total;
 pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Turn};
 pub use layout::Layout;
+pub use masking::{Code, Masking};
 pub use plan::{RunPlan, TaskSpec};
 pub use strategy::{Strategy, StrategyState};

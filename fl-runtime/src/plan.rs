@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use tern_engine::Optimizer;
 
 use crate::layout::{Layout, ModelKind};
+use crate::masking::Masking;
+use crate::secagg::MAX_MEMBERS;
 use crate::{Digest, Error, Result, RunId};
 
 /// Most bits after the binary point of a round's sums; more than any mean in `f32` needs.
@@ -59,7 +61,8 @@ pub enum Selection {
 pub struct Cohort {
     /// Updates that close a round.
     pub size: u32,
-    /// Clients that are asked, as a multiple of `size`, so that stragglers don't matter.
+    /// Clients that are asked, as a multiple of `size`, so that stragglers don't matter. In a
+    /// secure run: asked for keys; the first `size` make up the session.
     pub over_selection: f64,
     /// Updates without which a round is repeated.
     pub minimum: u32,
@@ -330,8 +333,8 @@ pub struct TaskSpec {
     pub updates: Updates,
     /// Secure aggregation.
     pub secure: Option<Secure>,
-    /// Clients that are asked in a round.
-    pub asked: u32,
+    /// Most clients of a secure session.
+    pub cohort: u32,
 }
 
 fn within<T: PartialOrd + std::fmt::Display>(
@@ -404,10 +407,12 @@ impl RunPlan {
         let left = "fraction bits that cohort.size, updates.max_samples and updates.bound leave";
         within(left, self.fraction_bits(), 16..=MOST_FRACTION_BITS)?;
         self.check_strategy()?;
+        let layout = Layout::of(&self.model)?;
         if let Some(secure) = &self.secure {
             self.check_secure(secure)?;
         }
-        Layout::of(&self.model)
+        self.masking(&layout)?;
+        Ok(layout)
     }
 
     fn check_strategy(&self) -> Result<()> {
@@ -431,6 +436,7 @@ impl RunPlan {
         within("secure.failure", secure.failure, 1..=128)?;
         within("secure.limit", secure.limit, 1e-9..=1e9)?;
         within("secure.first_scale", secure.first_scale, 1e-9..=1e9)?;
+        within("cohort.size (of a secure run)", self.cohort.size, 2..=MAX_MEMBERS as u32)?;
         within("cohort.minimum (of a secure run)", self.cohort.minimum, 2..=u32::MAX)?;
         if self.updates.uplink == Encoding::Half {
             let expected = "full or ternary in a secure run";
@@ -451,6 +457,15 @@ impl RunPlan {
         (62.0 - largest.log2().ceil()).clamp(0.0, f64::from(MOST_FRACTION_BITS)) as u32
     }
 
+    /// How vectors of its model's layout are masked, if they are.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if their sum fits no word.
+    pub fn masking(&self, layout: &Layout) -> Result<Option<Masking>> {
+        let new = |secure| Masking::new(secure, self.updates.uplink, self.cohort.size, layout);
+        self.secure.as_ref().map(new).transpose()
+    }
+
     /// What clients need of it, in a run.
     ///
     /// # Errors
@@ -466,7 +481,7 @@ impl RunPlan {
             training: self.training.clone(),
             updates: self.updates.clone(),
             secure: self.secure.clone(),
-            asked: self.cohort.asked(),
+            cohort: self.cohort.size,
         })
     }
 

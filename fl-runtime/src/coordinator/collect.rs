@@ -3,17 +3,37 @@
 use std::collections::BTreeMap;
 
 use super::combine::Combine;
+use super::secure::{Members, refused};
 use super::{Candidate, Coordinator, Effect, Phase, Progress, Upload, check_metrics};
+use crate::secagg::server;
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal, RunPlan, Turn};
 
 /// Waits for updates.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Collect {
     pub(super) deadline: Millis,
     cohort: BTreeMap<ClientId, Answer>,
     /// Updates that close the round.
     enough: usize,
+    /// In a secure round.
+    masked: Option<Masked>,
+}
+
+/// What a secure round has beside.
+#[derive(Clone, Debug)]
+pub(super) struct Masked {
+    pub(super) state: server::Collecting,
+    /// Shares for each member, by number.
+    pub(super) inboxes: BTreeMap<u32, Vec<u8>>,
+    /// The most samples of a member.
+    pub(super) most_samples: u32,
+}
+
+impl Masked {
+    fn number(&self, client: &ClientId) -> Option<u32> {
+        self.state.number(&client.0)
+    }
 }
 
 /// What a member of the cohort has answered.
@@ -30,6 +50,18 @@ impl Collect {
             deadline: now.after(plan.cohort.deadline),
             cohort: cohort.iter().map(|member| (member.client, Answer::None)).collect(),
             enough: cohort.len().min(plan.cohort.size as usize),
+            masked: None,
+        }
+    }
+
+    /// Of a session: waits for all of its members, since those who are left out count as
+    /// dropped.
+    pub(super) fn secure(plan: &RunPlan, now: Millis, members: &Members, masked: Masked) -> Self {
+        Collect {
+            deadline: now.after(plan.cohort.deadline),
+            cohort: members.asked.keys().map(|client| (*client, Answer::None)).collect(),
+            enough: members.asked.len(),
+            masked: Some(masked),
         }
     }
 
@@ -51,11 +83,14 @@ impl Collect {
 
     pub(super) fn instruction(&self, of: &Coordinator, client: &ClientId) -> Option<What> {
         let Answer::None = self.cohort.get(client)? else { return None };
-        Some(What::Train(wire::Train {
-            model: Some(of.model()),
-            scales: of.head.scales.clone(),
-            ..Default::default()
-        }))
+        let (inbox, most_samples) = match &self.masked {
+            Some(masked) => {
+                (masked.inboxes.get(&masked.number(client)?)?.clone(), masked.most_samples)
+            }
+            None => (Vec::new(), 0),
+        };
+        let (model, scales) = (Some(of.model()), of.head.scales.clone());
+        Some(What::Train(wire::Train { model, scales, inbox, most_samples }))
     }
 
     /// Whether an upload would be taken; without one, whether any would.
@@ -73,7 +108,7 @@ impl Collect {
             (Answer::Uploaded(_), None) => return Err(Refusal::Repeated),
         }
         let Some(upload) = upload else { return Ok(()) };
-        let most = plan.updates.max_samples;
+        let most = self.masked.as_ref().map_or(plan.updates.max_samples, |m| m.most_samples);
         if !(1..=most).contains(&upload.samples) {
             return Err(Refusal::Samples { given: upload.samples, most });
         }
@@ -103,6 +138,10 @@ impl Coordinator {
         let Phase::Collect(collect) = &mut self.phase else {
             return Err(self.unexpected("upload"));
         };
+        if let Some(masked) = &mut collect.masked {
+            let number = masked.number(&client).ok_or(Refusal::NotSelected(client))?;
+            masked.state.upload(number).map_err(refused)?;
+        }
         let mut effects = vec![Effect::Fold { client, weight: upload.samples }];
         collect.cohort.insert(client, Answer::Uploaded(upload));
         if collect.done() {
@@ -111,7 +150,8 @@ impl Coordinator {
         Ok(effects)
     }
 
-    pub(super) fn declined(
+    /// A member won't send an update.
+    pub(super) fn without(
         &mut self,
         now: Millis,
         client: ClientId,
@@ -129,13 +169,17 @@ impl Coordinator {
     }
 
     /// Enough are in, or the time is over.
-    pub(super) fn close(&mut self, _now: Millis) -> Vec<Effect> {
+    pub(super) fn close(&mut self, now: Millis) -> Vec<Effect> {
         let Phase::Collect(collect) = &self.phase else { return Vec::new() };
         let uploads: BTreeMap<_, _> = collect.uploads().map(|(c, u)| (*c, u.clone())).collect();
         if uploads.len() < self.plan.cohort.minimum as usize {
             return self.repeat();
         }
-        self.phase = Phase::Combine(Combine { uploads });
+        if let Some(Masked { state, most_samples, .. }) = &collect.masked {
+            let (state, most_samples) = (state.clone(), *most_samples);
+            return self.confirm(now, state, uploads, most_samples);
+        }
+        self.phase = Phase::Combine(Combine { uploads, unmasking: None });
         vec![Effect::Aggregate]
     }
 }

@@ -1,36 +1,37 @@
 //! The new model is being made; then the round is committed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::collect::again;
 use super::evaluate::Evaluate;
 use super::gather::Gather;
 use super::{
     Best, Coordinator, Effect, Head, Metrics, Phase, RoundRecord, Score, Upload, mean_metrics,
 };
 use crate::plan::Goal;
+use crate::secagg::Masks;
 use crate::{ClientId, Millis, Refusal, Turn};
 
 /// Waits for the aggregate of these uploads.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Combine {
     pub(super) uploads: BTreeMap<ClientId, Upload>,
+    /// In a secure round.
+    pub(super) unmasking: Option<Unmasking>,
 }
 
-impl Combine {
-    /// An upload that comes again is known; any other is late.
-    pub(super) fn check(&self, client: &ClientId, upload: Option<&Upload>) -> Result<(), Refusal> {
-        Err(match (self.uploads.get(client), upload) {
-            (Some(earlier), Some(upload)) => again(earlier, upload),
-            (Some(_), None) => Refusal::Repeated,
-            (None, _) => Refusal::Unexpected { message: "upload", phase: "combine" },
-        })
-    }
+/// What makes a masked total a sum.
+#[derive(Clone, Debug)]
+pub(crate) struct Unmasking {
+    /// To be added.
+    pub masks: Arc<Masks>,
+    /// The most samples of a client, of which the others' weights are fractions.
+    pub most_samples: u32,
 }
 
 impl Coordinator {
     pub(super) fn aggregated(&mut self, now: Millis, head: Head) -> Result<Vec<Effect>, Refusal> {
-        let Phase::Combine(Combine { uploads }) = &self.phase else {
+        let Phase::Combine(Combine { uploads, .. }) = &self.phase else {
             return Err(self.unexpected("aggregate"));
         };
         let uploads = uploads.clone();

@@ -9,7 +9,7 @@ use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal};
 
 /// Waits for evaluations.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Evaluate {
     pub(super) head: Head,
     uploads: BTreeMap<ClientId, Upload>,

@@ -2,6 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
+use super::advertise::Advertise;
 use super::collect::Collect;
 use super::{Candidate, Coordinator, Effect, Phase};
 use crate::plan::Selection;
@@ -32,7 +33,14 @@ impl Coordinator {
         let asked = self.plan.cohort.asked() as usize;
         let cohort =
             select(candidates, asked, self.plan.cohort.selection, self.plan.seed, self.turn);
-        self.phase = Phase::Collect(Collect::new(&self.plan, now, &cohort));
+        self.phase = match &self.masking {
+            Some(masking) => {
+                let session = masking.session(&self.run, self.turn);
+                let deadline = now.after(self.plan.cohort.step);
+                Phase::Advertise(Advertise::new(session, &cohort, deadline))
+            }
+            None => Phase::Collect(Collect::new(&self.plan, now, &cohort)),
+        };
         Ok(Vec::new())
     }
 }

@@ -4,28 +4,41 @@
 //! anything else happens, and has the same state again by handling the stored events once more.
 //! Time only moves by events, and never back.
 //!
-//! A round goes through phases, a file each: [`gather`] waits for clients, [`collect`] hands out
-//! the task and takes updates, [`combine`] waits for the new model, [`evaluate`] has clients try
-//! it. Too few updates start another attempt at the round.
+//! A round goes through phases, a file each: `gather` waits for clients, `collect` hands out
+//! the task and takes updates, `combine` waits for the new model, `evaluate` has clients try
+//! it. Where aggregation is secure, `advertise` and `share` come before `collect`, `confirm` and
+//! `unmask` after it. Too few answers start another attempt at the round.
 
+mod advertise;
 mod collect;
 mod combine;
+mod confirm;
 mod evaluate;
 mod event;
 mod gather;
+mod secure;
+mod share;
 mod snapshot;
+mod unmask;
 
 use std::collections::BTreeMap;
 
 pub use event::{Candidate, Effect, Event, Head, Metrics, RoundRecord, Score, Upload};
 pub(crate) use event::{check_metrics, mean_metrics};
 
+use crate::masking::Masking;
+use crate::secagg::Failure;
 use crate::wire::{self, instruction::What};
-use crate::{ClientId, Digest, Millis, Refusal, Result, RunPlan, Turn};
-use collect::Collect;
+use crate::{ClientId, Digest, Millis, Refusal, Result, RunId, RunPlan, Turn};
+use advertise::Advertise;
+use collect::{Collect, again};
 use combine::Combine;
+pub(crate) use combine::Unmasking;
+use confirm::Confirm;
 use evaluate::Evaluate;
 use gather::Gather;
+use share::Share;
+use unmask::Unmask;
 
 /// The best model so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,10 +52,14 @@ pub struct Best {
 }
 
 /// What a round is doing.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 enum Phase {
     Gather(Gather),
+    Advertise(Advertise),
+    Share(Share),
     Collect(Collect),
+    Confirm(Confirm),
+    Unmask(Unmask),
     Combine(Combine),
     Evaluate(Evaluate),
     Finished,
@@ -52,6 +69,10 @@ impl Phase {
     fn name(&self) -> &'static str {
         match self {
             Phase::Gather(_) => "gather",
+            Phase::Advertise(_) => "advertise",
+            Phase::Share(_) => "share",
+            Phase::Confirm(_) => "confirm",
+            Phase::Unmask(_) => "unmask",
             Phase::Collect(_) => "collect",
             Phase::Combine(_) => "combine",
             Phase::Evaluate(_) => "evaluate",
@@ -73,9 +94,11 @@ pub enum Progress {
 }
 
 /// The server of a run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Coordinator {
     plan: RunPlan,
+    run: RunId,
+    masking: Option<Masking>,
     now: Millis,
     turn: Turn,
     head: Head,
@@ -91,10 +114,12 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`crate::Error::Value`] for a plan that makes no sense.
-    pub fn new(plan: RunPlan, head: Head) -> Result<Self> {
-        plan.check()?;
+    pub fn new(plan: RunPlan, run: RunId, head: Head) -> Result<Self> {
+        let masking = plan.masking(&plan.check()?)?;
         Ok(Coordinator {
             plan,
+            run,
+            masking,
             now: Millis(0),
             turn: Turn::new(1, 1),
             head,
@@ -130,7 +155,11 @@ impl Coordinator {
             return Err(Refusal::NotDue);
         }
         Ok(match &self.phase {
+            Phase::Advertise(_) => self.advertised(now),
+            Phase::Share(_) => self.shared(now),
             Phase::Collect(_) => self.close(now),
+            Phase::Confirm(_) => self.confirmed(now),
+            Phase::Unmask(_) => self.revealed(now),
             Phase::Evaluate(_) => self.evaluated(now),
             Phase::Gather(_) | Phase::Combine(_) | Phase::Finished => Vec::new(),
         })
@@ -147,10 +176,10 @@ impl Coordinator {
         match message.body.ok_or(Refusal::Malformed("message"))? {
             Body::Declined(_) => self.declined(now, client),
             Body::Evaluated(evaluated) => self.take_evaluation(now, client, evaluated),
-            Body::Keys(_) => Err(self.unexpected("keys")),
-            Body::Shares(_) => Err(self.unexpected("shares")),
-            Body::Confirmation(_) => Err(self.unexpected("confirmation")),
-            Body::Reveal(_) => Err(self.unexpected("reveal")),
+            Body::Keys(keys) => self.take_keys(now, client, keys),
+            Body::Shares(shares) => self.take_shares(now, client, shares),
+            Body::Confirmation(signed) => self.take_confirmation(now, client, signed),
+            Body::Reveal(reveal) => self.take_reveal(now, client, reveal),
         }
     }
 
@@ -159,7 +188,11 @@ impl Coordinator {
     pub fn instruction(&self, client: &ClientId) -> wire::Instruction {
         let what = match &self.phase {
             Phase::Gather(_) | Phase::Combine(_) => None,
+            Phase::Advertise(advertise) => advertise.instruction(client),
+            Phase::Share(share) => share.instruction(client),
             Phase::Collect(collect) => collect.instruction(self, client),
+            Phase::Confirm(confirm) => confirm.instruction(client),
+            Phase::Unmask(unmask) => unmask.instruction(client),
             Phase::Evaluate(evaluate) => evaluate.instruction(self, client),
             Phase::Finished => {
                 let model = self.best_model().0.to_vec();
@@ -188,7 +221,11 @@ impl Coordinator {
     /// When [`Event::Tick`] will be taken.
     pub fn deadline(&self) -> Option<Millis> {
         match &self.phase {
+            Phase::Advertise(advertise) => Some(advertise.deadline),
+            Phase::Share(share) => Some(share.deadline),
             Phase::Collect(collect) => Some(collect.deadline),
+            Phase::Confirm(confirm) => Some(confirm.deadline),
+            Phase::Unmask(unmask) => Some(unmask.deadline),
             Phase::Evaluate(evaluate) => Some(evaluate.deadline),
             Phase::Gather(_) | Phase::Combine(_) | Phase::Finished => None,
         }
@@ -198,15 +235,21 @@ impl Coordinator {
     pub fn accepted(&self) -> Box<dyn Iterator<Item = (&ClientId, &Upload)> + '_> {
         match &self.phase {
             Phase::Collect(collect) => Box::new(collect.uploads()),
+            Phase::Confirm(confirm) => Box::new(confirm.uploads.iter()),
+            Phase::Unmask(unmask) => Box::new(unmask.uploads.iter()),
             Phase::Combine(combine) => Box::new(combine.uploads.iter()),
-            Phase::Gather(_) | Phase::Evaluate(_) | Phase::Finished => Box::new(std::iter::empty()),
+            _ => Box::new(std::iter::empty()),
         }
     }
 
     /// The cohort, with how far each member is in this phase.
     pub fn cohort(&self) -> Vec<(ClientId, Progress)> {
         match &self.phase {
+            Phase::Advertise(a) => a.members.progress(|client| a.advertised.contains(client)),
+            Phase::Share(s) => s.members.progress(|client| s.shared.contains(client)),
             Phase::Collect(collect) => collect.progress(),
+            Phase::Confirm(c) => c.members.progress(|client| c.confirmed.contains(client)),
+            Phase::Unmask(u) => u.members.progress(|client| u.revealed.contains(client)),
             Phase::Evaluate(evaluate) => evaluate.progress(),
             Phase::Combine(combine) => {
                 combine.uploads.keys().map(|client| (*client, Progress::Answered)).collect()
@@ -231,7 +274,14 @@ impl Coordinator {
         self.check_turn(turn)?;
         match &self.phase {
             Phase::Collect(collect) => collect.check(&self.plan, client, upload),
-            Phase::Combine(combine) => combine.check(client, upload),
+            Phase::Confirm(_) | Phase::Unmask(_) | Phase::Combine(_) => {
+                let earlier = self.accepted().find(|(other, _)| *other == client);
+                Err(match (earlier, upload) {
+                    (Some((_, earlier)), Some(upload)) => again(earlier, upload),
+                    (Some(_), None) => Refusal::Repeated,
+                    (None, _) => self.unexpected("upload"),
+                })
+            }
             _ => Err(self.unexpected("upload")),
         }
     }
@@ -254,6 +304,48 @@ impl Coordinator {
         self.turn.attempt += 1;
         self.phase = Phase::Gather(Gather);
         vec![Effect::Clear]
+    }
+
+    /// A secure session can't go on.
+    fn failed(&mut self, failure: &Failure) -> Vec<Effect> {
+        tracing::warn!(turn = %self.turn, %failure, "secure aggregation fails");
+        self.repeat()
+    }
+
+    fn declined(&mut self, now: Millis, client: ClientId) -> Result<Vec<Effect>, Refusal> {
+        match &mut self.phase {
+            Phase::Collect(_) => self.without(now, client),
+            Phase::Advertise(phase) => {
+                phase.members.decline(client, phase.advertised.contains(&client))?;
+                Ok(self.advertised(now))
+            }
+            Phase::Share(phase) => {
+                phase.members.decline(client, phase.shared.contains(&client))?;
+                Ok(self.shared(now))
+            }
+            Phase::Confirm(phase) => {
+                phase.members.decline(client, phase.confirmed.contains(&client))?;
+                Ok(self.confirmed(now))
+            }
+            Phase::Unmask(phase) => {
+                phase.members.decline(client, phase.revealed.contains(&client))?;
+                Ok(self.revealed(now))
+            }
+            _ => Err(self.unexpected("refusal to take part")),
+        }
+    }
+
+    /// How vectors are masked, if they are.
+    pub fn masking(&self) -> Option<&Masking> {
+        self.masking.as_ref()
+    }
+
+    /// What is to be removed from the total before it is a sum, in a secure round.
+    pub(crate) fn unmasking(&self) -> Option<&Unmasking> {
+        match &self.phase {
+            Phase::Combine(combine) => combine.unmasking.as_ref(),
+            _ => None,
+        }
     }
 
     fn model(&self) -> wire::Model {

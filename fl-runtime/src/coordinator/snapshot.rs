@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::event::{client, digest};
 use super::gather::Gather;
 use super::{Best, Coordinator, Phase};
-use crate::{Error, Millis, Refusal, Result, RunPlan, wire};
+use crate::{Error, Millis, Refusal, Result, RunId, RunPlan, wire};
 
 impl Coordinator {
     /// The state, at the end of a round: all but the plan. Within a round the events since then
@@ -39,11 +39,11 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`Error::Refused`] for bytes that are no snapshot; as [`Coordinator::new`].
-    pub fn restore(plan: RunPlan, bytes: &[u8]) -> Result<Self> {
+    pub fn restore(plan: RunPlan, run: RunId, bytes: &[u8]) -> Result<Self> {
         let malformed = || Error::Refused(Refusal::Malformed("snapshot"));
         let snapshot = wire::Snapshot::decode(bytes).map_err(|_| malformed())?;
         let head = snapshot.head.ok_or_else(malformed)?.try_into()?;
-        let mut coordinator = Coordinator::new(plan, head)?;
+        let mut coordinator = Coordinator::new(plan, run, head)?;
         coordinator.now = Millis(snapshot.now);
         coordinator.turn = crate::Turn::new(snapshot.round, snapshot.attempt);
         let best = snapshot.best.map(|best| {

@@ -113,7 +113,7 @@ impl Federation {
             Some(run) => (check_run(&journal, plan, &run)?, false),
             None => (start(&mut journal, &blobs, plan, &layout, initial, &options)?, true),
         };
-        let coordinator = load(&journal, plan)?;
+        let coordinator = load(&journal, plan, run)?;
         let strategy = plan.strategy.build(options.strategy.as_ref())?;
         let tools = Arc::new(Tools::new(plan, &layout, strategy, &options, blobs.clone())?);
         let clock = Clock::new(coordinator.now());
@@ -399,7 +399,7 @@ impl Federation {
 
     fn reload(&mut self) {
         self.total = None;
-        match load(&self.journal, &self.plan) {
+        match load(&self.journal, &self.plan, self.task.run) {
             Ok(coordinator) => self.coordinator = coordinator,
             // Without its journal a run can't go on, but what it has stays whole.
             Err(error) => tracing::error!(%error, "reading the journal again"),
@@ -617,7 +617,7 @@ fn start(
         }
         _ => Vec::new(),
     };
-    let coordinator = Coordinator::new(plan.clone(), Head::initial(model, scales))?;
+    let coordinator = Coordinator::new(plan.clone(), run, Head::initial(model, scales))?;
     let json = serde_json::to_vec(plan).unwrap_or_default();
     journal.set(&[
         ("run", &run.0),
@@ -641,9 +641,9 @@ fn check_run(journal: &Journal, plan: &RunPlan, run: &[u8]) -> Result<RunId> {
 }
 
 /// The coordinator as the journal has it.
-fn load(journal: &Journal, plan: &RunPlan) -> Result<Coordinator> {
+fn load(journal: &Journal, plan: &RunPlan, run: RunId) -> Result<Coordinator> {
     let snapshot = journal.get("snapshot")?.unwrap_or_default();
-    let mut coordinator = Coordinator::restore(plan.clone(), &snapshot)?;
+    let mut coordinator = Coordinator::restore(plan.clone(), run, &snapshot)?;
     for journaled in journal.events()? {
         let now = Millis(journaled.now);
         // The effects are found in the state: what is to be folded and made.

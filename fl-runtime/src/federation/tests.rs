@@ -1,10 +1,12 @@
 use std::collections::VecDeque;
 
+use ed25519_dalek::SigningKey;
+
 use super::*;
 use crate::coordinator::Metrics;
 use crate::layout::{ModelKind, TensorSpec};
 use crate::participant::{Action, Input, Kept, Participant};
-use crate::plan::{Cohort, Form, Selection, StrategySpec};
+use crate::plan::{Cohort, Form, Secure, Selection, StrategySpec};
 use crate::store::Durability;
 use crate::trainer::{Job, Trained};
 use tern_engine::Device;
@@ -35,8 +37,12 @@ fn options() -> Options {
     }
 }
 
+fn key(number: u8) -> SigningKey {
+    SigningKey::from_bytes(&[number; 32])
+}
+
 fn id(number: u8) -> ClientId {
-    ClientId([number; 32])
+    ClientId(key(number).verifying_key().to_bytes())
 }
 
 /// A client that needs no network.
@@ -50,14 +56,14 @@ impl Member {
     fn new(federation: &mut Federation, number: u8) -> Self {
         federation.enroll(Millis(1), id(number), None).unwrap();
         let task = federation.task().clone();
-        let participant = Participant::new(id(number), task, &Device::cpu(), Kept::default());
+        let participant = Participant::new(&key(number), task, &Device::cpu(), Kept::default());
         Member { participant: participant.unwrap(), kept: Kept::default(), number }
     }
 
     fn restart(&mut self) {
         let task = self.participant.task().clone();
         self.participant =
-            Participant::new(id(self.number), task, &Device::cpu(), self.kept.clone()).unwrap();
+            Participant::new(&key(self.number), task, &Device::cpu(), self.kept.clone()).unwrap();
     }
 
     fn samples(&self) -> u32 {
@@ -202,6 +208,33 @@ fn every_kind_of_run_ends_and_can_be_made_anew() {
         drop(federation);
         models(folder.path(), &plan);
     }
+}
+
+#[test]
+fn secure_rounds_come_to_the_same_mean() {
+    let model = |change: fn(&mut RunPlan)| {
+        let mut plan = plan();
+        (plan.cohort.size, plan.cohort.over_selection) = (4, 1.0);
+        plan.strategy = StrategySpec::Average { rate: 0.5 };
+        change(&mut plan);
+        let folder = tempfile::tempdir().unwrap();
+        let federation = run(folder.path(), &plan, 4, |_, _| ());
+        let rounds = federation.rounds(0).unwrap();
+        assert!(rounds.iter().all(|round| round.updates == 4));
+        federation.model(&rounds[2].model).unwrap()
+    };
+    let distance =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let clear = model(|_| ());
+    let secure = model(|plan| plan.secure = Some(Secure::default()));
+    assert!(distance(&clear, &secure) < 1e-6);
+    let ternary = model(|plan| {
+        plan.updates.uplink = Encoding::Ternary;
+        plan.cohort.selection = Selection::BySamples;
+        plan.secure = Some(Secure { first_scale: 0.2, ..Secure::default() });
+    });
+    let still = initial(&plan());
+    assert!(distance(&ternary, &still) > 0.0 && distance(&ternary, &still) < 1.0);
 }
 
 #[test]

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use tern_engine::Device;
 
 use super::{Evaluator, Options};
-use crate::coordinator::{Coordinator, Head, Metrics};
+use crate::coordinator::{Coordinator, Head, Metrics, Unmasking};
 use crate::plan::{Encoding, Form};
 use crate::store::blobs::Blobs;
 use crate::update::{Codec, Format, Kind, Scales, add_difference};
 use crate::{
-    ClientId, Digest, Error, Layout, MaskedTotal, Refusal, Result, RunPlan, Strategy,
+    ClientId, Code, Digest, Error, Layout, Masking, Refusal, Result, RunPlan, Strategy,
     StrategyState, Total, Turn,
 };
 
@@ -20,8 +20,8 @@ use crate::{
 pub(super) enum Sum {
     /// Weighted, of floats.
     Clear(Total),
-    /// Of masked words.
-    Masked(MaskedTotal),
+    /// Of masked words, mod 2^32.
+    Masked(Vec<u32>),
 }
 
 /// What models are made with: the same for all rounds of a run.
@@ -53,8 +53,12 @@ impl Tools {
     }
 
     /// What bodies of the open attempt look like.
-    pub fn format(&self, _coordinator: &Coordinator) -> Format {
-        Format::new(self.plan.updates.uplink.into(), &self.layout, self.plan.updates.bound)
+    pub fn format(&self, coordinator: &Coordinator) -> Format {
+        let kind = match coordinator.masking() {
+            Some(masking) => Kind::Masked(masking.packing),
+            None => self.plan.updates.uplink.into(),
+        };
+        Format::new(kind, &self.layout, self.plan.updates.bound)
     }
 
     /// A sum of nothing for the open attempt.
@@ -93,7 +97,7 @@ impl Tools {
 
 fn empty(format: &Format, layout: &Layout, plan: &RunPlan) -> Sum {
     match format.kind() {
-        Kind::Words(words) => Sum::Masked(MaskedTotal::new(words)),
+        Kind::Masked(packing) => Sum::Masked(vec![0; packing.words()]),
         _ => Sum::Clear(Total::new(layout.elements(), plan.fraction_bits())),
     }
 }
@@ -113,7 +117,7 @@ pub(super) fn fold(
             total.begin(weight);
             format.values(body, |at, part| total.add(at, part, weight))
         }
-        Sum::Masked(total) => format.words(body, |at, part| total.add(at, part)),
+        Sum::Masked(total) => format.add_masked(body, total),
     }
 }
 
@@ -140,6 +144,20 @@ pub(super) fn step(
     }
 }
 
+/// Ternary scales for the next round, where the server sets them: four times the root mean square
+/// of each tensor of the mean update, but at most twice the last scale and at least half of it.
+/// Codes are drawn, so that a scale too large adds noise and one too small clips; what is clipped
+/// waits in the clients' residuals.
+fn next_scales(layout: &Layout, last: &[f32], mean: &[f32]) -> Vec<f32> {
+    let next = |(last, param): (&f32, &tern_engine::Param)| {
+        let values = &mean[param.offset..][..param.len()];
+        let square: f64 = values.iter().map(|x| f64::from(*x).powi(2)).sum();
+        let wanted = 4.0 * (square / values.len().max(1) as f64).sqrt();
+        (wanted as f32).clamp(last / 2.0, last * 2.0).clamp(1e-9, 1e9)
+    };
+    last.iter().zip(layout.parameters().iter()).map(next).collect()
+}
+
 /// A model to be made. It holds all that it needs; nothing else changes the round meanwhile.
 pub struct Work {
     tools: Arc<Tools>,
@@ -147,6 +165,7 @@ pub struct Work {
     head: Head,
     format: Format,
     uploads: Vec<(ClientId, u32)>,
+    unmasking: Option<(Masking, Unmasking)>,
     total: Option<Sum>,
 }
 
@@ -164,6 +183,7 @@ impl Work {
             head: coordinator.head().clone(),
             format: tools.format(coordinator),
             uploads: uploads.collect(),
+            unmasking: coordinator.masking().cloned().zip(coordinator.unmasking().cloned()),
             total,
             tools,
         }
@@ -179,14 +199,14 @@ impl Work {
             Some(total) => total,
             None => self.refold()?,
         };
-        let mean = match &total {
+        let mean = match total {
             Sum::Clear(total) => total.mean(),
-            Sum::Masked(_) => return Err(Refusal::Malformed("total").into()),
+            Sum::Masked(total) => self.unmask(total)?,
         };
-        drop(total);
         let mut model = tools.model(&self.head.model)?;
         let mut state = tools.state(&self.head)?;
         let form = tools.plan.updates.form;
+        let scales = next_scales(&tools.layout, &self.head.scales, &mean);
         step(&*tools.strategy, form, &tools.layout, &mut model, mean, &mut state)?;
         let stored = tools.blobs.put_model(&Codec::full(&model))?;
         let (public, difference) = match tools.plan.updates.downlink {
@@ -206,9 +226,32 @@ impl Work {
             true => None,
             false => Some(tools.blobs.put_model(&state.to_bytes())?),
         };
-        let scales = self.head.scales.clone();
         let head = Head { model: stored, public, difference, state, scales, metrics };
         Ok(Done { turn: self.turn, head })
+    }
+
+    /// The mean from the sum of masked words.
+    fn unmask(&self, mut total: Vec<u32>) -> Result<Vec<f32>> {
+        let Some((masking, unmasking)) = &self.unmasking else {
+            return Err(Refusal::Malformed("total").into());
+        };
+        unmasking.masks.add_to(&mut total);
+        let modulus_mask = masking.packing.modulus_mask();
+        total.iter_mut().for_each(|word| *word &= modulus_mask);
+        let codec = &self.tools.codec;
+        match masking.code {
+            Code::Lanes(cohort) => {
+                let clients = self.uploads.len() as u32;
+                codec.unmasked_ternary(&total, &self.head.scales, cohort, clients)
+            }
+            Code::Fixed(code) => {
+                let weight: u64 = self.uploads.iter().map(|(_, w)| u64::from(*w)).sum();
+                let factor = f64::from(unmasking.most_samples) / weight.max(1) as f64;
+                let mut mean = codec.unmasked(&total, code)?;
+                mean.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+                Ok(mean)
+            }
+        }
     }
 
     /// The total, from the stored updates.

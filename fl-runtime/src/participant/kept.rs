@@ -1,6 +1,7 @@
 //! What a client keeps from one start to the next.
 
 use crate::coordinator::Metrics;
+use crate::secagg::History;
 use crate::{Digest, Turn, wire};
 
 /// What must survive the process.
@@ -8,6 +9,8 @@ use crate::{Digest, Turn, wire};
 pub struct Kept {
     /// What ternary codes have left so far (error feedback); empty for zeros.
     pub residual: Vec<f32>,
+    /// Secure sessions that were joined.
+    pub history: History,
     /// The update on its way, until the server has told what became of it.
     pub pending: Option<Pending>,
 }

@@ -6,19 +6,24 @@
 //! server has not told yet is neither forgotten nor counted.
 
 mod kept;
+mod secure;
 mod settle;
 mod upload;
 
 use std::sync::Arc;
 
+use ed25519_dalek::SigningKey;
+use tern_engine::Device;
+
 pub use kept::{Kept, Pending};
+pub use secure::Entropy;
 
 use crate::coordinator::Metrics;
 use crate::trainer::{Job, Trained, training_seed};
 use crate::update::{Codec, Format, Kind, add_difference};
 use crate::wire::{self, instruction::What};
-use crate::{ClientId, Digest, Error, Layout, Result, TaskSpec, Turn};
-use tern_engine::Device;
+use crate::{ClientId, Digest, Error, Layout, Masking, Result, TaskSpec, Turn};
+use secure::Secure;
 
 /// What happened to a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +92,16 @@ struct Fetching {
     body: Digest,
 }
 
+/// What an update is to be like.
+#[derive(Clone, Debug, PartialEq)]
+struct Assignment {
+    turn: Turn,
+    /// Ternary scales that the server sets; empty for own ones.
+    scales: Vec<f32>,
+    /// The most samples of a client in a secure round.
+    most_samples: u32,
+}
+
 /// A client of a run.
 pub struct Participant {
     client: ClientId,
@@ -97,18 +112,20 @@ pub struct Participant {
     /// The last model fetched.
     model: Option<(Digest, Arc<Vec<f32>>)>,
     fetching: Option<Fetching>,
-    /// The attempt being trained for, and the scales to use.
-    training: Option<(Turn, Vec<f32>)>,
+    /// In a run with secure aggregation.
+    secure: Option<Secure>,
+    /// What is being trained for.
+    training: Option<Assignment>,
     /// The attempt being evaluated.
     evaluating: Option<Turn>,
 }
 
 impl Participant {
-    /// A client of a run, going on from what it saved. `device` encodes updates.
+    /// The client of a key in a run, going on from what it saved. `device` encodes updates.
     ///
     /// # Errors
     /// [`Error::Value`] if task and saved state don't go together.
-    pub fn new(client: ClientId, task: TaskSpec, device: &Device, kept: Kept) -> Result<Self> {
+    pub fn new(key: &SigningKey, task: TaskSpec, device: &Device, kept: Kept) -> Result<Self> {
         let layout = Layout::of(&task.model)?;
         if layout.digest() != task.layout {
             let (found, expected) = (layout.digest(), task.layout);
@@ -119,8 +136,14 @@ impl Participant {
             let expected = format!("{} elements", layout.elements());
             return Err(Error::value("saved residual", kept.residual.len(), expected));
         }
+        let masking = task
+            .secure
+            .as_ref()
+            .map(|secure| Masking::new(secure, task.updates.uplink, task.cohort, &layout));
+        let new = |masking| Secure::new(masking, key.clone(), secure::system());
         Ok(Participant {
-            client,
+            client: ClientId(key.verifying_key().to_bytes()),
+            secure: masking.transpose()?.map(new),
             codec: Codec::new(device, &layout)?,
             layout,
             task,
@@ -130,6 +153,15 @@ impl Participant {
             training: None,
             evaluating: None,
         })
+    }
+
+    /// Takes the randomness of secure sessions from elsewhere, for simulations that are to be
+    /// replayed. Each seed must be new.
+    pub fn with_entropy(mut self, entropy: Entropy) -> Self {
+        if let Some(secure) = &mut self.secure {
+            secure.entropy = entropy;
+        }
+        self
     }
 
     /// What must survive the process.
@@ -176,19 +208,21 @@ impl Participant {
         self.fetching = None;
         let next = match instruction.what {
             Some(What::Train(train)) => self.asked_to_train(turn, train),
+            Some(
+                what @ (What::Advertise(_)
+                | What::ShareKeys(_)
+                | What::ConfirmSet(_)
+                | What::Unmask(_)),
+            ) => {
+                actions.extend(self.protocol(turn, what));
+                return actions;
+            }
             Some(What::Evaluate(evaluate)) => self.obtain(Purpose::Evaluate, turn, evaluate.model),
             Some(What::Finished(finished)) => match Digest::from_slice(&finished.model) {
                 Some(model) => Action::Stop(model),
                 None => Action::Wait,
             },
-            Some(
-                What::Wait(_)
-                | What::Advertise(_)
-                | What::ShareKeys(_)
-                | What::ConfirmSet(_)
-                | What::Unmask(_),
-            )
-            | None => Action::Wait,
+            Some(What::Wait(_)) | None => Action::Wait,
         };
         actions.push(next);
         actions
@@ -259,6 +293,12 @@ impl Participant {
         self.evaluating = None;
         vec![Action::Wait]
     }
+}
+
+/// This attempt goes on without this client.
+fn decline(turn: Turn, reason: &str) -> Action {
+    let reason = reason.chars().take(200).collect();
+    send(turn, wire::message::Body::Declined(wire::Declined { reason }))
 }
 
 fn send(turn: Turn, body: wire::message::Body) -> Action {

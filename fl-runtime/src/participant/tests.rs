@@ -5,11 +5,15 @@ use crate::plan::{Encoding, RunPlan};
 use crate::wire::message::Body;
 use tern_engine::nn::ModelSpec;
 
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
+}
+
 fn participant(uplink: Encoding) -> Participant {
     let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
     plan.updates.uplink = uplink;
     let task = plan.task(RunId([1; 16])).unwrap();
-    Participant::new(ClientId([3; 32]), task, &Device::cpu(), Kept::default()).unwrap()
+    Participant::new(&key(), task, &Device::cpu(), Kept::default()).unwrap()
 }
 
 fn model() -> Vec<f32> {
@@ -74,7 +78,7 @@ fn a_residual_counts_only_with_its_update() {
     let Input::Instruction(mut told) = wait() else { return };
     told.counted = Some(FIRST.into());
     assert_eq!(p.handle(Input::Instruction(told)).unwrap(), [Action::Save, Action::Wait]);
-    assert_eq!(*p.kept(), Kept { residual: left, pending: None });
+    assert_eq!(*p.kept(), Kept { residual: left, ..Kept::default() });
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! From an update to a body on its way.
 
-use super::{Action, Participant, Pending, Purpose, send};
+use super::secure::abort;
+use super::{Action, Assignment, Participant, Pending, Purpose, decline};
 use crate::coordinator::check_metrics;
 use crate::plan::Encoding;
 use crate::trainer::{Trained, coding_key};
 use crate::update::{Codec, Scales};
-use crate::wire::{self, message::Body};
-use crate::{Digest, Error, Result, Turn};
+use crate::{Code, Digest, Error, Result, Turn, wire};
 
 impl Participant {
     pub(super) fn asked_to_train(&mut self, turn: Turn, train: wire::Train) -> Action {
@@ -17,12 +17,19 @@ impl Participant {
         if ![0, self.layout.tensors()].contains(&train.scales.len()) {
             return decline(turn, "scales of another model");
         }
-        self.training = Some((turn, train.scales));
+        if self.secure.is_some()
+            && let Err(error) = self.inbox(turn, &train.inbox)
+        {
+            return abort(turn, &error);
+        }
+        let wire::Train { scales, most_samples, .. } = train;
+        self.training = Some(Assignment { turn, scales, most_samples });
         self.obtain(Purpose::Train, turn, train.model)
     }
 
     pub(super) fn trained(&mut self, trained: Trained) -> Result<Vec<Action>> {
-        let Some((turn, scales)) = self.training.take() else { return Ok(vec![Action::Wait]) };
+        let Some(assignment) = self.training.take() else { return Ok(vec![Action::Wait]) };
+        let turn = assignment.turn;
         let Trained { mut update, samples, metrics } = trained;
         if let Err(error) = self.check(&update, samples) {
             tracing::warn!(%error, "an update that can't be sent");
@@ -30,7 +37,10 @@ impl Participant {
         }
         let bound = self.task.updates.bound;
         update.iter_mut().for_each(|x| *x = x.clamp(-bound, bound));
-        let (body, residual) = self.encode(turn, &update, &scales)?;
+        let (body, residual) = match self.secure.is_some() {
+            true => self.encode_masked(&assignment, update, samples)?,
+            false => self.encode(turn, &update, &assignment.scales)?,
+        };
         let metrics = if check_metrics(&metrics).is_ok() { metrics } else { Default::default() };
         let digest = Digest::of(&body);
         let pending = Pending { turn, digest, body, samples, metrics, residual };
@@ -70,6 +80,34 @@ impl Participant {
         }
     }
 
+    /// Likewise, masked.
+    fn encode_masked(
+        &mut self,
+        assignment: &Assignment,
+        mut update: Vec<f32>,
+        samples: u32,
+    ) -> Result<(Vec<u8>, Vec<f32>)> {
+        let turn = assignment.turn;
+        let masks = self.masks(turn)?;
+        let Some(masking) = self.secure.as_ref().map(|secure| &secure.masking) else {
+            return Err(Error::Aborted("a task without secure aggregation".into()));
+        };
+        let (words, residual) = match masking.code {
+            Code::Fixed(code) => {
+                let weight = samples as f32 / assignment.most_samples.max(1) as f32;
+                update.iter_mut().for_each(|x| *x *= weight);
+                (self.codec.masked(&update, code, &masks)?, Vec::new())
+            }
+            Code::Lanes(cohort) => {
+                let key = coding_key(&self.task.run, turn, &self.client);
+                let (residual, scales) = (self.residual(), &assignment.scales);
+                self.codec.masked_ternary(&update, &residual, scales, key, cohort, &masks)?
+            }
+        };
+        let body = masking.packing.pack(&words);
+        Ok((body.map_err(|error| Error::Aborted(error.to_string()))?, residual))
+    }
+
     /// What codes have left so far.
     fn residual(&self) -> Vec<f32> {
         match self.kept.residual.is_empty() {
@@ -92,9 +130,4 @@ impl Participant {
             None => vec![Action::Wait],
         }
     }
-}
-
-/// This attempt goes on without this client.
-fn decline(turn: Turn, reason: &str) -> Action {
-    send(turn, Body::Declined(wire::Declined { reason: reason.chars().take(200).collect() }))
 }

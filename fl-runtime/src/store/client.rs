@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::coordinator::Metrics;
 use crate::participant::{Kept, Pending};
+use crate::secagg::History;
 use crate::update::Codec;
 use crate::{Digest, Error, Result, RunId, Turn};
 
@@ -22,6 +23,7 @@ pub struct ClientStore {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
     residual: Option<Digest>,
+    history: History,
     pending: Option<PendingState>,
 }
 
@@ -99,7 +101,8 @@ impl ClientStore {
             })
         });
         let residual = self.put(&Codec::full(&kept.residual))?;
-        let state = State { residual, pending: pending.transpose()? };
+        let history = kept.history.clone();
+        let state = State { residual, history, pending: pending.transpose()? };
         let json =
             serde_json::to_vec_pretty(&state).map_err(|e| Error::file(&self.state_path(), e))?;
         self.replace("state.json", &json)?;
@@ -146,7 +149,7 @@ impl ClientStore {
             })
         });
         let residual = self.get_floats(state.residual)?;
-        Ok(Kept { residual, pending: pending.transpose()? })
+        Ok(Kept { residual, history: state.history, pending: pending.transpose()? })
     }
 }
 
@@ -163,6 +166,7 @@ mod tests {
         let body = b"body".to_vec();
         let mut kept = Kept {
             residual: vec![0.1, -2.0],
+            history: History::default(),
             pending: Some(Pending {
                 turn: Turn::new(3, 2),
                 digest: Digest::of(&body),

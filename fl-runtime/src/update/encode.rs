@@ -6,6 +6,7 @@ use tern_engine::kernels::ternary::{self, Coding, Rule, TernaryCodec};
 use tern_engine::{Data, Device, Element, Pass, Vector};
 
 use crate::plan::TernaryMethod;
+use crate::secagg::Masks;
 use crate::{Layout, Result};
 
 /// Where the scales of ternary codes come from.
@@ -20,6 +21,8 @@ pub enum Scales<'a> {
 /// Encodes and decodes vectors of a layout on a device; equal bits on every device.
 pub struct Codec {
     device: Device,
+    /// Whether the device is the processor.
+    processor: bool,
     elements: usize,
     ternary: TernaryCodec,
 }
@@ -35,7 +38,8 @@ impl Codec {
     /// The engine's.
     pub fn new(device: &Device, layout: &Layout) -> Result<Self> {
         let ternary = TernaryCodec::new(layout.parameters())?;
-        Ok(Codec { device: device.clone(), elements: layout.elements(), ternary })
+        let processor = device.name() == Device::cpu().name();
+        Ok(Codec { device: device.clone(), processor, elements: layout.elements(), ternary })
     }
 
     /// A body of floats.
@@ -109,21 +113,16 @@ impl Codec {
         Ok((body, reals(&residual)?))
     }
 
-    /// Words of x in fixed point under masks.
+    /// Words of x in fixed point, under masks.
     ///
     /// # Errors
     /// The engine's.
-    pub fn masked(&self, x: &[f32], code: FixedPoint, masks: &[Mask]) -> Result<Vec<u8>> {
+    pub fn masked(&self, x: &[f32], code: FixedPoint, masks: &Masks) -> Result<Vec<u32>> {
         let out = Vector::zeros(&self.device, Element::U32, self.elements)?;
         let mut pass = Pass::new(&self.device);
-        Masker::new(masks).encode(&mut pass, &self.upload(x)?, code, &out)?;
+        Masker::new(self.on_device(masks)).encode(&mut pass, &self.upload(x)?, code, &out)?;
         pass.run()?;
-        Ok(le_bytes(&words(&out)?))
-    }
-
-    /// Words that [`Codec::masked_ternary`] gives for a cohort.
-    pub fn lane_words(&self, cohort: u32) -> usize {
-        self.ternary.lane_words(cohort)
+        self.on_processor(&out, masks)
     }
 
     /// Ternary codes of x + residual in lanes that hold the sum of a cohort, under masks, and
@@ -138,57 +137,63 @@ impl Codec {
         scales: &[f32],
         key: [u32; 3],
         cohort: u32,
-        masks: &[Mask],
-    ) -> Result<(Vec<u8>, Vec<f32>)> {
+        masks: &Masks,
+    ) -> Result<(Vec<u32>, Vec<f32>)> {
         let residual = self.upload(residual)?;
         let mut pass = Pass::new(&self.device);
         let scales = Scales::Given(scales);
         let (_, codes) = self.quantize(&mut pass, x, &residual, scales, key)?;
-        let lanes = Vector::zeros(&self.device, Element::U32, self.lane_words(cohort))?;
+        let words = self.ternary.lane_words(cohort);
+        let lanes = Vector::zeros(&self.device, Element::U32, words)?;
         self.ternary.encode_lanes(&mut pass, &codes, cohort, &lanes)?;
-        Masker::new(masks).mask(&mut pass, &lanes)?;
+        Masker::new(self.on_device(masks)).mask(&mut pass, &lanes)?;
         pass.run()?;
-        Ok((le_bytes(&words(&lanes)?), reals(&residual)?))
+        Ok((self.on_processor(&lanes, masks)?, reals(&residual)?))
     }
 
-    /// The mean of `clients` vectors from the sum of their words in fixed point, once masks that
-    /// are left in it are added.
+    /// Masks that the device adds: all on a GPU, none on the processor, which has a faster way.
+    fn on_device<'a>(&self, masks: &'a Masks) -> &'a [Mask] {
+        if self.processor { &[] } else { masks }
+    }
+
+    /// The words, with the masks that the device has not added.
+    fn on_processor(&self, vector: &Vector, masks: &Masks) -> Result<Vec<u32>> {
+        let mut words = words(vector)?;
+        if self.processor {
+            masks.add_to(&mut words);
+        }
+        Ok(words)
+    }
+
+    /// The sum of vectors from the sum of their words in fixed point, without masks.
     ///
     /// # Errors
     /// The engine's.
-    pub fn unmasked(
-        &self,
-        total: &[u32],
-        code: FixedPoint,
-        clients: u32,
-        masks: &[Mask],
-    ) -> Result<Vec<f32>> {
-        let total = Vector::upload(&self.device, &Data::U32(total.to_vec()))?;
-        let mean = Vector::zeros(&self.device, Element::F32, self.elements)?;
+    pub fn unmasked(&self, sum: &[u32], code: FixedPoint) -> Result<Vec<f32>> {
+        let sum = Vector::upload(&self.device, &Data::U32(sum.to_vec()))?;
+        let total = Vector::zeros(&self.device, Element::F32, self.elements)?;
         let mut pass = Pass::new(&self.device);
-        Masker::new(masks).unmask_decode(&mut pass, &total, code, clients, &mean)?;
+        Masker::new(&[]).unmask_decode(&mut pass, &sum, code, 1, &total)?;
         pass.run()?;
-        reals(&mean)
+        reals(&total)
     }
 
-    /// Likewise, the mean from lanes made for a cohort.
+    /// The mean of `clients` vectors from the sum of their lanes, without masks.
     ///
     /// # Errors
     /// The engine's.
     pub fn unmasked_ternary(
         &self,
-        total: &[u32],
+        sum: &[u32],
         scales: &[f32],
         cohort: u32,
         clients: u32,
-        masks: &[Mask],
     ) -> Result<Vec<f32>> {
-        let total = Vector::upload(&self.device, &Data::U32(total.to_vec()))?;
+        let sum = Vector::upload(&self.device, &Data::U32(sum.to_vec()))?;
         let scales = self.upload(scales)?;
         let mean = Vector::zeros(&self.device, Element::F32, self.elements)?;
         let mut pass = Pass::new(&self.device);
-        Masker::new(masks).mask(&mut pass, &total)?;
-        self.ternary.decode_lanes(&mut pass, &total, cohort, clients, &scales, &mean)?;
+        self.ternary.decode_lanes(&mut pass, &sum, cohort, clients, &scales, &mean)?;
         pass.run()?;
         reals(&mean)
     }

@@ -6,7 +6,7 @@
 //! | full | elements × `f32` |
 //! | half | elements × `f16` |
 //! | ternary | tensors × `f32` scales, then 2-bit codes, 16 to a word, as the engine has them |
-//! | words | words × `u32`: masked fixed point or lanes of codes |
+//! | masked | words of fixed point or of lanes of codes, packed ([`Packing`]) |
 //!
 //! All little-endian, padding included.
 
@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 pub use encode::{Codec, Scales};
 
 use crate::plan::Encoding;
+use crate::secagg::{Packing, Unpacker};
 use crate::{Digest, Layout, Refusal, Result};
 
 /// Elements that are read at a time.
@@ -36,8 +37,8 @@ pub enum Kind {
     Half,
     /// Scales and codes.
     Ternary,
-    /// This many masked words.
-    Words(usize),
+    /// Masked words.
+    Masked(Packing),
 }
 
 impl From<Encoding> for Kind {
@@ -77,7 +78,7 @@ impl Format {
             Kind::Full => 4 * self.elements,
             Kind::Half => 2 * self.elements,
             Kind::Ternary => 4 * self.tensors() + self.elements / 4,
-            Kind::Words(words) => 4 * words,
+            Kind::Masked(packing) => packing.bytes(),
         };
         bytes as u64
     }
@@ -93,7 +94,7 @@ impl Format {
     pub fn check(&self, source: impl Read) -> Result<Digest> {
         let mut source = Hashing { source, hasher: Sha256::new() };
         match self.kind {
-            Kind::Words(_) => self.words(&mut source, |_, _| ())?,
+            Kind::Masked(packing) => self.pieces(&mut source, packing, |_| Ok(()))?,
             _ => self.values(&mut source, |_, _| ())?,
         }
         let mut more = [0];
@@ -135,7 +136,7 @@ impl Format {
                     self.fill(&mut source, raw, part.start)?;
                     ternary::decode(raw, part.clone(), &self.segments, &scales, values)?;
                 }
-                Kind::Words(_) => return Err(Refusal::Malformed("body").into()),
+                Kind::Masked(_) => return Err(Refusal::Malformed("body").into()),
             }
             self.check_numbers(values, part.start)?;
             each(part.start, values);
@@ -143,20 +144,40 @@ impl Format {
         Ok(())
     }
 
-    /// Reads a body of words, likewise.
+    /// Reads a body of masked words and adds them to `sum`, mod 2^32.
     ///
     /// # Errors
     /// As [`Format::check`].
-    pub fn words(&self, mut source: impl Read, mut each: impl FnMut(usize, &[u32])) -> Result<()> {
-        let Kind::Words(count) = self.kind else {
+    pub fn add_masked(&self, mut source: impl Read, sum: &mut [u32]) -> Result<()> {
+        let Kind::Masked(packing) = self.kind else {
             return Err(Refusal::Malformed("body").into());
         };
-        let mut words = vec![0u32; CHUNK.min(count)];
-        for part in parts(count) {
-            let words = &mut words[..part.len()];
-            self.fill(&mut source, bytemuck::cast_slice_mut(words), part.start)?;
-            words.iter_mut().for_each(|x| *x = u32::from_le(*x));
-            each(part.start, words);
+        let mut unpacker = Unpacker::new(packing);
+        let malformed = |_| Refusal::Malformed("masked words").into();
+        self.pieces(&mut source, packing, |bytes| unpacker.add(bytes, sum).map_err(malformed))?;
+        unpacker.finish().map_err(malformed)
+    }
+
+    /// Reads a body of masked words piece by piece.
+    fn pieces(
+        &self,
+        source: &mut impl Read,
+        packing: Packing,
+        mut each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut piece = vec![0; (4 * CHUNK).min(packing.bytes())];
+        let mut left = packing.bytes();
+        while left > 0 {
+            let piece = &mut piece[..left.min(4 * CHUNK)];
+            self.fill(source, piece, 0)?;
+            left -= piece.len();
+            // Bits after the last word are zero.
+            let unused =
+                8 * packing.bytes() as u64 - packing.words() as u64 * u64::from(packing.bits());
+            if left == 0 && piece.last().is_some_and(|last| u64::from(*last) >> (8 - unused) != 0) {
+                return Err(Refusal::Malformed("masked words").into());
+            }
+            each(piece)?;
         }
         Ok(())
     }

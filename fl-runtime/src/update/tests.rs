@@ -1,6 +1,7 @@
 use super::*;
 use crate::layout::{Layout, ModelKind, TensorSpec};
 use crate::plan::TernaryMethod;
+use crate::secagg::Masks;
 use crate::{Error, Total};
 use proptest::prelude::*;
 use tern_engine::Device;
@@ -108,47 +109,65 @@ fn what_is_wrong_with_a_body_is_named() {
 
 #[test]
 fn masked_words_sum_to_the_mean() {
-    let (codec, cohort) = (codec(), 5);
+    let (codec, cohort, elements) = (codec(), 5, layout().elements());
     let vectors: Vec<_> = (0..3).map(vector).collect();
-    let masks: Vec<_> = (0..3u8).map(|u| Mask::new(&[u + 1; 32], &[0; 12])).collect();
-    let sum = |bodies: &[Vec<u8>]| {
-        let mut words = vec![0u32; bodies[0].len() / 4];
-        let format = format(Kind::Words(words.len()));
-        for body in bodies {
-            format.check(&body[..]).unwrap();
-            let add = |at: usize, part: &[u32]| {
-                let total = words[at..].iter_mut().zip(part);
-                total.for_each(|(total, word)| *total = total.wrapping_add(*word));
-            };
-            format.words(&body[..], add).unwrap();
+    let mask = |u: u8| Mask::new(&[u + 1; 32], &[0; 12]);
+    // The last client's mask cancels the others'.
+    let masks = [
+        Masks::from_iter([mask(0)]),
+        Masks::from_iter([mask(1)]),
+        Masks::from_iter([mask(0).negated(), mask(1).negated()]),
+    ];
+    let sum = |packing: Packing, clients: &[Vec<u32>]| {
+        let format = format(Kind::Masked(packing));
+        let mut sum = vec![0u32; packing.words()];
+        for words in clients {
+            let body = packing.pack(words).unwrap();
+            assert_eq!(body.len() as u64, format.bytes());
+            assert_eq!(format.check(&body[..]).unwrap(), Digest::of(&body));
+            format.add_masked(&body[..], &mut sum).unwrap();
         }
-        words
+        sum.iter_mut().for_each(|word| *word &= packing.modulus_mask());
+        sum
     };
-    let left: Vec<_> = masks.iter().map(|mask| mask.negated()).collect();
     let code = FixedPoint::new(1.0, cohort, 32).unwrap();
-    let bodies: Vec<_> =
-        vectors.iter().zip(&masks).map(|(x, mask)| codec.masked(x, code, &[*mask]).unwrap());
-    let mean = codec.unmasked(&sum(&bodies.collect::<Vec<_>>()), code, 3, &left).unwrap();
-    for i in 0..mean.len() {
-        let expected = vectors.iter().map(|x| x[i]).sum::<f32>() / 3.0;
-        assert!((mean[i] - expected).abs() < 1e-6, "{i}");
+    let words = vectors.iter().zip(&masks).map(|(x, masks)| codec.masked(x, code, masks).unwrap());
+    let packing = Packing::new(elements, 32).unwrap();
+    let total = codec.unmasked(&sum(packing, &words.collect::<Vec<_>>()), code).unwrap();
+    for i in 0..elements {
+        let expected = vectors.iter().map(|x| x[i]).sum::<f32>();
+        assert!((total[i] - expected).abs() < 1e-6, "{i}");
     }
-    let (scales, zeros) = ([1.0, 0.5, 2.0], vec![0.0; mean.len()]);
-    let (mut bodies, mut expected) = (Vec::new(), vec![0.0; mean.len()]);
-    for (u, x) in vectors.iter().enumerate() {
+    let (scales, zeros) = ([1.0, 0.5, 2.0], vec![0.0; elements]);
+    let (mut clients, mut expected) = (Vec::new(), vec![0.0; elements]);
+    for (u, (x, masks)) in vectors.iter().zip(&masks).enumerate() {
         let key = [1, u as u32, 0];
-        bodies
-            .push(codec.masked_ternary(x, &zeros, &scales, key, cohort, &masks[u..=u]).unwrap().0);
+        clients.push(codec.masked_ternary(x, &zeros, &scales, key, cohort, masks).unwrap().0);
         let (clear, _) = codec.ternary(x, &zeros, Scales::Given(&scales), key).unwrap();
         for (sum, x) in expected.iter_mut().zip(format(Kind::Ternary).decode(&clear).unwrap()) {
             *sum += x;
         }
     }
-    assert_eq!(bodies[0].len(), 4 * codec.lane_words(cohort));
-    let mean = codec.unmasked_ternary(&sum(&bodies), &scales, cohort, 3, &left).unwrap();
-    for i in 0..mean.len() {
+    let sum = sum(Packing::ternary(elements, cohort).unwrap(), &clients);
+    let mean = codec.unmasked_ternary(&sum, &scales, cohort, 3).unwrap();
+    for i in 0..elements {
         assert!((mean[i] - expected[i] / 3.0).abs() < 1e-6, "{i}");
     }
+}
+
+#[test]
+fn every_device_masks_alike() {
+    let (x, zeros) = (vector(1), vec![0.0; layout().elements()]);
+    let code = FixedPoint::new(1.0, 5, 32).unwrap();
+    let masks: Masks = (0..70).map(|u| Mask::new(&[u; 32], &[u; 12])).collect();
+    let words = |device: &Device| {
+        let codec = Codec::new(device, &layout()).unwrap();
+        let scales = [0.1, 0.5, 1.0];
+        let lanes = codec.masked_ternary(&x, &zeros, &scales, [1, 2, 3], 9, &masks).unwrap();
+        (codec.masked(&x, code, &masks).unwrap(), lanes)
+    };
+    // The twins add masks as a GPU does, the processor by its own way.
+    assert!(words(&Device::cpu()) == words(&Device::twins()));
 }
 
 #[test]
@@ -178,7 +197,8 @@ proptest! {
         start in proptest::collection::vec(any::<u8>(), 0..400),
         cut in 0usize..3,
     ) {
-        let kind = [Kind::Full, Kind::Half, Kind::Ternary, Kind::Words(256)][kind];
+        let packing = Packing::new(77, 9).unwrap();
+        let kind = [Kind::Full, Kind::Half, Kind::Ternary, Kind::Masked(packing)][kind];
         let tensors = vec![
             TensorSpec { name: "a".into(), shape: vec![3] },
             TensorSpec { name: "b".into(), shape: vec![65] },
@@ -191,10 +211,10 @@ proptest! {
             Ok(digest) => {
                 prop_assert_eq!(cut, 1);
                 prop_assert_eq!(digest, Digest::of(&body));
-                if let Kind::Words(count) = kind {
-                    let mut seen = 0;
-                    format.words(&body[..], |_, words| seen += words.len()).unwrap();
-                    prop_assert_eq!(seen, count);
+                if let Kind::Masked(packing) = kind {
+                    let mut sum = vec![0; packing.words()];
+                    format.add_masked(&body[..], &mut sum).unwrap();
+                    prop_assert_eq!(packing.pack(&sum).unwrap(), body);
                 } else {
                     let flat = format.decode(&body).unwrap();
                     prop_assert_eq!(flat.len(), layout.elements());

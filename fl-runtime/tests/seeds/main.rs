@@ -39,6 +39,11 @@ fn run(name: &str, seeds: std::ops::Range<u64>, world: fn(u64, bool) -> world::S
 }
 
 #[test]
+fn secure_rounds() {
+    run("secure", SEEDS * 2 / 3..SEEDS, world::secure);
+}
+
+#[test]
 fn clear_rounds() {
     run("clear", 0..SEEDS * 2 / 3, world::clear);
 }

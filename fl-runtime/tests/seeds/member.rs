@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 
+use ed25519_dalek::SigningKey;
 use tern_engine::Device;
 use tern_fl::coordinator::Metrics;
 use tern_fl::participant::{Action, Input, Participant};
 use tern_fl::store::client::ClientStore;
 use tern_fl::trainer::{Job, Trained};
-use tern_fl::{ClientId, TaskSpec, Turn};
+use tern_fl::wire::instruction::What;
+use tern_fl::{ClientId, TaskSpec, Turn, wire};
 
 use crate::network::{Answer, Event, Queue, Request, Weather};
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, Plain};
 use crate::random::Random;
 
 /// Milliseconds without an answer after which a client asks again.
@@ -46,6 +48,7 @@ enum Busy {
 
 pub struct Member {
     pub index: usize,
+    key: SigningKey,
     pub client: ClientId,
     pub samples: u32,
     task: TaskSpec,
@@ -56,16 +59,20 @@ pub struct Member {
     actions: VecDeque<Action>,
     waiting: Option<Waiting>,
     busy: Option<(u64, Busy)>,
+    /// The last instruction to train.
+    asked: Option<wire::Train>,
     pub stopped: bool,
 }
 
 impl Member {
-    pub fn new(index: usize, task: TaskSpec, store: ClientStore, client: ClientId) -> Self {
+    pub fn new(index: usize, task: TaskSpec, store: ClientStore, key: SigningKey) -> Self {
+        let client = ClientId(key.verifying_key().to_bytes());
         let samples = 3 + 2 * index as u32;
         let (life, actions) = (0, VecDeque::new());
         let (participant, waiting, busy, stopped) = (None, None, None, false);
         Member {
             index,
+            key,
             client,
             samples,
             task,
@@ -75,6 +82,7 @@ impl Member {
             actions,
             waiting,
             busy,
+            asked: None,
             stopped,
         }
     }
@@ -91,8 +99,10 @@ impl Member {
     pub fn start(&mut self, around: &mut Around<'_>) {
         let kept = self.store.load().unwrap();
         let participant =
-            Participant::new(self.client, self.task.clone(), &Device::cpu(), kept).unwrap();
-        self.participant = Some(participant);
+            Participant::new(&self.key, self.task.clone(), &Device::cpu(), kept).unwrap();
+        let mut random = Random::new(around.random.word());
+        let entropy = move || Ok(std::array::from_fn(|_| random.word() as u8));
+        self.participant = Some(participant.with_entropy(Box::new(entropy)));
         self.go_on(around);
     }
 
@@ -176,7 +186,15 @@ impl Member {
             && let Some((_, busy)) = self.busy.take()
         {
             match busy {
-                Busy::Training(job) => self.handle(Input::Trained(self.train(&job))),
+                Busy::Training(job) => {
+                    let trained = self.train(&job);
+                    if let (Some(participant), Some(train)) = (&self.participant, &self.asked) {
+                        let residual = participant.kept().residual.clone();
+                        let plain = Plain::new(&trained, residual, train);
+                        around.oracle.trained(self.client, job.turn, plain);
+                    }
+                    self.handle(Input::Trained(trained));
+                }
                 Busy::Evaluating(job) => {
                     let metrics = Metrics::from([("loss".into(), f64::from(job.model[0].abs()))]);
                     self.handle(Input::Evaluated { samples: self.samples, metrics });
@@ -222,6 +240,9 @@ impl Member {
         match (request, answer) {
             (_, Answer::Nothing) | (_, Answer::Refused(_, true)) => self.start_over("not now"),
             (Request::Poll { .. }, Answer::Instruction(instruction)) => {
+                if let Some(What::Train(train)) = &instruction.what {
+                    self.asked = Some(train.clone());
+                }
                 self.handle(Input::Instruction(instruction));
             }
             (Request::Fetch(digest), Answer::Body(bytes)) => {

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use tern_engine::Device;
 use tern_fl::federation::Federation;
 use tern_fl::participant::Pending;
 use tern_fl::plan::{Encoding, StrategySpec};
+use tern_fl::secagg::Masks;
+use tern_fl::store::journal::CountedUpload;
+use tern_fl::trainer::{Trained, coding_key};
 use tern_fl::update::{Codec, Format};
-use tern_fl::{ClientId, Digest, RunPlan, Turn};
+use tern_fl::{ClientId, Code, Digest, Layout, Masking, RunPlan, Turn, wire};
 use tern_shaders::cpu::fixed;
 
 /// An update as its client made it.
@@ -18,8 +22,30 @@ struct Made {
     residual: Vec<f32>,
 }
 
+/// What a client put into an update, before it was encoded.
+pub struct Plain {
+    update: Vec<f32>,
+    samples: u32,
+    residual: Vec<f32>,
+    scales: Vec<f32>,
+    most_samples: u32,
+}
+
+impl Plain {
+    pub fn new(trained: &Trained, residual: Vec<f32>, asked: &wire::Train) -> Self {
+        Plain {
+            update: trained.update.clone(),
+            samples: trained.samples,
+            residual,
+            scales: asked.scales.clone(),
+            most_samples: asked.most_samples,
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Oracle {
+    plain: BTreeMap<(Turn, ClientId), Plain>,
     made: BTreeMap<(Turn, ClientId), Made>,
     acknowledged: BTreeMap<(Turn, ClientId), Digest>,
 }
@@ -37,6 +63,11 @@ impl Oracle {
         self.made.insert((pending.turn, client), made);
     }
 
+    /// A client trained.
+    pub fn trained(&mut self, client: ClientId, turn: Turn, plain: Plain) {
+        self.plain.insert((turn, client), plain);
+    }
+
     /// The server said that it has an update.
     pub fn acknowledged(&mut self, client: ClientId, turn: Turn, digest: Digest) {
         if let Some(before) = self.acknowledged.insert((turn, client), digest) {
@@ -47,7 +78,6 @@ impl Oracle {
     /// Holds a finished run against what was sent and told.
     pub fn check(&self, plan: &RunPlan, initial: &[f32], federation: &Federation) {
         let layout = plan.check().unwrap();
-        let format = Format::new(plan.updates.uplink.into(), &layout, plan.updates.bound);
         let StrategySpec::Average { rate } = plan.strategy else { panic!("another strategy") };
         let rounds = federation.rounds(0).unwrap();
         assert_eq!(rounds.len(), plan.rounds as usize);
@@ -62,25 +92,88 @@ impl Oracle {
                 let found = counted.iter().find(|upload| upload.client == *client);
                 assert!(found.is_some_and(|u| u.digest == *digest), "{turn}: {client} was lost");
             }
-            let mut sums = vec![0i128; layout.elements()];
-            let mut weights = 0u64;
             for upload in &counted {
                 let made = self.made.get(&(turn, upload.client));
                 let made = made.unwrap_or_else(|| panic!("{turn}: {} sent nothing", upload.client));
                 assert_eq!((made.digest, made.samples), (upload.digest, upload.samples));
                 assert_eq!(Digest::of(&made.body), made.digest);
-                weights += u64::from(upload.samples);
-                for (sum, x) in sums.iter_mut().zip(format.decode(&made.body).unwrap()) {
-                    *sum += i128::from(fixed::fixed64(x, upload.samples, plan.fraction_bits()));
-                }
             }
-            let mut mean: Vec<f32> = sums
-                .iter()
-                .map(|sum| fixed::mean((*sum).try_into().unwrap(), weights, plan.fraction_bits()))
-                .collect();
+            let mut mean = match plan.masking(&layout).unwrap() {
+                Some(masking) => self.unmasked(&masking, &layout, federation, turn, &counted),
+                None => self.mean(plan, &layout, turn, &counted),
+            };
             layout.clear_padding(&mut mean);
             model.iter_mut().zip(mean).for_each(|(x, d)| *x += rate as f32 * d);
             assert_eq!(round.model, Digest::of(&Codec::full(&model)), "sum of {turn}");
+        }
+    }
+
+    /// The weighted mean of bodies, one after the other in numbers that can't overflow.
+    fn mean(
+        &self,
+        plan: &RunPlan,
+        layout: &Layout,
+        turn: Turn,
+        counted: &[CountedUpload],
+    ) -> Vec<f32> {
+        let format = Format::new(plan.updates.uplink.into(), layout, plan.updates.bound);
+        let (mut sums, mut weights) = (vec![0i128; layout.elements()], 0);
+        for upload in counted {
+            weights += u64::from(upload.samples);
+            let values = format.decode(&self.made[&(turn, upload.client)].body).unwrap();
+            for (sum, x) in sums.iter_mut().zip(values) {
+                *sum += i128::from(fixed::fixed64(x, upload.samples, plan.fraction_bits()));
+            }
+        }
+        let mean = |sum: i128| fixed::mean(sum as i64, weights, plan.fraction_bits());
+        sums.into_iter().map(mean).collect()
+    }
+
+    /// The mean of what clients trained, encoded as they did but never masked.
+    fn unmasked(
+        &self,
+        masking: &Masking,
+        layout: &Layout,
+        federation: &Federation,
+        turn: Turn,
+        counted: &[CountedUpload],
+    ) -> Vec<f32> {
+        let codec = Codec::new(&Device::cpu(), layout).unwrap();
+        let mut sum = vec![0u32; masking.packing.words()];
+        let (mut weight, mut most, mut scales) = (0, 1, Vec::new());
+        let nothing = Masks::default();
+        for upload in counted {
+            let plain = &self.plain[&(turn, upload.client)];
+            let words = match masking.code {
+                Code::Fixed(code) => {
+                    let share = plain.samples as f32 / plain.most_samples as f32;
+                    let update: Vec<f32> = plain.update.iter().map(|x| x * share).collect();
+                    codec.masked(&update, code, &nothing).unwrap()
+                }
+                Code::Lanes(cohort) => {
+                    let mut residual = plain.residual.clone();
+                    residual.resize(layout.elements(), 0.0);
+                    let key = coding_key(&federation.task().run, turn, &upload.client);
+                    let (update, scales) = (&plain.update, &plain.scales);
+                    let coded =
+                        codec.masked_ternary(update, &residual, scales, key, cohort, &nothing);
+                    coded.unwrap().0
+                }
+            };
+            sum.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(word));
+            weight += u64::from(plain.samples);
+            most = plain.most_samples;
+            scales.clone_from(&plain.scales);
+        }
+        match masking.code {
+            Code::Fixed(code) => {
+                let factor = f64::from(most) / weight as f64;
+                let total = codec.unmasked(&sum, code).unwrap();
+                total.into_iter().map(|x| (f64::from(x) * factor) as f32).collect()
+            }
+            Code::Lanes(cohort) => {
+                codec.unmasked_ternary(&sum, &scales, cohort, counted.len() as u32).unwrap()
+            }
         }
     }
 

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ed25519_dalek::SigningKey;
 use tern_fl::federation::{Federation, Options};
 use tern_fl::layout::{ModelKind, TensorSpec};
-use tern_fl::plan::{Cohort, Encoding, Selection};
+use tern_fl::plan::{Cohort, Encoding, Secure, Selection};
 use tern_fl::store::client::ClientStore;
 use tern_fl::store::{Durability, Faults};
 use tern_fl::{ClientId, Digest, Millis, Refusal, RunId, RunPlan, Turn, wire};
@@ -90,6 +91,22 @@ pub fn clear(seed: u64, verbose: bool) -> Summary {
     run(random, plan, clients as usize, verbose)
 }
 
+/// Rounds of which the server sees sums.
+pub fn secure(seed: u64, verbose: bool) -> Summary {
+    let mut random = Random::new(seed);
+    let clients = random.within(3..=5);
+    let mut plan = plan(&mut random, clients);
+    plan.rounds = plan.rounds.min(2);
+    plan.cohort.size = random.within(3..=clients) as u32;
+    plan.cohort.minimum = random.within(2..=3) as u32;
+    plan.secure = Some(Secure { corrupt: 0.0, dropout: 0.34, limit: 4.0, ..Secure::default() });
+    if random.chance(500) {
+        plan.updates.uplink = Encoding::Ternary;
+        plan.cohort.selection = Selection::BySamples;
+    }
+    run(random, plan, clients as usize, verbose)
+}
+
 fn plan(random: &mut Random, clients: u64) -> RunPlan {
     let tensors = [("a", vec![7, 3]), ("b", vec![5])];
     let tensor = |(name, shape): (&str, Vec<usize>)| TensorSpec { name: name.into(), shape };
@@ -148,13 +165,14 @@ fn run(mut random: Random, plan: RunPlan, clients: usize, verbose: bool) -> Summ
     world.open(u64::MAX);
     let run = RunId([1; 16]);
     for index in 0..clients {
-        let client = ClientId(Digest::of(&[index as u8]).0);
+        let key = SigningKey::from_bytes(&Digest::of(&[index as u8]).0);
+        let client = ClientId(key.verifying_key().to_bytes());
         let time = world.time();
         let server = world.server.as_mut().unwrap();
         server.enroll(time, client, None).unwrap();
         let store =
             ClientStore::open(&folder.path().join(format!("client-{index}")), &run).unwrap();
-        let member = Member::new(index, server.task().clone(), store, client);
+        let member = Member::new(index, server.task().clone(), store, key);
         world.members.push(member);
         let time = world.random.below(1_000);
         world.queue.at(time, Event::Revive { client: index });

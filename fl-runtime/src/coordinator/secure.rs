@@ -1,0 +1,78 @@
+//! What the phases of a secure round share: the members of its session, and how the protocol's
+//! state machines, of which each phase drives one, refuse.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Progress;
+use crate::secagg::{self, Message};
+use crate::{ClientId, Refusal};
+
+/// Those who were asked, and those of them who won't answer any more.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Members {
+    /// With their samples.
+    pub asked: BTreeMap<ClientId, u32>,
+    pub gone: BTreeSet<ClientId>,
+}
+
+impl Members {
+    /// A member says that it drops out.
+    pub fn decline(&mut self, client: ClientId, answered: bool) -> Result<(), Refusal> {
+        if !self.asked.contains_key(&client) {
+            return Err(Refusal::NotSelected(client));
+        }
+        if answered {
+            return Err(Refusal::Conflict("answer"));
+        }
+        if self.gone.insert(client) { Ok(()) } else { Err(Refusal::Repeated) }
+    }
+
+    /// Refuses a client that wasn't asked or has dropped out.
+    pub fn expect(&self, client: &ClientId) -> Result<(), Refusal> {
+        if !self.asked.contains_key(client) {
+            return Err(Refusal::NotSelected(*client));
+        }
+        match self.gone.contains(client) {
+            true => Err(Refusal::Conflict("answer")),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether nobody is left to wait for.
+    pub fn all(&self, answered: impl Fn(&ClientId) -> bool) -> bool {
+        self.asked.keys().all(|client| self.gone.contains(client) || answered(client))
+    }
+
+    /// Those who answered are the next phase's members.
+    pub fn keep(&self, answered: impl Fn(&ClientId) -> bool) -> Self {
+        let stay = self.asked.iter().filter(|(client, _)| answered(client));
+        Members { asked: stay.map(|(c, samples)| (*c, *samples)).collect(), gone: BTreeSet::new() }
+    }
+
+    pub fn progress(&self, answered: impl Fn(&ClientId) -> bool) -> Vec<(ClientId, Progress)> {
+        let progress = |client: &ClientId| match (answered(client), self.gone.contains(client)) {
+            (true, _) => Progress::Answered,
+            (false, true) => Progress::Declined,
+            (false, false) => Progress::Asked,
+        };
+        self.asked.keys().map(|client| (*client, progress(client))).collect()
+    }
+}
+
+/// A message of the protocol.
+pub(super) fn decode<M: Message>(bytes: &[u8]) -> Result<M, Refusal> {
+    M::decode(bytes).map_err(|error| Refusal::Protocol(error.to_string()))
+}
+
+/// What the protocol refuses.
+pub(super) fn refused(refusal: secagg::Refusal) -> Refusal {
+    match refusal {
+        secagg::Refusal::Changed => Refusal::Conflict("message"),
+        other => Refusal::Protocol(other.to_string()),
+    }
+}
+
+/// A message that changed nothing was there before.
+pub(super) fn counted(before: usize, after: usize) -> Result<(), Refusal> {
+    if before == after { Err(Refusal::Repeated) } else { Ok(()) }
+}

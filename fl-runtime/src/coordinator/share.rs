@@ -1,0 +1,83 @@
+//! Secure aggregation, round 1: shares for neighbors come in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::collect::{Collect, Masked};
+use super::secure::{Members, counted, decode, refused};
+use super::{Coordinator, Effect, Phase};
+use crate::secagg::{Message, Shares, server};
+use crate::wire::{self, instruction::What};
+use crate::{ClientId, Millis, Refusal};
+
+/// Waits for shares.
+#[derive(Clone, Debug)]
+pub(super) struct Share {
+    pub(super) deadline: Millis,
+    pub(super) members: Members,
+    state: server::Sharing,
+    /// Everyone's keys.
+    roster: Vec<u8>,
+    pub(super) shared: BTreeSet<ClientId>,
+}
+
+impl Share {
+    pub(super) fn new(
+        state: server::Sharing,
+        roster: Vec<u8>,
+        members: Members,
+        deadline: Millis,
+    ) -> Self {
+        Share { deadline, members, state, roster, shared: BTreeSet::new() }
+    }
+
+    pub(super) fn instruction(&self, client: &ClientId) -> Option<What> {
+        self.members.expect(client).ok()?;
+        let share = || What::ShareKeys(wire::ShareKeys { roster: self.roster.clone() });
+        (!self.shared.contains(client)).then(share)
+    }
+}
+
+impl Coordinator {
+    pub(super) fn take_shares(
+        &mut self,
+        now: Millis,
+        client: ClientId,
+        shares: wire::Shares,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let Phase::Share(phase) = &mut self.phase else {
+            return Err(self.unexpected("shares"));
+        };
+        phase.members.expect(&client)?;
+        let shares: Shares = decode(&shares.shares)?;
+        let number = phase.state.number(&client.0).ok_or(Refusal::NotSelected(client))?;
+        let before = phase.state.members();
+        phase.state.share(number, shares).map_err(refused)?;
+        counted(before, phase.state.members())?;
+        phase.shared.insert(client);
+        Ok(self.shared(now))
+    }
+
+    /// On to training, once everyone has shared or the time is over.
+    pub(super) fn shared(&mut self, now: Millis) -> Vec<Effect> {
+        let Phase::Share(phase) = &self.phase else { return Vec::new() };
+        let answered = |client: &ClientId| phase.shared.contains(client);
+        if !phase.members.all(answered) && now < phase.deadline {
+            return Vec::new();
+        }
+        if phase.shared.len() < self.plan.cohort.minimum as usize {
+            return self.repeat();
+        }
+        let members = phase.members.keep(answered);
+        match phase.state.clone().close() {
+            Ok((state, inboxes)) => {
+                let inboxes: BTreeMap<u32, Vec<u8>> =
+                    inboxes.into_iter().map(|(to, inbox)| (to, inbox.encode())).collect();
+                let most_samples = members.asked.values().copied().max().unwrap_or(1);
+                let masked = Masked { state, inboxes, most_samples };
+                self.phase = Phase::Collect(Collect::secure(&self.plan, now, &members, masked));
+                Vec::new()
+            }
+            Err(failure) => self.failed(&failure),
+        }
+    }
+}

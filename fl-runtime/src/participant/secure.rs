@@ -1,0 +1,211 @@
+//! A client's part in secure aggregation. Its secrets are in memory only: a client that ends in
+//! the middle of a session has dropped out of it, and never joins the same one again.
+
+use ed25519_dalek::SigningKey;
+
+use super::{Action, Participant, decline};
+use crate::secagg::{Abort, Confirmation, Inbox, Masks, Message, Reveal, Seed, Shares, client};
+use crate::wire::{self, instruction::What, message::Body};
+use crate::{Error, Masking, Result, Turn};
+
+/// What a client needs for secure aggregation.
+pub(super) struct Secure {
+    pub masking: Masking,
+    identity: SigningKey,
+    pub entropy: Entropy,
+    session: Option<Session>,
+}
+
+/// Where a session's randomness comes from.
+pub type Entropy = Box<dyn FnMut() -> Result<[u8; 32]> + Send>;
+
+/// The open session.
+struct Session {
+    turn: Turn,
+    state: State,
+    /// The last message, to be sent again until the server has it, and what it answered.
+    last: (Stage, wire::Message),
+}
+
+/// Instructions of a session, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Advertise,
+    Share,
+    Confirm,
+    Unmask,
+}
+
+enum State {
+    Advertised(client::Advertised),
+    Shared(client::Shared),
+    Masking(client::Masking),
+    Masked(client::Masked),
+    Confirmed(client::Confirmed),
+    /// Done, or given up.
+    Over,
+}
+
+impl Secure {
+    pub fn new(masking: Masking, identity: SigningKey, entropy: Entropy) -> Self {
+        Secure { masking, identity, entropy, session: None }
+    }
+
+    /// The session of this attempt, with its state taken out.
+    fn take(&mut self, turn: Turn) -> Option<(&mut Session, State)> {
+        let session = self.session.as_mut().filter(|session| session.turn == turn)?;
+        let state = std::mem::replace(&mut session.state, State::Over);
+        Some((session, state))
+    }
+}
+
+/// The system's randomness.
+pub(super) fn system() -> Entropy {
+    Box::new(|| {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)?;
+        Ok(seed)
+    })
+}
+
+impl Participant {
+    /// An instruction of secure aggregation, other than to train.
+    pub(super) fn protocol(&mut self, turn: Turn, what: What) -> Vec<Action> {
+        let stage = match what {
+            What::Advertise(_) => Stage::Advertise,
+            What::ShareKeys(_) => Stage::Share,
+            What::ConfirmSet(_) => Stage::Confirm,
+            _ => Stage::Unmask,
+        };
+        let Some(secure) = &mut self.secure else {
+            return vec![decline(turn, "a task without secure aggregation")];
+        };
+        if let Some(session) = secure.session.as_ref().filter(|session| session.turn == turn)
+            && session.last.0 == stage
+        {
+            return vec![Action::Send(session.last.1.clone())];
+        }
+        let answered = match what {
+            What::Advertise(_) => self.advertise(turn),
+            What::ShareKeys(wire::ShareKeys { roster }) => self.advance(turn, |state| {
+                let State::Advertised(state) = state else { return Ok(None) };
+                let (state, shares) = state.roster(&decode(&roster)?)?;
+                let shares = Shares::encode(&shares);
+                Ok(Some((State::Shared(state), Body::Shares(wire::Shares { shares }))))
+            }),
+            What::ConfirmSet(wire::ConfirmSet { survivors }) => self.advance(turn, |state| {
+                let State::Masked(state) = state else { return Ok(None) };
+                let (state, signed) = state.survivors(&decode(&survivors)?)?;
+                let confirmation =
+                    wire::Confirmation { confirmation: Confirmation::encode(&signed) };
+                Ok(Some((State::Confirmed(state), Body::Confirmation(confirmation))))
+            }),
+            What::Unmask(wire::Unmask { request }) => self.advance(turn, |state| {
+                let State::Confirmed(state) = state else { return Ok(None) };
+                let reveal = Reveal::encode(&state.reveal(&decode(&request)?)?);
+                Ok(Some((State::Over, Body::Reveal(wire::Reveal { reveal }))))
+            }),
+            _ => return vec![Action::Wait],
+        };
+        match answered {
+            Ok(message) => {
+                let Some(session) = self.secure.as_mut().and_then(|s| s.session.as_mut()) else {
+                    return vec![Action::Wait];
+                };
+                session.last = (stage, message.clone());
+                match stage {
+                    // On disk before anyone hears of it.
+                    Stage::Advertise => vec![Action::Save, Action::Send(message)],
+                    _ => vec![Action::Send(message)],
+                }
+            }
+            Err(error) => vec![abort(turn, &error)],
+        }
+    }
+
+    fn advertise(&mut self, turn: Turn) -> Result<wire::Message> {
+        let Some(secure) = &mut self.secure else { return Err(nothing(turn)) };
+        let session = secure.masking.session(&self.task.run, turn);
+        let seed = Seed::from_bytes((secure.entropy)()?);
+        let joined = client::join(session, &secure.identity, seed, &mut self.kept.history);
+        let (state, keys) = joined.map_err(aborted)?;
+        let keys = wire::Keys { advertisement: keys.encode() };
+        let message = message(turn, Body::Keys(keys));
+        let last = (Stage::Advertise, message.clone());
+        secure.session = Some(Session { turn, state: State::Advertised(state), last });
+        Ok(message)
+    }
+
+    fn advance(
+        &mut self,
+        turn: Turn,
+        step: impl FnOnce(State) -> Result<Option<(State, Body)>, Stop>,
+    ) -> Result<wire::Message> {
+        let taken = self.secure.as_mut().and_then(|secure| secure.take(turn));
+        let Some((session, state)) = taken else { return Err(nothing(turn)) };
+        match step(state) {
+            Ok(Some((state, body))) => {
+                session.state = state;
+                Ok(message(turn, body))
+            }
+            Ok(None) => Err(nothing(turn)),
+            Err(Stop(reason)) => Err(Error::Aborted(reason)),
+        }
+    }
+
+    /// The neighbors' shares came: masks are known.
+    pub(super) fn inbox(&mut self, turn: Turn, inbox: &[u8]) -> Result<()> {
+        let taken = self.secure.as_mut().and_then(|secure| secure.take(turn));
+        let Some((session, state)) = taken else { return Err(nothing(turn)) };
+        session.state = match state {
+            State::Shared(state) => {
+                let inbox: Inbox = decode(inbox).map_err(|Stop(reason)| Error::Aborted(reason))?;
+                State::Masking(state.inbox(&inbox).map_err(aborted)?)
+            }
+            // Known already: the model was not here yet.
+            State::Masking(state) => State::Masking(state),
+            _ => return Err(nothing(turn)),
+        };
+        Ok(())
+    }
+
+    /// The masks of this attempt, once.
+    pub(super) fn masks(&mut self, turn: Turn) -> Result<Masks> {
+        let taken = self.secure.as_mut().and_then(|secure| secure.take(turn));
+        let Some((session, State::Masking(state))) = taken else { return Err(nothing(turn)) };
+        let (masks, state) = state.into_masks();
+        session.state = State::Masked(state);
+        Ok(masks)
+    }
+}
+
+/// Why a session ends.
+struct Stop(String);
+
+impl From<Abort> for Stop {
+    fn from(abort: Abort) -> Self {
+        Stop(abort.to_string())
+    }
+}
+
+fn decode<M: Message>(bytes: &[u8]) -> Result<M, Stop> {
+    M::decode(bytes).map_err(|malformed| Stop(malformed.to_string()))
+}
+
+fn aborted(abort: Abort) -> Error {
+    Error::Aborted(abort.to_string())
+}
+
+fn nothing(turn: Turn) -> Error {
+    Error::Aborted(format!("no part in the session of {turn}"))
+}
+
+fn message(turn: Turn, body: Body) -> wire::Message {
+    wire::Message { round: turn.round, attempt: turn.attempt, body: Some(body) }
+}
+
+/// The round goes on without this client.
+pub(super) fn abort(turn: Turn, error: &Error) -> Action {
+    tracing::warn!(%turn, %error, "out of the session");
+    decline(turn, &error.to_string())
+}
