@@ -319,7 +319,7 @@ pub mod journaled {
         Tick(super::Tick),
         /// A client's message.
         #[prost(message, tag = "4")]
-        From(super::From),
+        Said(super::Said),
         /// A client's complete, checked upload.
         #[prost(message, tag = "5")]
         Uploaded(super::Uploaded),
@@ -350,7 +350,7 @@ pub struct Candidate {
 pub struct Tick {}
 /// A message and its sender.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct From {
+pub struct Said {
     /// Who sent it.
     #[prost(bytes = "vec", tag = "1")]
     pub client: ::prost::alloc::vec::Vec<u8>,

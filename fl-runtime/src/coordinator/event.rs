@@ -234,7 +234,7 @@ impl Event {
             Event::Tick => Wire::Tick(wire::Tick {}),
             Event::Message { client, message } => {
                 let message = Some(message.clone());
-                Wire::From(wire::From { client: client.0.to_vec(), message })
+                Wire::Said(wire::Said { client: client.0.to_vec(), message })
             }
             Event::Uploaded { client, turn, upload } => Wire::Uploaded(wire::Uploaded {
                 client: client.0.to_vec(),
@@ -267,9 +267,9 @@ impl Event {
                 Event::Start { online: online.collect::<Result<_, Refusal>>()? }
             }
             Wire::Tick(_) => Event::Tick,
-            Wire::From(from) => Event::Message {
-                client: client(&from.client)?,
-                message: from.message.ok_or(Refusal::Malformed("message"))?,
+            Wire::Said(said) => Event::Message {
+                client: client(&said.client)?,
+                message: said.message.ok_or(Refusal::Malformed("message"))?,
             },
             Wire::Uploaded(uploaded) => {
                 let finish = uploaded.finish.ok_or(Refusal::Malformed("upload"))?;

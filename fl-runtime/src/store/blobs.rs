@@ -143,7 +143,12 @@ impl Blobs {
     /// # Errors
     /// [`Error::File`].
     pub fn accept(&self, partial: &Partial, turn: Turn, client: &ClientId) -> Result<()> {
-        self.keep(&partial.file, &partial.path, &self.upload_path(turn, client))
+        let path = self.upload_path(turn, client);
+        // One may be left of an upload that was stored, but not noted.
+        let replaced = std::fs::metadata(&path).map_or(0, |data| data.len());
+        self.keep(&partial.file, &partial.path, &path)?;
+        self.release(replaced);
+        Ok(())
     }
 
     /// Opens an accepted update.

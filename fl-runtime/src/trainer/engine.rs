@@ -210,3 +210,107 @@ impl Trainer for EngineTrainer {
         Ok((u32::try_from(samples).unwrap_or(u32::MAX), metrics))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::RunPlan;
+    use crate::{ClientId, RunId, Turn};
+    use std::sync::Arc;
+    use tern_engine::nn::ModelSpec;
+
+    /// Two classes that a line parts.
+    fn rows(device: &Device) -> LocalData {
+        let points: Vec<f32> = (0..80).map(|i| ((i * 37 % 80) as f32 / 40.0) - 1.0).collect();
+        let labels: Vec<u32> = points.chunks(2).map(|p| u32::from(p[0] > p[1])).collect();
+        LocalData::Rows(RowData::upload(device, &points, 2, &labels, 2).unwrap())
+    }
+
+    fn task(change: impl FnOnce(&mut RunPlan)) -> TaskSpec {
+        let model = ModelKind::Layers(ModelSpec::mlp(2, &[8], 2));
+        let mut plan = RunPlan::new("test", model, 1);
+        plan.training.batch = 40;
+        plan.training.rate = 0.5;
+        change(&mut plan);
+        plan.task(RunId([1; 16])).unwrap()
+    }
+
+    fn job() -> Job {
+        let (parameters, _) = ModelSpec::mlp(2, &[8], 2).build().unwrap();
+        let seed = crate::trainer::training_seed(1, 1, &ClientId([1; 32]));
+        Job { turn: Turn::new(1, 1), model: Arc::new(parameters.initial(3)), seed }
+    }
+
+    fn update(change: impl FnOnce(&mut RunPlan)) -> Vec<f32> {
+        let device = Device::cpu();
+        let mut trainer = EngineTrainer::new(&device, rows(&device));
+        let task = task(change);
+        let trained = trainer.train(&task, &job()).unwrap();
+        assert_eq!((trained.samples, trained.update.len()), (40, job().model.len()));
+        // A job done before changes nothing.
+        assert_eq!(trainer.train(&task, &job()).unwrap(), trained);
+        trained.update
+    }
+
+    fn norm(x: &[f32]) -> f32 {
+        x.iter().map(|x| x * x).sum::<f32>().sqrt()
+    }
+
+    #[test]
+    fn training_lowers_the_loss_and_raises_the_accuracy() {
+        let device = Device::cpu();
+        let mut trainer = EngineTrainer::new(&device, rows(&device));
+        let task = task(|plan| {
+            plan.training.epochs = 60;
+            plan.training.batch = 7;
+        });
+        let job = job();
+        let (samples, before) = trainer.evaluate(&task, &job.model).unwrap();
+        let trained = trainer.train(&task, &job).unwrap();
+        let after: Vec<f32> = job.model.iter().zip(&trained.update).map(|(x, d)| x + d).collect();
+        let (_, after) = trainer.evaluate(&task, &after).unwrap();
+        assert_eq!(samples, 40);
+        assert!(after["loss"] < 0.5 * before["loss"], "{before:?} {after:?}");
+        assert!(after["accuracy"] > 0.9, "{after:?}");
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_next_step() {
+        let one = update(|plan| plan.training.steps = Some(1));
+        let two = update(|plan| plan.training.steps = Some(2));
+        let gradient = update(|plan| {
+            plan.training.steps = Some(1);
+            plan.updates.form = Form::Gradient;
+        });
+        assert!(norm(&gradient) > 0.01);
+        for ((one, two), gradient) in one.iter().zip(&two).zip(&gradient) {
+            assert!((two - one + 0.5 * gradient).abs() < 1e-5, "{one} {two} {gradient}");
+        }
+    }
+
+    #[test]
+    fn fedprox_pulls_and_clipping_shortens() {
+        let epochs = |plan: &mut RunPlan| plan.training.epochs = 20;
+        let free = norm(&update(epochs));
+        let pulled = norm(&update(|plan| {
+            epochs(plan);
+            plan.training.proximal = Some(1.0);
+        }));
+        assert!(pulled < 0.9 * free, "{pulled} {free}");
+        let clipped = norm(&update(|plan| {
+            epochs(plan);
+            plan.training.clip_update = Some(0.25);
+        }));
+        assert!((clipped - 0.25).abs() < 1e-4, "{clipped}");
+    }
+
+    #[test]
+    fn a_model_of_another_layout_is_refused() {
+        let device = Device::cpu();
+        let mut trainer = EngineTrainer::new(&device, rows(&device));
+        let mut other = task(|_| ());
+        other.layout = Digest([0; 32]);
+        let error = trainer.train(&other, &job()).unwrap_err().to_string();
+        assert!(error.contains("layout"), "{error}");
+    }
+}
