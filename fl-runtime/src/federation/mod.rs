@@ -13,6 +13,9 @@ mod clock;
 mod incoming;
 mod options;
 mod presence;
+mod start;
+mod status;
+mod uploads;
 mod work;
 
 use std::collections::BTreeMap;
@@ -22,19 +25,19 @@ use std::sync::Arc;
 pub use audit::{Audit, audit};
 pub use incoming::{Incoming, Received};
 pub use options::{Admission, Evaluator, Options};
+pub use status::Status;
 pub use work::{Done, Work};
 
-use crate::coordinator::{Coordinator, Effect, Event, Head, Progress, Upload};
+use crate::coordinator::{Coordinator, Effect, Event};
 use crate::layout::Layout;
-use crate::plan::{Encoding, TaskSpec};
+use crate::plan::TaskSpec;
 use crate::store::blobs::Blobs;
 use crate::store::journal::{CommittedRound, CountedUpload, Journal};
-use crate::update::{Codec, Format, Kind};
-use crate::{
-    ClientId, Digest, Error, Millis, Refusal, Result, RunId, RunPlan, Strategy, Turn, wire,
-};
+use crate::update::Format;
+use crate::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, Turn, wire};
 use clock::Clock;
 use presence::Presence;
+use start::{check_run, load, start};
 use work::{Sum, Tools};
 
 /// A run on this machine.
@@ -58,43 +61,6 @@ pub struct Federation {
     version: u64,
     refusals: BTreeMap<&'static str, u64>,
     uploaded: u64,
-}
-
-/// What a run is doing, for those who watch.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Status {
-    /// Name of the run.
-    pub name: String,
-    /// The run.
-    pub run: RunId,
-    /// The open round.
-    pub round: u32,
-    /// The attempt at it.
-    pub attempt: u32,
-    /// Rounds of the plan.
-    pub rounds: u32,
-    /// Name of the phase.
-    pub phase: &'static str,
-    /// Milliseconds until the phase ends, if it ends by itself.
-    pub remaining: Option<u64>,
-    /// The cohort, with how far each member is in this phase.
-    pub cohort: Vec<(ClientId, Progress)>,
-    /// Clients heard of lately.
-    pub online: usize,
-    /// Clients registered.
-    pub enrolled: usize,
-    /// Bytes of updates received since the process started.
-    pub uploaded: u64,
-    /// Bytes of all bodies on disk.
-    pub stored: u64,
-    /// Refused messages by reason, since the process started.
-    pub refusals: BTreeMap<&'static str, u64>,
-    /// Round and score of the best model.
-    pub best: Option<(u32, f64)>,
-    /// Whether the run is over.
-    pub finished: bool,
-    /// Rises with every change.
-    pub version: u64,
 }
 
 impl Federation {
@@ -220,124 +186,6 @@ impl Federation {
         self.known(client)?;
         let now = self.clock.read(now);
         self.acknowledge(now, Event::Message { client: *client, message })
-    }
-
-    /// Where an upload goes, if one of this client would be taken; its body is received and
-    /// checked outside of the federation.
-    ///
-    /// # Errors
-    /// Why it would not be taken; [`Refusal::Repeated`] if it already was.
-    pub fn incoming(&mut self, client: &ClientId, turn: Turn) -> Result<Incoming, Refusal> {
-        self.known(client)?;
-        if let Err(refusal) = self.coordinator.check_upload(client, turn, None) {
-            return self.refuse(refusal);
-        }
-        let format = self.format();
-        match Incoming::open(&self.blobs, turn, *client, format) {
-            Ok(incoming) => Ok(incoming),
-            Err(error) => self.refuse(stored(error)),
-        }
-    }
-
-    /// Takes a received and checked body. `finish` must announce its digest.
-    ///
-    /// # Errors
-    /// Why it is not taken.
-    pub fn accept(
-        &mut self,
-        now: Millis,
-        received: Received,
-        finish: wire::Finish,
-    ) -> Result<wire::Ack, Refusal> {
-        let now = self.clock.read(now);
-        let Received { incoming, digest } = received;
-        let (turn, client) = (incoming.turn(), *incoming.client());
-        if finish.digest != digest.0 {
-            return self.refuse(Refusal::Hash);
-        }
-        let upload = Upload {
-            digest,
-            bytes: incoming.len(),
-            samples: finish.samples,
-            metrics: finish.metrics,
-        };
-        // Nothing is stored of an upload that would not be taken.
-        match self.coordinator.check_upload(&client, turn, Some(&upload)) {
-            Err(Refusal::Repeated) => return Ok(wire::Ack { repeated: true }),
-            Err(refusal) => return self.refuse(refusal),
-            Ok(()) => {}
-        }
-        if let Err(error) = self.blobs.accept(incoming.partial(), turn, &client) {
-            return self.refuse(stored(error));
-        }
-        self.uploaded += upload.bytes;
-        self.acknowledge(now, Event::Uploaded { client, turn, upload })
-    }
-
-    /// Bytes of an upload that the server has: where its client goes on.
-    ///
-    /// # Errors
-    /// As [`Federation::incoming`].
-    pub fn upload_offset(&mut self, client: &ClientId, turn: Turn) -> Result<u64, Refusal> {
-        Ok(self.incoming(client, turn)?.len())
-    }
-
-    /// Takes a part of a body; returns how much of it the server has.
-    ///
-    /// # Errors
-    /// As [`Incoming::append`].
-    pub fn upload_append(
-        &mut self,
-        client: &ClientId,
-        turn: Turn,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<u64, Refusal> {
-        let appended = self.incoming(client, turn)?.append(offset, bytes);
-        appended.or_else(|refusal| self.refuse(refusal))
-    }
-
-    /// Checks a complete body and takes it.
-    ///
-    /// # Errors
-    /// Why it is not taken.
-    pub fn upload_finish(
-        &mut self,
-        now: Millis,
-        client: &ClientId,
-        finish: wire::Finish,
-    ) -> Result<wire::Ack, Refusal> {
-        let turn = Turn::new(finish.round, finish.attempt);
-        let incoming = match self.incoming(client, turn) {
-            Err(Refusal::Repeated) => return self.finish_again(client, turn, &finish),
-            other => other?,
-        };
-        match incoming.finish(&finish.digest) {
-            Ok(received) => self.accept(now, received, finish),
-            Err(refusal) => self.refuse(refusal),
-        }
-    }
-
-    /// An upload of this client is in already: is it the same?
-    ///
-    /// # Errors
-    /// [`Refusal::Conflict`] if it is another.
-    pub fn finish_again(
-        &mut self,
-        client: &ClientId,
-        turn: Turn,
-        finish: &wire::Finish,
-    ) -> Result<wire::Ack, Refusal> {
-        let accepted = self.coordinator.accepted().find(|(other, _)| *other == client);
-        let same = accepted.is_some_and(|(_, upload)| {
-            upload.digest.0 == finish.digest[..]
-                && upload.samples == finish.samples
-                && upload.metrics == finish.metrics
-        });
-        if same && turn == self.coordinator.turn() {
-            return Ok(wire::Ack { repeated: true });
-        }
-        self.refuse(Refusal::Conflict("upload"))
     }
 
     /// Counts a refusal that was made outside of the federation, and gives it back.
@@ -559,97 +407,10 @@ impl Federation {
     pub fn counted(&self, round: u32) -> Result<Vec<CountedUpload>> {
         self.journal.uploads(round)
     }
-
-    /// What the run is doing.
-    pub fn status(&self) -> Status {
-        let coordinator = &self.coordinator;
-        let now = self.clock.now();
-        Status {
-            name: self.plan.name.clone(),
-            run: self.task.run,
-            round: coordinator.turn().round,
-            attempt: coordinator.turn().attempt,
-            rounds: self.plan.rounds,
-            phase: coordinator.phase(),
-            remaining: coordinator.deadline().map(|deadline| deadline.since(now)),
-            cohort: coordinator.cohort(),
-            online: self.presence.online(now).len(),
-            enrolled: self.presence.enrolled(),
-            uploaded: self.uploaded,
-            stored: self.blobs.used(),
-            refusals: self.refusals.clone(),
-            best: coordinator.best().map(|best| (best.round, best.score)),
-            finished: coordinator.finished(),
-            version: self.version,
-        }
-    }
 }
 
 fn stored(error: Error) -> Refusal {
     Refusal::Storage(error.to_string())
-}
-
-/// What a run was started with, in the journal.
-fn start(
-    journal: &mut Journal,
-    blobs: &Blobs,
-    plan: &RunPlan,
-    layout: &Layout,
-    initial: &[f32],
-    options: &Options,
-) -> Result<RunId> {
-    if initial.len() != layout.elements() {
-        let expected = format!("{} values", layout.elements());
-        return Err(Error::value("initial model", format!("{} values", initial.len()), expected));
-    }
-    if let Some(at) = initial.iter().position(|x| !x.is_finite()) {
-        let name = format!("element {at} of the initial model");
-        return Err(Error::value(name, initial[at], "a finite number"));
-    }
-    let run = match options.run {
-        Some(run) => run,
-        None => RunId::draw()?,
-    };
-    let model = blobs.put_model(&Codec::full(initial))?;
-    let scales = match &plan.secure {
-        Some(secure) if plan.updates.uplink == Encoding::Ternary => {
-            vec![secure.first_scale; layout.tensors()]
-        }
-        _ => Vec::new(),
-    };
-    let coordinator = Coordinator::new(plan.clone(), run, Head::initial(model, scales))?;
-    let json = serde_json::to_vec(plan).unwrap_or_default();
-    journal.set(&[
-        ("run", &run.0),
-        ("plan", &json),
-        ("initial", &model.0),
-        ("snapshot", &coordinator.snapshot()),
-    ])?;
-    Ok(run)
-}
-
-/// Whether the run in the journal has this plan.
-fn check_run(journal: &Journal, plan: &RunPlan, run: &[u8]) -> Result<RunId> {
-    let broken = || Error::value("journal", "incomplete", "the one of a run");
-    let json = journal.get("plan")?.ok_or_else(broken)?;
-    let started: RunPlan = serde_json::from_slice(&json).map_err(|_| broken())?;
-    if let Some(difference) = started.difference(plan) {
-        let expected = "the plan that the run was started with";
-        return Err(Error::value("plan", difference, expected));
-    }
-    RunId::from_slice(run).ok_or_else(broken)
-}
-
-/// The coordinator as the journal has it.
-fn load(journal: &Journal, plan: &RunPlan, run: RunId) -> Result<Coordinator> {
-    let snapshot = journal.get("snapshot")?.unwrap_or_default();
-    let mut coordinator = Coordinator::restore(plan.clone(), run, &snapshot)?;
-    for journaled in journal.events()? {
-        let now = Millis(journaled.now);
-        // The effects are found in the state: what is to be folded and made.
-        coordinator.handle(now, Event::from_wire(journaled)?)?;
-    }
-    Ok(coordinator)
 }
 
 #[cfg(test)]

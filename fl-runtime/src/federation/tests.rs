@@ -3,12 +3,14 @@ use std::collections::VecDeque;
 use ed25519_dalek::SigningKey;
 
 use super::*;
+use crate::RunId;
 use crate::coordinator::Metrics;
 use crate::layout::{ModelKind, TensorSpec};
 use crate::participant::{Action, Input, Kept, Participant};
-use crate::plan::{Cohort, Form, Secure, Selection, StrategySpec};
+use crate::plan::{Cohort, Encoding, Form, Secure, Selection, StrategySpec};
 use crate::store::Durability;
 use crate::trainer::{Job, Trained};
+use crate::update::Codec;
 use tern_engine::Device;
 
 fn plan() -> RunPlan {

@@ -193,12 +193,12 @@ impl Work {
     ///
     /// # Errors
     /// If an update can't be read, the model not be stored or evaluated, or is not finite.
-    pub fn run(self) -> Result<Done> {
-        let tools = &self.tools;
-        let total = match self.total {
+    pub fn run(mut self) -> Result<Done> {
+        let total = match self.total.take() {
             Some(total) => total,
             None => self.refold()?,
         };
+        let tools = &self.tools;
         let mean = match total {
             Sum::Clear(total) => total.mean(),
             Sum::Masked(total) => self.unmask(total)?,

@@ -1,12 +1,13 @@
 //! What a run is configured by. A run keeps to its plan from the first round to the last.
 
+mod check;
+
 use serde::{Deserialize, Serialize};
 use tern_engine::Optimizer;
 
 use crate::layout::{Layout, ModelKind};
 use crate::masking::Masking;
-use crate::secagg::MAX_MEMBERS;
-use crate::{Digest, Error, Result, RunId};
+use crate::{Digest, Result, RunId};
 
 /// Most bits after the binary point of a round's sums; more than any mean in `f32` needs.
 pub const MOST_FRACTION_BITS: u32 = 40;
@@ -337,17 +338,6 @@ pub struct TaskSpec {
     pub cohort: u32,
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(
-    name: &str,
-    value: T,
-    range: std::ops::RangeInclusive<T>,
-) -> Result<()> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    Err(Error::value(name, value, format!("{} to {}", range.start(), range.end())))
-}
-
 impl RunPlan {
     /// A plan with defaults for all but the model and the number of rounds.
     pub fn new(name: &str, model: ModelKind, rounds: u32) -> Self {
@@ -363,90 +353,6 @@ impl RunPlan {
             strategy: StrategySpec::default(),
             evaluation: Evaluation::default(),
         }
-    }
-
-    /// The model's layout, if the plan makes sense.
-    ///
-    /// # Errors
-    /// [`Error::Value`] for the first option that is out of range; the engine's for a model
-    /// that can't be built.
-    pub fn check(&self) -> Result<Layout> {
-        let most = 1e9;
-        within("rounds", self.rounds, 1..=u32::MAX)?;
-        within("cohort.size", self.cohort.size, 1..=65_000)?;
-        within("cohort.over_selection", self.cohort.over_selection, 1.0..=10.0)?;
-        within("cohort.minimum", self.cohort.minimum, 1..=self.cohort.size)?;
-        for (name, time) in [
-            ("cohort.gather", self.cohort.gather),
-            ("cohort.deadline", self.cohort.deadline),
-            ("cohort.step", self.cohort.step),
-        ] {
-            within(name, time, 1..=1_000_000_000)?;
-        }
-        let training = &self.training;
-        within("training.epochs", training.epochs, 1..=1_000_000)?;
-        within("training.steps", training.steps.unwrap_or(1), 1..=u32::MAX)?;
-        within("training.batch", training.batch, 1..=1_000_000)?;
-        within("training.rate", training.rate, 0.0..=most)?;
-        for (name, option) in [
-            ("training.clip_gradient", training.clip_gradient),
-            ("training.clip_update", training.clip_update),
-        ] {
-            within(name, option.unwrap_or(1.0), f64::MIN_POSITIVE..=most)?;
-        }
-        within("training.proximal", training.proximal.unwrap_or(0.0), 0.0..=most)?;
-        within("updates.bound", self.updates.bound, 1e-9..=1e9)?;
-        within("updates.max_samples", self.updates.max_samples, 1..=u32::MAX)?;
-        let (TernaryMethod::Drawn(factor) | TernaryMethod::Thresholded(factor)) =
-            self.updates.ternary;
-        within("updates.ternary", factor, 0.0..=100.0)?;
-        if self.updates.downlink == Encoding::Half {
-            return Err(Error::value("updates.downlink", "half", "full or ternary"));
-        }
-        // Fewer would lose what a mean of floats keeps.
-        let left = "fraction bits that cohort.size, updates.max_samples and updates.bound leave";
-        within(left, self.fraction_bits(), 16..=MOST_FRACTION_BITS)?;
-        self.check_strategy()?;
-        let layout = Layout::of(&self.model)?;
-        if let Some(secure) = &self.secure {
-            self.check_secure(secure)?;
-        }
-        self.masking(&layout)?;
-        Ok(layout)
-    }
-
-    fn check_strategy(&self) -> Result<()> {
-        match self.strategy {
-            StrategySpec::Average { rate } => within("strategy.rate", rate, 0.0..=1e9),
-            StrategySpec::Adam { rate, beta1, beta2, tau }
-            | StrategySpec::Yogi { rate, beta1, beta2, tau } => {
-                within("strategy.rate", rate, 0.0..=1e9)?;
-                within("strategy.beta1", beta1, 0.0..=0.999_999)?;
-                within("strategy.beta2", beta2, 0.0..=0.999_999)?;
-                within("strategy.tau", tau, 1e-12..=1e3)
-            }
-            StrategySpec::Custom(_) => Ok(()),
-        }
-    }
-
-    fn check_secure(&self, secure: &Secure) -> Result<()> {
-        within("secure.corrupt", secure.corrupt, 0.0..=0.49)?;
-        within("secure.dropout", secure.dropout, 0.0..=0.49)?;
-        within("secure.security", secure.security, 1..=128)?;
-        within("secure.failure", secure.failure, 1..=128)?;
-        within("secure.limit", secure.limit, 1e-9..=1e9)?;
-        within("secure.first_scale", secure.first_scale, 1e-9..=1e9)?;
-        within("cohort.size (of a secure run)", self.cohort.size, 2..=MAX_MEMBERS as u32)?;
-        within("cohort.minimum (of a secure run)", self.cohort.minimum, 2..=u32::MAX)?;
-        if self.updates.uplink == Encoding::Half {
-            let expected = "full or ternary in a secure run";
-            return Err(Error::value("updates.uplink", "half", expected));
-        }
-        if self.updates.uplink == Encoding::Ternary && self.cohort.selection == Selection::Uniform {
-            let expected = "by_samples in a secure ternary run, whose mean is unweighted";
-            return Err(Error::value("cohort.selection", "uniform", expected));
-        }
-        Ok(())
     }
 
     /// Bits after the binary point of the sums of a round: as many as the largest possible
@@ -527,30 +433,6 @@ mod tests {
         assert_eq!(plan.difference(&other).unwrap(), "cohort.size: 10 and 11");
         let error = toml::from_str::<RunPlan>(&format!("{text}\nspeed = 3")).unwrap_err();
         assert!(error.to_string().contains("speed"), "{error}");
-    }
-
-    #[test]
-    fn options_out_of_range_are_named() {
-        type Change = fn(&mut RunPlan);
-        let changes: [(&str, Change); 8] = [
-            ("rounds", |p| p.rounds = 0),
-            ("cohort.minimum", |p| p.cohort.minimum = 11),
-            ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
-            ("training.rate", |p| p.training.rate = -1.0),
-            ("updates.bound", |p| p.updates.bound = f32::INFINITY),
-            ("updates.downlink", |p| p.updates.downlink = Encoding::Half),
-            ("strategy.beta1", |p| {
-                p.strategy = StrategySpec::Adam { rate: 0.1, beta1: 1.0, beta2: 0.9, tau: 0.1 };
-            }),
-            ("secure", |p| p.secure = Some(Secure::default())),
-        ];
-        assert!(plan().check().is_ok());
-        for (name, change) in changes {
-            let mut plan = plan();
-            change(&mut plan);
-            let error = plan.check().unwrap_err().to_string();
-            assert!(error.contains(name), "{name}: {error}");
-        }
     }
 
     #[test]

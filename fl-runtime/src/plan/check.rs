@@ -1,0 +1,139 @@
+//! Whether a plan makes sense.
+
+use super::{
+    Encoding, MOST_FRACTION_BITS, RunPlan, Secure, Selection, StrategySpec, TernaryMethod,
+};
+use crate::secagg::MAX_MEMBERS;
+use crate::{Error, Layout, Result};
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    name: &str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::value(name, value, format!("{} to {}", range.start(), range.end())))
+}
+
+impl RunPlan {
+    /// The model's layout, if the plan makes sense.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for the first option that is out of range; the engine's for a model
+    /// that can't be built.
+    pub fn check(&self) -> Result<Layout> {
+        let most = 1e9;
+        within("rounds", self.rounds, 1..=u32::MAX)?;
+        within("cohort.size", self.cohort.size, 1..=65_000)?;
+        within("cohort.over_selection", self.cohort.over_selection, 1.0..=10.0)?;
+        within("cohort.minimum", self.cohort.minimum, 1..=self.cohort.size)?;
+        for (name, time) in [
+            ("cohort.gather", self.cohort.gather),
+            ("cohort.deadline", self.cohort.deadline),
+            ("cohort.step", self.cohort.step),
+        ] {
+            within(name, time, 1..=1_000_000_000)?;
+        }
+        let training = &self.training;
+        within("training.epochs", training.epochs, 1..=1_000_000)?;
+        within("training.steps", training.steps.unwrap_or(1), 1..=u32::MAX)?;
+        within("training.batch", training.batch, 1..=1_000_000)?;
+        within("training.rate", training.rate, 0.0..=most)?;
+        for (name, option) in [
+            ("training.clip_gradient", training.clip_gradient),
+            ("training.clip_update", training.clip_update),
+        ] {
+            within(name, option.unwrap_or(1.0), f64::MIN_POSITIVE..=most)?;
+        }
+        within("training.proximal", training.proximal.unwrap_or(0.0), 0.0..=most)?;
+        within("updates.bound", self.updates.bound, 1e-9..=1e9)?;
+        within("updates.max_samples", self.updates.max_samples, 1..=u32::MAX)?;
+        let (TernaryMethod::Drawn(factor) | TernaryMethod::Thresholded(factor)) =
+            self.updates.ternary;
+        within("updates.ternary", factor, 0.0..=100.0)?;
+        if self.updates.downlink == Encoding::Half {
+            return Err(Error::value("updates.downlink", "half", "full or ternary"));
+        }
+        // Fewer would lose what a mean of floats keeps.
+        let left = "fraction bits that cohort.size, updates.max_samples and updates.bound leave";
+        within(left, self.fraction_bits(), 16..=MOST_FRACTION_BITS)?;
+        self.check_strategy()?;
+        let layout = Layout::of(&self.model)?;
+        if let Some(secure) = &self.secure {
+            self.check_secure(secure)?;
+        }
+        self.masking(&layout)?;
+        Ok(layout)
+    }
+
+    fn check_strategy(&self) -> Result<()> {
+        match self.strategy {
+            StrategySpec::Average { rate } => within("strategy.rate", rate, 0.0..=1e9),
+            StrategySpec::Adam { rate, beta1, beta2, tau }
+            | StrategySpec::Yogi { rate, beta1, beta2, tau } => {
+                within("strategy.rate", rate, 0.0..=1e9)?;
+                within("strategy.beta1", beta1, 0.0..=0.999_999)?;
+                within("strategy.beta2", beta2, 0.0..=0.999_999)?;
+                within("strategy.tau", tau, 1e-12..=1e3)
+            }
+            StrategySpec::Custom(_) => Ok(()),
+        }
+    }
+
+    fn check_secure(&self, secure: &Secure) -> Result<()> {
+        within("secure.corrupt", secure.corrupt, 0.0..=0.49)?;
+        within("secure.dropout", secure.dropout, 0.0..=0.49)?;
+        within("secure.security", secure.security, 1..=128)?;
+        within("secure.failure", secure.failure, 1..=128)?;
+        within("secure.limit", secure.limit, 1e-9..=1e9)?;
+        within("secure.first_scale", secure.first_scale, 1e-9..=1e9)?;
+        within("cohort.size (of a secure run)", self.cohort.size, 2..=MAX_MEMBERS as u32)?;
+        within("cohort.minimum (of a secure run)", self.cohort.minimum, 2..=u32::MAX)?;
+        if self.updates.uplink == Encoding::Half {
+            let expected = "full or ternary in a secure run";
+            return Err(Error::value("updates.uplink", "half", expected));
+        }
+        if self.updates.uplink == Encoding::Ternary && self.cohort.selection == Selection::Uniform {
+            let expected = "by_samples in a secure ternary run, whose mean is unweighted";
+            return Err(Error::value("cohort.selection", "uniform", expected));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::ModelKind;
+    use tern_engine::nn::ModelSpec;
+
+    fn plan() -> RunPlan {
+        RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(3, &[], 2)), 5)
+    }
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        type Change = fn(&mut RunPlan);
+        let changes: [(&str, Change); 8] = [
+            ("rounds", |p| p.rounds = 0),
+            ("cohort.minimum", |p| p.cohort.minimum = 11),
+            ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
+            ("training.rate", |p| p.training.rate = -1.0),
+            ("updates.bound", |p| p.updates.bound = f32::INFINITY),
+            ("updates.downlink", |p| p.updates.downlink = Encoding::Half),
+            ("strategy.beta1", |p| {
+                p.strategy = StrategySpec::Adam { rate: 0.1, beta1: 1.0, beta2: 0.9, tau: 0.1 };
+            }),
+            ("secure", |p| p.secure = Some(Secure::default())),
+        ];
+        assert!(plan().check().is_ok());
+        for (name, change) in changes {
+            let mut plan = plan();
+            change(&mut plan);
+            let error = plan.check().unwrap_err().to_string();
+            assert!(error.contains(name), "{name}: {error}");
+        }
+    }
+}
