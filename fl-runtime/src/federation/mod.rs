@@ -300,10 +300,14 @@ impl Federation {
             return Ok(());
         }
         let since = *self.gathering.get_or_insert(now);
-        let online = self.presence.online(now);
         let cohort = &self.plan.cohort;
         let waited = now.since(since) >= cohort.gather;
         let enough = if waited { cohort.minimum } else { cohort.asked() };
+        // Most polls of many clients need no look at all of them.
+        if self.presence.heard() < enough as usize {
+            return Ok(());
+        }
+        let online = self.presence.online(now);
         if online.len() < enough as usize {
             return Ok(());
         }

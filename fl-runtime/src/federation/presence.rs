@@ -35,6 +35,11 @@ impl Presence {
         self.seen.insert(client, (now, samples));
     }
 
+    /// Clients heard of since the start, whether or not they are still there.
+    pub fn heard(&self) -> usize {
+        self.seen.len()
+    }
+
     /// Who is there with data, in order of their keys.
     pub fn online(&self, now: Millis) -> Vec<Candidate> {
         let lately = self
