@@ -5,6 +5,8 @@
 //! `TERN_SEED=n cargo test -p tern-fl --test seeds` runs one seed again, with what happens in it;
 //! `TERN_SEEDS=n` runs that many.
 
+#![allow(clippy::unwrap_used, reason = "a test: it ends where something is wrong")]
+
 mod member;
 mod network;
 mod oracle;
