@@ -58,7 +58,9 @@ mod parameters;
 mod pass;
 mod plan;
 mod record;
+mod selftest;
 mod train;
+mod tuning;
 
 pub use arena::{Arena, Flat};
 pub use backward::Backward;
@@ -76,6 +78,8 @@ pub use parameters::{ALIGNMENT, Init, Param, Parameters};
 pub use pass::{Pass, Vector};
 pub use plan::{Activations, Losses, Plan};
 pub use record::Trainable;
+pub use selftest::{Outcome, SelfTest};
 pub use tern_shaders::schedule::{Decay, Schedule};
 pub use tern_shaders::{Activation, Element};
 pub use train::{Optimizer, Training};
+pub use tuning::{Choice, Source, Tuning};

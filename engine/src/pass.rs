@@ -249,6 +249,7 @@ impl Pass {
                 })
                 .collect(),
             replicas: call.replicas,
+            variant: None,
         });
         let calls: Vec<Call> = calls.collect();
         let program = self.device.compile(vec![calls.into()], &[]).await?;

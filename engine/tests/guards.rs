@@ -4,32 +4,66 @@
 
 mod common;
 
-use common::{software, tokens};
-use tern_engine::nn::{Mode, ModelSpec};
-use tern_engine::{Arena, Batching, Device, Graph, Optimizer, Plan, TextData, Training};
+use common::models::{char_lstm, classifier, convolutions, language_model};
+use common::software;
+use tern_engine::nn::ModelSpec;
+use tern_engine::{Device, Plan};
 
-/// A character LSTM over `steps` characters in batches of 10, its loss taken at every position.
-fn char_lstm(device: &Device, hidden: usize, steps: usize) -> Plan {
-    let (parameters, model) = ModelSpec::language_model(90, 8, hidden, 2).build().unwrap();
-    let arena = Arena::new(device, &parameters, &[1]).unwrap();
-    let text = tokens(20 * steps + 1, 90, 1);
-    let data = TextData::upload(device, &[text], 90, steps, steps).unwrap();
-    let mut graph = Graph::new(&arena);
-    let (inputs, targets) = graph.text_batch(&data, &Batching::in_order(10)).unwrap();
-    let forward = model.forward(&mut graph, inputs, Mode::Train).unwrap();
-    let loss = graph.cross_entropy(forward.output, targets).unwrap();
-    graph.train(loss, &Training::new(Optimizer::sgd(), 0.1)).unwrap()
+/// What a step of a model may take.
+struct Guard {
+    model: &'static str,
+    plan: fn(&Device) -> Plan,
+    /// Dispatches on the CPU and on a software GPU.
+    dispatches: [usize; 2],
+    /// Mebibytes that they bind, each binding counted, rounded up.
+    bound: [u64; 2],
 }
 
-/// The model of FedAvg's Shakespeare task (McMahan et al. 2017): 2 × 256, 80 characters.
+/// The models of the benches. The first is that of FedAvg's Shakespeare task (McMahan et al.
+/// 2017): 2 × 256, 80 characters.
+const GUARDS: &[Guard] = &[
+    Guard {
+        model: "char-lstm",
+        plan: |device| char_lstm(device, 256, 80),
+        dispatches: [35, 351],
+        bound: [208, 4292],
+    },
+    Guard {
+        model: "word-lm",
+        plan: |device| language_model(device, [10_000, 128, 256, 1], 20, 16),
+        dispatches: [25, 63],
+        bound: [427, 1192],
+    },
+    Guard {
+        model: "mlp",
+        plan: |device| classifier(device, &ModelSpec::mlp(784, &[256, 128], 10), 64),
+        dispatches: [22, 22],
+        bound: [17, 17],
+    },
+    Guard {
+        model: "cnn",
+        plan: |device| classifier(device, &convolutions(), 32),
+        dispatches: [30, 30],
+        bound: [33, 33],
+    },
+];
+
+/// Fewer are welcome: lower the number. More make every step slower, on hardware most.
 #[test]
-fn a_step_of_the_character_model_takes_few_dispatches() {
-    let cpu = char_lstm(&Device::cpu(), 256, 80);
-    assert!(cpu.dispatches() <= 60, "{} dispatches on the CPU", cpu.dispatches());
-    if let Some(device) = software(false) {
-        let plan = char_lstm(&device, 256, 80);
-        assert!(plan.dispatches() <= 600, "{} dispatches", plan.dispatches());
+fn steps_take_no_more_dispatches_and_bytes_than_they_did() {
+    let mut over = Vec::new();
+    let devices = [Some(Device::cpu()), software(false)];
+    for (i, device) in devices.iter().enumerate().filter_map(|(i, d)| Some((i, d.as_ref()?))) {
+        for guard in GUARDS {
+            let plan = (guard.plan)(device);
+            let (dispatches, bound) = (plan.dispatches(), plan.bytes_bound().div_ceil(1 << 20));
+            let what = format!("{} on {}", guard.model, device.name());
+            if dispatches > guard.dispatches[i] || bound > guard.bound[i] {
+                over.push(format!("{what}: {dispatches} dispatches bind {bound} MiB"));
+            }
+        }
     }
+    assert!(over.is_empty(), "{}", over.join("\n"));
 }
 
 #[test]

@@ -1,32 +1,6 @@
-// The left operand in aligned rows of four. A block's WGSL column i is row `row + i` of
-// op(A), its component j column `k + j`; zero past `end`, rows past M repeat the last ones.
+// Four words of the left operand.
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
 
-fn load_a(replica: u32, row: u32, k: u32, end: u32) -> mat4x4<f32> {
-    let base = (p.a_offset + replica * p.a_stride) / 4u;
-    let line = p.a_row / 4u;
-    var block: mat4x4<f32>;
-    if TRANS_A == 1u {
-        let at = base + min(row, p.m - 4u) / 4u;
-        let last = p.k - 1u;
-        block = transpose(mat4x4<f32>(
-            select(vec4<f32>(), a[at + min(k, last) * line], k < end),
-            select(vec4<f32>(), a[at + min(k + 1u, last) * line], k + 1u < end),
-            select(vec4<f32>(), a[at + min(k + 2u, last) * line], k + 2u < end),
-            select(vec4<f32>(), a[at + min(k + 3u, last) * line], k + 3u < end),
-        ));
-    } else {
-        let last = p.m - 1u;
-        let at = base + min(k, p.k - 4u) / 4u;
-        block = mat4x4<f32>(
-            a[at + min(row, last) * line],
-            a[at + min(row + 1u, last) * line],
-            a[at + min(row + 2u, last) * line],
-            a[at + min(row + 3u, last) * line],
-        );
-        if CHECK_K == 1u && k >= end {
-            block = mat4x4<f32>();
-        }
-    }
-    return block;
+fn a_four(at: u32) -> vec4<f32> {
+    return a[at];
 }

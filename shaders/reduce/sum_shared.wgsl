@@ -1,5 +1,4 @@
-// out[q] = scale · Σ of part q of x. x [R, n], out [R, parts]. One workgroup a part, a tree in
-// workgroup memory.
+// out[q] = scale · Σ of part q of x. x [R, n], out [R, parts]. One workgroup a part.
 struct Params {
     n: u32,
     parts: u32,
@@ -10,26 +9,18 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 
-var<workgroup> partial: array<f32, GROUP>;
-
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     // The grid folds parts into y past 65,535; a workgroup past the end repeats the last part.
-    let part = min(group.y * 65535u + group.x, p.parts - 1u);
+    let part = min(row_of(group, local), p.parts - 1u);
     let length = (p.n + p.parts - 1u) / p.parts;
     let end = min((part + 1u) * length, p.n);
     var sum = 0.0;
     for (var at = part * length + local; at < end; at += GROUP) {
         sum += x[group.z * p.n + at];
     }
-    partial[local] = sum;
-    for (var half = GROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half {
-            partial[local] += partial[local + half];
-        }
-    }
+    sum = row_sum(local, sum);
     if local == 0u {
-        out[group.z * p.parts + part] = p.scale * partial[0];
+        out[group.z * p.parts + part] = p.scale * sum;
     }
 }

@@ -14,7 +14,8 @@ use crate::Real;
 pub enum Element {
     /// IEEE single precision; twins may hold it as `f64`.
     F32,
-    /// Unsigned words: tokens, indices, packed codes, state.
+    /// Unsigned words: tokens, indices, packed codes, state, or two packed halves each, which a
+    /// variant may declare as 16-bit floats.
     U32,
 }
 
@@ -54,7 +55,8 @@ pub enum Feature {
     Subgroup,
     /// 16-bit floats in shaders.
     F16,
-    /// Cooperative matrices (experimental in wgpu).
+    /// Cooperative matrices of 16 × 16 halves with sums of 32 bits (experimental in wgpu), and
+    /// 16-bit floats.
     CooperativeMatrix,
 }
 
@@ -95,6 +97,13 @@ impl Variant {
     /// The complete WGSL: header, preludes, source.
     pub fn wgsl(&self) -> String {
         let mut text = String::new();
+        let needs = |features: &[Feature]| self.features.iter().any(|f| features.contains(f));
+        if needs(&[Feature::F16, Feature::CooperativeMatrix]) {
+            text.push_str("enable f16;\n");
+        }
+        if needs(&[Feature::CooperativeMatrix]) {
+            text.push_str("enable wgpu_cooperative_matrix;\n");
+        }
         for (name, value) in self.consts {
             text.push_str(&format!("const {name}: u32 = {value}u;\n"));
         }

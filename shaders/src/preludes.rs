@@ -21,6 +21,7 @@ prelude!(/** `token`: one token of a stream of words or of packed bytes; needs `
 prelude!(/** `permute`: a keyed bijection of [0, count); needs [`RANDOM`]. */ PERMUTE = "permute");
 prelude!(/** `pixels`: four pixels of an invocation, split into image, row and column; needs `GROUP`. */ PIXELS = "pixels");
 prelude!(/** `row_sum`, `row_max` and where a row is: a workgroup a row; see `row_kernel!`. */ ROWS_GROUP = "rows_group");
+prelude!(/** The functions of [`ROWS_GROUP`] by subgroup operations. */ ROWS_SUBGROUP = "rows_subgroup");
 prelude!(/** The functions of [`ROWS_GROUP`] with an invocation a row. */ ROWS_SINGLE = "rows_single");
 prelude!(/** `column_sum` and where a column is: a workgroup for `COLUMNS` columns; see `column_kernel!`. */ COLUMNS_GROUP = "columns_group");
 prelude!(/** The functions of [`COLUMNS_GROUP`] with an invocation a column. */ COLUMNS_SINGLE = "columns_single");
@@ -36,9 +37,16 @@ prelude!(/** 64-bit integers in pairs of words, `fixed64` of [`crate::cpu::fixed
 prelude!(/** `tensor_of`: the tensor of an element; needs the binding `segments` and `p.tensors`. */ SEGMENT = "segment");
 prelude!(/** `finite_or_zero`: what is not finite counts as zero. */ FINITE = "finite");
 prelude!(/** Shared by the variants of `ternary/scale`. */ TERNARY_SCALE = "ternary_scale");
-prelude!(/** Parameters, bias and result of [`crate::cpu::matmul`]; needs `ACTIVATION`. */ MATMUL_PARAMS = "matmul_params");
-prelude!(/** `load_a` from aligned rows of four; needs `TRANS_A` and `CHECK_K`. */ MATMUL_A_VEC4 = "matmul_a_vec4");
+prelude!(/** Parameters, bias and result of [`crate::cpu::matmul`]. */ GEMM_PARAMS = "gemm_params");
+prelude!(/** `part` and `store_tile` of the products in registers; needs `ACTIVATION`, `ROWS`, `COLUMNS`. */ MATMUL_STORE = "matmul_store");
+prelude!(/** `a_four`: four floats of A. */ MATMUL_A_VEC4 = "matmul_a_vec4");
+prelude!(/** `load_a` from aligned rows of four; needs `a_four`, `TRANS_A` and `CHECK_K`. */ MATMUL_A_BLOCKS = "matmul_a_blocks");
 prelude!(/** `load_a` word by word; needs `TRANS_A`. */ MATMUL_A_SCALAR = "matmul_a_scalar");
-prelude!(/** `load_b` from aligned rows of four; needs `TRANS_B`. */ MATMUL_B_VEC4 = "matmul_b_vec4");
+prelude!(/** `b_four`: four floats of B. */ MATMUL_B_VEC4 = "matmul_b_vec4");
+prelude!(/** `load_b` from aligned rows of four; needs `b_four` and `TRANS_B`. */ MATMUL_B_BLOCKS = "matmul_b_blocks");
+prelude!(/** `a_four` and `b_four` of packed halves, by integer instructions that every device has. */ HALF_WORDS = "half_words");
+prelude!(/** `a_four` and `b_four` of 16-bit floats. */ HALF_FLOATS = "half_floats");
 prelude!(/** `load_b` word by word; needs `TRANS_B`. */ MATMUL_B_SCALAR = "matmul_b_scalar");
+prelude!(/** `Number` and `Four` of 32 bits. */ SINGLE = "single");
+prelude!(/** `Number` and `Four` of 16 bits. */ HALF = "half");
 prelude!(/** `reduce_start`, `reduce_pair`, `reduce_end` by [`crate::cpu::reduce::Reduction`]. */ REDUCE = "reduce");

@@ -5,6 +5,7 @@ use crate::{Kernel, cpu};
 /// The kernels, family by family.
 pub static FAMILIES: &[&[&Kernel]] = &[
     cpu::matmul::KERNELS,
+    cpu::half::KERNELS,
     cpu::lstm::KERNELS,
     cpu::embedding::KERNELS,
     cpu::loss::KERNELS,
@@ -21,6 +22,7 @@ pub static FAMILIES: &[&[&Kernel]] = &[
     cpu::update::KERNELS,
     cpu::data::KERNELS,
     cpu::state::KERNELS,
+    cpu::roof::KERNELS,
 ];
 
 /// Every kernel.

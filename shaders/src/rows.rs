@@ -1,5 +1,5 @@
 //! Kernels that reduce over rows or columns: one WGSL text, in a form with workgroup memory
-//! for hardware and one without for software devices.
+//! for hardware, one that reduces by subgroups first, and one without for software devices.
 
 /// Loop iterations that one invocation may use. llvmpipe stops an invocation's loops
 /// silently after 65,535 iterations, all loops counted together.
@@ -28,6 +28,32 @@ macro_rules! row_kernel {
             bindings: [$($bname: $access $element),+];
             twin: $twin;
             variants: [{
+                name: "wide_subgroup",
+                source: $source,
+                preludes: [ROWS_SUBGROUP $($(, $group)*)?],
+                consts: [GROUP = 256],
+                features: [Subgroup],
+                workgroup_memory: true,
+                fits: |p| {
+                    let length: fn(&$params) -> u32 = $length;
+                    length(p) >= 1024
+                },
+                grid: |p, _| {
+                    let rows: fn(&$params) -> u32 = $rows;
+                    $crate::linear_grid(rows(p) as usize, 1)
+                },
+            }, {
+                name: "group_subgroup",
+                source: $source,
+                preludes: [ROWS_SUBGROUP $($(, $group)*)?],
+                consts: [GROUP = 64],
+                features: [Subgroup],
+                workgroup_memory: true,
+                grid: |p, _| {
+                    let rows: fn(&$params) -> u32 = $rows;
+                    $crate::linear_grid(rows(p) as usize, 1)
+                },
+            }, {
                 name: "wide",
                 source: $source,
                 preludes: [ROWS_GROUP $($(, $group)*)?],

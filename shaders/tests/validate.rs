@@ -96,6 +96,10 @@ fn parameters_and_bindings_match_the_rust_declarations() {
                 element = &module.types[*base].inner;
             }
             let kind = match element {
+                // Two halves are a word.
+                TypeInner::Scalar(s) | TypeInner::Vector { scalar: s, .. } if s.width == 2 => {
+                    ScalarKind::Uint
+                }
                 TypeInner::Scalar(s) | TypeInner::Vector { scalar: s, .. } => s.kind,
                 TypeInner::Atomic(s) => s.kind,
                 other => panic!("{name}: {} holds {other:?}", declared.name),

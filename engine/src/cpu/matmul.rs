@@ -21,7 +21,7 @@ fn nn(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     run(Order::Nn, p, replicas, args);
 }
 
-fn nt(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+pub(super) fn nt(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     run(Order::Nt, p, replicas, args);
 }
 

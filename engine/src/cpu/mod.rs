@@ -6,6 +6,7 @@ mod dropout;
 mod embedding;
 pub(crate) mod fold;
 mod gemm;
+mod half;
 mod loss;
 mod lstm;
 mod masked;
@@ -17,6 +18,7 @@ pub(crate) mod parallel;
 mod pointwise;
 mod random;
 mod reduce;
+mod roof;
 mod ternary;
 mod update;
 pub(crate) mod vmath;
@@ -27,6 +29,7 @@ type Table = &'static [(&'static str, TwinFn<f32>)];
 
 static TABLES: &[Table] = &[
     matmul::TABLE,
+    half::TABLE,
     reduce::TABLE,
     lstm::TABLE,
     embedding::TABLE,
@@ -41,6 +44,7 @@ static TABLES: &[Table] = &[
     masked::TABLE,
     fold::TABLE,
     update::TABLE,
+    roof::TABLE,
 ];
 
 /// The fast function of a kernel, if it has one.

@@ -7,9 +7,10 @@ mod select;
 
 use std::sync::Arc;
 
-use tern_shaders::{Element, Kernel};
+use tern_shaders::{Element, Kernel, Variant};
 
 use crate::Result;
+use crate::tuning::Tuning;
 pub(crate) use gpu::Gpu;
 pub(crate) use host::Host;
 pub use select::{AdapterSummary, DeviceOptions, Kind, Select, adapters};
@@ -100,6 +101,8 @@ pub(crate) struct Call {
     pub params: Vec<u32>,
     pub slots: Vec<Slot>,
     pub replicas: usize,
+    /// The GPU variant that must compute it; `None` leaves the choice to the device.
+    pub variant: Option<&'static str>,
 }
 
 /// Calls in order. A program's sequences share no memory that one of them writes but scratch, so
@@ -209,6 +212,32 @@ impl Device {
         }
     }
 
+    /// Whether the device has what a GPU variant needs, whatever the parameters.
+    pub fn supports(&self, variant: &Variant) -> bool {
+        matches!(&*self.0, Backend::Gpu(gpu) if gpu.supports(variant))
+    }
+
+    /// Whether plans are to measure variants when they are prepared.
+    pub(crate) fn measures(&self) -> bool {
+        matches!(&*self.0, Backend::Gpu(gpu) if gpu.tuned().mode() == Tuning::Measure)
+    }
+
+    /// What [`adapters`] says of this device.
+    pub fn summary(&self) -> AdapterSummary {
+        match &*self.0 {
+            Backend::Gpu(gpu) => gpu.summary().clone(),
+            _ => select::cpu(),
+        }
+    }
+
+    /// The GPU variant that computes each call of a program, in order; empty on the CPU.
+    pub(crate) fn variants(&self, program: &Program) -> Vec<&'static str> {
+        match program {
+            Program::Gpu(program) => program.variants(),
+            _ => Vec::new(),
+        }
+    }
+
     pub(crate) async fn allocate(
         &self,
         what: &str,
@@ -314,7 +343,12 @@ impl Device {
             Backend::Cpu(host) => Program::Cpu(host.compile(sequences, scratch)),
             Backend::Oracle(host) => Program::Oracle(host.compile(sequences, scratch)),
             Backend::Gpu(gpu) => {
-                let calls = sequences.into_iter().flat_map(|sequence| sequence.calls).collect();
+                let calls: Vec<Call> =
+                    sequences.into_iter().flat_map(|sequence| sequence.calls).collect();
+                while let Some((kernel, variant)) = gpu.untested(&calls) {
+                    let passed = self.admits(kernel, variant).await?;
+                    gpu.trust(kernel, variant, passed);
+                }
                 Program::Gpu(gpu.compile(calls).await?)
             }
         })
@@ -329,6 +363,15 @@ impl Device {
             _ => unreachable!("program of another device"),
         }
         Ok(())
+    }
+
+    /// Seconds by the device's own clock that `times` replays take in one submit; `None` where
+    /// it has none.
+    pub(crate) async fn clocked(&self, program: &Program, times: usize) -> Result<Option<f64>> {
+        match (program, &*self.0) {
+            (Program::Gpu(program), Backend::Gpu(gpu)) => gpu.clocked(program, times).await,
+            _ => Ok(None),
+        }
     }
 
     pub(crate) async fn profile_program(&self, program: &Program) -> Result<Vec<Timing>> {

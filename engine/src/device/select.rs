@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Backend, Device, Gpu};
+use crate::tuning::{Table, Tuning};
 use crate::{Error, Result};
 
 /// What kind of device it is.
@@ -65,7 +66,8 @@ impl std::str::FromStr for Select {
     }
 }
 
-/// How to open a device.
+/// How to open a device. The default measures and reads nothing that could change numbers from
+/// run to run.
 #[derive(Clone, Debug, Default)]
 pub struct DeviceOptions {
     /// Which one.
@@ -75,19 +77,31 @@ pub struct DeviceOptions {
     pub portable: bool,
     /// Bounds checks in shaders, for tests.
     pub checked: bool,
+    /// Whether measured choices of variants are used.
+    pub tuning: Tuning,
+    /// Kernels and the variants that they are pinned to; see [`Device::pin`].
+    pub pins: Vec<(String, String)>,
 }
 
 impl DeviceOptions {
-    /// The selection in the environment variable `TERN_DEVICE`, if it is set.
+    /// What the environment asks for: the selection in `TERN_DEVICE`, the [`Tuning`] in
+    /// `TERN_TUNE` (`off`, `table`, `measure`; `table` if it isn't set), and in `TERN_PIN` pins
+    /// as `kernel=variant,kernel=variant`.
     ///
     /// # Errors
-    /// [`Error::Value`] if it is set and empty.
+    /// [`Error::Value`] for a text that none of them takes.
     pub fn from_env() -> Result<Self> {
-        let select = match std::env::var("TERN_DEVICE") {
-            Ok(text) => text.parse()?,
-            Err(_) => Select::Best,
-        };
-        Ok(DeviceOptions { select, ..Default::default() })
+        let text = |name: &str| std::env::var(name).ok();
+        let select = text("TERN_DEVICE").map_or(Ok(Select::Best), |text| text.parse())?;
+        let tuning = text("TERN_TUNE").map_or(Ok(Tuning::Table), |text| text.parse())?;
+        let mut pins = Vec::new();
+        for pin in text("TERN_PIN").iter().flat_map(|t| t.split(',')).filter(|p| !p.is_empty()) {
+            let Some((kernel, variant)) = pin.split_once('=') else {
+                return Err(Error::value("TERN_PIN", pin, "kernel=variant"));
+            };
+            pins.push((kernel.trim().into(), variant.trim().into()));
+        }
+        Ok(DeviceOptions { select, tuning, pins, ..Default::default() })
     }
 }
 
@@ -106,8 +120,14 @@ pub struct AdapterSummary {
     pub driver: String,
     /// Largest storage binding in bytes.
     pub max_binding: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer: u64,
     /// Workgroup memory in bytes.
     pub workgroup_memory: u32,
+    /// Invocations of a workgroup.
+    pub invocations: u32,
+    /// Smallest and largest subgroup; zeros where it has none.
+    pub subgroups: [u32; 2],
     /// Optional features that Tern can use, by wgpu's names.
     pub features: Vec<String>,
 }
@@ -119,8 +139,26 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-fn wanted_features() -> wgpu::Features {
-    wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY
+/// PCI numbers of Qualcomm, Arm and Imagination: their drivers compute wrong sums with subgroups
+/// and are kept off the fast paths.
+const UNTRUSTED: [u32; 3] = [0x5143, 0x13b5, 0x1010];
+
+/// The features of an adapter that Tern can use.
+fn usable(adapter: &wgpu::Adapter) -> wgpu::Features {
+    use wgpu::Features;
+    let mut wanted = Features::SHADER_F16 | Features::TIMESTAMP_QUERY;
+    if !UNTRUSTED.contains(&adapter.get_info().vendor) {
+        wanted |= Features::SUBGROUP;
+        // The one size that the kernels are written for.
+        let fits = |p: &wgpu::CooperativeMatrixProperties| {
+            use wgpu::CooperativeScalarType::{F16, F32};
+            [p.m_size, p.n_size, p.k_size] == [16; 3] && (p.ab_type, p.cr_type) == (F16, F32)
+        };
+        if adapter.cooperative_matrix_properties().iter().any(fits) {
+            wanted |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        }
+    }
+    adapter.features() & wanted
 }
 
 async fn enumerate() -> Vec<wgpu::Adapter> {
@@ -136,6 +174,10 @@ async fn enumerate() -> Vec<wgpu::Adapter> {
 fn summary(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     let info = adapter.get_info();
     let limits = adapter.limits();
+    let (subgroup_min, subgroup_max) = match usable(adapter).contains(wgpu::Features::SUBGROUP) {
+        true => (info.subgroup_min_size, info.subgroup_max_size),
+        false => (0, 0),
+    };
     AdapterSummary {
         index,
         name: info.name,
@@ -143,11 +185,11 @@ fn summary(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
         backend: format!("{:?}", info.backend),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
         max_binding: limits.max_storage_buffer_binding_size,
+        max_buffer: limits.max_buffer_size,
         workgroup_memory: limits.max_compute_workgroup_storage_size,
-        features: (adapter.features() & wanted_features())
-            .iter_names()
-            .map(|(name, _)| name.to_string())
-            .collect(),
+        invocations: limits.max_compute_invocations_per_workgroup,
+        subgroups: [subgroup_min, subgroup_max],
+        features: usable(adapter).iter_names().map(|(name, _)| name.to_string()).collect(),
     }
 }
 
@@ -159,21 +201,26 @@ pub async fn adapters() -> Vec<AdapterSummary> {
 fn list(adapters: &[wgpu::Adapter]) -> Vec<AdapterSummary> {
     let mut all: Vec<_> = adapters.iter().map(|a| summary(0, a)).collect();
     let at = all.iter().position(|a| a.kind > Kind::Cpu).unwrap_or(all.len());
-    all.insert(
-        at,
-        AdapterSummary {
-            index: 0,
-            name: "Cpu".into(),
-            kind: Kind::Cpu,
-            backend: "Tern".into(),
-            driver: format!("{} threads", rayon::current_num_threads()),
-            max_binding: u64::MAX,
-            workgroup_memory: 0,
-            features: Vec::new(),
-        },
-    );
+    all.insert(at, cpu());
     all.iter_mut().enumerate().for_each(|(i, a)| a.index = i);
     all
+}
+
+/// The CPU.
+pub(super) fn cpu() -> AdapterSummary {
+    AdapterSummary {
+        index: 0,
+        name: "Cpu".into(),
+        kind: Kind::Cpu,
+        backend: "Tern".into(),
+        driver: format!("{} threads", rayon::current_num_threads()),
+        max_binding: u64::MAX,
+        max_buffer: u64::MAX,
+        workgroup_memory: 0,
+        invocations: 0,
+        subgroups: [0; 2],
+        features: Vec::new(),
+    }
 }
 
 pub(super) async fn open(options: &DeviceOptions) -> Result<Device> {
@@ -205,15 +252,26 @@ pub(super) async fn open(options: &DeviceOptions) -> Result<Device> {
     // The list has the CPU in between; adapters after it are one place further.
     let cpu = all.iter().position(|a| a.kind == Kind::Cpu).unwrap_or(all.len());
     let adapter = &adapters[chosen.index - usize::from(chosen.index > cpu)];
-    open_adapter(adapter, options).await
+    let device = open_adapter(adapter, chosen.index, options).await?;
+    for (kernel, variant) in &options.pins {
+        let Some(kernel) = tern_shaders::kernels().find(|k| k.name == kernel) else {
+            return Err(Error::value("kernel to pin", kernel, "one of the kernels' names"));
+        };
+        device.pin(kernel, variant)?;
+    }
+    Ok(device)
 }
 
-async fn open_adapter(adapter: &wgpu::Adapter, options: &DeviceOptions) -> Result<Device> {
+async fn open_adapter(
+    adapter: &wgpu::Adapter,
+    index: usize,
+    options: &DeviceOptions,
+) -> Result<Device> {
     let info = adapter.get_info();
     let (features, limits) = if options.portable {
         (wgpu::Features::empty(), wgpu::Limits::default())
     } else {
-        (adapter.features() & wanted_features(), adapter.limits())
+        (usable(adapter), adapter.limits())
     };
     let (device, queue) = adapter
         .request_device(&wgpu::DeviceDescriptor {
@@ -221,6 +279,9 @@ async fn open_adapter(adapter: &wgpu::Adapter, options: &DeviceOptions) -> Resul
             required_features: features,
             required_limits: limits,
             memory_hints: wgpu::MemoryHints::Performance,
+            // SAFETY: cooperative matrices are the one experimental feature asked for; a variant
+            // that uses them has to pass its self-test on the device first.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         })
         .await
@@ -231,6 +292,8 @@ async fn open_adapter(adapter: &wgpu::Adapter, options: &DeviceOptions) -> Resul
         Kind::Software => 10.0,
         _ => 0.050,
     };
-    let gpu = Gpu::new(device, queue, info, options.checked, submit_seconds);
+    let summary = summary(index, adapter);
+    let tuned = Table::open(options.tuning, &summary);
+    let gpu = Gpu::new(device, queue, info, summary, tuned, options.checked, submit_seconds);
     Ok(Device(Arc::new(Backend::Gpu(Box::new(gpu)))))
 }

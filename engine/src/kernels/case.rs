@@ -17,6 +17,8 @@ pub struct Case {
     pub params: Vec<u32>,
     /// Number of replicas.
     pub replicas: usize,
+    /// The GPU variant that must compute it; `None` leaves the choice to the device.
+    pub variant: Option<&'static str>,
     /// What each binding holds at the start, in binding order. Buffers that are only written
     /// hold something else than zero, so that an element left out shows.
     pub buffers: Vec<Data>,
@@ -58,6 +60,7 @@ impl Case {
             kernel,
             params: bytemuck::pod_collect_to_vec(std::slice::from_ref(params)),
             replicas,
+            variant: None,
             buffers,
             tolerance: 1e-5,
             words_may_differ: 0.0,
@@ -69,6 +72,12 @@ impl Case {
     /// Sets the tolerance.
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
+        self
+    }
+
+    /// Has a variant compute it on a GPU, whatever is pinned or preferred.
+    pub fn variant(mut self, name: &'static str) -> Self {
+        self.variant = Some(name);
         self
     }
 
@@ -125,6 +134,7 @@ impl Case {
             params: self.params.clone(),
             slots: slots.clone(),
             replicas: self.replicas,
+            variant: self.variant,
         };
         Ok((device.compile(vec![vec![call].into()], &[]).await?, slots))
     }
@@ -138,6 +148,24 @@ impl Case {
             results.push(device.read_f64(&slot.buffer, 0, slot.words).await?);
         }
         Ok(results)
+    }
+
+    /// What the fast functions of the CPU compute, which the tests hold against the twin: where
+    /// the twin would take too long.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the case breaks an interface rule.
+    pub async fn expected_of_cpu_async(&self) -> Result<Expected> {
+        Ok(Expected(self.on(&Device::cpu()).await?))
+    }
+
+    /// [`Case::expected_of_cpu_async`], waiting.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "blocking")]
+    pub fn expected_of_cpu(&self) -> Result<Expected> {
+        Device::cpu().wait(self.expected_of_cpu_async())
     }
 
     /// What the f64 twin computes: to be used for several devices, where it takes long.

@@ -1,5 +1,6 @@
 //! Recording matrix products: what `matmul`, `linear` and the layers build on.
 
+use tern_shaders::cpu::half;
 use tern_shaders::cpu::matmul::{self, LONGEST};
 use tern_shaders::{Activation, Element, Kernel};
 
@@ -138,10 +139,58 @@ impl Gemm {
         self.pieces(graph, 1);
     }
 
+    /// The parameters of the product in one call.
+    fn params(&self) -> matmul::Gemm {
+        let (Gemm { a, b, c, bias, .. }, [m, n, k]) = (self, self.size.map(|n| n as u32));
+        matmul::Gemm {
+            m,
+            n,
+            k,
+            a_offset: a.offset as u32,
+            a_stride: a.stride as u32,
+            a_row: a.row as u32,
+            b_offset: b.offset as u32,
+            b_stride: b.stride as u32,
+            b_row: b.row as u32,
+            c_offset: c.offset as u32,
+            c_stride: c.stride as u32,
+            c_row: c.row as u32,
+            bias_offset: bias.map_or(0, |x| x.offset as u32),
+            bias_stride: bias.map_or(0, |x| x.stride as u32),
+            has_bias: u32::from(bias.is_some()),
+            activation: self.activation as u32,
+            accumulate: u32::from(self.accumulate),
+            splits: 1,
+        }
+    }
+
+    /// Records C = act(A·Bᵀ + bias) with both operands as halves: each is packed first. Their
+    /// rows are k long and k is a multiple of four.
+    pub(super) fn record_halves(self, graph: &mut Graph) {
+        let [m, n, k] = self.size;
+        let mut pack = |label: &str, from: Matrix, rows: usize| {
+            let halves = graph.tensor(label, &[rows, k / 2], Element::U32);
+            let params = half::Pack {
+                n: (rows * k) as u32,
+                offset: from.offset as u32,
+                stride: from.stride as u32,
+            };
+            graph.dispatch(&half::PACK, &params, &[from.operand, halves.into()]);
+            // Sizes of A and B count halves.
+            (halves, Matrix { operand: halves.into(), offset: 0, stride: rows * k, row: k })
+        };
+        let (left, a) = pack("left halves", self.a, m);
+        let (right, b) = pack("right halves", self.b, n);
+        let params = Gemm { a, b, ..self }.params();
+        // Without a bias its binding still needs a buffer that isn't written.
+        let bias = self.bias.map_or(self.a.operand, |x| x.operand);
+        graph.dispatch(&half::NT, &params, &[left.into(), right.into(), bias, self.c.operand]);
+    }
+
     /// Records one call for each stretch of K that an invocation can sum; each adds to the one
     /// before, the last one activates.
     fn pieces(self, graph: &mut Graph, splits: usize) {
-        let [m, n, k] = self.size;
+        let k = self.size[2];
         let longest = if splits > 1 { k } else { LONGEST as usize };
         for first in (0..k).step_by(longest) {
             let length = longest.min(k - first);
@@ -151,24 +200,12 @@ impl Gemm {
             let bias = self.bias.filter(|_| first == 0);
             let last = first + length == k;
             let params = matmul::Gemm {
-                m: m as u32,
-                n: n as u32,
                 k: length as u32,
-                a_offset: a.offset as u32,
-                a_stride: a.stride as u32,
-                a_row: a.row as u32,
-                b_offset: b.offset as u32,
-                b_stride: b.stride as u32,
-                b_row: b.row as u32,
-                c_offset: self.c.offset as u32,
-                c_stride: self.c.stride as u32,
-                c_row: self.c.row as u32,
-                bias_offset: bias.map_or(0, |x| x.offset as u32),
-                bias_stride: bias.map_or(0, |x| x.stride as u32),
                 has_bias: u32::from(bias.is_some()),
                 activation: if last { self.activation as u32 } else { 0 },
                 accumulate: u32::from(self.accumulate || first > 0),
                 splits: splits as u32,
+                ..Gemm { a, b, bias, ..self }.params()
             };
             // Without a bias its binding still needs a buffer that isn't written.
             let bias = bias.map_or(a.operand, |x| x.operand);

@@ -68,12 +68,20 @@ impl Graph {
         let kind = self.profile().kind;
         let hidden = weights.first().and_then(|w| w.w_hh.shape.last()).copied().unwrap_or(0);
         let hardware = !matches!(kind, Kind::Cpu | Kind::Software);
-        let whole = self.profile().whole_sequence || hardware && hidden <= WALKED as usize;
+        let default = self.profile().whole_sequence || hardware && hidden <= WALKED as usize;
+        let measured = match self.shape(x) {
+            [steps, batch, _] => {
+                let sizes = [*steps as u32, *batch as u32, hidden as u32];
+                self.arena.device().walks_lstm(sizes, options.cifg)
+            }
+            _ => None,
+        };
+        let whole = measured.unwrap_or(default);
         self.lstm_walking(x, weights, options, whole)
     }
 
     /// [`Graph::lstm`] with one dispatch a sequence, or else one a step.
-    fn lstm_walking(
+    pub(crate) fn lstm_walking(
         &mut self,
         x: Tensor,
         weights: &[LstmWeights],

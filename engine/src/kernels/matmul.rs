@@ -57,6 +57,18 @@ impl Graph {
         bias: Option<&Param>,
         activation: Activation,
     ) -> Result<Tensor> {
+        self.linear_by(x, weight, bias, activation, |graph, product| product.record(graph))
+    }
+
+    /// [`Graph::linear`] with the forward product recorded by `record`.
+    pub(super) fn linear_by(
+        &mut self,
+        x: Tensor,
+        weight: &Param,
+        bias: Option<&Param>,
+        activation: Activation,
+        record: impl FnOnce(&mut Graph, Gemm),
+    ) -> Result<Tensor> {
         let sizes = match (self.shape(x), &weight.shape[..], bias.map(|b| &b.shape[..])) {
             ([lead @ .., i], &[out, inner], None) if *i == inner => Some((lead, out, inner)),
             ([lead @ .., i], &[out, inner], Some(&[o])) if *i == inner && o == out => {
@@ -76,10 +88,10 @@ impl Graph {
         let fused = if activation.from_output() { activation } else { Activation::Identity };
         let y = self.tensor("linear", &shape, Element::F32);
         let [input, result] = [x, y].map(|t| Matrix::tensor(self, t));
-        Gemm::new(Order::Nt, [m, n, k], input, Matrix::weight(self, weight), result)
+        let product = Gemm::new(Order::Nt, [m, n, k], input, Matrix::weight(self, weight), result)
             .bias(bias.map(|b| Matrix::weight(self, b)))
-            .activation(fused)
-            .record(self);
+            .activation(fused);
+        record(self, product);
         let (weight, bias) = (weight.clone(), bias.cloned());
         let weights: Vec<&Param> = [Some(&weight), bias.as_ref()].into_iter().flatten().collect();
         let (w, b) = (weight.clone(), bias.clone());
@@ -128,7 +140,7 @@ pub(crate) fn bias_gradient(g: &mut Backward<'_>, dz: Tensor, bias: &Param) {
 }
 
 /// A case with dense operands moved by `offset` words.
-fn case(
+pub(super) fn case(
     order: Order,
     [m, n, k]: [usize; 3],
     replicas: usize,

@@ -8,6 +8,7 @@ pub mod dropout;
 pub mod embedding;
 pub mod fold;
 mod gemm;
+pub mod half;
 pub mod loss;
 pub mod lstm;
 pub mod masked;
@@ -17,6 +18,7 @@ pub mod normalize;
 pub mod optimizer;
 pub mod pointwise;
 pub mod reduce;
+pub mod roof;
 pub mod state;
 pub mod ternary;
 mod timing;
@@ -25,30 +27,45 @@ pub mod update;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use tern_shaders::Kernel;
+
 pub use case::{Case, Check, Expected};
 pub(crate) use case::{codes, noise};
-pub use timing::CaseTiming;
+pub use timing::{CaseTiming, Clock, Costs};
+
+/// The folder of a family's kernels, and their cases.
+type Family = (&'static str, fn() -> Vec<Case>);
+
+const FAMILIES: &[Family] = &[
+    ("matmul", matmul::cases),
+    ("half", half::cases),
+    ("lstm", lstm::cases),
+    ("embedding", embedding::cases),
+    ("loss", loss::cases),
+    ("metrics", metrics::cases),
+    ("pointwise", pointwise::cases),
+    ("reduce", reduce::cases),
+    ("dropout", dropout::cases),
+    ("normalize", normalize::cases),
+    ("convolution", convolution::cases),
+    ("optimizer", optimizer::cases),
+    ("ternary", ternary::cases),
+    ("masked", masked::cases),
+    ("fold", fold::cases),
+    ("update", update::cases),
+    ("data", data::cases),
+    ("state", state::cases),
+    ("roof", roof::cases),
+];
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<Case> {
-    [
-        matmul::cases(),
-        lstm::cases(),
-        embedding::cases(),
-        loss::cases(),
-        metrics::cases(),
-        pointwise::cases(),
-        reduce::cases(),
-        dropout::cases(),
-        normalize::cases(),
-        convolution::cases(),
-        optimizer::cases(),
-        ternary::cases(),
-        masked::cases(),
-        fold::cases(),
-        update::cases(),
-        data::cases(),
-        state::cases(),
-    ]
-    .concat()
+    FAMILIES.iter().flat_map(|(_, cases)| cases()).collect()
+}
+
+/// Every case of a kernel.
+pub(crate) fn cases_of(kernel: &Kernel) -> Vec<Case> {
+    let family = kernel.name.split('/').next();
+    let own = FAMILIES.iter().filter(|(name, _)| family == Some(name));
+    own.flat_map(|(_, cases)| cases()).filter(|case| case.kernel.name == kernel.name).collect()
 }

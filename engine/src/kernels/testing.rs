@@ -19,8 +19,12 @@ pub(crate) fn software() -> &'static [(&'static str, Device)] {
         let required = std::env::var("TERN_TEST_GPU").is_ok_and(|v| v == "1");
         let mut devices = Vec::new();
         for (name, portable) in [("software", false), ("portable", true)] {
-            let options =
-                DeviceOptions { select: Select::Kind(Kind::Software), portable, checked: true };
+            let options = DeviceOptions {
+                select: Select::Kind(Kind::Software),
+                portable,
+                checked: true,
+                ..Default::default()
+            };
             match pollster::block_on(Device::open(&options)) {
                 Ok(device) => devices.push((name, device)),
                 Err(e) if required => panic!("TERN_TEST_GPU=1, but {e}"),
@@ -52,11 +56,10 @@ pub(crate) fn run_cases(cases: &[Case]) {
     for (name, device) in software() {
         for case in cases {
             let params = bytemuck::cast_slice(&case.params);
-            let fits =
-                |v: &&Variant| (v.fits)(params) && (v.features.is_empty() || *name == "software");
+            let fits = |v: &&Variant| (v.fits)(params) && device.supports(v);
             for variant in case.kernel.variants.iter().filter(fits) {
-                device.pin(case.kernel, variant.name).unwrap();
-                check(device, &format!("{name}, {}", variant.name), case);
+                let case = case.clone().variant(variant.name);
+                check(device, &format!("{name}, {}", variant.name), &case);
             }
         }
     }

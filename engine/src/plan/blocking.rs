@@ -5,7 +5,7 @@ use tern_shaders::state;
 use super::{Activations, Losses};
 use crate::device::{Data, Timing};
 use crate::graph::Tensor;
-use crate::{Plan, Result};
+use crate::{Choice, Plan, Result};
 
 macro_rules! covers {
     ($($(#[$meta:meta])* $name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $inner:ident;)+) => {
@@ -43,6 +43,8 @@ covers! {
     read_f64(tensor: Tensor) -> Vec<f64> = read_f64_async;
     /// [`Plan::states_async`], waiting.
     states() -> Vec<[u32; state::WORDS]> = states_async;
+    /// [`Plan::tune_async`], waiting.
+    tune(again: bool) -> Vec<Choice> = tune_async;
     /// [`Plan::profile_async`], waiting.
     profile() -> Vec<Timing> = profile_async;
 }

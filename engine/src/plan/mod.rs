@@ -14,7 +14,7 @@ use tern_shaders::{Element, state};
 use crate::device::{Buffer, Call, Data, Program, Sequence, Slot, Timing};
 use crate::graph::{Graph, Home, Info, Operand, Recorded};
 use crate::memory::{self, Blocks, Memory};
-use crate::{Arena, Error, Flat, Result};
+use crate::{Arena, Choice, Error, Flat, Result};
 pub use apart::Activations;
 pub use losses::Losses;
 
@@ -111,6 +111,24 @@ impl Plan {
         self.arena.device().lanes().unwrap_or(1).min(self.places().len())
     }
 
+    /// Bytes that the dispatches of a step bind for a full tile, each binding of each dispatch
+    /// counted: what a step would move if every kernel read and wrote all it is given once.
+    pub fn bytes_bound(&self) -> u64 {
+        let words = |arg: &Operand| match arg {
+            Operand::Tensor(tensor) => {
+                let info = &self.tensors[self.tensors[tensor.0].root];
+                match &info.home {
+                    Home::Shared(buffer) => buffer.words,
+                    _ => memory::words(info, self.tile),
+                }
+            }
+            Operand::Flat(_) => self.tile * self.arena.parameters().words(),
+            Operand::State => self.tile * state::WORDS,
+            Operand::Ring => self.tile * RING,
+        };
+        self.calls.iter().flat_map(|call| &call.args).map(|arg| 4 * words(arg) as u64).sum()
+    }
+
     /// What the plan takes, the arena included. Nothing is allocated for it.
     pub fn memory(&self) -> Memory {
         let replicas = self.arena.replicas();
@@ -157,6 +175,9 @@ impl Plan {
         if self.ready.is_some() {
             return Ok(());
         }
+        if self.arena.device().measures() {
+            self.tune_async(false).await?;
+        }
         let mut blocks = Vec::new();
         for _ in 0..self.lanes() {
             blocks.push(self.block_set().await?);
@@ -184,6 +205,29 @@ impl Plan {
             blocks.push(self.arena.device().allocate(&what, *words, *element).await?);
         }
         Ok(blocks)
+    }
+
+    /// Measures which variants compute the plan's products and recurrences fastest on this
+    /// device, for each class of sizes that has no choice yet, or for all with `again`. The
+    /// choices hold for plans prepared from now on and are kept in the user's cache folder.
+    /// Nothing to choose on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if the plan has been prepared or run; device errors.
+    pub async fn tune_async(&mut self, again: bool) -> Result<Vec<Choice>> {
+        if self.ready.is_some() {
+            return Err(Error::value("plan to tune", "prepared", "one that has not run"));
+        }
+        let call = |recorded: &Recorded| Call {
+            kernel: recorded.kernel,
+            label: recorded.label.clone(),
+            params: recorded.params.clone(),
+            slots: Vec::new(),
+            replicas: 1,
+            variant: None,
+        };
+        let calls: Vec<Call> = self.calls.iter().map(call).collect();
+        self.arena.device().tune_calls(&calls, again).await
     }
 
     async fn chunk(
@@ -237,6 +281,7 @@ impl Plan {
                 params: recorded.params.clone(),
                 slots,
                 replicas: chunk.replicas,
+                variant: None,
             });
         }
         let records = match self.advances {

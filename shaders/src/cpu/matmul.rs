@@ -142,13 +142,13 @@ fn aligned(p: &Gemm, trans_a: u32, trans_b: u32) -> bool {
 }
 
 /// Workgroups of the register variants: invocations along N, tiles along M.
-fn register_grid(p: &Gemm, v: &Variant) -> [u32; 2] {
+pub(super) fn register_grid(p: &Gemm, v: &Variant) -> [u32; 2] {
     let across = p.n.div_ceil(4 * v.constant("COLUMNS") * v.constant("GROUP"));
     [across * p.splits, p.m.div_ceil(4 * v.constant("ROWS"))]
 }
 
 /// Workgroups of the tiled variants: one a tile.
-fn tiled_grid(p: &Gemm, v: &Variant) -> [u32; 2] {
+pub(super) fn tiled_grid(p: &Gemm, v: &Variant) -> [u32; 2] {
     let across = p.n.div_ceil(4 * v.constant("COLUMNS") * v.constant("ACROSS"));
     [across * p.splits, p.m.div_ceil(4 * v.constant("ROWS") * v.constant("DOWN"))]
 }
@@ -164,7 +164,8 @@ macro_rules! products {
             variants: [{
                 name: "tiled_16x64",
                 source: "matmul/tiled.wgsl",
-                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_VEC4, MATMUL_B_VEC4],
+                preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, MATMUL_A_VEC4, MATMUL_A_BLOCKS,
+                           MATMUL_B_VEC4, MATMUL_B_BLOCKS],
                 consts: [TRANS_A = $ta, TRANS_B = $tb, CHECK_K = 1,
                          ROWS = 1, COLUMNS = 1, ACROSS = 16, DOWN = 4],
                 workgroup_memory: true,
@@ -173,7 +174,8 @@ macro_rules! products {
             }, {
                 name: "tiled_128x128",
                 source: "matmul/tiled.wgsl",
-                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_VEC4, MATMUL_B_VEC4],
+                preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, MATMUL_A_VEC4, MATMUL_A_BLOCKS,
+                           MATMUL_B_VEC4, MATMUL_B_BLOCKS],
                 consts: [TRANS_A = $ta, TRANS_B = $tb, CHECK_K = 1,
                          ROWS = 2, COLUMNS = 2, ACROSS = 16, DOWN = 16],
                 workgroup_memory: true,
@@ -182,7 +184,8 @@ macro_rules! products {
             }, {
                 name: "tiled_64x64",
                 source: "matmul/tiled.wgsl",
-                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_VEC4, MATMUL_B_VEC4],
+                preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, MATMUL_A_VEC4, MATMUL_A_BLOCKS,
+                           MATMUL_B_VEC4, MATMUL_B_BLOCKS],
                 consts: [TRANS_A = $ta, TRANS_B = $tb, CHECK_K = 1,
                          ROWS = 2, COLUMNS = 2, ACROSS = 8, DOWN = 8],
                 workgroup_memory: true,
@@ -191,7 +194,8 @@ macro_rules! products {
             }, {
                 name: "tiled_32x32",
                 source: "matmul/tiled.wgsl",
-                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_VEC4, MATMUL_B_VEC4],
+                preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, MATMUL_A_VEC4, MATMUL_A_BLOCKS,
+                           MATMUL_B_VEC4, MATMUL_B_BLOCKS],
                 consts: [TRANS_A = $ta, TRANS_B = $tb, CHECK_K = 1,
                          ROWS = 1, COLUMNS = 1, ACROSS = 8, DOWN = 8],
                 workgroup_memory: true,
@@ -200,7 +204,8 @@ macro_rules! products {
             }, {
                 name: "tiled_32x32_words",
                 source: "matmul/tiled.wgsl",
-                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_SCALAR, MATMUL_B_SCALAR],
+                preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, MATMUL_A_SCALAR,
+                           MATMUL_B_SCALAR],
                 consts: [TRANS_A = $ta, TRANS_B = $tb,
                          ROWS = 1, COLUMNS = 1, ACROSS = 8, DOWN = 8],
                 workgroup_memory: true,
@@ -209,7 +214,8 @@ macro_rules! products {
             }, {
                 name: "register_12x16",
                 source: "matmul/register.wgsl",
-                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_VEC4, MATMUL_B_VEC4],
+                preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, MATMUL_A_VEC4, MATMUL_A_BLOCKS,
+                           MATMUL_B_VEC4, MATMUL_B_BLOCKS],
                 consts: [TRANS_A = $ta, TRANS_B = $tb, CHECK_K = 0,
                          ROWS = 3, COLUMNS = 4, GROUP = 8],
                 fits: |p| aligned(p, $ta, $tb) && p.n > 48,
@@ -218,7 +224,8 @@ macro_rules! products {
                 // The gradients of a layer whose outputs are no multiple of four: A is theirs.
                 name: "register_12x16_words_a",
                 source: "matmul/register.wgsl",
-                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_SCALAR, MATMUL_B_VEC4],
+                preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, MATMUL_A_SCALAR, MATMUL_B_VEC4,
+                           MATMUL_B_BLOCKS],
                 consts: [TRANS_A = $ta, TRANS_B = $tb,
                          ROWS = 3, COLUMNS = 4, GROUP = 8],
                 fits: |p| aligned_b(p, $tb) && p.n > 48,
@@ -226,7 +233,8 @@ macro_rules! products {
             }, {
                 name: "register_8x8_words",
                 source: "matmul/register.wgsl",
-                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_SCALAR, MATMUL_B_SCALAR],
+                preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, MATMUL_A_SCALAR,
+                           MATMUL_B_SCALAR],
                 consts: [TRANS_A = $ta, TRANS_B = $tb,
                          ROWS = 2, COLUMNS = 2, GROUP = 8],
                 fits: |p| short(p) && p.n > 32,
@@ -234,7 +242,8 @@ macro_rules! products {
             }, {
                 name: "register_4x4_words",
                 source: "matmul/register.wgsl",
-                preludes: [ACTIVATION, MATMUL_PARAMS, MATMUL_A_SCALAR, MATMUL_B_SCALAR],
+                preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, MATMUL_A_SCALAR,
+                           MATMUL_B_SCALAR],
                 consts: [TRANS_A = $ta, TRANS_B = $tb,
                          ROWS = 1, COLUMNS = 1, GROUP = 8],
                 fits: short,

@@ -182,9 +182,18 @@ kernel! {
     bindings: [x: read f32, out: write f32];
     twin: rows;
     variants: [{
+        name: "subgroup",
+        source: "reduce/rows_shared.wgsl",
+        preludes: [ROWS_SUBGROUP, REDUCE],
+        consts: [GROUP = 64],
+        features: [Subgroup],
+        workgroup_memory: true,
+        fits: |p| p.columns.div_ceil(64) <= ITERATIONS,
+        grid: |p, _| linear_grid(p.rows as usize, 1),
+    }, {
         name: "shared",
         source: "reduce/rows_shared.wgsl",
-        preludes: [REDUCE],
+        preludes: [ROWS_GROUP, REDUCE],
         consts: [GROUP = 64],
         workgroup_memory: true,
         fits: |p| p.columns.div_ceil(64) <= ITERATIONS,
@@ -220,9 +229,18 @@ kernel! {
     bindings: [x: read f32, out: write f32];
     twin: sum;
     variants: [{
+        name: "subgroup",
+        source: "reduce/sum_shared.wgsl",
+        preludes: [ROWS_SUBGROUP],
+        consts: [GROUP = 256],
+        features: [Subgroup],
+        workgroup_memory: true,
+        fits: |p| p.n.div_ceil(p.parts).div_ceil(256) <= ITERATIONS,
+        grid: |p, _| linear_grid(p.parts as usize, 1),
+    }, {
         name: "shared",
         source: "reduce/sum_shared.wgsl",
-        preludes: [],
+        preludes: [ROWS_GROUP],
         consts: [GROUP = 256],
         workgroup_memory: true,
         fits: |p| p.n.div_ceil(p.parts).div_ceil(256) <= ITERATIONS,

@@ -6,7 +6,7 @@ use tern_shaders::{Access, Feature, Kernel, Variant};
 
 use super::{Gpu, bytes, lock};
 use crate::device::{Call, Storage};
-use crate::{Error, Result};
+use crate::{Error, Result, tuning};
 
 #[derive(Clone)]
 pub(super) struct Layout {
@@ -19,12 +19,20 @@ pub(super) struct Step {
     pub(super) group: wgpu::BindGroup,
     pub(super) grid: [u32; 3],
     pub(super) kernel: &'static str,
+    pub(super) variant: &'static str,
     pub(super) label: String,
 }
 
 /// Calls with their pipelines and bind groups.
 pub(crate) struct Program {
     pub(super) steps: Vec<Step>,
+}
+
+impl Program {
+    /// The variant of each step.
+    pub fn variants(&self) -> Vec<&'static str> {
+        self.steps.iter().map(|step| step.variant).collect()
+    }
 }
 
 impl Gpu {
@@ -45,25 +53,63 @@ impl Gpu {
         self.features.contains(match feature {
             Feature::Subgroup => wgpu::Features::SUBGROUP,
             Feature::F16 => wgpu::Features::SHADER_F16,
-            Feature::CooperativeMatrix => wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
+            Feature::CooperativeMatrix => {
+                wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16
+            }
         })
     }
 
-    /// The pinned variant if it fits, else the first that does; barriers are avoided on
-    /// software devices, where they cost more than they save.
-    fn variant(&self, kernel: &'static Kernel, params: &[u8]) -> Result<&'static Variant> {
-        let fits = |v: &&Variant| v.features.iter().all(|f| self.has(*f)) && (v.fits)(params);
-        let pin = lock(&self.pins).get(kernel.name).copied();
-        let all = || kernel.variants.iter().filter(fits);
-        let software = self.info.device_type == wgpu::DeviceType::Cpu;
-        let preferred = match pin {
-            Some(name) => all().find(|v| v.name == name),
-            None => all().find(|v| !(software && v.workgroup_memory)),
+    /// Whether the device has what a variant needs, whatever the parameters.
+    pub fn supports(&self, variant: &Variant) -> bool {
+        variant.features.iter().all(|f| self.has(*f))
+    }
+
+    /// What computes a call: the variant that the call names; else, of those that fit and have
+    /// not failed their self-test, the pinned one, the tuned one, or the first. Barriers are
+    /// avoided on software devices, where they cost more than they save.
+    pub fn variant(&self, call: &Call) -> Result<&'static Variant> {
+        let (kernel, params) = (call.kernel, bytemuck::cast_slice(&call.params));
+        let fault = |reason: String| Error::Kernel { kernel: kernel.name.into(), reason };
+        let fits = |v: &&Variant| self.supports(v) && (v.fits)(params);
+        if let Some(name) = call.variant {
+            let mut named = kernel.variants.iter().filter(fits).filter(|v| v.name == name);
+            return named.next().ok_or_else(|| {
+                fault(format!("variant {name} doesn't fit the parameters or the device"))
+            });
+        }
+        let trusted = |v: &&Variant| {
+            v.features.is_empty()
+                || lock(&self.trust).get(&(kernel.name, v.name)).is_none_or(|passed| *passed)
         };
-        preferred.or_else(|| all().next()).ok_or_else(|| Error::Kernel {
-            kernel: kernel.name.into(),
-            reason: format!("no variant for these parameters on {}", self.info.name),
-        })
+        let all = || kernel.variants.iter().filter(fits).filter(trusted);
+        let named = |name: &'static str| all().find(|v| v.name == name);
+        let software = self.info.device_type == wgpu::DeviceType::Cpu;
+        let pin = lock(&self.pins).get(kernel.name).copied();
+        let tuned = || {
+            let class = tuning::class(kernel, &call.params)?;
+            lock(&self.tuned).get(kernel.name, &class)
+        };
+        pin.and_then(named)
+            .or_else(|| tuned().and_then(named))
+            .or_else(|| all().find(|v| !(software && v.workgroup_memory)))
+            .or_else(|| all().next())
+            .ok_or_else(|| fault(format!("no variant for these parameters on {}", self.info.name)))
+    }
+
+    /// A variant that one of the calls would use and that has to pass its self-test before.
+    pub fn untested(&self, calls: &[Call]) -> Option<(&'static Kernel, &'static Variant)> {
+        let own_choice = calls.iter().filter(|call| call.variant.is_none());
+        own_choice.filter_map(|call| Some((call.kernel, self.variant(call).ok()?))).find(
+            |(kernel, variant)| {
+                !variant.features.is_empty()
+                    && !lock(&self.trust).contains_key(&(kernel.name, variant.name))
+            },
+        )
+    }
+
+    /// Remembers whether a variant passed its self-test.
+    pub fn trust(&self, kernel: &Kernel, variant: &Variant, passed: bool) {
+        lock(&self.trust).insert((kernel.name, variant.name), passed);
     }
 
     fn layout(&self, kernel: &'static Kernel) -> Layout {
@@ -163,7 +209,7 @@ impl Gpu {
         let mut steps = Vec::with_capacity(calls.len());
         for (at, call) in calls.into_iter().enumerate() {
             let params = bytemuck::cast_slice(&call.params);
-            let variant = self.variant(call.kernel, params)?;
+            let variant = self.variant(&call)?;
             let [x, y] = (variant.grid)(params, variant);
             let grid = [x, y, call.replicas as u32];
             if grid.iter().any(|n| *n > max_groups) {
@@ -201,7 +247,8 @@ impl Gpu {
                 layout: &self.layout(call.kernel).group,
                 entries: &entries,
             });
-            steps.push(Step { pipeline, group, grid, kernel: call.kernel.name, label: call.label });
+            let (kernel, label) = (call.kernel.name, call.label);
+            steps.push(Step { pipeline, group, grid, kernel, variant: variant.name, label });
         }
         self.fault()?;
         Ok(Program { steps })

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_channel::oneshot;
 use tern_shaders::Element;
 
-use super::{Data, Kind, Profile};
+use super::{AdapterSummary, Data, Kind, Profile};
+use crate::tuning::Table;
 use crate::{Error, Result};
 use compile::Layout;
 pub(crate) use compile::Program;
@@ -26,6 +27,10 @@ pub(crate) struct Gpu {
     layouts: Mutex<HashMap<&'static str, Layout>>,
     pipelines: Mutex<HashMap<(&'static str, &'static str), wgpu::ComputePipeline>>,
     pins: Mutex<HashMap<&'static str, &'static str>>,
+    /// Variants that need a feature, by whether they passed their self-test.
+    trust: Mutex<HashMap<(&'static str, &'static str), bool>>,
+    tuned: Mutex<Table>,
+    summary: AdapterSummary,
     faults: Arc<Mutex<Option<Error>>>,
     /// Read-back buffers that are not in use.
     staging: Mutex<Vec<wgpu::Buffer>>,
@@ -47,6 +52,8 @@ impl Gpu {
         device: wgpu::Device,
         queue: wgpu::Queue,
         info: wgpu::AdapterInfo,
+        summary: AdapterSummary,
+        tuned: Table,
         checked: bool,
         submit_seconds: f64,
     ) -> Self {
@@ -70,6 +77,9 @@ impl Gpu {
             layouts: Mutex::default(),
             pipelines: Mutex::default(),
             pins: Mutex::default(),
+            trust: Mutex::default(),
+            tuned: Mutex::new(tuned),
+            summary,
             faults,
             staging: Mutex::default(),
             submits: AtomicU64::new(0),
@@ -92,6 +102,15 @@ impl Gpu {
             max_buffer: limits.max_buffer_size,
             whole_sequence: false,
         }
+    }
+
+    pub fn summary(&self) -> &AdapterSummary {
+        &self.summary
+    }
+
+    /// The choices measured on this device or one like it.
+    pub fn tuned(&self) -> std::sync::MutexGuard<'_, Table> {
+        lock(&self.tuned)
     }
 
     pub fn submits(&self) -> u64 {

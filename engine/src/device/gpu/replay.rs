@@ -36,6 +36,22 @@ impl Pace {
     }
 }
 
+/// Two timestamps a pass.
+struct Queries {
+    set: wgpu::QuerySet,
+    count: u32,
+}
+
+impl Queries {
+    fn writes(&self, pass: usize) -> wgpu::ComputePassTimestampWrites<'_> {
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.set,
+            beginning_of_pass_write_index: Some(2 * pass as u32),
+            end_of_pass_write_index: Some(2 * pass as u32 + 1),
+        }
+    }
+}
+
 impl Gpu {
     fn record(step: &Step, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&step.pipeline);
@@ -91,46 +107,77 @@ impl Gpu {
         Ok(now)
     }
 
+    /// Seconds on the device's own clock that `times` replays take in one submit, which the
+    /// caller keeps short; `None` where the device has no such clock.
+    pub async fn clocked(&self, program: &Program, times: usize) -> Result<Option<f64>> {
+        if !self.features.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Ok(None);
+        }
+        let queries = self.queries(1);
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some("clocked"),
+                timestamp_writes: Some(queries.writes(0)),
+            });
+            for _ in 0..times {
+                program.steps.iter().for_each(|step| Self::record(step, &mut pass));
+            }
+        }
+        Ok(self.resolve(queries, encoder).await?.pop())
+    }
+
+    fn queries(&self, passes: usize) -> Queries {
+        let count = 2 * passes as u32;
+        let set = self.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("profile"),
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        });
+        Queries { set, count }
+    }
+
+    /// Submits, and reads the seconds of each pass.
+    async fn resolve(
+        &self,
+        queries: Queries,
+        mut encoder: wgpu::CommandEncoder,
+    ) -> Result<Vec<f64>> {
+        let words = 2 * queries.count as usize;
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let resolved = self.buffer("profile", words, usage);
+        encoder.resolve_query_set(&queries.set, 0..queries.count, &resolved, 0);
+        self.submit(encoder);
+        let Data::U32(words) = self.read(&resolved, 0, words, Element::U32).await? else {
+            unreachable!("words were asked for")
+        };
+        let period = f64::from(self.queue.get_timestamp_period()) * 1e-9;
+        let ticks: &[u64] = &bytemuck::pod_collect_to_vec::<u32, u64>(&words);
+        let seconds = |t: &[u64]| t[1].saturating_sub(t[0]) as f64 * period;
+        Ok(ticks.chunks_exact(2).map(seconds).collect())
+    }
+
     pub async fn profile_program(&self, program: &Program) -> Result<Vec<Timing>> {
         if !self.features.contains(wgpu::Features::TIMESTAMP_QUERY) {
             return self.profile_by_fence(program).await;
         }
         let mut timings = Vec::with_capacity(program.steps.len());
-        let period = f64::from(self.queue.get_timestamp_period()) * 1e-9;
         // A query set holds 4,096 entries at most; two a step.
         for steps in program.steps.chunks(2_048) {
-            let count = 2 * steps.len() as u32;
-            let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: Some("profile"),
-                ty: wgpu::QueryType::Timestamp,
-                count,
-            });
-            let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-            let resolved = self.buffer("profile", 2 * count as usize, usage);
+            let queries = self.queries(steps.len());
             let mut encoder = self.device.create_command_encoder(&Default::default());
             for (i, step) in steps.iter().enumerate() {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                     label: Some(&step.label),
-                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                        query_set: &queries,
-                        beginning_of_pass_write_index: Some(2 * i as u32),
-                        end_of_pass_write_index: Some(2 * i as u32 + 1),
-                    }),
+                    timestamp_writes: Some(queries.writes(i)),
                 });
                 Self::record(step, &mut pass);
             }
-            encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
-            self.submit(encoder);
-            let Data::U32(words) =
-                self.read(&resolved, 0, 2 * count as usize, Element::U32).await?
-            else {
-                unreachable!("words were asked for")
-            };
-            let ticks: &[u64] = &bytemuck::pod_collect_to_vec::<u32, u64>(&words);
-            timings.extend(steps.iter().zip(ticks.chunks_exact(2)).map(|(step, t)| Timing {
+            let seconds = self.resolve(queries, encoder).await?;
+            timings.extend(steps.iter().zip(seconds).map(|(step, seconds)| Timing {
                 kernel: step.kernel.into(),
                 label: step.label.clone(),
-                seconds: t[1].saturating_sub(t[0]) as f64 * period,
+                seconds,
             }));
         }
         Ok(timings)

@@ -1,29 +1,3 @@
-// What the matrix products share: parameters, bias, result, and where a part of K ends.
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    a_offset: u32,
-    a_stride: u32,
-    a_row: u32,
-    b_offset: u32,
-    b_stride: u32,
-    b_row: u32,
-    c_offset: u32,
-    c_stride: u32,
-    c_row: u32,
-    bias_offset: u32,
-    bias_stride: u32,
-    has_bias: u32,
-    activation: u32,
-    accumulate: u32,
-    splits: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> c: array<f32>;
-
 // First index and end of part `split` of K; parts start at multiples of 16.
 fn part(split: u32) -> vec2<u32> {
     let length = ((p.k + p.splits - 1u) / p.splits + 15u) / 16u * 16u;

@@ -1,0 +1,192 @@
+//! Variants that need a feature of the hardware are used only after they computed small cases
+//! right on the device at hand: some drivers offer a feature and compute it wrong.
+
+use tern_shaders::{Kernel, Variant};
+
+use crate::device::Backend;
+use crate::kernels::{Case, cases_of};
+use crate::{Device, Error, Result};
+
+/// Elements of a case that a self-test computes; the twin is slow.
+const SMALL: usize = 1 << 16;
+/// Cases of a variant.
+const ENOUGH: usize = 8;
+
+/// What became of a self-test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of so many cases were right.
+    Passed(usize),
+    /// What was wrong. The variant is not used.
+    Failed(String),
+    /// Why there was nothing to run.
+    NotRun(String),
+}
+
+/// A variant that needs a feature, and whether it computes right on a device.
+#[derive(Clone, Debug)]
+pub struct SelfTest {
+    /// Kernel name.
+    pub kernel: &'static str,
+    /// Variant name.
+    pub variant: &'static str,
+    /// The features it needs.
+    pub features: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Small cases that the variant fits.
+fn cases(kernel: &'static Kernel, variant: &'static Variant) -> Vec<Case> {
+    let small = |case: &Case| case.buffers.iter().map(|b| b.len()).sum::<usize>() <= SMALL;
+    let fits = |case: &Case| (variant.fits)(bytemuck::cast_slice(&case.params));
+    let own = cases_of(kernel).into_iter().filter(|case| small(case) && fits(case));
+    own.take(ENOUGH).map(|case| Case { kernel, ..case.variant(variant.name) }).collect()
+}
+
+impl Device {
+    /// Whether a variant passes its self-test, which [`Device::compile`] asks before its first
+    /// use.
+    pub(crate) async fn admits(
+        &self,
+        kernel: &'static Kernel,
+        variant: &'static Variant,
+    ) -> Result<bool> {
+        match self.run_self_test(kernel, variant).await? {
+            Outcome::Passed(cases) => {
+                log::info!("{} ({}): {cases} cases right", kernel.name, variant.name);
+                Ok(true)
+            }
+            Outcome::Failed(reason) | Outcome::NotRun(reason) => {
+                log::warn!("{} ({}) is not used: {reason}", kernel.name, variant.name);
+                Ok(false)
+            }
+        }
+    }
+
+    async fn run_self_test(
+        &self,
+        kernel: &'static Kernel,
+        variant: &'static Variant,
+    ) -> Result<Outcome> {
+        let cases = cases(kernel, variant);
+        if cases.is_empty() {
+            return Ok(Outcome::NotRun("no case is small enough".into()));
+        }
+        for case in &cases {
+            // A case compiles a call that names its variant, which asks for no self-test again.
+            match Box::pin(case.check_async(self)).await {
+                Ok(_) => {}
+                Err(e @ Error::Kernel { .. }) => return Ok(Outcome::Failed(e.to_string())),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Outcome::Passed(cases.len()))
+    }
+
+    /// Runs the self-test of every variant that needs a feature, as the first use of each would.
+    ///
+    /// # Errors
+    /// Device errors; a wrong result is an [`Outcome`].
+    pub async fn self_test_async(&self) -> Result<Vec<SelfTest>> {
+        let mut tests = Vec::new();
+        let variants = tern_shaders::kernels()
+            .flat_map(|k| k.variants.iter().map(move |v| (k, v)))
+            .filter(|(_, v)| !v.features.is_empty());
+        for (kernel, variant) in variants {
+            let names: Vec<String> = variant.features.iter().map(|f| format!("{f:?}")).collect();
+            let features = names.join(", ");
+            let outcome = match &*self.0 {
+                Backend::Gpu(gpu) if gpu.supports(variant) => {
+                    let outcome = self.run_self_test(kernel, variant).await?;
+                    gpu.trust(kernel, variant, matches!(outcome, Outcome::Passed(_)));
+                    outcome
+                }
+                _ => Outcome::NotRun(format!("the device has no {features}")),
+            };
+            let (kernel, variant) = (kernel.name, variant.name);
+            tests.push(SelfTest { kernel, variant, features, outcome });
+        }
+        Ok(tests)
+    }
+
+    /// [`Device::self_test_async`], waiting.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "blocking")]
+    pub fn self_test(&self) -> Result<Vec<SelfTest>> {
+        self.wait(self.self_test_async())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_shaders::Feature;
+    use tern_shaders::cpu::pointwise::SCALE;
+
+    use super::*;
+    use crate::kernels::testing::software;
+
+    /// A variant of a kernel whose shader has been changed and asks for a feature.
+    fn variant(name: &'static str, change: impl Fn(&str) -> String) -> Variant {
+        let plain = &SCALE.variants[0];
+        Variant {
+            name,
+            source: Box::leak(change(plain.source).into_boxed_str()),
+            preludes: plain.preludes,
+            consts: plain.consts,
+            features: &[Feature::Subgroup],
+            workgroup_memory: plain.workgroup_memory,
+            fits: plain.fits,
+            grid: plain.grid,
+        }
+    }
+
+    /// The scaling of a vector with a variant before the plain one.
+    fn with(first: Variant) -> &'static Kernel {
+        let plain = Variant { features: &[], ..variant("plain", str::to_string) };
+        Box::leak(Box::new(Kernel {
+            name: SCALE.name,
+            fields: SCALE.fields,
+            bindings: SCALE.bindings,
+            variants: Box::leak(Box::new([first, plain])),
+            twin_f32: SCALE.twin_f32,
+            twin_f64: SCALE.twin_f64,
+        }))
+    }
+
+    #[test]
+    fn a_variant_that_computes_wrong_is_not_used() {
+        let wrong = with(variant("wrong", |text| text.replace("p.factor", "(p.factor + 1.0)")));
+        let right = with(variant("right", str::to_string));
+        for (name, device) in software() {
+            for (kernel, used) in [(wrong, "plain"), (right, "right")] {
+                let used = if *name == "portable" { "plain" } else { used };
+                for case in cases_of(kernel).into_iter().take(2) {
+                    let case = Case { kernel, ..case };
+                    case.check(device).unwrap();
+                    let budget = std::time::Duration::ZERO;
+                    let variant = case.time(device, budget).unwrap().variant;
+                    assert_eq!(variant, Some(used), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fast_variants_are_right_or_say_why_they_were_not_run() {
+        for (name, device) in software() {
+            let tests = device.self_test().unwrap();
+            assert!(tests.iter().any(|t| t.kernel == "half/nt"), "{name}");
+            for test in tests {
+                let wrong = matches!(test.outcome, Outcome::Failed(_));
+                assert!(!wrong, "{name}: {test:?}");
+                let run = matches!(test.outcome, Outcome::Passed(_));
+                assert!(*name == "software" || !run, "{name}: {test:?}");
+            }
+        }
+        let mut on_cpu = Device::cpu().self_test().unwrap().into_iter();
+        assert!(on_cpu.all(|t| matches!(t.outcome, Outcome::NotRun(_))));
+    }
+}
