@@ -1,14 +1,37 @@
 //! The devices to bench.
 
 use anyhow::Result;
-use tern_engine::{Device, DeviceOptions, Kind, Select, adapters};
+use tern_engine::{AdapterSummary, Device, DeviceOptions, Kind, Select, adapters};
 
 use crate::Devices;
+use crate::report::Adapter;
 use crate::table::{Table, bytes};
+
+/// The name of a kind in reports.
+fn kind(kind: Kind) -> String {
+    format!("{kind:?}").to_lowercase()
+}
+
+/// What a report says of an adapter.
+pub fn adapter(summary: AdapterSummary) -> Adapter {
+    let limit = |n: u64| (n != u64::MAX).then_some(n);
+    Adapter {
+        name: summary.name,
+        kind: kind(summary.kind),
+        backend: summary.backend,
+        driver: summary.driver,
+        max_binding: limit(summary.max_binding),
+        max_buffer: limit(summary.max_buffer),
+        workgroup_memory: summary.workgroup_memory,
+        invocations: summary.invocations,
+        subgroups: summary.subgroups,
+        features: summary.features,
+    }
+}
 
 /// Prints every device there is.
 pub fn list() {
-    let mut table = Table::new(&[
+    let heading = [
         "#",
         "name",
         "kind",
@@ -17,49 +40,41 @@ pub fn list() {
         "largest binding",
         "workgroup memory",
         "features",
-    ]);
-    for a in pollster::block_on(adapters()) {
-        let limit = |n: u64| if n == u64::MAX { "–".into() } else { bytes(n) };
+    ];
+    let mut table = Table::new(&heading);
+    for summary in pollster::block_on(adapters()) {
+        let index = summary.index.to_string();
+        let a = adapter(summary);
+        let memory = a.workgroup_memory;
         table.row([
-            a.index.to_string(),
+            index,
             a.name,
-            format!("{:?}", a.kind),
+            a.kind,
             a.backend,
             a.driver,
-            limit(a.max_binding),
-            if a.workgroup_memory == 0 { "–".into() } else { bytes(a.workgroup_memory.into()) },
+            a.max_binding.map_or("–".into(), bytes),
+            if memory == 0 { "–".into() } else { bytes(memory.into()) },
             a.features.join(" "),
         ]);
     }
     println!("{table}");
 }
 
-fn open(select: Select) -> tern_engine::Result<Device> {
-    pollster::block_on(Device::open(&DeviceOptions { select, ..Default::default() }))
-}
-
 impl Devices {
     /// Opens them.
     pub fn open(&self) -> Result<Vec<Device>> {
-        if self.all {
+        // Choices of variants and pins as the environment has them.
+        let options = DeviceOptions::from_env()?;
+        let selected: Vec<Select> = if self.all {
             let all = pollster::block_on(adapters());
-            return Ok(all
-                .iter()
-                .map(|a| open(Select::Index(a.index)))
-                .collect::<tern_engine::Result<_>>()?);
-        }
-        if self.device.is_empty() {
-            let mut devices = vec![Device::cpu()];
-            match open(Select::Kind(Kind::Software)) {
-                Ok(device) => devices.push(device),
-                Err(e) => println!("Software Vulkan left out: {e}\n"),
-            }
-            return Ok(devices);
-        }
-        let mut devices = Vec::new();
-        for text in &self.device {
-            devices.push(open(text.parse()?)?);
-        }
-        Ok(devices)
+            all.iter().map(|a| Select::Index(a.index)).collect()
+        } else if self.device.is_empty() {
+            vec![options.select.clone()]
+        } else {
+            self.device.iter().map(|text| text.parse()).collect::<tern_engine::Result<_>>()?
+        };
+        let open =
+            |select| pollster::block_on(Device::open(&DeviceOptions { select, ..options.clone() }));
+        Ok(selected.into_iter().map(open).collect::<tern_engine::Result<_>>()?)
     }
 }

@@ -1,47 +1,74 @@
-//! Checks and times Tern: every kernel against its twin, then the clock; training steps; and
-//! the same steps in other frameworks on the same machine.
+//! Checks and times Tern: every kernel against its twin, then the clock; training steps; the
+//! same steps in other frameworks on the same machine; and reports of all that.
 
 #![allow(clippy::print_stdout, reason = "a command prints its tables")]
 
 mod devices;
 mod heap;
+mod host;
 mod kernels;
 mod measure;
 mod models;
 mod peers;
+mod print;
+mod progress;
+mod replicas;
+mod report;
+mod roof;
 mod rows;
-mod step;
+mod suite;
 mod table;
+mod training;
+mod tune;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
 
-/// Checks and times Tern's kernels and training steps.
+use report::Report;
+
+/// Checks and times Tern's kernels and training steps. Without a command, runs the suite.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    suite: suite::Options,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// List the devices with their kind, driver, limits and features.
     Devices,
-    /// Check every kernel against its f64 twin, then time it.
-    Kernels(kernels::Options),
-    /// Time training steps; count dispatches, submits and memory.
-    Step(step::Options),
+    /// Make one page or Markdown text of reports.
+    Report {
+        /// Reports as JSON.
+        #[arg(required = true)]
+        reports: Vec<PathBuf>,
+        #[command(flatten)]
+        files: suite::Files,
+    },
+    /// Print what changed from one report to another, and mark what became slower.
+    Compare {
+        /// The report from before.
+        before: PathBuf,
+        /// The report from after.
+        after: PathBuf,
+        /// Fail if something became slower by more than the noise.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Measure which variants compute products and recurrences fastest, and keep the choice.
+    Tune(tune::Options),
 }
 
 /// Which devices to use.
 #[derive(Args)]
 struct Devices {
-    /// `cpu`, `gpu`, `discrete`, `integrated`, `software`, an index or a part of a name.
-    /// Default: the CPU, and software Vulkan where there is one.
+    /// `cpu`, `gpu`, `discrete`, `integrated`, `software`, an index or a part of a name, once
+    /// for each. Default: what `TERN_DEVICE` names, else the best.
     #[arg(long, value_name = "DEVICE")]
     device: Vec<String>,
     /// Every device there is.
@@ -49,29 +76,18 @@ struct Devices {
     all: bool,
 }
 
-/// Where results go besides the table.
-#[derive(Args)]
-struct Output {
-    /// Write the results to this file as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-impl Output {
-    fn write(&self, results: &impl Serialize) -> Result<()> {
-        let Some(path) = &self.json else { return Ok(()) };
-        let text = serde_json::to_string_pretty(results)?;
-        std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))
-    }
-}
-
 fn main() -> Result<()> {
-    match Cli::parse().command {
-        Command::Devices => {
+    let cli = Cli::parse();
+    match &cli.command {
+        None => suite::run(&cli.suite),
+        Some(Command::Devices) => {
             devices::list();
             Ok(())
         }
-        Command::Kernels(options) => kernels::run(&options),
-        Command::Step(options) => step::run(&options),
+        Some(Command::Report { reports, files }) => suite::merge(reports, files),
+        Some(Command::Compare { before, after, strict }) => {
+            report::compare::print(&Report::read(before)?, &Report::read(after)?, *strict)
+        }
+        Some(Command::Tune(options)) => tune::run(options),
     }
 }

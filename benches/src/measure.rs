@@ -3,45 +3,68 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde::Serialize;
+use tern_engine::kernels::CaseTiming;
 
-/// What several runs took.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Spread {
-    /// Median seconds.
-    pub median: f64,
-    /// Fastest.
-    pub least: f64,
-    /// Slowest.
-    pub most: f64,
-    /// Runs.
-    pub runs: usize,
+use crate::report::Times;
+
+/// Runs after which the median moves no more.
+const ENOUGH: usize = 101;
+
+/// The times of runs, one at least, in seconds each.
+fn times(mut seconds: Vec<f64>) -> Times {
+    seconds.sort_by(f64::total_cmp);
+    let runs = seconds.len();
+    let at = |quarter: usize| seconds[(runs - 1) * quarter / 4];
+    let (least, most) = (at(0), at(4));
+    Times { median: seconds[runs / 2], least, most, quartiles: [at(1), at(3)], runs }
 }
 
-impl Spread {
-    /// Of the seconds of each run, one at least.
-    pub fn of(mut seconds: Vec<f64>) -> Self {
-        seconds.sort_by(f64::total_cmp);
-        let runs = seconds.len();
-        let at = |i: usize| seconds.get(i).copied().unwrap_or(f64::NAN);
-        Spread { median: at(runs / 2), least: at(0), most: at(runs.saturating_sub(1)), runs }
-    }
+/// The times of a case.
+pub fn of_case(t: &CaseTiming) -> Times {
+    let CaseTiming { median, least, most, quartiles, runs, .. } = *t;
+    Times { median, least, most, quartiles, runs }
 }
 
 /// Seconds a step: `steps` runs that many. A warm-up, then runs of `each` steps until the
-/// budget is used, five at least.
+/// budget is used, `runs` at least.
 pub fn pace(
     each: usize,
+    runs: usize,
     budget: Duration,
     mut steps: impl FnMut(usize) -> Result<()>,
-) -> Result<Spread> {
+) -> Result<Times> {
     steps(each)?;
     let begin = Instant::now();
     let mut seconds = Vec::new();
-    while seconds.len() < 5 || (seconds.len() < 101 && begin.elapsed() < budget) {
+    while seconds.len() < runs.max(1) || (seconds.len() < ENOUGH && begin.elapsed() < budget) {
         let start = Instant::now();
         steps(each)?;
         seconds.push(start.elapsed().as_secs_f64() / each as f64);
     }
-    Ok(Spread::of(seconds))
+    Ok(times(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_lie_between_the_fastest_and_the_slowest() {
+        let t = times((0..101).rev().map(f64::from).collect());
+        assert_eq!((t.least, t.median, t.most, t.runs), (0.0, 50.0, 100.0, 101));
+        assert_eq!(t.quartiles, [25.0, 75.0]);
+        let one = times(vec![3.0]);
+        assert_eq!((one.least, one.most, one.quartiles), (3.0, 3.0, [3.0, 3.0]));
+    }
+
+    #[test]
+    fn at_least_so_many_runs_are_made() {
+        let mut made = Vec::new();
+        let t = pace(4, 3, Duration::ZERO, |n| {
+            made.push(n);
+            Ok(())
+        });
+        assert_eq!(t.unwrap().runs, 3);
+        assert_eq!(made, [4; 4]);
+    }
 }

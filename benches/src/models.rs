@@ -1,11 +1,13 @@
-//! The training steps that are timed.
+//! The models whose training steps are timed.
 
 use anyhow::Result;
-use tern_engine::nn::{Mode, ModelSpec};
-use tern_engine::{Arena, Batching, Device, Graph, Optimizer, Plan, RowData, TextData, Training};
+use tern_engine::nn::{Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::{
+    Activation, Arena, Batching, Device, Graph, Optimizer, Plan, RowData, TextData, Training,
+};
 use tern_shaders::cpu::random::{pcg4d, uniform};
 
-/// Samples of the made-up data sets: more than a run needs before it repeats doesn't matter.
+/// Batches of the made-up data sets: more than a run needs before it repeats doesn't matter.
 const BATCHES: usize = 16;
 
 /// A training step with its sizes.
@@ -14,77 +16,122 @@ pub struct Workload {
     pub name: &'static str,
     /// Sizes in words.
     pub what: &'static str,
+    /// Rows of a batch.
+    batch: usize,
+    /// Whether it is small enough for many side by side.
+    pub small: bool,
     kind: Kind,
 }
 
 enum Kind {
     Language { vocabulary: usize, dimension: usize, hidden: usize, layers: usize, steps: usize },
     Perceptron { width: usize, hidden: &'static [usize], classes: usize },
+    Convolution { side: usize, channels: [usize; 2], classes: usize },
 }
 
 impl Workload {
-    /// Rows of a batch.
-    pub fn batch(&self) -> usize {
-        match self.name {
-            "char-lstm" => 10,
-            "word-lm" => 16,
-            _ => 64,
+    /// A plan that trains `replicas` of it by SGD, their losses taken at every position.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn plan(&self, device: &Device, replicas: usize) -> Result<Plan> {
+        let batching = Batching::in_order(self.batch);
+        let training = Training::new(Optimizer::sgd(), 0.01);
+        let seeds: Vec<u32> = (1..=replicas as u32).collect();
+        let (parameters, model) = self.spec().build()?;
+        let arena = Arena::new(device, &parameters, &seeds)?;
+        let mut graph = Graph::new(&arena);
+        let samples = BATCHES * self.batch;
+        let (x, targets) = match self.kind {
+            Kind::Language { vocabulary, steps, .. } => {
+                let text = words(samples * steps + 1, vocabulary as u32);
+                let data = TextData::upload(device, &[text], vocabulary, steps, steps)?;
+                graph.text_batch(&data, &batching)?
+            }
+            Kind::Perceptron { width, classes, .. } => {
+                let data = images(device, samples, width, classes)?;
+                graph.row_batch(&data, &batching)?
+            }
+            Kind::Convolution { side, classes, .. } => {
+                let data = images(device, samples, side * side, classes)?;
+                graph.row_batch(&data, &batching)?
+            }
+        };
+        let forward = model.forward(&mut graph, x, Mode::Train)?;
+        let loss = graph.cross_entropy(forward.output, targets)?;
+        Ok(graph.train(loss, &training)?)
+    }
+
+    /// Time steps, batch and hidden units of its LSTM, if it has one.
+    pub fn recurrence(&self) -> Option<[u32; 3]> {
+        match self.kind {
+            Kind::Language { steps, hidden, .. } => {
+                Some([steps, self.batch, hidden].map(|n| n as u32))
+            }
+            _ => None,
         }
     }
 
-    /// A plan that trains it by SGD, its loss taken at every position.
-    pub fn plan(&self, device: &Device) -> Result<Plan> {
-        let batching = Batching::in_order(self.batch());
-        let training = Training::new(Optimizer::sgd(), 0.01);
+    fn spec(&self) -> ModelSpec {
         match self.kind {
-            Kind::Language { vocabulary, dimension, hidden, layers, steps } => {
-                let spec = ModelSpec::language_model(vocabulary, dimension, hidden, layers);
-                let (parameters, model) = spec.build()?;
-                let arena = Arena::new(device, &parameters, &[1])?;
-                let length = BATCHES * self.batch() * steps + 1;
-                let text = words(length, vocabulary as u32);
-                let data = TextData::upload(device, &[text], vocabulary, steps, steps)?;
-                let mut graph = Graph::new(&arena);
-                let (tokens, targets) = graph.text_batch(&data, &batching)?;
-                let forward = model.forward(&mut graph, tokens, Mode::Train)?;
-                let loss = graph.cross_entropy(forward.output, targets)?;
-                Ok(graph.train(loss, &training)?)
+            Kind::Language { vocabulary, dimension, hidden, layers, .. } => {
+                ModelSpec::language_model(vocabulary, dimension, hidden, layers)
             }
-            Kind::Perceptron { width, hidden, classes } => {
-                let (parameters, model) = ModelSpec::mlp(width, hidden, classes).build()?;
-                let arena = Arena::new(device, &parameters, &[1])?;
-                let samples = BATCHES * self.batch();
-                let features = (0..samples * width).map(|i| random(i, 3)).collect::<Vec<_>>();
-                let labels = words(samples, classes as u32);
-                let data = RowData::upload(device, &features, width, &labels, classes)?;
-                let mut graph = Graph::new(&arena);
-                let (x, labels) = graph.row_batch(&data, &batching)?;
-                let forward = model.forward(&mut graph, x, Mode::Train)?;
-                let loss = graph.cross_entropy(forward.output, labels)?;
-                Ok(graph.train(loss, &training)?)
+            Kind::Perceptron { width, hidden, classes } => ModelSpec::mlp(width, hidden, classes),
+            Kind::Convolution { side, channels: [first, second], classes } => {
+                let convolution = |outputs| LayerSpec::Conv2d {
+                    outputs,
+                    kernel: 3,
+                    stride: 1,
+                    padding: 1,
+                    activation: Activation::Relu,
+                };
+                let pool = LayerSpec::MaxPool2d { kernel: 2, stride: 2 };
+                let output =
+                    LayerSpec::Linear { outputs: classes, activation: Activation::Identity };
+                let layers = [
+                    ("conv1", convolution(first)),
+                    ("pool1", pool),
+                    ("conv2", convolution(second)),
+                    ("pool2", pool),
+                    ("flatten", LayerSpec::Flatten),
+                    ("output", output),
+                ];
+                ModelSpec {
+                    input: Input::Image { channels: 1, height: side, width: side },
+                    layers: layers.map(|(name, layer)| (name.to_string(), layer)).to_vec(),
+                }
             }
         }
     }
 }
 
-fn random(i: usize, key: u32) -> f32 {
-    uniform(pcg4d([i as u32, key, 0, 0])[0])
+/// Made-up images of `width` numbers.
+fn images(device: &Device, samples: usize, width: usize, classes: usize) -> Result<RowData> {
+    let random = |i: usize| uniform(pcg4d([i as u32, 3, 0, 0])[0]);
+    let features: Vec<f32> = (0..samples * width).map(random).collect();
+    Ok(RowData::upload(device, &features, width, &words(samples, classes as u32), classes)?)
 }
 
 fn words(n: usize, below: u32) -> Vec<u32> {
     (0..n as u32).map(|i| pcg4d([i, 11, 0, 0])[0] % below).collect()
 }
 
-/// The training steps, by falling fame.
+/// The models: two from the literature on federated learning (McMahan et al. 2017, the
+/// Shakespeare task; a word LSTM of the size of theirs), two that are small.
 pub static WORKLOADS: &[Workload] = &[
     Workload {
         name: "char-lstm",
         what: "vocabulary 90, embedding 8, LSTM 2 × 256, 80 steps, batch 10",
+        batch: 10,
+        small: true,
         kind: Kind::Language { vocabulary: 90, dimension: 8, hidden: 256, layers: 2, steps: 80 },
     },
     Workload {
         name: "word-lm",
         what: "vocabulary 10,000, embedding 128, LSTM 1 × 256, 20 steps, batch 16",
+        batch: 16,
+        small: false,
         kind: Kind::Language {
             vocabulary: 10_000,
             dimension: 128,
@@ -96,6 +143,34 @@ pub static WORKLOADS: &[Workload] = &[
     Workload {
         name: "mlp",
         what: "784-256-128-10, batch 64",
+        batch: 64,
+        small: true,
         kind: Kind::Perceptron { width: 784, hidden: &[256, 128], classes: 10 },
     },
+    Workload {
+        name: "cnn",
+        what: "28 × 28, convolutions 3 × 3 to 16 and 32 channels, each pooled by 2, batch 32",
+        batch: 32,
+        small: true,
+        kind: Kind::Convolution { side: 28, channels: [16, 32], classes: 10 },
+    },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every model trains, and replicas of it stay what they are alone.
+    #[test]
+    fn every_model_trains() {
+        for workload in WORKLOADS.iter().filter(|w| w.small && w.recurrence().is_none()) {
+            let losses = |replicas: usize| {
+                let mut plan = workload.plan(&Device::cpu(), replicas).unwrap();
+                plan.run(2 * BATCHES).unwrap().by_replica
+            };
+            let (one, two) = (losses(1), losses(2));
+            assert_eq!(one[0], two[0], "{}", workload.name);
+            assert!(one[0].iter().all(|loss| loss.is_finite()), "{}", workload.name);
+        }
+    }
+}

@@ -1,22 +1,21 @@
 //! Other frameworks on the same machine, in the same run, so that a ratio is honest.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::{Deserialize, Serialize};
-use tern_engine::{Device, Kind};
+use serde::Deserialize;
 
-use crate::rows;
-use crate::table::{Table, digits, seconds};
+use crate::progress::Progress;
+use crate::report::Peer;
 
 /// Whether and how peers are timed.
 #[derive(Args)]
 pub struct Peers {
-    /// Time the same steps in PyTorch (if Python has torch) and, where
-    /// `benches/peers/burn` is built, in burn on the software adapter.
+    /// Time the same steps and products in PyTorch (if Python has torch) and, where
+    /// `benches/peers/burn` is built, in burn.
     #[arg(long)]
     peers: bool,
     /// Python with torch.
@@ -24,37 +23,36 @@ pub struct Peers {
     python: PathBuf,
 }
 
-/// What a peer measured.
+/// A line that a peer prints.
 #[derive(Deserialize)]
-pub struct Found {
+struct Found {
     /// Framework, version and device.
     peer: String,
-    /// Whether it ran on a GPU interface, in software: to be compared with the same.
+    /// Whether it ran on a GPU interface in software.
     software: bool,
+    /// Whether it ran on a GPU.
+    #[serde(default)]
+    gpu: bool,
     /// Seconds by workload: `char-lstm`, `matmul-512`, …
-    seconds: std::collections::BTreeMap<String, f64>,
+    seconds: BTreeMap<String, f64>,
 }
 
-/// A step of ours.
-pub struct Ours<'a> {
-    /// Workload.
-    pub name: &'a str,
-    /// Device.
-    pub device: &'a str,
-    /// Seconds a step.
-    pub seconds: f64,
+impl Found {
+    /// The kinds of our devices that are like the peer's.
+    fn kinds(&self) -> &'static [&'static str] {
+        match (self.gpu, self.software) {
+            (true, _) => &["discrete", "integrated", "virtual"],
+            (false, true) => &["software"],
+            (false, false) => &["cpu"],
+        }
+    }
 }
 
-/// A peer's time beside ours.
-#[derive(Serialize)]
-pub struct Ratio {
-    workload: String,
-    device: String,
-    seconds: f64,
-    peer: String,
-    peer_seconds: f64,
-    /// How many times as fast as the peer.
-    times: f64,
+impl From<Found> for Peer {
+    fn from(found: Found) -> Self {
+        let kinds = found.kinds().iter().map(|k| k.to_string()).collect();
+        Peer { peer: found.peer, kinds, seconds: found.seconds }
+    }
 }
 
 fn folder() -> PathBuf {
@@ -62,24 +60,27 @@ fn folder() -> PathBuf {
 }
 
 impl Peers {
-    /// Runs the peers that are there; `None` if none was asked for.
+    /// Runs the peers that are there, if they were asked for.
     ///
     /// # Errors
     /// If none is there, or one fails.
-    pub fn run(&self) -> Result<Option<Vec<Found>>> {
+    pub fn run(&self, progress: &Progress) -> Result<Vec<Peer>> {
         if !self.peers {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let mut found = Vec::new();
         let torch = Command::new(&self.python).args(["-c", "import torch"]).output();
         if torch.is_ok_and(|o| o.status.success()) {
+            progress.part("PyTorch");
             let script = folder().join("torch_steps.py");
             found.extend(output(Command::new(&self.python).arg(script))?);
         } else {
             println!("PyTorch left out: {} has no torch", self.python.display());
         }
-        let burn = folder().join("burn/target/release/tern-peer-burn");
+        let name = format!("tern-peer-burn{}", std::env::consts::EXE_SUFFIX);
+        let burn = folder().join("burn/target/release").join(name);
         if burn.exists() {
+            progress.part("burn");
             found.extend(output(&mut Command::new(burn))?);
         } else {
             println!("burn left out: build benches/peers/burn first (see its README)");
@@ -87,68 +88,40 @@ impl Peers {
         if found.is_empty() {
             bail!("no peer to compare with");
         }
-        Ok(Some(found))
+        Ok(found.into_iter().map(Peer::from).collect())
     }
 }
 
 /// What a peer prints: one JSON object a line.
 fn output(command: &mut Command) -> Result<Vec<Found>> {
     let name = format!("{command:?}");
-    let output = command.output().with_context(|| name.clone())?;
+    // What it says of its progress goes to the terminal.
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| name.clone())?;
     if !output.status.success() {
-        bail!("{name}: {}", String::from_utf8_lossy(&output.stderr));
+        bail!("{name}: {}", output.status);
     }
-    let text = String::from_utf8(output.stdout)?;
-    let lines = text.lines().filter(|line| line.starts_with('{'));
-    lines
-        .map(|line| serde_json::from_str(line).with_context(|| format!("{name}: {line}")))
-        .collect()
+    parse(&String::from_utf8(output.stdout)?).with_context(|| name)
 }
 
-/// Times our products as the peers did theirs, and prints all ratios.
-///
-/// # Errors
-/// If a product fails.
-pub fn compare(found: &[Found], steps: &[Ours<'_>], devices: &[Device]) -> Result<Vec<Ratio>> {
-    let mut ratios = Vec::new();
-    let mut add = |name: &str, device: &Device, ours: f64| {
-        let software = device.profile().kind == Kind::Software;
-        for peer in found.iter().filter(|f| f.software == software) {
-            if let Some(theirs) = peer.seconds.get(name) {
-                ratios.push(Ratio {
-                    workload: name.into(),
-                    device: device.name(),
-                    seconds: ours,
-                    peer: peer.peer.clone(),
-                    peer_seconds: *theirs,
-                    times: theirs / ours,
-                });
-            }
-        }
-    };
-    for device in devices {
-        for step in steps.iter().filter(|s| s.device == device.name()) {
-            add(step.name, device, step.seconds);
-        }
-        for n in [512, 1024] {
-            let case = rows::square(n);
-            let time = case.time(device, Duration::from_secs(2))?;
-            add(&format!("matmul-{n}"), device, time.median);
-        }
+fn parse(text: &str) -> Result<Vec<Found>> {
+    let lines = text.lines().filter(|line| line.starts_with('{'));
+    lines.map(|line| serde_json::from_str(line).with_context(|| line.to_string())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_compared_with_devices_of_their_kind() {
+        let text = "warming up\n\
+            {\"peer\": \"a\", \"software\": false, \"seconds\": {\"mlp\": 0.5}}\n\
+            {\"peer\": \"b\", \"software\": true, \"seconds\": {}}\n\
+            {\"peer\": \"c\", \"software\": false, \"gpu\": true, \"seconds\": {}}\n";
+        let peers: Vec<Peer> = parse(text).unwrap().into_iter().map(Peer::from).collect();
+        let kinds: Vec<&str> = peers.iter().map(|p| p.kinds[0].as_str()).collect();
+        assert_eq!(kinds, ["cpu", "software", "discrete"]);
+        assert_eq!(peers[0].seconds["mlp"], 0.5);
+        assert!(parse("{\"peer\": 1}").is_err());
     }
-    let mut table =
-        Table::new(&["workload", "device", "time", "peer", "its time", "times as fast"]);
-    for r in &ratios {
-        let short = |text: &str| text.split(" (").next().unwrap_or(text).to_string();
-        table.row([
-            r.workload.clone(),
-            short(&r.device),
-            seconds(r.seconds),
-            r.peer.clone(),
-            seconds(r.peer_seconds),
-            digits(r.times),
-        ]);
-    }
-    println!("{table}");
-    Ok(ratios)
 }

@@ -4,19 +4,17 @@ mod federated;
 mod network;
 mod training;
 
-pub use network::square;
-
-use tern_engine::Data;
 use tern_engine::kernels::Case;
+use tern_engine::{Data, Device, Kind};
 use tern_shaders::cpu::random::{pcg4d, uniform};
-use tern_shaders::{Access, Element, Kernel};
+use tern_shaders::{Access, Element, Kernel, Variant};
 
 /// Sizes of the rows: quick ones for a look, full ones for figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// A tenth of the work or less.
     Quick,
-    /// Buffers of 64 MiB, products of up to 2048.
+    /// Buffers of 64 MiB, products of up to 2048, on hardware 4096.
     Full,
 }
 
@@ -44,10 +42,11 @@ pub fn rate(case: &Case, seconds: f64) -> (f64, &'static str) {
     }
 }
 
-/// Whether a variant of the kernel can compute the case on a GPU.
-pub fn fits(case: &Case) -> bool {
+/// Whether a device has a way to compute the case.
+pub fn fits(case: &Case, device: &Device) -> bool {
     let params = bytemuck::cast_slice(&case.params);
-    case.kernel.variants.iter().any(|v| (v.fits)(params))
+    let fitting = |v: &Variant| device.supports(v) && (v.fits)(params);
+    device.profile().kind == Kind::Cpu || case.kernel.variants.iter().any(fitting)
 }
 
 /// Floats in [−1, 1).

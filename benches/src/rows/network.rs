@@ -1,9 +1,10 @@
 //! Rows of the kernels that models are made of.
 
 use tern_engine::Data;
-use tern_engine::kernels::Case;
+use tern_engine::kernels::{Case, roof};
 use tern_shaders::cpu::convolution::{Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_PARTIAL};
 use tern_shaders::cpu::embedding::{GATHER, Gather, LINKS, Links, SCATTER_ADD, ScatterAdd};
+use tern_shaders::cpu::half::{NT as HALF_NT, PACK, Pack};
 use tern_shaders::cpu::loss::{
     SOFTMAX_CROSS_ENTROPY_BACKWARD, SOFTMAX_CROSS_ENTROPY_FORWARD, SoftmaxCrossEntropyBackward,
     SoftmaxCrossEntropyForward,
@@ -18,11 +19,11 @@ use tern_shaders::cpu::pointwise::{ACTIVATION_FORWARD, ActivationForward, SCALE,
 use tern_shaders::cpu::reduce::{COLUMNS, Columns, SUM, Sum};
 use tern_shaders::{Activation, Kernel};
 
-use super::{Size, all_floats, case, floats, words};
+use super::{Size, all_floats, bits, case, floats, words};
 
 /// Rows of these families.
 pub fn rows(size: Size) -> Vec<Case> {
-    [matmul(size), lstm(), tables(size), convolution(), pointwise(size)].concat()
+    [matmul(size), lstm(size), tables(size), convolution(), pointwise(size), probes(size)].concat()
 }
 
 /// C = A·B, Bᵀ or Aᵀ, with M × N × K.
@@ -39,28 +40,50 @@ fn product(kernel: &'static Kernel, [m, n, k]: [u32; 3]) -> Case {
     case(kernel, label, &p, all_floats(kernel, &lengths)).flops(flops)
 }
 
-/// C = A·B of square matrices.
-pub fn square(n: u32) -> Case {
-    product(&NN, [n; 3])
+/// C = A·Bᵀ of halves.
+fn product_of_halves([m, n, k]: [u32; 3]) -> Case {
+    let p = Gemm { m, n, k, a_row: k, b_row: k, c_row: n, splits: 1, ..Gemm::default() };
+    let halves = |n: u32, key: u32| {
+        let Data::U32(random) = bits(n as usize / 2, key) else { return words(0, 1, 0) };
+        // Exponents of numbers below 1.
+        Data::U32(random.into_iter().map(|w| w & 0xbbff_bbff).collect())
+    };
+    let buffers = vec![
+        halves(m * k, 1),
+        halves(n * k, 2),
+        floats(n as usize, 3),
+        floats((m * n) as usize, 4),
+    ];
+    let flops = 2 * u64::from(m) * u64::from(n) * u64::from(k);
+    case(&HALF_NT, format!("{m} × {n} × {k}"), &p, buffers).flops(flops)
 }
 
 fn matmul(size: Size) -> Vec<Case> {
-    let sizes = size.pick(&[256, 512][..], &[512, 1024, 2048][..]);
-    let mut cases: Vec<Case> = sizes.iter().map(|n| square(*n)).collect();
-    cases.extend([&NT, &TN].map(|kernel| product(kernel, [512; 3])));
+    let sizes = size.pick(&[256, 512][..], &[512, 1024, 2048, 4096][..]);
+    let mut cases: Vec<Case> = sizes.iter().map(|n| product(&NN, [*n; 3])).collect();
+    let side = size.pick(256, 512);
+    cases.extend([&NT, &TN].map(|kernel| product(kernel, [side; 3])));
     // The char-LSTM's input projection of all time steps, and the output layer of the word LM.
-    cases.extend([[800, 1024, 256], [320, 10_000, 256]].map(|sizes| product(&NT, sizes)));
+    let wide = size.pick(1_000, 10_000);
+    cases.extend([[800, 1024, 256], [320, wide, 256]].map(|sizes| product(&NT, sizes)));
+    let sizes = size.pick(&[256][..], &[512, 1024, 4096][..]);
+    cases.extend(sizes.iter().map(|n| product_of_halves([*n; 3])));
+    let n = size.pick(1u32 << 20, 1 << 24);
+    let buffers = vec![floats(n as usize, 1), words(n as usize / 2, 1, 2)];
+    let p = Pack { n, offset: 0, stride: n };
+    cases.push(case(&PACK, format!("{} Mi", n >> 20), &p, buffers));
     cases
 }
 
 /// The char-LSTM's recurrence: batch 10, 256 hidden units.
-fn lstm() -> Vec<Case> {
+fn lstm(size: Size) -> Vec<Case> {
     let (batch, hidden, gates) = (10, 256, 4 * 256);
+    let long = size.pick(20, 80);
     let stride = (gates * hidden + gates) as u32;
     let mut cases = Vec::new();
     // Of two steps, the first has all there is to compute, forward and backward.
     for (steps, of, forward, backward) in
-        [(1, 2, &STEP_FORWARD, &STEP_BACKWARD), (80, 80, &SEQUENCE_FORWARD, &SEQUENCE_BACKWARD)]
+        [(1, 2, &STEP_FORWARD, &STEP_BACKWARD), (long, long, &SEQUENCE_FORWARD, &SEQUENCE_BACKWARD)]
     {
         let label = format!("{steps} of {of} steps, batch {batch}, hidden {hidden}");
         let flops = (2 * steps * batch * hidden * gates) as u64;
@@ -207,6 +230,12 @@ fn convolution() -> Vec<Case> {
         case(kernel, label, &p, all_floats(kernel, &lengths)).flops(flops).tolerance(2e-4)
     })
     .collect()
+}
+
+/// What the roof is measured by, at the sizes of the other rows.
+fn probes(size: Size) -> Vec<Case> {
+    let n = size.pick(1 << 20, 1 << 24);
+    vec![roof::copy(n, 1), roof::single(1 << 12, 64), roof::half(1 << 12, 64)]
 }
 
 fn pointwise(size: Size) -> Vec<Case> {

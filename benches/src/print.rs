@@ -1,0 +1,184 @@
+//! What a run shows in the terminal.
+
+use crate::report::view::{beside, percent, roof};
+use crate::report::{Device, Outcome, Report, Training};
+use crate::table::{Table, bytes, digits, seconds};
+
+/// Everything measured on a device.
+pub fn device(device: &Device, profile: bool) {
+    for (name, value) in roof(device) {
+        println!("  {name:<22}{value}");
+    }
+    fast_paths(device);
+    println!();
+    checks(device);
+    kernels(device);
+    for training in &device.training {
+        step(training, profile);
+    }
+    replicas(device);
+}
+
+fn fast_paths(device: &Device) {
+    let tests = &device.self_tests;
+    if tests.is_empty() {
+        return;
+    }
+    let count = |what: &str| tests.iter().filter(|t| t.outcome == what).count();
+    let (passed, failed, not_run) = (count("passed"), count("failed"), count("not run"));
+    println!("  {:<22}{passed} right, {failed} wrong, {not_run} not run", "fast paths");
+    for test in tests.iter().filter(|t| t.outcome == "failed") {
+        println!("FAIL {} ({}): {}", test.kernel, test.variant, test.reason);
+    }
+}
+
+fn exponent(x: f64) -> String {
+    if x == 0.0 { "0".into() } else { format!("{x:.1e}") }
+}
+
+fn checks(device: &Device) {
+    if device.checks.is_empty() {
+        return;
+    }
+    let mut table = Table::new(&["kernel", "cases", "error", "words"]);
+    for check in &device.checks {
+        let cells = match check.faults.len() {
+            0 => [exponent(check.error), exponent(check.words_differing)],
+            faults => ["FAIL".into(), faults.to_string()],
+        };
+        let name = [check.kernel.clone(), check.cases.to_string()];
+        table.row(name.into_iter().chain(cells));
+    }
+    println!("{table}");
+    println!(
+        "error: largest error against the f64 twin, relative to the largest magnitude of the\n\
+         result (at least 1); words: largest share that differs.\n"
+    );
+    for check in &device.checks {
+        for fault in &check.faults {
+            println!("FAIL {}: {fault}", check.kernel);
+        }
+    }
+}
+
+fn kernels(device: &Device) {
+    if device.kernels.is_empty() {
+        return;
+    }
+    let mut table =
+        Table::new(&["kernel", "sizes", "variant", "time", "spread", "rate", "", "of the roof"]);
+    for row in &device.kernels {
+        let cells = match &row.outcome {
+            Outcome::Timed(t) => [
+                t.variant.clone().unwrap_or_default(),
+                seconds(t.times.median),
+                percent((t.times.quartiles[1] - t.times.quartiles[0]) / t.times.median),
+                digits(t.rate),
+                t.unit.clone(),
+                t.share.map_or("–".into(), percent),
+            ],
+            Outcome::Failed { .. } => ["FAIL", "–", "–", "–", "", "–"].map(String::from),
+            Outcome::NotRun { .. } => ["not run", "–", "–", "–", "", "–"].map(String::from),
+        };
+        table.row([row.kernel.clone(), row.sizes.clone()].into_iter().chain(cells));
+    }
+    println!("{table}");
+    println!("spread: from the first to the third quartile of the runs.\n");
+    for row in &device.kernels {
+        if let Outcome::Failed { reason } = &row.outcome {
+            println!("FAIL {} {}: {reason}", row.kernel, row.sizes);
+        }
+    }
+}
+
+fn step(t: &Training, profile: bool) {
+    println!("{}: {} ({} parameters)", t.workload, t.sizes, t.parameters);
+    let quartiles = t.step.quartiles.map(seconds);
+    println!(
+        "  {} a step with its loss read (median of {}, quartiles {} to {})",
+        seconds(t.step.median),
+        t.step.runs,
+        quartiles[0],
+        quartiles[1]
+    );
+    println!(
+        "  {} a step, {} a second, with losses read once for several; {} between kernels",
+        seconds(t.streamed.median),
+        digits(1.0 / t.streamed.median),
+        seconds(t.between)
+    );
+    println!(
+        "  {} dispatches that bind {}; submits for 1 step {}, for 10 {}; GPU objects created \
+         after the first run: {}",
+        t.dispatches,
+        bytes(t.bytes_bound),
+        t.submits[0],
+        t.submits[1],
+        t.created_later
+    );
+    let [predicted, measured] = t.memory.map(bytes);
+    let [first, last] = t.losses.map(|loss| digits(loss.into()));
+    println!("  memory predicted {predicted}, measured {measured}; loss {first}, then {last}\n");
+    if !profile {
+        return;
+    }
+    let all: f64 = t.kernels.iter().map(|k| k.seconds).sum();
+    let mut table = Table::new(&["kernel", "calls", "time", "share"]);
+    for kernel in &t.kernels {
+        table.row([
+            kernel.kernel.clone(),
+            kernel.calls.to_string(),
+            seconds(kernel.seconds),
+            percent(kernel.seconds / all),
+        ]);
+    }
+    table.row(["all, each apart".into(), t.dispatches.to_string(), seconds(all), String::new()]);
+    println!("{table}");
+}
+
+fn replicas(device: &Device) {
+    if device.replicas.is_empty() {
+        return;
+    }
+    let mut table = Table::new(&[
+        "model",
+        "models",
+        "side by side",
+        "step of all",
+        "models a second",
+        "growth",
+    ]);
+    for row in &device.replicas {
+        let cells = match (&row.step, row.growth) {
+            (Some(step), Some(growth)) => [
+                row.tile.to_string(),
+                seconds(step.median),
+                digits(row.replicas as f64 / step.median),
+                format!("{} ×", digits(growth)),
+            ],
+            _ => ["–".into(), "not run".into(), row.reason.clone(), String::new()],
+        };
+        table.row([row.workload.clone(), row.replicas.to_string()].into_iter().chain(cells));
+    }
+    println!("{table}");
+}
+
+/// What the peers of a run did, beside ours.
+pub fn peers(report: &Report) {
+    if report.peers.is_empty() {
+        return;
+    }
+    let heading = ["workload", "device", "time", "peer", "its time", "times as fast"];
+    let mut table = Table::new(&heading);
+    for b in beside(report) {
+        table.row([
+            b.workload.to_string(),
+            b.device.adapter.short().to_string(),
+            seconds(b.seconds[0]),
+            b.peer.peer.clone(),
+            seconds(b.seconds[1]),
+            digits(b.times()),
+        ]);
+    }
+    println!("{table}");
+}

@@ -1,0 +1,503 @@
+//! Reports that people send each other: what was measured where, as JSON. `benches/README.md`
+//! describes the schema; [`SCHEMA`] is its version.
+
+pub mod compare;
+pub mod html;
+pub mod markdown;
+pub mod view;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// Version of the schema: raised when a field's meaning changes or one goes. A reader leaves out
+/// fields that it doesn't know.
+pub const SCHEMA: u32 = 1;
+
+/// A run of the suite on one machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`] of the writer.
+    pub schema: u32,
+    /// Name and version of the writer.
+    pub tool: String,
+    /// Commit of the sources, `-dirty` behind it if they were changed.
+    pub commit: String,
+    /// Seconds since 1970 in UTC when the run began.
+    pub time: u64,
+    /// Whether it was a quick run: smaller sizes and fewer repetitions.
+    pub quick: bool,
+    /// The machine.
+    pub host: Host,
+    /// What was measured on each of its devices.
+    pub devices: Vec<Device>,
+    /// What was measured of other frameworks in the same run.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
+}
+
+/// A machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Host {
+    /// Operating system.
+    pub os: String,
+    /// Instruction set.
+    pub arch: String,
+    /// Processor, as it names itself.
+    pub cpu: String,
+    /// Logical cores that the process may use.
+    pub cores: usize,
+}
+
+/// A device with all that was measured on it. A part that was not asked for is empty.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Device {
+    /// Adapter.
+    pub adapter: Adapter,
+    /// What it can do at most.
+    pub roof: Option<Roof>,
+    /// Whether the variants that need a feature of the hardware compute right on it.
+    #[serde(default)]
+    pub self_tests: Vec<SelfTest>,
+    /// Choices of variants that were in force.
+    #[serde(default)]
+    pub choices: Vec<Choice>,
+    /// All cases of each kernel, checked.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+    /// Kernels timed.
+    #[serde(default)]
+    pub kernels: Vec<Row>,
+    /// Training steps timed.
+    #[serde(default)]
+    pub training: Vec<Training>,
+    /// Several models trained side by side.
+    #[serde(default)]
+    pub replicas: Vec<Replicas>,
+}
+
+/// An adapter with the limits that matter to kernels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adapter {
+    /// Name as the driver gives it.
+    pub name: String,
+    /// `discrete`, `integrated`, `virtual`, `cpu` or `software`.
+    pub kind: String,
+    /// `Vulkan`, `Metal`, `Dx12`, or `Tern` for the CPU.
+    pub backend: String,
+    /// Driver and version.
+    pub driver: String,
+    /// Largest storage binding in bytes; `None`: no limit.
+    pub max_binding: Option<u64>,
+    /// Largest buffer in bytes; `None`: no limit.
+    pub max_buffer: Option<u64>,
+    /// Workgroup memory in bytes.
+    pub workgroup_memory: u32,
+    /// Invocations of a workgroup.
+    pub invocations: u32,
+    /// Smallest and largest subgroup; zeros where it has none.
+    pub subgroups: [u32; 2],
+    /// Optional features that kernels can use.
+    pub features: Vec<String>,
+}
+
+/// The roof: what a device can do at most, measured. Rates in units a second, costs in seconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Roof {
+    /// Bytes that a copy of large buffers reads and writes.
+    pub bandwidth: Option<f64>,
+    /// Operations of multiply-adds of 32-bit floats.
+    pub single: Option<f64>,
+    /// Operations of multiply-adds of 16-bit floats; `None`: not run.
+    pub half: Option<f64>,
+    /// A dispatch that computes next to nothing, among others of a submit.
+    pub dispatch: f64,
+    /// A submit of one dispatch, until the host knows that it is done.
+    pub submit: f64,
+    /// Reading four bytes back.
+    pub read_back: f64,
+    /// What a probe computed wrong, which then has no rate.
+    #[serde(default)]
+    pub faults: Vec<String>,
+}
+
+/// A variant that needs features of the hardware.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SelfTest {
+    /// Kernel.
+    pub kernel: String,
+    /// Variant.
+    pub variant: String,
+    /// The features.
+    pub features: String,
+    /// `passed`, `failed` or `not run`.
+    pub outcome: String,
+    /// What was wrong, or why it was not run.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A choice among a kernel's variants.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Choice {
+    /// Kernel.
+    pub kernel: String,
+    /// Class of sizes.
+    pub class: String,
+    /// Variant.
+    pub variant: String,
+    /// `shipped`, `cache` or `measured`.
+    pub source: String,
+    /// Seconds of the variant chosen and of the one that would be used untuned.
+    pub seconds: Option<[f64; 2]>,
+}
+
+/// All cases of a kernel against the `f64` twin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Check {
+    /// Kernel.
+    pub kernel: String,
+    /// Cases that the device computes.
+    pub cases: usize,
+    /// Largest error, relative to the largest magnitude of a result (at least 1).
+    pub error: f64,
+    /// Largest fraction of words that differ.
+    pub words_differing: f64,
+    /// What was wrong.
+    #[serde(default)]
+    pub faults: Vec<String>,
+}
+
+/// Times of repeated runs, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Times {
+    /// Median.
+    pub median: f64,
+    /// Fastest.
+    pub least: f64,
+    /// Slowest.
+    pub most: f64,
+    /// First and third quartile.
+    pub quartiles: [f64; 2],
+    /// Runs.
+    pub runs: usize,
+}
+
+/// A kernel at one size.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// Kernel.
+    pub kernel: String,
+    /// Sizes.
+    pub sizes: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What came of a row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Outcome {
+    /// The result is right, and the time is this.
+    Timed(Timed),
+    /// The result is wrong: no time.
+    Failed {
+        /// What was wrong.
+        reason: String,
+    },
+    /// Nothing to run on this device.
+    NotRun {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A row that was timed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Timed {
+    /// Variant that computed it; `None` on the CPU.
+    pub variant: Option<String>,
+    /// Largest error against the `f64` twin, relative to the largest magnitude (at least 1).
+    pub error: f64,
+    /// Seconds a call.
+    pub times: Times,
+    /// Seconds of a call alone, from the submit until the host knows that it is done, as the
+    /// peers are timed.
+    pub alone: f64,
+    /// `timestamps` of the device or `wall` clock of the host.
+    pub clock: String,
+    /// Work a second.
+    pub rate: f64,
+    /// `GFLOP/s` or `GB/s`.
+    pub unit: String,
+    /// Share of the roof: of what the device can do at most with these operations and bytes.
+    pub share: Option<f64>,
+}
+
+/// A training step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Training {
+    /// Name: `char-lstm`, `word-lm`, `mlp`, `cnn`.
+    pub workload: String,
+    /// Sizes.
+    pub sizes: String,
+    /// Parameters.
+    pub parameters: usize,
+    /// Seconds a step where the loss is read in every step, as the peers do.
+    pub step: Times,
+    /// Seconds a step where losses are read once for several steps.
+    pub streamed: Times,
+    /// Loss of the first and of the last step.
+    pub losses: [f32; 2],
+    /// Dispatches a step.
+    pub dispatches: usize,
+    /// Submits of one step and of ten, reads of the losses included.
+    pub submits: [u64; 2],
+    /// Bytes that the dispatches of a step bind, each binding counted.
+    pub bytes_bound: u64,
+    /// GPU objects created after the first run.
+    pub created_later: u64,
+    /// Bytes predicted, and bytes that were allocated.
+    pub memory: [u64; 2],
+    /// Time of each kernel in one step, each call apart.
+    pub kernels: Vec<KernelTime>,
+    /// Seconds of a streamed step that are no kernel's: between dispatches and around submits.
+    pub between: f64,
+}
+
+/// A kernel's part of a step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KernelTime {
+    /// Kernel.
+    pub kernel: String,
+    /// Calls a step.
+    pub calls: usize,
+    /// Seconds of all of them.
+    pub seconds: f64,
+}
+
+/// R models trained side by side.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Replicas {
+    /// Name of the workload.
+    pub workload: String,
+    /// Models.
+    pub replicas: usize,
+    /// Models of a tile, which one dispatch computes.
+    pub tile: usize,
+    /// Seconds a step of all of them; `None`: not run.
+    pub step: Option<Times>,
+    /// Steps of one model a second, all models together, by those of one model alone.
+    pub growth: Option<f64>,
+    /// Why it was not run.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Another framework in the same run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Peer {
+    /// Framework, version and device.
+    pub peer: String,
+    /// The kinds of our devices that it is to be compared with.
+    pub kinds: Vec<String>,
+    /// Seconds by workload: `char-lstm`, `matmul-512`, …
+    pub seconds: std::collections::BTreeMap<String, f64>,
+}
+
+impl Report {
+    /// Reads a report.
+    ///
+    /// # Errors
+    /// If the file can't be read, is no report, or is of a later schema.
+    pub fn read(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {shown}"))?;
+        let report: Report =
+            serde_json::from_str(&text).with_context(|| format!("{shown} is no report"))?;
+        if report.schema > SCHEMA {
+            bail!("{shown} has schema {}, this program knows {SCHEMA}", report.schema);
+        }
+        Ok(report)
+    }
+
+    /// Writes the report.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write(path, &(serde_json::to_string_pretty(self)? + "\n"))
+    }
+
+    /// Rows and cases that were wrong.
+    pub fn faults(&self) -> usize {
+        let of = |d: &Device| {
+            let checks: usize = d.checks.iter().map(|c| c.faults.len()).sum();
+            let rows = d.kernels.iter().filter(|r| matches!(r.outcome, Outcome::Failed { .. }));
+            checks + rows.count() + d.roof.iter().map(|r| r.faults.len()).sum::<usize>()
+        };
+        self.devices.iter().map(of).sum()
+    }
+}
+
+impl Roof {
+    /// Seconds that work of so many operations and bytes takes at least: what is slower, the
+    /// computing or the moving. `None` where the roof isn't known.
+    pub fn least(&self, flops: u64, bytes: u64, half: bool) -> Option<f64> {
+        let compute = if half { self.half } else { self.single };
+        let moving = bytes as f64 / self.bandwidth?;
+        let computing = if flops > 0 { flops as f64 / compute? } else { 0.0 };
+        Some(moving.max(computing))
+    }
+}
+
+impl Adapter {
+    /// The name without what drivers put in brackets, for headings.
+    pub fn short(&self) -> &str {
+        self.name.split(" (").next().unwrap_or(&self.name)
+    }
+}
+
+/// Writes a file.
+///
+/// # Errors
+/// If it can't be written, naming it.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A report of one device with a row of each outcome.
+    pub fn sample(seconds: f64) -> Report {
+        let times = Times {
+            median: seconds,
+            least: 0.875 * seconds,
+            most: 1.25 * seconds,
+            quartiles: [0.96875 * seconds, 1.03125 * seconds],
+            runs: 9,
+        };
+        let timed = Timed {
+            variant: Some("tiled_64x64".into()),
+            error: 1e-7,
+            times,
+            alone: seconds,
+            clock: "wall".into(),
+            rate: 1.0 / seconds,
+            unit: "GFLOP/s".into(),
+            share: Some(0.5),
+        };
+        let row =
+            |kernel: &str, outcome| Row { kernel: kernel.into(), sizes: "8 × 8".into(), outcome };
+        let training = Training {
+            workload: "mlp".into(),
+            sizes: "4-3-2".into(),
+            parameters: 23,
+            step: times,
+            streamed: times,
+            losses: [1.0, 0.5],
+            dispatches: 9,
+            submits: [4, 4],
+            bytes_bound: 1024,
+            created_later: 0,
+            memory: [4096, 4096],
+            kernels: vec![KernelTime {
+                kernel: "matmul/nn".into(),
+                calls: 2,
+                seconds: 0.5 * seconds,
+            }],
+            between: 0.25 * seconds,
+        };
+        let replicas = |replicas, step: Option<Times>| Replicas {
+            workload: "mlp".into(),
+            replicas,
+            tile: replicas,
+            step,
+            growth: step.map(|_| replicas as f64),
+            reason: if step.is_some() { String::new() } else { "too slow".into() },
+        };
+        Report {
+            schema: SCHEMA,
+            tool: "tern-benches".into(),
+            commit: "0123456789ab".into(),
+            time: 1_700_000_000,
+            quick: false,
+            host: Host { os: "linux".into(), arch: "x86_64".into(), cpu: "A < B".into(), cores: 2 },
+            devices: vec![Device {
+                adapter: Adapter {
+                    name: "Test GPU (rev 1)".into(),
+                    kind: "discrete".into(),
+                    backend: "Vulkan".into(),
+                    driver: "1.0".into(),
+                    max_binding: Some(1 << 30),
+                    max_buffer: None,
+                    workgroup_memory: 32768,
+                    invocations: 1024,
+                    subgroups: [32, 32],
+                    features: vec!["SUBGROUP".into()],
+                },
+                roof: Some(Roof {
+                    bandwidth: Some(1e11),
+                    single: Some(1e12),
+                    half: None,
+                    dispatch: 1e-6,
+                    submit: 1e-5,
+                    read_back: 1e-4,
+                    faults: Vec::new(),
+                }),
+                self_tests: vec![SelfTest {
+                    kernel: "half/nt".into(),
+                    variant: "f16".into(),
+                    features: "F16".into(),
+                    outcome: "not run".into(),
+                    reason: "the device has no F16".into(),
+                }],
+                choices: Vec::new(),
+                checks: Vec::new(),
+                kernels: vec![
+                    row("matmul/nn", Outcome::Timed(timed)),
+                    row("matmul/nt", Outcome::Failed { reason: "c[0] is 1".into() }),
+                    row("matmul/tn", Outcome::NotRun { reason: "none fits".into() }),
+                ],
+                training: vec![training],
+                replicas: vec![replicas(1, Some(times)), replicas(512, None)],
+            }],
+            peers: vec![Peer {
+                peer: "Other 1.0".into(),
+                kinds: vec!["discrete".into()],
+                seconds: [("mlp".to_string(), 2.0 * seconds)].into(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_report_survives_its_file() {
+        // A power of two, so that all numbers are short.
+        let report = sample(1.0 / 1024.0);
+        let text = serde_json::to_string(&report).unwrap();
+        let back: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(text, serde_json::to_string(&back).unwrap());
+        assert_eq!(report.faults(), 1);
+    }
+
+    #[test]
+    fn a_later_schema_is_refused() {
+        let path = std::env::temp_dir().join(format!("tern-later-{}.json", std::process::id()));
+        Report { schema: SCHEMA + 1, ..sample(1.0) }.write(&path).unwrap();
+        let message = Report::read(&path).unwrap_err().to_string();
+        std::fs::remove_file(&path).unwrap();
+        assert!(message.contains("schema"), "{message}");
+    }
+
+    #[test]
+    fn the_roof_is_the_slower_of_moving_and_computing() {
+        let roof = sample(1.0).devices[0].roof.clone().unwrap();
+        assert_eq!(roof.least(0, 1_000_000_000, false), Some(0.01));
+        assert_eq!(roof.least(1_000_000_000_000, 1_000, false), Some(1.0));
+        assert_eq!(roof.least(1, 1, true), None);
+    }
+}

@@ -1,0 +1,40 @@
+//! What a device can do at most, measured before anything is held against it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tern_engine::kernels::{Case, Costs, roof};
+use tern_engine::{Device, Kind};
+
+use crate::report::Roof;
+use crate::suite::Budget;
+
+/// Measures the roof.
+///
+/// # Errors
+/// Device errors; a probe that computes wrong is a fault of the roof.
+pub fn measure(device: &Device, budget: Budget) -> Result<Roof> {
+    let software = matches!(device.profile().kind, Kind::Cpu | Kind::Software);
+    // Buffers that no cache holds, and computing that lasts some milliseconds.
+    let words = if budget.quick { 1 << 22 } else { 1 << 24 };
+    let (n, rounds) = if software { (1 << 16, 64) } else { (1 << 20, 512) };
+    let mut faults = Vec::new();
+    let mut probe = |small: Case, large: Case| -> Result<Option<f64>> {
+        if let Err(e) = small.check(device) {
+            faults.push(e.to_string());
+            return Ok(None);
+        }
+        let time = Duration::from_millis(if budget.quick { 150 } else { 1_000 });
+        let fastest = large.time(device, time)?.least;
+        // The roof is what the device does when nothing disturbs it.
+        Ok(Some(large.flops.max(if large.flops == 0 { large.bytes } else { 0 }) as f64 / fastest))
+    };
+    let bandwidth = probe(roof::copy(1000, 1), roof::copy(words, 1))?;
+    let single = probe(roof::single(100, 9), roof::single(n, rounds))?;
+    let half = match device.summary().features.iter().any(|f| f.contains("F16")) {
+        true => probe(roof::half(100, 9), roof::half(n, rounds))?,
+        false => None,
+    };
+    let Costs { dispatch, submit, read_back } = device.costs()?;
+    Ok(Roof { bandwidth, single, half, dispatch, submit, read_back, faults })
+}

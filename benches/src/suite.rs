@@ -1,0 +1,270 @@
+//! The suite: the roof, then every kernel, then training, on each device; one report.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use tern_engine::{Device, Outcome, Source};
+
+use crate::peers::Peers;
+use crate::progress::Progress;
+use crate::report::{self, Report, SCHEMA, html, markdown};
+use crate::{Devices, devices, host, kernels, print, replicas, roof, training};
+
+/// A part of the suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// What the device can do at most, and whether its fast paths compute right.
+    Roof,
+    /// All cases of every kernel against the twin.
+    Checks,
+    /// Kernels, timed.
+    Kernels,
+    /// Training steps, timed.
+    Training,
+    /// Models trained side by side, timed.
+    Replicas,
+}
+
+/// What to run.
+#[derive(Args)]
+pub struct Options {
+    /// Kernels and models whose name contains this; all if left out.
+    filter: Option<String>,
+    #[command(flatten)]
+    devices: Devices,
+    /// Only these parts.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Smaller sizes and fewer repetitions: a look in less than a minute.
+    #[arg(long)]
+    quick: bool,
+    /// Print the time of each kernel within a training step.
+    #[arg(long)]
+    profile: bool,
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    peers: Peers,
+}
+
+/// Where reports go besides the tables.
+#[derive(Args)]
+pub struct Files {
+    /// Write the report to this file as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write it as a page for browsers.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write it as Markdown.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+impl Files {
+    /// Writes the page and the Markdown of reports.
+    ///
+    /// # Errors
+    /// If a file can't be written.
+    pub fn pages(&self, reports: &[Report]) -> Result<()> {
+        if let Some(path) = &self.html {
+            report::write(path, &html::html(reports))?;
+        }
+        if let Some(path) = &self.markdown {
+            report::write(path, &markdown::markdown(reports))?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a page to write.
+    pub fn any_page(&self) -> bool {
+        self.html.is_some() || self.markdown.is_some()
+    }
+
+    /// Refuses, before anything is measured, folders that aren't there.
+    fn check(&self) -> Result<()> {
+        for path in [&self.json, &self.html, &self.markdown].into_iter().flatten() {
+            let folder = path.parent().filter(|f| !f.as_os_str().is_empty());
+            if folder.is_some_and(|f| !f.is_dir()) {
+                bail!("no folder for {}", path.display());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// A look rather than figures.
+    pub quick: bool,
+}
+
+impl Budget {
+    /// Time for a row of a kernel.
+    pub fn row(self) -> Duration {
+        Duration::from_millis(if self.quick { 100 } else { 500 })
+    }
+
+    /// Time for a training step, each of the two ways.
+    pub fn training(self) -> Duration {
+        Duration::from_millis(if self.quick { 300 } else { 4_000 })
+    }
+
+    /// Longest step of several models that is still run, in seconds.
+    pub fn longest_step(self) -> f64 {
+        if self.quick { 0.5 } else { 20.0 }
+    }
+}
+
+impl Options {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+
+    /// Whether a kernel or a model is to be run.
+    fn wanted(&self, name: &str) -> bool {
+        self.filter.as_ref().is_none_or(|f| name.contains(f.as_str()))
+    }
+}
+
+/// Runs the suite, prints tables and writes the files.
+///
+/// # Errors
+/// If a device can't be opened, the filter fits nothing, a file can't be written, or a check
+/// failed; the report is written before that.
+pub fn run(options: &Options) -> Result<()> {
+    options.files.check()?;
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let progress = Progress::new();
+    let opened = options.devices.open()?;
+    let names = || tern_shaders::kernels().map(|k| k.name);
+    let models = crate::models::WORKLOADS.iter().map(|w| w.name);
+    if !names().chain(models).any(|name| options.wanted(name)) {
+        let filter = options.filter.as_deref().unwrap_or_default();
+        bail!("no kernel's and no model's name contains {filter:?}");
+    }
+    let mut report = Report {
+        schema: SCHEMA,
+        tool: concat!("tern-benches ", env!("CARGO_PKG_VERSION")).into(),
+        commit: host::commit(),
+        time,
+        quick: options.quick,
+        host: host::host(),
+        devices: Vec::new(),
+        peers: Vec::new(),
+    };
+    for device in &opened {
+        println!("{}", device.name());
+        let measured =
+            measure(options, device, &progress).with_context(|| format!("on {}", device.name()))?;
+        progress.clear();
+        print::device(&measured, options.profile);
+        report.devices.push(measured);
+    }
+    report.peers = options.peers.run(&progress)?;
+    progress.clear();
+    print::peers(&report);
+    if let Some(path) = &options.files.json {
+        report.write(path)?;
+    }
+    options.files.pages(std::slice::from_ref(&report))?;
+    match report.faults() {
+        0 => Ok(()),
+        faults => bail!("{faults} checks failed"),
+    }
+}
+
+fn measure(options: &Options, device: &Device, progress: &Progress) -> Result<report::Device> {
+    let budget = Budget { quick: options.quick };
+    let wanted = |name: &str| options.wanted(name);
+    let mut measured = report::Device {
+        adapter: devices::adapter(device.summary()),
+        roof: None,
+        self_tests: Vec::new(),
+        choices: Vec::new(),
+        checks: Vec::new(),
+        kernels: Vec::new(),
+        training: Vec::new(),
+        replicas: Vec::new(),
+    };
+    if options.wants(Part::Roof) {
+        progress.part("self-tests of fast paths");
+        measured.self_tests = self_tests(device)?;
+    }
+    // Shares of the roof need it.
+    if options.wants(Part::Roof) || options.wants(Part::Kernels) {
+        progress.part("the roof");
+        measured.roof = Some(roof::measure(device, budget)?);
+    }
+    if options.wants(Part::Checks) {
+        progress.part("checks of all kernels");
+        measured.checks = kernels::check(device, budget, wanted, progress);
+    }
+    if options.wants(Part::Kernels) {
+        progress.part("kernels");
+        let roof = measured.roof.as_ref();
+        measured.kernels = kernels::time(device, budget, wanted, roof, &measured.checks, progress);
+    }
+    if options.wants(Part::Training) {
+        progress.part("training steps");
+        measured.training = training::measure(device, budget, wanted, progress)?;
+    }
+    if options.wants(Part::Replicas) {
+        progress.part("models side by side");
+        measured.replicas = replicas::measure(device, budget, wanted, progress)?;
+    }
+    measured.choices = choices(device);
+    Ok(measured)
+}
+
+fn self_tests(device: &Device) -> Result<Vec<report::SelfTest>> {
+    let of = |test: tern_engine::SelfTest| {
+        let (outcome, reason) = match test.outcome {
+            Outcome::Passed(_) => ("passed", String::new()),
+            Outcome::Failed(reason) => ("failed", reason),
+            Outcome::NotRun(reason) => ("not run", reason),
+        };
+        report::SelfTest {
+            kernel: test.kernel.into(),
+            variant: test.variant.into(),
+            features: test.features,
+            outcome: outcome.into(),
+            reason,
+        }
+    };
+    Ok(device.self_test()?.into_iter().map(of).collect())
+}
+
+/// The choices of variants in force on a device.
+pub fn choices(device: &Device) -> Vec<report::Choice> {
+    let of = |choice: tern_engine::Choice| report::Choice {
+        kernel: choice.kernel.into(),
+        class: choice.class,
+        variant: choice.variant.into(),
+        source: match choice.source {
+            Source::Shipped => "shipped",
+            Source::Cache => "cache",
+            Source::Measured => "measured",
+        }
+        .into(),
+        seconds: choice.seconds,
+    };
+    device.choices().into_iter().map(of).collect()
+}
+
+/// Reads reports and writes them as one page, one Markdown text or both.
+///
+/// # Errors
+/// If a file is no report or can't be written, or no file to write was named.
+pub fn merge(paths: &[PathBuf], files: &Files) -> Result<()> {
+    if !files.any_page() {
+        bail!("nothing to write: name a file with --html or --markdown");
+    }
+    files.check()?;
+    let read = |path: &PathBuf| Report::read(Path::new(path));
+    let reports: Vec<Report> = paths.iter().map(read).collect::<Result<_>>()?;
+    files.pages(&reports)
+}
