@@ -13,6 +13,10 @@ use crate::{Device, Kind, Result};
 /// software devices against what their threads take to be spread over the cores after a wait,
 /// which is a dozen milliseconds.
 const SHORTEST: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(100)];
+/// Calls of a run by the host's clock, at least, for the same reason; but for calls that take
+/// long, in seconds, by themselves.
+const WITHOUT_CLOCK: usize = 4;
+const LONG: f64 = 0.2;
 /// Calls that one run makes at most.
 const MOST_CALLS: usize = 1 << 14;
 /// Runs after which the median moves no more.
@@ -144,15 +148,17 @@ impl Case {
         // The first run compiles; the next ones find out how many calls make a run long enough.
         device.replay(&program, 1).await?;
         let shortest = (budget / 5).clamp(SHORTEST[0], SHORTEST[1]).as_secs_f64();
+        let least_calls = if device.has_clock() { 1 } else { WITHOUT_CLOCK };
         let mut calls = 1;
         loop {
             let took = device.stopwatch(&program, calls, Clock::Wall).await?;
-            if took >= shortest || calls >= MOST_CALLS {
+            let enough = took >= shortest && (calls >= least_calls || took >= LONG);
+            if enough || calls >= MOST_CALLS {
                 break;
             }
             let wanted = shortest / took.max(1e-7);
             calls = (calls as f64 * (1.2 * wanted).clamp(2.0, 64.0)) as usize;
-            calls = calls.min(MOST_CALLS);
+            calls = calls.clamp(least_calls, MOST_CALLS);
         }
         let clocked = device.has_clock() && device.clocked(&program, 1).await?.is_some();
         let clock = if clocked { Clock::Timestamps } else { Clock::Wall };

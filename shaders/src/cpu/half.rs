@@ -130,15 +130,6 @@ kernel! {
         fits: aligned,
         grid: tiled_grid,
     }, {
-        name: "register_12x16_f16",
-        source: "matmul/register.wgsl",
-        preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, HALF_FLOATS, MATMUL_A_BLOCKS,
-                   MATMUL_B_BLOCKS],
-        consts: [TRANS_A = 0, TRANS_B = 1, CHECK_K = 0, ROWS = 3, COLUMNS = 4, GROUP = 8],
-        features: [F16],
-        fits: aligned,
-        grid: register_grid,
-    }, {
         name: "register_12x16",
         source: "matmul/register.wgsl",
         preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, HALF_WORDS, MATMUL_A_BLOCKS,
