@@ -17,6 +17,7 @@ mod masking;
 pub mod participant;
 pub mod plan;
 pub mod secagg;
+pub mod simulate;
 pub mod store;
 pub mod strategy;
 pub mod trainer;

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::Options;
-use super::work::{Sum, fold, step};
+use super::work::{Sum, fold};
 use crate::store::Faults;
 use crate::store::blobs::Blobs;
 use crate::store::journal::Journal;
+use crate::strategy::advance;
 use crate::update::{Codec, Format};
 use crate::{Digest, Error, Result, RunPlan, StrategyState, Total, Turn};
 
@@ -69,7 +70,7 @@ pub fn audit(folder: &Path, initial: &[f32], options: &Options) -> Result<Vec<Au
             fold(&blobs, &format, &mut total, turn, &upload.client, upload.samples)?;
         }
         let Sum::Clear(total) = total else { continue };
-        step(&*strategy, plan.updates.form, &layout, &mut model, total.mean(), &mut state)?;
+        advance(&*strategy, plan.updates.form, &layout, &mut model, total.mean(), &mut state)?;
         audits.push(Audit {
             round: round.round,
             updates: uploads.len(),

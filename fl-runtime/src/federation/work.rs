@@ -7,8 +7,9 @@ use tern_engine::Device;
 
 use super::{Evaluator, Options};
 use crate::coordinator::{Coordinator, Head, Metrics, Unmasking};
-use crate::plan::{Encoding, Form};
+use crate::plan::Encoding;
 use crate::store::blobs::Blobs;
+use crate::strategy::advance;
 use crate::update::{Codec, Format, Kind, Scales, add_difference};
 use crate::{
     ClientId, Code, Digest, Error, Layout, Masking, Refusal, Result, RunPlan, Strategy,
@@ -121,29 +122,6 @@ pub(super) fn fold(
     }
 }
 
-/// One step of the strategy from a mean update, in place.
-pub(super) fn step(
-    strategy: &dyn Strategy,
-    form: Form,
-    layout: &Layout,
-    model: &mut [f32],
-    mut mean: Vec<f32>,
-    state: &mut StrategyState,
-) -> Result<()> {
-    layout.clear_padding(&mut mean);
-    if form == Form::Gradient {
-        mean.iter_mut().for_each(|x| *x = -*x);
-    }
-    strategy.step(model, &mean, state);
-    match model.iter().position(|x| !x.is_finite()) {
-        None => Ok(()),
-        Some(at) => {
-            let name = format!("element {at} of the model by {}", strategy.name());
-            Err(Error::value(name, model[at], "a finite number"))
-        }
-    }
-}
-
 /// Ternary scales for the next round, where the server sets them: four times the root mean square
 /// of each tensor of the mean update, but at most twice the last scale and at least half of it.
 /// Codes are drawn, so that a scale too large adds noise and one too small clips; what is clipped
@@ -207,7 +185,7 @@ impl Work {
         let mut state = tools.state(&self.head)?;
         let form = tools.plan.updates.form;
         let scales = next_scales(&tools.layout, &self.head.scales, &mean);
-        step(&*tools.strategy, form, &tools.layout, &mut model, mean, &mut state)?;
+        advance(&*tools.strategy, form, &tools.layout, &mut model, mean, &mut state)?;
         let stored = tools.blobs.put_model(&Codec::full(&model))?;
         let (public, difference) = match tools.plan.updates.downlink {
             Encoding::Ternary => {

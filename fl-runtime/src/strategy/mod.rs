@@ -29,8 +29,8 @@ use std::sync::Arc;
 pub use adaptive::Adaptive;
 pub use average::Average;
 
-use crate::plan::StrategySpec;
-use crate::{Error, Result};
+use crate::plan::{Form, StrategySpec};
+use crate::{Error, Layout, Result};
 
 /// Vectors that a strategy keeps from round to round, each as long as the model, and the number
 /// of rounds it has seen. They are stored with every round.
@@ -99,6 +99,29 @@ impl StrategySpec {
                 }
             },
         })
+    }
+}
+
+/// One step of a strategy from a mean update, in place.
+pub(crate) fn advance(
+    strategy: &dyn Strategy,
+    form: Form,
+    layout: &Layout,
+    model: &mut [f32],
+    mut mean: Vec<f32>,
+    state: &mut StrategyState,
+) -> Result<()> {
+    layout.clear_padding(&mut mean);
+    if form == Form::Gradient {
+        mean.iter_mut().for_each(|x| *x = -*x);
+    }
+    strategy.step(model, &mean, state);
+    match model.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(at) => {
+            let name = format!("element {at} of the model by {}", strategy.name());
+            Err(Error::value(name, model[at], "a finite number"))
+        }
     }
 }
 

@@ -1,42 +1,13 @@
 //! Training by the engine: the model from the task, the data on the device.
 
-use tern_engine::nn::Mode;
-use tern_engine::{
-    Arena, Batching, Data, Device, Flat, Graph, Plan, RowData, Schedule, Tensor, TextData,
-    Trainable, Training,
-};
+use tern_engine::{Arena, Data, Device, Flat, Plan, Schedule, Tensor};
 use tern_shaders::state;
 
+use super::record::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics};
 use super::{Job, Trained, Trainer, clip_norm};
 use crate::coordinator::Metrics;
-use crate::layout::{Layout, ModelKind};
-use crate::plan::Form;
+use crate::layout::Layout;
 use crate::{Digest, Error, Result, TaskSpec};
-
-/// Data of a client, on its device.
-#[derive(Clone)]
-pub enum LocalData {
-    /// Rows with a class each.
-    Rows(RowData),
-    /// Windows of texts.
-    Text(TextData),
-}
-
-impl LocalData {
-    fn len(&self) -> usize {
-        match self {
-            LocalData::Rows(rows) => rows.len(),
-            LocalData::Text(text) => text.len(),
-        }
-    }
-
-    fn batch(&self, graph: &mut Graph, batching: &Batching) -> Result<(Tensor, Tensor)> {
-        Ok(match self {
-            LocalData::Rows(rows) => graph.row_batch(rows, batching)?,
-            LocalData::Text(text) => graph.text_batch(text, batching)?,
-        })
-    }
-}
 
 /// Trains the layers that a task describes, with softmax cross-entropy, on a device. Plans are
 /// recorded once a run; a round with the same seed gives the same bits.
@@ -59,9 +30,6 @@ struct Plans {
     counts: Tensor,
 }
 
-/// Classes that are looked at for the metric `top3`.
-const TOP: u32 = 3;
-
 impl EngineTrainer {
     /// Trains and evaluates on the same data.
     pub fn new(device: &Device, data: LocalData) -> Self {
@@ -83,50 +51,15 @@ impl EngineTrainer {
     }
 
     fn record(&self, task: &TaskSpec, key: Digest) -> Result<Plans> {
-        let ModelKind::Layers(spec) = &task.model else {
-            let expected = "layers, or a trainer of its own";
-            return Err(Error::value("model of the task", "tensors alone", expected));
-        };
-        let (parameters, model) = spec.build()?;
-        let layout = Layout::new(parameters)?.digest();
+        let recorder = Recorder::new(&task.model)?;
+        let layout = Layout::new(recorder.parameters().clone())?.digest();
         if layout != task.layout {
             return Err(Error::value("layout of the model", layout, task.layout.to_string()));
         }
-        let (parameters, _) = spec.build()?;
-        let arena = Arena::new(&self.device, &parameters, &[task.seed])?;
-        let local = &task.training;
-        let batching = Batching::shuffled(local.batch as usize);
-        let loss = |graph: &mut Graph, data: &LocalData, batching: &Batching, mode: Mode| {
-            let (inputs, targets) = data.batch(graph, batching)?;
-            let logits = model.forward(graph, inputs, mode)?.output;
-            let loss = graph.cross_entropy(logits, targets)?;
-            Ok::<_, Error>((loss, logits, targets))
-        };
-        let mut graph = Graph::new(&arena);
-        let (value, ..) = loss(&mut graph, &self.training, &batching, Mode::Train)?;
-        let training = Training {
-            schedule: Schedule::constant(local.rate),
-            clip_norm: local.clip_gradient,
-            proximal: local.proximal,
-            ..Training::new(local.optimizer, local.rate)
-        };
-        let train = graph.train(value, &training)?;
-        let gradient = match task.updates.form {
-            Form::Delta => None,
-            Form::Gradient => {
-                let mut graph = Graph::new(&arena);
-                let (value, ..) = loss(&mut graph, &self.training, &batching, Mode::Train)?;
-                let one = graph.constant(1.0, &[1]);
-                Some(graph.gradients(&[(value, one)], &Trainable::All, &[])?.0)
-            }
-        };
-        let mut graph = Graph::new(&arena);
-        // The last batch is masked, so that the size changes nothing.
-        let batching = Batching::in_order(self.evaluation.len().min(256));
-        let (value, logits, targets) =
-            loss(&mut graph, &self.evaluation, &batching, Mode::Evaluate)?;
-        let counts = graph.accuracy(logits, targets, TOP)?;
-        let evaluate = graph.evaluate(value)?;
+        let arena = Arena::new(&self.device, recorder.parameters(), &[task.seed])?;
+        let (train, gradient) =
+            recorder.training(&arena, &self.training, &task.training, task.updates.form)?;
+        let (evaluate, counts) = recorder.evaluation(&arena, &self.evaluation)?;
         Ok(Plans { key, arena, train, gradient, evaluate, counts })
     }
 }
@@ -195,18 +128,11 @@ impl Trainer for EngineTrainer {
         let plans = self.plans(task)?;
         plans.arena.write(Flat::Parameters, 0, model)?;
         plans.evaluate.rewind()?;
-        let losses = plans.evaluate.run(samples.div_ceil(samples.min(256)))?;
+        let losses = plans.evaluate.run(samples.div_ceil(samples.min(EVALUATION_BATCH)))?;
         let Data::U32(counts) = plans.evaluate.read(plans.counts)? else {
             return Err(Error::Trainer("counts are words".into()));
         };
-        let share = |hits: u32| f64::from(hits) / f64::from(counts[2].max(1));
-        let mut metrics = Metrics::from([
-            ("accuracy".to_string(), share(counts[0])),
-            (format!("top{TOP}"), share(counts[1])),
-        ]);
-        if let Some(loss) = losses.mean() {
-            metrics.insert("loss".into(), loss.into());
-        }
+        let metrics = evaluation_metrics(&counts, losses.mean());
         Ok((u32::try_from(samples).unwrap_or(u32::MAX), metrics))
     }
 }
@@ -214,9 +140,11 @@ impl Trainer for EngineTrainer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::RunPlan;
+    use crate::layout::ModelKind;
+    use crate::plan::{Form, RunPlan};
     use crate::{ClientId, RunId, Turn};
     use std::sync::Arc;
+    use tern_engine::RowData;
     use tern_engine::nn::ModelSpec;
 
     /// Two classes that a line parts.

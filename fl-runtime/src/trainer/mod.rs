@@ -1,12 +1,15 @@
 //! What a client does with its data.
 
 mod engine;
+mod record;
 
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-pub use engine::{EngineTrainer, LocalData};
+pub use engine::EngineTrainer;
+pub use record::LocalData;
+pub(crate) use record::{EVALUATION_BATCH, Recorder, evaluation_metrics};
 
 use crate::coordinator::Metrics;
 use crate::{ClientId, Result, RunId, TaskSpec, Turn};
