@@ -15,6 +15,7 @@ mod progress;
 mod replicas;
 mod report;
 mod roof;
+mod rounds;
 mod rows;
 mod suite;
 mod table;
@@ -62,6 +63,8 @@ enum Command {
     },
     /// Measure which variants compute products and recurrences fastest, and keep the choice.
     Tune(tune::Options),
+    /// Time federated rounds, in simulation and beside Flower's.
+    Rounds(rounds::Options),
 }
 
 /// Which devices to use.
@@ -89,5 +92,6 @@ fn main() -> Result<()> {
             report::compare::print(&Report::read(before)?, &Report::read(after)?, *strict)
         }
         Some(Command::Tune(options)) => tune::run(options),
+        Some(Command::Rounds(options)) => rounds::run(options),
     }
 }

@@ -11,7 +11,7 @@ use crate::report::Times;
 const ENOUGH: usize = 101;
 
 /// The times of runs, one at least, in seconds each.
-fn times(mut seconds: Vec<f64>) -> Times {
+pub fn times(mut seconds: Vec<f64>) -> Times {
     seconds.sort_by(f64::total_cmp);
     let runs = seconds.len();
     let at = |quarter: usize| seconds[(runs - 1) * quarter / 4];
