@@ -17,7 +17,7 @@ pub fn measure(device: &Device, budget: Budget) -> Result<Roof> {
     let software = matches!(device.profile().kind, Kind::Cpu | Kind::Software);
     // Buffers that no cache holds, and computing that lasts some milliseconds.
     let words = if budget.quick { 1 << 22 } else { 1 << 24 };
-    let (n, rounds) = if software { (1 << 16, 64) } else { (1 << 20, 512) };
+    let (n, rounds) = if software { (1 << 12, 4096) } else { (1 << 20, 512) };
     let mut faults = Vec::new();
     let mut probe = |small: Case, large: Case| -> Result<Option<f64>> {
         if let Err(e) = small.check(device) {

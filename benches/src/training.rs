@@ -47,10 +47,10 @@ fn step(workload: &Workload, device: &Device, budget: Budget) -> Result<Training
         Ok(device.submits() - before)
     };
     // How long steps take is learned before submits are counted.
-    plan.run(10)?;
+    plan.run(if budget.quick { 2 } else { 10 })?;
     let submits = [submits(&mut plan, 1)?, submits(&mut plan, 10)?];
     let mut last = first;
-    let runs = if budget.quick { 3 } else { 7 };
+    let runs = if budget.quick { 2 } else { 7 };
     let mut time = |each: usize| {
         pace(each, runs, budget.training(), |n| {
             last = plan.run(n)?.last().unwrap_or(f32::NAN);
@@ -62,7 +62,7 @@ fn step(workload: &Workload, device: &Device, budget: Budget) -> Result<Training
     let streamed = time(each as usize)?;
     let created_later = device.created() - created;
     let measured = if allocated > 0 { allocated } else { heap::peak() - heap_before };
-    let kernels = by_kernel(&mut plan)?;
+    let kernels = by_kernel(&mut plan, if budget.quick { 1 } else { 3 })?;
     let within: f64 = kernels.iter().map(|k| k.seconds).sum();
     Ok(Training {
         workload: workload.name.into(),
@@ -81,12 +81,12 @@ fn step(workload: &Workload, device: &Device, budget: Budget) -> Result<Training
     })
 }
 
-/// Seconds of each kernel in one step, the longest first: of three steps the fastest, since
+/// Seconds of each kernel in one step, the longest first: of some steps the fastest, since
 /// what disturbs a single call is no part of it.
-fn by_kernel(plan: &mut Plan) -> Result<Vec<KernelTime>> {
+fn by_kernel(plan: &mut Plan, steps: usize) -> Result<Vec<KernelTime>> {
     let mut fastest: Vec<KernelTime> = Vec::new();
     let sum = |kernels: &[KernelTime]| kernels.iter().map(|k| k.seconds).sum::<f64>();
-    for _ in 0..3 {
+    for _ in 0..steps {
         let mut kernels: BTreeMap<String, (usize, f64)> = BTreeMap::new();
         for timing in plan.profile()? {
             let entry = kernels.entry(timing.kernel).or_default();

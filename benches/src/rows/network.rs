@@ -78,7 +78,7 @@ fn matmul(size: Size) -> Vec<Case> {
 /// The char-LSTM's recurrence: batch 10, 256 hidden units.
 fn lstm(size: Size) -> Vec<Case> {
     let (batch, hidden, gates) = (10, 256, 4 * 256);
-    let long = size.pick(20, 80);
+    let long = size.pick(4, 80);
     let stride = (gates * hidden + gates) as u32;
     let mut cases = Vec::new();
     // Of two steps, the first has all there is to compute, forward and backward.
@@ -235,7 +235,7 @@ fn convolution() -> Vec<Case> {
 /// What the roof is measured by, at the sizes of the other rows.
 fn probes(size: Size) -> Vec<Case> {
     let n = size.pick(1 << 20, 1 << 24);
-    vec![roof::copy(n, 1), roof::single(1 << 12, 64), roof::half(1 << 12, 64)]
+    vec![roof::copy(n, 1), roof::single(1 << 10, 1024), roof::half(1 << 10, 1024)]
 }
 
 fn pointwise(size: Size) -> Vec<Case> {

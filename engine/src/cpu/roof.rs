@@ -32,31 +32,25 @@ fn multiply_add(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
 const TOGETHER: usize = 4;
 const WIDTH: usize = TOGETHER * CHAINS[1];
 
-/// Multiplies and adds in one instruction where the caller is compiled for it.
+/// Multiplies and adds in one instruction where the caller is compiled for it. All chains lie in
+/// one array: then the loop over it becomes vectors that stay in registers.
 #[inline(always)]
 fn all<const FUSED: bool>(p: &MultiplyAdd, x: &[f32], y: &mut [f32]) {
     for (x, y) in x.chunks(TOGETHER).zip(y.chunks_mut(TOGETHER)) {
-        let mut v = [[0f32; WIDTH]; CHAINS[0]];
-        for (chain, v) in v.iter_mut().enumerate() {
-            for (i, v) in v.iter_mut().enumerate() {
-                let x = x.get(i / CHAINS[1]).copied().unwrap_or(0.0);
-                *v = x + chain as f32 + (i % CHAINS[1]) as f32 * 0.25;
-            }
+        let mut all = [0f32; CHAINS[0] * WIDTH];
+        for (i, v) in all.iter_mut().enumerate() {
+            let (chain, number) = (i / WIDTH, i % CHAINS[1]);
+            let x = x.get(i % WIDTH / CHAINS[1]).copied().unwrap_or(0.0);
+            *v = x + chain as f32 + number as f32 * 0.25;
         }
         for _ in 0..p.rounds {
-            for v in &mut v {
-                for v in v {
-                    *v = if FUSED {
-                        v.mul_add(p.factor, p.summand)
-                    } else {
-                        *v * p.factor + p.summand
-                    };
-                }
+            for v in &mut all {
+                *v = if FUSED { v.mul_add(p.factor, p.summand) } else { *v * p.factor + p.summand };
             }
         }
         for (i, y) in y.iter_mut().enumerate() {
-            let own = i * CHAINS[1]..(i + 1) * CHAINS[1];
-            *y = v.iter().flat_map(|v| &v[own.clone()]).sum();
+            let own = |v: &[f32]| v[i * CHAINS[1]..][..CHAINS[1]].iter().sum::<f32>();
+            *y = all.chunks(WIDTH).map(own).sum();
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::{Device, Kind, Result};
 /// software devices against what their threads take to be spread over the cores after a wait,
 /// which is a dozen milliseconds.
 const SHORTEST: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(100)];
-/// Calls of a run by the host's clock, at least, for the same reason; but for calls that take
-/// long, in seconds, by themselves.
+/// Calls of a run by the host's clock, at least, for the same reason, unless the budget is that
+/// of a look; but for calls that take long, in seconds, by themselves.
 const WITHOUT_CLOCK: usize = 4;
 const LONG: f64 = 0.2;
 /// Calls that one run makes at most.
@@ -148,7 +148,8 @@ impl Case {
         // The first run compiles; the next ones find out how many calls make a run long enough.
         device.replay(&program, 1).await?;
         let shortest = (budget / 5).clamp(SHORTEST[0], SHORTEST[1]).as_secs_f64();
-        let least_calls = if device.has_clock() { 1 } else { WITHOUT_CLOCK };
+        let look = budget < 2 * SHORTEST[1];
+        let least_calls = if device.has_clock() || look { 1 } else { WITHOUT_CLOCK };
         let mut calls = 1;
         loop {
             let took = device.stopwatch(&program, calls, Clock::Wall).await?;
