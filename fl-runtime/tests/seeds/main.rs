@@ -6,6 +6,7 @@
 //! `TERN_SEEDS=n` runs that many.
 
 #![allow(clippy::unwrap_used, reason = "a test: it ends where something is wrong")]
+#![allow(clippy::print_stdout, reason = "a failing seed names itself and tells its story")]
 
 mod member;
 mod network;
