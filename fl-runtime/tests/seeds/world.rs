@@ -338,7 +338,7 @@ impl World {
     fn on_server<T>(&mut self, act: impl FnOnce(&mut Federation, Millis) -> T) -> Option<T> {
         let time = self.time();
         if self.random.chance(self.weather.faults) {
-            self.faults.store(self.random.within(1..=6) as u32, Ordering::Relaxed);
+            self.faults.store(self.random.within(1..=3) as u32, Ordering::Relaxed);
         }
         let armed = self.faults.load(Ordering::Relaxed);
         let result = act(self.server.as_mut()?, time);
