@@ -147,6 +147,7 @@ fn main() {
     };
     row("matmul-512", matmul(512, &plain));
     row("matmul-1024", matmul(1024, &plain));
+    row("matmul-2048", matmul(2048, &plain));
     row("mlp", perceptron(&device));
     row("word-lm", language_model(words, &device));
     row("char-lstm", language_model(characters, &device));
