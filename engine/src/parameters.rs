@@ -10,6 +10,9 @@ use crate::{Error, Result};
 /// Tensors in the flat vector start at multiples of this many words (256 bytes).
 pub const ALIGNMENT: usize = 64;
 
+/// Words of a flat vector, at most: more can't be addressed.
+const MOST_WORDS: usize = isize::MAX as usize / 4;
+
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Init {
@@ -71,7 +74,8 @@ impl Parameters {
     /// Registers a parameter.
     ///
     /// # Errors
-    /// [`Error::Value`] if the name is taken; [`Error::Shape`] if a dimension is zero.
+    /// [`Error::Value`] if the name is taken; [`Error::Shape`] if a dimension is zero or the
+    /// flat vector would be longer than memory can be.
     pub fn add(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Param> {
         if self.list.iter().any(|p| *p.name == *name) {
             return Err(Error::value("parameter name", name, "a name used once"));
@@ -79,6 +83,15 @@ impl Parameters {
         if shape.contains(&0) {
             return Err(Error::shape("parameter", format!("{name} {shape:?} has no values")));
         }
+        let values = shape.iter().try_fold(1usize, |values, size| values.checked_mul(*size));
+        let end = values
+            .and_then(|values| values.checked_next_multiple_of(ALIGNMENT))
+            .and_then(|padded| padded.checked_add(self.words))
+            .filter(|end| *end <= MOST_WORDS);
+        let Some(end) = end else {
+            let what = format!("{name} {shape:?}: a model has at most {MOST_WORDS} values");
+            return Err(Error::shape("parameter", what));
+        };
         let param = Param {
             index: self.list.len(),
             name: name.into(),
@@ -86,7 +99,7 @@ impl Parameters {
             offset: self.words,
             init,
         };
-        self.words += param.padded();
+        self.words = end;
         self.list.push(param.clone());
         Ok(param)
     }
@@ -163,6 +176,8 @@ mod tests {
         let b = p.add("b", &[65], Init::Uniform(0.5)).unwrap();
         assert_eq!((a.offset, b.offset, p.words(), p.count()), (0, 64, 192, 80));
         assert!(p.add("a", &[1], Init::Zeros).is_err());
+        assert!(p.add("c", &[usize::MAX, 2], Init::Zeros).is_err());
+        assert!(p.add("c", &[usize::MAX / 4], Init::Zeros).is_err());
         let flat = p.initial(1);
         assert!(flat[15..64].iter().chain(&flat[129..]).all(|x| *x == 0.0), "padding is zero");
         assert!(flat[64..129].iter().all(|x| x.abs() <= 0.5));

@@ -48,6 +48,10 @@ pub enum Error {
     /// client itself was away.
     #[error("secure aggregation: {0}")]
     Aborted(String),
+    /// A configuration's.
+    #[cfg(all(feature = "client", feature = "server"))]
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
     /// A trainer's.
     #[error("training: {0}")]
     Trainer(String),

@@ -6,20 +6,33 @@
 //! [`federation::Federation`] is the server without its network: a coordinator that remembers
 //! everything on disk.
 
+pub mod auth;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(all(feature = "client", feature = "server"))]
+pub mod config;
 pub mod coordinator;
+pub mod data;
 mod error;
 #[cfg(feature = "server")]
 pub mod federation;
 mod fold;
+mod hex;
 mod id;
+pub mod identity;
 pub mod layout;
 mod masking;
 pub mod participant;
 pub mod plan;
+pub mod plot;
 pub mod secagg;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod simulate;
 pub mod store;
 pub mod strategy;
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod tls;
 pub mod trainer;
 pub mod update;
 #[rustfmt::skip]

@@ -1,0 +1,67 @@
+//! `tern client`: a device that takes part.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tern_engine::{Device, DeviceOptions, RowData, TextData};
+use tern_fl::client::{self, Client, Outcome};
+use tern_fl::config::{ClientConfig, Config, DataConfig};
+use tern_fl::data::{read_rows, read_texts};
+use tern_fl::trainer::{EngineTrainer, LocalData};
+
+/// Takes part in a run with data of this machine, which stays here.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// The configuration.
+    #[arg(long, default_value = "tern.toml")]
+    config: PathBuf,
+}
+
+/// Takes part until the run is over or somebody asks to stop.
+pub fn run(options: &Options) -> Result<()> {
+    let config = Config::load(&options.config)?
+        .client
+        .with_context(|| format!("{}: no [client]", options.config.display()))?;
+    let event_loop = super::event_loop()?;
+    let device = event_loop.block_on(Device::open(&selection(&config)?))?;
+    tracing::info!(device = device.name(), "training on");
+    let data = data(&device, &config.data)?;
+    let trainer = EngineTrainer::new(&device, data);
+    let client = Client::new(client::Options {
+        authority: config.authority.clone(),
+        token: config.token.clone(),
+        ..client::Options::new(&config.server, &config.folder)
+    })?;
+    let running = client.run(trainer, &device, super::asked_to_stop());
+    match event_loop.block_on(running)? {
+        Outcome::Finished(model) => super::say(format_args!("finished: {}", model.display())),
+        Outcome::Stopped => super::say(format_args!("stopped")),
+    }
+    Ok(())
+}
+
+/// What the configuration says, else what TERN_DEVICE says.
+fn selection(config: &ClientConfig) -> Result<DeviceOptions> {
+    Ok(match &config.device {
+        Some(text) => DeviceOptions { select: text.parse()?, ..DeviceOptions::default() },
+        None => DeviceOptions::from_env()?,
+    })
+}
+
+fn data(device: &Device, config: &DataConfig) -> Result<LocalData> {
+    Ok(match config {
+        DataConfig::Text { path, tokens, steps } => {
+            let texts = read_texts(path, *tokens)?;
+            let vocabulary = tokens.vocabulary();
+            LocalData::Text(TextData::upload(device, &texts, vocabulary, *steps, *steps)?)
+        }
+        DataConfig::Csv { path, label } => {
+            let rows = read_rows(path, label)?;
+            // The model's classes are checked when the task is there.
+            let classes = rows.labels.iter().max().map_or(1, |most| *most as usize + 1);
+            let (features, labels) = (&rows.features, &rows.labels);
+            LocalData::Rows(RowData::upload(device, features, rows.width, labels, classes)?)
+        }
+    })
+}

@@ -1,0 +1,112 @@
+//! The `tern` command: federated training over a network, and what it needs.
+
+mod certs;
+mod client;
+mod fold;
+mod init;
+mod keys;
+mod server;
+mod view;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Federated training on Tern's engine.
+#[derive(Parser)]
+#[command(name = "tern", version, about, max_term_width = 100)]
+struct Command {
+    #[command(subcommand)]
+    what: What,
+    /// How log lines are written.
+    #[arg(long, global = true, value_enum, default_value_t = Log::Text)]
+    log: Log,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Log {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Server(server::Options),
+    Client(client::Options),
+    Init(init::Options),
+    Keys(keys::Options),
+    Certs(certs::Options),
+    Fold(fold::Options),
+}
+
+fn main() -> ExitCode {
+    let Command { what, log } = Command::parse();
+    let view = matches!(&what, What::Server(options) if options.view());
+    if !view {
+        start_log(log);
+    }
+    let result = match &what {
+        What::Server(options) => server::run(options),
+        What::Client(options) => client::run(options),
+        What::Init(options) => init::run(options),
+        What::Keys(options) => keys::run(options),
+        What::Certs(options) => certs::run(options),
+        What::Fold(options) => fold::run(options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A closed standard error is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Log lines go to standard error, those of level info and above unless RUST_LOG says more.
+fn start_log(log: Log) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match log {
+        Log::Text => lines.with_target(false).init(),
+        Log::Json => lines.json().init(),
+    }
+}
+
+/// A line of the command's answer, on standard output.
+fn say(text: std::fmt::Arguments<'_>) {
+    // Who closed the pipe has read enough.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// An event loop for what waits on the network.
+fn event_loop() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Waits for Ctrl-C or, on Unix, SIGTERM.
+async fn asked_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    // Without signals the process runs until it is killed, which loses nothing.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,165 @@
+//! `tern server`: a federation over the network.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tern_fl::config::{AdmissionConfig, Config, ServerConfig};
+use tern_fl::federation::{self, Admission, Federation};
+use tern_fl::server::{self, Board, Server};
+use tern_fl::store::Durability;
+use tern_fl::{ClientId, Layout, Millis, RunPlan, tls};
+use tokio::sync::Notify;
+
+use super::view;
+
+/// Serves a run: hands out tasks, adds up updates, commits rounds.
+///
+/// Started again with the same configuration it goes on where it was, however it ended.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// The configuration.
+    #[arg(long, default_value = "tern.toml")]
+    config: PathBuf,
+    /// Plain log lines, in a terminal too.
+    #[arg(long)]
+    plain: bool,
+    /// Stops this many seconds after the run is over, so that clients still hear of it.
+    #[arg(long, value_name = "SECONDS")]
+    linger: Option<u64>,
+}
+
+impl Options {
+    /// Whether to show the live view instead of log lines.
+    pub fn view(&self) -> bool {
+        !self.plain && view::possible()
+    }
+}
+
+/// Serves until the run is over (with `--linger`) or somebody asks to stop.
+pub fn run(options: &Options) -> Result<()> {
+    let config = Config::load(&options.config)?;
+    let missing = |section: &str| format!("{}: no [{section}]", options.config.display());
+    let plan = config.run.with_context(|| missing("run"))?;
+    let config = config.server.with_context(|| missing("server"))?;
+    let layout = plan.check()?;
+
+    std::fs::create_dir_all(&config.folder).with_context(|| config.folder.display().to_string())?;
+    let initial = initial(&plan, &layout, &config)?;
+    let federation =
+        Federation::open(&config.folder, &plan, &initial, federation_options(&config)?)?;
+    let used = config.folder.join("config.toml");
+    std::fs::copy(&options.config, &used).with_context(|| used.display().to_string())?;
+    let board = Board::with_file(&config.folder.join("metrics.jsonl"), Millis::now().0)?;
+    let tls = match &config.tls {
+        Some(files) => Some(tls::server(&files.certificate, &files.key)?),
+        None => None,
+    };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let server = Server::new(
+        federation,
+        board.clone(),
+        server::Options {
+            tls,
+            limits: config.limits.clone(),
+            dashboard: config.dashboard,
+            folder: Some(config.folder.clone()),
+        },
+    );
+    let listener = TcpListener::bind(config.listen)
+        .with_context(|| format!("listening on {}", config.listen))?;
+    let address = format!("{scheme}://{}", listener.local_addr()?);
+    serve(server, listener, &board, options, &address)
+}
+
+/// The model a run starts from: the configured file's, or one drawn by the run's seed.
+pub fn initial(plan: &RunPlan, layout: &Layout, config: &ServerConfig) -> Result<Vec<f32>> {
+    Ok(match &config.initial {
+        Some(path) => tern_engine::load_model(path, layout.parameters())?,
+        None => layout.parameters().initial(plan.seed),
+    })
+}
+
+/// What the configuration says of the federation.
+pub fn federation_options(config: &ServerConfig) -> Result<federation::Options> {
+    Ok(federation::Options {
+        admission: admission(&config.admission)?,
+        durability: if config.sync { Durability::Power } else { Durability::Process },
+        keep_uploads: config.keep_uploads,
+        ..federation::Options::default()
+    })
+}
+
+fn admission(config: &AdmissionConfig) -> Result<Admission> {
+    let mut clients = config.clients.clone();
+    if let Some(path) = &config.clients_file {
+        clients.extend(listed(path)?);
+    }
+    Ok(match &config.token {
+        Some(token) => Admission::Token(token.clone()),
+        None if config.clients_file.is_none() && clients.is_empty() => Admission::Open,
+        None => Admission::List(clients),
+    })
+}
+
+/// Keys of a file: one at the start of a line, the rest of which is a comment.
+fn listed(path: &Path) -> Result<Vec<ClientId>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let lines = (1..).zip(text.lines());
+    lines
+        .filter_map(|(number, line)| {
+            let key = line.split_whitespace().next().filter(|key| !key.starts_with('#'))?;
+            Some(key.parse().with_context(|| format!("{}:{number}", path.display())))
+        })
+        .collect()
+}
+
+fn serve(
+    server: Server,
+    listener: TcpListener,
+    board: &Board,
+    options: &Options,
+    address: &str,
+) -> Result<()> {
+    let event_loop = super::event_loop()?;
+    let quit = Arc::new(Notify::new());
+    let (board, linger, stop) = (board.clone(), options.linger, quit.clone());
+    let watched = board.clone();
+    let over = async move {
+        match linger {
+            Some(seconds) => {
+                while !watched.page().finished {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let stop = async move {
+        tokio::select! {
+            () = super::asked_to_stop() => {}
+            () = stop.notified() => {}
+            () = over => {}
+        }
+    };
+    if !options.view() {
+        tracing::info!(address, "serving");
+        return Ok(event_loop.block_on(server.serve(listener, stop))?);
+    }
+    let ended = Arc::new(AtomicBool::new(false));
+    let (done, title) = (ended.clone(), address.to_owned());
+    let viewer = std::thread::spawn(move || {
+        let shown = view::show(&board, &title, || done.load(Ordering::Relaxed));
+        quit.notify_one();
+        shown
+    });
+    let served = event_loop.block_on(server.serve(listener, stop));
+    ended.store(true, Ordering::Relaxed);
+    let shown = viewer.join().map_err(|_| anyhow::anyhow!("the view failed"))?;
+    Ok(served.and(shown)?)
+}

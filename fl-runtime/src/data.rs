@@ -1,0 +1,253 @@
+//! A client's samples from files: texts, or rows of numbers. Errors name the file and the line.
+
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a file's samples can't be used.
+#[derive(Debug)]
+pub struct DataError {
+    /// The file or folder.
+    pub file: PathBuf,
+    /// The line, counted from 1; 0 if all of it is meant.
+    pub line: usize,
+    /// What is wrong and what was expected.
+    pub reason: String,
+}
+
+impl Display for DataError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DataError { file, line, reason } = self;
+        match line {
+            0 => write!(f, "{}: {reason}", file.display()),
+            _ => write!(f, "{}:{line}: {reason}", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for DataError {}
+
+fn error(file: &Path, line: usize, reason: impl Display) -> DataError {
+    DataError { file: file.into(), line, reason: reason.to_string() }
+}
+
+/// Rows of numbers with a class each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// `[N, width]`.
+    pub features: Vec<f32>,
+    /// Features a row.
+    pub width: usize,
+    /// `[N]`, classes from 0.
+    pub labels: Vec<u32>,
+}
+
+/// How characters become tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tokens {
+    /// 97 tokens: 0 is any other character, 1 the line's end, then ASCII from the space to ~.
+    #[default]
+    Ascii,
+    /// 256 tokens: the bytes of UTF-8.
+    Bytes,
+}
+
+impl Tokens {
+    /// Number of different tokens.
+    pub fn vocabulary(self) -> usize {
+        match self {
+            Tokens::Ascii => 97,
+            Tokens::Bytes => 256,
+        }
+    }
+
+    /// A text as tokens.
+    pub fn encode(self, text: &str) -> Vec<u32> {
+        match self {
+            Tokens::Bytes => text.bytes().map(u32::from).collect(),
+            Tokens::Ascii => text
+                .chars()
+                .map(|c| match c {
+                    '\n' => 1,
+                    ' '..='~' => c as u32 - 30,
+                    _ => 0,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Reads texts as tokens: of a file, or of the `.txt` files of a folder in order of their names.
+///
+/// # Errors
+/// [`DataError`] for a file that can't be read or isn't UTF-8, and for less than two characters
+/// in all.
+pub fn read_texts(path: &Path, tokens: Tokens) -> Result<Vec<Vec<u32>>, DataError> {
+    let mut texts = Vec::new();
+    for file in files(path, "txt")? {
+        let text = read(&file)?;
+        // As a file would be read that was written on the other system.
+        texts.push(tokens.encode(&text.replace("\r\n", "\n")));
+    }
+    match texts.iter().any(|text| text.len() > 1) {
+        true => Ok(texts),
+        false => Err(error(path, 0, "no text to learn from, expected two characters or more")),
+    }
+}
+
+/// Reads rows: of a CSV file, or of the `.csv` files of a folder in order of their names. The
+/// first line of each names the columns; `label` is the one with the class.
+///
+/// # Errors
+/// [`DataError`] for a file that can't be read, a line with another number of values or one
+/// that is no number, columns that differ between files, and no row at all.
+pub fn read_rows(path: &Path, label: &str) -> Result<Rows, DataError> {
+    let mut rows = Rows::default();
+    let mut columns: Option<Vec<String>> = None;
+    for file in files(path, "csv")? {
+        let text = read(&file)?;
+        let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+        let Some((number, header)) = lines.next() else {
+            return Err(error(&file, 0, "empty, expected a line that names the columns"));
+        };
+        let names: Vec<String> = header.split(',').map(unquoted).map(String::from).collect();
+        let at = names.iter().position(|name| name == label).ok_or_else(|| {
+            let reason = format!("no column `{label}`, expected one of {}", names.join(", "));
+            error(&file, number, reason)
+        })?;
+        if names.len() < 2 {
+            return Err(error(&file, number, "one column, expected features beside the class"));
+        }
+        if *columns.get_or_insert_with(|| names.clone()) != names {
+            return Err(error(&file, number, "other columns than the file before"));
+        }
+        rows.width = names.len() - 1;
+        for (number, line) in lines {
+            row(&mut rows, line, (at, &names)).map_err(|reason| error(&file, number, reason))?;
+        }
+    }
+    match rows.labels.is_empty() {
+        true => Err(error(path, 0, "no rows to learn from")),
+        false => Ok(rows),
+    }
+}
+
+fn row(rows: &mut Rows, line: &str, (at, names): (usize, &[String])) -> Result<(), String> {
+    let values: Vec<&str> = line.split(',').map(unquoted).collect();
+    if values.len() != names.len() {
+        return Err(format!("{} values, expected {}", values.len(), names.len()));
+    }
+    for (i, (value, name)) in values.iter().zip(names).enumerate() {
+        if i == at {
+            let class = value.parse();
+            rows.labels.push(class.map_err(|_| {
+                format!("{name} is `{value}`, expected a class: a whole number from 0")
+            })?);
+        } else {
+            let number = value.parse().ok().filter(|x: &f32| x.is_finite());
+            rows.features.push(
+                number.ok_or_else(|| format!("{name} is `{value}`, expected a finite number"))?,
+            );
+        }
+    }
+    Ok(())
+}
+
+fn unquoted(value: &str) -> &str {
+    let value = value.trim();
+    value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value)
+}
+
+/// The file itself, or those of a folder with this extension.
+fn files(path: &Path, extension: &str) -> Result<Vec<PathBuf>, DataError> {
+    let failed = |reason: std::io::Error| error(path, 0, reason);
+    if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+        return Ok(vec![path.into()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let file = entry.map_err(failed)?.path();
+        if file.extension().is_some_and(|e| e == extension) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    match files.is_empty() {
+        true => Err(error(path, 0, format!("a folder without .{extension} files"))),
+        false => Ok(files),
+    }
+}
+
+fn read(file: &Path) -> Result<String, DataError> {
+    let bytes = std::fs::read(file).map_err(|reason| error(file, 0, reason))?;
+    String::from_utf8(bytes).map_err(|reason| {
+        let good = &reason.as_bytes()[..reason.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        error(file, line, "not UTF-8")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn texts_are_tokens_below_the_vocabulary() {
+        let at = folder(&[("b.txt", b"b~"), ("a.txt", "a \r\né".as_bytes()), ("c.md", b"no")]);
+        let texts = read_texts(at.path(), Tokens::Ascii).unwrap();
+        assert_eq!(texts, [vec![67, 2, 1, 0], vec![68, 96]]);
+        let bytes = read_texts(&at.path().join("a.txt"), Tokens::Bytes).unwrap();
+        assert_eq!(bytes, [vec![97, 32, 10, 0xc3, 0xa9]]);
+        for tokens in [Tokens::Ascii, Tokens::Bytes] {
+            let all = tokens.encode("\u{0}~\u{7f}\u{10ffff}\n");
+            assert!(all.iter().all(|t| (*t as usize) < tokens.vocabulary()), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn rows_are_read_by_the_names_of_their_columns() {
+        let at = folder(&[
+            ("a.csv", b"x,\"class\",y\n1,0,2.5\n\n-3e1, 2 ,\"4\"\n"),
+            ("b.csv", b"x,class,y\r\n5,1,6\r\n"),
+        ]);
+        let rows = read_rows(at.path(), "class").unwrap();
+        assert_eq!((rows.width, rows.labels), (2, vec![0, 2, 1]));
+        assert_eq!(rows.features, [1.0, 2.5, -30.0, 4.0, 5.0, 6.0]);
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        let cases: [(&str, &[u8], &str); 9] = [
+            ("a.csv", b"", "a.csv: empty"),
+            ("a.csv", b"x,y\n1,2\n", "a.csv:1: no column `class`, expected one of x, y"),
+            ("a.csv", b"class\n1\n", "a.csv:1: one column"),
+            ("a.csv", b"x,class\n1,2\n1\n", "a.csv:3: 1 values, expected 2"),
+            ("a.csv", b"x,class\n\n\na,2\n", "a.csv:4: x is `a`"),
+            ("a.csv", b"x,class\nNaN,2\n", "a.csv:2: x is `NaN`"),
+            ("a.csv", b"x,class\n1,-1\n", "a.csv:2: class is `-1`"),
+            ("a.csv", b"x,class\n1,\xff\n", "a.csv:2: not UTF-8"),
+            ("a.txt", b"x,class\n", "without .csv files"),
+        ];
+        for (name, bytes, expected) in cases {
+            let at = folder(&[(name, bytes)]);
+            let error = read_rows(at.path(), "class").unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}, expected {expected}");
+        }
+        let at = folder(&[("a.csv", b"x,class\n1,2\n"), ("b.csv", b"y,class\n1,2\n")]);
+        let error = read_rows(at.path(), "class").unwrap_err().to_string();
+        assert!(error.contains("b.csv:1: other columns"), "{error}");
+        let at = folder(&[("a.txt", b"x")]);
+        assert!(read_texts(at.path(), Tokens::Ascii).unwrap_err().to_string().contains("two"));
+        assert!(read_texts(&at.path().join("no"), Tokens::Ascii).is_err());
+    }
+}
