@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(outer.inner.deep.unwrap().rate, 0.5);
         let cases = [
             (good.replace("7", "700"), 4, 9, "inner.count", "u8"),
-            (good.replace("7", "\"x\""), 4, 9, "inner.count", "integer"),
+            (good.replace("7", "\"x\""), 4, 9, "inner.count", "expected u8"),
             (good.replace("count", "cuont"), 4, 1, "inner.cuont", "count"),
             (good.replace("0.5", "[]"), 7, 8, "inner.deep.rate", "f64"),
             (good.replace("count = 7\n", ""), 3, 1, "inner", "count"),
