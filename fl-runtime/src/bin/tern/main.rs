@@ -6,6 +6,7 @@ mod fold;
 mod init;
 mod keys;
 mod server;
+mod simulate;
 mod view;
 
 use std::io::{IsTerminal, Write};
@@ -38,6 +39,7 @@ enum Log {
 enum What {
     Server(server::Options),
     Client(client::Options),
+    Simulate(Box<simulate::Options>),
     Init(init::Options),
     Keys(keys::Options),
     Certs(certs::Options),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
     let result = match &what {
         What::Server(options) => server::run(options),
         What::Client(options) => client::run(options),
+        What::Simulate(options) => simulate::run(options),
         What::Init(options) => init::run(options),
         What::Keys(options) => keys::run(options),
         What::Certs(options) => certs::run(options),
@@ -108,5 +111,15 @@ async fn asked_to_stop() {
     // Without signals the process runs until it is killed, which loses nothing.
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn options_go_together() {
+        super::Command::command().debug_assert();
     }
 }

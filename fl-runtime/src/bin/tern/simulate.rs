@@ -1,0 +1,289 @@
+//! `tern simulate`: a run whose clients are all on this machine, on one device.
+
+mod data;
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tern_engine::{Device, save_model};
+use tern_fl::config::Config;
+use tern_fl::coordinator::{Metrics, RoundRecord};
+use tern_fl::plot::{Panel, Series, draw};
+use tern_fl::simulate::{self, Simulation};
+use tern_fl::{Layout, RunPlan};
+
+use data::Data;
+
+/// Simulates a run: hundreds of clients side by side on one device, thousands in all.
+///
+/// Without a configuration a model for the data is trained by federated averaging.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// A configuration, whose [run] is simulated.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    data: data::Options,
+    /// Rounds; else the configuration's, or 20.
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// Clients of a round; else the configuration's, or 10.
+    #[arg(long)]
+    cohort: Option<u32>,
+    /// Passes over a client's data in a round.
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Samples of a batch.
+    #[arg(long)]
+    batch: Option<u32>,
+    /// Learning rate of clients.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Seed of the first model, of cohorts and of training.
+    #[arg(long)]
+    seed: Option<u32>,
+    /// Hidden units of the model's layers, where there is no configuration.
+    #[arg(long, value_delimiter = ',', default_value = "128")]
+    hidden: Vec<usize>,
+    /// MiB that clients' models may take on the device.
+    #[arg(long, default_value_t = 1024)]
+    memory: u64,
+    /// MiB that what clients keep between rounds may take there; the rest goes to a file.
+    #[arg(long, default_value_t = 1024)]
+    state_memory: u64,
+    /// Folder for metrics (JSON lines), plan, models and a plot; it must not hold a run yet.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+/// Runs all rounds and prints a table.
+pub fn run(options: &Options) -> Result<()> {
+    let begin = Instant::now();
+    let device = Device::from_env()?;
+    let configured = match &options.config {
+        Some(path) => {
+            let run = Config::load(path)?.run;
+            Some(run.with_context(|| format!("{}: no [run]", path.display()))?)
+        }
+        None => None,
+    };
+    let seed = options.seed.or(configured.as_ref().map(|plan| plan.seed)).unwrap_or(0);
+    let data = Data::read(&options.data, seed)?;
+    let plan = plan(options, configured, &data, seed)?;
+    let layout = plan.check()?;
+    let clients = data.population(&device)?;
+    let (count, samples) = (clients.len(), clients.samples());
+    let mut simulation = Simulation::new(
+        &plan,
+        clients,
+        simulate::Options {
+            memory: options.memory << 20,
+            state_memory: options.state_memory << 20,
+            held_out: data.held_out(&device)?,
+            spill: options.out.clone().unwrap_or_else(std::env::temp_dir),
+            ..simulate::Options::new(&device)
+        },
+    )?;
+    let mut folder = match &options.out {
+        Some(path) => Some(Folder::new(path, &plan)?),
+        None => None,
+    };
+    super::say(format_args!(
+        "{}: {} parameters; {count} clients with {samples} samples; {} of {} side by side on {}; \
+         ready after {:.2} s",
+        plan.name,
+        layout.parameters().count(),
+        simulation.slots(),
+        plan.cohort.asked(),
+        device.name(),
+        begin.elapsed().as_secs_f64(),
+    ));
+    let mut rounds = Vec::new();
+    loop {
+        let begin = Instant::now();
+        let Some(record) = simulation.round()? else { break };
+        let row = Row::new(&record, begin.elapsed().as_secs_f64(), simulation.spilled());
+        progress(&row, plan.rounds);
+        if let Some(folder) = &mut folder {
+            folder.add(&row)?;
+        }
+        rounds.push(row);
+    }
+    table(&rounds);
+    if let Some(folder) = folder {
+        folder.finish(&layout, &simulation, &rounds)?;
+    }
+    Ok(())
+}
+
+/// The configured plan or one for the data, changed by the options given.
+fn plan(options: &Options, configured: Option<RunPlan>, data: &Data, seed: u32) -> Result<RunPlan> {
+    let mut plan = match configured {
+        Some(plan) => plan,
+        None => {
+            let mut plan = RunPlan::new("simulation", data.model(&options.hidden)?, 20);
+            plan.training.rate = 0.1;
+            plan
+        }
+    };
+    plan.seed = seed;
+    plan.rounds = options.rounds.unwrap_or(plan.rounds);
+    plan.cohort.size = options.cohort.unwrap_or(plan.cohort.size);
+    plan.cohort.minimum = plan.cohort.minimum.min(plan.cohort.size);
+    plan.training.epochs = options.epochs.unwrap_or(plan.training.epochs);
+    plan.training.batch = options.batch.unwrap_or(plan.training.batch);
+    plan.training.rate = options.rate.unwrap_or(plan.training.rate);
+    Ok(plan)
+}
+
+/// What is told of a round.
+#[derive(serde::Serialize)]
+struct Row {
+    round: u32,
+    attempt: u32,
+    seconds: f64,
+    updates: usize,
+    bytes: u64,
+    spilled: usize,
+    /// Means of what clients measured while they trained.
+    training: Metrics,
+    /// Of the new model on data held out.
+    central: Metrics,
+    /// Of the new model on the clients' data.
+    clients: Metrics,
+    best: bool,
+}
+
+impl Row {
+    fn new(record: &RoundRecord, seconds: f64, spilled: usize) -> Self {
+        Row {
+            round: record.turn.round,
+            attempt: record.turn.attempt,
+            seconds,
+            updates: record.uploads.len(),
+            bytes: record.uploads.values().map(|upload| upload.bytes).sum(),
+            spilled,
+            training: record.training.clone(),
+            central: record.head.metrics.clone(),
+            clients: record.evaluation.clone(),
+            best: record.score.is_some_and(|score| score.best),
+        }
+    }
+
+    fn cells(&self) -> [String; 7] {
+        let number = |of: &Metrics, name: &str| {
+            of.get(name).map_or("–".into(), |value| format!("{value:.4}"))
+        };
+        [
+            format!("{}{}", self.round, if self.best { "*" } else { "" }),
+            self.updates.to_string(),
+            format!("{:.2}", self.bytes as f64 / f64::from(1 << 20)),
+            number(&self.training, "loss"),
+            number(&self.central, "loss"),
+            number(&self.central, "accuracy"),
+            format!("{:.3}", self.seconds),
+        ]
+    }
+}
+
+const HEADING: [&str; 7] =
+    ["round", "updates", "MiB", "training loss", "held-out loss", "accuracy", "seconds"];
+
+/// The last round, in the place of the one before.
+fn progress(row: &Row, rounds: u32) {
+    let mut to = std::io::stderr();
+    let [_, updates, _, loss, _, accuracy, seconds] = row.cells();
+    let line = format!(
+        "round {} of {rounds}: {updates} updates, loss {loss}, accuracy {accuracy}, {seconds} s",
+        row.round
+    );
+    // Nobody to tell is no reason to stop.
+    let _ = match to.is_terminal() {
+        true => write!(to, "\r\x1b[2K{line}{}", if row.round == rounds { "\n" } else { "" }),
+        false => writeln!(to, "{line}"),
+    };
+}
+
+/// All rounds, the better of them starred.
+fn table(rounds: &[Row]) {
+    let rows: Vec<[String; 7]> = rounds.iter().map(Row::cells).collect();
+    let heading = HEADING.map(String::from);
+    let all = || std::iter::once(&heading).chain(&rows);
+    let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..HEADING.len()).map(width).collect();
+    for row in all() {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+        super::say(format_args!("{}", cells.collect::<Vec<_>>().join("  ")));
+    }
+    let seconds: f64 = rounds.iter().map(|row| row.seconds).sum();
+    super::say(format_args!("{} rounds in {seconds:.2} s", rounds.len()));
+}
+
+/// What a run leaves.
+struct Folder {
+    path: PathBuf,
+    metrics: File,
+}
+
+impl Folder {
+    fn new(path: &Path, plan: &RunPlan) -> Result<Self> {
+        std::fs::create_dir_all(path).with_context(|| path.display().to_string())?;
+        let file = path.join("metrics.jsonl");
+        if file.exists() {
+            bail!("{}: a run is there already", file.display());
+        }
+        let text = toml::to_string(plan).context("writing the plan")?;
+        let at = path.join("plan.toml");
+        std::fs::write(&at, text).with_context(|| at.display().to_string())?;
+        let metrics = File::create(&file).with_context(|| file.display().to_string())?;
+        Ok(Folder { path: path.to_path_buf(), metrics })
+    }
+
+    fn add(&mut self, row: &Row) -> Result<()> {
+        let line = serde_json::to_string(row)?;
+        writeln!(self.metrics, "{line}").context("writing metrics.jsonl")
+    }
+
+    fn finish(self, layout: &Layout, simulation: &Simulation, rounds: &[Row]) -> Result<()> {
+        for (name, model) in [("model", simulation.model()?), ("best", simulation.best_model()?)] {
+            let path = self.path.join(format!("{name}.safetensors"));
+            save_model(&path, layout.parameters(), &model)?;
+        }
+        plot(&self.path.join("plot.svg"), rounds)?;
+        super::say(format_args!("wrote {}", self.path.display()));
+        Ok(())
+    }
+}
+
+/// Some metrics of a round.
+type Source = fn(&Row) -> &Metrics;
+
+/// Losses and accuracies over the rounds.
+fn plot(path: &Path, rounds: &[Row]) -> Result<()> {
+    let points = |of: Source, name: &str| -> Vec<(f64, f64)> {
+        let point = |row: &Row| of(row).get(name).map(|value| (f64::from(row.round), *value));
+        rounds.iter().filter_map(point).collect()
+    };
+    let sources: [(&str, Source); 3] = [
+        ("training", |row| &row.training),
+        ("held out", |row| &row.central),
+        ("clients", |row| &row.clients),
+    ];
+    let lines = |name: &'static str| {
+        let of = sources.iter().map(|(source, of)| (*source, points(*of, name)));
+        of.filter(|(_, points)| !points.is_empty()).collect::<Vec<_>>()
+    };
+    let (losses, accuracies) = (lines("loss"), lines("accuracy"));
+    let mut panels = Vec::new();
+    for (title, lines) in [("Loss", &losses), ("Accuracy", &accuracies)] {
+        if !lines.is_empty() {
+            let series = lines.iter().map(|(name, points)| Series { name, points });
+            panels.push(Panel { title, axes: ("round", ""), series: series.collect() });
+        }
+    }
+    Ok(draw(path, &panels)?)
+}
