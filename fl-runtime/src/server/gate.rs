@@ -23,6 +23,7 @@ pub(super) struct Gate {
     places: Arc<Places>,
     most: usize,
     most_per_address: usize,
+    first: Duration,
     stall: Duration,
     least_bytes_per_second: u64,
 }
@@ -38,6 +39,7 @@ impl Gate {
             places: Arc::new(Places { taken: Mutex::default(), metrics }),
             most: limits.connections,
             most_per_address: limits.connections_per_address,
+            first: Duration::from_secs_f64(limits.header_seconds),
             stall: limits.stall(),
             least_bytes_per_second: limits.least_bytes_per_second,
         }
@@ -66,7 +68,10 @@ impl<S> Accept<TcpStream, S> for Gate {
         let admitted = stream.set_nodelay(true).and_then(|()| stream.peer_addr());
         ready(admitted.and_then(|peer| match self.place(network(peer.ip())) {
             Some(place) => {
-                Ok((Watched::new(stream, place, self.stall, self.least_bytes_per_second), service))
+                let mut stream =
+                    Watched::new(stream, place, self.stall, self.least_bytes_per_second);
+                stream.first = Some(Box::pin(sleep_until(Instant::now() + self.first)));
+                Ok((stream, service))
             }
             None => {
                 self.places.metrics.refused("connections");
@@ -107,11 +112,21 @@ pub(super) struct Watched<S> {
     least_bytes_per_second: u64,
     account: Duration,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// When the first byte must be there: the HTTP server's clock starts with it.
+    first: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
     fn new(stream: S, place: Place, stall: Duration, least_bytes_per_second: u64) -> Self {
-        Watched { stream, place, stall, least_bytes_per_second, account: stall, waiting: None }
+        Watched {
+            stream,
+            place,
+            stall,
+            least_bytes_per_second,
+            account: stall,
+            waiting: None,
+            first: None,
+        }
     }
 
     fn settle(
@@ -155,7 +170,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let bytes = buffer.filled().len() - before;
         self.place.places.metrics.received.inc_by(bytes as u64);
-        read
+        match &mut self.first {
+            Some(timer) if read.is_pending() => timer
+                .as_mut()
+                .poll(cx)
+                .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the peer says nothing"))),
+            _ => {
+                self.first = None;
+                read
+            }
+        }
     }
 }
 
