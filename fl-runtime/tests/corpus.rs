@@ -1,5 +1,7 @@
 //! Replays the fuzz targets' corpus, and bounded random changes of it, through every decoder.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
+
 #[path = "../fuzz/decoders.rs"]
 mod decoders;
 

@@ -1,6 +1,8 @@
 //! A run of real processes over TCP and TLS on loopback, killed on the way (`kill -9`): the
 //! server twice, a client once. The final model has the bits that the recorded updates make.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
