@@ -235,7 +235,7 @@ fn garbage_and_bodies_that_are_too_large_are_refused() {
     assert!(status == 413 && text.contains("\"too_large\""), "{text}");
     let mut chunked = String::from(
         "POST /v1/message HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
-                               accept: application/json\r\ntransfer-encoding: chunked\r\n"
+                               accept: application/json\r\ntransfer-encoding: chunked\r\n",
     );
     headers.iter().for_each(|(name, value)| chunked += &format!("{name}: {value}\r\n"));
     let body = [format!("\r\n{:x}\r\n", large.len()).as_bytes(), &large, b"\r\n0\r\n\r\n"].concat();
