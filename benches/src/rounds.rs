@@ -46,7 +46,7 @@ pub struct Options {
     /// Run the same rounds in Flower's simulation with PyTorch.
     #[arg(long)]
     peers: bool,
-    /// Python with flwr[simulation] and torch.
+    /// Python with `flwr[simulation]` and torch.
     #[arg(long, value_name = "PATH", default_value = "python3")]
     python: PathBuf,
     /// Folder of mnist8 and of the roles.

@@ -366,7 +366,7 @@ impl RunPlan {
     /// How vectors of its model's layout are masked, if they are.
     ///
     /// # Errors
-    /// [`Error::Value`] if their sum fits no word.
+    /// [`crate::Error::Value`] if their sum fits no word.
     pub fn masking(&self, layout: &Layout) -> Result<Option<Masking>> {
         let new = |secure| Masking::new(secure, self.updates.uplink, self.cohort.size, layout);
         self.secure.as_ref().map(new).transpose()
