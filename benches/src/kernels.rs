@@ -13,7 +13,7 @@ use crate::suite::Budget;
 const QUICK: u64 = 1 << 18;
 /// Operations above which the twin is too slow a reference, and the CPU's fast functions, which
 /// every check holds against it, take its place.
-const SLOW_TWIN: u64 = 1 << 31;
+const SLOW_TWIN: u64 = 1 << 28;
 /// Bytes from which on a row is held against the copy of large buffers.
 const MEMORY: u64 = 1 << 20;
 /// Operations above which a row is for hardware alone.

@@ -59,7 +59,7 @@ fn product_of_halves([m, n, k]: [u32; 3]) -> Case {
 }
 
 fn matmul(size: Size) -> Vec<Case> {
-    let sizes = size.pick(&[256, 512][..], &[512, 1024, 2048, 4096][..]);
+    let sizes = size.pick(&[256, 512, 1024][..], &[512, 1024, 2048, 4096][..]);
     let mut cases: Vec<Case> = sizes.iter().map(|n| product(&NN, [*n; 3])).collect();
     let side = size.pick(256, 512);
     cases.extend([&NT, &TN].map(|kernel| product(kernel, [side; 3])));

@@ -1,5 +1,6 @@
 //! Times in burn's wgpu backend, on the software adapter, what `tern-benches step` times in
 //! Tern: the same sizes, the loss read in every step. Prints one JSON object.
+//! Arguments are parts of the names to time; without one, all are.
 
 use std::time::{Duration, Instant};
 
@@ -107,10 +108,10 @@ fn tokens(n: usize, below: usize, device: &Device) -> Tensor<1, Int> {
     Tensor::from_ints(words.as_slice(), device)
 }
 
-fn language_model(sizes: Sizes, device: &Device) -> f64 {
+fn language_model(sizes: &Sizes, device: &Device) -> f64 {
     let n = sizes.steps * sizes.batch;
     let inputs = tokens(n, sizes.vocabulary, device).reshape([sizes.batch, sizes.steps]);
-    let model = LanguageModel::new(&sizes, device);
+    let model = LanguageModel::new(sizes, device);
     step_seconds(model, tokens(n, sizes.vocabulary, device), |m| m.forward(inputs.clone()))
 }
 
@@ -141,16 +142,20 @@ fn main() {
         Sizes { vocabulary: 10_000, dimension: 128, hidden: 256, layers: 1, steps: 20, batch: 16 };
     // Its tuning takes minutes on a software adapter: each row is told as it is known.
     let mut seconds = serde_json::Map::new();
-    let mut row = |name: &str, time: f64| {
-        eprintln!("burn: {name} {:.1} ms", 1e3 * time);
-        seconds.insert(name.into(), time.into());
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut row = |name: &str, measure: &dyn Fn() -> f64| {
+        if wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())) {
+            let time = measure();
+            eprintln!("burn: {name} {:.1} ms", 1e3 * time);
+            seconds.insert(name.into(), time.into());
+        }
     };
-    row("matmul-512", matmul(512, &plain));
-    row("matmul-1024", matmul(1024, &plain));
-    row("matmul-2048", matmul(2048, &plain));
-    row("mlp", perceptron(&device));
-    row("word-lm", language_model(words, &device));
-    row("char-lstm", language_model(characters, &device));
+    row("matmul-512", &|| matmul(512, &plain));
+    row("matmul-1024", &|| matmul(1024, &plain));
+    row("matmul-2048", &|| matmul(2048, &plain));
+    row("mlp", &|| perceptron(&device));
+    row("word-lm", &|| language_model(&words, &device));
+    row("char-lstm", &|| language_model(&characters, &device));
     let peer = "burn 0.22, wgpu on the software adapter";
     println!("{}", serde_json::json!({ "peer": peer, "software": true, "seconds": seconds }));
 }
