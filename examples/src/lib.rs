@@ -5,6 +5,7 @@
 pub mod alphabet;
 pub mod keyboard;
 pub mod keystrokes;
+pub mod network;
 pub mod progress;
 pub mod report;
 pub mod suggest;

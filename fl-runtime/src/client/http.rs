@@ -167,6 +167,26 @@ impl Http {
         A::decode(bytes.as_slice()).map_err(|_| unreadable)
     }
 
+    /// Registers at the server, with a token if it asks for one.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn enroll(&self, token: &str) -> Result<(), CallError> {
+        let enroll = wire::Enroll { token: token.into() };
+        let wire::Ack { .. } = self.call("/v1/enroll", &enroll, Duration::ZERO).await?;
+        Ok(())
+    }
+
+    /// Asks a service of the server's host program, as an enrolled client.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn service(&self, name: &str, request: Vec<u8>) -> Result<Vec<u8>, CallError> {
+        let target = format!("/v1/service/{name}");
+        let answer = self.send(&target, request, HeaderMap::new(), Duration::ZERO).await?;
+        read(&target, answer, MOST_ANSWER).await
+    }
+
     /// Reads a part of a blob from an offset; the server says how much it gives at a time.
     ///
     /// # Errors

@@ -189,9 +189,8 @@ impl Client {
     async fn enroll(&mut self) -> Result<TaskSpec> {
         let token = self.options.token.clone().unwrap_or_default();
         loop {
-            let enroll = wire::Enroll { token: token.clone() };
-            let answer = match self.http.call("/v1/enroll", &enroll, Duration::ZERO).await {
-                Ok(wire::Ack { .. }) => self.http.post("/v1/run", Vec::new(), Duration::ZERO).await,
+            let answer = match self.http.enroll(&token).await {
+                Ok(()) => self.http.post("/v1/run", Vec::new(), Duration::ZERO).await,
                 Err(error) => Err(error),
             };
             match answer {

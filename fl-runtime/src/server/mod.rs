@@ -3,7 +3,8 @@
 //! Clients post signed protobuf messages ([`crate::auth`], `wire.proto`): `/v1/enroll`,
 //! `/v1/run`, `/v1/poll` (answered when there is something to do), `/v1/message`,
 //! `/v1/upload?round=&attempt=&offset=` (a piece of an upload; without `offset`, where to go
-//! on), `/v1/finish`, `/v1/blob/{sha256}` (a piece from `Range: bytes=N-`). People and
+//! on), `/v1/finish`, `/v1/blob/{sha256}` (a piece from `Range: bytes=N-`), and
+//! `/v1/service/{name}` for what a host program answers itself ([`Service`]). People and
 //! programs get `/health`, `/metrics`, `/status.json` and, at `/`, the dashboard.
 //!
 //! What arrives is bounded ([`Limits`]): connections, requests, bytes, and the time that
@@ -16,6 +17,7 @@ mod limits;
 mod metrics;
 mod reply;
 mod routes;
+mod service;
 mod signed;
 mod status;
 
@@ -38,6 +40,8 @@ pub use limits::Limits;
 use limits::Rates;
 use metrics::Metrics;
 use reply::Denied;
+use service::Services;
+pub use service::{Service, ServiceError};
 pub use status::{BestScore, Board, Member, Page, Row};
 
 use crate::auth::Window;
@@ -62,6 +66,8 @@ pub struct Options {
     /// Folder for `model.safetensors`, `best.safetensors` and `plot.svg`, written after each
     /// round.
     pub folder: Option<PathBuf>,
+    /// What is answered beside the rounds.
+    pub services: Vec<Arc<dyn Service>>,
 }
 
 /// A federation and what serves it.
@@ -87,12 +93,14 @@ struct App {
     metrics: Arc<Metrics>,
     dashboard: bool,
     keeper: Option<Keeper>,
+    services: Services,
 }
 
 impl Server {
     /// Serves this federation and shows on `board` what it does.
     pub fn new(federation: Federation, board: Board, options: Options) -> Self {
-        let Options { tls, limits, dashboard, folder } = options;
+        let Options { tls, limits, dashboard, folder, services } = options;
+        let services = services.into_iter().map(|s| (s.name().to_owned(), s)).collect();
         let keeper = folder.map(|folder| Keeper::new(&folder, federation.layout()));
         show(&board, &federation);
         let metrics = Arc::new(Metrics::new(board.clone()));
@@ -110,6 +118,7 @@ impl Server {
             limits,
             dashboard,
             keeper,
+            services,
         };
         Server { app: Arc::new(app), tls }
     }

@@ -25,7 +25,7 @@ use crate::{ClientId, Digest, Millis, Refusal, Turn, wire};
 type Shared = State<Arc<App>>;
 
 /// Routes, for the metrics; what is none of them is `other`.
-const ROUTES: [&str; 11] = [
+const ROUTES: [&str; 12] = [
     "/v1/enroll",
     "/v1/run",
     "/v1/poll",
@@ -37,6 +37,7 @@ const ROUTES: [&str; 11] = [
     "/status.json",
     "/",
     "/v1/blob/",
+    "/v1/service/",
 ];
 
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -48,6 +49,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route(UPLOAD, post(upload))
         .route("/v1/finish", post(finish))
         .route("/v1/blob/{digest}", post(blob))
+        .route("/v1/service/{name}", post(service))
         .route("/health", get(health));
     if app.dashboard {
         router = router
@@ -67,7 +69,7 @@ async fn observe(State(app): Shared, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let path = request.uri().path();
     let route = ROUTES.iter().find(|r| match **r {
-        "/v1/blob/" => path.starts_with(**r),
+        "/v1/blob/" | "/v1/service/" => path.starts_with(**r),
         route => path == route,
     });
     let route = route.copied().unwrap_or("other");
@@ -268,6 +270,26 @@ async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) ->
         Ok((StatusCode::PARTIAL_CONTENT, headers, bytes).into_response())
     };
     answered(&app, &signed.headers, result.await, |answer| answer)
+}
+
+/// An answer of the host program's.
+async fn service(State(app): Shared, Path(name): Path<String>, signed: Signed) -> Response {
+    let client = signed.client;
+    let result = async {
+        app.with(move |federation| known(federation, &client)).await??;
+        let unknown = || {
+            let offered: Vec<_> = app.services.keys().map(String::as_str).collect();
+            let reason = format!("no service {name:?}, expected one of [{}]", offered.join(", "));
+            Denied::new(StatusCode::NOT_FOUND, "no_service", reason)
+        };
+        let service = app.services.get(&name).ok_or_else(unknown)?.clone();
+        let body = signed.body.clone();
+        let answer = tokio::task::spawn_blocking(move || service.answer(&client, &body)).await;
+        Ok(answer.map_err(failed)??)
+    };
+    let bytes =
+        |answer: Vec<u8>| ([(CONTENT_TYPE, "application/octet-stream")], answer).into_response();
+    answered(&app, &signed.headers, result.await, bytes)
 }
 
 impl App {

@@ -68,6 +68,7 @@ pub fn run(options: &Options) -> Result<()> {
             limits: config.limits.clone(),
             dashboard: config.dashboard,
             folder: Some(config.folder.clone()),
+            services: Vec::new(),
         },
     );
     let listener = TcpListener::bind(config.listen)

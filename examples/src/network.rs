@@ -1,0 +1,315 @@
+//! A demo's federation as real processes over TLS: the demo's command is started again, once as
+//! the server and once for each client, with a folder that tells them where to meet.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use tern_engine::{Device, load_model, save_model};
+use tern_fl::client::{Client, Http, Options as ClientOptions, Outcome};
+use tern_fl::federation::{self, Admission, Federation};
+use tern_fl::identity::Identity;
+use tern_fl::server::{self, Board, Row, Server, Service};
+use tern_fl::trainer::Trainer;
+use tern_fl::{ClientId, RunPlan, tls};
+
+/// Time that a server has to come up; far more than it takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether a demo runs as processes, and what this one is.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NetworkOptions {
+    /// Run the server and each client as a process of its own, over TLS on this machine.
+    #[arg(long)]
+    pub network: bool,
+    /// What this process is: `server`, or the number of a client.
+    #[arg(long, hide = true, requires = "place")]
+    role: Option<Role>,
+    /// Where the processes of a network meet.
+    #[arg(long, hide = true, requires = "role", value_name = "DIR")]
+    place: Option<PathBuf>,
+}
+
+/// A process of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The server.
+    Server,
+    /// A client, by its number.
+    Client(usize),
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "server" => Ok(Role::Server),
+            _ => text.parse().map(Role::Client).map_err(|_| "`server` or a number".into()),
+        }
+    }
+}
+
+impl NetworkOptions {
+    /// What this process is, if another one started it, and where they meet.
+    pub fn part(&self) -> Option<(Role, Place)> {
+        let place = Place { folder: self.place.clone()? };
+        Some((self.role?, place))
+    }
+}
+
+/// The folder where the processes of a network meet.
+#[derive(Clone, Debug)]
+pub struct Place {
+    folder: PathBuf,
+}
+
+/// What a network leaves.
+#[derive(Debug)]
+pub struct Ended {
+    /// The rounds, as the server wrote them down.
+    pub rounds: Vec<Row>,
+    /// Clients that ended with an error, by number.
+    pub failed: Vec<usize>,
+}
+
+/// A process that ends with its parent.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Place {
+    /// Prepares a folder: a certificate for this machine, a token, a key for each client.
+    pub fn create(folder: &Path, clients: usize) -> Result<Self> {
+        ensure!(clients > 0, "clients: 0, expected at least one");
+        let place = Place { folder: folder.to_owned() };
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        // Its own authority, which the clients trust and nobody else.
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+        place.write("server.pem", made.cert.pem().as_bytes())?;
+        place.write("server.key", made.signing_key.serialize_pem().as_bytes())?;
+        // The public part of a key nobody has is as good a secret as any.
+        place.write("token", Identity::generate()?.client().to_string().as_bytes())?;
+        for client in 0..clients {
+            let folder = place.client(client);
+            fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            Identity::load_or_create(&folder.join("client.key"))?;
+        }
+        Ok(place)
+    }
+
+    /// The folder of a client.
+    pub fn client(&self, number: usize) -> PathBuf {
+        self.path(&format!("client-{number}"))
+    }
+
+    /// The folder of the server's run.
+    pub fn run(&self) -> PathBuf {
+        self.path("run")
+    }
+
+    /// Who a client is: names for a simulation of the same run.
+    pub fn identity(&self, number: usize) -> Result<ClientId> {
+        Ok(Identity::load(&self.client(number).join("client.key"))?.client())
+    }
+
+    /// A file of the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        // Whole or not there: others wait for it.
+        let (path, part) = (self.path(name), self.path(&format!("{name}.part")));
+        fs::write(&part, bytes)
+            .and_then(|()| fs::rename(&part, &path))
+            .with_context(|| path.display().to_string())
+    }
+
+    fn read(&self, name: &str) -> Result<String> {
+        let path = self.path(name);
+        fs::read_to_string(&path).with_context(|| path.display().to_string())
+    }
+
+    /// Starts the processes, this command once more for each, with the same options, and waits
+    /// until every client has ended. `alive` is called now and then.
+    pub fn start(
+        &self,
+        plan: &RunPlan,
+        initial: &[f32],
+        clients: usize,
+        mut alive: impl FnMut(&[Row]),
+    ) -> Result<Ended> {
+        let layout = plan.check()?;
+        self.write("plan.json", serde_json::to_string_pretty(plan)?.as_bytes())?;
+        save_model(&self.path("initial.safetensors"), layout.parameters(), initial)?;
+        let mut server = self.process("server", Stdio::piped())?;
+        let since = Instant::now();
+        while !self.path("address").exists() {
+            if let Some(status) = server.0.try_wait()? {
+                bail!("the server ended, {status}: {}", self.read("server.log")?);
+            }
+            ensure!(since.elapsed() < PATIENCE, "the server isn't there after {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let start = |number: usize| self.process(&number.to_string(), Stdio::null());
+        let mut running = (0..clients).map(start).collect::<Result<Vec<_>>>()?;
+        let mut failed = Vec::new();
+        let mut ended = vec![false; clients];
+        while ended.contains(&false) {
+            std::thread::sleep(Duration::from_millis(100));
+            for (number, process) in running.iter_mut().enumerate() {
+                if let (false, Some(status)) = (ended[number], process.0.try_wait()?) {
+                    ended[number] = true;
+                    if !status.success() {
+                        failed.push(number);
+                    }
+                }
+            }
+            if let Some(status) = server.0.try_wait()? {
+                bail!("the server ended, {status}: {}", self.read("server.log")?);
+            }
+            alive(&self.rounds()?);
+        }
+        let said = |number: &usize| self.read(&format!("{number}.log")).unwrap_or_default();
+        let all: String = failed.iter().map(said).collect();
+        ensure!(failed.len() < clients, "every client failed: {all}");
+        // Without its input the server stops by itself.
+        drop(server.0.stdin.take());
+        let status = server.0.wait()?;
+        ensure!(status.success(), "the server ended, {status}: {}", self.read("server.log")?);
+        Ok(Ended { rounds: self.rounds()?, failed })
+    }
+
+    /// The rounds so far.
+    fn rounds(&self) -> Result<Vec<Row>> {
+        let path = self.run().join("metrics.jsonl");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        // The last line may be half written.
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    fn process(&self, role: &str, input: Stdio) -> Result<Running> {
+        let command = std::env::current_exe()?;
+        let log = fs::File::create(self.path(&format!("{role}.log")))?;
+        let options = std::env::args_os().skip(1).filter(|option| option != "--network");
+        let child = Command::new(&command)
+            .args(options.collect::<Vec<OsString>>())
+            .args(["--role", role, "--place"])
+            .arg(&self.folder)
+            .stdin(input)
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log))
+            .spawn();
+        child.map(Running).with_context(|| command.display().to_string())
+    }
+
+    /// Serves, as [`Role::Server`], until this process' input is closed.
+    pub fn serve(&self, services: Vec<Arc<dyn Service>>) -> Result<()> {
+        let plan: RunPlan = serde_json::from_str(&self.read("plan.json")?)?;
+        let layout = plan.check()?;
+        let initial = load_model(&self.path("initial.safetensors"), layout.parameters())?;
+        let run = self.run();
+        let admission = Admission::Token(self.read("token")?);
+        let options = federation::Options { admission, ..federation::Options::default() };
+        let federation = Federation::open(&run, &plan, &initial, options)?;
+        let board = Board::with_file(&run.join("metrics.jsonl"), tern_fl::Millis::now().0)?;
+        let tls = tls::server(&self.path("server.pem"), &self.path("server.key"))?;
+        let options = server::Options {
+            tls: Some(tls),
+            folder: Some(run),
+            services,
+            ..server::Options::default()
+        };
+        let server = Server::new(federation, board, options);
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = listener.local_addr()?.port();
+        self.write("address", format!("https://localhost:{port}").as_bytes())?;
+        let closed = async {
+            let (told, closed) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || {
+                // Whatever it is, there is no more of it.
+                let _ = std::io::stdin().read_to_end(&mut Vec::new());
+                let _ = told.send(());
+            });
+            // Err: the thread is gone, and so is the input.
+            let _ = closed.await;
+        };
+        Ok(event_loop()?.block_on(server.serve(listener, closed))?)
+    }
+
+    /// Takes part in the run, as [`Role::Client`], until it is over. Returns the best model's
+    /// file.
+    pub fn take_part<T: Trainer + Send + 'static>(
+        &self,
+        number: usize,
+        trainer: T,
+        device: &Device,
+    ) -> Result<PathBuf> {
+        let client = Client::new(ClientOptions {
+            authority: Some(self.path("server.pem")),
+            token: Some(self.read("token")?),
+            ..ClientOptions::new(&self.read("address")?, self.client(number))
+        })?;
+        match event_loop()?.block_on(client.run(trainer, device, std::future::pending()))? {
+            Outcome::Finished(model) => Ok(model),
+            Outcome::Stopped => bail!("client {number} was stopped"),
+        }
+    }
+
+    /// Asks services, as [`Role::Client`]: registers, then does what `ask` does.
+    pub fn ask<A>(&self, number: usize, ask: impl AsyncFnOnce(&Http) -> Result<A>) -> Result<A> {
+        let identity = Identity::load(&self.client(number).join("client.key"))?;
+        let authority = self.path("server.pem");
+        let http = Http::new(&self.read("address")?, Some(&authority), identity)?;
+        event_loop()?.block_on(async {
+            http.enroll(&self.read("token")?).await?;
+            ask(&http).await
+        })
+    }
+}
+
+fn event_loop() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_read_or_refused() {
+        assert_eq!("server".parse(), Ok(Role::Server));
+        assert_eq!("12".parse(), Ok(Role::Client(12)));
+        assert!("guest".parse::<Role>().is_err());
+    }
+
+    #[test]
+    fn a_place_keeps_its_clients() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::create(folder.path(), 2).unwrap();
+        let who = [0, 1].map(|number| place.identity(number).unwrap());
+        assert_ne!(who[0], who[1]);
+        assert!(place.identity(2).unwrap_err().to_string().contains("client-2"));
+        assert_eq!(place.rounds().unwrap().len(), 0);
+        assert!(Place::create(folder.path(), 0).is_err());
+    }
+}
