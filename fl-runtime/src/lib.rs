@@ -4,7 +4,7 @@
 //! Both sides are state machines without I/O ([`coordinator::Coordinator`],
 //! [`participant::Participant`]), which the network, the simulation and the tests drive alike.
 //! [`federation::Federation`] is the server without its network: a coordinator that remembers
-//! everything on disk.
+//! everything on disk; [`local::run`] drives it with clients in the same process.
 
 pub mod auth;
 #[cfg(feature = "client")]
@@ -21,6 +21,8 @@ mod hex;
 mod id;
 pub mod identity;
 pub mod layout;
+#[cfg(feature = "server")]
+pub mod local;
 mod masking;
 pub mod participant;
 pub mod plan;

@@ -152,6 +152,12 @@ impl Federation {
         self.presence.knows(client)
     }
 
+    /// A registered client is there, and asks for nothing yet.
+    pub(crate) fn greet(&mut self, now: Millis, client: ClientId, samples: u32) {
+        let now = self.clock.read(now);
+        self.presence.seen(now, client, samples.min(self.plan.updates.max_samples));
+    }
+
     /// A client is there; what should it do?
     ///
     /// # Errors
@@ -163,9 +169,8 @@ impl Federation {
         samples: u32,
     ) -> Result<wire::Instruction, Refusal> {
         self.known(client)?;
+        self.greet(now, *client, samples);
         let now = self.clock.read(now);
-        let samples = samples.min(self.plan.updates.max_samples);
-        self.presence.seen(now, *client, samples);
         self.gather(now)?;
         let mut instruction = self.coordinator.instruction(client);
         instruction.version = self.version;

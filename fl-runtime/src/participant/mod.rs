@@ -296,7 +296,7 @@ impl Participant {
 }
 
 /// This attempt goes on without this client.
-fn decline(turn: Turn, reason: &str) -> Action {
+pub(crate) fn decline(turn: Turn, reason: &str) -> Action {
     let reason = reason.chars().take(200).collect();
     send(turn, wire::message::Body::Declined(wire::Declined { reason }))
 }

@@ -75,6 +75,28 @@ fn codes_and_residual_make_up_the_update() {
     assert!(15 * format(Kind::Ternary).bytes() < format(Kind::Full).bytes());
 }
 
+/// -1, 0 or +1 times one scale a tensor, and nothing where the gradient is zero.
+#[test]
+fn zeros_give_zero_codes() {
+    let layout = layout();
+    let mut x = vector(1);
+    x.iter_mut().skip(64).step_by(3).for_each(|x| *x = 0.0);
+    x[..64].fill(0.0);
+    let before = vec![0.0; x.len()];
+    for method in [TernaryMethod::Thresholded(0.7), TernaryMethod::Drawn(2.5)] {
+        let (body, _) = codec().ternary(&x, &before, Scales::Own(method), [1, 2, 3]).unwrap();
+        let values = format(Kind::Ternary).decode(&body).unwrap();
+        for (value, x) in values.iter().zip(&x) {
+            assert!(*x != 0.0 || *value == 0.0, "{method:?}: {value} for a gradient of zero");
+        }
+        for range in layout.ranges().skip(1) {
+            let values = &values[range];
+            let scale = values.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+            assert!(scale > 0.0 && values.iter().all(|v| *v == 0.0 || v.abs() == scale));
+        }
+    }
+}
+
 #[test]
 fn what_is_wrong_with_a_body_is_named() {
     let body = Codec::full(&vector(1));
