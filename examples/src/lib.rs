@@ -3,11 +3,13 @@
 //! of the demos, whose commands are in `src/bin/`.
 
 pub mod alphabet;
+pub mod device;
 pub mod keyboard;
 pub mod keystrokes;
 pub mod network;
 pub mod progress;
 pub mod report;
 pub mod suggest;
+pub mod teacher;
 pub mod text;
 pub mod users;

@@ -47,6 +47,14 @@ impl Progress {
         Self { label: label.to_owned(), total, done: 0, loss: None, started: Instant::now(), view }
     }
 
+    /// A job whose steps are known only now.
+    pub fn resize(&mut self, total: u64) {
+        self.total = total;
+        if let View::Bar(bar) = &self.view {
+            bar.set_length(total);
+        }
+    }
+
     /// Says how many steps are done, and the loss where there is one.
     pub fn update(&mut self, done: u64, loss: Option<f32>) {
         self.done = done.min(self.total);

@@ -29,6 +29,16 @@ impl Report {
         Ok(Self { folder })
     }
 
+    /// The folder asked for, or the next free `runs/<demo>-<number>`.
+    pub fn of(demo: &str, asked: Option<&Path>) -> Result<Self> {
+        if let Some(folder) = asked {
+            return Self::create(folder);
+        }
+        let name = |n: u32| PathBuf::from(format!("runs/{demo}-{n}"));
+        let free = (1..).map(name).find(|folder| !folder.exists());
+        Self::create(free.context("runs/ is full")?)
+    }
+
     /// The path of a file in the folder.
     pub fn path(&self, file: &str) -> PathBuf {
         self.folder.join(file)
@@ -102,6 +112,14 @@ fn draw(
     }
     root.present()?;
     Ok(())
+}
+
+/// Mean and sample standard deviation, which is 0 for less than two values.
+pub fn spread(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count.max(1.0);
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0).max(1.0)).sqrt())
 }
 
 /// Least and greatest value, apart even where there is one value or none.
@@ -193,6 +211,13 @@ zoë       9.0 %
         assert!(!svg.contains("NaN"));
         let empty = report.plot("empty.svg", "Nothing", ("x", "y"), &[]).unwrap();
         assert!(fs::read_to_string(empty).unwrap().contains("Nothing"));
+    }
+
+    #[test]
+    fn spread_is_that_of_a_sample() {
+        let (mean, deviation) = spread(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]);
+        assert!((mean - 5.0).abs() < 1e-12 && (deviation - (32.0f64 / 7.0).sqrt()).abs() < 1e-12);
+        assert_eq!([spread(&[3.0]), spread(&[])], [(3.0, 0.0), (0.0, 0.0)]);
     }
 
     #[test]

@@ -52,6 +52,21 @@ pub enum Error {
     #[cfg(all(feature = "client", feature = "server"))]
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// An answer that would cost more privacy than is left.
+    #[error(
+        "the privacy budget is ε = {budget:.3} at δ = {delta:e}: {spent:.3} is spent, and the \
+         answer could cost {asked:.3} more"
+    )]
+    Budget {
+        /// ε spent.
+        spent: f64,
+        /// ε that the answer could add.
+        asked: f64,
+        /// ε that may be spent.
+        budget: f64,
+        /// δ of all three.
+        delta: f64,
+    },
     /// A trainer's.
     #[error("training: {0}")]
     Trainer(String),

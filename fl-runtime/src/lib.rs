@@ -33,6 +33,7 @@ pub mod server;
 pub mod simulate;
 pub mod store;
 pub mod strategy;
+pub mod teach;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod tls;
 pub mod trainer;

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use tern_engine::{Device, DeviceOptions};
+use tern_engine::Device;
 
 use super::workbench::Recipe;
+use crate::device::open;
 
 /// Trains a public next-character model, lets it learn from users it never met, each on their
 /// own device, and reports what that gains them.
@@ -51,14 +52,7 @@ pub struct Options {
 impl Options {
     /// Opens the device asked for.
     pub fn open(&self) -> Result<Device> {
-        let options = match &self.device {
-            Some(text) => DeviceOptions {
-                select: text.parse().with_context(|| format!("--device {text}"))?,
-                ..DeviceOptions::default()
-            },
-            None => DeviceOptions::from_env()?,
-        };
-        Ok(pollster::block_on(Device::open(&options))?)
+        open(self.device.as_deref())
     }
 
     /// How much to do.

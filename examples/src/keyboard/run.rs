@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tern_engine::Device;
 
 use super::client::LEAST_RECORDS;
@@ -28,7 +28,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let device = options.open()?;
     writeln!(out, "Runs on {}.", device.name())?;
     let texts = Texts::load(options, &scale)?;
-    let report = Report::create(folder(options.out.as_deref())?)?;
+    let report = Report::of("keyboard", options.out.as_deref())?;
 
     // 1.1 to 1.3: the server.
     let (published, curve, public) = match &options.model {
@@ -74,16 +74,6 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let folder = report.path("");
     writeln!(out, "Report after {:.0} s: {}", results.seconds, folder.display())?;
     Ok(())
-}
-
-/// The folder asked for, or the next free one of `runs/`.
-fn folder(asked: Option<&Path>) -> Result<PathBuf> {
-    if let Some(folder) = asked {
-        return Ok(folder.to_owned());
-    }
-    let free = |n: &u32| !Path::new(&format!("runs/keyboard-{n}")).exists();
-    let number = (1..).find(free).context("runs/ is full")?;
-    Ok(format!("runs/keyboard-{number}").into())
 }
 
 /// Trains and publishes.

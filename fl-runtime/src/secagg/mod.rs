@@ -127,7 +127,7 @@ mod mask;
 mod messages;
 mod pack;
 pub mod parameters;
-mod random;
+pub(crate) mod random;
 pub mod server;
 mod session;
 mod shamir;

@@ -1,0 +1,214 @@
+//! Teachers, students and what they are measured against, for one data set and one seed.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use tern_engine::nn::ModelSpec;
+use tern_engine::{Device, Optimizer};
+use tern_fl::plan::LocalTraining;
+use tern_fl::simulate::client_id;
+use tern_fl::teach::{
+    Aggregator, Budget, Mechanism, Models, Noise, Recipe, Samples, Service, Voters, accuracy,
+    plurality,
+};
+
+use super::data::{Problem, Set};
+use super::options::{Scale, mechanisms};
+use super::results::{Asked, Lesson, Point, Student};
+use crate::progress::Progress;
+
+/// Samples of a request.
+const REQUEST: usize = 100;
+
+/// Requests between two measurements of a student that is still asking.
+const MEASURED: usize = 4;
+
+/// A classifier with one hidden layer.
+fn recipe(problem: &Problem, hidden: usize, training: LocalTraining, seed: u32) -> Recipe {
+    let model = ModelSpec::mlp(problem.width, &[hidden], problem.classes);
+    Recipe { model, classes: problem.classes, training, seed }
+}
+
+fn adam(rate: f64, batch: u32) -> LocalTraining {
+    LocalTraining { optimizer: Optimizer::adamw(), rate, batch, ..LocalTraining::default() }
+}
+
+/// Trains one model on all samples; what it knows of the test set.
+fn alone(
+    device: &Device,
+    (problem, recipe): (&Problem, &Recipe),
+    samples: &Samples<'_>,
+    label: Option<&str>,
+) -> Result<f64> {
+    let all = vec![(0..samples.labels.len()).collect()];
+    let mut bar = label.map(|label| Progress::new(label, 0));
+    let model = Models::train(device, recipe, samples, &all, &mut |done, total, loss| {
+        if let Some(bar) = &mut bar {
+            bar.resize(total);
+            bar.update(done, loss);
+        }
+    })?;
+    bar.into_iter().for_each(Progress::finish);
+    // 2.7: the model is the student's, on its own device.
+    let predicted = model.predict(&problem.test.features)?;
+    Ok(accuracy(&predicted[0], &problem.test.labels))
+}
+
+/// Runs everything for a problem; budgets are kept in `folder`.
+pub fn run(
+    device: &Device,
+    problem: &Problem,
+    scale: &Scale,
+    seed: u32,
+    folder: &Path,
+) -> Result<Lesson> {
+    // 2.1 and 2.2: the global side.
+    let (parts, left_out) = problem.parts(scale.teachers, seed)?;
+    let training = LocalTraining { epochs: scale.teacher_epochs, ..adam(5e-3, 16) };
+    let teacher = recipe(problem, scale.teacher_hidden, training, seed);
+    let mut bar = Progress::new("teachers", 0);
+    let private = problem.private.samples(problem.width);
+    let mut teachers =
+        Models::train(device, &teacher, &private, &parts, &mut |done, total, loss| {
+            bar.resize(total);
+            bar.update(done, loss);
+        })
+        .context("the teachers")?;
+    bar.finish();
+    let test = &problem.test;
+    let by_teacher = teachers.predict(&test.features)?;
+    let each: Vec<f64> = by_teacher.iter().map(|p| accuracy(p, &test.labels)).collect();
+    let votes = teachers.votes(&test.features)?;
+    let ensemble: Vec<u32> = votes.iter().map(|votes| plurality(votes) as u32).collect();
+
+    let student = |steps: u32, hidden| {
+        let training = LocalTraining { steps: Some(steps), ..adam(2e-3, 32) };
+        recipe(problem, hidden, training, seed.wrapping_add(1000))
+    };
+    let learner = student(scale.student_steps, scale.student_hidden);
+    let mut students = Vec::new();
+    for (name, mechanism) in mechanisms(parts.len()) {
+        // Another noise for each, the same when the run is repeated.
+        let noise = Noise::seeded(u64::from(seed) << 8 | students.len() as u64);
+        let file = format!("budget-{}-{name}-{seed}.jsonl", problem.short_name());
+        let path = folder.join(file);
+        // The budget of an earlier run into the same folder paid for other answers.
+        if path.exists() {
+            std::fs::remove_file(&path).with_context(|| format!("{}", path.display()))?;
+        }
+        let budget = Budget::open(&path, scale.limit)?;
+        let service = Service::new(&mut teachers, Aggregator::new(mechanism, noise)?, budget);
+        let name = (name, mechanism);
+        students.push(learn(device, (problem, &learner), service, name, scale.queries)?);
+    }
+
+    let most = students.iter().map(|s| s.asked.queries).max().unwrap_or(0) as usize;
+    let width = problem.width;
+    let public = &problem.public;
+    let truth = Samples {
+        features: &public.features[..most * width],
+        width,
+        labels: &public.labels[..most],
+    };
+    let told = alone(device, (problem, &learner), &truth, None)?;
+    let open = student(scale.open_steps, scale.student_hidden);
+    let open = alone(device, (problem, &open), &private, Some("not private"))?;
+    Ok(Lesson {
+        seed,
+        teachers: parts.len(),
+        left_out: left_out.iter().map(|l| format!("{}: {}", l.part, l.reason)).collect(),
+        samples: parts.iter().map(Vec::len).sum::<usize>() / parts.len(),
+        teacher: each.iter().sum::<f64>() / each.len() as f64,
+        ensemble: accuracy(&ensemble, &test.labels),
+        students,
+        true_labels: (most, told),
+        not_private: open,
+    })
+}
+
+/// 2.4 to 2.7: a student asks until it has labels for all it wants or the budget is spent,
+/// learns from what it got, and serves itself.
+fn learn<V: Voters>(
+    device: &Device,
+    (problem, recipe): (&Problem, &Recipe),
+    mut service: Service<V>,
+    (name, mechanism): (&str, Mechanism),
+    queries: usize,
+) -> Result<Student> {
+    let public = &problem.public;
+    let wanted = queries.min(public.labels.len());
+    let width = problem.width;
+    let (mut got, mut truth) = (Set::default(), Vec::new());
+    let (mut asked, mut requests, mut size) = (0, 0, REQUEST);
+    let mut points = Vec::new();
+    let mut refusal = None;
+    let mut bar = Progress::new(name, wanted as u64);
+    while asked < wanted {
+        let rows = asked..wanted.min(asked + size);
+        let samples = &public.features[rows.start * width..rows.end * width];
+        let labels = match service.answer(client_id(0), samples) {
+            Ok(labels) => labels,
+            // Less may still be affordable.
+            Err(tern_fl::Error::Budget { .. }) if size > 1 => {
+                size = size.div_ceil(2);
+                continue;
+            }
+            Err(error @ tern_fl::Error::Budget { .. }) => {
+                refusal = Some(error.to_string());
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for (row, label) in rows.clone().zip(labels) {
+            // 2.5: where the teachers don't agree there is no label to learn from.
+            if let Some(label) = label {
+                got.features.extend(&public.features[row * width..][..width]);
+                got.labels.push(label);
+                truth.push(public.labels[row]);
+            }
+        }
+        asked = rows.end;
+        requests += 1;
+        bar.update(asked as u64, None);
+        if requests % MEASURED == 1 && !got.labels.is_empty() {
+            points.push(measured(device, (problem, recipe), &service, &got)?);
+        }
+    }
+    bar.finish();
+    let last = match got.labels.is_empty() {
+        false => measured(device, (problem, recipe), &service, &got)?,
+        true => Point { epsilon: service.spent().epsilon, answers: 0, accuracy: 0.0 },
+    };
+    if points.last().is_none_or(|point: &Point| point.answers < last.answers) {
+        points.push(last.clone());
+    }
+    let spent = service.spent();
+    Ok(Student {
+        name: name.into(),
+        mechanism,
+        asked: Asked {
+            queries: spent.queries,
+            answers: spent.answers,
+            right: accuracy(&got.labels, &truth),
+        },
+        epsilon: spent.epsilon,
+        epsilon_given_votes: spent.given_votes,
+        accuracy: last.accuracy,
+        refusal,
+        points,
+    })
+}
+
+/// What a student who learned from these labels knows.
+fn measured<V: Voters>(
+    device: &Device,
+    at: (&Problem, &Recipe),
+    service: &Service<V>,
+    got: &Set,
+) -> Result<Point> {
+    Ok(Point {
+        epsilon: service.spent().epsilon,
+        answers: got.labels.len(),
+        accuracy: alone(device, at, &got.samples(at.0.width), None)?,
+    })
+}

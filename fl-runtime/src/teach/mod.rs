@@ -1,0 +1,58 @@
+//! Private labels from an ensemble of teachers (Ant Financial, CN111832591A; PATE, Papernot et
+//! al. 2017, "Semi-supervised Knowledge Transfer for Deep Learning from Private Training Data",
+//! and 2018, "Scalable Private Learning with PATE").
+//!
+//! The data owner splits the samples into disjoint parts ([`crate::simulate::partition`] at
+//! random, [`crate::simulate::by_value`] by the device that collected them; [`usable`] leaves
+//! out parts that teach nothing) and trains a teacher on each: [`Models`]. A [`Service`] answers
+//! clients' unlabeled samples: each teacher votes, an [`Aggregator`] adds noise to the counts and
+//! gives the plurality, or no label where the teachers disagree. A [`Budget`] charges for every
+//! answer before it goes out and refuses once (ε, δ) is spent. The client trains its own model on
+//! the samples and the labels it got, and serves itself from then on.
+//!
+//! What is private is a record of the teachers' data. That clients see which of their samples
+//! were answered is part of the account; the samples that clients send are not protected.
+//!
+//! ```
+//! use tern_engine::{Device, nn::ModelSpec};
+//! use tern_fl::plan::LocalTraining;
+//! use tern_fl::simulate::{Partition, client_id, partition};
+//! use tern_fl::teach::{Aggregator, Budget, Limit, Mechanism, Models, Noise, Recipe, Samples, Service};
+//!
+//! # fn main() -> tern_fl::Result<()> {
+//! let device = Device::cpu();
+//! // Points on a line; the class is the sign.
+//! let x: Vec<f32> = (0..400).map(|i| (i as f32 - 199.5) / 200.0).collect();
+//! let labels: Vec<u32> = x.iter().map(|x| u32::from(*x > 0.0)).collect();
+//! let parts = partition(&labels, 40, Partition::Iid, 1)?;
+//! let training = LocalTraining { epochs: 30, rate: 1.0, ..LocalTraining::default() };
+//! let recipe = Recipe { model: ModelSpec::mlp(1, &[], 2), classes: 2, training, seed: 1 };
+//! let samples = Samples { features: &x, width: 1, labels: &labels };
+//! let teachers = Models::train(&device, &recipe, &samples, &parts, &mut |_, _, _| {})?;
+//!
+//! let aggregator = Aggregator::new(Mechanism::Gaussian { sigma: 8.0 }, Noise::from_system())?;
+//! let budget = Budget::in_memory(Limit { epsilon: 3.0, delta: 1e-3 })?;
+//! let mut service = Service::new(teachers, aggregator, budget);
+//! let labels = service.answer(client_id(0), &[-0.9, 0.9])?;
+//! assert_eq!(labels.len(), 2);
+//! println!("ε = {:.2} for {labels:?}", service.spent().epsilon);
+//! while service.answer(client_id(0), &[0.5]).is_ok() {}
+//! assert!(service.spent().epsilon <= 3.0);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod accountant;
+mod aggregator;
+mod budget;
+mod models;
+mod noise;
+mod service;
+#[cfg(test)]
+mod tests;
+
+pub use aggregator::{Aggregator, Mechanism, plurality};
+pub use budget::{Budget, Limit, Spent};
+pub use models::{LeftOut, Models, Recipe, Samples, accuracy, usable};
+pub use noise::Noise;
+pub use service::{MOST_SAMPLES, Service, Tally, Voters};
