@@ -8,6 +8,7 @@ pub mod keyboard;
 pub mod keystrokes;
 pub mod network;
 pub mod progress;
+pub mod recommender;
 pub mod report;
 pub mod suggest;
 pub mod teacher;

@@ -97,7 +97,8 @@ fn stem(path: &Path) -> String {
     name.split('.').next().unwrap_or_default().to_owned()
 }
 
-fn read(path: &Path) -> Result<String> {
+/// A file as text, unpacked if it is gzip.
+pub(crate) fn read(path: &Path) -> Result<String> {
     let mut bytes = fs::read(path).with_context(|| format!("{}", path.display()))?;
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut unpacked = Vec::new();

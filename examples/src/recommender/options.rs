@@ -1,0 +1,96 @@
+//! What the command takes, and how much the quick and the full run do.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Terminals of an insurer train a model together that recommends products: in full precision,
+/// with ternary updates, and with ternary updates that only their sum is known of.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "recommender", version)]
+pub struct Options {
+    /// Small enough to end within two minutes on two CPU cores
+    #[arg(long)]
+    pub quick: bool,
+    /// Customers of your own: a CSV file, plain or gzip. The first column says whose terminal a
+    /// customer belongs to, columns `P...` are products (0: not owned), columns `A...` and
+    /// `Purchase` are left out, all others describe the customer by numbers up to about 10
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// A folder with MovieLens (`u.data` of 100k, `ratings.csv` of the later sets) instead:
+    /// film factors that are trained together, user factors that stay on the device
+    #[arg(long, value_name = "DIR", conflicts_with = "data")]
+    pub movielens: Option<PathBuf>,
+    /// `cpu`, `gpu`, `discrete`, `integrated`, `software`, a number or part of a name; goes
+    /// before the environment variable TERN_DEVICE
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Folder for the report; the next free `runs/recommender-<number>` if not given
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u32,
+    /// Runs with as many seeds, from `--seed` on: mean and standard deviation
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub seeds: u32,
+    /// Rounds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: Option<u32>,
+    /// t: local rounds of gradient descent, a batch each
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: Option<u32>,
+    /// Terminals whose updates are taken in a round
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+    pub cohort: Option<u32>,
+}
+
+/// How much a run does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    /// Rounds.
+    pub rounds: u32,
+    /// t: local steps.
+    pub steps: u32,
+    /// Terminals of a round.
+    pub cohort: u32,
+    /// Samples of a local step.
+    pub batch: u32,
+    /// Units of the hidden layer.
+    pub hidden: usize,
+    /// Rounds from one measurement to the next.
+    pub every: u32,
+}
+
+impl Options {
+    /// How much to do.
+    pub fn scale(&self) -> Scale {
+        let quick = Scale { rounds: 60, steps: 10, cohort: 10, batch: 32, hidden: 32, every: 5 };
+        let full = Scale { rounds: 300, hidden: 64, every: 10, ..quick };
+        let scale = if self.quick { quick } else { full };
+        Scale {
+            rounds: self.rounds.unwrap_or(scale.rounds),
+            steps: self.steps.unwrap_or(scale.steps),
+            cohort: self.cohort.unwrap_or(scale.cohort),
+            ..scale
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_overrides_the_scale() {
+        <Options as clap::CommandFactory>::command().debug_assert();
+        let parse =
+            |args: &[&str]| Options::try_parse_from(["recommender"].iter().chain(args).copied());
+        let scale = parse(&["--quick", "--rounds", "7", "--steps", "2"]).unwrap().scale();
+        assert_eq!((scale.rounds, scale.steps, scale.hidden), (7, 2, 32));
+        assert!(parse(&[]).unwrap().scale().rounds > 100);
+        for wrong in [["--rounds", "0"], ["--cohort", "2"], ["--seeds", "0"]] {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

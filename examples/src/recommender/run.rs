@@ -1,0 +1,133 @@
+//! The demo from end to end.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tern_engine::{Device, save_model};
+
+use super::arms::ARMS;
+use super::data::Data;
+use super::device::{Recommender, hits};
+use super::movielens::{self, Ratings};
+use super::options::{Options, Scale};
+use super::results::{ArmResult, Example, Results};
+use super::train;
+use crate::device::open;
+use crate::report::Report;
+use crate::text::bundled;
+
+/// Products that are offered to the example customer.
+const OFFERS: usize = 3;
+
+/// Runs the command; what it finds goes to `out` and to the report folder.
+pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
+    let started = Instant::now();
+    let device = open(options.device.as_deref())?;
+    writeln!(out, "Runs on {}.", device.name())?;
+    if let Some(folder) = &options.movielens {
+        return films(options, folder, &device, out);
+    }
+    let data = match &options.data {
+        Some(path) => Data::load(path)?,
+        None => Data::load(&bundled("coil2000.csv.gz")?)?,
+    };
+    for (terminal, reason) in &data.refused {
+        writeln!(out, "Terminal {terminal} does not take part. {reason}")?;
+    }
+    let mut scale = options.scale();
+    scale.cohort = scale.cohort.min(data.terminals.len() as u32);
+    let report = Report::of("recommender", options.out.as_deref())?;
+    let held_out = data.held_out();
+    writeln!(
+        out,
+        "{} terminals, {} samples to train on and {} held out; {}.",
+        data.terminals.len(),
+        data.terminals.iter().map(|terminal| terminal.training.len()).sum::<usize>(),
+        held_out.len(),
+        Results::described(&scale)
+    )?;
+
+    let mut arms = Vec::new();
+    for arm in ARMS {
+        let seeds = (0..options.seeds).map(|number| options.seed.wrapping_add(number));
+        let runs = seeds.map(|seed| {
+            train::run(&arm, &data, &scale, seed, &device)
+                .with_context(|| format!("{}, seed {seed}", arm.name))
+        });
+        arms.push(ArmResult { arm, runs: runs.collect::<Result<_>>()? });
+    }
+    let floor = data.popularity();
+    let (parameters, _) = train::spec(&data, &scale).build()?;
+    let results = Results {
+        device: device.name(),
+        scale: if options.quick { "quick" } else { "full" }.into(),
+        terminals: data.terminals.len(),
+        refused: data.refused.clone(),
+        training: data.terminals.iter().map(|terminal| terminal.training.len()).sum(),
+        held_out: held_out.len(),
+        rounds: scale.rounds,
+        steps: scale.steps,
+        cohort: scale.cohort,
+        parameters: parameters.count(),
+        popularity: hits(&data, &held_out, held_out.iter().map(|_| floor.as_slice())),
+        example: example(&device, &data, &scale, &arms, &report)?,
+        arms,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    results.write(&report)?;
+    writeln!(out, "\n{}", results.table())?;
+    let offers = results.example.offers.iter();
+    let offers: Vec<_> = offers
+        .map(|(product, offer)| format!("{product} ({:.0} %)", 100.0 * offer.share))
+        .collect();
+    let owns = results.example.owns.join(", ");
+    writeln!(
+        out,
+        "A held-out customer owns: {owns}.\nTheir device recommends: {}.",
+        offers.join(", ")
+    )?;
+    let folder = report.path("");
+    writeln!(out, "Report after {:.0} s: {}", results.seconds, folder.display())?;
+    Ok(())
+}
+
+/// MovieLens instead.
+fn films(options: &Options, folder: &Path, device: &Device, out: &mut dyn Write) -> Result<()> {
+    let ratings = Ratings::load(folder)?;
+    writeln!(out, "{} users, {} films.", ratings.users.len(), ratings.films)?;
+    let report = Report::of("recommender", options.out.as_deref())?;
+    let rows = movielens::run(&ratings, &options.scale(), options.seed, device)?;
+    report.json("movielens.json", &rows)?;
+    writeln!(out, "\n{}\nReport: {}", movielens::table(&rows), report.path("").display())?;
+    Ok(())
+}
+
+/// 3.6 and 3.7: a device downloads the model of the ternary way and recommends products to a
+/// customer whom no training saw.
+fn example(
+    device: &Device,
+    data: &Data,
+    scale: &Scale,
+    arms: &[ArmResult],
+    report: &Report,
+) -> Result<Example> {
+    let spec = train::spec(data, scale);
+    let path = report.path("model.safetensors");
+    let model = &arms.get(1).and_then(|arm| arm.runs.first()).context("no run")?.model;
+    save_model(&path, &spec.build()?.0, model)?;
+    let mut recommender = Recommender::load(device, &spec, data.width(), &path)?;
+    let held_out = data.held_out();
+    let owned = |customer: usize| {
+        (0..data.products.len()).filter(move |p| data.customers[customer].owns(*p))
+    };
+    let customers = || held_out.iter().map(|sample| sample.customer);
+    let two = customers().find(|customer| owned(*customer).count() == 2);
+    let customer = two.or_else(|| customers().next()).context("no customer is held out")?;
+    let offers = recommender.recommend(&data.customers[customer], OFFERS)?;
+    Ok(Example {
+        owns: owned(customer).map(|product| data.products[product].clone()).collect(),
+        offers: offers.into_iter().map(|o| (data.products[o.product].clone(), o)).collect(),
+    })
+}
