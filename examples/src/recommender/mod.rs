@@ -9,6 +9,7 @@ pub mod arms;
 pub mod data;
 pub mod device;
 pub mod movielens;
+pub mod network;
 pub mod options;
 pub mod results;
 pub mod run;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::network::NetworkOptions;
+
 /// Terminals of an insurer train a model together that recommends products: in full precision,
 /// with ternary updates, and with ternary updates that only their sum is known of.
 #[derive(Clone, Debug, Default, Parser)]
@@ -43,6 +45,9 @@ pub struct Options {
     /// Terminals whose updates are taken in a round
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
     pub cohort: Option<u32>,
+    /// As processes over TLS.
+    #[command(flatten)]
+    pub network: NetworkOptions,
 }
 
 /// How much a run does.

@@ -11,6 +11,7 @@ use super::arms::ARMS;
 use super::data::Data;
 use super::device::{Recommender, hits};
 use super::movielens::{self, Ratings};
+use super::network;
 use super::options::{Options, Scale};
 use super::results::{ArmResult, Example, Results};
 use super::train;
@@ -33,11 +34,17 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         Some(path) => Data::load(path)?,
         None => Data::load(&bundled("coil2000.csv.gz")?)?,
     };
+    if let Some((role, place)) = options.network.part() {
+        return network::take_part(role, &place, &data, &device);
+    }
     for (terminal, reason) in &data.refused {
         writeln!(out, "Terminal {terminal} does not take part. {reason}")?;
     }
     let mut scale = options.scale();
     scale.cohort = scale.cohort.min(data.terminals.len() as u32);
+    if options.network.network {
+        return network::run(options, &scale, &data, &device, out);
+    }
     let report = Report::of("recommender", options.out.as_deref())?;
     let held_out = data.held_out();
     writeln!(

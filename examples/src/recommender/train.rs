@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Device, RowData};
@@ -21,7 +21,7 @@ use super::options::Scale;
 use crate::progress::Progress;
 
 /// Samples that are measured at a time.
-const ROWS: usize = 512;
+pub(super) const ROWS: usize = 512;
 
 /// A point of a run's curve.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -176,13 +176,18 @@ fn run_local(plan: &RunPlan, mut watch: Watch<'_>, device: &Device) -> Result<Ru
 
 /// Every terminal with a trainer of its own.
 pub fn clients(data: &Data, device: &Device) -> Result<Vec<Client<EngineTrainer>>> {
-    let client = |(number, terminal): (usize, &super::data::Terminal)| {
-        let (features, labels) = data.rows(&terminal.training);
-        let rows = RowData::upload(device, &features, data.width(), &labels, data.products.len())
-            .map_err(|error| anyhow!("terminal {}: {error}", terminal.name))?;
-        Ok(Client::numbered(number, EngineTrainer::new(device, LocalData::Rows(rows))))
-    };
-    data.terminals.iter().enumerate().map(client).collect()
+    (0..data.terminals.len()).map(|number| client(data, number, device)).collect()
+}
+
+/// A terminal, by number, with a trainer of its own.
+pub fn client(data: &Data, number: usize, device: &Device) -> Result<Client<EngineTrainer>> {
+    let terminals = data.terminals.len();
+    let terminal = data.terminals.get(number);
+    let terminal = terminal.with_context(|| format!("terminal {number} of {terminals}"))?;
+    let (features, labels) = data.rows(&terminal.training);
+    let rows = RowData::upload(device, &features, data.width(), &labels, data.products.len())
+        .with_context(|| format!("terminal {}", terminal.name))?;
+    Ok(Client::numbered(number, EngineTrainer::new(device, LocalData::Rows(rows))))
 }
 
 /// Bytes that simulated terminals would download: the model, or where differences are sent the
