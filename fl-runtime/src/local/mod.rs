@@ -25,7 +25,7 @@
 //!     let data = LocalData::Rows(RowData::upload(&device, &x, 1, &labels, 2)?);
 //!     clients.push(Client::numbered(number as usize, EngineTrainer::new(&device, data)));
 //! }
-//! let mut plan = RunPlan::new("signs", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 10);
+//! let mut plan = RunPlan::new("signs", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 20);
 //! (plan.cohort.size, plan.cohort.minimum) = (3, 2);
 //! plan.training.rate = 1.0;
 //! plan.secure = Some(Secure { corrupt: 0.0, ..Secure::default() });
@@ -35,8 +35,8 @@
 //! let outcome = run(&plan, None, &mut clients, Options::new(&device, &folder), |round, _model| {
 //!     losses.push(round.committed.training["loss"]);
 //! })?;
-//! assert!(losses[9] < 0.5 * losses[0]);
-//! assert_eq!(outcome.rounds.len(), 10);
+//! assert!(losses[19] < 0.5 * losses[0]);
+//! assert_eq!(outcome.rounds.len(), 20);
 //! # std::fs::remove_dir_all(&folder)?;
 //! # Ok(())
 //! # }
