@@ -4,12 +4,14 @@
 
 pub mod alphabet;
 pub mod device;
+pub mod digits;
 pub mod keyboard;
 pub mod keystrokes;
 pub mod network;
 pub mod progress;
 pub mod recommender;
 pub mod report;
+pub mod scatter;
 pub mod suggest;
 pub mod teacher;
 pub mod text;

@@ -19,7 +19,7 @@ use tern_fl::federation::{self, Admission, Federation};
 use tern_fl::identity::Identity;
 use tern_fl::server::{self, Board, Row, Server, Service};
 use tern_fl::trainer::Trainer;
-use tern_fl::{ClientId, RunPlan, tls};
+use tern_fl::{ClientId, RunPlan, Strategy, tls};
 
 /// Time that a server has to come up; far more than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -222,14 +222,19 @@ impl Place {
         child.map(Running).with_context(|| command.display().to_string())
     }
 
-    /// Serves, as [`Role::Server`], until this process' input is closed.
-    pub fn serve(&self, services: Vec<Arc<dyn Service>>) -> Result<()> {
+    /// Serves, as [`Role::Server`], until this process' input is closed; with the strategy that
+    /// the plan names, if it is the demo's own.
+    pub fn serve(
+        &self,
+        services: Vec<Arc<dyn Service>>,
+        strategy: Option<Arc<dyn Strategy>>,
+    ) -> Result<()> {
         let plan: RunPlan = serde_json::from_str(&self.read("plan.json")?)?;
         let layout = plan.check()?;
         let initial = load_model(&self.path("initial.safetensors"), layout.parameters())?;
         let run = self.run();
         let admission = Admission::Token(self.read("token")?);
-        let options = federation::Options { admission, ..federation::Options::default() };
+        let options = federation::Options { admission, strategy, ..federation::Options::default() };
         let federation = Federation::open(&run, &plan, &initial, options)?;
         let board = Board::with_file(&run.join("metrics.jsonl"), tern_fl::Millis::now().0)?;
         let tls = tls::server(&self.path("server.pem"), &self.path("server.key"))?;

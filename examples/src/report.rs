@@ -100,6 +100,8 @@ fn draw(
         .x_label_formatter(&tick)
         .y_label_formatter(&tick)
         .draw()?;
+    let points: Vec<_> = all().map(|(x, y)| place(*x, *y, (left, right), (low, high))).collect();
+    let corner = free_corner(&points);
     for (at, (name, points)) in lines.into_iter().enumerate() {
         let style = Palette99::pick(at).stroke_width(2);
         chart
@@ -108,10 +110,37 @@ fn draw(
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
     }
     if !series.is_empty() {
-        chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw()?;
+        chart
+            .configure_series_labels()
+            .position(corner)
+            .border_style(BLACK)
+            .background_style(WHITE)
+            .draw()?;
     }
     root.present()?;
     Ok(())
+}
+
+/// Where a point is between the least and the greatest, from 0 to 1.
+fn place(x: f64, y: f64, width: (f64, f64), height: (f64, f64)) -> (f64, f64) {
+    let share = |value: f64, (low, high): (f64, f64)| (value - low) / (high - low);
+    (share(x, width), share(y, height))
+}
+
+/// The corner that hides fewest points under a legend.
+fn free_corner(points: &[(f64, f64)]) -> SeriesLabelPosition {
+    use SeriesLabelPosition::{LowerLeft, LowerRight, UpperLeft, UpperRight};
+    let corners = [
+        (UpperRight, (1.0, 1.0)),
+        (UpperLeft, (0.0, 1.0)),
+        (LowerRight, (1.0, 0.0)),
+        (LowerLeft, (0.0, 0.0)),
+    ];
+    let hidden = |(x, y): (f64, f64)| {
+        points.iter().filter(|p| (p.0 - x).abs() < 0.35 && (p.1 - y).abs() < 0.3).count()
+    };
+    let free = corners.into_iter().min_by_key(|(_, at)| hidden(*at));
+    free.map_or(UpperRight, |(corner, _)| corner)
 }
 
 /// Mean and sample standard deviation, which is 0 for less than two values.
@@ -211,6 +240,19 @@ zoë       9.0 %
         assert!(!svg.contains("NaN"));
         let empty = report.plot("empty.svg", "Nothing", ("x", "y"), &[]).unwrap();
         assert!(fs::read_to_string(empty).unwrap().contains("Nothing"));
+    }
+
+    #[test]
+    fn a_legend_goes_where_no_line_is() {
+        use SeriesLabelPosition::{LowerLeft, UpperLeft, UpperRight};
+        let line = |y: fn(f64) -> f64| -> Vec<_> {
+            (0..=20).map(|i| f64::from(i) / 20.0).map(|x| (x, y(x))).collect()
+        };
+        assert!(matches!(free_corner(&line(|x| 1.0 - x)), UpperRight));
+        assert!(matches!(free_corner(&line(|x| x)), UpperLeft));
+        let both = [line(|x| x), line(|_| 1.0), line(|_| 0.0)[7..].to_vec()].concat();
+        assert!(!matches!(free_corner(&both), UpperLeft | UpperRight));
+        assert!(matches!(free_corner(&[(0.9, 0.9), (0.1, 0.9), (0.9, 0.1)]), LowerLeft));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! [`federation::Federation`] is the server without its network: a coordinator that remembers
 //! everything on disk; [`local::run`] drives it with clients in the same process.
 
+pub mod align;
 pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;

@@ -20,7 +20,7 @@ use crate::report::Report;
 /// What a process does that another one started.
 pub fn take_part(role: Role, place: &Place, data: &Data, device: &Device) -> Result<()> {
     match role {
-        Role::Server => place.serve(Vec::new()),
+        Role::Server => place.serve(Vec::new(), None),
         Role::Client(number) => {
             let Client { trainer, .. } = train::client(data, number, device)?;
             place.take_part(number, trainer, device).map(drop)
