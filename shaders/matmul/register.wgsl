@@ -28,13 +28,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
     // A copy, so that only it is indexed by variables and the sums stay in registers.
-    var tile: array<f32, 16u * ROWS * COLUMNS>;
+    var tile: array<vec4<f32>, 4u * ROWS * COLUMNS>;
     for (var i = 0u; i < ROWS; i++) {
         for (var j = 0u; j < COLUMNS; j++) {
             for (var y = 0u; y < 4u; y++) {
-                for (var x = 0u; x < 4u; x++) {
-                    tile[((i * 4u + y) * COLUMNS + j) * 4u + x] = sum[i][j][y][x];
-                }
+                tile[(i * 4u + y) * COLUMNS + j] = sum[i][j][y];
             }
         }
     }

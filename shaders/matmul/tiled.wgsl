@@ -62,11 +62,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         workgroupBarrier();
     }
-    var tile: array<f32, 16u * ROWS * COLUMNS>;
+    var tile: array<vec4<f32>, 4u * ROWS * COLUMNS>;
     for (var i = 0u; i < ROWS; i++) {
         for (var j = 0u; j < COLUMNS; j++) {
-            for (var l = 0u; l < 16u; l++) {
-                tile[((i * 4u + l / 4u) * COLUMNS + j) * 4u + l % 4u] = sum[i][j][l / 4u][l % 4u];
+            for (var l = 0u; l < 4u; l++) {
+                tile[(i * 4u + l) * COLUMNS + j] = sum[i][j][l];
             }
         }
     }

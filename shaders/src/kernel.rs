@@ -53,6 +53,8 @@ pub struct Prelude {
 pub enum Feature {
     /// Subgroup operations.
     Subgroup,
+    /// Subgroup operations, and no subgroup of fewer than eight invocations.
+    SubgroupOf8,
     /// 16-bit floats in shaders.
     F16,
     /// Cooperative matrices of 16 × 16 halves with sums of 32 bits (experimental in wgpu), and

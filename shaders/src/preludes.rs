@@ -41,7 +41,8 @@ prelude!(/** Parameters, bias and result of [`crate::cpu::matmul`]. */ GEMM_PARA
 prelude!(/** `part` and `store_tile` of the products in registers; needs `ACTIVATION`, `ROWS`, `COLUMNS`. */ MATMUL_STORE = "matmul_store");
 prelude!(/** `a_four`: four floats of A. */ MATMUL_A_VEC4 = "matmul_a_vec4");
 prelude!(/** `load_a` from aligned rows of four; needs `a_four`, `TRANS_A` and `CHECK_K`. */ MATMUL_A_BLOCKS = "matmul_a_blocks");
-prelude!(/** `load_a` word by word; needs `TRANS_A`. */ MATMUL_A_SCALAR = "matmul_a_scalar");
+prelude!(/** `load_a_row` from aligned rows of four of an A that isn't transposed; needs `a_four`. */ MATMUL_A_ROWS = "matmul_a_rows");
+prelude!(/** `load_a` and `load_a_row` word by word; needs `TRANS_A`. */ MATMUL_A_SCALAR = "matmul_a_scalar");
 prelude!(/** `b_four`: four floats of B. */ MATMUL_B_VEC4 = "matmul_b_vec4");
 prelude!(/** `load_b` from aligned rows of four; needs `b_four` and `TRANS_B`. */ MATMUL_B_BLOCKS = "matmul_b_blocks");
 prelude!(/** `a_four` and `b_four` of packed halves, by integer instructions that every device has. */ HALF_WORDS = "half_words");

@@ -193,8 +193,15 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for order in [Order::Nn, Order::Nt, Order::Tn] {
         // One element, odd sizes, a tile and one more, aligned and not, skinny either way.
-        for size in [[1, 1, 1], [3, 5, 7], [10, 68, 36], [13, 90, 33], [36, 36, 19], [65, 129, 20]]
-        {
+        for size in [
+            [1, 1, 1],
+            [3, 5, 7],
+            [10, 68, 36],
+            [13, 90, 33],
+            [36, 36, 19],
+            [65, 129, 20],
+            [68, 132, 24],
+        ] {
             for (replicas, offset) in [(1, 0), (3, 1), (2, 64)] {
                 cases.push(case(order, size, replicas, offset, |_| ()));
             }

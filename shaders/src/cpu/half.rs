@@ -130,6 +130,15 @@ kernel! {
         fits: aligned,
         grid: tiled_grid,
     }, {
+        name: "shuffled_32x64",
+        source: "matmul/shuffled.wgsl",
+        preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, HALF_WORDS, MATMUL_A_ROWS,
+                   MATMUL_B_BLOCKS],
+        consts: [TRANS_B = 1, ROWS = 8, COLUMNS = 2, GROUP = 8],
+        features: [SubgroupOf8],
+        fits: |p| aligned(p) && p.m > 16 && p.n > 32,
+        grid: register_grid,
+    }, {
         name: "register_12x16",
         source: "matmul/register.wgsl",
         preludes: [ACTIVATION, GEMM_PARAMS, MATMUL_STORE, HALF_WORDS, MATMUL_A_BLOCKS,

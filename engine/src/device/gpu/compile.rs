@@ -50,8 +50,11 @@ impl Gpu {
     }
 
     fn has(&self, feature: Feature) -> bool {
+        if feature == Feature::SubgroupOf8 && self.info.subgroup_min_size < 8 {
+            return false;
+        }
         self.features.contains(match feature {
-            Feature::Subgroup => wgpu::Features::SUBGROUP,
+            Feature::Subgroup | Feature::SubgroupOf8 => wgpu::Features::SUBGROUP,
             Feature::F16 => wgpu::Features::SHADER_F16,
             Feature::CooperativeMatrix => {
                 wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16
