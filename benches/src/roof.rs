@@ -30,9 +30,9 @@ pub fn measure(device: &Device, budget: Budget) -> Result<Roof> {
         Ok(Some(large.flops.max(if large.flops == 0 { large.bytes } else { 0 }) as f64 / fastest))
     };
     let bandwidth = probe(roof::copy(1000, 1), roof::copy(words, 1))?;
-    let single = probe(roof::single(100, 9), roof::single(n, rounds))?;
+    let single = probe(roof::single(100, 16), roof::single(n, rounds))?;
     let half = match device.summary().features.iter().any(|f| f.contains("F16")) {
-        true => probe(roof::half(100, 9), roof::half(n, rounds))?,
+        true => probe(roof::half(100, 16), roof::half(n, rounds))?,
         false => None,
     };
     let Costs { dispatch, submit, read_back } = device.costs()?;

@@ -39,8 +39,8 @@ pub fn half(n: usize, rounds: usize) -> Case {
 
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
-    let mut cases = vec![single(1, 1), single(100, 9), half(1, 1), half(100, 9)];
-    cases.push(multiply_add(&MULTIPLY_ADD, 70, 3, 3));
+    let mut cases = vec![single(1, 8), single(100, 16), half(1, 8), half(100, 16)];
+    cases.push(multiply_add(&MULTIPLY_ADD, 70, 8, 3));
     cases.extend([(4, 1), (1000, 3), (8192, 1)].map(|(n, replicas)| copy(n, replicas)));
     cases
 }

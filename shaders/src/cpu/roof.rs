@@ -17,7 +17,7 @@ params!(
     MultiplyAdd {
         /// Elements of a replica.
         n: u32,
-        /// Multiply-adds of a chain.
+        /// Multiply-adds of a chain, a multiple of eight on a GPU.
         rounds: u32,
         /// What a chain multiplies by; below 1, so that chains stay finite.
         factor: f32,
@@ -84,6 +84,7 @@ kernel! {
         source: "roof/multiply_add.wgsl",
         preludes: [INDEX, SINGLE],
         consts: [GROUP = 64],
+        fits: |p| p.rounds.is_multiple_of(8),
         grid: |p, v| linear_grid(p.n as usize, v.constant("GROUP")),
     }];
 }
@@ -99,6 +100,7 @@ kernel! {
         preludes: [INDEX, HALF],
         consts: [GROUP = 64],
         features: [F16],
+        fits: |p| p.rounds.is_multiple_of(8),
         grid: |p, v| linear_grid(p.n as usize, v.constant("GROUP")),
     }];
 }
