@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tern_shaders::Element;
 use tern_shaders::cpu::data::{
-    ROWS, Rows, SELECT, STREAM, Select, Stream, WINDOWS, WORDS, Windows, Words,
+    RESTART, ROWS, Restart, Rows, SELECT, STREAM, Select, Stream, WINDOWS, WORDS, Windows, Words,
 };
 
 use crate::device::Buffer;
@@ -317,7 +317,8 @@ impl Graph {
 
     /// The next stretch of long text: the tokens are cut into `batch` parts that are read
     /// side by side, `T` tokens a step, so that a state carried from step to step sees each
-    /// part in order. Inputs and targets `[T, B]`. Windows of the data set don't matter.
+    /// part in order; at its end every part starts over, and layers carry nothing across. Inputs
+    /// and targets `[T, B]`. Windows of the data set don't matter.
     ///
     /// # Errors
     /// [`Error::Value`] if the text is too short for one step of every part; as
@@ -343,5 +344,18 @@ impl Graph {
         let args = [tokens.into(), Operand::State, inputs.into(), targets.into()];
         self.dispatch(&STREAM, &params, &args);
         Ok((inputs, targets))
+    }
+
+    /// What a step starts from, given the state that the last one left: the same, but zeros where
+    /// a [stream](Graph::stream_batch) starts over.
+    pub(crate) fn restarted(&mut self, carried: Tensor) -> Tensor {
+        if !self.feed.as_ref().is_some_and(|feed| feed.stream) {
+            return carried;
+        }
+        let (n, shape) = (self.len(carried) as u32, self.shape(carried).to_vec());
+        let start = self.tensor("state at the start", &shape, Element::F32);
+        let args = [carried.into(), Operand::State, start.into()];
+        self.dispatch(&RESTART, &Restart { n }, &args);
+        start
     }
 }

@@ -29,6 +29,33 @@ fn classifier(graph: &mut Graph, x: Tensor, labels: Tensor) -> Tensor {
 }
 
 #[test]
+fn a_stream_that_starts_over_carries_nothing_across() {
+    const WINDOWS: usize = 4;
+    let spec = ModelSpec::language_model(11, 4, 6, 2);
+    for device in devices() {
+        let (parameters, model) = spec.build().unwrap();
+        let arena = Arena::new(&device, &parameters, &[1, 2]).unwrap();
+        let text = tokens(3 * WINDOWS * 7 + 1, 11, 3);
+        let data = TextData::upload(&device, &[text], 11, 7, 7).unwrap();
+        let losses = |mode| {
+            let mut graph = Graph::new(&arena);
+            let (inputs, targets) = graph.stream_batch(&data, 3).unwrap();
+            let logits = model.forward(&mut graph, inputs, mode).unwrap().output;
+            let loss = graph.cross_entropy(logits, targets).unwrap();
+            let mut plan = graph.evaluate(loss).unwrap();
+            plan.run(3 * WINDOWS).unwrap().by_replica
+        };
+        let (carried, apart) = (losses(Mode::EvaluateCarrying), losses(Mode::Evaluate));
+        for (carried, apart) in carried.iter().zip(&apart) {
+            let (first, rest) = carried.split_at(WINDOWS);
+            assert!(rest == [first, first].concat(), "{}: {carried:?}", device.name());
+            // The first window has nothing before it, the others have.
+            assert!(first[0] == apart[0] && (1..WINDOWS).all(|i| first[i] != apart[i]));
+        }
+    }
+}
+
+#[test]
 fn training_stops_early_and_keeps_the_best() {
     for device in devices() {
         let (parameters, _) = mlp().build().unwrap();

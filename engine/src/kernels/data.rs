@@ -1,12 +1,13 @@
 //! Cases of the gathers; plans on a data set record them.
 
 use tern_shaders::cpu::data::{
-    NONE, ROWS, Rows, SELECT, STREAM, Select, Stream, WINDOWS, WORDS, Windows, Words,
+    NONE, RESTART, ROWS, Restart, Rows, SELECT, STREAM, Select, Stream, WINDOWS, WORDS, Windows,
+    Words,
 };
 use tern_shaders::schedule::Schedule;
 use tern_shaders::state;
 
-use super::Case;
+use super::{Case, noise};
 use crate::Data;
 
 fn words(n: usize, key: usize, below: u32) -> Data {
@@ -30,6 +31,15 @@ fn records(count: u32, batch: u32, replicas: u32, stream: bool) -> Data {
         record
     };
     Data::U32((0..replicas).flat_map(record).collect())
+}
+
+/// Records of streams, of which every other one starts over.
+fn restarting(batch: u32, replicas: u32) -> Data {
+    let Data::U32(mut words) = records(4, batch, replicas, true) else {
+        unreachable!("records are words")
+    };
+    words.iter_mut().skip(state::CURSOR).step_by(2 * state::WORDS).for_each(|cursor| *cursor = 0);
+    Data::U32(words)
 }
 
 /// Sample numbers, some of them none.
@@ -79,6 +89,16 @@ pub fn cases() -> Vec<Case> {
                 vec![words(size, 2, 1000), index.clone(), words(out, 4, 9)],
             ));
         }
+        let n = (batch * width) as usize;
+        let carried = noise(replicas * n, 1.0, 4);
+        let started = Data::F32(vec![7.0; replicas * n]);
+        cases.push(Case::new(
+            &RESTART,
+            &label,
+            &Restart { n: n as u32 },
+            replicas,
+            vec![carried, restarting(batch, replicas as u32), started],
+        ));
         for packed in [0, 1] {
             let (length, steps) = (31, width);
             let tokens = words(length as usize, 6, if packed == 1 { u32::MAX } else { 90 });

@@ -177,9 +177,11 @@ impl Lstm {
                 carried.push((state("h"), state("c")));
             }
         }
+        let start = |&(h, c): &(Tensor, Tensor)| (graph.restarted(h), graph.restarted(c));
+        let initial = carried.iter().map(start).collect();
         let options = LstmOptions {
             cifg: self.coupled,
-            initial: mode.carries().then(|| carried.clone()),
+            initial: mode.carries().then_some(initial),
             dropout: if mode.trains() { self.dropout } else { 0.0 },
         };
         let output = graph.lstm(x, &self.weights, &options)?;

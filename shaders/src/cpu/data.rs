@@ -1,7 +1,8 @@
 //! Batches gathered on the device from data sets that stay there.
 //!
 //! [`SELECT`] names the samples of each replica's batch; [`ROWS`], [`WORDS`] and [`WINDOWS`]
-//! gather them; [`STREAM`] reads long text in order and needs no selection.
+//! gather them; [`STREAM`] reads long text in order and needs no selection, and [`RESTART`] forgets
+//! what a model carries along where that text starts over.
 
 use crate::cpu::random::pcg4d;
 use crate::state;
@@ -79,6 +80,14 @@ params!(
         padding: u32,
         /// 1: four tokens below 256 a word, the first in the lowest byte; 0: one a word.
         packed: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`RESTART`].
+    Restart {
+        /// Elements of a replica.
+        n: u32,
     }
 );
 
@@ -225,6 +234,17 @@ pub fn stream<F: Real>(
     }
 }
 
+/// y = x, or 0 where the replica's text starts over. Shapes: `x`, `y` `[R, n]`; `state` `[R, 64]`.
+pub fn restart<F: Real>(p: &Restart, replicas: usize, x: &[F], state: &[u32], y: &mut [F]) {
+    let n = p.n as usize;
+    for r in 0..replicas {
+        let over = state[r * state::WORDS + state::CURSOR] == 0;
+        for i in r * n..(r + 1) * n {
+            y[i] = if over { F::zero() } else { x[i] };
+        }
+    }
+}
+
 kernel! {
     /// Names the samples of the next batch, shuffled by seed and epoch.
     SELECT = "data/select", Select;
@@ -298,8 +318,22 @@ kernel! {
     }];
 }
 
+kernel! {
+    /// Starts a carried state anew where long text does.
+    RESTART = "data/restart", Restart;
+    bindings: [x: read f32, state: read u32, y: write f32];
+    twin: restart;
+    variants: [{
+        name: "plain",
+        source: "data/restart.wgsl",
+        preludes: [INDEX, STATE],
+        consts: [GROUP = 64],
+        grid: |p, v| linear_grid(p.n as usize, v.constant("GROUP")),
+    }];
+}
+
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&SELECT, &ROWS, &WORDS, &WINDOWS, &STREAM];
+pub static KERNELS: &[&Kernel] = &[&SELECT, &ROWS, &WORDS, &WINDOWS, &STREAM, &RESTART];
 
 #[cfg(test)]
 mod tests {
