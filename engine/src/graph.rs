@@ -85,6 +85,8 @@ pub struct Graph {
     pub(crate) calls: Vec<Recorded>,
     pub(crate) tape: Vec<Entry>,
     pub(crate) feed: Option<Feed>,
+    /// Calls of the forward pass, where it was ended before the recording.
+    forward: Option<usize>,
     profile: Profile,
     scope: String,
     random_ops: u32,
@@ -99,6 +101,7 @@ impl Graph {
             calls: Vec::new(),
             tape: Vec::new(),
             feed: None,
+            forward: None,
             profile: arena.device().profile(),
             scope: String::new(),
             random_ops: 0,
@@ -231,9 +234,16 @@ impl Graph {
         });
     }
 
-    /// Calls recorded so far.
-    pub(crate) fn call_count(&self) -> usize {
-        self.calls.len()
+    /// Ends the forward pass here. What is recorded from now on belongs to
+    /// [`Plan::backward`](crate::Plan::backward): a loss, say, whose targets are known only after
+    /// a prediction was made.
+    pub fn end_forward(&mut self) {
+        self.forward = Some(self.calls.len());
+    }
+
+    /// Calls of the forward pass.
+    pub(crate) fn boundary(&self) -> usize {
+        self.forward.unwrap_or(self.calls.len())
     }
 
     pub(crate) fn root(&self, tensor: Tensor) -> usize {

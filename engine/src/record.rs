@@ -19,7 +19,8 @@ pub enum Trainable {
 }
 
 impl Trainable {
-    fn covers(&self, name: &str) -> bool {
+    /// Whether the parameter of this name is trained.
+    pub fn covers(&self, name: &str) -> bool {
         match self {
             Trainable::All => true,
             Trainable::Prefixes(prefixes) => prefixes.iter().any(|p| name.starts_with(p)),
@@ -51,7 +52,7 @@ impl Graph {
     /// the device's binding limit.
     pub fn forward(self) -> Result<Plan> {
         let records = self.blank_records();
-        let boundary = self.calls.len();
+        let boundary = self.boundary();
         Plan::new(self, boundary, records, false)
     }
 
@@ -72,7 +73,7 @@ impl Graph {
         trainable: &Trainable,
         sources: &[Tensor],
     ) -> Result<(Plan, Vec<Option<Tensor>>)> {
-        let boundary = self.calls.len();
+        let boundary = self.boundary();
         let trained = self.trained(trainable);
         let drained = drain(&mut self, seeds, trained, sources)?;
         let gradients: Vec<_> = sources

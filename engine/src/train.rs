@@ -151,7 +151,7 @@ impl Graph {
     pub fn train(mut self, loss: Tensor, training: &Training) -> Result<Plan> {
         training.optimizer.check()?;
         self.check_loss(loss)?;
-        let boundary = self.call_count();
+        let boundary = self.boundary();
         let one = self.constant(1.0, &[1]);
         let trained = self.trained(&training.trainable);
         let drained = drain(&mut self, &[(loss, one)], trained, &[])?;
@@ -183,7 +183,7 @@ impl Graph {
     pub fn evaluate(mut self, loss: Tensor) -> Result<Plan> {
         self.check_loss(loss)?;
         let schedule = Schedule::constant(0.0);
-        let boundary = self.call_count();
+        let boundary = self.boundary();
         let nothing = self.constant(0.0, &[1]);
         self.advance(loss, nothing, &schedule);
         let records = self.records(&schedule, 0, None);

@@ -171,6 +171,45 @@ fn passes_apart_equal_a_step_and_saved_activations_train_later() {
 }
 
 #[test]
+fn targets_may_come_after_the_prediction() {
+    for device in devices() {
+        let (parameters, model) = mlp().build().unwrap();
+        let new = |apart: bool| {
+            let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+            let mut graph = Graph::new(&arena);
+            let x = graph.input("x", &[5, 2], Element::F32);
+            let labels = graph.input("labels", &[5], Element::U32);
+            let logits = model.forward(&mut graph, x, Mode::Evaluate).unwrap().output;
+            if apart {
+                graph.end_forward();
+            }
+            let loss = graph.cross_entropy(logits, labels).unwrap();
+            let plan = graph.train(loss, &Training::new(Optimizer::adam(), 0.5)).unwrap();
+            (arena, plan, x, labels)
+        };
+        let labels_seen = Data::U32(tokens(5, 2, 1));
+        let (whole, mut plan, x, labels) = new(false);
+        plan.write(x, &Data::F32(floats(10, 1))).unwrap();
+        plan.write(labels, &labels_seen).unwrap();
+        plan.run(1).unwrap();
+
+        let (apart, mut plan, x, labels) = new(true);
+        plan.write(x, &Data::F32(floats(10, 1))).unwrap();
+        plan.forward().unwrap();
+        let saved = plan.save().unwrap();
+        plan.write(x, &Data::F32(floats(10, 2))).unwrap();
+        plan.forward().unwrap();
+        plan.restore(&saved).unwrap();
+        plan.write(labels, &labels_seen).unwrap();
+        plan.backward().unwrap();
+        for flat in [Flat::Gradients, Flat::Parameters] {
+            let [a, b] = [&whole, &apart].map(|arena| arena.read(flat, 0).unwrap());
+            assert!(a == b, "{} {flat:?}", device.name());
+        }
+    }
+}
+
+#[test]
 fn memory_is_known_before_and_too_little_is_named() {
     let (parameters, model) = ModelSpec::language_model(90, 8, 64, 2).build().unwrap();
     for device in devices() {

@@ -26,6 +26,7 @@ pub mod layout;
 pub mod local;
 mod masking;
 pub mod participant;
+pub mod personalize;
 pub mod plan;
 pub mod plot;
 pub mod secagg;

@@ -1,0 +1,218 @@
+//! A user's device: what it predicted, what really came, and in time a model of its own.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tern_engine::{Data, Device, IGNORE};
+
+use super::learner::count;
+use super::{Batch, Learner, Merge, Personal, Public, Recipe, Reuse, Score, Shape, Work};
+use crate::{Error, Result};
+
+/// One batch in this many, the latest of a collection, is held back from training.
+const HELD_BACK: usize = 8;
+
+/// A customization.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Round {
+    /// Records of the collection.
+    pub records: usize,
+    /// Of these, trained on; the others were held back.
+    pub trained: usize,
+    /// How well they had been expected when they came; the loss wasn't recorded.
+    pub expected: Score,
+    /// Mean loss of the model in use on the records held back.
+    pub loss_before: f64,
+    /// Mean loss of the customized model on them.
+    pub loss_after: f64,
+    /// Whether the customized model was adopted.
+    pub adopted: bool,
+    /// What the training took.
+    pub work: Work,
+}
+
+/// A user's device. A record is a target that came: the next character, the product bought. Its
+/// records are private to it, and none of its methods returns them or anything they can be
+/// rebuilt from, but for [`Client::weights`], which stay on the device as they do.
+pub struct Client {
+    pub(super) learner: Learner,
+    pub(super) personal: Personal,
+    preset: usize,
+    /// A prediction whose targets haven't come yet.
+    open: Option<(Batch, Vec<u32>)>,
+    pub(super) records: Vec<Batch>,
+    expected: Score,
+    /// Held back from all trainings so far.
+    pub(super) held_back: Vec<Batch>,
+    rounds: Vec<Round>,
+}
+
+impl Client {
+    /// A device that has downloaded a public model, predicts batches of this shape, and trains
+    /// once it has `preset` records.
+    ///
+    /// # Errors
+    /// As [`Learner::new`] and [`Public::parameters`].
+    pub fn new(
+        device: &Device,
+        public: &Arc<Public>,
+        shape: Shape,
+        recipe: &Recipe,
+        preset: usize,
+    ) -> Result<Self> {
+        public.parameters()?;
+        let mut learner = Learner::new(device, &public.model, shape, recipe)?;
+        learner.set_weights(&public.weights)?;
+        Ok(Client {
+            learner,
+            personal: Personal::new(public),
+            preset,
+            open: None,
+            records: Vec::new(),
+            expected: Score::default(),
+            held_back: Vec::new(),
+            rounds: Vec::new(),
+        })
+    }
+
+    /// Parameters of the model in use.
+    pub fn weights(&self) -> &[f32] {
+        self.personal.weights()
+    }
+
+    /// The public model in use, or that the one in use comes from.
+    pub fn public(&self) -> &Arc<Public> {
+        self.personal.public()
+    }
+
+    /// Whether a customized model was adopted.
+    pub fn is_customized(&self) -> bool {
+        self.personal.is_customized()
+    }
+
+    /// Records collected since the last training.
+    pub fn collected(&self) -> usize {
+        self.records.iter().map(Batch::counted).sum()
+    }
+
+    /// Whether the preset number of records is there, and something to hold back.
+    pub fn is_ready(&self) -> bool {
+        self.records.len() > 1 && self.collected() >= self.preset
+    }
+
+    /// Trainings so far.
+    pub fn rounds(&self) -> &[Round] {
+        &self.rounds
+    }
+
+    /// How well the model in use expected what came since the last training.
+    pub fn expected(&self) -> Score {
+        self.expected
+    }
+
+    /// Predicts a batch with the model in use: the most probable classes of each place, the most
+    /// probable first ([`Learner::predict`]). Its activations are kept where the recipe uses them.
+    ///
+    /// # Errors
+    /// The engine's for inputs of another shape.
+    pub fn predict(&mut self, inputs: Data) -> Result<Vec<u32>> {
+        let predicted = self.learner.predict(&inputs)?;
+        let kept = match self.learner.recipe().reuse {
+            Reuse::Never => None,
+            Reuse::Within(_) => Some(self.learner.keep()?),
+        };
+        self.open = Some((Batch { inputs, targets: Vec::new(), kept }, predicted.clone()));
+        Ok(predicted)
+    }
+
+    /// What really came of the batch predicted last: a class for each place, [`IGNORE`] where
+    /// nothing did. The input, the prediction and this are records now.
+    ///
+    /// # Errors
+    /// [`Error::Value`] without a prediction, or for another number of targets.
+    pub fn observe(&mut self, targets: Vec<u32>) -> Result<()> {
+        let Some((mut batch, predicted)) = self.open.take() else {
+            return Err(Error::value("targets", "of no prediction", "those of the last one"));
+        };
+        let top = self.learner.top();
+        if targets.len() * top != predicted.len() {
+            let expected = (predicted.len() / top).to_string();
+            return Err(Error::value("number of targets", targets.len(), expected));
+        }
+        if targets.iter().any(|target| *target != IGNORE) {
+            self.expected = self.expected.and(count(&targets, &predicted, top));
+            batch.targets = targets;
+            self.records.push(batch);
+        }
+        Ok(())
+    }
+
+    /// Trains the model in use on the records, the latest held back, adopts what comes of it if
+    /// it does better on all records held back so far, and starts collecting again. `None` while
+    /// the preset number isn't reached. `each` is called after every update.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn customize(&mut self, each: &mut dyn FnMut()) -> Result<Option<Round>> {
+        if !self.is_ready() {
+            return Ok(None);
+        }
+        let records = self.collected();
+        let mut train = std::mem::take(&mut self.records);
+        let expected = std::mem::take(&mut self.expected);
+        let last = train.len() - (train.len() / HELD_BACK).max(1);
+        self.held_back.extend(train.drain(last..).map(|batch| Batch { kept: None, ..batch }));
+        let before = self.learner.score(&self.held_back)?.loss;
+        let work = self.learner.train(&mut train, each)?;
+        let after = self.learner.score(&self.held_back)?.loss;
+        let adopted = self.personal.decide(self.learner.weights()?, before, after);
+        if !adopted {
+            self.learner.set_weights(self.personal.weights())?;
+        }
+        let round = Round {
+            records,
+            trained: train.iter().map(Batch::counted).sum(),
+            expected,
+            loss_before: before,
+            loss_after: after,
+            adopted,
+            work,
+        };
+        self.rounds.push(round);
+        Ok(Some(round))
+    }
+
+    /// Puts the personal change on a newer public model, and goes on from there if that does
+    /// better on the records held back than the model in use. A device without a customized
+    /// model takes the newer one in any case.
+    ///
+    /// # Errors
+    /// [`Error::Value`] unless it is newer and has the same layers; the engine's.
+    pub fn merge(&mut self, newer: &Arc<Public>) -> Result<Merge> {
+        newer.parameters()?;
+        let merged = self.personal.merged(newer)?;
+        let mut loss = |weights: &[f32]| -> Result<f64> {
+            self.learner.set_weights(weights)?;
+            Ok(self.learner.score(&self.held_back)?.loss)
+        };
+        let before = loss(self.personal.weights())?;
+        let (public, after) = (loss(&newer.weights)?, loss(&merged)?);
+        let adopted = self.personal.go_on(newer, merged, before, after);
+        self.learner.set_weights(self.personal.weights())?;
+        Ok(Merge {
+            version: newer.version,
+            loss_before: before,
+            loss_public: public,
+            loss_merged: after,
+            adopted,
+        })
+    }
+
+    /// How well the model in use expects other batches.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn score(&mut self, batches: &[Batch]) -> Result<Score> {
+        self.learner.score(batches)
+    }
+}

@@ -1,0 +1,486 @@
+//! A model on a user's device that predicts, keeps the activations of its predictions, and is
+//! trained from them.
+
+use std::time::Instant;
+
+use tern_engine::nn::{Forward, Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::{
+    Activation, Activations, Arena, Data, Device, Element, Flat, Graph, IGNORE, Optimizer, Param,
+    Parameters, Plan, Schedule, Tensor, Trainable, Training,
+};
+use tern_shaders::cpu::random::pcg4d;
+use tern_shaders::state;
+
+use crate::{Error, Result};
+
+/// Predictions given for each target, the most probable first, where there are so many classes.
+pub const TOP: usize = 3;
+
+/// Rows that are predicted and trained on together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of a batch.
+    pub rows: usize,
+    /// Tokens of a row where the model reads tokens; 1 otherwise.
+    pub length: usize,
+}
+
+/// Whether a training may use activations of predictions (Prediction Results Reuse, DeepType,
+/// IMWUT 2018).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// Each update computes forward and backward.
+    #[default]
+    Never,
+    /// Activations of weights that were updated so many times since, at most. With 0 they are
+    /// those that the forward pass would compute, and so are the gradients. Where the last layer
+    /// is trained alone, activations before it stay exact, and all updates use them.
+    Within(u32),
+}
+
+impl Reuse {
+    /// Activations of the present weights alone.
+    pub const EXACT: Reuse = Reuse::Within(0);
+
+    /// Whether it allows activations of this age, in updates.
+    fn allows(self, age: u64) -> bool {
+        matches!(self, Reuse::Within(most) if age <= u64::from(most))
+    }
+}
+
+/// How a personal model is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// How gradients change parameters.
+    pub optimizer: Optimizer,
+    /// Learning rate by update.
+    pub schedule: Schedule,
+    /// Times each batch is trained on.
+    pub passes: usize,
+    /// Which parameters change: all, or on a weak device those of the last layers.
+    pub trainable: Trainable,
+    /// Whether activations of predictions are used.
+    pub reuse: Reuse,
+    /// Seed of the order of batches.
+    pub seed: u32,
+}
+
+impl Default for Recipe {
+    /// Adam at 0.001, 4 passes over all parameters, no reuse.
+    fn default() -> Self {
+        Recipe {
+            optimizer: Optimizer::adam(),
+            schedule: Schedule::constant(1e-3),
+            passes: 4,
+            trainable: Trainable::All,
+            reuse: Reuse::Never,
+            seed: 0,
+        }
+    }
+}
+
+/// Activations of a forward pass, on the device.
+pub struct Kept {
+    activations: Activations,
+    /// Which weights were loaded, and how often they had been updated.
+    weights: (u64, u64),
+}
+
+impl Kept {
+    /// Bytes they take.
+    pub fn bytes(&self) -> u64 {
+        self.activations.bytes()
+    }
+}
+
+/// What was predicted, what came, and what is left of the prediction.
+pub struct Batch {
+    /// Tokens `[length, rows]` (time first), or features `[rows, width]`.
+    pub inputs: Data,
+    /// Class of each place `[length, rows]`, or of each row; [`IGNORE`] counts nowhere.
+    pub targets: Vec<u32>,
+    /// Activations of the prediction.
+    pub kept: Option<Kept>,
+}
+
+impl Batch {
+    /// Windows of tokens, each with its targets, as a batch: rows that are missing, and places
+    /// past the end of a window, count nowhere.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for more windows than rows, a window that is too long, or one with
+    /// another number of targets than tokens.
+    pub fn of_windows(shape: Shape, windows: &[(&[u32], &[u32])]) -> Result<Self> {
+        let Shape { rows, length } = shape;
+        if windows.len() > rows {
+            return Err(Error::value("windows", windows.len(), format!("at most {rows}")));
+        }
+        let mut inputs = vec![0; length * rows];
+        let mut targets = vec![IGNORE; length * rows];
+        for (row, (tokens, expected)) in windows.iter().enumerate() {
+            if tokens.len() > length || expected.len() != tokens.len() {
+                let given = format!("{} tokens, {} targets", tokens.len(), expected.len());
+                return Err(Error::value("window", given, format!("at most {length} of each")));
+            }
+            for (at, (token, target)) in tokens.iter().zip(*expected).enumerate() {
+                inputs[at * rows + row] = *token;
+                targets[at * rows + row] = *target;
+            }
+        }
+        Ok(Batch { inputs: Data::U32(inputs), targets, kept: None })
+    }
+
+    /// Targets that count.
+    pub fn counted(&self) -> usize {
+        self.targets.iter().filter(|target| **target != IGNORE).count()
+    }
+}
+
+/// What a training took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Work {
+    /// Updates of the weights.
+    pub updates: u32,
+    /// Of these, from activations that were there already.
+    pub reused: u32,
+    /// Most bytes of activations that were kept at a time.
+    pub kept_bytes: u64,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// How well targets were expected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Score {
+    /// Targets counted.
+    pub targets: usize,
+    /// Of these, the most probable class.
+    pub top1: usize,
+    /// Of these, among the [`TOP`] most probable.
+    pub top3: usize,
+    /// Mean loss, in nats.
+    pub loss: f64,
+}
+
+impl Score {
+    /// Both together.
+    pub(super) fn and(self, other: Score) -> Score {
+        let targets = self.targets + other.targets;
+        let sum = |s: Score| s.loss * s.targets as f64;
+        let loss = if targets == 0 { 0.0 } else { (sum(self) + sum(other)) / targets as f64 };
+        Score { targets, top1: self.top1 + other.top1, top3: self.top3 + other.top3, loss }
+    }
+}
+
+/// A plan with its inputs, and what it tells of its predictions.
+struct Pass {
+    plan: Plan,
+    inputs: Tensor,
+    targets: Tensor,
+    loss: Tensor,
+    places: Tensor,
+}
+
+/// A model that predicts batches and is trained on them, forward and backward passes apart.
+pub struct Learner {
+    arena: Arena,
+    training: Pass,
+    scoring: Pass,
+    recipe: Recipe,
+    /// The state record that a training starts from.
+    start: Vec<[u32; state::WORDS]>,
+    /// Whether the last layer is trained alone. Then it is computed in the backward pass, from
+    /// activations before it, which no update makes older.
+    head_alone: bool,
+    /// Weights loaded so far, and updates of those loaded last.
+    weights: (u64, u64),
+    top: usize,
+}
+
+impl Learner {
+    /// A model on a device. Layers predict without dropout, and so they train: a training may
+    /// start from the activations of a prediction.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a shape without rows; the engine's, among them one for a recipe that
+    /// trains nothing.
+    pub fn new(device: &Device, spec: &ModelSpec, shape: Shape, recipe: &Recipe) -> Result<Self> {
+        if shape.rows == 0 || shape.length == 0 {
+            let given = format!("{} rows of {}", shape.rows, shape.length);
+            return Err(Error::value("shape of a batch", given, "at least one row of one"));
+        }
+        let (parameters, model) = spec.build()?;
+        let arena = Arena::new(device, &parameters, &[0])?;
+        let classes = classes(&parameters);
+        let head = head(spec, &parameters, &recipe.trainable)?;
+        let record = |graph: &mut Graph, split: bool| -> Result<(Tensor, Tensor, Tensor, Tensor)> {
+            let tokens = [shape.length, shape.rows];
+            let (inputs, targets) = match spec.input {
+                Input::Tokens { .. } => {
+                    (graph.input("inputs", &tokens, Element::U32), tokens.as_slice())
+                }
+                Input::Features { width } => {
+                    (graph.input("inputs", &[shape.rows, width], Element::F32), &tokens[1..])
+                }
+                Input::Image { channels, height, width } => {
+                    let width = channels * height * width;
+                    (graph.input("inputs", &[shape.rows, width], Element::F32), &tokens[1..])
+                }
+            };
+            let targets = graph.input("targets", targets, Element::U32);
+            let Forward { output: mut logits, features, .. } =
+                model.forward(graph, inputs, Mode::Evaluate)?;
+            let (_, places) = graph.top_k(logits, TOP.min(classes) as u32)?;
+            if split {
+                graph.end_forward();
+                if let Some((weight, bias, activation)) = &head {
+                    logits = graph.linear(features, weight, Some(bias), *activation)?;
+                }
+            }
+            let loss = graph.cross_entropy(logits, targets)?;
+            Ok((inputs, targets, graph.keep(loss), graph.keep(places)))
+        };
+        let mut graph = Graph::new(&arena);
+        let (inputs, targets, loss, places) = record(&mut graph, true)?;
+        let options = Training {
+            schedule: recipe.schedule,
+            trainable: recipe.trainable.clone(),
+            ..Training::new(recipe.optimizer, recipe.schedule.base)
+        };
+        let mut plan = graph.train(loss, &options)?;
+        let start = plan.states()?;
+        let training = Pass { plan, inputs, targets, loss, places };
+        let mut graph = Graph::new(&arena);
+        let (inputs, targets, loss, places) = record(&mut graph, false)?;
+        let scoring = Pass { plan: graph.forward()?, inputs, targets, loss, places };
+        let (recipe, top, head_alone) = (recipe.clone(), TOP.min(classes), head.is_some());
+        Ok(Learner { arena, training, scoring, recipe, start, head_alone, weights: (0, 0), top })
+    }
+
+    /// Layout of the parameters.
+    pub fn parameters(&self) -> &Parameters {
+        self.arena.parameters()
+    }
+
+    /// How it is trained.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// Predictions given for each target: [`TOP`], or fewer where there are fewer classes.
+    pub fn top(&self) -> usize {
+        self.top
+    }
+
+    /// The parameters as they are, a flat vector.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn weights(&self) -> Result<Vec<f32>> {
+        Ok(self.arena.read(Flat::Parameters, 0)?)
+    }
+
+    /// The gradient of the last update, a flat vector; zero for parameters that aren't trained.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn gradient(&self) -> Result<Vec<f32>> {
+        Ok(self.arena.read(Flat::Gradients, 0)?)
+    }
+
+    /// Other parameters from now on. Activations kept of those before are not used.
+    ///
+    /// # Errors
+    /// The engine's for another number of values.
+    pub fn set_weights(&mut self, weights: &[f32]) -> Result<()> {
+        self.arena.write(Flat::Parameters, 0, weights)?;
+        self.weights = (self.weights.0 + 1, 0);
+        Ok(())
+    }
+
+    /// Predicts a batch: the most probable classes of each place, [`TOP`] of them or as many as
+    /// there are classes, the most probable first.
+    ///
+    /// # Errors
+    /// The engine's for inputs of another shape.
+    pub fn predict(&mut self, inputs: &Data) -> Result<Vec<u32>> {
+        let Pass { plan, inputs: place, places, .. } = &mut self.training;
+        plan.write(*place, inputs)?;
+        plan.forward()?;
+        words(plan.read(*places)?)
+    }
+
+    /// Keeps the activations of the forward pass that was computed last.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn keep(&mut self) -> Result<Kept> {
+        Ok(Kept { activations: self.training.plan.save()?, weights: self.weights })
+    }
+
+    /// Updates that kept activations have missed; `None` if they are of other weights.
+    fn age(&self, kept: &Kept) -> Option<u64> {
+        let missed =
+            if self.head_alone { 0 } else { self.weights.1.saturating_sub(kept.weights.1) };
+        (kept.weights.0 == self.weights.0).then_some(missed)
+    }
+
+    /// Starts a training: the schedule at its beginning, the optimizer's moments at zero.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn start(&mut self) -> Result<()> {
+        let zeros = vec![0.0; self.parameters().words()];
+        for flat in self.recipe.optimizer.moments() {
+            self.arena.write(*flat, 0, &zeros)?;
+        }
+        Ok(self.training.plan.set_states(&self.start)?)
+    }
+
+    /// Updates the weights once by a batch: from the activations kept with it if the recipe
+    /// allows their age, else from a forward pass. Returns whether they were used.
+    ///
+    /// # Errors
+    /// The engine's for a batch of another shape.
+    pub fn update(&mut self, batch: &Batch) -> Result<bool> {
+        let usable = batch
+            .kept
+            .as_ref()
+            .filter(|kept| self.age(kept).is_some_and(|age| self.recipe.reuse.allows(age)));
+        let plan = &mut self.training.plan;
+        match usable {
+            Some(kept) => {
+                // They come with the state of their own step, but this is the present one.
+                let now = plan.states()?;
+                plan.restore(&kept.activations)?;
+                plan.set_states(&now)?;
+            }
+            None => {
+                plan.write(self.training.inputs, &batch.inputs)?;
+                plan.forward()?;
+            }
+        }
+        plan.write(self.training.targets, &Data::U32(batch.targets.clone()))?;
+        plan.backward()?;
+        self.weights.1 += 1;
+        Ok(usable.is_some())
+    }
+
+    /// Trains on batches from the weights as they are, in an order that the seed draws anew for
+    /// each pass. Activations are used, and kept for the next pass, as far as the recipe allows;
+    /// in the end none are left. `each` is called after every update.
+    ///
+    /// # Errors
+    /// As [`Learner::update`].
+    pub fn train(&mut self, batches: &mut [Batch], each: &mut dyn FnMut()) -> Result<Work> {
+        let started = Instant::now();
+        self.start()?;
+        let order = order(batches.len(), self.recipe.passes, self.recipe.seed);
+        let mut work = Work::default();
+        for (at, batch) in order.iter().enumerate() {
+            let kept = batches.iter().flat_map(|b| &b.kept).map(Kept::bytes).sum();
+            work.kept_bytes = work.kept_bytes.max(kept);
+            let again = order[at + 1..].iter().position(|b| b == batch);
+            let batch = &mut batches[*batch];
+            let before = self.weights;
+            let reused = self.update(batch)?;
+            work.updates += 1;
+            work.reused += u32::from(reused);
+            // Those of this pass serve the next one if they aren't too old by then.
+            let serves = |from: u64, distance: usize| {
+                let age = before.1 - from + 1 + distance as u64;
+                self.recipe.reuse.allows(if self.head_alone { 0 } else { age })
+            };
+            let from = batch.kept.as_ref().filter(|_| reused).map_or(before.1, |k| k.weights.1);
+            match again {
+                Some(distance) if serves(from, distance) => {
+                    if !reused {
+                        let activations = self.training.plan.save()?;
+                        batch.kept = Some(Kept { activations, weights: before });
+                    }
+                }
+                _ => batch.kept = None,
+            }
+            each();
+        }
+        work.seconds = started.elapsed().as_secs_f64();
+        Ok(work)
+    }
+
+    /// How well the present weights expect the targets of batches.
+    ///
+    /// # Errors
+    /// As [`Learner::update`].
+    pub fn score(&mut self, batches: &[Batch]) -> Result<Score> {
+        let mut score = Score::default();
+        for batch in batches {
+            let Pass { plan, inputs, targets, loss, places } = &mut self.scoring;
+            plan.write(*inputs, &batch.inputs)?;
+            plan.write(*targets, &Data::U32(batch.targets.clone()))?;
+            plan.run(1)?;
+            let Data::F32(loss) = plan.read(*loss)? else {
+                return Err(Error::value("loss", "words", "a float"));
+            };
+            let mut one = count(&batch.targets, &words(plan.read(*places)?)?, self.top);
+            one.loss = loss.first().copied().unwrap_or(f32::NAN).into();
+            score = score.and(one);
+        }
+        Ok(score)
+    }
+}
+
+/// Weight, bias and activation of the last layer, if no parameter but its own is trained.
+fn head(
+    spec: &ModelSpec,
+    parameters: &Parameters,
+    trainable: &Trainable,
+) -> Result<Option<(Param, Param, Activation)>> {
+    let Some((name, LayerSpec::Linear { activation, .. })) = spec.layers.last() else {
+        return Ok(None);
+    };
+    let [weight, bias] = [format!("{name}.weight"), format!("{name}.bias")];
+    let own = |param: &Param| [&weight, &bias].iter().any(|name| *param.name == ***name);
+    if parameters.iter().any(|param| trainable.covers(&param.name) && !own(param)) {
+        return Ok(None);
+    }
+    let (weight, bias) = (parameters.get(&weight)?, parameters.get(&bias)?);
+    Ok(Some((weight.clone(), bias.clone(), *activation)))
+}
+
+/// How often `predicted`, `top` of each target, had it.
+pub(super) fn count(targets: &[u32], predicted: &[u32], top: usize) -> Score {
+    let mut score = Score::default();
+    for (target, predicted) in targets.iter().zip(predicted.chunks(top)) {
+        if *target != IGNORE {
+            score.targets += 1;
+            score.top1 += usize::from(predicted[0] == *target);
+            score.top3 += usize::from(predicted.contains(target));
+        }
+    }
+    score
+}
+
+/// The order of updates: `passes` times all of `batches`, each time drawn anew.
+fn order(batches: usize, passes: usize, seed: u32) -> Vec<usize> {
+    let pass = |pass: usize| {
+        let mut order: Vec<usize> = (0..batches).collect();
+        for i in (1..batches).rev() {
+            let [random, ..] = pcg4d([i as u32, pass as u32, 0x0dd5, seed]);
+            order.swap(i, random as usize % (i + 1));
+        }
+        order
+    };
+    (0..passes).flat_map(pass).collect()
+}
+
+/// Classes of a model: outputs of its last layer.
+fn classes(parameters: &Parameters) -> usize {
+    parameters.iter().last().and_then(|p| p.shape.first()).copied().unwrap_or(1)
+}
+
+fn words(data: Data) -> Result<Vec<u32>> {
+    match data {
+        Data::U32(words) => Ok(words),
+        Data::F32(_) => Err(Error::value("predictions", "floats", "words")),
+    }
+}

@@ -1,0 +1,86 @@
+//! The public model: what a server publishes and clients download.
+
+use serde::{Deserialize, Serialize};
+use tern_engine::Parameters;
+use tern_engine::nn::ModelSpec;
+
+use crate::{Error, Result};
+
+/// A published model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Public {
+    /// Counted up with every model published.
+    pub version: u32,
+    /// From which every device builds the same model.
+    pub model: ModelSpec,
+    /// What else clients must know, an alphabet say.
+    pub note: String,
+    /// Parameters, a flat vector.
+    pub weights: Vec<f32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    model: ModelSpec,
+    note: String,
+}
+
+impl Public {
+    /// Layout of the parameters.
+    ///
+    /// # Errors
+    /// The engine's for layers that don't fit together; [`Error::Value`] for another number of
+    /// parameters, or one that isn't finite.
+    pub fn parameters(&self) -> Result<Parameters> {
+        let (parameters, _) = self.model.build()?;
+        if self.weights.len() != parameters.words() {
+            let expected = parameters.words().to_string();
+            return Err(Error::value("values of a public model", self.weights.len(), expected));
+        }
+        if let Some(at) = self.weights.iter().position(|x| !x.is_finite()) {
+            let name = format!("value {at} of a public model");
+            return Err(Error::value(name, self.weights[at], "a finite number"));
+        }
+        Ok(parameters)
+    }
+
+    /// As bytes: the length of a header (32 bits, little-endian), the header as JSON, and the
+    /// parameters (32-bit floats, little-endian).
+    ///
+    /// # Errors
+    /// [`Error::Value`] for layers that JSON can't say.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let Public { version, model, note, weights } = self;
+        let header = Header { version: *version, model: model.clone(), note: note.clone() };
+        let header = serde_json::to_vec(&header)
+            .map_err(|error| Error::value("header of a public model", error, "JSON"))?;
+        let mut bytes = (header.len() as u32).to_le_bytes().to_vec();
+        bytes.extend(header);
+        bytes.extend(weights.iter().flat_map(|x| x.to_le_bytes()));
+        Ok(bytes)
+    }
+
+    /// From the bytes of [`Public::encode`].
+    ///
+    /// # Errors
+    /// [`Error::Value`] for bytes that are no model; as [`Public::parameters`].
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let unread = |what: String| Error::value("public model", what, "what a server published");
+        let (length, rest) =
+            bytes.split_first_chunk().ok_or_else(|| unread("without a header".into()))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (header, body) =
+            rest.split_at_checked(length).ok_or_else(|| unread("cut off in its header".into()))?;
+        let Header { version, model, note } =
+            serde_json::from_slice(header).map_err(|e| unread(format!("damaged ({e})")))?;
+        let (words, left) = body.as_chunks::<4>();
+        if !left.is_empty() {
+            return Err(unread("cut off in its parameters".into()));
+        }
+        let weights = words.iter().map(|x| f32::from_le_bytes(*x)).collect();
+        let public = Public { version, model, note, weights };
+        public.parameters()?;
+        Ok(public)
+    }
+}
