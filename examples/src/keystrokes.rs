@@ -5,13 +5,13 @@
 //! after the word with it. Before each character of a word the user looks at the suggestions.
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::alphabet::Alphabet;
 use crate::suggest::{Next, NextChar, Search, in_word, partial_word, suggest};
 
 /// What was typed, and with how many keystrokes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keystrokes {
     /// Characters of the lines.
     pub characters: usize,

@@ -13,13 +13,14 @@ mod tests;
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tern_engine::Parameters;
+use tern_fl::personalize::{Merge, Personal};
 
 use super::public::PublicModel;
 use super::reader::{CONTEXT, PREDICTIONS, Passage, Scores};
 
-pub use cohort::{customize, observe};
+pub use cohort::{customize, merge, observe};
 
 /// One record in this many, the latest of a collection, is held back from training.
 const HELD_BACK: usize = 8;
@@ -36,7 +37,7 @@ struct Record {
 }
 
 /// What a collection of records led to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     /// Records of the collection.
     pub records: usize,
@@ -60,8 +61,7 @@ pub struct Round {
 pub struct Client {
     name: String,
     public: Arc<PublicModel>,
-    /// The customized model, once there is one.
-    customized: Option<Vec<f32>>,
+    personal: Personal,
     preset: usize,
     records: Vec<Record>,
     /// What was typed before the first record.
@@ -69,6 +69,7 @@ pub struct Client {
     /// Records held back from all trainings so far.
     held_back: Vec<Passage>,
     rounds: Vec<Round>,
+    merge: Option<Merge>,
 }
 
 impl Client {
@@ -77,13 +78,14 @@ impl Client {
         Client {
             name: name.to_owned(),
             public: public.clone(),
-            customized: None,
+            personal: Personal::new(&public.published),
             preset: preset.max(LEAST_RECORDS),
             records: Vec::new(),
             // A text begins as if a line had ended.
             before: vec![public.card.alphabet.token('\n')],
             held_back: Vec::new(),
             rounds: Vec::new(),
+            merge: None,
         }
     }
 
@@ -104,12 +106,12 @@ impl Client {
 
     /// Parameters of the model in use: the customized one where one was adopted.
     pub fn weights(&self) -> &[f32] {
-        self.customized.as_deref().unwrap_or(&self.public.weights)
+        self.personal.weights()
     }
 
     /// Whether a customized model was adopted.
     pub fn is_customized(&self) -> bool {
-        self.customized.is_some()
+        self.personal.is_customized()
     }
 
     /// Records collected since the last training.
@@ -130,6 +132,11 @@ impl Client {
     /// Trainings so far.
     pub fn rounds(&self) -> &[Round] {
         &self.rounds
+    }
+
+    /// What became of a newer public model.
+    pub fn merged(&self) -> Option<&Merge> {
+        self.merge.as_ref()
     }
 
     /// How well the model in use expected what was typed since the last training.
@@ -165,11 +172,7 @@ impl Client {
 
     /// 1.8: adopts a candidate that does better than the model in use, and only that.
     fn decide(&mut self, candidate: Vec<f32>, mut round: Round) {
-        // A loss that is no number is not better.
-        round.adopted = round.loss_after < round.loss_before;
-        if round.adopted {
-            self.customized = Some(candidate);
-        }
+        round.adopted = self.personal.decide(candidate, round.loss_before, round.loss_after);
         self.rounds.push(round);
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, bail, ensure};
 use super::client::LEAST_RECORDS;
 use super::options::{Options, Scale};
 use super::workbench::WINDOW;
+use crate::alphabet::Alphabet;
 use crate::text::{Speaker, bundled, load, load_list};
 use crate::users::{User, split_plays, users};
 
@@ -20,6 +21,8 @@ pub struct Texts {
     pub public: Vec<Speaker>,
     /// What the public model is measured on.
     pub held_out: Vec<Speaker>,
+    /// Public text that comes in after the model is published, for a newer one.
+    pub later: Vec<Speaker>,
     /// Whose devices personalize it.
     pub users: Vec<User>,
 }
@@ -44,6 +47,21 @@ impl Texts {
         Ok(texts)
     }
 
+    /// Text for a newer model: what came in later and as much of what there was, or all of that
+    /// if nothing came.
+    pub fn newer(&self, alphabet: &Alphabet) -> Vec<u32> {
+        let encode = |speakers: &[Speaker]| -> Vec<u32> {
+            speakers.iter().flat_map(|s| alphabet.encode_lines(&s.lines)).collect()
+        };
+        let mut stream = encode(&self.later);
+        let mut before = encode(&self.public);
+        if !stream.is_empty() {
+            before.truncate(stream.len());
+        }
+        stream.extend(before);
+        stream
+    }
+
     fn bundled(scale: &Scale) -> Result<Self> {
         let roles = load(&[bundled("shakespeare-roles.txt.gz")?])?;
         let plays = load_list(&bundled("held-out-plays.txt")?)?;
@@ -54,8 +72,11 @@ impl Texts {
         roles.truncate(scale.roles.min(scale.users / 5));
         let mut all = users(&speakers, 10_000);
         all.truncate(scale.users - roles.len());
+        // Speakers who have none of these devices publish what they say.
+        let is_user = |s: &Speaker| all.iter().any(|user| user.name == s.name);
+        let later = speakers.into_iter().filter(|s| !is_user(s)).collect();
         all.extend(roles);
-        Ok(Texts { public, held_out, users: all })
+        Ok(Texts { public, held_out, later, users: all })
     }
 
     /// One's own text. With a model from elsewhere, everybody in it is a user. Otherwise some
@@ -80,7 +101,7 @@ impl Texts {
                 most.unwrap_or(0)
             );
         }
-        Ok(Texts { public, held_out, users })
+        Ok(Texts { public, held_out, later: Vec::new(), users })
     }
 }
 
@@ -139,8 +160,15 @@ mod tests {
                 user.train.iter().chain(&user.held_back).map(|l| l.chars().count() + 1).sum();
             assert!(characters * 4 / 5 > scale.records, "{}", user.name);
         }
+        let alphabet = Alphabet::covering([], 0);
+        assert!(texts.later.is_empty(), "everybody is a user");
+        let all: usize = texts.public.iter().map(|s| alphabet.encode_lines(&s.lines).len()).sum();
+        assert_eq!(texts.newer(&alphabet).len(), all);
         let few = Texts::load(&Options::default(), &Scale { users: 3, ..scale }).unwrap();
-        assert_eq!(few.users.len(), 3);
+        assert_eq!((few.users.len(), few.later.len()), (3, 22 - 3));
+        let later: usize = few.later.iter().map(|s| alphabet.encode_lines(&s.lines).len()).sum();
+        assert_eq!(few.newer(&alphabet).len(), 2 * later.min(all));
+        assert!(few.users.iter().all(|u| few.later.iter().all(|s| s.name != u.name)));
     }
 
     #[test]

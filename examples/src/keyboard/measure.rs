@@ -1,7 +1,7 @@
 //! What a model is worth to a user: on the lines held back from all training.
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::predictor::Predictor;
 use super::reader::{Passage, Scores};
@@ -16,7 +16,7 @@ use crate::users::User;
 const SEARCH: Search = Search { count: 3, beam: 8, longest: 16 };
 
 /// What one model is worth to one user.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Worth {
     /// Next characters.
     pub scores: Scores,
@@ -51,6 +51,11 @@ impl HeldBack {
         self.lines.iter().map(|line| line.chars().count()).sum()
     }
 
+    /// How well a model expects the lines.
+    pub fn scores(&self, bench: &mut Workbench, weights: &[f32]) -> Result<Scores> {
+        Ok(bench.read(&[(weights, std::slice::from_ref(&self.passage))])?[0].scores)
+    }
+
     /// Measures a model.
     pub fn measure(
         &self,
@@ -58,8 +63,7 @@ impl HeldBack {
         predictor: &mut Predictor,
         weights: &[f32],
     ) -> Result<Worth> {
-        let passages = std::slice::from_ref(&self.passage);
-        let scores = bench.read(&[(weights, passages)])?[0].scores;
+        let scores = self.scores(bench, weights)?;
         predictor.set_weights(weights)?;
         let keystrokes = self.type_with(predictor, &bench.public().card.alphabet)?;
         Ok(Worth { scores, keystrokes, saved: keystrokes.saved() })
@@ -89,7 +93,7 @@ mod tests {
         let user = User { name: "ann".into(), train: lines(8), held_back: lines(3) };
         let held_back = HeldBack::new(&public.card.alphabet, &user, 20);
         assert_eq!(held_back.length(), 20, "two of three lines");
-        let worth = held_back.measure(&mut bench, &mut predictor, &public.weights).unwrap();
+        let worth = held_back.measure(&mut bench, &mut predictor, public.weights()).unwrap();
         assert_eq!(worth.scores.characters, 33, "line ends counted");
         assert_eq!(worth.keystrokes.characters, 20);
         assert!(worth.saved < 0.3, "an untrained model can't know the words: {worth:?}");

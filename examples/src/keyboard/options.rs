@@ -8,13 +8,14 @@ use tern_engine::Device;
 
 use super::workbench::Recipe;
 use crate::device::open;
+use crate::network::NetworkOptions;
 
 /// Trains a public next-character model, lets it learn from users it never met, each on their
 /// own device, and reports what that gains them.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "keyboard", version)]
 pub struct Options {
-    /// Small enough to end within two minutes on two CPU cores
+    /// Small enough to end within three minutes on two CPU cores
     #[arg(long)]
     pub quick: bool,
     /// Text of your own, a file or a folder: the public model, the text held out from it and
@@ -47,6 +48,12 @@ pub struct Options {
     /// Records (characters typed) that a client collects before it trains on them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub records: Option<u32>,
+    /// Users whose devices also try other ways to train; 0 leaves them out
+    #[arg(long, value_name = "N")]
+    pub study: Option<u32>,
+    /// The server and each client a process of its own, over TLS on this machine.
+    #[command(flatten)]
+    pub network: NetworkOptions,
 }
 
 impl Options {
@@ -60,6 +67,7 @@ impl Options {
         let mut scale = if self.quick { Scale::quick() } else { Scale::full() };
         scale.steps = self.steps.map_or(scale.steps, |n| n as usize);
         scale.users = self.users.map_or(scale.users, |n| n as usize);
+        scale.study_users = self.study.map_or(scale.study_users, |n| n as usize);
         scale.recipe.seed = self.seed;
         scale
     }
@@ -90,6 +98,10 @@ pub struct Scale {
     pub recipe: Recipe,
     /// Characters of each user's held-back lines that are typed with suggestions.
     pub typed: usize,
+    /// Users whose devices train in other ways, too.
+    pub study_users: usize,
+    /// Records that they train on.
+    pub study_records: usize,
 }
 
 impl Scale {
@@ -107,6 +119,8 @@ impl Scale {
             records: 20_000,
             recipe: Recipe { rate: 4e-3, passes: 6, batch: 8, seed: 1 },
             typed: 3000,
+            study_users: 6,
+            study_records: 20_000,
         }
     }
 
@@ -121,6 +135,8 @@ impl Scale {
             users: 6,
             roles: 0,
             typed: 600,
+            study_users: 2,
+            study_records: 10_000,
             ..Scale::full()
         }
     }

@@ -1,14 +1,17 @@
 //! Users type on their devices until their text is over, and what that made of their models is
 //! measured.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use tern_engine::save_model;
 
-use super::client::{Client, customize, observe};
+use super::client::{Client, customize, merge, observe};
 use super::measure::{HeldBack, Worth};
 use super::options::Scale;
 use super::predictor::Predictor;
-use super::results::UserResult;
+use super::public::PublicModel;
+use super::results::{MergeResult, UserResult};
 use super::workbench::Workbench;
 use crate::alphabet::Alphabet;
 use crate::progress::Progress;
@@ -39,12 +42,14 @@ impl Typist {
     }
 }
 
-/// 1.5 to 1.8 for every user, and the measurement before and after.
+/// 1.5 to 1.8 for every user, and the measurement before and after; then what becomes of the
+/// public model that `newer` gives, if it does.
 pub fn personalize(
     bench: &mut Workbench,
     scale: &Scale,
     records: usize,
     users: &[User],
+    newer: impl FnOnce() -> Result<Option<Arc<PublicModel>>>,
     report: &Report,
 ) -> Result<Vec<UserResult>> {
     let public = bench.public().clone();
@@ -74,19 +79,36 @@ pub fn personalize(
     progress.finish();
     let worth = measure(bench, scale, users, &clients)?;
 
+    // As they are in the table; a newer public model is another story.
+    let files = clients.iter().map(|client| save(client, report)).collect::<Result<Vec<_>>>()?;
+    let mut merges = vec![None; users.len()];
+    if let Some(newer) = newer()? {
+        let mut all: Vec<&mut Client> = clients.iter_mut().collect();
+        merge(bench, &mut all, &newer)?;
+        for ((merge, client), user) in merges.iter_mut().zip(&clients).zip(users) {
+            let held_back = HeldBack::new(alphabet, user, 0);
+            let public = held_back.scores(bench, newer.weights())?.top1();
+            let in_use = held_back.scores(bench, client.weights())?.top1();
+            let outcome = client.merged().copied();
+            *merge = outcome.map(|outcome| MergeResult { outcome, public, in_use });
+        }
+    }
+
     let per_record = public.training_flops() * scale.recipe.passes as u64;
     let mut results = Vec::with_capacity(users.len());
-    for ((client, user), [before, after]) in clients.iter().zip(users).zip(worth) {
+    let measured = users.iter().zip(worth).zip(files.into_iter().zip(merges));
+    for (client, ((user, [before, after]), (file, merge))) in clients.iter().zip(measured) {
         let rounds = client.rounds().to_vec();
         let trained: usize = rounds.iter().map(|round| round.trained).sum();
         results.push(UserResult {
             name: client.name().to_owned(),
             typed: user.trained_characters(),
-            file: save(client, report)?,
+            file,
             public: before,
             customized: after,
             training_flops: per_record * trained as u64,
             rounds,
+            merge,
         });
     }
     Ok(results)
@@ -125,7 +147,7 @@ fn measure(
             progress.update(done, None);
             anyhow::Ok(worth)
         };
-        worth.push([of(&public.weights)?, of(client.weights())?]);
+        worth.push([of(public.weights())?, of(client.weights())?]);
     }
     progress.finish();
     Ok(worth)

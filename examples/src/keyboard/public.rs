@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tern_engine::nn::{Input, LayerSpec, Model, ModelSpec};
 use tern_engine::{Arena, Device, Flat, Parameters, load_model, save_model};
+use tern_fl::personalize::Public;
 
 use crate::alphabet::Alphabet;
 
@@ -34,8 +36,8 @@ pub struct PublicModel {
     pub parameters: Parameters,
     /// Layers to record.
     pub model: Model,
-    /// The parameters: a flat vector in the layout.
-    pub weights: Vec<f32>,
+    /// As the runtime publishes it, with the parameters: a flat vector in the layout.
+    pub published: Arc<Public>,
 }
 
 impl PublicModel {
@@ -53,14 +55,22 @@ impl PublicModel {
             "the model does not end in a linear layer with an output for each of {tokens} tokens"
         );
         ensure!(weights.len() == words, "{} values for {words} words", weights.len());
-        Ok(PublicModel { card, parameters, model, weights })
+        let (version, spec) = (card.version, card.spec.clone());
+        let note = serde_json::to_string(&card.alphabet)?;
+        let published = Arc::new(Public { version, model: spec, note, weights });
+        Ok(PublicModel { card, parameters, model, published })
+    }
+
+    /// The parameters.
+    pub fn weights(&self) -> &[f32] {
+        &self.published.weights
     }
 
     /// 1.3: writes `public-v<version>.safetensors`, and its card beside it as JSON. Returns the
     /// path of the former.
     pub fn publish(&self, folder: &Path) -> Result<PathBuf> {
         let path = folder.join(format!("public-v{}.safetensors", self.card.version));
-        save_model(&path, &self.parameters, &self.weights)?;
+        save_model(&path, &self.parameters, self.weights())?;
         let card = card_of(&path);
         let json = serde_json::to_string_pretty(&self.card)? + "\n";
         fs::write(&card, json).with_context(|| format!("{}", card.display()))?;
@@ -81,11 +91,19 @@ impl PublicModel {
         PublicModel::new(card, weights).with_context(|| format!("{}", beside.display()))
     }
 
+    /// Of what was downloaded, which doesn't say how it was trained.
+    pub fn downloaded(public: Public) -> Result<Self> {
+        let alphabet =
+            serde_json::from_str(&public.note).context("the alphabet of a public model")?;
+        let Public { version, model: spec, weights, .. } = public;
+        PublicModel::new(Card { version, spec, alphabet, characters: 0, steps: 0 }, weights)
+    }
+
     /// Room for `replicas` models of this layout on a device, all public at first.
     pub fn arena(&self, device: &Device, replicas: usize) -> Result<Arena> {
         let arena = Arena::new(device, &self.parameters, &vec![0; replicas])?;
         for replica in 0..replicas {
-            arena.write(Flat::Parameters, replica, &self.weights)?;
+            arena.write(Flat::Parameters, replica, self.weights())?;
         }
         Ok(arena)
     }
@@ -124,7 +142,16 @@ mod tests {
         let path = public.publish(folder.path()).unwrap();
         assert!(path.ends_with("public-v3.safetensors"));
         let loaded = PublicModel::load(&path).unwrap();
-        assert_eq!((&loaded.card, &loaded.weights), (&public.card, &public.weights));
+        assert_eq!((&loaded.card, loaded.weights()), (&public.card, public.weights()));
+    }
+
+    #[test]
+    fn a_model_is_downloaded_as_it_was() {
+        let public = tiny();
+        let loaded = PublicModel::downloaded((*public.published).clone()).unwrap();
+        assert_eq!((&loaded.card, loaded.weights()), (&public.card, public.weights()));
+        let other = Public { note: "another".into(), ..(*public.published).clone() };
+        assert!(PublicModel::downloaded(other).unwrap_err().to_string().contains("alphabet"));
     }
 
     #[test]

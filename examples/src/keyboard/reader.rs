@@ -2,7 +2,7 @@
 //! what comes.
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tern_engine::nn::{Mode, Model};
 use tern_engine::{Arena, Data, Element, Graph, Plan, Tensor};
 
@@ -33,8 +33,8 @@ impl Passage {
 }
 
 /// How well a model expected a text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-#[serde(into = "Rates")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Rates", from = "Rates")]
 pub struct Scores {
     /// Characters counted.
     pub characters: usize,
@@ -46,7 +46,7 @@ pub struct Scores {
     pub loss: f64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Rates {
     characters: usize,
     top1: f64,
@@ -57,6 +57,15 @@ struct Rates {
 impl From<Scores> for Rates {
     fn from(s: Scores) -> Self {
         Rates { characters: s.characters, top1: s.top1(), top3: s.top3(), loss: s.loss() }
+    }
+}
+
+impl From<Rates> for Scores {
+    fn from(rates: Rates) -> Self {
+        let Rates { characters, top1, top3, loss } = rates;
+        let count = |rate: f64| (rate * characters as f64).round() as usize;
+        let (top1, top3) = (count(top1), count(top3));
+        Scores { characters, top1, top3, loss: loss * characters as f64 }
     }
 }
 

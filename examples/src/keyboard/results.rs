@@ -1,12 +1,16 @@
 //! The numbers of a run, as a table, as JSON and as curves.
 
+use std::io::Write;
+
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tern_fl::personalize::Merge;
 
 use super::client::Round;
 use super::measure::Worth;
 use super::reader::Scores;
 use super::server::Curve;
+use super::study::Row;
 use crate::report::{Report, Series, Table};
 
 /// Everything a run found out.
@@ -28,10 +32,12 @@ pub struct Results {
     pub users: Vec<UserResult>,
     /// Over the users, by kind.
     pub medians: Vec<Median>,
+    /// Other ways to train on a device.
+    pub study: Vec<Row>,
 }
 
 /// The public model.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PublicResult {
     /// File it was published as.
     pub file: String,
@@ -48,7 +54,7 @@ pub struct PublicResult {
 }
 
 /// What personalization did for a user.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UserResult {
     /// The user's name.
     pub name: String,
@@ -64,6 +70,20 @@ pub struct UserResult {
     pub customized: Worth,
     /// Multiplications and additions of all trainings.
     pub training_flops: u64,
+    /// What became of a newer public model, where there was one.
+    pub merge: Option<MergeResult>,
+}
+
+/// A newer public model and a user.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MergeResult {
+    /// What the device made of it.
+    #[serde(flatten)]
+    pub outcome: Merge,
+    /// Top-1 accuracy of the newer public model on the user's held-back lines.
+    pub public: f64,
+    /// The same of the model in use in the end.
+    pub in_use: f64,
 }
 
 impl UserResult {
@@ -179,6 +199,44 @@ impl Results {
         table
     }
 
+    /// Table and medians, for whoever started the run.
+    pub fn tell(&self, out: &mut dyn Write) -> Result<()> {
+        writeln!(out, "\n{}", self.table())?;
+        for m in &self.medians {
+            let ([.., top1], [.., saved], flop) = (m.top1, m.saved, m.training_flops / 1e9);
+            writeln!(
+                out,
+                "Median of {} {}s: {:+.1} points of top-1, {:+.1} points of keystrokes saved; {:.1} s and {flop:.0} GFLOP of training.",
+                m.users,
+                m.kind,
+                100.0 * top1,
+                100.0 * saved,
+                m.seconds,
+            )?;
+        }
+        if let Some(merging) = self.merging() {
+            writeln!(out, "{merging}")?;
+        }
+        Ok(())
+    }
+
+    /// What a newer public model is to the speakers, if one was published.
+    pub fn merging(&self) -> Option<String> {
+        let merged: Vec<_> = self.users.iter().filter_map(|u| Some((u, u.merge?))).collect();
+        let version = merged.first()?.1.outcome.version;
+        let middle = |value: &dyn Fn(&UserResult, &MergeResult) -> f64| {
+            percent(median(merged.iter().map(|(user, merge)| value(user, merge))))
+        };
+        Some(format!(
+            "Public model v{version}: top-1 {} % for the median user; merged with their own change {} % (own before {} %), adopted by {} of {}.",
+            middle(&|_, merge| merge.public),
+            middle(&|_, merge| merge.in_use),
+            middle(&|user, _| user.customized.scores.top1()),
+            merged.iter().filter(|(_, merge)| merge.outcome.adopted).count(),
+            merged.len(),
+        ))
+    }
+
     /// Writes `results.json`, and the curves: `loss.svg` of the public training where there
     /// was one, `typed.svg` of how well the users' models did while they typed.
     pub fn write(&self, report: &Report, curve: &Curve) -> Result<()> {
@@ -249,6 +307,7 @@ mod tests {
             public: worth(top1[0], pressed[0]),
             customized: worth(top1[1], pressed[1]),
             training_flops: 1,
+            merge: None,
         }
     }
 
@@ -275,6 +334,7 @@ mod tests {
             },
             medians: medians(&users),
             users,
+            study: Vec::new(),
         }
     }
 
@@ -297,6 +357,20 @@ mod tests {
         let ann = table.lines().nth(2).unwrap().split_whitespace().collect::<Vec<_>>();
         let expected = "ann 2500 1/2 40.0 55.0 +15.0 60.0 75.0 +15.0 20.0 40.0 +20.0";
         assert_eq!(ann.join(" "), expected);
+    }
+
+    #[test]
+    fn a_newer_public_model_is_told_of() {
+        let mut results = results();
+        assert_eq!(results.merging(), None);
+        for (user, adopted) in results.users.iter_mut().zip([true, false, true, true]) {
+            let (loss_before, loss_public, loss_merged) = (1.5, 1.8, 1.4);
+            let outcome = Merge { version: 2, loss_before, loss_public, loss_merged, adopted };
+            user.merge = Some(MergeResult { outcome, public: 0.47, in_use: 0.56 });
+        }
+        let told = results.merging().unwrap();
+        assert!(told.contains("v2: top-1 47.0 %") && told.contains("56.0 % (own before 53.5 %)"));
+        assert!(told.ends_with("adopted by 3 of 4."), "{told}");
     }
 
     #[test]

@@ -10,14 +10,15 @@ use tern_engine::Device;
 
 use super::client::LEAST_RECORDS;
 use super::data::Texts;
-use super::interactive;
 use super::options::{Options, Scale};
 use super::personalize::personalize;
 use super::public::PublicModel;
 use super::reader::Reader;
 use super::results::{PublicResult, Results, medians};
 use super::server::{self, Curve};
+use super::study;
 use super::workbench::Workbench;
+use super::{interactive, network};
 use crate::report::Report;
 use crate::users::User;
 
@@ -26,8 +27,14 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let started = Instant::now();
     let scale = options.scale();
     let device = options.open()?;
-    writeln!(out, "Runs on {}.", device.name())?;
     let texts = Texts::load(options, &scale)?;
+    if let Some((role, place)) = options.network.part() {
+        return network::take_part(role, &place, options, &device, &texts);
+    }
+    writeln!(out, "Runs on {}.", device.name())?;
+    if options.network.network {
+        return network::run(options, &device, &texts, out);
+    }
     let report = Report::of("keyboard", options.out.as_deref())?;
 
     // 1.1 to 1.3: the server.
@@ -46,7 +53,16 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     }
 
     let records = preset(options, &scale, &texts.users);
-    let users = personalize(&mut bench, &scale, records, &texts.users, &report)?;
+    let newer = || match publish_again(options, &scale, &device, &texts, &downloaded)? {
+        Some(newer) => Ok(Some(Arc::new(PublicModel::load(&newer.publish(&report.path(""))?)?))),
+        None => Ok(None),
+    };
+    let users = personalize(&mut bench, &scale, records, &texts.users, newer, &report)?;
+    let some = &texts.users[..texts.users.len().min(scale.study_users)];
+    let study = match some {
+        [] => Vec::new(),
+        some => study::study(&mut bench, &scale.recipe, scale.study_records.min(records), some)?,
+    };
     let results = Results {
         device: device.name(),
         scale: if options.quick { "quick" } else { "full" }.into(),
@@ -56,28 +72,20 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         public,
         medians: medians(&users),
         users,
+        study,
     };
     results.write(&report, &curve)?;
-    writeln!(out, "\n{}", results.table())?;
-    for m in &results.medians {
-        let ([.., top1], [.., saved], flop) = (m.top1, m.saved, m.training_flops / 1e9);
-        writeln!(
-            out,
-            "Median of {} {}s: {:+.1} points of top-1, {:+.1} points of keystrokes saved; {:.1} s and {flop:.0} GFLOP of training.",
-            m.users,
-            m.kind,
-            100.0 * top1,
-            100.0 * saved,
-            m.seconds,
-        )?;
+    results.tell(out)?;
+    if !results.study.is_empty() {
+        writeln!(out, "\n{}", study::table(&results.study))?;
     }
     let folder = report.path("");
     writeln!(out, "Report after {:.0} s: {}", results.seconds, folder.display())?;
     Ok(())
 }
 
-/// Trains and publishes.
-fn publish(
+/// Trains and publishes in a folder.
+pub fn publish(
     options: &Options,
     scale: &Scale,
     device: &Device,
@@ -95,8 +103,23 @@ fn publish(
     Ok((path, trained.curve, result))
 }
 
+/// Trains the next version, unless there is no public text to do it with.
+pub fn publish_again(
+    options: &Options,
+    scale: &Scale,
+    device: &Device,
+    texts: &Texts,
+    public: &PublicModel,
+) -> Result<Option<PublicModel>> {
+    if texts.public.is_empty() {
+        return Ok(None);
+    }
+    let text = texts.newer(&public.card.alphabet);
+    server::go_on(device, public, &text, scale, options.seed).map(Some)
+}
+
 /// Takes a model that was published before.
-fn take(path: &Path, device: &Device, texts: &Texts) -> Result<(PathBuf, Curve, PublicResult)> {
+pub fn take(path: &Path, device: &Device, texts: &Texts) -> Result<(PathBuf, Curve, PublicResult)> {
     let public = PublicModel::load(path)?;
     let mut result = describe(&public, path);
     let held_out = server::held_out(&public.card.alphabet, &texts.held_out, 30_000);
@@ -116,7 +139,8 @@ fn describe(public: &PublicModel, path: &Path) -> PublicResult {
     }
 }
 
-fn tell(public: &PublicResult, path: &Path, out: &mut dyn Write) -> Result<()> {
+/// Tells of the public model.
+pub fn tell(public: &PublicResult, path: &Path, out: &mut dyn Write) -> Result<()> {
     let of = |value: fn(&super::reader::Scores) -> f64| {
         public.held_out.as_ref().map_or(f64::NAN, |s| 100.0 * value(s))
     };
@@ -135,7 +159,7 @@ fn tell(public: &PublicResult, path: &Path, out: &mut dyn Write) -> Result<()> {
 
 /// The preset number of records: as asked for, or as the scale has it unless the users' text
 /// is too short for two trainings then.
-fn preset(options: &Options, scale: &Scale, users: &[User]) -> usize {
+pub fn preset(options: &Options, scale: &Scale, users: &[User]) -> usize {
     let mut lengths: Vec<usize> = users.iter().map(User::trained_characters).collect();
     lengths.sort_unstable();
     let typical = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
@@ -158,20 +182,22 @@ mod tests {
         let report = folder.path().join("report");
         let run = |more: &[&str]| {
             let paths = [data.to_str().unwrap(), report.to_str().unwrap()];
-            let args = ["keyboard", "--quick", "--device", "cpu", "--steps", "20"];
+            let args = ["keyboard", "--quick", "--device", "cpu", "--steps", "8"];
             let args = args.into_iter().chain(["--data", paths[0], "--out", paths[1]]);
             let options = Options::parse_from(args.chain(more.iter().copied()));
             let mut out = Vec::new();
             run(&options, &mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
-        let shown = run(&[]);
+        let shown = run(&["--study", "1"]);
+        assert!(shown.contains("as typed, exact") && shown.contains("Public model v2"), "{shown}");
         assert!(shown.starts_with("Runs on ") && shown.contains("Median of 1 speakers"), "{shown}");
         for file in ["results.json", "loss.svg", "public-v1.safetensors", "public-v1.json"] {
             assert!(report.join(file).exists(), "{file}");
         }
         let model = report.join("public-v1.safetensors");
-        let shown = run(&["--model", model.to_str().unwrap(), "--records", "900"]);
+        let shown = run(&["--model", model.to_str().unwrap(), "--records", "900", "--study", "0"]);
+        assert!(!shown.contains("as typed") && !shown.contains("Public model v2"), "{shown}");
         assert!(shown.contains("Median of 2 speakers"), "everybody is a user now: {shown}");
         assert!(report.join("own/ann.safetensors").exists() || shown.contains("0/2"), "{shown}");
     }

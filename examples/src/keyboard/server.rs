@@ -1,8 +1,10 @@
 //! The server's part: 1.1 public text, 1.2 made into tokens, 1.3 trains the public model.
 
 use anyhow::{Context, Result, ensure};
-use tern_engine::nn::{Mode, ModelSpec};
-use tern_engine::{Arena, Decay, Device, Flat, Graph, Optimizer, Schedule, TextData, Training};
+use tern_engine::nn::{Mode, Model, ModelSpec};
+use tern_engine::{
+    Arena, Decay, Device, Flat, Graph, Optimizer, Plan, Schedule, TextData, Training,
+};
 
 use super::options::Scale;
 use super::public::{Card, PublicModel};
@@ -77,28 +79,11 @@ pub fn train(
     seed: u32,
 ) -> Result<Trained> {
     let started = std::time::Instant::now();
-    // A short text is read by fewer rows, so that each reads a few windows.
-    let batch = scale.batch.min(stream.len() / (4 * (WINDOW + 1)));
-    ensure!(batch > 0, "{} characters are too few to train on", stream.len());
     let spec = ModelSpec::language_model(alphabet.tokens(), scale.dimension, scale.hidden, 1);
     let (parameters, model) = spec.build()?;
     let arena = Arena::new(device, &parameters, &[seed])?;
-    let data = TextData::upload(device, &[stream], alphabet.tokens(), WINDOW, WINDOW)?;
-
-    let mut graph = Graph::new(&arena);
-    let (inputs, targets) = graph.stream_batch(&data, batch)?;
-    let forward = model.forward(&mut graph, inputs, Mode::TrainCarrying)?;
-    let loss = graph.cross_entropy(forward.output, targets)?;
-    let mut training = Training::new(Optimizer::adam(), scale.rate);
-    training.schedule = Schedule {
-        base: scale.rate,
-        warmup: (scale.steps / 20) as u32,
-        decay: Decay::Cosine { total: scale.steps as u32, floor: scale.rate / 20.0 },
-    };
-    training.clip_norm = Some(CLIP);
-    training.seed = seed;
-    let mut plan = graph.train(loss, &training)?;
-
+    let text = (stream, alphabet.tokens());
+    let mut plan = steps(&arena, &model, text, scale.batch, (scale.steps, scale.rate), seed)?;
     let mut reader = Reader::new(&arena, &model, 32)?;
     let some = first(held_out, MEASURED);
     let every = scale.steps.div_ceil(MEASUREMENTS).next_multiple_of(REPORT);
@@ -126,6 +111,61 @@ pub fn train(
         .context("the model that was trained")?;
     let seconds = started.elapsed().as_secs_f64();
     Ok(Trained { public, curve, held_out: scores, seconds })
+}
+
+/// 1.3 again: trains a published model further, as public text comes in that wasn't there
+/// before, for an eighth of its steps at an eighth of its rate. The result is the next version.
+pub fn go_on(
+    device: &Device,
+    public: &PublicModel,
+    stream: &[u32],
+    scale: &Scale,
+    seed: u32,
+) -> Result<PublicModel> {
+    let arena = public.arena(device, 1)?;
+    let (total, rate) = (scale.steps.div_ceil(8), scale.rate / 8.0);
+    let text = (stream, public.card.alphabet.tokens());
+    let mut plan = steps(&arena, &public.model, text, scale.batch, (total, rate), seed)?;
+    let mut progress = Progress::new("newer public", total as u64);
+    let mut done = 0;
+    while done < total {
+        let now = REPORT.min(total - done);
+        let loss = plan.run(now)?.mean();
+        done += now;
+        progress.update(done as u64, loss);
+    }
+    progress.finish();
+    let (version, steps) = (public.card.version + 1, public.card.steps + total);
+    let card = Card { version, steps, characters: stream.len(), ..public.card.clone() };
+    PublicModel::new(card, arena.read(Flat::Parameters, 0)?).context("the newer model")
+}
+
+/// A plan of so many training steps on a stream, the learning rate falling in a cosine.
+fn steps(
+    arena: &Arena,
+    model: &Model,
+    (stream, vocabulary): (&[u32], usize),
+    batch: usize,
+    (steps, rate): (usize, f64),
+    seed: u32,
+) -> Result<Plan> {
+    // A short text is read by fewer rows, so that each reads a few windows.
+    let batch = batch.min(stream.len() / (4 * (WINDOW + 1)));
+    ensure!(batch > 0, "{} characters are too few to train on", stream.len());
+    let data = TextData::upload(arena.device(), &[stream], vocabulary, WINDOW, WINDOW)?;
+    let mut graph = Graph::new(arena);
+    let (inputs, targets) = graph.stream_batch(&data, batch)?;
+    let forward = model.forward(&mut graph, inputs, Mode::TrainCarrying)?;
+    let loss = graph.cross_entropy(forward.output, targets)?;
+    let mut training = Training::new(Optimizer::adam(), rate);
+    training.schedule = Schedule {
+        base: rate,
+        warmup: (steps / 20) as u32,
+        decay: Decay::Cosine { total: steps as u32, floor: rate / 20.0 },
+    };
+    training.clip_norm = Some(CLIP);
+    training.seed = seed;
+    Ok(graph.train(loss, &training)?)
 }
 
 /// The beginning of each passage, in proportion, about `characters` in all.
@@ -166,6 +206,20 @@ mod tests {
         let (start, end) = (trained.curve.training[0].1, trained.held_out.loss());
         assert!(start > 2.0 && end < 1.0, "{start} to {end}");
         assert!(trained.held_out.top1() > 0.6 && trained.held_out.top3() > 0.8);
+
+        // More text makes a newer version, which knows what is in it.
+        let later = trained.public.card.alphabet.encode_lines(&vec!["so it goes".into(); 200]);
+        let scale = Scale { steps: 200, rate: 4e-2, ..tiny() };
+        let newer = go_on(&device, &trained.public, &later, &scale, 1).unwrap();
+        assert_eq!((newer.card.version, newer.card.steps), (2, 60 + 25));
+        assert_eq!(newer.published.note, trained.public.published.note);
+        let loss = |public: &PublicModel| {
+            let arena = public.arena(&device, 1).unwrap();
+            let mut reader = Reader::new(&arena, &public.model, 1).unwrap();
+            let passage = Passage { tokens: later[..300].to_vec(), from: 1 };
+            reader.read(&[&[passage]]).unwrap()[0].scores.loss()
+        };
+        assert!(loss(&newer) < loss(&trained.public));
     }
 
     #[test]

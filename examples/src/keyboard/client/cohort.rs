@@ -1,10 +1,13 @@
 //! Clients served by one device: each model sees the records of its own client only.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use tern_fl::personalize::Merge;
 
 use super::{Client, Round, TrainingSet};
+use crate::keyboard::public::PublicModel;
 use crate::keyboard::reader::Passage;
 use crate::keyboard::workbench::{Recipe, Workbench};
 
@@ -21,6 +24,30 @@ pub fn observe(bench: &mut Workbench, clients: &mut [&mut Client], texts: &[&[u3
     let readings = bench.read(&jobs)?;
     for ((client, text), reading) in clients.iter_mut().zip(texts).zip(readings) {
         client.collect(text, &reading.predicted);
+    }
+    Ok(())
+}
+
+/// Clients put their own change on a newer public model, and go on from there where that does
+/// better on the records that they held back.
+pub fn merge(
+    bench: &mut Workbench,
+    clients: &mut [&mut Client],
+    newer: &Arc<PublicModel>,
+) -> Result<()> {
+    for client in clients {
+        let merged = client.personal.merged(&newer.published)?;
+        let mut loss = |weights: &[f32]| -> Result<f64> {
+            Ok(bench.read(&[(weights, client.held_back.as_slice())])?[0].scores.loss())
+        };
+        let loss_before = loss(client.weights())?;
+        let (loss_public, loss_merged) = (loss(newer.weights())?, loss(&merged)?);
+        let adopted = client.personal.go_on(&newer.published, merged, loss_before, loss_merged);
+        if adopted {
+            client.public = newer.clone();
+        }
+        let version = newer.card.version;
+        client.merge = Some(Merge { version, loss_before, loss_public, loss_merged, adopted });
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 use tern_engine::Device;
 
 use super::*;
-use crate::keyboard::public::tiny;
+use crate::keyboard::public::{Card, tiny};
 use crate::keyboard::workbench::{Recipe, Workbench};
 
 const GENTLE: Recipe = Recipe { rate: 1e-2, passes: 8, batch: 4, seed: 1 };
@@ -76,7 +76,7 @@ fn a_customized_model_that_does_worse_is_not_adopted() {
     let wild = Recipe { rate: 30.0, ..GENTLE };
     customize(&mut bench, &mut [&mut client], &wild, |_, _| {}).unwrap();
     assert!(!client.rounds()[0].adopted && !client.is_customized(), "{:?}", client.rounds());
-    assert_eq!(client.weights(), public.weights);
+    assert_eq!(client.weights(), public.weights());
     assert_eq!(client.collected(), 0, "collection starts again all the same");
 
     observe(&mut bench, &mut [&mut client], &[&text[400..]]).unwrap();
@@ -107,4 +107,36 @@ fn clients_side_by_side_learn_from_their_own_records() {
         let best = (0..3).min_by(|a, b| losses[*a].scores.loss.total_cmp(&losses[*b].scores.loss));
         assert_eq!(best, Some(own), "{}", client.name());
     }
+}
+
+#[test]
+fn a_newer_public_model_is_merged_where_that_does_better() {
+    let mut bench = bench();
+    let public = bench.public().clone();
+    let newer = |change: f32| {
+        let weights = public.weights().iter().map(|x| x + change * x.signum()).collect();
+        let card = Card { version: public.card.version + 1, ..public.card.clone() };
+        Arc::new(PublicModel::new(card, weights).unwrap())
+    };
+    let mut fresh = Client::new("bob", &public, 400);
+    let mut client = Client::new("ann", &public, 400);
+    let text = text(&public, "so it goes\n", 400);
+    observe(&mut bench, &mut [&mut client], &[&text]).unwrap();
+    customize(&mut bench, &mut [&mut client], &GENTLE, |_, _| {}).unwrap();
+    let own = client.weights().to_vec();
+    let far = newer(3.0);
+    merge(&mut bench, &mut [&mut client, &mut fresh], &far).unwrap();
+    let merged = client.merged().unwrap();
+    assert!(!merged.adopted && merged.loss_merged > merged.loss_before, "{merged:?}");
+    assert!(client.weights() == own);
+    assert!(fresh.merged().unwrap().adopted && !fresh.is_customized(), "it has nothing to lose");
+    assert_eq!(fresh.weights(), far.weights());
+    // One that is what this client has now keeps what it knows.
+    let card = Card { version: public.card.version + 1, ..public.card.clone() };
+    let better = Arc::new(PublicModel::new(card, own.clone()).unwrap());
+    merge(&mut bench, &mut [&mut client], &better).unwrap();
+    let merged = client.merged().unwrap();
+    assert_eq!(merged.loss_public, merged.loss_before, "{merged:?}");
+    assert_eq!(merged.adopted, merged.loss_merged < merged.loss_before);
+    assert!(merge(&mut bench, &mut [&mut fresh], &better).is_err(), "no newer than what it has");
 }

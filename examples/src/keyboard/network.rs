@@ -1,0 +1,164 @@
+//! The demo as real processes: a server that trains and publishes, and every user's device a
+//! client over TLS. What a device finds out it writes to a folder of its own; all that it sends is
+//! which version of the model it has.
+
+use std::fs;
+use std::io::Write;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tern_engine::Device;
+use tern_engine::nn::ModelSpec;
+use tern_fl::RunPlan;
+use tern_fl::layout::ModelKind;
+use tern_fl::personalize::{Publisher, download};
+use tern_fl::server::Service;
+
+use super::data::Texts;
+use super::options::{Options, Scale};
+use super::personalize::personalize;
+use super::public::PublicModel;
+use super::results::{PublicResult, Results, UserResult, medians};
+use super::run::{preset, publish, publish_again, take, tell};
+use super::server::Curve;
+use super::workbench::Workbench;
+use crate::network::{Place, Role};
+use crate::progress::Progress;
+use crate::report::Report;
+
+/// Time between two questions for a newer model.
+const ASK: Duration = Duration::from_millis(200);
+/// Time that devices have to download a version before the next one is published.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What a client and the server write down, each in its own folder.
+const FOUND: &str = "found.json";
+
+/// What a process does that another one started.
+pub fn take_part(
+    role: Role,
+    place: &Place,
+    options: &Options,
+    device: &Device,
+    texts: &Texts,
+) -> Result<()> {
+    let scale = options.scale();
+    match role {
+        Role::Server => serve(place, options, &scale, device, texts),
+        Role::Client(number) => {
+            let user = texts.users.get(number).context("a client without a user")?;
+            let downloaded = Arc::new(wait_for(place, number, 0)?);
+            let mut bench = Workbench::new(device, &downloaded)?;
+            let newer = || match texts.public.is_empty() {
+                true => Ok(None),
+                false => wait_for(place, number, downloaded.card.version).map(Arc::new).map(Some),
+            };
+            let own = Report::create(place.client(number))?;
+            let records = preset(options, &scale, &texts.users);
+            let alone = std::slice::from_ref(user);
+            let found = personalize(&mut bench, &scale, records, alone, newer, &own)?;
+            own.json(FOUND, &found[0]).map(drop)
+        }
+    }
+}
+
+/// 1.1 to 1.3: trains, publishes, and after every device has that, publishes again. Serves until
+/// the one that started this process has enough.
+fn serve(
+    place: &Place,
+    options: &Options,
+    scale: &Scale,
+    device: &Device,
+    texts: &Texts,
+) -> Result<()> {
+    let publisher = Publisher::new();
+    let services: Vec<Arc<dyn Service>> = vec![publisher.clone()];
+    let at = place.clone();
+    let serving = thread::spawn(move || at.serve(services, None));
+    let report = Report::create(place.path("server"))?;
+    let (path, curve, result) = match &options.model {
+        Some(path) => take(path, device, texts)?,
+        None => publish(options, scale, device, texts, &report)?,
+    };
+    report.json(FOUND, &(&curve.training, &curve.held_out, &result))?;
+    let public = PublicModel::load(&path)?;
+    publisher.publish(&public.published)?;
+    if let Some(newer) = publish_again(options, scale, device, texts, &public)? {
+        let (version, since) = (public.card.version, Instant::now());
+        let all = texts.users.len() as u64;
+        while publisher.downloads(version) < all && since.elapsed() < PATIENCE {
+            thread::sleep(ASK);
+        }
+        newer.publish(&report.path(""))?;
+        publisher.publish(&newer.published)?;
+    }
+    match serving.join() {
+        Ok(served) => served,
+        Err(_) => bail!("the server's thread ended early"),
+    }
+}
+
+/// 1.4: downloads a model above a version, once there is one.
+fn wait_for(place: &Place, number: usize, version: u32) -> Result<PublicModel> {
+    let public = place.ask(number, async |http| {
+        loop {
+            match download(http, version).await? {
+                Some(public) => return Ok(public),
+                None => tokio::time::sleep(ASK).await,
+            }
+        }
+    })?;
+    PublicModel::downloaded(public)
+}
+
+/// Runs the demo as processes.
+pub fn run(options: &Options, device: &Device, texts: &Texts, out: &mut dyn Write) -> Result<()> {
+    let started = Instant::now();
+    let (scale, users) = (options.scale(), &texts.users);
+    let report = Report::of("keyboard", options.out.as_deref())?;
+    // Nobody takes part in rounds: what the server is for is its service.
+    let idle = RunPlan::new("keyboard", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 1);
+    let initial = idle.check()?.parameters().initial(options.seed);
+    let place = Place::create(&report.path("network"), users.len())?;
+    let mut progress = Progress::new("devices", users.len() as u64);
+    let found = |number: usize| place.client(number).join(FOUND);
+    let ended = place.start(&idle, &initial, users.len(), |_| {
+        let done = (0..users.len()).filter(|number| found(*number).exists()).count();
+        progress.update(done as u64, None);
+    })?;
+    progress.finish();
+    for number in &ended.failed {
+        let log = place.path(&format!("{number}.log"));
+        writeln!(out, "{}'s device failed: see {}", users[*number].name, log.display())?;
+    }
+    let text = fs::read_to_string(place.path("server").join(FOUND))?;
+    let (training, held_out, public): (_, _, PublicResult) = serde_json::from_str(&text)?;
+    tell(&public, public.file.as_ref(), out)?;
+    let results = (0..users.len()).filter(|number| !ended.failed.contains(number));
+    let results = results
+        .map(|number| Ok(serde_json::from_str(&fs::read_to_string(found(number))?)?))
+        .collect::<Result<Vec<UserResult>>>()?;
+    ensure!(!results.is_empty(), "no device found out anything");
+    let results = Results {
+        device: device.name(),
+        scale: if options.quick { "quick" } else { "full" }.into(),
+        seed: options.seed,
+        records: preset(options, &scale, users),
+        seconds: started.elapsed().as_secs_f64(),
+        public,
+        medians: medians(&results),
+        users: results,
+        study: Vec::new(),
+    };
+    results.write(&report, &Curve { training, held_out })?;
+    results.tell(out)?;
+    writeln!(
+        out,
+        "{} processes over TLS, {:.0} s: {}",
+        users.len() + 1,
+        results.seconds,
+        report.path("").display()
+    )?;
+    Ok(())
+}

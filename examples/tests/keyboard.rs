@@ -1,0 +1,64 @@
+//! The keyboard as processes: a server and its users' devices over TLS.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn run(data: &Path, report: &Path, more: &[&str]) -> (String, Value) {
+    let run = Command::new(env!("CARGO_BIN_EXE_keyboard"))
+        .args(["--quick", "--device", "cpu", "--steps", "8", "--records", "700", "--study", "0"])
+        .args(more)
+        .arg("--data")
+        .arg(data)
+        .arg("--out")
+        .arg(report)
+        .output()
+        .unwrap();
+    let (shown, errors) =
+        (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{shown}{errors}");
+    let json = std::fs::read(report.join("results.json")).unwrap();
+    (format!("{shown}{errors}"), serde_json::from_slice(&json).unwrap())
+}
+
+/// Numbers that must be the same wherever they were found: all but times.
+fn figures(results: &Value) -> Vec<f64> {
+    fn collect(value: &Value, key: &str, into: &mut Vec<f64>) {
+        match value {
+            Value::Number(number) if key != "seconds" => into.push(number.as_f64().unwrap()),
+            Value::Array(all) => all.iter().for_each(|value| collect(value, key, into)),
+            Value::Object(all) => all.iter().for_each(|(key, value)| collect(value, key, into)),
+            _ => {}
+        }
+    }
+    let mut figures = Vec::new();
+    collect(&results["users"], "", &mut figures);
+    collect(&results["public"]["held_out"], "", &mut figures);
+    figures
+}
+
+#[test]
+fn devices_are_processes_that_find_what_the_simulation_finds() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("mine.txt");
+    let said = |name: &str, what: &str| format!("@{name}\n{}", format!("{what}\n").repeat(120));
+    let text = ["a", "b", "c", "d"].map(|name| said(name, "so it goes on and on"));
+    let users = [said("5/ann", "to be or not to be so"), said("5/bob", "never say never again")];
+    let plays = (1..5).map(|i| text[i - 1].replace('@', &format!("@{i}/")));
+    std::fs::write(&data, plays.collect::<String>() + &users.concat()).unwrap();
+
+    let (_, simulated) = run(&data, &folder.path().join("simulation"), &[]);
+    let report = folder.path().join("network");
+    let (shown, network) = run(&data, &report, &["--network"]);
+    assert!(shown.contains("3 processes over TLS"), "{shown}");
+    assert_eq!(network["users"].as_array().unwrap().len(), 2, "{shown}");
+    assert_eq!(network["users"][0]["merge"]["version"], 2, "the newer model came, too");
+    let [a, b] = [&simulated, &network].map(figures);
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter().zip(&b) {
+        assert!((a - b).abs() <= 1e-12 * a.abs(), "{a} and {b}\n{simulated}\n{network}");
+    }
+}
