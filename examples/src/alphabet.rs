@@ -1,6 +1,6 @@
 //! Characters as tokens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,13 @@ impl Alphabet {
         ranked.sort_by_key(|(c, count)| (std::cmp::Reverse(*count), *c));
         let foreign = ranked.into_iter().take(others).map(|(c, _)| c);
         Self::new(std::iter::once('\n').chain(' '..='~').chain(foreign).collect())
+    }
+
+    /// The characters that occur in the texts, in their order.
+    pub fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let found: BTreeSet<char> = texts.into_iter().flat_map(str::chars).collect();
+        let ends = std::iter::once('\n').filter(|end| !found.contains(end));
+        Self::new(ends.chain(found.iter().copied()).collect())
     }
 
     /// `chars` without duplicates.

@@ -12,6 +12,7 @@ pub mod progress;
 pub mod recommender;
 pub mod report;
 pub mod scatter;
+pub mod shakespeare;
 pub mod suggest;
 pub mod teacher;
 pub mod text;

@@ -1,0 +1,52 @@
+//! What the command takes.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Trains a character model on Shakespeare's roles by federated averaging, simulated, until it
+/// expects 54 % of the characters of their test lines.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "shakespeare", version)]
+pub struct Options {
+    /// Deal all roles' lines out to as many clients at random, instead of a client for each role
+    #[arg(long)]
+    pub iid: bool,
+    /// Rounds at most
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Test accuracy, in percent, to stop at
+    #[arg(long, value_name = "PERCENT", default_value_t = 54.0)]
+    pub target: f64,
+    /// Clients of a round; a tenth of all if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cohort: Option<u32>,
+    /// Passes of a client over its lines
+    #[arg(long, value_name = "E", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub epochs: u32,
+    /// Windows of 80 characters in a local step
+    #[arg(long, value_name = "B", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
+    /// Learning rate of the clients; the default is the paper's
+    #[arg(long, default_value_t = 1.47)]
+    pub rate: f64,
+    /// Units of each of the two LSTM layers
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub hidden: u32,
+    /// Characters of the test lines that are measured after each round; all if not given
+    #[arg(long, value_name = "N")]
+    pub test: Option<usize>,
+    /// Texts of your own, a file or a folder, with lines `@name` that say who speaks from there on
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// `cpu`, `gpu`, `discrete`, `integrated`, `software`, a number or part of a name; goes
+    /// before the environment variable TERN_DEVICE
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Folder for the report; the next free `runs/shakespeare-<number>` if not given
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u32,
+}
