@@ -17,7 +17,7 @@ use tern_engine::{Device, load_model, save_model};
 use tern_fl::client::{Client, Http, Options as ClientOptions, Outcome};
 use tern_fl::federation::{self, Admission, Federation};
 use tern_fl::identity::Identity;
-use tern_fl::server::{self, Board, Row, Server, Service};
+use tern_fl::server::{self, Board, Limits, Row, Server, Service};
 use tern_fl::trainer::Trainer;
 use tern_fl::{ClientId, RunPlan, Strategy, tls};
 
@@ -238,8 +238,12 @@ impl Place {
         let federation = Federation::open(&run, &plan, &initial, options)?;
         let board = Board::with_file(&run.join("metrics.jsonl"), tern_fl::Millis::now().0)?;
         let tls = tls::server(&self.path("server.pem"), &self.path("server.key"))?;
+        // Everybody is here, and rounds take less than the time between two requests elsewhere.
+        let limits =
+            Limits { requests_per_client: 1e3, requests_per_address: 1e4, ..Limits::default() };
         let options = server::Options {
             tls: Some(tls),
+            limits,
             folder: Some(run),
             services,
             ..server::Options::default()
