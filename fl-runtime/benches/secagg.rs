@@ -120,7 +120,7 @@ fn session(packing: Packing, vector: fn(usize) -> Vec<u32>) -> Outcome<Costs> {
         }
         let client = sharing.remove(&member).ok_or("unknown")?;
         let own = costs.clients.entry(member).or_default();
-        let client = timed(own, || client.inbox(&inbox))?;
+        let (client, included) = timed(own, || client.inbox(&inbox))?;
         let mut words = vector(member as usize);
         for (expected, word) in expected.iter_mut().zip(&words) {
             *expected = expected.wrapping_add(*word);
@@ -136,10 +136,10 @@ fn session(packing: Packing, vector: fn(usize) -> Vec<u32>) -> Outcome<Costs> {
             Ok(unpacker.finish()?)
         })?;
         if masked.is_empty() {
-            costs.sent_by_client += body.len();
+            costs.sent_by_client += body.len() + included.encode().len();
             costs.sent_to_client += inbox.encode().len();
         }
-        server.upload(member)?;
+        timed(&mut costs.server_protocol, || server.upload(member, included))?;
         masked.push((member, client));
     }
     let (mut server, survivors) = timed(&mut costs.server_protocol, || server.close())?;

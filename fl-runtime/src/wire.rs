@@ -75,6 +75,9 @@ pub struct Finish {
         ::prost::alloc::string::String,
         f64,
     >,
+    /// In secure rounds: with whom the client shares masks, `secagg::Included`, encoded.
+    #[prost(bytes = "vec", tag = "6")]
+    pub included: ::prost::alloc::vec::Vec<u8>,
 }
 /// What a client should do now.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::combine::Combine;
-use super::secure::{Members, refused};
+use super::secure::{Members, decode, refused};
 use super::{Candidate, Coordinator, Effect, Phase, Progress, Upload, check_metrics};
-use crate::secagg::server;
+use crate::secagg::{Included, server};
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal, RunPlan, Turn};
 
@@ -112,6 +112,14 @@ impl Collect {
         if !(1..=most).contains(&upload.samples) {
             return Err(Refusal::Samples { given: upload.samples, most });
         }
+        match &self.masked {
+            Some(masked) => {
+                let number = masked.number(client).ok_or(Refusal::NotSelected(*client))?;
+                masked.state.check(number, &decode(&upload.included)?).map_err(refused)?;
+            }
+            None if !upload.included.is_empty() => return Err(Refusal::Malformed("included")),
+            None => {}
+        }
         check_metrics(&upload.metrics)
     }
 
@@ -140,7 +148,8 @@ impl Coordinator {
         };
         if let Some(masked) = &mut collect.masked {
             let number = masked.number(&client).ok_or(Refusal::NotSelected(client))?;
-            masked.state.upload(number).map_err(refused)?;
+            let included: Included = decode(&upload.included)?;
+            masked.state.note(number, included);
         }
         let mut effects = vec![Effect::Fold { client, weight: upload.samples }];
         collect.cohort.insert(client, Answer::Uploaded(upload));

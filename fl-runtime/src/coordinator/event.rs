@@ -34,6 +34,8 @@ pub struct Upload {
     pub samples: u32,
     /// What training measured.
     pub metrics: Metrics,
+    /// In secure rounds: [`secagg::Included`](crate::secagg::Included), encoded.
+    pub included: Vec<u8>,
 }
 
 /// What a committed round leaves to the next.
@@ -244,6 +246,7 @@ impl Event {
                     digest: upload.digest.0.to_vec(),
                     samples: upload.samples,
                     metrics: upload.metrics.clone(),
+                    included: upload.included.clone(),
                 }),
                 bytes: upload.bytes,
             }),
@@ -281,6 +284,7 @@ impl Event {
                         bytes: uploaded.bytes,
                         samples: finish.samples,
                         metrics: finish.metrics,
+                        included: finish.included,
                     },
                 }
             }

@@ -23,7 +23,8 @@ fn start(clients: u8) -> Event {
 
 fn uploaded(client: u8, turn: Turn) -> Event {
     let metrics = Metrics::from([("loss".to_string(), f64::from(client))]);
-    let upload = Upload { digest: Digest([client; 32]), bytes: 8, samples: 5, metrics };
+    let digest = Digest([client; 32]);
+    let upload = Upload { digest, bytes: 8, samples: 5, metrics, included: Vec::new() };
     Event::Uploaded { client: id(client), turn, upload }
 }
 

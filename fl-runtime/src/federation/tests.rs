@@ -315,7 +315,7 @@ fn opened(folder: &Path, options: Options) -> Federation {
 
 fn finish(body: &[u8]) -> wire::Finish {
     let digest = Digest::of(body).0.to_vec();
-    wire::Finish { round: 1, attempt: 1, digest, samples: 10, metrics: Metrics::new() }
+    wire::Finish { round: 1, attempt: 1, digest, samples: 10, ..Default::default() }
 }
 
 #[test]

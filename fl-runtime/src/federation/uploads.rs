@@ -43,6 +43,7 @@ impl Federation {
             bytes: incoming.len(),
             samples: finish.samples,
             metrics: finish.metrics,
+            included: finish.included,
         };
         // Nothing is stored of an upload that would not be taken.
         match self.coordinator.check_upload(&client, turn, Some(&upload)) {

@@ -30,6 +30,8 @@ pub struct Pending {
     pub metrics: Metrics,
     /// The residual if it is counted; empty if it has none.
     pub residual: Vec<f32>,
+    /// In secure rounds: [`secagg::Included`](crate::secagg::Included), encoded.
+    pub included: Vec<u8>,
 }
 
 impl Pending {
@@ -41,6 +43,7 @@ impl Pending {
             digest: self.digest.0.to_vec(),
             samples: self.samples,
             metrics: self.metrics.clone(),
+            included: self.included.clone(),
         }
     }
 }

@@ -25,6 +25,8 @@ struct Session {
     state: State,
     /// The last message, to be sent again until the server has it, and what it answered.
     last: (Stage, wire::Message),
+    /// What goes with the masked vector, encoded.
+    included: Vec<u8>,
 }
 
 /// Instructions of a session, in order.
@@ -49,6 +51,12 @@ enum State {
 impl Secure {
     pub fn new(masking: Masking, identity: SigningKey, entropy: Entropy) -> Self {
         Secure { masking, identity, entropy, session: None }
+    }
+
+    /// What goes with this attempt's masked vector; empty if the session is another.
+    pub fn included(&self, turn: Turn) -> Vec<u8> {
+        let session = self.session.as_ref().filter(|session| session.turn == turn);
+        session.map(|session| session.included.clone()).unwrap_or_default()
     }
 
     /// The session of this attempt, with its state taken out.
@@ -132,7 +140,8 @@ impl Participant {
         let keys = wire::Keys { advertisement: keys.encode() };
         let message = message(turn, Body::Keys(keys));
         let last = (Stage::Advertise, message.clone());
-        secure.session = Some(Session { turn, state: State::Advertised(state), last });
+        let (state, included) = (State::Advertised(state), Vec::new());
+        secure.session = Some(Session { turn, state, last, included });
         Ok(message)
     }
 
@@ -160,7 +169,9 @@ impl Participant {
         session.state = match state {
             State::Shared(state) => {
                 let inbox: Inbox = decode(inbox).map_err(|Stop(reason)| Error::Aborted(reason))?;
-                State::Masking(state.inbox(&inbox).map_err(aborted)?)
+                let (state, included) = state.inbox(&inbox).map_err(aborted)?;
+                session.included = included.encode();
+                State::Masking(state)
             }
             // Known already: the model was not here yet.
             State::Masking(state) => State::Masking(state),

@@ -43,7 +43,8 @@ impl Participant {
         };
         let metrics = if check_metrics(&metrics).is_ok() { metrics } else { Default::default() };
         let digest = Digest::of(&body);
-        let pending = Pending { turn, digest, body, samples, metrics, residual };
+        let included = self.secure.as_ref().map(|secure| secure.included(turn)).unwrap_or_default();
+        let pending = Pending { turn, digest, body, samples, metrics, residual, included };
         self.kept.pending = Some(pending);
         Ok(vec![Action::Save, Action::Upload])
     }

@@ -10,7 +10,7 @@ use super::error::{Abort, Secret};
 use super::keys::{Held, Secrets, confirm, is_advertised, is_confirmed, usable};
 use super::mask::Masks;
 use super::messages::{
-    Advertisement, Confirmation, Inbox, Request, Reveal, Roster, Shares, Survivors,
+    Advertisement, Confirmation, Inbox, Included, Request, Reveal, Roster, Shares, Survivors,
 };
 use super::pack::Packing;
 use super::random::Seed;
@@ -75,7 +75,7 @@ impl Advertised {
     ///
     /// # Errors
     /// An [`Abort`] if the roster isn't in order, lacks this client's keys, is too small or too
-    /// large for the session's assumptions, or has a neighbor whose keys aren't properly signed.
+    /// large for the session's assumptions, or has a member whose keys aren't properly signed.
     pub fn roster(mut self, roster: &Roster) -> Result<(Shared, Shares), Abort> {
         let pairs = roster.members.windows(2);
         if let Some(at) = pairs.into_iter().position(|pair| pair[0].identity >= pair[1].identity) {
@@ -86,15 +86,16 @@ impl Advertised {
         if *cohort.member(number) != self.keys {
             return Err(Abort::OwnKeys);
         }
-        let neighbors = cohort.graph.neighbors(number);
-        for member in neighbors.iter().copied() {
-            let keys = cohort.member(member);
+        // Everyone's: keys that nobody signed would let a server try rosters until the graph,
+        // which depends on all of them, suits it.
+        for (member, keys) in (0..).zip(&cohort.members) {
             if !is_advertised(&cohort.session, keys) {
                 return Err(Abort::Signature { member });
             }
-            if !usable(&keys.pair) {
-                return Err(Abort::WeakKey { member });
-            }
+        }
+        let neighbors = cohort.graph.neighbors(number);
+        if let Some(member) = neighbors.iter().find(|of| !usable(&cohort.member(**of).pair)) {
+            return Err(Abort::WeakKey { member: *member });
         }
         let holders = cohort.graph.holders(number);
         // A holder's shares are those at its number, plus one: zero is where the secret is.
@@ -132,15 +133,15 @@ pub struct Shared {
 
 impl Shared {
     /// Takes the neighbors' shares. Whoever didn't send any has dropped out, and no mask is
-    /// shared with it.
+    /// shared with it. Gives what is to be sent with the masked vector.
     ///
     /// # Errors
     /// An [`Abort`] if shares come from others than neighbors, twice from one, don't open, or
     /// come from too few.
-    pub fn inbox(self, inbox: &Inbox) -> Result<Masking, Abort> {
+    pub fn inbox(self, inbox: &Inbox) -> Result<(Masking, Included), Abort> {
         let Shared { me, secrets, own_share } = self;
-        let senders: Vec<u32> = inbox.envelopes.iter().map(|envelope| envelope.member).collect();
-        let senders = me.neighbors_in(&senders)?;
+        let named: Vec<u32> = inbox.envelopes.iter().map(|envelope| envelope.member).collect();
+        let senders = me.neighbors_in(&named)?;
         me.enough_holders(senders.len())?;
         let mut held = BTreeMap::new();
         for envelope in &inbox.envelopes {
@@ -154,7 +155,9 @@ impl Shared {
             let mask = secrets.pair.mask(&me.cohort, me.number, member);
             masks.push(mask.ok_or(Abort::WeakKey { member })?);
         }
-        Ok(Masking { me, masks, held, own_share })
+        let sign = |of: u32| (of, confirm(&me.identity, &me.cohort.inclusion(me.number, of)));
+        let included = Included { signatures: named.into_iter().map(sign).collect() };
+        Ok((Masking { me, masks, held, own_share }, included))
     }
 }
 
@@ -241,7 +244,8 @@ impl Confirmed {
     ///
     /// # Errors
     /// An [`Abort`] if fewer holders than the threshold signed the set that this client signed,
-    /// or if the request is for anything that this set doesn't allow.
+    /// if the request is for anything that this set doesn't allow, or for the own mask of a
+    /// survivor that hasn't signed that it shares masks with this client.
     pub fn reveal(mut self, request: &Request) -> Result<Reveal, Abort> {
         self.check_confirmations(&request.confirmations)?;
         let own_masks = self.me.cohort.set(&request.own_masks)?;
@@ -255,13 +259,18 @@ impl Confirmed {
         if let Some(member) = pair_keys.intersection(&self.survivors).next() {
             return Err(Abort::WrongShare { member: *member, secret: Secret::PairKey });
         }
+        let included = request.included.iter().copied().collect();
         let mut reveal = Reveal { own_masks: Vec::new(), pair_keys: Vec::new() };
         for member in request.own_masks.iter().copied() {
-            reveal.own_masks.push(if member == self.me.number {
-                self.own_share.clone()
-            } else {
-                self.take(member)?.own
-            });
+            if member == self.me.number {
+                reveal.own_masks.push(self.own_share.clone());
+                continue;
+            }
+            let held = self.take(member)?;
+            if !self.is_included(member, &included) {
+                return Err(Abort::NotIncluded { member });
+            }
+            reveal.own_masks.push(held.own);
         }
         for member in request.pair_keys.iter().copied() {
             reveal.pair_keys.push(self.take(member)?.pair);
@@ -275,6 +284,15 @@ impl Confirmed {
             return Err(Abort::WrongGraph { member });
         }
         self.held.remove(&member).ok_or(Abort::NothingHeld { member })
+    }
+
+    /// Whether a member signed that it shares masks with this client. What a client doesn't add to
+    /// the sum together with it, it must not help to take away.
+    fn is_included(&self, member: u32, included: &BTreeMap<u32, [u8; 64]>) -> bool {
+        let cohort = &self.me.cohort;
+        let statement = cohort.inclusion(member, self.me.number);
+        let signature = included.get(&member);
+        signature.is_some_and(|by| is_confirmed(cohort.member(member), &statement, by))
     }
 
     /// Checks that enough holders signed the same set.

@@ -170,6 +170,13 @@ pub enum Abort {
         /// Whose.
         member: u32,
     },
+    /// The own mask of a neighbor that didn't sign that it shares masks with this client: the
+    /// server may have kept this client's shares from it.
+    #[error("member {member} hasn't signed that it shares masks with this client")]
+    NotIncluded {
+        /// Whose.
+        member: u32,
+    },
     /// The secret of a neighbor that never sent this client a share of it.
     #[error("this client holds no share of member {member}, which it is asked for")]
     NothingHeld {
@@ -207,6 +214,7 @@ impl Abort {
             Abort::DeadNamedAlive { .. } => "dead_named_alive",
             Abort::TooFewSignatures { .. } => "too_few_signatures",
             Abort::BothShares { .. } => "both_shares",
+            Abort::NotIncluded { .. } => "not_included",
             Abort::NothingHeld { .. } => "nothing_held",
             Abort::WrongShare { .. } => "wrong_share",
         }
@@ -245,6 +253,14 @@ pub enum Refusal {
         /// Neighbors.
         need: usize,
     },
+    /// Masks shared with others than the senders of the client's inbox.
+    #[error("masks shared with {have} members, expected the {need} of the inbox in order")]
+    Included {
+        /// Members named.
+        have: usize,
+        /// Senders of the inbox.
+        need: usize,
+    },
     /// Shares of others than those asked for.
     #[error("the shares aren't those that were asked for")]
     Revealed,
@@ -260,6 +276,7 @@ impl Refusal {
             Refusal::Changed => "changed",
             Refusal::NotExpected { .. } => "not_expected",
             Refusal::Receivers { .. } => "receivers",
+            Refusal::Included { .. } => "included",
             Refusal::Revealed => "revealed",
         }
     }

@@ -198,7 +198,7 @@ fn verify(identity: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
         .is_ok_and(|identity| identity.verify_strict(message, &signature).is_ok())
 }
 
-/// Signs a cohort's statement about its survivors.
+/// Signs a statement of a cohort: about its survivors, or about who is included.
 pub(super) fn confirm(identity: &SigningKey, statement: &[u8; 32]) -> [u8; 64] {
     identity.sign(statement).to_bytes()
 }

@@ -100,6 +100,15 @@ pub struct Inbox {
     pub envelopes: Vec<Envelope>,
 }
 
+/// Round 2, client to server, with the masked vector: with whom it shares masks. Signed for each
+/// of them, so that none reveals a share of a client that a server made share masks with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Included {
+    /// The senders of the client's [`Inbox`], in its order, each with an Ed25519 signature of
+    /// session id, roster, the client's number and the sender's.
+    pub signatures: Vec<(u32, [u8; 64])>,
+}
+
 /// Round 3, server to client: whose vectors are in the sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survivors {
@@ -119,6 +128,8 @@ pub struct Confirmation {
 pub struct Request {
     /// Confirmations of the client's neighbors, with their numbers.
     pub confirmations: Vec<(u32, [u8; 64])>,
+    /// Of each other survivor in `own_masks`, that it shares masks with this client.
+    pub included: Vec<(u32, [u8; 64])>,
     /// Survivors whose own masks are to be removed.
     pub own_masks: Vec<u32>,
     /// Dropped clients whose pair keys are to be found.
@@ -217,9 +228,16 @@ fn write_share(share: &Share, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&*share.to_bytes());
 }
 
-fn write_confirmation((member, signature): &(u32, [u8; 64]), bytes: &mut Vec<u8>) {
+/// Bytes of a signature with its signer's number.
+const SIGNED_BYTES: usize = 68;
+
+fn write_signature((member, signature): &(u32, [u8; 64]), bytes: &mut Vec<u8>) {
     write_number(member, bytes);
     bytes.extend_from_slice(signature);
+}
+
+fn read_signature(reader: &mut Reader) -> Result<(u32, [u8; 64]), Malformed> {
+    Ok((reader.member()?, reader.array()?))
 }
 
 fn read_envelope(reader: &mut Reader) -> Result<Envelope, Malformed> {
@@ -267,12 +285,17 @@ lists! {
     envelopes: write_envelope, 4 + SEALED_BYTES, read_envelope;
 }
 lists! {
+    Included, "list of those included",
+    signatures: write_signature, SIGNED_BYTES, read_signature;
+}
+lists! {
     Survivors, "list of survivors",
     members: write_number, 4, Reader::member;
 }
 lists! {
     Request, "request",
-    confirmations: write_confirmation, 68, |reader| Ok((reader.member()?, reader.array()?));
+    confirmations: write_signature, SIGNED_BYTES, read_signature;
+    included: write_signature, SIGNED_BYTES, read_signature;
     own_masks: write_number, 4, Reader::member;
     pair_keys: write_number, 4, Reader::member;
 }
@@ -329,6 +352,7 @@ pub fn decode_any(bytes: &[u8]) {
     check::<Roster>(bytes);
     check::<Shares>(bytes);
     check::<Inbox>(bytes);
+    check::<Included>(bytes);
     check::<Survivors>(bytes);
     check::<Confirmation>(bytes);
     check::<Request>(bytes);
@@ -348,7 +372,12 @@ mod tests {
     }
 
     fn request() -> Request {
-        Request { confirmations: vec![(3, [7; 64])], own_masks: vec![1, 2], pair_keys: vec![0] }
+        Request {
+            confirmations: vec![(3, [7; 64])],
+            included: vec![(1, [5; 64]), (2, [6; 64])],
+            own_masks: vec![1, 2],
+            pair_keys: vec![0],
+        }
     }
 
     #[test]
@@ -391,9 +420,15 @@ mod tests {
             limbs in vec(0..(1u64 << 61) - 1, 0..9),
             byte: u8,
         ) {
-            let confirmations = confirmations.into_iter().map(|(m, b)| (m, [b; 64])).collect();
-            let own_masks = members.clone();
-            let request = Request { confirmations, own_masks, pair_keys: members.clone() };
+            let signatures: Vec<_> = confirmations.into_iter().map(|(m, b)| (m, [b; 64])).collect();
+            let included = Included { signatures: signatures.clone() };
+            prop_assert_eq!(Included::decode(&included.encode()), Ok(included));
+            let request = Request {
+                confirmations: signatures.clone(),
+                included: signatures,
+                own_masks: members.clone(),
+                pair_keys: members.clone(),
+            };
             prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
             let shares: Vec<Share> = limbs.into_iter().map(share).collect();
             let reveal = Reveal { own_masks: shares.clone(), pair_keys: shares };

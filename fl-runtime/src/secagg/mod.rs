@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | 0 | [`Advertisement`]: signed public keys | [`Roster`]: everyone's |
 //! | 1 | [`Shares`] of its two secrets, sealed for its neighbors | [`Inbox`]: its neighbors' |
-//! | 2 | its masked vector, packed ([`Packing`]) | |
+//! | 2 | its masked vector, packed ([`Packing`]), and [`Included`]: with whom it shares masks | |
 //! | 3 | [`Confirmation`]: signature of the survivors | [`Survivors`] |
 //! | 4 | [`Reveal`]: shares | [`Request`] for them, with the neighbors' signatures |
 //!
@@ -24,11 +24,16 @@
 //! - The [`Session`]'s id, which covers all that was agreed on, goes into every derivation,
 //!   signature and ciphertext. A client joins a session once ([`History`]).
 //! - A client reveals shares only with enough signatures of its neighbors over the set of
-//!   survivors that it signed itself, and never both of one client. Everything else that a
-//!   server may try ends in an [`Abort`] with the reason.
+//!   survivors that it signed itself, and never both of one client. A share of a survivor's own
+//!   mask it reveals only if that survivor signed that it shares masks with this client:
+//!   otherwise a server that keeps envelopes from some could isolate a part of the graph.
+//!   Everything else that a server may try ends in an [`Abort`] with the reason.
 //! - Secrets are wiped when they are dropped, and print nothing.
 //!
-//! What this doesn't do: check that vectors are honest, or hide who takes part. A sum over few
+//! What this doesn't do: check that vectors are honest, hide who takes part, or know who the
+//! members are. A client sees that each member holds the key it is named by, not that it is
+//! somebody's: a server that enrolls clients of its own makes them part of the corrupt share,
+//! which the assumptions bound and nothing here enforces. A sum over few
 //! clients tells about each of them. A server that says that an attempt failed gets the same
 //! vectors summed over another set: whoever uploads the same vector in two sessions reveals the
 //! difference of the two sets.
@@ -79,7 +84,7 @@
 //! let mut sum = vec![0; packing.words()];
 //! let mut uploaded = Vec::new();
 //! for (number, inbox) in inboxes {
-//!     let masking = sharing.remove(&number).ok_or("unknown")?.inbox(&inbox)?;
+//!     let (masking, included) = sharing.remove(&number).ok_or("unknown")?.inbox(&inbox)?;
 //!     if number == 3 {
 //!         continue;
 //!     }
@@ -89,7 +94,7 @@
 //!     let mut unpacker = Unpacker::new(packing);
 //!     unpacker.add(&body, &mut sum)?;
 //!     unpacker.finish()?;
-//!     server.upload(number)?;
+//!     server.upload(number, included)?;
 //!     uploaded.push((number, client));
 //! }
 //!
@@ -138,8 +143,8 @@ pub use error::{Abort, Failure, Malformed, Refusal, Secret};
 pub use graph::Graph;
 pub use mask::Masks;
 pub use messages::{
-    Advertisement, Confirmation, Envelope, Inbox, Message, Request, Reveal, Roster, SEALED_BYTES,
-    Shares, Survivors, decode_any,
+    Advertisement, Confirmation, Envelope, Inbox, Included, Message, Request, Reveal, Roster,
+    SEALED_BYTES, Shares, Survivors, decode_any,
 };
 pub use pack::{PackError, Packing, Unpacker};
 pub use parameters::{Assumptions, MAX_MEMBERS, ParameterError, Parameters, SMALL};

@@ -17,6 +17,11 @@
 //!   the corrupt before it; likewise the last one's. Both have t only if the k places beside
 //!   the arc hold 2t − 2 − k corrupt members or more.
 //!
+//! Both count on this: an honest client that reveals a share of another's own mask shares a mask
+//! with that client, whose signature says so ([`Included`](super::Included)). Otherwise a server
+//! could keep envelopes from an arc's clients and have their own masks removed by those whose
+//! envelopes it kept.
+//!
 //! Either asks for 2t − 2 − k corrupt members in k given places; there are at most n² pairs of
 //! ends. So t is the smallest with n² · Pr[H(n − 2, C, k) ≥ 2t − 2 − k] ≤ 2^-σ. Among all pairs
 //! there are no arcs, and 2t > n + C excludes the first without any chance.
@@ -28,9 +33,10 @@
 //! k is the smallest that does both. Cohorts of up to [`SMALL`] members, and those whose k would
 //! come to n − 1, share among all pairs, with t = ⌊(n + C) / 2⌋ + 1.
 //!
-//! The adversary is assumed not to choose the corrupt members' keys by trying until the order
-//! suits it: every doubling of its tries costs a bit of σ. Where t is beyond reach of C members
-//! anyway, as for 100 members with a fifth corrupt, tries are of no use.
+//! The order depends on everyone's signed keys, and the server knows them before it fixes the
+//! roster. It is assumed not to try keys of corrupt members, or which honest ones to leave out,
+//! until the order suits it: every doubling of its tries costs a bit of σ. Where t is beyond reach
+//! of C members anyway, as for 100 members with a fifth corrupt, tries are of no use.
 
 use serde::{Deserialize, Serialize};
 

@@ -10,7 +10,8 @@ use super::error::{Failure, Refusal, Secret};
 use super::keys::{OwnSeed, PairKey, is_advertised, is_confirmed, usable};
 use super::mask::Masks;
 use super::messages::{
-    Advertisement, Confirmation, Envelope, Inbox, Request, Reveal, Roster, Shares, Survivors,
+    Advertisement, Confirmation, Envelope, Inbox, Included, Request, Reveal, Roster, Shares,
+    Survivors,
 };
 use super::parameters::{MAX_MEMBERS, Parameters};
 use super::session::{Cohort, Session};
@@ -142,7 +143,7 @@ impl Sharing {
         }
         let inboxes = inboxes.into_iter().map(|(to, envelopes)| (to, Inbox { envelopes }));
         let sharers = shares.into_keys().collect();
-        let state = Collecting { cohort, sharers, uploaded: BTreeSet::new() };
+        let state = Collecting { cohort, sharers, uploaded: BTreeMap::new() };
         Ok((state, inboxes.collect()))
     }
 }
@@ -152,21 +153,50 @@ impl Sharing {
 pub struct Collecting {
     cohort: Cohort,
     sharers: BTreeSet<u32>,
-    uploaded: BTreeSet<u32>,
+    uploaded: BTreeMap<u32, Included>,
 }
 
 impl Collecting {
-    /// Notes that a member's masked vector was taken. Only vectors noted before
-    /// [`Collecting::close`] are in the sum.
+    /// Whether what comes with a member's masked vector would be taken.
     ///
     /// # Errors
-    /// [`Refusal::NotExpected`] for a client that didn't share secrets, [`Refusal::Changed`] for
-    /// a second vector.
-    pub fn upload(&mut self, by: u32) -> Result<(), Refusal> {
+    /// As [`Collecting::upload`].
+    pub fn check(&self, by: u32, included: &Included) -> Result<(), Refusal> {
         if !self.sharers.contains(&by) {
             return Err(Refusal::NotExpected { member: by });
         }
-        if self.uploaded.insert(by) { Ok(()) } else { Err(Refusal::Changed) }
+        if self.uploaded.contains_key(&by) {
+            return Err(Refusal::Changed);
+        }
+        let senders = Sets::among(self.cohort.graph.neighbors(by), &self.sharers);
+        if !included.signatures.iter().map(|(member, _)| *member).eq(senders.iter().copied()) {
+            let (have, need) = (included.signatures.len(), senders.len());
+            return Err(Refusal::Included { have, need });
+        }
+        // What a neighbor would not believe would end the session for it.
+        let signer = self.cohort.member(by);
+        let signed = |(of, signature): &(u32, [u8; 64])| {
+            is_confirmed(signer, &self.cohort.inclusion(by, *of), signature)
+        };
+        if included.signatures.par_iter().all(signed) { Ok(()) } else { Err(Refusal::Signature) }
+    }
+
+    /// Notes that a member's masked vector was taken, and with whom it shares masks. Only vectors
+    /// noted before [`Collecting::close`] are in the sum.
+    ///
+    /// # Errors
+    /// [`Refusal::NotExpected`] for a client that didn't share secrets, [`Refusal::Changed`] for
+    /// a second vector, [`Refusal::Included`] unless it shares masks with the senders of its
+    /// inbox, [`Refusal::Signature`] if that isn't signed.
+    pub fn upload(&mut self, by: u32, included: Included) -> Result<(), Refusal> {
+        self.check(by, &included)?;
+        self.note(by, included);
+        Ok(())
+    }
+
+    /// What [`Collecting::upload`] does with what [`Collecting::check`] found right.
+    pub(crate) fn note(&mut self, by: u32, included: Included) {
+        self.uploaded.insert(by, included);
     }
 
     /// The number of a client in the roster.
@@ -191,11 +221,12 @@ impl Collecting {
     pub fn close(self) -> Result<(Confirming, Survivors), Failure> {
         let Collecting { cohort, sharers, uploaded } = self;
         enough("uploaded", uploaded.len(), cohort.parameters.survivors)?;
-        let survivors = Survivors { members: uploaded.iter().copied().collect() };
-        let statement = cohort.statement(&uploaded);
-        let dropped = sharers.difference(&uploaded).copied().collect();
-        let sets = Sets { cohort, survivors: uploaded, dropped };
-        Ok((Confirming { sets, statement, confirmations: BTreeMap::new() }, survivors))
+        let survivors: BTreeSet<u32> = uploaded.keys().copied().collect();
+        let named = Survivors { members: survivors.iter().copied().collect() };
+        let statement = cohort.statement(&survivors);
+        let dropped = sharers.difference(&survivors).copied().collect();
+        let sets = Sets { cohort, survivors, included: uploaded, dropped };
+        Ok((Confirming { sets, statement, confirmations: BTreeMap::new() }, named))
     }
 }
 
@@ -204,6 +235,8 @@ impl Collecting {
 struct Sets {
     cohort: Cohort,
     survivors: BTreeSet<u32>,
+    /// Of each survivor.
+    included: BTreeMap<u32, Included>,
     dropped: BTreeSet<u32>,
 }
 
@@ -216,6 +249,17 @@ impl Sets {
     /// Survivors whose own masks a member holds a share of.
     fn own_masks(&self, holder: u32) -> Vec<u32> {
         Self::among(self.cohort.graph.holders(holder), &self.survivors)
+    }
+
+    /// What the survivors around a member signed for it.
+    fn included(&self, holder: u32) -> Vec<(u32, [u8; 64])> {
+        let others = self.own_masks(holder).into_iter().filter(|member| *member != holder);
+        let signed = |member: u32| {
+            let signatures = &self.included.get(&member)?.signatures;
+            let at = signatures.binary_search_by_key(&holder, |(of, _)| *of).ok()?;
+            Some((member, signatures[at].1))
+        };
+        others.filter_map(signed).collect()
     }
 
     /// Dropped members whose pair keys a member holds a share of.
@@ -272,6 +316,7 @@ impl Confirming {
                 .collect::<Vec<_>>();
             let request = Request {
                 confirmations: signed,
+                included: sets.included(member),
                 own_masks: sets.own_masks(member),
                 pair_keys: sets.pair_keys(member),
             };
@@ -337,7 +382,7 @@ impl Unmasking {
 
     /// Whether every secret has as many shares as it takes.
     pub fn complete(&self) -> bool {
-        let Sets { cohort, survivors, dropped } = &self.sets;
+        let Sets { cohort, survivors, dropped, .. } = &self.sets;
         let revealed = |holder: &u32| self.reveals.contains_key(holder);
         let enough = |holders: Vec<u32>| {
             holders.iter().filter(|holder| revealed(holder)).count() >= cohort.parameters.threshold
@@ -352,7 +397,7 @@ impl Unmasking {
     /// [`Failure::TooFewShares`], and [`Failure::WrongShares`] if those that came don't fit what
     /// the client advertised.
     pub fn close(self) -> Result<Unmasked, Failure> {
-        let Sets { cohort, survivors, dropped } = &self.sets;
+        let Sets { cohort, survivors, dropped, .. } = &self.sets;
         // The shares of each secret, with their holders.
         let mut own: BTreeMap<u32, Vec<(u32, &Share)>> = BTreeMap::new();
         let mut pair: BTreeMap<u32, Vec<(u32, &Share)>> = BTreeMap::new();

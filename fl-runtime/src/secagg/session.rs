@@ -110,6 +110,16 @@ impl Cohort {
         &self.members[number as usize]
     }
 
+    /// What a member signs for each neighbor that it shares masks with.
+    pub(super) fn inclusion(&self, by: u32, of: u32) -> [u8; 32] {
+        let mut hash = Sha256::new().chain_update(b"tern secagg included\0");
+        hash.update(self.session);
+        hash.update(self.digest);
+        hash.update(by.to_le_bytes());
+        hash.update(of.to_le_bytes());
+        hash.finalize().into()
+    }
+
     /// What survivors sign.
     pub(super) fn statement(&self, survivors: &BTreeSet<u32>) -> [u8; 32] {
         let mut hash = Sha256::new().chain_update(b"tern secagg survivors\0");

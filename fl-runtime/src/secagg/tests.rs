@@ -93,9 +93,9 @@ fn uploaded(
     let mut masked = BTreeMap::new();
     for (member, (state, inbox)) in states {
         if !dropped.contains(&member) {
-            let state = state.inbox(&inbox).unwrap();
+            let (state, included) = state.inbox(&inbox).unwrap();
             masked.insert(member, state.mask(&mut vector(member)).unwrap());
-            server.upload(member).unwrap();
+            server.upload(member, included).unwrap();
         }
     }
     let (server, survivors) = server.close().unwrap();
@@ -165,13 +165,13 @@ fn run(
     let mut masked = BTreeMap::new();
     for (member, inbox) in inboxes.into_iter().filter(|(m, _)| goes_on(m, Step::Upload)) {
         let state = sharing.remove(&member).unwrap().inbox(&over(inbox));
-        let Some(state) = stays(state) else { continue };
+        let Some((state, included)) = stays(state) else { continue };
         let mut words = vector(member);
         masked.insert(member, state.mask(&mut words).unwrap());
         let mut unpacker = Unpacker::new(packing);
         unpacker.add(&packing.pack(&words).unwrap(), &mut sum).unwrap();
         unpacker.finish().unwrap();
-        server.upload(member).unwrap();
+        server.upload(member, over(included)).unwrap();
     }
     let (mut server, survivors) = server.close()?;
     let survivors = over(survivors);
@@ -235,7 +235,7 @@ fn a_client_alone_is_hidden_by_its_masks() {
     let (_, states) = shared(&five(), 5, &[]);
     for (member, (state, inbox)) in states {
         let mut words = vector(member);
-        state.inbox(&inbox).unwrap().mask(&mut words).unwrap();
+        state.inbox(&inbox).unwrap().0.mask(&mut words).unwrap();
         let same = words.iter().zip(vector(member)).filter(|(masked, x)| *masked == x).count();
         assert!(same < 3, "{same} of {WORDS} words are as they were");
     }
@@ -252,7 +252,7 @@ fn masks_are_those_of_the_engines_masker() {
     session.packing = Packing::new(n, 32).unwrap();
     let (_, mut states) = shared(&session, 5, &[]);
     let (state, inbox) = states.remove(&2).unwrap();
-    let (masks, _) = state.inbox(&inbox).unwrap().into_masks();
+    let (masks, _) = state.inbox(&inbox).unwrap().0.into_masks();
     assert_eq!(masks.len(), 5);
     let mut expected: Vec<u32> = (0..n as u32).collect();
     let words = Vector::upload(&device, &Data::U32(expected.clone())).unwrap();

@@ -329,6 +329,7 @@ impl Simulation {
             bytes: self.bytes,
             samples,
             metrics: loss.into_iter().collect(),
+            included: Vec::new(),
         };
         let effects =
             self.coordinator.handle(self.now, Event::Uploaded { client: id, turn, upload })?;

@@ -34,6 +34,7 @@ struct PendingState {
     samples: u32,
     metrics: Metrics,
     residual: Option<Digest>,
+    included: Option<Digest>,
 }
 
 impl ClientStore {
@@ -98,6 +99,7 @@ impl ClientStore {
                 samples: pending.samples,
                 metrics: pending.metrics.clone(),
                 residual: self.put(&Codec::full(&pending.residual))?,
+                included: self.put(&pending.included)?,
             })
         });
         let residual = self.put(&Codec::full(&kept.residual))?;
@@ -112,7 +114,9 @@ impl ClientStore {
     /// Removes what the state doesn't name.
     fn sweep(&self, state: &State) -> Result<()> {
         let pending = state.pending.as_ref();
-        let kept = [state.residual, pending.map(|p| p.body), pending.and_then(|p| p.residual)];
+        let of_pending = |p: &PendingState| [Some(p.body), p.residual, p.included];
+        let [body, residual, included] = pending.map_or([None; 3], of_pending);
+        let kept = [state.residual, body, residual, included];
         let folder = &self.folder;
         for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
             let path = entry.map_err(|e| Error::file(folder, e))?.path();
@@ -146,6 +150,7 @@ impl ClientStore {
                 samples: pending.samples,
                 metrics: pending.metrics,
                 residual: self.get_floats(pending.residual)?,
+                included: self.get(pending.included)?,
             })
         });
         let residual = self.get_floats(state.residual)?;
@@ -174,6 +179,7 @@ mod tests {
                 samples: 5,
                 metrics: Metrics::from([("loss".into(), 0.25)]),
                 residual: vec![0.3, 1e-40],
+                included: b"with whom".to_vec(),
             }),
         };
         store.save(&kept).unwrap();

@@ -275,6 +275,9 @@ fn confirmations_that_are_tampered_with() {
 #[test]
 fn two_sets_of_survivors() {
     // Clients 0, 1 and 2 are told that client 4 dropped out, 3 and 4 that everyone is there.
+    let (_, requests) = confirmed(&five(), 5, &[], &[]);
+    // What everybody signed for client 0, which is asked in the end.
+    let fewer_included = requests[&0].1.included.clone();
     let (_, _, states) = uploaded(&five(), 5, &[], &[]);
     let (all, fewer) = (vec![0, 1, 2, 3, 4], vec![0, 1, 2, 3]);
     let mut told = BTreeMap::new();
@@ -283,8 +286,10 @@ fn two_sets_of_survivors() {
         told.insert(member, state.survivors(&Survivors { members }).unwrap());
     }
     let signature = |member: u32| (member, told[&member].1.signature);
+    let included = fewer_included;
     let request = |from: &[u32], own: &[u32], pair: &[u32]| Request {
         confirmations: from.iter().map(|member| signature(*member)).collect(),
+        included: included.clone(),
         own_masks: own.to_vec(),
         pair_keys: pair.to_vec(),
     };
@@ -305,10 +310,60 @@ fn two_sets_of_survivors() {
     assert_eq!(state.reveal(&with_others), Err(Abort::Signature { member: 0 }));
 }
 
+/// What client 4 answers to a request for the shares of everyone's own mask, after the server kept
+/// its shares from client 0: the two share no mask, but 4 holds a share of 0's own.
+fn to_the_withheld(tamper: impl FnOnce(&mut Request, &[Included])) -> Result<Reveal, Abort> {
+    let (mut server, states) = shared(&five(), 5, &[]);
+    let (mut masked, mut signed) = (BTreeMap::new(), Vec::new());
+    for (member, (state, mut inbox)) in states {
+        if member == 0 {
+            inbox.envelopes.retain(|envelope| envelope.member != 4);
+        }
+        let (state, included) = state.inbox(&inbox).unwrap();
+        masked.insert(member, state.mask(&mut vector(member)).unwrap());
+        // The honest part of the server would not go on with this.
+        let expected = Err(Refusal::Included { have: 3, need: 4 });
+        assert_eq!(server.check(member, &included), if member == 0 { expected } else { Ok(()) });
+        server.note(member, included.clone());
+        signed.push(included);
+    }
+    let (mut server, survivors) = server.close().unwrap();
+    let mut confirmed = BTreeMap::new();
+    // Client 0 is told of nobody: it would miss 4's shares.
+    masked.remove(&0);
+    for (member, state) in masked {
+        let (state, confirmation) = state.survivors(&survivors).unwrap();
+        server.confirm(member, confirmation).unwrap();
+        confirmed.insert(member, state);
+    }
+    let (_, requests) = server.close().unwrap();
+    let (_, mut request) = requests.into_iter().find(|(member, _)| *member == 4).unwrap();
+    assert_eq!(request.own_masks, [0, 1, 2, 3, 4]);
+    tamper(&mut request, &signed);
+    confirmed.remove(&4).unwrap().reveal(&request)
+}
+
+#[test]
+fn shares_that_were_kept_from_a_neighbor() {
+    let not_included = Err(Abort::NotIncluded { member: 0 });
+    assert_eq!(to_the_withheld(|_, _| ()), not_included);
+    // A signature of the same client for another, or of another client for this one.
+    let for_another = to_the_withheld(|request, signed| {
+        request.included.push((0, signed[0].signatures[2].1));
+    });
+    assert_eq!(for_another, not_included);
+    let of_another =
+        to_the_withheld(|request, _| request.included.push((0, request.included[0].1)));
+    assert_eq!(of_another, not_included);
+    // Those who share masks with it are served.
+    let reveal = to_the_withheld(|request, _| request.own_masks.retain(|member| *member != 0));
+    assert_eq!(reveal.unwrap().own_masks.len(), 4);
+}
+
 #[test]
 fn vectors_of_another_length() {
     let (_, mut states) = shared(&five(), 5, &[]);
     let (state, inbox) = states.remove(&1).unwrap();
-    let refused = state.inbox(&inbox).unwrap().mask(&mut [0; WORDS + 1]).map(|_| ());
+    let refused = state.inbox(&inbox).unwrap().0.mask(&mut [0; WORDS + 1]).map(|_| ());
     assert_eq!(refused.unwrap_err(), Abort::Length { words: WORDS + 1, expected: WORDS });
 }

@@ -76,10 +76,19 @@ fn shares() {
 
 #[test]
 fn uploads_and_confirmations() {
-    let (mut server, _) = shared(&five(), 5, &[0]);
-    assert_eq!(server.upload(0), Err(Refusal::NotExpected { member: 0 }));
-    server.upload(1).unwrap();
-    assert_eq!(server.upload(1), Err(Refusal::Changed));
+    let (mut server, mut states) = shared(&five(), 5, &[0]);
+    let (state, inbox) = states.remove(&1).unwrap();
+    let (_, included) = state.inbox(&inbox).unwrap();
+    let refused = server.upload(0, included.clone());
+    assert_eq!(refused, Err(Refusal::NotExpected { member: 0 }));
+    let mut fewer = included.clone();
+    fewer.signatures.pop();
+    assert_eq!(server.upload(1, fewer), Err(Refusal::Included { have: 2, need: 3 }));
+    let mut forged = included.clone();
+    forged.signatures[1].1[3] ^= 1;
+    assert_eq!(server.upload(1, forged), Err(Refusal::Signature));
+    server.upload(1, included.clone()).unwrap();
+    assert_eq!(server.upload(1, included), Err(Refusal::Changed));
     assert_eq!((server.members(), server.expected()), (1, 4));
     let failed = server.close().map(|_| ()).unwrap_err();
     assert_eq!(failed, Failure::TooFew { phase: "uploaded", have: 1, need: 3 });
