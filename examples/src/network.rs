@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use tern_engine::nn::ModelSpec;
 use tern_engine::{Device, load_model, save_model};
 use tern_fl::client::{Client, Http, Options as ClientOptions, Outcome};
 use tern_fl::federation::{self, Admission, Federation};
 use tern_fl::identity::Identity;
+use tern_fl::layout::ModelKind;
 use tern_fl::server::{self, Board, Limits, Row, Server, Service};
 use tern_fl::trainer::Trainer;
 use tern_fl::{ClientId, RunPlan, Strategy, tls};
@@ -195,6 +197,18 @@ impl Place {
         Ok(Ended { rounds: self.rounds()?, failed })
     }
 
+    /// [`Place::start`] where nobody takes part in rounds: what the server is for is its services.
+    pub fn start_services(
+        &self,
+        name: &str,
+        clients: usize,
+        alive: impl FnMut(&[Row]),
+    ) -> Result<Ended> {
+        let idle = RunPlan::new(name, ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 1);
+        let initial = idle.check()?.parameters().initial(0);
+        self.start(&idle, &initial, clients, alive)
+    }
+
     /// The rounds so far.
     fn rounds(&self) -> Result<Vec<Row>> {
         let path = self.run().join("metrics.jsonl");
@@ -263,6 +277,21 @@ impl Place {
             let _ = closed.await;
         };
         Ok(event_loop()?.block_on(server.serve(listener, closed))?)
+    }
+
+    /// [`Place::serve`] on a thread of its own, while `work` prepares what is served.
+    pub fn serve_while(
+        &self,
+        services: Vec<Arc<dyn Service>>,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let place = self.clone();
+        let serving = std::thread::spawn(move || place.serve(services, None));
+        work()?;
+        match serving.join() {
+            Ok(served) => served,
+            Err(_) => bail!("the server's thread ended early"),
+        }
     }
 
     /// Takes part in the run, as [`Role::Client`], until it is over. Returns the best model's

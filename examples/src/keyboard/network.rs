@@ -8,13 +8,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tern_engine::Device;
-use tern_engine::nn::ModelSpec;
-use tern_fl::RunPlan;
-use tern_fl::layout::ModelKind;
 use tern_fl::personalize::{Publisher, download};
-use tern_fl::server::Service;
 
 use super::data::Texts;
 use super::options::{Options, Scale};
@@ -73,30 +69,26 @@ fn serve(
     texts: &Texts,
 ) -> Result<()> {
     let publisher = Publisher::new();
-    let services: Vec<Arc<dyn Service>> = vec![publisher.clone()];
-    let at = place.clone();
-    let serving = thread::spawn(move || at.serve(services, None));
-    let report = Report::create(place.path("server"))?;
-    let (path, curve, result) = match &options.model {
-        Some(path) => take(path, device, texts)?,
-        None => publish(options, scale, device, texts, &report)?,
-    };
-    report.json(FOUND, &(&curve.training, &curve.held_out, &result))?;
-    let public = PublicModel::load(&path)?;
-    publisher.publish(&public.published)?;
-    if let Some(newer) = publish_again(options, scale, device, texts, &public)? {
-        let (version, since) = (public.card.version, Instant::now());
-        let all = texts.users.len() as u64;
-        while publisher.downloads(version) < all && since.elapsed() < PATIENCE {
-            thread::sleep(ASK);
+    place.serve_while(vec![publisher.clone()], || {
+        let report = Report::create(place.path("server"))?;
+        let (path, curve, result) = match &options.model {
+            Some(path) => take(path, device, texts)?,
+            None => publish(options, scale, device, texts, &report)?,
+        };
+        report.json(FOUND, &(&curve.training, &curve.held_out, &result))?;
+        let public = PublicModel::load(&path)?;
+        publisher.publish(&public.published)?;
+        if let Some(newer) = publish_again(options, scale, device, texts, &public)? {
+            let (version, since) = (public.card.version, Instant::now());
+            let all = texts.users.len() as u64;
+            while publisher.downloads(version) < all && since.elapsed() < PATIENCE {
+                thread::sleep(ASK);
+            }
+            newer.publish(&report.path(""))?;
+            publisher.publish(&newer.published)?;
         }
-        newer.publish(&report.path(""))?;
-        publisher.publish(&newer.published)?;
-    }
-    match serving.join() {
-        Ok(served) => served,
-        Err(_) => bail!("the server's thread ended early"),
-    }
+        Ok(())
+    })
 }
 
 /// 1.4: downloads a model above a version, once there is one.
@@ -117,13 +109,10 @@ pub fn run(options: &Options, device: &Device, texts: &Texts, out: &mut dyn Writ
     let started = Instant::now();
     let (scale, users) = (options.scale(), &texts.users);
     let report = Report::of("keyboard", options.out.as_deref())?;
-    // Nobody takes part in rounds: what the server is for is its service.
-    let idle = RunPlan::new("keyboard", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 1);
-    let initial = idle.check()?.parameters().initial(options.seed);
     let place = Place::create(&report.path("network"), users.len())?;
     let mut progress = Progress::new("devices", users.len() as u64);
     let found = |number: usize| place.client(number).join(FOUND);
-    let ended = place.start(&idle, &initial, users.len(), |_| {
+    let ended = place.start_services("keyboard", users.len(), |_| {
         let done = (0..users.len()).filter(|number| found(*number).exists()).count();
         progress.update(done as u64, None);
     })?;

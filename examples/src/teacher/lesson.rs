@@ -1,15 +1,16 @@
 //! Teachers, students and what they are measured against, for one data set and one seed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Device, Optimizer};
 use tern_fl::plan::LocalTraining;
 use tern_fl::simulate::client_id;
 use tern_fl::teach::{
-    Aggregator, Budget, Mechanism, Models, Noise, Recipe, Samples, Service, Voters, accuracy,
-    plurality,
+    Aggregator, Budget, Mechanism, Models, Noise, Recipe, Samples, Service, Spent, Voters,
+    accuracy, plurality,
 };
 
 use super::data::{Problem, Set};
@@ -54,15 +55,28 @@ fn alone(
     Ok(accuracy(&predicted[0], &problem.test.labels))
 }
 
-/// Runs everything for a problem; budgets are kept in `folder`.
-pub fn run(
+/// The teachers of a problem.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Faculty {
+    /// How many.
+    pub teachers: usize,
+    /// Parts without a teacher, and why.
+    pub left_out: Vec<String>,
+    /// Mean samples of a teacher.
+    pub samples: usize,
+    /// Mean accuracy of a teacher.
+    pub teacher: f64,
+    /// Accuracy of the plurality, without noise.
+    pub ensemble: f64,
+}
+
+/// 2.1 and 2.2: the global side.
+pub fn teach(
     device: &Device,
     problem: &Problem,
     scale: &Scale,
     seed: u32,
-    folder: &Path,
-) -> Result<Lesson> {
-    // 2.1 and 2.2: the global side.
+) -> Result<(Models, Faculty)> {
     let (parts, left_out) = problem.parts(scale.teachers, seed)?;
     let training = LocalTraining { epochs: scale.teacher_epochs, ..adam(5e-3, 16) };
     let teacher = recipe(problem, scale.teacher_hidden, training, seed);
@@ -80,61 +94,137 @@ pub fn run(
     let each: Vec<f64> = by_teacher.iter().map(|p| accuracy(p, &test.labels)).collect();
     let votes = teachers.votes(&test.features)?;
     let ensemble: Vec<u32> = votes.iter().map(|votes| plurality(votes) as u32).collect();
-
-    let student = |steps: u32, hidden| {
-        let training = LocalTraining { steps: Some(steps), ..adam(2e-3, 32) };
-        recipe(problem, hidden, training, seed.wrapping_add(1000))
-    };
-    let learner = student(scale.student_steps, scale.student_hidden);
-    let mut students = Vec::new();
-    for (name, mechanism) in mechanisms(parts.len()) {
-        // Another noise for each, the same when the run is repeated.
-        let noise = Noise::seeded(u64::from(seed) << 8 | students.len() as u64);
-        let file = format!("budget-{}-{name}-{seed}.jsonl", problem.short_name());
-        let path = folder.join(file);
-        // The budget of an earlier run into the same folder paid for other answers.
-        if path.exists() {
-            std::fs::remove_file(&path).with_context(|| format!("{}", path.display()))?;
-        }
-        let budget = Budget::open(&path, scale.limit)?;
-        let service = Service::new(&mut teachers, Aggregator::new(mechanism, noise)?, budget);
-        let name = (name, mechanism);
-        students.push(learn(device, (problem, &learner), service, name, scale.queries)?);
-    }
-
-    let most = students.iter().map(|s| s.asked.queries).max().unwrap_or(0) as usize;
-    let width = problem.width;
-    let public = &problem.public;
-    let truth = Samples {
-        features: &public.features[..most * width],
-        width,
-        labels: &public.labels[..most],
-    };
-    let told = alone(device, (problem, &learner), &truth, None)?;
-    let open = student(scale.open_steps, scale.student_hidden);
-    let open = alone(device, (problem, &open), &private, Some("not private"))?;
-    Ok(Lesson {
-        seed,
+    let faculty = Faculty {
         teachers: parts.len(),
         left_out: left_out.iter().map(|l| format!("{}: {}", l.part, l.reason)).collect(),
         samples: parts.iter().map(Vec::len).sum::<usize>() / parts.len(),
         teacher: each.iter().sum::<f64>() / each.len() as f64,
         ensemble: accuracy(&ensemble, &test.labels),
+    };
+    Ok((teachers, faculty))
+}
+
+/// Where the budget of a student is kept.
+pub fn budget_file(folder: &Path, problem: &Problem, name: &str, seed: u32) -> PathBuf {
+    folder.join(format!("budget-{}-{name}-{seed}.jsonl", problem.short_name()))
+}
+
+/// 2.3: who answers student `number`, whose budget is kept in `folder`.
+pub fn service<V: Voters>(
+    teachers: V,
+    (number, name, mechanism): (usize, &str, Mechanism),
+    problem: &Problem,
+    scale: &Scale,
+    seed: u32,
+    folder: &Path,
+) -> Result<Service<V>> {
+    // Another noise for each, the same when the run is repeated.
+    let noise = Noise::seeded(u64::from(seed) << 8 | number as u64);
+    let path = budget_file(folder, problem, name, seed);
+    // The budget of an earlier run into the same folder paid for other answers.
+    if path.exists() {
+        std::fs::remove_file(&path).with_context(|| format!("{}", path.display()))?;
+    }
+    let budget = Budget::open(&path, scale.limit)?;
+    Ok(Service::new(teachers, Aggregator::new(mechanism, noise)?, budget))
+}
+
+/// What a student trains, in so many steps.
+fn student(problem: &Problem, scale: &Scale, seed: u32, steps: u32) -> Recipe {
+    let training = LocalTraining { steps: Some(steps), ..adam(2e-3, 32) };
+    recipe(problem, scale.student_hidden, training, seed.wrapping_add(1000))
+}
+
+/// Runs everything for a problem; budgets are kept in `folder`.
+pub fn run(
+    device: &Device,
+    problem: &Problem,
+    scale: &Scale,
+    seed: u32,
+    folder: &Path,
+) -> Result<Lesson> {
+    let (mut teachers, faculty) = teach(device, problem, scale, seed)?;
+    let mut students = Vec::new();
+    for (number, (name, mechanism)) in mechanisms(faculty.teachers).into_iter().enumerate() {
+        let who = (number, name, mechanism);
+        let mut service = service(&mut teachers, who, problem, scale, seed, folder)?;
+        students.push(learn(device, problem, scale, seed, &mut service, (name, mechanism))?);
+    }
+    compare(device, problem, scale, seed, faculty, students)
+}
+
+/// Adds what the students are held against: one with true labels, and one who sees all that is
+/// private.
+pub fn compare(
+    device: &Device,
+    problem: &Problem,
+    scale: &Scale,
+    seed: u32,
+    faculty: Faculty,
+    students: Vec<Student>,
+) -> Result<Lesson> {
+    let most = students.iter().map(|s| s.asked.queries).max().unwrap_or(0) as usize;
+    let (width, public) = (problem.width, &problem.public);
+    let truth = Samples {
+        features: &public.features[..most * width],
+        width,
+        labels: &public.labels[..most],
+    };
+    let learner = student(problem, scale, seed, scale.student_steps);
+    let told = alone(device, (problem, &learner), &truth, None)?;
+    let open = student(problem, scale, seed, scale.open_steps);
+    let private = problem.private.samples(width);
+    let open = alone(device, (problem, &open), &private, Some("not private"))?;
+    let Faculty { teachers, left_out, samples, teacher, ensemble } = faculty;
+    let true_labels = (most, told);
+    Ok(Lesson {
+        seed,
+        teachers,
+        left_out,
+        samples,
+        teacher,
+        ensemble,
         students,
-        true_labels: (most, told),
+        true_labels,
         not_private: open,
     })
 }
 
+/// Whom a student asks.
+pub trait Tutor {
+    /// Labels of samples, or why the budget doesn't allow any.
+    fn labels(&mut self, samples: &[f32]) -> Result<Result<Vec<Option<u32>>, String>>;
+
+    /// What all labels cost so far.
+    fn spent(&self) -> Spent;
+}
+
+impl<V: Voters> Tutor for Service<V> {
+    fn labels(&mut self, samples: &[f32]) -> Result<Result<Vec<Option<u32>>, String>> {
+        match self.answer(client_id(0), samples) {
+            Ok(labels) => Ok(Ok(labels)),
+            Err(error @ tern_fl::Error::Budget { .. }) => Ok(Err(error.to_string())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn spent(&self) -> Spent {
+        Service::spent(self)
+    }
+}
+
 /// 2.4 to 2.7: a student asks until it has labels for all it wants or the budget is spent,
 /// learns from what it got, and serves itself.
-fn learn<V: Voters>(
+pub fn learn(
     device: &Device,
-    (problem, recipe): (&Problem, &Recipe),
-    mut service: Service<V>,
+    problem: &Problem,
+    scale: &Scale,
+    seed: u32,
+    tutor: &mut impl Tutor,
     (name, mechanism): (&str, Mechanism),
-    queries: usize,
 ) -> Result<Student> {
+    let recipe = student(problem, scale, seed, scale.student_steps);
+    let (at, queries) = ((problem, &recipe), scale.queries);
     let public = &problem.public;
     let wanted = queries.min(public.labels.len());
     let width = problem.width;
@@ -146,18 +236,17 @@ fn learn<V: Voters>(
     while asked < wanted {
         let rows = asked..wanted.min(asked + size);
         let samples = &public.features[rows.start * width..rows.end * width];
-        let labels = match service.answer(client_id(0), samples) {
+        let labels = match tutor.labels(samples)? {
             Ok(labels) => labels,
             // Less may still be affordable.
-            Err(tern_fl::Error::Budget { .. }) if size > 1 => {
+            Err(_) if size > 1 => {
                 size = size.div_ceil(2);
                 continue;
             }
-            Err(error @ tern_fl::Error::Budget { .. }) => {
-                refusal = Some(error.to_string());
+            Err(reason) => {
+                refusal = Some(reason);
                 break;
             }
-            Err(error) => return Err(error.into()),
         };
         for (row, label) in rows.clone().zip(labels) {
             // 2.5: where the teachers don't agree there is no label to learn from.
@@ -171,18 +260,18 @@ fn learn<V: Voters>(
         requests += 1;
         bar.update(asked as u64, None);
         if requests % MEASURED == 1 && !got.labels.is_empty() {
-            points.push(measured(device, (problem, recipe), &service, &got)?);
+            points.push(measured(device, at, tutor, &got)?);
         }
     }
     bar.finish();
     let last = match got.labels.is_empty() {
-        false => measured(device, (problem, recipe), &service, &got)?,
-        true => Point { epsilon: service.spent().epsilon, answers: 0, accuracy: 0.0 },
+        false => measured(device, at, tutor, &got)?,
+        true => Point { epsilon: tutor.spent().epsilon, answers: 0, accuracy: 0.0 },
     };
     if points.last().is_none_or(|point: &Point| point.answers < last.answers) {
         points.push(last.clone());
     }
-    let spent = service.spent();
+    let spent = tutor.spent();
     Ok(Student {
         name: name.into(),
         mechanism,
@@ -200,14 +289,14 @@ fn learn<V: Voters>(
 }
 
 /// What a student who learned from these labels knows.
-fn measured<V: Voters>(
+fn measured(
     device: &Device,
     at: (&Problem, &Recipe),
-    service: &Service<V>,
+    tutor: &impl Tutor,
     got: &Set,
 ) -> Result<Point> {
     Ok(Point {
-        epsilon: service.spent().epsilon,
+        epsilon: tutor.spent().epsilon,
         answers: got.labels.len(),
         accuracy: alone(device, at, &got.samples(at.0.width), None)?,
     })

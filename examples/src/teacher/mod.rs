@@ -6,6 +6,7 @@
 
 pub mod data;
 pub mod lesson;
+mod network;
 pub mod options;
 pub mod results;
 pub mod run;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use tern_fl::teach::{Limit, Mechanism};
 
+use crate::network::NetworkOptions;
+
 /// The bundled data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Bundled {
@@ -62,6 +64,9 @@ pub struct Options {
     /// Repeats everything with this many seeds, for mean and standard deviation
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub seeds: u32,
+    /// The first data set and seed, as processes over TLS.
+    #[command(flatten)]
+    pub network: NetworkOptions,
 }
 
 /// How much a run does.

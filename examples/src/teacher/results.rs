@@ -1,7 +1,7 @@
 //! The numbers of a run, as tables, as JSON and as pictures.
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tern_fl::teach::{Limit, Mechanism};
 
 use crate::report::{Report, Series, Table, spread};
@@ -54,7 +54,7 @@ pub struct Lesson {
 }
 
 /// What a student asked and got.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Asked {
     /// Samples sent.
     pub queries: u64,
@@ -65,7 +65,7 @@ pub struct Asked {
 }
 
 /// A student.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Student {
     /// Name of the mechanism.
     pub name: String,
@@ -86,7 +86,7 @@ pub struct Student {
 }
 
 /// A student on the way.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Point {
     /// ε spent.
     pub epsilon: f64,

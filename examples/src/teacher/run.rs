@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::data;
 use super::lesson;
+use super::network;
 use super::options::Options;
 use super::results::{Results, SetResult};
 use crate::device;
@@ -17,19 +18,27 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let started = Instant::now();
     let scale = options.scale();
     let device = device::open(options.device.as_deref())?;
-    writeln!(out, "Runs on {}.", device.name())?;
     let problems = data::load(options)?;
+    if let Some((role, place)) = options.network.part() {
+        return network::take_part(role, &place, options, &device, &problems[0]);
+    }
+    writeln!(out, "Runs on {}.", device.name())?;
     let report = Report::of("teacher-ensemble", options.out.as_deref())?;
     let mut sets = Vec::new();
     for problem in &problems {
         let (private, public) = (problem.private.labels.len(), problem.public.labels.len());
         let (name, test) = (&problem.name, problem.test.labels.len());
         writeln!(out, "{name}: {private} private samples, {public} public ones, {test} measure.")?;
-        let seeds = (0..options.seeds).map(|n| options.seed.wrapping_add(n));
-        let lessons: Result<Vec<_>> = seeds
-            .map(|seed| lesson::run(&device, problem, &scale, seed, &report.path("")))
-            .collect();
-        let set = SetResult { name: name.clone(), lessons: lessons? };
+        let lessons = match options.network.network {
+            true => vec![network::run(options, &device, problem, &report, out)?],
+            false => {
+                let seeds = (0..options.seeds).map(|n| options.seed.wrapping_add(n));
+                let folder = report.path("");
+                let lesson = |seed| lesson::run(&device, problem, &scale, seed, &folder);
+                seeds.map(lesson).collect::<Result<_>>()?
+            }
+        };
+        let set = SetResult { name: name.clone(), lessons };
         for lesson in &set.lessons {
             for part in &lesson.left_out {
                 writeln!(out, "No teacher for part {part}.")?;
@@ -43,6 +52,9 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
             }
         }
         sets.push(set);
+        if options.network.network {
+            break;
+        }
     }
     let results = Results {
         device: device.name(),

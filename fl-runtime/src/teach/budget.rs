@@ -20,7 +20,7 @@ pub struct Limit {
 }
 
 /// What was told so far.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Spent {
     /// ε by the data-independent bound: what counts against the budget.
     pub epsilon: f64,

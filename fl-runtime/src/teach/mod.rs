@@ -47,6 +47,8 @@ mod aggregator;
 mod budget;
 mod models;
 mod noise;
+#[cfg(any(feature = "client", feature = "server"))]
+mod served;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -55,4 +57,10 @@ pub use aggregator::{Aggregator, Mechanism, plurality};
 pub use budget::{Budget, Limit, Spent};
 pub use models::{LeftOut, Models, Recipe, Samples, accuracy, usable};
 pub use noise::Noise;
+#[cfg(any(feature = "client", feature = "server"))]
+pub use served::Answer;
+#[cfg(feature = "server")]
+pub use served::Labels;
+#[cfg(feature = "client")]
+pub use served::ask;
 pub use service::{MOST_SAMPLES, Service, Tally, Voters};

@@ -1,6 +1,7 @@
 //! Who answers clients' samples with labels, and keeps the account.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::accountant::Curve;
 use super::aggregator::{Aggregator, Mechanism};
@@ -46,6 +47,17 @@ impl<V: Voters + ?Sized> Voters for &mut V {
 
     fn votes(&mut self, features: &[f32]) -> Result<Vec<Vec<u32>>> {
         (**self).votes(features)
+    }
+}
+
+/// The same teachers for several services.
+impl<V: Voters> Voters for Arc<Mutex<V>> {
+    fn width(&self) -> usize {
+        self.lock().unwrap_or_else(PoisonError::into_inner).width()
+    }
+
+    fn votes(&mut self, features: &[f32]) -> Result<Vec<Vec<u32>>> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).votes(features)
     }
 }
 

@@ -1,0 +1,47 @@
+//! The teacher ensemble as processes: a server with the teachers, and its students over TLS.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn run(data: &Path, report: &Path, more: &[&str]) -> (String, Value) {
+    let run = Command::new(env!("CARGO_BIN_EXE_teacher-ensemble"))
+        .args(["--quick", "--device", "cpu", "--teachers", "10", "--queries", "60"])
+        .args(["--epsilon", "20", "--label", "class"])
+        .args(more)
+        .arg("--data")
+        .arg(data)
+        .arg("--out")
+        .arg(report)
+        .output()
+        .unwrap();
+    let (shown, errors) =
+        (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{shown}{errors}");
+    let json = std::fs::read(report.join("results.json")).unwrap();
+    (format!("{shown}{errors}"), serde_json::from_slice(&json).unwrap())
+}
+
+/// (2.4, 2.5) Labels, refusals and their price are the same over the network.
+#[test]
+fn students_are_processes_that_learn_what_those_of_the_simulation_learn() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("own.csv");
+    let mut text = "x,y,class\n".to_owned();
+    for i in 0..600u32 {
+        let [a, b, ..] = tern_shaders::cpu::random::pcg4d([i, 1, 2, 3]).map(|n| n % 1000);
+        text += &format!("{a},{b},{}\n", ["no", "yes"][usize::from(a + b > 1000)]);
+    }
+    std::fs::write(&data, text).unwrap();
+    let (_, simulated) = run(&data, &folder.path().join("simulation"), &[]);
+    let report = folder.path().join("network");
+    let (shown, network) = run(&data, &report, &["--network"]);
+    assert!(shown.contains("4 processes over TLS"), "{shown}");
+    let [simulated, network] = [simulated, network].map(|json| json["sets"][0]["lessons"].clone());
+    assert_eq!(simulated[0]["students"].as_array().unwrap().len(), 3);
+    assert!(simulated[0]["students"][0]["refusal"].is_string(), "{simulated}");
+    assert_eq!(simulated, network);
+}
