@@ -80,7 +80,7 @@ pub(crate) struct Buffer {
 pub(crate) enum Storage {
     Cpu(host::Memory<f32>),
     Oracle(host::Memory<f64>),
-    Gpu(wgpu::Buffer),
+    Gpu(gpu::Memory),
 }
 
 /// A part of a buffer bound to one argument of a kernel.
@@ -266,7 +266,7 @@ impl Device {
         match (&buffer.storage, &*self.0) {
             (Storage::Cpu(memory), _) => memory.write(at, data),
             (Storage::Oracle(memory), _) => memory.write(at, data),
-            (Storage::Gpu(memory), Backend::Gpu(gpu)) => gpu.write(memory, at, data)?,
+            (Storage::Gpu(memory), Backend::Gpu(gpu)) => gpu.write(&memory.buffer, at, data)?,
             _ => unreachable!("buffer of another device"),
         }
         Ok(())
@@ -277,7 +277,7 @@ impl Device {
             (Storage::Cpu(memory), _) => Ok(memory.read(at, words)),
             (Storage::Oracle(memory), _) => Ok(memory.read(at, words)),
             (Storage::Gpu(memory), Backend::Gpu(gpu)) => {
-                gpu.read(memory, at, words, buffer.element).await
+                gpu.read(&memory.buffer, at, words, buffer.element).await
             }
             _ => unreachable!("buffer of another device"),
         }
@@ -312,7 +312,7 @@ impl Device {
                 host::copy(a, from.at, b, to.at, to.words);
             }
             (Storage::Gpu(a), Storage::Gpu(b), Backend::Gpu(gpu)) => {
-                gpu.copy(a, from.at, b, to.at, to.words)?;
+                gpu.copy(&a.buffer, from.at, &b.buffer, to.at, to.words)?;
             }
             _ => unreachable!("buffers of another device"),
         }
@@ -424,8 +424,8 @@ impl Device {
         }
     }
 
-    /// Bytes of GPU buffers allocated so far, read-back not counted, for tests and benches
-    /// that hold [`Memory`](crate::Memory) against them.
+    /// Bytes of GPU buffers that are in use, read-back not counted, for tests and benches that
+    /// hold [`Memory`](crate::Memory) against them.
     pub fn allocated(&self) -> u64 {
         match &*self.0 {
             Backend::Gpu(gpu) => gpu.allocated(),
@@ -473,7 +473,7 @@ impl Buffer {
         match (&self.storage, &other.storage) {
             (Storage::Cpu(a), Storage::Cpu(b)) => a.same(b),
             (Storage::Oracle(a), Storage::Oracle(b)) => a.same(b),
-            (Storage::Gpu(a), Storage::Gpu(b)) => a == b,
+            (Storage::Gpu(a), Storage::Gpu(b)) => a.buffer == b.buffer,
             _ => false,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use tern_shaders::{Access, Feature, Kernel, Variant};
 
-use super::{Gpu, bytes, lock};
+use super::{Claim, Gpu, bytes, lock};
 use crate::device::{Call, Storage};
 use crate::{Error, Result, tuning};
 
@@ -26,6 +26,8 @@ pub(super) struct Step {
 /// Calls with their pipelines and bind groups.
 pub(crate) struct Program {
     pub(super) steps: Vec<Step>,
+    /// The parameter structs, which the bind groups keep alive.
+    _parameters: Claim,
 }
 
 impl Program {
@@ -206,7 +208,7 @@ impl Gpu {
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let uniforms = self.buffer("parameters of the calls", words.len(), usage);
-        self.allocated.fetch_add(bytes(words.len()), Ordering::Relaxed);
+        let claim = self.claim(words.len());
         self.queue.write_buffer(&uniforms, 0, bytemuck::cast_slice(&words));
         let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
         let mut steps = Vec::with_capacity(calls.len());
@@ -232,13 +234,13 @@ impl Gpu {
                 resource: wgpu::BindingResource::Buffer(uniform),
             }];
             for (i, slot) in call.slots.iter().enumerate() {
-                let Storage::Gpu(buffer) = &slot.buffer.storage else {
+                let Storage::Gpu(memory) = &slot.buffer.storage else {
                     unreachable!("buffer of another device")
                 };
                 entries.push(wgpu::BindGroupEntry {
                     binding: i as u32 + 1,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer,
+                        buffer: &memory.buffer,
                         offset: bytes(slot.at),
                         size: wgpu::BufferSize::new(bytes(slot.words.next_multiple_of(4))),
                     }),
@@ -254,6 +256,6 @@ impl Gpu {
             steps.push(Step { pipeline, group, grid, kernel, variant: variant.name, label });
         }
         self.fault()?;
-        Ok(Program { steps })
+        Ok(Program { steps, _parameters: claim })
     }
 }

@@ -17,6 +17,25 @@ use compile::Layout;
 pub(crate) use compile::Program;
 use replay::Pace;
 
+/// A storage buffer, counted as long as it lives.
+#[derive(Clone)]
+pub(crate) struct Memory {
+    pub buffer: wgpu::Buffer,
+    _claim: Arc<Claim>,
+}
+
+/// Bytes held on a device, given back when dropped.
+struct Claim {
+    total: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 pub(crate) struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
@@ -36,7 +55,7 @@ pub(crate) struct Gpu {
     staging: Mutex<Vec<wgpu::Buffer>>,
     submits: AtomicU64,
     created: AtomicU64,
-    allocated: AtomicU64,
+    allocated: Arc<AtomicU64>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -84,7 +103,7 @@ impl Gpu {
             staging: Mutex::default(),
             submits: AtomicU64::new(0),
             created: AtomicU64::new(0),
-            allocated: AtomicU64::new(0),
+            allocated: Arc::default(),
         }
     }
 
@@ -156,6 +175,12 @@ impl Gpu {
         }
     }
 
+    fn claim(&self, words: usize) -> Claim {
+        let (total, bytes) = (self.allocated.clone(), bytes(words));
+        total.fetch_add(bytes, Ordering::Relaxed);
+        Claim { total, bytes }
+    }
+
     fn buffer(&self, label: &str, words: usize, usage: wgpu::BufferUsages) -> wgpu::Buffer {
         self.created.fetch_add(1, Ordering::Relaxed);
         self.device.create_buffer(&wgpu::BufferDescriptor {
@@ -166,7 +191,7 @@ impl Gpu {
         })
     }
 
-    pub async fn allocate(&self, what: &str, words: usize) -> Result<wgpu::Buffer> {
+    pub async fn allocate(&self, what: &str, words: usize) -> Result<Memory> {
         self.fault()?;
         let limits = self.device.limits();
         let allowed = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
@@ -191,8 +216,7 @@ impl Gpu {
             self.fault()?;
             return Err(Error::Kernel { kernel: what.into(), reason: error.to_string() });
         }
-        self.allocated.fetch_add(needed, Ordering::Relaxed);
-        Ok(buffer)
+        Ok(Memory { buffer, _claim: Arc::new(self.claim(words)) })
     }
 
     pub fn write(&self, buffer: &wgpu::Buffer, at: usize, data: &Data) -> Result<()> {
