@@ -46,17 +46,7 @@ macro_rules! hexadecimal {
 
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
                 let error = || ParseIdError { text: text.into(), what: $what, digits: 2 * $bytes };
-                // Bytes, not characters: a slice could end within one.
-                let digits = text.as_bytes();
-                if digits.len() != 2 * $bytes {
-                    return Err(error());
-                }
-                let digit = |d: u8| char::from(d).to_digit(16).ok_or_else(error);
-                let mut bytes = [0; $bytes];
-                for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-                    *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-                }
-                Ok(Self(bytes))
+                crate::hex::decode(text).map(Self).ok_or_else(error)
             }
         }
 

@@ -22,7 +22,7 @@ pub(super) struct Combine {
 
 /// What makes a masked total a sum.
 #[derive(Clone, Debug)]
-pub(crate) struct Unmasking {
+pub struct Unmasking {
     /// To be added.
     pub masks: Arc<Masks>,
     /// The most samples of a client, of which the others' weights are fractions.

@@ -33,7 +33,7 @@ use crate::{ClientId, Digest, Millis, Refusal, Result, RunId, RunPlan, Turn};
 use advertise::Advertise;
 use collect::{Collect, again};
 use combine::Combine;
-pub(crate) use combine::Unmasking;
+pub use combine::Unmasking;
 use confirm::Confirm;
 use evaluate::Evaluate;
 use gather::Gather;
@@ -341,7 +341,7 @@ impl Coordinator {
     }
 
     /// What is to be removed from the total before it is a sum, in a secure round.
-    pub(crate) fn unmasking(&self) -> Option<&Unmasking> {
+    pub fn unmasking(&self) -> Option<&Unmasking> {
         match &self.phase {
             Phase::Combine(combine) => combine.unmasking.as_ref(),
             _ => None,

@@ -1,7 +1,5 @@
 //! Labels over the network (2.4, 2.5): a server's host program answers its clients' samples.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use serde::{Deserialize, Serialize};
 
 /// What a client gets.
@@ -19,6 +17,8 @@ pub use self::server::Labels;
 
 #[cfg(feature = "server")]
 mod server {
+    use std::sync::{Arc, Mutex, PoisonError};
+
     use super::*;
     use crate::server::ServiceError;
     use crate::teach::{Service, Voters};
