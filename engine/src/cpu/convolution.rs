@@ -1,6 +1,7 @@
 //! Convolution on the CPU: each image's pixels are laid out as the columns of a matrix, so
 //! that the sums become a matrix product; images are shared among the threads.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -81,9 +82,21 @@ fn runs(p: &Convolution, pixels: Range<usize>, mut f: impl FnMut(Run)) {
     }
 }
 
+/// Lends a matrix of so many elements, whatever they are, which the thread keeps for the next.
+fn with_matrix(elements: usize, f: impl FnOnce(&mut [f32])) {
+    thread_local! {
+        static KEPT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    }
+    let mut matrix = KEPT.take();
+    if matrix.len() < elements {
+        matrix.resize(elements, 0.0);
+    }
+    f(&mut matrix[..elements]);
+    KEPT.set(matrix);
+}
+
 /// What each tap sees at each of the pixels: `[taps, pixels]`.
-fn unfold(p: &Convolution, image: &[f32], pixels: Range<usize>, matrix: &mut Vec<f32>) {
-    matrix.resize(p.taps() as usize * pixels.len(), 0.0);
+fn unfold(p: &Convolution, image: &[f32], pixels: Range<usize>, matrix: &mut [f32]) {
     runs(p, pixels, |run| {
         matrix[run.matrix.start..run.seen.start].fill(0.0);
         matrix[run.seen.end..run.matrix.end].fill(0.0);
@@ -105,14 +118,16 @@ fn forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let images = replicas * p.batch as usize;
     let y = y.real_mut()[..images * s.output].par_chunks_mut(s.output);
     let x = x.par_chunks(s.input);
-    y.zip(x).enumerate().for_each_init(Vec::new, |matrix, (image, (y, x))| {
+    y.zip(x).enumerate().for_each(|(image, (y, x))| {
         let parameters = &parameters[image / p.batch as usize * p.parameter_stride as usize..];
         for (o, y) in y.chunks_exact_mut(s.plane).enumerate() {
             y.fill(if p.bias != 0 { parameters[p.bias_offset as usize + o] } else { 0.0 });
         }
-        unfold(p, x, 0..s.plane, matrix);
         let weight = View::rows(&parameters[p.weight_offset as usize..], s.filters, s.taps, s.taps);
-        multiply(y, s.plane, true, weight, View::rows(matrix, s.taps, s.plane, s.plane));
+        with_matrix(s.taps * s.plane, |matrix| {
+            unfold(p, x, 0..s.plane, matrix);
+            multiply(y, s.plane, true, weight, View::rows(matrix, s.taps, s.plane, s.plane));
+        });
     });
 }
 
@@ -124,24 +139,25 @@ fn input_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let images = replicas * p.batch as usize;
     let dx = dx.real_mut()[..images * s.input].par_chunks_mut(s.input);
     let dy = dy.par_chunks(s.output);
-    dx.zip(dy).enumerate().for_each_init(Vec::new, |matrix, (image, (dx, dy))| {
+    dx.zip(dy).enumerate().for_each(|(image, (dx, dy))| {
         let parameters = &parameters[image / p.batch as usize * p.parameter_stride as usize..];
         if p.accumulate == 0 {
             dx.fill(0.0);
         }
-        matrix.resize(s.taps * s.plane, 0.0);
         let weight = View::rows(&parameters[p.weight_offset as usize..], s.filters, s.taps, s.taps);
         let dy = View::rows(dy, s.filters, s.plane, s.plane);
-        multiply(matrix, s.plane, false, weight.transposed(), dy);
-        runs(p, 0..s.plane, |run| {
-            let from = &matrix[run.seen];
-            if p.stride_w == 1 {
-                let to = &mut dx[run.image..][..from.len()];
-                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-            } else {
-                let to = dx[run.image..].iter_mut().step_by(p.stride_w as usize);
-                to.zip(from).for_each(|(to, from)| *to += from);
-            }
+        with_matrix(s.taps * s.plane, |matrix| {
+            multiply(matrix, s.plane, false, weight.transposed(), dy);
+            runs(p, 0..s.plane, |run| {
+                let from = &matrix[run.seen];
+                if p.stride_w == 1 {
+                    let to = &mut dx[run.image..][..from.len()];
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                } else {
+                    let to = dx[run.image..].iter_mut().step_by(p.stride_w as usize);
+                    to.zip(from).for_each(|(to, from)| *to += from);
+                }
+            });
         });
     });
 }
@@ -156,7 +172,7 @@ fn weight_partial(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let share = total.div_ceil(splits);
     let size = s.filters * columns;
     let partial = &mut partial.real_mut()[..replicas * splits * size];
-    partial.par_chunks_mut(size).enumerate().for_each_init(Vec::new, |matrix, (at, partial)| {
+    partial.par_chunks_mut(size).enumerate().for_each(|(at, partial)| {
         partial.fill(0.0);
         let (r, split) = (at / splits, at % splits);
         let mut q = split * share;
@@ -166,11 +182,13 @@ fn weight_partial(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
             let first = q % s.plane;
             let pixels = first..s.plane.min(first + end - q);
             let n = pixels.len();
-            unfold(p, &x[image * s.input..][..s.input], pixels, matrix);
             let dy = &dy[image * s.output + first..];
-            let product = View::rows(dy, s.filters, n, s.plane);
-            let seen = View::rows(matrix, s.taps, n, n).transposed();
-            multiply(partial, columns, true, product, seen);
+            with_matrix(s.taps * n, |matrix| {
+                unfold(p, &x[image * s.input..][..s.input], pixels, matrix);
+                let product = View::rows(dy, s.filters, n, s.plane);
+                let seen = View::rows(matrix, s.taps, n, n).transposed();
+                multiply(partial, columns, true, product, seen);
+            });
             if p.bias != 0 {
                 for (o, sums) in partial.chunks_exact_mut(columns).enumerate() {
                     sums[s.taps] += dy[o * s.plane..][..n].iter().sum::<f32>();

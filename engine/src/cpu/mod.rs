@@ -16,6 +16,7 @@ mod normalize;
 mod optimizer;
 pub(crate) mod parallel;
 mod pointwise;
+mod pooling;
 mod random;
 mod reduce;
 mod roof;
@@ -39,6 +40,7 @@ static TABLES: &[Table] = &[
     dropout::TABLE,
     normalize::TABLE,
     convolution::TABLE,
+    pooling::TABLE,
     optimizer::TABLE,
     ternary::TABLE,
     masked::TABLE,
