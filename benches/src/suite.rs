@@ -105,7 +105,7 @@ pub struct Budget {
 impl Budget {
     /// Time for a row of a kernel.
     pub fn row(self) -> Duration {
-        Duration::from_millis(if self.quick { 100 } else { 500 })
+        Duration::from_millis(if self.quick { 50 } else { 500 })
     }
 
     /// Time for a training step, each of the two ways.

@@ -1,12 +1,13 @@
 //! Training steps: time, dispatches, submits, memory, and the time of each kernel.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use tern_engine::{Device, Plan};
 
 use crate::heap;
-use crate::measure::pace;
+use crate::measure::{pace, times};
 use crate::models::{WORKLOADS, Workload};
 use crate::progress::Progress;
 use crate::report::{KernelTime, Training};
@@ -41,25 +42,28 @@ fn step(workload: &Workload, device: &Device, budget: Budget) -> Result<Training
     let first = plan.run(1)?.last().unwrap_or(f32::NAN);
     let created = device.created();
     let allocated = device.allocated() - allocated_before;
-    let submits = |plan: &mut Plan, steps: usize| -> Result<u64> {
-        let before = device.submits();
-        plan.run(steps)?;
-        Ok(device.submits() - before)
-    };
-    // How long steps take is learned before submits are counted.
-    plan.run(if budget.quick { 2 } else { 10 })?;
-    let submits = [submits(&mut plan, 1)?, submits(&mut plan, 10)?];
     let mut last = first;
     let runs = if budget.quick { 2 } else { 7 };
-    let mut time = |each: usize| {
+    let mut time = |plan: &mut Plan, each: usize| {
         pace(each, runs, budget.training(), |n| {
             last = plan.run(n)?.last().unwrap_or(f32::NAN);
             Ok(())
         })
     };
-    let step = time(1)?;
-    let each = (0.1 * budget.training().as_secs_f64() / step.median).clamp(2.0, STREAM);
-    let streamed = time(each as usize)?;
+    // How long steps take is learned before submits are counted.
+    let step = time(&mut plan, 1)?;
+    let submits = |plan: &mut Plan, steps: usize| -> Result<(u64, f64)> {
+        let (before, begin) = (device.submits(), Instant::now());
+        plan.run(steps)?;
+        Ok((device.submits() - before, begin.elapsed().as_secs_f64() / steps as f64))
+    };
+    let ((one, _), (ten, streamed)) = (submits(&mut plan, 1)?, submits(&mut plan, 10)?);
+    let streamed = if budget.quick {
+        times(vec![streamed])
+    } else {
+        let each = (0.1 * budget.training().as_secs_f64() / step.median).clamp(2.0, STREAM);
+        time(&mut plan, each as usize)?
+    };
     let created_later = device.created() - created;
     let measured = if allocated > 0 { allocated } else { heap::peak() - heap_before };
     let kernels = by_kernel(&mut plan, if budget.quick { 1 } else { 3 })?;
@@ -72,7 +76,7 @@ fn step(workload: &Workload, device: &Device, budget: Budget) -> Result<Training
         streamed,
         losses: [first, last],
         dispatches: plan.dispatches(),
-        submits,
+        submits: [one, ten],
         bytes_bound: plan.bytes_bound(),
         created_later,
         memory: [predicted, measured],
