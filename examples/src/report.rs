@@ -114,7 +114,7 @@ fn draw(
             .configure_series_labels()
             .position(corner)
             .border_style(BLACK)
-            .background_style(WHITE)
+            .background_style(WHITE.mix(0.75))
             .draw()?;
     }
     root.present()?;
