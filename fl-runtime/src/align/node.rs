@@ -224,7 +224,7 @@ impl Trainer for Node {
         };
         // Who has nothing to train counts as little as can be.
         let Some(step) = step else {
-            return Ok(Trained { update: vec![0.0; words], samples: 1, metrics: Metrics::new() });
+            return Ok(Trained::new(vec![0.0; words], 1, Metrics::new()));
         };
         let run = Run {
             seed: job.seed,
@@ -246,7 +246,7 @@ impl Trainer for Node {
                 metrics.extend(parts.into_iter().map(|(part, value)| (name(part), value)));
             }
         }
-        Ok(Trained { update, samples: self.weight, metrics })
+        Ok(Trained::new(update, self.weight, metrics))
     }
 
     fn evaluate(&mut self, _: &TaskSpec, model: &[f32]) -> Result<(u32, Metrics)> {

@@ -87,7 +87,7 @@ pub fn run<T: Trainer>(
         let start = std::sync::Arc::new(model.clone());
         for (id, node) in nodes.iter_mut() {
             let seed = training_seed(plan.seed, number, id);
-            let job = Job { turn: Turn::new(number, 1), model: start.clone(), seed };
+            let job = Job::new(Turn::new(number, 1), start.clone(), seed);
             match node.train(&task, &job).and_then(|trained| usable(trained, plan, &layout)) {
                 Ok(trained) => {
                     total.begin(trained.samples);

@@ -77,7 +77,7 @@ fn task(settings: &Settings) -> (RunPlan, TaskSpec) {
 fn sent(node: &mut Node, settings: &Settings, phase: Phase, nth: u32) -> Trained {
     let of = |round: &u32| settings.phase(*round) == phase && settings.count(*round) == nth;
     let round = (1..=settings.rounds()).find(of).unwrap();
-    let job = Job { turn: Turn::new(round, 1), model: Arc::new(model().initial(1)), seed: 5 };
+    let job = Job::new(Turn::new(round, 1), Arc::new(model().initial(1)), 5);
     let trained = node.train(&task(settings).1, &job).unwrap();
     assert_eq!(node.train(&task(settings).1, &job).unwrap(), trained, "a job twice");
     trained
@@ -126,7 +126,7 @@ fn the_target_starts_from_the_sources_aggregate() {
     let seed = |n| crate::trainer::training_seed(settings.seed, 1, &id(n));
     let mut alone = |n: usize| {
         let (turn, start) = (Turn::new(1, 1), Arc::new(first.clone()));
-        let job = Job { turn, model: start, seed: seed(n as u8 + 1) };
+        let job = Job::new(turn, start, seed(n as u8 + 1));
         nodes[n].1.train(&task(&settings).1, &job).unwrap().update
     };
     let (one, two) = (alone(0), alone(1));
@@ -199,7 +199,7 @@ fn a_conditional_discriminator_sees_features_class_by_class() {
     // Gradients come through it, to G alone.
     let plan = plan("test", &model, &settings, 2);
     let round = (1..).find(|r| settings.strength_in(*r) > 0.5).unwrap();
-    let job = Job { turn: Turn::new(round, 1), model: Arc::new(first.clone()), seed: 5 };
+    let job = Job::new(Turn::new(round, 1), Arc::new(first.clone()), 5);
     let update = node.train(&plan.task(RunId([0; 16])).unwrap(), &job).unwrap().update;
     let moved: Vec<f32> = first.iter().zip(&update).map(|(a, b)| a + b).collect();
     let mut mean = |m: &[f32]| node.domain(m, &x).unwrap().iter().sum::<f32>() / POINTS as f32;
@@ -283,7 +283,7 @@ fn nothing_but_parameters_weight_and_losses_leaves_a_node() {
     let allowed = ["adversarial", "discriminator", "loss", "task"];
     for phase in [Phase::WarmUp, Phase::Discriminate, Phase::Adapt] {
         for node in [&mut source(&settings, 1), &mut target(&settings, None)] {
-            let Trained { update, samples, metrics } = sent(node, &settings, phase, 1);
+            let Trained { update, samples, metrics, .. } = sent(node, &settings, phase, 1);
             assert_eq!(update.len(), model().parameters().words());
             // Neither how many samples there are, nor anything of one of them.
             assert!(samples == 1000 || samples == 1, "{samples}");

@@ -76,11 +76,7 @@ impl Member {
         let mut update: Vec<f32> = job.model.iter().map(|x| -0.1 * x).collect();
         update[0] += 0.01 * f32::from(self.number) * job.turn.round as f32;
         let loss = job.model.iter().map(|x| f64::from(x * x)).sum();
-        Trained {
-            update,
-            samples: self.samples(),
-            metrics: Metrics::from([("loss".to_string(), loss)]),
-        }
+        Trained::new(update, self.samples(), Metrics::from([("loss".to_string(), loss)]))
     }
 
     /// One poll and all that comes of it; false once the run is over.

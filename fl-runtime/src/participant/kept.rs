@@ -1,7 +1,10 @@
 //! What a client keeps from one start to the next.
 
+use std::sync::Arc;
+
 use crate::coordinator::Metrics;
 use crate::secagg::History;
+use crate::trainer::OptimizerState;
 use crate::{Digest, Turn, wire};
 
 /// What must survive the process.
@@ -9,6 +12,8 @@ use crate::{Digest, Turn, wire};
 pub struct Kept {
     /// What ternary codes have left so far (error feedback); empty for zeros.
     pub residual: Vec<f32>,
+    /// What the optimizer goes on from, where the task keeps it.
+    pub optimizer: Arc<OptimizerState>,
     /// Secure sessions that were joined.
     pub history: History,
     /// The update on its way, until the server has told what became of it.
@@ -30,6 +35,8 @@ pub struct Pending {
     pub metrics: Metrics,
     /// The residual if it is counted; empty if it has none.
     pub residual: Vec<f32>,
+    /// What the optimizer goes on from if it is counted.
+    pub optimizer: Arc<OptimizerState>,
     /// In secure rounds: [`secagg::Included`](crate::secagg::Included), encoded.
     pub included: Vec<u8>,
 }

@@ -136,6 +136,7 @@ impl Participant {
             let expected = format!("{} elements", layout.elements());
             return Err(Error::value("saved residual", kept.residual.len(), expected));
         }
+        kept.optimizer.check(&task.training, layout.elements())?;
         let masking = task
             .secure
             .as_ref()
@@ -248,7 +249,8 @@ impl Participant {
     fn begin(&mut self, purpose: Purpose, turn: Turn) -> Action {
         let Some((_, model)) = &self.model else { return Action::Wait };
         let seed = training_seed(self.task.seed, turn.round, &self.client);
-        let job = Job { turn, model: model.clone(), seed };
+        let optimizer = self.kept.optimizer.clone();
+        let job = Job { turn, model: model.clone(), seed, optimizer };
         match purpose {
             Purpose::Train => Action::Train(job),
             Purpose::Evaluate => {

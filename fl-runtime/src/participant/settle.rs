@@ -1,4 +1,5 @@
-//! What became of the last update: only one that was counted changes the residual.
+//! What became of the last update: only one that was counted changes what goes on from round to
+//! round, the residual and the optimizer's state.
 
 use super::{Action, Participant};
 use crate::Turn;
@@ -10,6 +11,7 @@ impl Participant {
         let Some(pending) = &mut self.kept.pending else { return Vec::new() };
         if counted == Some(pending.turn) {
             self.kept.residual = std::mem::take(&mut pending.residual);
+            self.kept.optimizer = std::mem::take(&mut pending.optimizer);
         } else if pending.turn >= open && !over {
             return Vec::new();
         }

@@ -2,6 +2,7 @@ use super::*;
 use crate::RunId;
 use crate::layout::ModelKind;
 use crate::plan::{Encoding, RunPlan};
+use crate::trainer::OptimizerState;
 use crate::wire::message::Body;
 use tern_engine::nn::ModelSpec;
 
@@ -40,7 +41,7 @@ fn train(turn: Turn) -> Input {
 fn trained(step: f32) -> Input {
     let mut update = vec![0.0; 128];
     update[..2].copy_from_slice(&[step, -0.3 * step]);
-    Input::Trained(Trained { update, samples: 4, metrics: Metrics::new() })
+    Input::Trained(Trained::new(update, 4, Metrics::new()))
 }
 
 /// From the instruction to the upload.
@@ -79,6 +80,46 @@ fn a_residual_counts_only_with_its_update() {
     told.counted = Some(FIRST.into());
     assert_eq!(p.handle(Input::Instruction(told)).unwrap(), [Action::Save, Action::Wait]);
     assert_eq!(*p.kept(), Kept { residual: left, ..Kept::default() });
+}
+
+#[test]
+fn an_optimizer_goes_on_only_from_counted_updates() {
+    let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
+    plan.training.optimizer = tern_engine::Optimizer::adam();
+    plan.training.keep_optimizer = true;
+    let task = plan.task(RunId([1; 16])).unwrap();
+    let start = |kept| Participant::new(&key(), task.clone(), &Device::cpu(), kept);
+    let mut p = start(Kept::default()).unwrap();
+    let job = |p: &mut Participant, turn| {
+        let mut actions = p.handle(train(turn)).unwrap();
+        if let [.., Action::Fetch(digest)] = actions[..] {
+            let bytes = Codec::full(&model());
+            actions = p.handle(Input::Fetched { digest, bytes }).unwrap();
+        }
+        let Some(Action::Train(job)) = actions.pop() else { panic!("{actions:?}") };
+        job
+    };
+    assert_eq!(*job(&mut p, FIRST).optimizer, OptimizerState::default());
+    let Input::Trained(mut done) = trained(0.1) else { return };
+    let reached = OptimizerState { steps: 3, moments: vec![0.5; 256] };
+    done.optimizer = reached.clone();
+    p.handle(Input::Trained(done.clone())).unwrap();
+    // Stopped and started again before the server has said what became of it.
+    let mut uncounted = start(p.kept().clone()).unwrap();
+    assert_eq!(*job(&mut uncounted, NEXT).optimizer, OptimizerState::default());
+    let Input::Instruction(mut told) = train(NEXT) else { return };
+    told.counted = Some(FIRST.into());
+    p.handle(Input::Instruction(told)).unwrap();
+    assert_eq!(*start(p.kept().clone()).unwrap().kept().optimizer, reached);
+    assert_eq!(*job(&mut p, NEXT).optimizer, reached);
+    // One of another model is neither sent nor taken up.
+    done.optimizer.moments.pop();
+    let actions = p.handle(Input::Trained(done)).unwrap();
+    assert!(matches!(actions[..], [Action::Send(_)]), "{actions:?}");
+    let moments = vec![0.0; 100];
+    let foreign = Arc::new(OptimizerState { steps: 3, moments });
+    let error = start(Kept { optimizer: foreign, ..Kept::default() }).err().unwrap().to_string();
+    assert!(error.contains("moments of the optimizer"), "{error}");
 }
 
 #[test]

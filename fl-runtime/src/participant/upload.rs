@@ -1,5 +1,7 @@
 //! From an update to a body on its way.
 
+use std::sync::Arc;
+
 use super::secure::abort;
 use super::{Action, Assignment, Participant, Pending, Purpose, decline};
 use crate::coordinator::check_metrics;
@@ -30,8 +32,11 @@ impl Participant {
     pub(super) fn trained(&mut self, trained: Trained) -> Result<Vec<Action>> {
         let Some(assignment) = self.training.take() else { return Ok(vec![Action::Wait]) };
         let turn = assignment.turn;
-        let Trained { mut update, samples, metrics } = trained;
-        if let Err(error) = self.check(&update, samples) {
+        let Trained { mut update, samples, metrics, optimizer } = trained;
+        let checked = self
+            .check(&update, samples)
+            .and_then(|()| optimizer.check(&self.task.training, self.layout.elements()));
+        if let Err(error) = checked {
             tracing::warn!(%error, "an update that can't be sent");
             return Ok(vec![decline(turn, &error.to_string())]);
         }
@@ -44,8 +49,16 @@ impl Participant {
         let metrics = if check_metrics(&metrics).is_ok() { metrics } else { Default::default() };
         let digest = Digest::of(&body);
         let included = self.secure.as_ref().map(|secure| secure.included(turn)).unwrap_or_default();
-        let pending = Pending { turn, digest, body, samples, metrics, residual, included };
-        self.kept.pending = Some(pending);
+        self.kept.pending = Some(Pending {
+            turn,
+            digest,
+            body,
+            samples,
+            metrics,
+            residual,
+            optimizer: Arc::new(optimizer),
+            included,
+        });
         Ok(vec![Action::Save, Action::Upload])
     }
 

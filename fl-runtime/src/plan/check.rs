@@ -47,6 +47,10 @@ impl RunPlan {
         ] {
             within(name, option.unwrap_or(1.0), f64::MIN_POSITIVE..=most)?;
         }
+        if training.keep_optimizer && training.optimizer.moments().is_empty() {
+            let expected = "false for an optimizer without moments";
+            return Err(Error::value("training.keep_optimizer", true, expected));
+        }
         within("training.proximal", training.proximal.unwrap_or(0.0), 0.0..=most)?;
         within("updates.bound", self.updates.bound, 1e-9..=1e9)?;
         within("updates.max_samples", self.updates.max_samples, 1..=u32::MAX)?;
@@ -116,11 +120,12 @@ mod tests {
     #[test]
     fn options_out_of_range_are_named() {
         type Change = fn(&mut RunPlan);
-        let changes: [(&str, Change); 8] = [
+        let changes: [(&str, Change); 9] = [
             ("rounds", |p| p.rounds = 0),
             ("cohort.minimum", |p| p.cohort.minimum = 11),
             ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
             ("training.rate", |p| p.training.rate = -1.0),
+            ("training.keep_optimizer", |p| p.training.keep_optimizer = true),
             ("updates.bound", |p| p.updates.bound = f32::INFINITY),
             ("updates.downlink", |p| p.updates.downlink = Encoding::Half),
             ("strategy.beta1", |p| {

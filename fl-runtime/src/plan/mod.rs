@@ -111,8 +111,11 @@ pub struct LocalTraining {
     pub steps: Option<u32>,
     /// Samples of a batch.
     pub batch: u32,
-    /// Optimizer; its moments start anew each round.
+    /// Optimizer.
     pub optimizer: Optimizer,
+    /// Whether a client's optimizer goes on from where its last counted update left it, moments
+    /// and steps; else it starts anew each round.
+    pub keep_optimizer: bool,
     /// Learning rate.
     pub rate: f64,
     /// Global norm that gradients are scaled down to.
@@ -133,6 +136,7 @@ impl Default for LocalTraining {
             steps: None,
             batch: 10,
             optimizer: Optimizer::sgd(),
+            keep_optimizer: false,
             rate: 0.1,
             clip_gradient: None,
             clip_update: None,

@@ -42,16 +42,18 @@
 mod evaluate;
 #[cfg(feature = "files")]
 pub mod files;
+mod optimizers;
 mod partition;
 mod population;
-mod residuals;
 mod server;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use partition::{Partition, by_value, partition};
 pub use population::{Population, client_id};
@@ -62,14 +64,17 @@ use crate::update::{Format, Kind};
 use crate::wire::{self, message::Body};
 use crate::{ClientId, Digest, Error, Millis, Result, RunId, RunPlan, Strategy, Turn};
 use evaluate::{Central, Clients};
-use residuals::Residuals;
+use optimizers::Optimizers;
 use server::Server;
 use slots::{Coder, Measured, Slots, Task};
 use tern_engine::Device;
+use vectors::ClientVectors;
 
 /// Attempts at a round after which a simulation gives up: nobody is late, so that the next one
 /// would fail, too.
 const ATTEMPTS: u32 = 3;
+/// Numbers the files of this process.
+static FILES: AtomicU64 = AtomicU64::new(0);
 
 /// What a simulation is run with, besides the plan.
 #[derive(Clone)]
@@ -80,7 +85,7 @@ pub struct Options {
     pub memory: u64,
     /// Bytes that what clients keep between rounds may take on the device.
     pub state_memory: u64,
-    /// Folder for what is beyond that.
+    /// Folder for what is beyond that, in files that go with the simulation.
     pub spill: PathBuf,
     /// Samples for central evaluation, after each round.
     pub held_out: Option<LocalData>,
@@ -118,7 +123,8 @@ pub struct Simulation {
     central: Option<Central>,
     on_clients: Option<Clients>,
     coder: Option<Coder>,
-    residuals: Option<Residuals>,
+    residuals: Option<ClientVectors>,
+    optimizers: Option<Optimizers>,
     /// Bytes of an update on the wire.
     bytes: u64,
     /// A round is one of these later.
@@ -155,14 +161,20 @@ impl Simulation {
             false => None,
         };
         let coder = slots.coder()?;
-        let residuals = match &coder {
-            Some(_) => {
-                let name = format!("tern-residuals-{}-{:p}", std::process::id(), &slots);
-                let path = options.spill.join(name);
-                Some(Residuals::new(device, layout.elements(), options.state_memory, &path)?)
-            }
-            None => None,
+        let moments = match plan.training.keep_optimizer {
+            true => plan.training.optimizer.moments().len(),
+            false => 0,
         };
+        let kinds = moments + usize::from(coder.is_some());
+        let bytes = options.state_memory / kinds.max(1) as u64;
+        let vectors = || {
+            let number = FILES.fetch_add(1, Ordering::Relaxed);
+            let name = format!("tern-clients-{}-{number}", std::process::id());
+            ClientVectors::new(device, layout.elements(), bytes, &options.spill.join(name))
+        };
+        let residuals = coder.as_ref().map(|_| vectors()).transpose()?;
+        let moments = (0..moments).map(|_| vectors()).collect::<Result<Vec<_>>>()?;
+        let optimizers = (!moments.is_empty()).then(|| Optimizers::new(moments));
         let kind = Kind::from(plan.updates.uplink);
         Ok(Simulation {
             run: options.run,
@@ -179,6 +191,7 @@ impl Simulation {
             on_clients,
             coder,
             residuals,
+            optimizers,
             now: Millis(0),
         })
     }
@@ -193,9 +206,10 @@ impl Simulation {
         self.slots.bytes()
     }
 
-    /// Clients whose state is in the file and not on the device.
+    /// Vectors of clients' state that are in files and not on the device.
     pub fn spilled(&self) -> usize {
-        self.residuals.as_ref().map_or(0, Residuals::spilled)
+        self.residuals.as_ref().map_or(0, ClientVectors::spilled)
+            + self.optimizers.as_ref().map_or(0, Optimizers::spilled)
     }
 
     /// The server's state machine.
@@ -256,6 +270,7 @@ impl Simulation {
             seed: training_seed(seed, turn.round, &self.clients.id(client)),
             part: self.clients.part(client).clone(),
             steps: self.steps(client),
+            done: self.optimizers.as_ref().map_or(0, |kept| kept.steps(client)),
         }
     }
 
@@ -270,6 +285,11 @@ impl Simulation {
             // The longest first, so that no thread is left alone with it in the end.
             let group: Vec<usize> = group.iter().rev().copied().collect();
             let tasks: Vec<Task> = group.iter().map(|client| self.task(turn, *client)).collect();
+            if let Some(optimizers) = &mut self.optimizers {
+                for (slot, client) in group.iter().enumerate() {
+                    optimizers.load(*client, &self.slots.moments(slot)?)?;
+                }
+            }
             let measured = self.slots.train(self.server.public(), &tasks)?;
             let mut weights = vec![0; group.len()];
             let mut effects = Vec::new();
@@ -291,7 +311,8 @@ impl Simulation {
                 match effect {
                     Effect::Aggregate => return self.aggregate(turn).map(Some),
                     Effect::Clear => {
-                        self.residuals.iter_mut().for_each(Residuals::abandon);
+                        self.residuals.iter_mut().for_each(ClientVectors::abandon);
+                        self.optimizers.iter_mut().for_each(Optimizers::abandon);
                         return Ok(None);
                     }
                     Effect::Fold { .. } | Effect::Committed(_) | Effect::Finished => {}
@@ -336,6 +357,11 @@ impl Simulation {
         if let (Some(residuals), Some(coder)) = (&mut self.residuals, &self.coder) {
             residuals.store(client, &coder.residual)?;
         }
+        let steps = self.steps(client);
+        if let Some(optimizers) = &mut self.optimizers {
+            let steps = optimizers.steps(client).saturating_add(steps);
+            optimizers.store(client, steps, &self.slots.moments(slot)?)?;
+        }
         Ok(effects)
     }
 
@@ -353,7 +379,8 @@ impl Simulation {
     /// The new model, and what is measured of it.
     fn aggregate(&mut self, turn: Turn) -> Result<RoundRecord> {
         self.server.aggregate(turn.round)?;
-        self.residuals.iter_mut().for_each(Residuals::commit);
+        self.residuals.iter_mut().for_each(ClientVectors::commit);
+        self.optimizers.iter_mut().for_each(Optimizers::commit);
         let metrics = match &mut self.central {
             Some(central) => central.run(self.server.public())?,
             None => Metrics::new(),

@@ -5,11 +5,11 @@ use std::ops::Range;
 use tern_engine::kernels::fold::Fold;
 use tern_engine::kernels::ternary::{Coding, Rule, Scales, TernaryCodec};
 use tern_engine::kernels::update::Updates;
-use tern_engine::{Arena, Data, Device, Element, Flat, Pass, Plan, Schedule, Vector};
+use tern_engine::{Arena, Data, Device, Element, Flat, Pass, Plan, Vector};
 use tern_shaders::state;
 
 use crate::plan::{Encoding, LocalTraining, TernaryMethod};
-use crate::trainer::{LocalData, Recorder};
+use crate::trainer::{LocalData, Recorder, state_record};
 use crate::{Error, Layout, Result, RunPlan};
 
 /// What a slot does.
@@ -21,6 +21,8 @@ pub(super) struct Task {
     pub part: Range<usize>,
     /// Optimizer steps.
     pub steps: u32,
+    /// Steps that its optimizer has made before: its moments are in the slot then.
+    pub done: u32,
 }
 
 /// What a slot measured.
@@ -54,6 +56,8 @@ struct Tile {
     updates: Vector,
     /// What FedProx pulls to.
     reference: Option<Vector>,
+    /// The optimizer's, where it goes on from round to round.
+    moments: Vec<Vector>,
     norms: Vector,
 }
 
@@ -96,11 +100,17 @@ impl Slots {
                 Some(_) => Some(Vector::of_tile(&arena, tile, Flat::Reference)?),
                 None => None,
             };
+            let kept = match plan.training.keep_optimizer {
+                true => plan.training.optimizer.moments(),
+                false => &[],
+            };
+            let moments = kept.iter().map(|flat| Vector::of_tile(&arena, tile, *flat));
             tiles.push(Tile {
                 slots: first..first + replicas,
                 models: Vector::of_tile(&arena, tile, Flat::Parameters)?,
                 updates: Vector::of_tile(&arena, tile, Flat::Gradients)?,
                 reference,
+                moments: moments.collect::<Result<_, _>>()?,
                 norms: Vector::zeros(device, Element::F32, replicas)?,
             });
             first += replicas;
@@ -154,12 +164,10 @@ impl Slots {
     pub fn train(&mut self, model: &Vector, tasks: &[Task]) -> Result<Vec<Measured>> {
         self.broadcast(model, tasks.len())?;
         // Moments start anew by themselves where a record is at step 0.
-        let schedule = Schedule::constant(self.training.rate);
-        let rest = Task { seed: 0, part: 0..0, steps: 0 };
+        let rest = Task { seed: 0, part: 0..0, steps: 0, done: 0 };
         let records = (0..self.len()).map(|slot| {
-            let Task { seed, part, steps } = tasks.get(slot).unwrap_or(&rest);
-            let (base, count) = (part.start as u32, part.len() as u32);
-            state::record(*seed, base, count, *steps, self.training.batch, &schedule)
+            let Task { seed, part, steps, done } = tasks.get(slot).unwrap_or(&rest).clone();
+            state_record(&self.training, seed, part, steps, done)
         });
         self.train.set_states(&records.collect::<Vec<_>>())?;
         let steps = tasks.iter().map(|task| task.steps).max().unwrap_or(0);
@@ -202,14 +210,26 @@ impl Slots {
         Ok(norms)
     }
 
+    /// A slot's tile, and its place there.
+    fn tile(&self, slot: usize) -> Result<(&Tile, usize)> {
+        let tile = self.tiles.iter().find(|tile| tile.slots.contains(&slot));
+        let tile =
+            tile.ok_or_else(|| Error::value("slot", slot, format!("below {}", self.len())))?;
+        Ok((tile, slot - tile.slots.start))
+    }
+
     /// The update of a slot: its memory.
     pub fn update(&self, slot: usize) -> Result<Vector> {
         let n = self.updates.elements();
-        let tile = self.tiles.iter().find(|tile| tile.slots.contains(&slot));
-        let Some(tile) = tile else {
-            return Err(Error::value("slot", slot, format!("below {}", self.len())));
-        };
-        Ok(tile.updates.slice((slot - tile.slots.start) * n, n)?)
+        let (tile, place) = self.tile(slot)?;
+        Ok(tile.updates.slice(place * n, n)?)
+    }
+
+    /// The moments of a slot, where they are kept: their memory.
+    pub fn moments(&self, slot: usize) -> Result<Vec<Vector>> {
+        let n = self.updates.elements();
+        let (tile, place) = self.tile(slot)?;
+        tile.moments.iter().map(|moment| Ok(moment.slice(place * n, n)?)).collect()
     }
 
     /// Makes a slot's update what the server would read of it, but for ternary codes: within the

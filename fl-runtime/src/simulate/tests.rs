@@ -65,7 +65,7 @@ fn run(plan: &RunPlan, clients: Population, options: Options) -> (Vec<RoundRecor
 type Change = fn(&mut RunPlan);
 
 /// Kinds of runs, and whether the arithmetic is the same in all of its steps.
-const KINDS: [(&str, bool, Change); 9] = [
+const KINDS: [(&str, bool, Change); 11] = [
     ("full", true, |_| ()),
     ("half", true, |p| p.updates.uplink = Encoding::Half),
     ("thresholded", true, |p| p.updates.uplink = Encoding::Ternary),
@@ -81,6 +81,17 @@ const KINDS: [(&str, bool, Change); 9] = [
         p.training.optimizer = Optimizer::adam();
         p.training.rate = 0.01;
         p.strategy = StrategySpec::Adam { rate: 0.02, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+    }),
+    ("momentum kept", true, |p| {
+        p.training.optimizer = Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0, nesterov: true };
+        p.training.keep_optimizer = true;
+        (p.training.rate, p.training.steps) = (0.05, Some(3));
+    }),
+    ("Adam kept, codes", true, |p| {
+        p.training.optimizer = Optimizer::adam();
+        p.training.keep_optimizer = true;
+        p.training.rate = 0.01;
+        p.updates.uplink = Encoding::Ternary;
     }),
     ("proximal", true, |p| (p.training.proximal, p.training.epochs) = (Some(0.1), 2)),
     ("downlink", true, |p| p.updates.downlink = Encoding::Ternary),
@@ -224,6 +235,7 @@ fn the_sum_of_updates_is_the_servers_bit_for_bit() {
             seed: client as u32,
             part: clients.part(client).clone(),
             steps: 3 * client as u32,
+            done: 0,
         };
         let measured = slots.train(&model, &[0, 1, 2, 3].map(task)).unwrap();
         assert_eq!(measured[0].norm, 0.0, "no steps, no update");
@@ -268,11 +280,29 @@ fn groups_and_memory_change_no_bit() {
         }
         assert!(simulation.round().unwrap().is_none());
         assert!(simulation.model().unwrap() == expected, "{name}");
-        let coded = plan.updates.uplink == Encoding::Ternary;
-        assert_eq!(simulation.spilled() > 3, coded, "{name}");
+        let kept = plan.updates.uplink == Encoding::Ternary || plan.training.keep_optimizer;
+        assert_eq!(simulation.spilled() > 3, kept, "{name}");
         drop(simulation);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{name}");
     }
+}
+
+#[test]
+fn two_simulations_share_a_spill_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::cpu();
+    let mut plan = plan(4);
+    plan.updates.uplink = Encoding::Ternary;
+    let simulations = [1, 2].map(|_| {
+        let options =
+            Options { state_memory: 1, spill: folder.path().into(), ..Options::new(&device) };
+        let mut simulation = Simulation::new(&plan, population(&device, 4), options).unwrap();
+        while simulation.round().unwrap().is_some() {}
+        assert!(simulation.spilled() > 2);
+        simulation
+    });
+    let [one, two] = simulations.map(|simulation| simulation.model().unwrap());
+    assert_eq!(one, two);
 }
 
 #[test]

@@ -4,12 +4,14 @@
 //! It is replaced at once, so that a crash leaves the old state or the new one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::coordinator::Metrics;
 use crate::participant::{Kept, Pending};
 use crate::secagg::History;
+use crate::trainer::OptimizerState;
 use crate::update::Codec;
 use crate::{Digest, Error, Result, RunId, Turn};
 
@@ -23,6 +25,8 @@ pub struct ClientStore {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
     residual: Option<Digest>,
+    #[serde(default)]
+    optimizer: OptimizerFile,
     history: History,
     pending: Option<PendingState>,
 }
@@ -34,7 +38,16 @@ struct PendingState {
     samples: u32,
     metrics: Metrics,
     residual: Option<Digest>,
+    #[serde(default)]
+    optimizer: OptimizerFile,
     included: Option<Digest>,
+}
+
+/// An [`OptimizerState`] whose moments are a file.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct OptimizerFile {
+    steps: u32,
+    moments: Option<Digest>,
 }
 
 impl ClientStore {
@@ -82,6 +95,16 @@ impl ClientStore {
         Ok(bytes)
     }
 
+    fn put_optimizer(&self, state: &OptimizerState) -> Result<OptimizerFile> {
+        let moments = self.put(&Codec::full(&state.moments))?;
+        Ok(OptimizerFile { steps: state.steps, moments })
+    }
+
+    fn get_optimizer(&self, file: OptimizerFile) -> Result<Arc<OptimizerState>> {
+        let moments = self.get_floats(file.moments)?;
+        Ok(Arc::new(OptimizerState { steps: file.steps, moments }))
+    }
+
     fn get_floats(&self, digest: Option<Digest>) -> Result<Vec<f32>> {
         let bytes = self.get(digest)?;
         Ok(bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect())
@@ -99,12 +122,14 @@ impl ClientStore {
                 samples: pending.samples,
                 metrics: pending.metrics.clone(),
                 residual: self.put(&Codec::full(&pending.residual))?,
+                optimizer: self.put_optimizer(&pending.optimizer)?,
                 included: self.put(&pending.included)?,
             })
         });
         let residual = self.put(&Codec::full(&kept.residual))?;
+        let optimizer = self.put_optimizer(&kept.optimizer)?;
         let history = kept.history.clone();
-        let state = State { residual, history, pending: pending.transpose()? };
+        let state = State { residual, optimizer, history, pending: pending.transpose()? };
         let json =
             serde_json::to_vec_pretty(&state).map_err(|e| Error::file(&self.state_path(), e))?;
         self.replace("state.json", &json)?;
@@ -114,9 +139,10 @@ impl ClientStore {
     /// Removes what the state doesn't name.
     fn sweep(&self, state: &State) -> Result<()> {
         let pending = state.pending.as_ref();
-        let of_pending = |p: &PendingState| [Some(p.body), p.residual, p.included];
-        let [body, residual, included] = pending.map_or([None; 3], of_pending);
-        let kept = [state.residual, body, residual, included];
+        let of_pending =
+            |p: &PendingState| [Some(p.body), p.residual, p.optimizer.moments, p.included];
+        let of_pending = pending.map_or([None; 4], of_pending);
+        let kept = [&[state.residual, state.optimizer.moments][..], &of_pending].concat();
         let folder = &self.folder;
         for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
             let path = entry.map_err(|e| Error::file(folder, e))?.path();
@@ -150,11 +176,14 @@ impl ClientStore {
                 samples: pending.samples,
                 metrics: pending.metrics,
                 residual: self.get_floats(pending.residual)?,
+                optimizer: self.get_optimizer(pending.optimizer)?,
                 included: self.get(pending.included)?,
             })
         });
         let residual = self.get_floats(state.residual)?;
-        Ok(Kept { residual, history: state.history, pending: pending.transpose()? })
+        let optimizer = self.get_optimizer(state.optimizer)?;
+        let pending = pending.transpose()?;
+        Ok(Kept { residual, optimizer, history: state.history, pending })
     }
 }
 
@@ -171,6 +200,7 @@ mod tests {
         let body = b"body".to_vec();
         let mut kept = Kept {
             residual: vec![0.1, -2.0],
+            optimizer: Arc::new(OptimizerState { steps: 7, moments: vec![0.5, 0.25] }),
             history: History::default(),
             pending: Some(Pending {
                 turn: Turn::new(3, 2),
@@ -179,6 +209,7 @@ mod tests {
                 samples: 5,
                 metrics: Metrics::from([("loss".into(), 0.25)]),
                 residual: vec![0.3, 1e-40],
+                optimizer: Arc::new(OptimizerState { steps: 9, moments: vec![0.75, 0.125] }),
                 included: b"with whom".to_vec(),
             }),
         };
@@ -187,7 +218,7 @@ mod tests {
         kept.pending = None;
         store.save(&kept).unwrap();
         assert_eq!(store.load().unwrap(), kept);
-        // State and residual are all that is left.
-        assert_eq!(std::fs::read_dir(&store.folder).unwrap().count(), 2);
+        // State, residual and moments are all that is left.
+        assert_eq!(std::fs::read_dir(&store.folder).unwrap().count(), 3);
     }
 }

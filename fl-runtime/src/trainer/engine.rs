@@ -1,12 +1,13 @@
 //! Training by the engine: the model from the task, the data on the device.
 
-use tern_engine::{Arena, Data, Device, Flat, Plan, Schedule, Tensor};
+use tern_engine::{Arena, Data, Device, Flat, Plan, Tensor};
 use tern_shaders::state;
 
-use super::record::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics};
-use super::{Job, Trained, Trainer, clip_norm};
+use super::record::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics, state_record};
+use super::{Job, OptimizerState, Trained, Trainer, clip_norm};
 use crate::coordinator::Metrics;
 use crate::layout::Layout;
+use crate::plan::LocalTraining;
 use crate::{Digest, Error, Result, TaskSpec};
 
 /// Trains the layers that a task describes, with softmax cross-entropy, on a device. Plans are
@@ -72,15 +73,24 @@ impl Plans {
         if local.proximal.is_some() {
             self.arena.write(Flat::Reference, 0, &job.model)?;
         }
-        for moment in local.optimizer.moments() {
-            self.arena.write(*moment, 0, &vec![0.0; job.model.len()])?;
+        // At step 0 the optimizer takes its moments for zeros, whatever they are.
+        let kept = job.optimizer.moments.chunks_exact(job.model.len());
+        for (moment, kept) in local.optimizer.moments().iter().zip(kept) {
+            self.arena.write(*moment, 0, kept)?;
         }
         self.train.rewind()?;
-        let schedule = Schedule::constant(local.rate);
-        let (samples, steps) = (samples as u32, steps as u32);
-        let record = state::record(job.seed, 0, samples, steps, local.batch, &schedule);
+        let record = state_record(local, job.seed, 0..samples, steps as u32, job.optimizer.steps);
         self.train.set_states(&[record])?;
         Ok(())
+    }
+
+    /// Where the optimizer is.
+    fn optimizer(&mut self, local: &LocalTraining) -> Result<OptimizerState> {
+        let mut moments = Vec::new();
+        for moment in local.optimizer.moments() {
+            moments.extend(self.arena.read(*moment, 0)?);
+        }
+        Ok(OptimizerState { steps: self.train.states()?[0][state::STEP], moments })
     }
 
     /// The gradient of the batch that would be next.
@@ -106,8 +116,13 @@ impl Trainer for EngineTrainer {
         let epoch = samples.div_ceil(local.batch as usize);
         let steps = local.steps.map_or(epoch * local.epochs as usize, |steps| steps as usize);
         let plans = self.plans(task)?;
+        job.optimizer.check(local, job.model.len())?;
         plans.begin(task, job, samples, steps)?;
         let losses = plans.train.run(steps)?;
+        let optimizer = match local.keep_optimizer {
+            true => plans.optimizer(local)?,
+            false => OptimizerState::default(),
+        };
         let mut update = match plans.gradient()? {
             Some(gradient) => gradient,
             None => {
@@ -120,7 +135,8 @@ impl Trainer for EngineTrainer {
             clip_norm(&mut update, most);
         }
         let loss = losses.mean().map(|loss| ("loss".to_string(), f64::from(loss)));
-        Ok(Trained { update, samples: self.samples(), metrics: loss.into_iter().collect() })
+        let metrics = loss.into_iter().collect();
+        Ok(Trained { update, samples: self.samples(), metrics, optimizer })
     }
 
     fn evaluate(&mut self, task: &TaskSpec, model: &[f32]) -> Result<(u32, Metrics)> {
@@ -144,8 +160,8 @@ mod tests {
     use crate::plan::{Form, RunPlan};
     use crate::{ClientId, RunId, Turn};
     use std::sync::Arc;
-    use tern_engine::RowData;
     use tern_engine::nn::ModelSpec;
+    use tern_engine::{Optimizer, RowData};
 
     /// Two classes that a line parts.
     fn rows(device: &Device) -> LocalData {
@@ -166,7 +182,7 @@ mod tests {
     fn job() -> Job {
         let (parameters, _) = ModelSpec::mlp(2, &[8], 2).build().unwrap();
         let seed = crate::trainer::training_seed(1, 1, &ClientId([1; 32]));
-        Job { turn: Turn::new(1, 1), model: Arc::new(parameters.initial(3)), seed }
+        Job::new(Turn::new(1, 1), Arc::new(parameters.initial(3)), seed)
     }
 
     fn update(change: impl FnOnce(&mut RunPlan)) -> Vec<f32> {
@@ -230,6 +246,50 @@ mod tests {
             plan.training.clip_update = Some(0.25);
         }));
         assert!((clipped - 0.25).abs() < 1e-4, "{clipped}");
+    }
+
+    #[test]
+    fn a_kept_optimizer_goes_on_as_if_it_had_not_stopped() {
+        let device = Device::cpu();
+        let task = |steps: u32, keep: bool| {
+            task(|plan| {
+                // One batch is all the data: two jobs of a step are one of two.
+                plan.training.optimizer = Optimizer::adam();
+                plan.training.rate = 0.01;
+                plan.training.steps = Some(steps);
+                plan.training.keep_optimizer = keep;
+            })
+        };
+        let train = |task: &TaskSpec, job: &Job| {
+            EngineTrainer::new(&device, rows(&device)).train(task, job).unwrap()
+        };
+        let after = |job: &Job, trained: &Trained| {
+            job.model.iter().zip(&trained.update).map(|(x, d)| x + d).collect::<Vec<_>>()
+        };
+        let start = job();
+        let whole = train(&task(2, true), &start);
+        let expected = after(&start, &whole);
+        let mut ends = [true, false].map(|keep| {
+            let first = train(&task(1, keep), &start);
+            let model = Arc::new(after(&start, &first));
+            let second =
+                Job { model, optimizer: Arc::new(first.optimizer.clone()), ..start.clone() };
+            let trained = train(&task(1, keep), &second);
+            (after(&second, &trained), trained.optimizer)
+        });
+        let distance =
+            |x: &[f32]| norm(&x.iter().zip(&expected).map(|(a, b)| a - b).collect::<Vec<_>>());
+        assert!(distance(&ends[0].0) < 1e-6, "{}", distance(&ends[0].0));
+        assert!(distance(&ends[1].0) > 1e-4, "{}", distance(&ends[1].0));
+        assert_eq!((ends[0].1.steps, ends[0].1.moments.len()), (2, 2 * start.model.len()));
+        assert_eq!(ends[1].1, OptimizerState::default());
+        // Of another model.
+        ends[0].1.moments.pop();
+        let optimizer = Arc::new(std::mem::take(&mut ends[0].1));
+        let foreign = Job { optimizer, ..start.clone() };
+        let error = EngineTrainer::new(&device, rows(&device)).train(&task(1, true), &foreign);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("moments of the optimizer"), "{error}");
     }
 
     #[test]

@@ -9,10 +9,11 @@ use sha2::{Digest as _, Sha256};
 
 pub use engine::EngineTrainer;
 pub use record::LocalData;
-pub(crate) use record::{EVALUATION_BATCH, Recorder, evaluation_metrics};
+pub(crate) use record::{EVALUATION_BATCH, Recorder, evaluation_metrics, state_record};
 
 use crate::coordinator::Metrics;
-use crate::{ClientId, Result, RunId, TaskSpec, Turn};
+use crate::plan::LocalTraining;
+use crate::{ClientId, Error, Result, RunId, TaskSpec, Turn};
 
 /// A round's work for a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +24,42 @@ pub struct Job {
     pub model: Arc<Vec<f32>>,
     /// Seed of shuffling and dropout.
     pub seed: u32,
+    /// What the optimizer goes on from; a new one unless the task keeps it.
+    pub optimizer: Arc<OptimizerState>,
+}
+
+impl Job {
+    /// With a new optimizer.
+    pub fn new(turn: Turn, model: Arc<Vec<f32>>, seed: u32) -> Self {
+        Job { turn, model, seed, optimizer: Arc::default() }
+    }
+}
+
+/// An optimizer's state from one counted update to the next, where the task keeps it
+/// ([`LocalTraining::keep_optimizer`]).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OptimizerState {
+    /// Steps so far.
+    pub steps: u32,
+    /// The moments, a flat vector each, one after the other; empty before the first step.
+    pub moments: Vec<f32>,
+}
+
+impl OptimizerState {
+    /// Whether it is one of this training, for a flat vector of so many elements.
+    pub(crate) fn check(&self, local: &LocalTraining, elements: usize) -> Result<()> {
+        let whole = match local.keep_optimizer {
+            true => local.optimizer.moments().len() * elements,
+            false => 0,
+        };
+        match [0, whole].contains(&self.moments.len()) {
+            true => Ok(()),
+            false => {
+                let expected = format!("none or {whole} elements");
+                Err(Error::value("moments of the optimizer", self.moments.len(), expected))
+            }
+        }
+    }
 }
 
 /// An update.
@@ -35,6 +72,16 @@ pub struct Trained {
     pub samples: u32,
     /// What was measured on the way, `loss` say.
     pub metrics: Metrics,
+    /// What the optimizer goes on from if this update is counted; a new one unless the task keeps
+    /// it.
+    pub optimizer: OptimizerState,
+}
+
+impl Trained {
+    /// By a trainer that keeps no optimizer.
+    pub fn new(update: Vec<f32>, samples: u32, metrics: Metrics) -> Self {
+        Trained { update, samples, metrics, optimizer: OptimizerState::default() }
+    }
 }
 
 /// Trains and evaluates models on data that stays here. The same job must give the same update.

@@ -1,10 +1,13 @@
 //! Recording a task's model: the same plans for one client and for many side by side.
 
+use std::ops::Range;
+
 use tern_engine::nn::{Mode, Model};
 use tern_engine::{
     Arena, Batching, Graph, Parameters, Plan, RowData, Schedule, Tensor, TextData, Trainable,
     Training,
 };
+use tern_shaders::state;
 
 use crate::coordinator::Metrics;
 use crate::layout::ModelKind;
@@ -119,6 +122,23 @@ impl Recorder {
         let counts = graph.accuracy(logits, targets, TOP)?;
         Ok((graph.evaluate(loss)?, counts))
     }
+}
+
+/// The record of a replica that is about to train `steps` steps on a part of the samples, with an
+/// optimizer that has made `done` steps before: its moments count then.
+pub(crate) fn state_record(
+    local: &LocalTraining,
+    seed: u32,
+    part: Range<usize>,
+    steps: u32,
+    done: u32,
+) -> [u32; state::WORDS] {
+    let (base, count) = (part.start as u32, part.len() as u32);
+    let schedule = Schedule::constant(local.rate);
+    let mut record = state::record(seed, base, count, steps, local.batch, &schedule);
+    record[state::STEP] = done;
+    record[state::LIMIT] = done.saturating_add(steps);
+    record
 }
 
 /// `accuracy` and `top3` from the counts of [`Graph::accuracy`], and `loss`.

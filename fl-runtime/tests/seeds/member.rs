@@ -228,7 +228,7 @@ impl Member {
         }
         let loss = f64::from(job.model.iter().map(|x| x * x).sum::<f32>());
         let metrics = Metrics::from([("loss".to_string(), loss)]);
-        Trained { update, samples: self.samples, metrics }
+        Trained::new(update, self.samples, metrics)
     }
 
     /// An answer to a request arrived; one that nobody waits for any more is ignored.

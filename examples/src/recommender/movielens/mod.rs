@@ -124,7 +124,7 @@ impl Trainer for User {
         films.iter_mut().zip(&*job.model).for_each(|(x, start)| *x -= start);
         let loss = sum / self.ratings.len() as f64;
         let metrics = Metrics::from([("loss".to_string(), loss)]);
-        Ok(Trained { update: films, samples: self.samples(), metrics })
+        Ok(Trained::new(films, self.samples(), metrics))
     }
 
     fn evaluate(&mut self, _: &TaskSpec, model: &[f32]) -> Result<(u32, Metrics), Error> {

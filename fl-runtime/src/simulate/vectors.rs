@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// A vector a client, zeros at first. What is stored counts once it is committed. The vectors
 /// that were used last stay on the device; the others are records of a file, which is deleted in
 /// the end.
-pub(super) struct Residuals {
+pub(super) struct ClientVectors {
     device: Device,
     /// Elements of a vector.
     n: usize,
@@ -41,11 +41,11 @@ struct Resident {
     used: u64,
 }
 
-impl Residuals {
+impl ClientVectors {
     /// Of `n` elements each, `bytes` of them on the device; `path` names a file that doesn't
     /// exist yet and isn't made before it is needed.
     pub fn new(device: &Device, n: usize, bytes: u64, path: &Path) -> Result<Self> {
-        Ok(Residuals {
+        Ok(ClientVectors {
             device: device.clone(),
             n,
             limit: usize::try_from(bytes / (4 * n as u64)).unwrap_or(usize::MAX).max(1),
@@ -198,7 +198,7 @@ impl Residuals {
     }
 }
 
-impl Drop for Residuals {
+impl Drop for ClientVectors {
     fn drop(&mut self) {
         if self.file.take().is_some()
             && let Err(error) = std::fs::remove_file(&self.path)
@@ -215,11 +215,11 @@ mod tests {
     #[test]
     fn vectors_come_back_from_device_and_file() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("residuals");
+        let path = folder.path().join("vectors");
         let device = Device::cpu();
         let n = 64;
         // Room for three of ten.
-        let mut residuals = Residuals::new(&device, n, 3 * 4 * n as u64, &path).unwrap();
+        let mut vectors = ClientVectors::new(&device, n, 3 * 4 * n as u64, &path).unwrap();
         let slot = Vector::zeros(&device, Element::F32, n).unwrap();
         let value = |client: usize, round: usize| Data::F32(vec![(10 * client + round) as f32; n]);
         // The last round that was committed.
@@ -228,25 +228,25 @@ mod tests {
             // Another order each round, so that what is resident changes.
             for i in 0..10 {
                 let client = (i * 7 + round) % 10;
-                residuals.load(client, &slot).unwrap();
+                vectors.load(client, &slot).unwrap();
                 let expected = last.map_or(Data::F32(vec![0.0; n]), |last| value(client, last));
                 assert_eq!(slot.read().unwrap(), expected, "client {client}, round {round}");
                 slot.write(&value(client, round)).unwrap();
-                residuals.store(client, &slot).unwrap();
+                vectors.store(client, &slot).unwrap();
                 // Stored twice is stored once.
-                residuals.store(client, &slot).unwrap();
+                vectors.store(client, &slot).unwrap();
             }
             if round % 3 == 1 {
-                residuals.abandon();
+                vectors.abandon();
             } else {
-                residuals.commit();
+                vectors.commit();
                 last = Some(round);
             }
-            assert!(residuals.resident.len() <= 3);
-            assert_eq!(residuals.resident.len() + residuals.spilled(), 10, "round {round}");
+            assert!(vectors.resident.len() <= 3);
+            assert_eq!(vectors.resident.len() + vectors.spilled(), 10, "round {round}");
         }
         assert!(std::fs::metadata(&path).unwrap().len() <= 2 * 10 * 4 * n as u64);
-        drop(residuals);
+        drop(vectors);
         assert!(!path.exists());
     }
 
@@ -256,12 +256,12 @@ mod tests {
         let path = folder.path().join("mine");
         std::fs::write(&path, b"precious").unwrap();
         let device = Device::cpu();
-        let mut residuals = Residuals::new(&device, 64, 0, &path).unwrap();
+        let mut vectors = ClientVectors::new(&device, 64, 0, &path).unwrap();
         let vector = Vector::zeros(&device, Element::F32, 64).unwrap();
-        residuals.store(1, &vector).unwrap();
-        let error = residuals.store(2, &vector).unwrap_err().to_string();
+        vectors.store(1, &vector).unwrap();
+        let error = vectors.store(2, &vector).unwrap_err().to_string();
         assert!(error.contains("mine"), "{error}");
-        drop(residuals);
+        drop(vectors);
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }
