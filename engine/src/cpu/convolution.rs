@@ -10,6 +10,7 @@ use tern_shaders::cpu::convolution::{Convolution, Finish};
 
 use super::Table;
 use super::gemm::{View, multiply};
+use super::windows::seeing;
 
 pub(super) static TABLE: Table = &[
     ("convolution/forward", forward),
@@ -65,14 +66,13 @@ fn runs(p: &Convolution, pixels: Range<usize>, mut f: impl FnMut(Run)) {
             let end = pixels.end.min((oh + 1) * out_w);
             let start = tap * pixels.len() + q - pixels.start;
             let matrix = start..start + end - q;
-            // Column o sees pixel o · stride + j − padding.
-            let first = padding.saturating_sub(j).div_ceil(stride).max(ow);
-            let past = (width + padding).saturating_sub(j).div_ceil(stride).min(ow + end - q);
+            let columns = seeing(ow..ow + end - q, j, width, padding, stride);
             let ih = (oh * p.stride_h as usize + i).checked_sub(p.padding_h as usize);
-            let (seen, image) = match ih.filter(|ih| *ih < height && first < past) {
+            let (seen, image) = match ih.filter(|ih| *ih < height && !columns.is_empty()) {
                 Some(ih) => {
-                    let column = first * stride + j - padding;
-                    (start + first - ow..start + past - ow, (c * height + ih) * width + column)
+                    let column = columns.start * stride + j - padding;
+                    let seen = start + columns.start - ow..start + columns.end - ow;
+                    (seen, (c * height + ih) * width + column)
                 }
                 None => (start..start, 0),
             };

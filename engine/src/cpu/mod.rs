@@ -23,6 +23,7 @@ mod roof;
 mod ternary;
 mod update;
 pub(crate) mod vmath;
+mod windows;
 
 use tern_shaders::{Kernel, TwinFn};
 

@@ -10,6 +10,7 @@ use tern_shaders::cpu::convolution::pooling::Pool;
 use super::Table;
 use super::parallel::{rows, rows2};
 use super::vmath::vectorized;
+use super::windows::seeing;
 
 pub(super) static TABLE: Table = &[
     ("convolution/max_pool_forward", max_forward),
@@ -47,10 +48,9 @@ impl<'a> Planes<'a> {
         let (width, out_w) = (p.width as usize, p.out_w as usize);
         let (padding, stride) = (p.padding_w as usize, p.stride_w as usize);
         let column = |j: usize| {
-            let first = padding.saturating_sub(j).div_ceil(stride);
-            let past = (width + padding).saturating_sub(j).div_ceil(stride).min(out_w);
-            (first < past)
-                .then(|| Column { windows: first..past, pixel: first * stride + j - padding })
+            let windows = seeing(0..out_w, j, width, padding, stride);
+            let pixel = windows.start * stride + j;
+            (!windows.is_empty()).then(|| Column { windows, pixel: pixel - padding })
         };
         let (output, area) = (p.out_h as usize * out_w, (p.kernel_h * p.kernel_w) as usize);
         Planes {
