@@ -2,18 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
-use std::net::TcpListener;
+mod common;
+
 use std::sync::{Arc, Mutex};
 
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Data, Device, Schedule};
+use tern_fl::ClientId;
 use tern_fl::client::Http;
-use tern_fl::federation::{self, Federation};
 use tern_fl::identity::Identity;
-use tern_fl::layout::ModelKind;
 use tern_fl::personalize::{Client, Public, Publisher, Recipe, Shape, download};
-use tern_fl::server::{Board, Options, Server, Service, ServiceError};
-use tern_fl::{ClientId, RunPlan};
+use tern_fl::server::{Service, ServiceError};
 
 /// Writes down what reaches a publisher.
 struct Overheard {
@@ -41,20 +40,11 @@ fn public(version: u32) -> Public {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_send_which_version_they_want_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(3, &[], 2)), 1);
-    let initial = plan.check().unwrap().parameters().initial(1);
-    let options = federation::Options::default();
-    let federation = Federation::open(folder.path(), &plan, &initial, options).unwrap();
     let (publisher, requests) = (Publisher::new(), Arc::new(Mutex::new(Vec::new())));
     let overheard = Overheard { publisher: publisher.clone(), requests: requests.clone() };
-    let services: Vec<Arc<dyn Service>> = vec![Arc::new(overheard)];
-    let server = Server::new(federation, Board::new(0), Options { services, ..Options::default() });
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let serving = tokio::spawn(server.serve(listener, std::future::pending()));
+    let serving = common::serve(vec![Arc::new(overheard)]);
 
-    let http = Http::new(&url, None, Identity::from_secret(&[1; 32])).unwrap();
+    let http = Http::new(&serving.url, None, Identity::from_secret(&[1; 32])).unwrap();
     http.enroll("").await.unwrap();
     assert_eq!(download(&http, 0).await.unwrap(), None, "nothing is published yet");
     publisher.publish(&public(1)).unwrap();
@@ -108,5 +98,4 @@ async fn clients_send_which_version_they_want_and_nothing_else() {
     assert_eq!(refused(ask(piece(1, 0)).await), "no_version", "two versions stay");
     assert_eq!(refused(ask(piece(3, 1 << 30)).await), "offset");
     assert!(publisher.publish(&public(3)).unwrap_err().to_string().contains("above 3"));
-    serving.abort();
 }

@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
-use std::net::TcpListener;
+mod common;
+
 use std::sync::Arc;
 
-use tern_engine::nn::ModelSpec;
+use tern_fl::ClientId;
 use tern_fl::client::Http;
-use tern_fl::federation::{self, Federation};
 use tern_fl::identity::Identity;
-use tern_fl::layout::ModelKind;
-use tern_fl::server::{Board, Options, Server, Service, ServiceError};
-use tern_fl::{ClientId, RunPlan};
+use tern_fl::server::{Service, ServiceError};
 
 /// Gives back what it is sent, backwards, with the first byte of who sent it.
 struct Backwards;
@@ -32,21 +30,11 @@ impl Service for Backwards {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_answer_enrolled_clients() {
-    let folder = tempfile::tempdir().unwrap();
-    let plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(3, &[], 2)), 1);
-    let initial = plan.check().unwrap().parameters().initial(1);
-    let options = federation::Options::default();
-    let federation = Federation::open(folder.path(), &plan, &initial, options).unwrap();
-    let services: Vec<Arc<dyn Service>> = vec![Arc::new(Backwards)];
-    let options = Options { services, ..Options::default() };
-    let server = Server::new(federation, Board::new(0), options);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let serving = tokio::spawn(server.serve(listener, std::future::pending()));
+    let serving = common::serve(vec![Arc::new(Backwards)]);
 
     let identity = Identity::from_secret(&[1; 32]);
     let first = identity.client().0[0];
-    let http = Http::new(&url, None, identity).unwrap();
+    let http = Http::new(&serving.url, None, identity).unwrap();
     let refused = |answer: Result<Vec<u8>, _>| {
         let error: tern_fl::client::CallError = answer.unwrap_err();
         (error.name().unwrap().to_owned(), error.to_string())
@@ -59,5 +47,4 @@ async fn services_answer_enrolled_clients() {
     assert!(name == "no_service" && text.contains("[backwards]"), "{text}");
     let large = http.service("backwards", vec![0; (1 << 20) + 1]).await;
     assert_eq!(refused(large).0, "too_large");
-    serving.abort();
 }
