@@ -3,11 +3,11 @@
 //! of the demos, whose commands are in `src/bin/`.
 
 pub mod alphabet;
-pub mod device;
 pub mod digits;
 pub mod keyboard;
 pub mod keystrokes;
 pub mod network;
+pub mod options;
 pub mod progress;
 pub mod recommender;
 pub mod report;

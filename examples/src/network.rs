@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use serde::de::DeserializeOwned;
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Device, load_model, save_model};
 use tern_fl::client::{Client, Http, Options as ClientOptions, Outcome};
@@ -23,6 +24,10 @@ use tern_fl::server::{self, Board, Limits, Row, Server, Service};
 use tern_fl::trainer::Trainer;
 use tern_fl::{ClientId, RunPlan, Strategy, tls};
 
+use crate::progress::Progress;
+
+/// What a process writes down in its folder, where it finds out something for the report.
+pub const FOUND: &str = "found.json";
 /// Time that a server has to come up; far more than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -119,6 +124,18 @@ impl Place {
         self.path(&format!("client-{number}"))
     }
 
+    /// What the server finds out.
+    pub fn server(&self) -> PathBuf {
+        self.path("server")
+    }
+
+    /// What the process of a folder wrote down ([`FOUND`]).
+    pub fn found<T: DeserializeOwned>(&self, folder: &Path) -> Result<T> {
+        let path = folder.join(FOUND);
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        serde_json::from_str(&text).with_context(|| path.display().to_string())
+    }
+
     /// The folder of the server's run.
     pub fn run(&self) -> PathBuf {
         self.path("run")
@@ -198,15 +215,42 @@ impl Place {
     }
 
     /// [`Place::start`] where nobody takes part in rounds: what the server is for is its services.
-    pub fn start_services(
+    /// Returns what each client wrote down ([`FOUND`]), `None` for those that failed.
+    pub fn start_services<T: DeserializeOwned>(
         &self,
-        name: &str,
-        clients: usize,
-        alive: impl FnMut(&[Row]),
-    ) -> Result<Ended> {
-        let idle = RunPlan::new(name, ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 1);
+        demo: &str,
+        clients: &[String],
+        out: &mut dyn Write,
+    ) -> Result<Vec<Option<T>>> {
+        let idle = RunPlan::new(demo, ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 1);
         let initial = idle.check()?.parameters().initial(0);
-        self.start(&idle, &initial, clients, alive)
+        let all = 0..clients.len();
+        let mut progress = Progress::new("processes", clients.len() as u64);
+        let ended = self.start(&idle, &initial, clients.len(), |_| {
+            let done = |number: &usize| self.client(*number).join(FOUND).exists();
+            progress.update(all.clone().filter(done).count() as u64, None);
+        })?;
+        progress.finish();
+        self.tell_failed(&ended, |number| clients[number].clone(), out)?;
+        let found = |number| match ended.failed.contains(&number) {
+            true => Ok(None),
+            false => self.found(&self.client(number)).map(Some),
+        };
+        all.clone().map(found).collect()
+    }
+
+    /// Says who failed, and where to read why.
+    pub fn tell_failed(
+        &self,
+        ended: &Ended,
+        called: impl Fn(usize) -> String,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        for number in &ended.failed {
+            let log = self.path(&format!("{number}.log"));
+            writeln!(out, "{} failed: see {}", called(*number), log.display())?;
+        }
+        Ok(())
     }
 
     /// The rounds so far.

@@ -29,11 +29,8 @@ impl Report {
         Ok(Self { folder })
     }
 
-    /// The folder asked for, or the next free `runs/<demo>-<number>`.
-    pub fn of(demo: &str, asked: Option<&Path>) -> Result<Self> {
-        if let Some(folder) = asked {
-            return Self::create(folder);
-        }
+    /// In the next free `runs/<demo>-<number>`.
+    pub fn next(demo: &str) -> Result<Self> {
         let name = |n: u32| PathBuf::from(format!("runs/{demo}-{n}"));
         let free = (1..).map(name).find(|folder| !folder.exists());
         Self::create(free.context("runs/ is full")?)

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
+mod common;
+
 use std::fmt::Write as _;
 use std::process::Command;
 
@@ -15,20 +17,14 @@ fn terminals_are_processes() {
     }
     let (data, report) = (folder.path().join("customers.csv"), folder.path().join("report"));
     std::fs::write(&data, text).unwrap();
-    let run = Command::new(env!("CARGO_BIN_EXE_recommender"))
-        .args(["--network", "--quick", "--device", "cpu", "--rounds", "25", "--cohort", "3"])
-        .arg("--data")
-        .arg(&data)
-        .arg("--out")
-        .arg(&report)
-        .output()
-        .unwrap();
-    let (shown, errors) =
-        (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    assert!(run.status.success(), "{shown}{errors}");
-    assert!(shown.contains("25 rounds of ternary delta by 5 processes"), "{shown}{errors}");
-    let json = std::fs::read(report.join("network.json")).unwrap();
-    let hits: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    // An untrained model ranks about two thirds of them first.
-    assert!(hits["hit1"].as_f64().unwrap() > 0.85, "{hits}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_recommender"));
+    command.args(["--network", "--rounds", "25", "--cohort", "3"]).arg("--data").arg(&data);
+    let (shown, found) = common::run(&mut command, &report, "network.json");
+    for (number, way) in ["ternary delta", "ternary delta + secure"].into_iter().enumerate() {
+        let line = format!("25 rounds of {way} by 5 processes");
+        assert!(shown.contains(&line), "{shown}");
+        // An untrained model ranks about two thirds of them first.
+        let hit1 = found[number]["hits"]["hit1"].as_f64().unwrap();
+        assert!(hit1 > 0.85, "{found}");
+    }
 }

@@ -2,27 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
+mod common;
+
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 fn run(data: &Path, report: &Path, more: &[&str]) -> (String, Value) {
-    let run = Command::new(env!("CARGO_BIN_EXE_teacher-ensemble"))
-        .args(["--quick", "--device", "cpu", "--teachers", "10", "--queries", "60"])
+    let mut command = Command::new(env!("CARGO_BIN_EXE_teacher-ensemble"));
+    command
+        .args(["--teachers", "10", "--queries", "60"])
         .args(["--epsilon", "20", "--label", "class"])
         .args(more)
         .arg("--data")
-        .arg(data)
-        .arg("--out")
-        .arg(report)
-        .output()
-        .unwrap();
-    let (shown, errors) =
-        (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    assert!(run.status.success(), "{shown}{errors}");
-    let json = std::fs::read(report.join("results.json")).unwrap();
-    (format!("{shown}{errors}"), serde_json::from_slice(&json).unwrap())
+        .arg(data);
+    common::run(&mut command, report, "results.json")
 }
 
 /// (2.4, 2.5) Labels, refusals and their price are the same over the network.

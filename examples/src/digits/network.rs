@@ -66,11 +66,9 @@ pub fn run(
         progress.update(rounds.len() as u64, None);
     })?;
     progress.finish();
-    for number in &ended.failed {
-        let name = transfer.sources.get(*number).map_or("the target", |source| source.0.as_str());
-        let log = place.path(&format!("{number}.log"));
-        writeln!(out, "Node {name} failed: see {}", log.display())?;
-    }
+    let name =
+        |number: usize| transfer.sources.get(number).map_or("the target", |source| &source.0);
+    place.tell_failed(&ended, |number| format!("Node {}", name(number)), out)?;
     let file = place.client(target).join("model.safetensors");
     let model = load_model(&file, bench.model.parameters())?;
 

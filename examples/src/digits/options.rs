@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use tern_engine::Activation;
 use tern_engine::nn::{Input, LayerSpec, ModelSpec};
-use tern_engine::{Activation, Device};
 use tern_fl::align::{Model, Objective, Settings};
 
-use crate::device::open;
 use crate::network::NetworkOptions;
+use crate::options::RunOptions;
 
 /// Lets nodes with labeled digits teach one with unlabeled digits of another kind: they exchange
 /// parameters only, and a domain discriminator makes their features look alike.
@@ -23,13 +23,9 @@ pub struct Options {
     /// to measure, and by the ceiling
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// `cpu`, `gpu`, `discrete`, `integrated`, `software`, a number or part of a name; goes
-    /// before the environment variable TERN_DEVICE
-    #[arg(long)]
-    pub device: Option<String>,
-    /// Folder for the report; the next free `runs/digits-transfer-<number>` if not given
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
+    /// Device and report
+    #[command(flatten)]
+    pub run: RunOptions,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u32,
@@ -45,11 +41,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// Opens the device asked for.
-    pub fn open(&self) -> anyhow::Result<Device> {
-        open(self.device.as_deref())
-    }
-
     /// How much to do.
     pub fn scale(&self) -> Scale {
         let mut scale = if self.quick { Scale::quick() } else { Scale::full() };

@@ -12,7 +12,6 @@ use super::options::{Options, Scale, model};
 use super::results::{Results, TransferResult};
 use super::transfer::{Bench, Beside, measure};
 use crate::progress::Progress;
-use crate::report::Report;
 
 /// Runs the command; what it finds goes to `out` and to the report folder.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
@@ -21,7 +20,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
 
 fn at_scale(options: &Options, scale: &Scale, out: &mut dyn Write) -> Result<()> {
     let started = Instant::now();
-    let device = options.open()?;
+    let device = options.run.open()?;
     writeln!(out, "Runs on {}.", device.name())?;
     let digits = Digits::load(options, scale)?;
     let model = model()?;
@@ -34,11 +33,11 @@ fn at_scale(options: &Options, scale: &Scale, out: &mut dyn Write) -> Result<()>
         if let Some((role, place)) = part {
             return network::take_part(role, &place, bench, &settings, transfer);
         }
-        let report = Report::of("digits-transfer", options.out.as_deref())?;
+        let report = options.run.report("digits-transfer")?;
         refusals(&digits, out)?;
         return network::run(bench, &settings, transfer, &report, out);
     }
-    let report = Report::of("digits-transfer", options.out.as_deref())?;
+    let report = options.run.report("digits-transfer")?;
     refusals(&digits, out)?;
     let mut transfers: Vec<TransferResult> = Vec::new();
     for seed in options.seed..options.seed.saturating_add(scale.seeds) {
@@ -107,12 +106,14 @@ fn refusals(digits: &Digits, out: &mut dyn Write) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::RunOptions;
 
     #[test]
     fn a_tiny_run_reports_everything() {
         let folder = tempfile::tempdir().unwrap();
         let out = Some(folder.path().join("report"));
-        let options = Options { out, device: Some("cpu".into()), seed: 3, ..Options::default() };
+        let run = RunOptions { out, device: Some("cpu".into()) };
+        let options = Options { run, seed: 3, ..Options::default() };
         let mut scale = Scale { seeds: 2, digits: 300, tested: 200, ..Scale::quick() };
         scale.settings.exchanges = 4;
         scale.settings.warm_ups = 1;

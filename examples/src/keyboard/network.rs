@@ -2,7 +2,6 @@
 //! client over TLS. What a device finds out it writes to a folder of its own; all that it sends is
 //! which version of the model it has.
 
-use std::fs;
 use std::io::Write;
 use std::sync::Arc;
 use std::thread;
@@ -20,16 +19,13 @@ use super::results::{PublicResult, Results, UserResult, medians};
 use super::run::{preset, publish, publish_again, take, tell};
 use super::server::Curve;
 use super::workbench::Workbench;
-use crate::network::{Place, Role};
-use crate::progress::Progress;
+use crate::network::{FOUND, Place, Role};
 use crate::report::Report;
 
 /// Time between two questions for a newer model.
 const ASK: Duration = Duration::from_millis(200);
 /// Time that devices have to download a version before the next one is published.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a client and the server write down, each in its own folder.
-const FOUND: &str = "found.json";
 
 /// What a process does that another one started.
 pub fn take_part(
@@ -70,7 +66,7 @@ fn serve(
 ) -> Result<()> {
     let publisher = Publisher::new();
     place.serve_while(vec![publisher.clone()], || {
-        let report = Report::create(place.path("server"))?;
+        let report = Report::create(place.server())?;
         let (path, curve, result) = match &options.model {
             Some(path) => take(path, device, texts)?,
             None => publish(options, scale, device, texts, &report)?,
@@ -108,26 +104,13 @@ fn wait_for(place: &Place, number: usize, version: u32) -> Result<PublicModel> {
 pub fn run(options: &Options, device: &Device, texts: &Texts, out: &mut dyn Write) -> Result<()> {
     let started = Instant::now();
     let (scale, users) = (options.scale(), &texts.users);
-    let report = Report::of("keyboard", options.out.as_deref())?;
+    let report = options.run.report("keyboard")?;
     let place = Place::create(&report.path("network"), users.len())?;
-    let mut progress = Progress::new("devices", users.len() as u64);
-    let found = |number: usize| place.client(number).join(FOUND);
-    let ended = place.start_services("keyboard", users.len(), |_| {
-        let done = (0..users.len()).filter(|number| found(*number).exists()).count();
-        progress.update(done as u64, None);
-    })?;
-    progress.finish();
-    for number in &ended.failed {
-        let log = place.path(&format!("{number}.log"));
-        writeln!(out, "{}'s device failed: see {}", users[*number].name, log.display())?;
-    }
-    let text = fs::read_to_string(place.path("server").join(FOUND))?;
-    let (training, held_out, public): (_, _, PublicResult) = serde_json::from_str(&text)?;
+    let devices: Vec<String> = users.iter().map(|user| format!("{}'s device", user.name)).collect();
+    let found = place.start_services("keyboard", &devices, out)?;
+    let (training, held_out, public): (_, _, PublicResult) = place.found(&place.server())?;
     tell(&public, public.file.as_ref(), out)?;
-    let results = (0..users.len()).filter(|number| !ended.failed.contains(number));
-    let results = results
-        .map(|number| Ok(serde_json::from_str(&fs::read_to_string(found(number))?)?))
-        .collect::<Result<Vec<UserResult>>>()?;
+    let results: Vec<UserResult> = found.into_iter().flatten().collect();
     ensure!(!results.is_empty(), "no device found out anything");
     let results = Results {
         device: device.name(),

@@ -2,13 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Parser;
-use tern_engine::Device;
 
 use super::workbench::Recipe;
-use crate::device::open;
 use crate::network::NetworkOptions;
+use crate::options::RunOptions;
 
 /// Trains a public next-character model, lets it learn from users it never met, each on their
 /// own device, and reports what that gains them.
@@ -22,13 +20,9 @@ pub struct Options {
     /// the users all come from it. Lines `@name` or `@play/name` say who speaks from there on
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// `cpu`, `gpu`, `discrete`, `integrated`, `software`, a number or part of a name; goes
-    /// before the environment variable TERN_DEVICE
-    #[arg(long)]
-    pub device: Option<String>,
-    /// Folder for the report; the next free `runs/keyboard-<number>` if not given
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
+    /// Device and report
+    #[command(flatten)]
+    pub run: RunOptions,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u32,
@@ -57,11 +51,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// Opens the device asked for.
-    pub fn open(&self) -> Result<Device> {
-        open(self.device.as_deref())
-    }
-
     /// How much to do.
     pub fn scale(&self) -> Scale {
         let mut scale = if self.quick { Scale::quick() } else { Scale::full() };
@@ -153,7 +142,5 @@ mod tests {
         let scale = options.scale();
         assert_eq!((scale.steps, scale.hidden), (7, Scale::quick().hidden));
         assert!(Options::try_parse_from(["keyboard", "--users", "0"]).is_err());
-        let unknown = Options { device: Some("no such device".into()), ..Options::default() };
-        assert!(unknown.open().is_err());
     }
 }

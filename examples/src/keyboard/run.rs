@@ -26,7 +26,7 @@ use crate::users::User;
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let started = Instant::now();
     let scale = options.scale();
-    let device = options.open()?;
+    let device = options.run.open()?;
     let texts = Texts::load(options, &scale)?;
     if let Some((role, place)) = options.network.part() {
         return network::take_part(role, &place, options, &device, &texts);
@@ -35,7 +35,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     if options.network.network {
         return network::run(options, &device, &texts, out);
     }
-    let report = Report::of("keyboard", options.out.as_deref())?;
+    let report = options.run.report("keyboard")?;
 
     // 1.1 to 1.3: the server.
     let (published, curve, public) = match &options.model {

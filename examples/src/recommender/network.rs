@@ -1,21 +1,23 @@
 //! The demo as real processes: a server, and every terminal a client over TLS.
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 use tern_engine::{Device, load_model};
 use tern_fl::Layout;
 use tern_fl::layout::ModelKind;
 use tern_fl::local::Client;
+use tern_fl::plan::{Encoding, Form};
 
-use super::arms::ARMS;
+use super::arms::{ARMS, Arm};
 use super::data::Data;
-use super::device::Recommender;
+use super::device::{Hits, Recommender};
 use super::options::{Options, Scale};
 use super::train;
 use crate::network::{Place, Role};
 use crate::progress::Progress;
-use crate::report::Report;
 
 /// What a process does that another one started.
 pub fn take_part(role: Role, place: &Place, data: &Data, device: &Device) -> Result<()> {
@@ -28,7 +30,23 @@ pub fn take_part(role: Role, place: &Place, data: &Data, device: &Device) -> Res
     }
 }
 
-/// Runs the ternary way as processes, and measures the model that a terminal downloaded.
+/// Whether a way runs as processes: ternary updates, and such that only their sum is known of.
+fn networked(arm: &Arm) -> bool {
+    (arm.form, arm.uplink, arm.downlink) == (Form::Delta, Encoding::Ternary, Encoding::Full)
+}
+
+/// What a network came to.
+#[derive(Debug, Serialize)]
+struct Networked {
+    arm: Arm,
+    rounds: usize,
+    /// Terminals that failed, by number.
+    failed: Vec<usize>,
+    /// Of the model that a terminal downloaded.
+    hits: Hits,
+}
+
+/// Runs these ways as processes, one after the other.
 pub fn run(
     options: &Options,
     scale: &Scale,
@@ -36,27 +54,41 @@ pub fn run(
     device: &Device,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let report = Report::of("recommender", options.out.as_deref())?;
+    let report = options.run.report("recommender")?;
+    let mut found = Vec::new();
+    for arm in ARMS.iter().filter(|arm| networked(arm)) {
+        let folder = report.path("network").join(match arm.secure {
+            true => "secure",
+            false => "plain",
+        });
+        found.push(run_arm(arm, options, scale, (data, device), &folder, out)?);
+    }
+    writeln!(out, "Report: {}", report.path("").display())?;
+    report.json("network.json", &found)?;
+    Ok(())
+}
+
+/// Runs one of them, and measures the model that a terminal downloaded.
+fn run_arm(
+    arm: &Arm,
+    options: &Options,
+    scale: &Scale,
+    (data, device): (&Data, &Device),
+    folder: &Path,
+    out: &mut dyn Write,
+) -> Result<Networked> {
     let model = ModelKind::Layers(train::spec(data, scale));
-    let arm = &ARMS[1];
     let plan = arm.plan(&model, scale, options.seed);
     let layout = Layout::of(&model)?;
     let initial = layout.parameters().initial(plan.seed);
     let terminals = data.terminals.len();
-    let place = Place::create(&report.path("network"), terminals)?;
+    let place = Place::create(folder, terminals)?;
     let mut progress = Progress::new(arm.name, u64::from(scale.rounds));
     let ended = place.start(&plan, &initial, terminals, |rounds| {
         progress.update(rounds.len() as u64, None);
     })?;
     progress.finish();
-    for number in &ended.failed {
-        let name = &data.terminals[*number].name;
-        writeln!(
-            out,
-            "Terminal {name} failed: see {}",
-            place.path(&format!("{number}.log")).display()
-        )?;
-    }
+    place.tell_failed(&ended, |number| format!("Terminal {}", data.terminals[number].name), out)?;
     let file = (0..terminals)
         .filter(|number| !ended.failed.contains(number))
         .map(|number| place.client(number).join("model.safetensors"))
@@ -67,14 +99,12 @@ pub fn run(
     recommender.set_model(&load_model(&file, layout.parameters())?)?;
     let hits = recommender.measure(data, &data.held_out())?;
     let [hit1, hit3, mrr] = [hits.hit1, hits.hit3, hits.mrr].map(|x| 100.0 * x);
+    let rounds = ended.rounds.len();
     writeln!(
         out,
-        "{} rounds of {} by {} processes: hit@1 {hit1:.1} %, hit@3 {hit3:.1} %, MRR {mrr:.1} %.",
-        ended.rounds.len(),
+        "{rounds} rounds of {} by {} processes: hit@1 {hit1:.1} %, hit@3 {hit3:.1} %, MRR {mrr:.1} %.",
         arm.name,
         terminals + 1
     )?;
-    writeln!(out, "Report: {}", report.path("").display())?;
-    report.json("network.json", &hits)?;
-    Ok(())
+    Ok(Networked { arm: *arm, rounds, failed: ended.failed, hits })
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::network::NetworkOptions;
+use crate::options::RunOptions;
 
 /// Terminals of an insurer train a model together that recommends products: in full precision,
 /// with ternary updates, and with ternary updates that only their sum is known of.
@@ -23,13 +24,9 @@ pub struct Options {
     /// film factors that are trained together, user factors that stay on the device
     #[arg(long, value_name = "DIR", conflicts_with = "data")]
     pub movielens: Option<PathBuf>,
-    /// `cpu`, `gpu`, `discrete`, `integrated`, `software`, a number or part of a name; goes
-    /// before the environment variable TERN_DEVICE
-    #[arg(long)]
-    pub device: Option<String>,
-    /// Folder for the report; the next free `runs/recommender-<number>` if not given
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
+    /// Device and report
+    #[command(flatten)]
+    pub run: RunOptions,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u32,

@@ -15,7 +15,6 @@ use super::network;
 use super::options::{Options, Scale};
 use super::results::{ArmResult, Example, Results};
 use super::train;
-use crate::device::open;
 use crate::report::Report;
 use crate::text::bundled;
 
@@ -25,7 +24,7 @@ const OFFERS: usize = 3;
 /// Runs the command; what it finds goes to `out` and to the report folder.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let started = Instant::now();
-    let device = open(options.device.as_deref())?;
+    let device = options.run.open()?;
     writeln!(out, "Runs on {}.", device.name())?;
     if let Some(folder) = &options.movielens {
         return films(options, folder, &device, out);
@@ -45,7 +44,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     if options.network.network {
         return network::run(options, &scale, &data, &device, out);
     }
-    let report = Report::of("recommender", options.out.as_deref())?;
+    let report = options.run.report("recommender")?;
     let held_out = data.held_out();
     writeln!(
         out,
@@ -104,7 +103,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
 fn films(options: &Options, folder: &Path, device: &Device, out: &mut dyn Write) -> Result<()> {
     let ratings = Ratings::load(folder)?;
     writeln!(out, "{} users, {} films.", ratings.users.len(), ratings.films)?;
-    let report = Report::of("recommender", options.out.as_deref())?;
+    let report = options.run.report("recommender")?;
     let rows = movielens::run(&ratings, &options.scale(), options.seed, device)?;
     report.json("movielens.json", &rows)?;
     writeln!(out, "\n{}\nReport: {}", movielens::table(&rows), report.path("").display())?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::options::RunOptions;
+
 /// Trains a character model on Shakespeare's roles by federated averaging, simulated, until it
 /// expects 54 % of the characters of their test lines.
 #[derive(Clone, Debug, Parser)]
@@ -39,13 +41,9 @@ pub struct Options {
     /// Texts of your own, a file or a folder, with lines `@name` that say who speaks from there on
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// `cpu`, `gpu`, `discrete`, `integrated`, `software`, a number or part of a name; goes
-    /// before the environment variable TERN_DEVICE
-    #[arg(long)]
-    pub device: Option<String>,
-    /// Folder for the report; the next free `runs/shakespeare-<number>` if not given
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
+    /// Device and report
+    #[command(flatten)]
+    pub run: RunOptions,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u32,

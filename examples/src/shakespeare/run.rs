@@ -15,8 +15,7 @@ use tern_fl::trainer::LocalData;
 
 use super::data::Texts;
 use super::options::Options;
-use crate::device::open;
-use crate::report::{Report, Series};
+use crate::report::Series;
 
 /// Characters of a window.
 const WINDOW: usize = 80;
@@ -71,10 +70,10 @@ pub fn plan(options: &Options, clients: usize, tokens: usize) -> RunPlan {
 
 /// Runs the command; rounds go to `out` as they are done, all of it to the report folder.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
-    let device = open(options.device.as_deref())?;
+    let device = options.run.open()?;
     writeln!(out, "Runs on {}.", device.name())?;
     let texts = Texts::load(options)?;
-    let report = Report::of("shakespeare", options.out.as_deref())?;
+    let report = options.run.report("shakespeare")?;
     let tokens = texts.alphabet.tokens();
     let plan = plan(options, texts.clients.len(), tokens);
     let layout = plan.check()?;

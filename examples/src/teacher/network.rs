@@ -1,7 +1,6 @@
 //! The demo as real processes: a server that trains the teachers and answers, and each student a
 //! client over TLS. A student sends samples and gets labels and what they cost.
 
-use std::fs;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,14 +15,11 @@ use super::data::Problem;
 use super::lesson::{Faculty, Tutor, budget_file, compare, learn, service, teach};
 use super::options::{Options, Scale, mechanisms};
 use super::results::{Lesson, Student};
-use crate::network::{Place, Role};
-use crate::progress::Progress;
+use crate::network::{FOUND, Place, Role};
 use crate::report::Report;
 
 /// Time between two questions to a server that has no teachers yet.
 const ASK: Duration = Duration::from_millis(200);
-/// What a student and the server write down, each in its own folder.
-const FOUND: &str = "found.json";
 
 /// What a service is called.
 fn called(name: &str) -> String {
@@ -64,7 +60,7 @@ fn serve(
     let labels = mechanisms(scale.teachers).map(|(name, _)| Labels::new(&called(name)));
     let services = labels.iter().map(|labels| labels.clone() as Arc<dyn server::Service>);
     place.serve_while(services.collect(), || {
-        let report = Report::create(place.path("server"))?;
+        let report = Report::create(place.server())?;
         let (teachers, faculty): (Models, Faculty) = teach(device, problem, scale, seed)?;
         report.json(FOUND, &faculty)?;
         let teachers = Arc::new(Mutex::new(teachers));
@@ -124,31 +120,20 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<Lesson> {
     let (scale, seed) = (options.scale(), options.seed);
-    let clients = mechanisms(scale.teachers).len();
-    let place = Place::create(&report.path("network"), clients)?;
-    let mut progress = Progress::new("students", clients as u64);
-    let found = |number: usize| place.client(number).join(FOUND);
-    let ended = place.start_services("teacher-ensemble", clients, |_| {
-        let done = (0..clients).filter(|number| found(*number).exists()).count();
-        progress.update(done as u64, None);
-    })?;
-    progress.finish();
-    let server = place.path("server");
-    let faculty: Faculty = serde_json::from_str(&fs::read_to_string(server.join(FOUND))?)?;
+    let named = mechanisms(scale.teachers).map(|(name, _)| format!("The student of {name}"));
+    let place = Place::create(&report.path("network"), named.len())?;
+    let found: Vec<Option<Student>> = place.start_services("teacher-ensemble", &named, out)?;
+    let server = place.server();
+    let faculty: Faculty = place.found(&server)?;
     let mut students = Vec::new();
-    for (number, (name, mechanism)) in mechanisms(faculty.teachers).into_iter().enumerate() {
-        if ended.failed.contains(&number) {
-            let log = place.path(&format!("{number}.log"));
-            writeln!(out, "The student of {name} failed: see {}", log.display())?;
-            continue;
-        }
-        let student: Student = serde_json::from_str(&fs::read_to_string(found(number))?)?;
+    for (found, (name, mechanism)) in found.into_iter().zip(mechanisms(faculty.teachers)) {
+        let Some(student) = found else { continue };
         // What a student isn't told: how many teachers there are, and what the votes were.
         let budget = Budget::open(&budget_file(&server, problem, name, seed), scale.limit)?;
         let epsilon_given_votes = budget.spent().given_votes;
         students.push(Student { mechanism, epsilon_given_votes, ..student });
     }
     ensure!(!students.is_empty(), "no student learned anything");
-    writeln!(out, "{} processes over TLS.", clients + 1)?;
+    writeln!(out, "{} processes over TLS.", named.len() + 1)?;
     compare(device, problem, &scale, seed, faculty, students)
 }

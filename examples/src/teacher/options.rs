@@ -6,6 +6,7 @@ use clap::{Parser, ValueEnum};
 use tern_fl::teach::{Limit, Mechanism};
 
 use crate::network::NetworkOptions;
+use crate::options::RunOptions;
 
 /// The bundled data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,13 +51,9 @@ pub struct Options {
     /// Privacy budget of each student: δ
     #[arg(long, default_value_t = 1e-5)]
     pub delta: f64,
-    /// `cpu`, `gpu`, `discrete`, `integrated`, `software`, a number or part of a name; goes
-    /// before the environment variable TERN_DEVICE
-    #[arg(long)]
-    pub device: Option<String>,
-    /// Folder for the report; the next free `runs/teacher-ensemble-<number>` if not given
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
+    /// Device and report
+    #[command(flatten)]
+    pub run: RunOptions,
     /// Seed of parts, first weights and noise: with it, answers are an experiment's and private
     /// from nobody who knows it
     #[arg(long, default_value_t = 1)]

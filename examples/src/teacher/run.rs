@@ -10,20 +10,18 @@ use super::lesson;
 use super::network;
 use super::options::Options;
 use super::results::{Results, SetResult};
-use crate::device;
-use crate::report::Report;
 
 /// Runs the command; what it finds goes to `out` and to the report folder.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let started = Instant::now();
     let scale = options.scale();
-    let device = device::open(options.device.as_deref())?;
+    let device = options.run.open()?;
     let problems = data::load(options)?;
     if let Some((role, place)) = options.network.part() {
         return network::take_part(role, &place, options, &device, &problems[0]);
     }
     writeln!(out, "Runs on {}.", device.name())?;
-    let report = Report::of("teacher-ensemble", options.out.as_deref())?;
+    let report = options.run.report("teacher-ensemble")?;
     let mut sets = Vec::new();
     for problem in &problems {
         let (private, public) = (problem.private.labels.len(), problem.public.labels.len());
