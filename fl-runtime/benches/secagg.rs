@@ -81,7 +81,8 @@ fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
 /// A whole session of the vectors that `vector` gives.
 fn session(packing: Packing, vector: fn(usize) -> Vec<u32>) -> Outcome<Costs> {
     let assumptions = Assumptions::new(0.2, 0.2);
-    let session = Session { run: [1; 32], round: 1, attempt: 0, assumptions, packing };
+    let session =
+        Session { run: [1; 32], task: [2; 32], round: 1, attempt: 0, assumptions, packing };
     let mut costs = Costs::default();
     let mut server = server::Advertising::new(session.clone());
     let mut joined = Vec::new();
@@ -109,7 +110,8 @@ fn session(packing: Packing, vector: fn(usize) -> Vec<u32>) -> Outcome<Costs> {
         sharing.insert(member, client);
         costs.clients.insert(member, own);
     }
-    let (mut server, inboxes) = timed(&mut costs.server_protocol, || server.close())?;
+    let job = [3; 32];
+    let (mut server, inboxes) = timed(&mut costs.server_protocol, || server.close(job))?;
 
     let mut sum = vec![0u32; packing.words()];
     let mut expected = vec![0u32; packing.words()];
@@ -120,7 +122,7 @@ fn session(packing: Packing, vector: fn(usize) -> Vec<u32>) -> Outcome<Costs> {
         }
         let client = sharing.remove(&member).ok_or("unknown")?;
         let own = costs.clients.entry(member).or_default();
-        let (client, included) = timed(own, || client.inbox(&inbox))?;
+        let (client, included) = timed(own, || client.inbox(&inbox, job))?;
         let mut words = vector(member as usize);
         for (expected, word) in expected.iter_mut().zip(&words) {
             *expected = expected.wrapping_add(*word);

@@ -6,7 +6,7 @@ use tern_engine::kernels::masked::FixedPoint;
 
 use crate::plan::{Encoding, Secure};
 use crate::secagg::{Assumptions, Packing, Session};
-use crate::{Error, Layout, Result, RunId, Turn};
+use crate::{Digest, Error, Layout, Result, RunId, Turn};
 
 /// Bits of a word in fixed point.
 const FIXED_BITS: u32 = 32;
@@ -48,23 +48,27 @@ impl Masking {
                 (Code::Fixed(code), packing.map_err(packed)?)
             }
         };
-        let assumptions = Assumptions {
-            corrupt: secure.corrupt,
-            dropout: secure.dropout,
-            security_bits: secure.security,
-            failure_bits: secure.failure,
-        };
-        Ok(Masking { code, packing, assumptions })
+        Ok(Masking { code, packing, assumptions: secure.assumptions() })
     }
 
-    /// The session of an attempt.
-    pub fn session(&self, run: &RunId, turn: Turn) -> Session {
+    /// The session of an attempt at a task whose digest is `task`.
+    pub fn session(&self, run: &RunId, task: &Digest, turn: Turn) -> Session {
         Session {
             run: Sha256::new_with_prefix(b"tern run").chain_update(run.0).finalize().into(),
+            task: task.0,
             round: turn.round.into(),
             attempt: turn.attempt,
             assumptions: self.assumptions,
             packing: self.packing,
         }
     }
+}
+
+/// What a session's vectors are made by beside its task: the model that is trained, and what makes
+/// words of its changes. Equal for all of them, or they don't belong into one sum.
+pub fn job(model: &Digest, scales: &[f32], most_samples: u32) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix(b"tern job").chain_update(model.0);
+    hash.update(most_samples.to_le_bytes());
+    scales.iter().for_each(|scale| hash.update(scale.to_bits().to_le_bytes()));
+    hash.finalize().into()
 }

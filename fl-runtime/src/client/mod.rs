@@ -45,7 +45,7 @@ pub use http::{CallError, Http, Part};
 
 use crate::identity::Identity;
 use crate::layout::Layout;
-use crate::participant::{Action, Input, Participant};
+use crate::participant::{Action, Input, LeastSecure, Participant};
 use crate::plan::Form;
 use crate::store::client::ClientStore;
 use crate::trainer::{Job, Trained, Trainer};
@@ -69,6 +69,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// Token to enroll with.
     pub token: Option<String>,
+    /// The least secure aggregation that it takes part with; any run if not given.
+    pub least_secure: Option<LeastSecure>,
     /// When the device takes part.
     pub conditions: Conditions,
     /// How long to wait after failures.
@@ -76,13 +78,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// For a server, with a folder of the client's own; no token, at any time.
+    /// For a server, with a folder of the client's own; no token, any run, at any time.
     pub fn new(server: &str, folder: impl Into<PathBuf>) -> Self {
         Options {
             server: server.into(),
             authority: None,
             folder: folder.into(),
             token: None,
+            least_secure: None,
             conditions: Conditions::default(),
             backoff: Backoff::default(),
         }
@@ -149,7 +152,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] if the server admits this client not; [`Error::File`] if its state
-    /// can't be kept; what the participant finds wrong with the task. Failures of the network,
+    /// can't be kept; what the participant finds wrong with the task, or less in it than
+    /// [`Options::least_secure`]. Failures of the network,
     /// and those of the trainer, are no errors: it goes on.
     pub async fn run<T: Trainer + Send + 'static>(
         mut self,
@@ -213,7 +217,10 @@ impl Client {
         let store = ClientStore::open(&self.options.folder, &task.run)?;
         let kept = store.load()?;
         let layout = Layout::of(&task.model)?;
-        let participant = Participant::new(self.identity().signing_key(), task, device, kept)?;
+        let mut participant = Participant::new(self.identity().signing_key(), task, device, kept)?;
+        if let Some(least) = self.options.least_secure {
+            participant = participant.with_least(least)?;
+        }
         let folder = self.options.folder.clone();
         Ok(Session { participant, store, folder, layout, trainer, download: None, version: 0 })
     }

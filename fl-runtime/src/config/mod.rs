@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use source::{ConfigError, Source};
 
 use crate::data::Tokens;
+use crate::participant::LeastSecure;
 use crate::plan::RunPlan;
 use crate::server::Limits;
 use crate::{ClientId, Error};
@@ -104,6 +105,9 @@ pub struct ClientConfig {
     /// Token to enroll with.
     #[serde(default)]
     pub token: Option<String>,
+    /// The least secure aggregation that it takes part with; any run if not given.
+    #[serde(default)]
+    pub least_secure: Option<LeastSecure>,
     /// Device to train on, as in TERN_DEVICE: `cpu`, a number or a part of a name.
     #[serde(default)]
     pub device: Option<String>,

@@ -35,7 +35,7 @@ impl Coordinator {
             select(candidates, asked, self.plan.cohort.selection, self.plan.seed, self.turn);
         self.phase = match &self.masking {
             Some(masking) => {
-                let session = masking.session(&self.run, self.turn);
+                let session = masking.session(&self.run, &self.task, self.turn);
                 let deadline = now.after(self.plan.cohort.step);
                 Phase::Advertise(Advertise::new(session, &cohort, deadline))
             }

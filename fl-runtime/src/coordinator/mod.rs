@@ -99,6 +99,8 @@ pub struct Coordinator {
     plan: RunPlan,
     run: RunId,
     masking: Option<Masking>,
+    /// Digest of what clients are told once.
+    task: Digest,
     now: Millis,
     turn: Turn,
     head: Head,
@@ -116,7 +118,9 @@ impl Coordinator {
     /// [`crate::Error::Value`] for a plan that makes no sense.
     pub fn new(plan: RunPlan, run: RunId, head: Head) -> Result<Self> {
         let masking = plan.masking(&plan.check()?)?;
+        let task = plan.task(run)?.digest();
         Ok(Coordinator {
+            task,
             plan,
             run,
             masking,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::collect::{Collect, Masked};
 use super::secure::{Members, counted, decode, refused};
 use super::{Coordinator, Effect, Phase};
+use crate::masking::job;
 use crate::secagg::{Message, Shares, server};
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal};
@@ -68,11 +69,12 @@ impl Coordinator {
             return self.repeat();
         }
         let members = phase.members.keep(answered);
-        match phase.state.clone().close() {
+        let most_samples = members.asked.values().copied().max().unwrap_or(1);
+        let job = job(&self.head.public, &self.head.scales, most_samples);
+        match phase.state.clone().close(job) {
             Ok((state, inboxes)) => {
                 let inboxes: BTreeMap<u32, Vec<u8>> =
                     inboxes.into_iter().map(|(to, inbox)| (to, inbox.encode())).collect();
-                let most_samples = members.asked.values().copied().max().unwrap_or(1);
                 let masked = Masked { state, inboxes, most_samples };
                 self.phase = Phase::Collect(Collect::secure(&self.plan, now, &members, masked));
                 Vec::new()

@@ -6,6 +6,7 @@
 //! server has not told yet is neither forgotten nor counted.
 
 mod kept;
+mod least;
 mod secure;
 mod settle;
 mod upload;
@@ -16,6 +17,7 @@ use ed25519_dalek::SigningKey;
 use tern_engine::Device;
 
 pub use kept::{Kept, Pending};
+pub use least::LeastSecure;
 pub use secure::Entropy;
 
 use crate::coordinator::Metrics;
@@ -141,7 +143,8 @@ impl Participant {
             .secure
             .as_ref()
             .map(|secure| Masking::new(secure, task.updates.uplink, task.cohort, &layout));
-        let new = |masking| Secure::new(masking, key.clone(), secure::system());
+        let digest = task.digest();
+        let new = |masking| Secure::new(masking, digest, key.clone(), secure::system());
         Ok(Participant {
             client: ClientId(key.verifying_key().to_bytes()),
             secure: masking.transpose()?.map(new),
@@ -248,7 +251,12 @@ impl Participant {
 
     fn begin(&mut self, purpose: Purpose, turn: Turn) -> Action {
         let Some((_, model)) = &self.model else { return Action::Wait };
-        let seed = training_seed(self.task.seed, turn.round, &self.client);
+        // The difference of two sums of the same vectors would be a vector.
+        let seed = match self.secure {
+            Some(_) => self.task.seed.wrapping_add(turn.attempt).wrapping_sub(1),
+            None => self.task.seed,
+        };
+        let seed = training_seed(seed, turn.round, &self.client);
         let optimizer = self.kept.optimizer.clone();
         let job = Job { turn, model: model.clone(), seed, optimizer };
         match purpose {

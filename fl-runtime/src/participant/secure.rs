@@ -4,13 +4,19 @@
 use ed25519_dalek::SigningKey;
 
 use super::{Action, Participant, decline};
-use crate::secagg::{Abort, Confirmation, Inbox, Masks, Message, Reveal, Seed, Shares, client};
+use crate::secagg::{
+    Abort, Confirmation, Inbox, Masks, Message, Reveal, Roster, Seed, Shares, client,
+};
 use crate::wire::{self, instruction::What, message::Body};
-use crate::{Error, Masking, Result, Turn};
+use crate::{Digest, Error, Masking, Result, Turn};
 
 /// What a client needs for secure aggregation.
 pub(super) struct Secure {
     pub masking: Masking,
+    /// Digest of the task.
+    task: Digest,
+    /// Fewest clients of a session that it joins.
+    pub least: usize,
     identity: SigningKey,
     pub entropy: Entropy,
     session: Option<Session>,
@@ -25,6 +31,8 @@ struct Session {
     state: State,
     /// The last message, to be sent again until the server has it, and what it answered.
     last: (Stage, wire::Message),
+    /// What the vector is made by.
+    job: [u8; 32],
     /// What goes with the masked vector, encoded.
     included: Vec<u8>,
 }
@@ -49,8 +57,8 @@ enum State {
 }
 
 impl Secure {
-    pub fn new(masking: Masking, identity: SigningKey, entropy: Entropy) -> Self {
-        Secure { masking, identity, entropy, session: None }
+    pub fn new(masking: Masking, task: Digest, identity: SigningKey, entropy: Entropy) -> Self {
+        Secure { masking, task, least: 0, identity, entropy, session: None }
     }
 
     /// What goes with this attempt's masked vector; empty if the session is another.
@@ -93,11 +101,18 @@ impl Participant {
         {
             return vec![Action::Send(session.last.1.clone())];
         }
+        let least = secure.least;
         let answered = match what {
             What::Advertise(_) => self.advertise(turn),
             What::ShareKeys(wire::ShareKeys { roster }) => self.advance(turn, |state| {
                 let State::Advertised(state) = state else { return Ok(None) };
-                let (state, shares) = state.roster(&decode(&roster)?)?;
+                let roster: Roster = decode(&roster)?;
+                let members = roster.members.len();
+                if members < least {
+                    let reason = format!("a session of {members} clients, expected {least}");
+                    return Err(Stop(reason));
+                }
+                let (state, shares) = state.roster(&roster)?;
                 let shares = Shares::encode(&shares);
                 Ok(Some((State::Shared(state), Body::Shares(wire::Shares { shares }))))
             }),
@@ -133,15 +148,15 @@ impl Participant {
 
     fn advertise(&mut self, turn: Turn) -> Result<wire::Message> {
         let Some(secure) = &mut self.secure else { return Err(nothing(turn)) };
-        let session = secure.masking.session(&self.task.run, turn);
+        let session = secure.masking.session(&self.task.run, &secure.task, turn);
         let seed = Seed::from_bytes((secure.entropy)()?);
         let joined = client::join(session, &secure.identity, seed, &mut self.kept.history);
         let (state, keys) = joined.map_err(aborted)?;
         let keys = wire::Keys { advertisement: keys.encode() };
         let message = message(turn, Body::Keys(keys));
         let last = (Stage::Advertise, message.clone());
-        let (state, included) = (State::Advertised(state), Vec::new());
-        secure.session = Some(Session { turn, state, last, included });
+        let (state, job, included) = (State::Advertised(state), [0; 32], Vec::new());
+        secure.session = Some(Session { turn, state, last, job, included });
         Ok(message)
     }
 
@@ -162,19 +177,23 @@ impl Participant {
         }
     }
 
-    /// The neighbors' shares came: masks are known.
-    pub(super) fn inbox(&mut self, turn: Turn, inbox: &[u8]) -> Result<()> {
+    /// The neighbors' shares came: masks are known, for a vector made by `job`.
+    pub(super) fn inbox(&mut self, turn: Turn, inbox: &[u8], job: [u8; 32]) -> Result<()> {
         let taken = self.secure.as_mut().and_then(|secure| secure.take(turn));
         let Some((session, state)) = taken else { return Err(nothing(turn)) };
         session.state = match state {
             State::Shared(state) => {
                 let inbox: Inbox = decode(inbox).map_err(|Stop(reason)| Error::Aborted(reason))?;
-                let (state, included) = state.inbox(&inbox).map_err(aborted)?;
+                let (state, included) = state.inbox(&inbox, job).map_err(aborted)?;
+                session.job = job;
                 session.included = included.encode();
                 State::Masking(state)
             }
             // Known already: the model was not here yet.
-            State::Masking(state) => State::Masking(state),
+            State::Masking(state) if session.job == job => State::Masking(state),
+            State::Masking(_) => {
+                return Err(Error::Aborted("another model, scales or weights than before".into()));
+            }
             _ => return Err(nothing(turn)),
         };
         Ok(())

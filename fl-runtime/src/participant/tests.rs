@@ -123,6 +123,75 @@ fn an_optimizer_goes_on_only_from_counted_updates() {
 }
 
 #[test]
+fn less_secure_runs_than_asked_for_are_refused() {
+    let least = LeastSecure { clients: 5, corrupt: 0.2, security: 40 };
+    let with = |change: fn(&mut RunPlan)| {
+        let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
+        plan.cohort.size = 5;
+        plan.secure = Some(crate::plan::Secure::default());
+        change(&mut plan);
+        let task = plan.task(RunId([1; 16])).unwrap();
+        let new = Participant::new(&key(), task, &Device::cpu(), Kept::default()).unwrap();
+        new.with_least(least).err().map(|error| error.to_string())
+    };
+    assert_eq!(with(|_| ()), None);
+    let refused = |change, what: &str| {
+        let error = with(change).unwrap();
+        assert!(error.contains(what), "{error}");
+    };
+    refused(|plan| plan.secure = None, "secure aggregation of the run");
+    refused(|plan| plan.cohort.size = 4, "cohort.size");
+    refused(|plan| plan.secure.as_mut().unwrap().corrupt = 0.1, "secure.corrupt");
+    refused(|plan| plan.secure.as_mut().unwrap().security = 39, "secure.security");
+}
+
+#[test]
+fn sessions_of_fewer_clients_than_asked_for_are_not_joined() {
+    use crate::secagg::{Advertisement, Message, server};
+    let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
+    plan.cohort.size = 5;
+    plan.secure = Some(crate::plan::Secure { corrupt: 0.0, ..Default::default() });
+    let run = RunId([1; 16]);
+    let task = plan.task(run).unwrap();
+    let masking = plan.masking(&plan.check().unwrap()).unwrap().unwrap();
+    let least = LeastSecure { clients: 4, corrupt: 0.0, security: 40 };
+    for (members, joined) in [(3, false), (4, true)] {
+        let session = masking.session(&run, &task.digest(), FIRST);
+        let mut server = server::Advertising::new(session);
+        let mut participants: Vec<Participant> = (0..members)
+            .map(|number| {
+                let key = SigningKey::from_bytes(&[number; 32]);
+                let new = Participant::new(&key, task.clone(), &Device::cpu(), Kept::default());
+                new.unwrap().with_least(least).unwrap()
+            })
+            .collect();
+        for p in &mut participants {
+            let asked = instruction(FIRST, What::Advertise(wire::Advertise {}));
+            let mut actions = p.handle(asked).unwrap();
+            let Some(Action::Send(wire::Message { body: Some(Body::Keys(keys)), .. })) =
+                actions.pop()
+            else {
+                panic!("{actions:?}")
+            };
+            server.advertise(Advertisement::decode(&keys.advertisement).unwrap()).unwrap();
+        }
+        let (_, roster) = server.close().unwrap();
+        let asked = What::ShareKeys(wire::ShareKeys { roster: roster.encode() });
+        let actions = participants[0].handle(instruction(FIRST, asked)).unwrap();
+        let [Action::Send(wire::Message { body: Some(body), .. })] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        match body {
+            Body::Shares(_) => assert!(joined),
+            Body::Declined(declined) => {
+                assert!(!joined && declined.reason.contains("a session of 3 clients"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn the_end_of_the_run_settles_the_last_update() {
     for counted in [None, Some(FIRST)] {
         let mut p = participant(Encoding::Ternary);

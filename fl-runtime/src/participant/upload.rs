@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::secure::abort;
 use super::{Action, Assignment, Participant, Pending, Purpose, decline};
 use crate::coordinator::check_metrics;
+use crate::masking::job;
 use crate::plan::Encoding;
 use crate::trainer::{Trained, coding_key};
 use crate::update::{Codec, Scales};
@@ -19,10 +20,13 @@ impl Participant {
         if ![0, self.layout.tensors()].contains(&train.scales.len()) {
             return decline(turn, "scales of another model");
         }
-        if self.secure.is_some()
-            && let Err(error) = self.inbox(turn, &train.inbox)
-        {
-            return abort(turn, &error);
+        if self.secure.is_some() {
+            let model = train.model.as_ref().and_then(|model| Digest::from_slice(&model.digest));
+            let Some(model) = model else { return decline(turn, "no model") };
+            let job = job(&model, &train.scales, train.most_samples);
+            if let Err(error) = self.inbox(turn, &train.inbox, job) {
+                return abort(turn, &error);
+            }
         }
         let wire::Train { scales, most_samples, .. } = train;
         self.training = Some(Assignment { turn, scales, most_samples });

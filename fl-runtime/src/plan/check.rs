@@ -3,7 +3,7 @@
 use super::{
     Encoding, MOST_FRACTION_BITS, RunPlan, Secure, Selection, StrategySpec, TernaryMethod,
 };
-use crate::secagg::MAX_MEMBERS;
+use crate::secagg::{MAX_MEMBERS, Parameters};
 use crate::{Error, Layout, Result};
 
 fn within<T: PartialOrd + std::fmt::Display>(
@@ -95,6 +95,11 @@ impl RunPlan {
         within("secure.first_scale", secure.first_scale, 1e-9..=1e9)?;
         within("cohort.size (of a secure run)", self.cohort.size, 2..=MAX_MEMBERS as u32)?;
         within("cohort.minimum (of a secure run)", self.cohort.minimum, 2..=u32::MAX)?;
+        let size = self.cohort.size;
+        if let Err(error) = Parameters::choose(size as usize, &secure.assumptions()) {
+            let expected = format!("a session that can work: {error}");
+            return Err(Error::value("cohort.size (of a secure run)", size, expected));
+        }
         if self.updates.uplink == Encoding::Half {
             let expected = "full or ternary in a secure run";
             return Err(Error::value("updates.uplink", "half", expected));

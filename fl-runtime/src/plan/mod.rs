@@ -7,6 +7,7 @@ use tern_engine::Optimizer;
 
 use crate::layout::{Layout, ModelKind};
 use crate::masking::Masking;
+use crate::secagg::Assumptions;
 use crate::{Digest, Result, RunId};
 
 /// Most bits after the binary point of a round's sums; more than any mean in `f32` needs.
@@ -229,6 +230,18 @@ pub struct Secure {
     pub first_scale: f32,
 }
 
+impl Secure {
+    /// What a session withstands.
+    pub fn assumptions(&self) -> Assumptions {
+        Assumptions {
+            corrupt: self.corrupt,
+            dropout: self.dropout,
+            security_bits: self.security,
+            failure_bits: self.failure,
+        }
+    }
+}
+
 impl Default for Secure {
     fn default() -> Self {
         Secure {
@@ -340,6 +353,14 @@ pub struct TaskSpec {
     pub secure: Option<Secure>,
     /// Most clients of a secure session.
     pub cohort: u32,
+}
+
+impl TaskSpec {
+    /// SHA-256 of it as JSON.
+    pub fn digest(&self) -> Digest {
+        // Nothing in it fails to be written: maps have text keys.
+        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
+    }
 }
 
 impl RunPlan {

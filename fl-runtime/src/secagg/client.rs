@@ -133,12 +133,13 @@ pub struct Shared {
 
 impl Shared {
     /// Takes the neighbors' shares. Whoever didn't send any has dropped out, and no mask is
-    /// shared with it. Gives what is to be sent with the masked vector.
+    /// shared with it. `job` is a digest of what this client's vector will be made by: all whose
+    /// vectors are summed must have the same. Gives what is to be sent with the masked vector.
     ///
     /// # Errors
     /// An [`Abort`] if shares come from others than neighbors, twice from one, don't open, or
     /// come from too few.
-    pub fn inbox(self, inbox: &Inbox) -> Result<(Masking, Included), Abort> {
+    pub fn inbox(self, inbox: &Inbox, job: [u8; 32]) -> Result<(Masking, Included), Abort> {
         let Shared { me, secrets, own_share } = self;
         let named: Vec<u32> = inbox.envelopes.iter().map(|envelope| envelope.member).collect();
         let senders = me.neighbors_in(&named)?;
@@ -155,15 +156,16 @@ impl Shared {
             let mask = secrets.pair.mask(&me.cohort, me.number, member);
             masks.push(mask.ok_or(Abort::WeakKey { member })?);
         }
-        let sign = |of: u32| (of, confirm(&me.identity, &me.cohort.inclusion(me.number, of)));
+        let sign = |of: u32| (of, confirm(&me.identity, &me.cohort.inclusion(&job, me.number, of)));
         let included = Included { signatures: named.into_iter().map(sign).collect() };
-        Ok((Masking { me, masks, held, own_share }, included))
+        Ok((Masking { me, job, masks, held, own_share }, included))
     }
 }
 
 /// Masks are known; waits for the vector. Keys are gone already.
 pub struct Masking {
     me: Me,
+    job: [u8; 32],
     masks: Masks,
     held: BTreeMap<u32, Held>,
     own_share: Share,
@@ -188,14 +190,15 @@ impl Masking {
     /// The masks, to be added to one vector elsewhere: by the engine's
     /// `kernels::masked::Masker`.
     pub fn into_masks(self) -> (Masks, Masked) {
-        let Masking { me, masks, held, own_share } = self;
-        (masks, Masked { me, held, own_share })
+        let Masking { me, job, masks, held, own_share } = self;
+        (masks, Masked { me, job, held, own_share })
     }
 }
 
 /// The masked vector is out; waits for the set of survivors.
 pub struct Masked {
     me: Me,
+    job: [u8; 32],
     held: BTreeMap<u32, Held>,
     own_share: Share,
 }
@@ -208,7 +211,7 @@ impl Masked {
     /// known, twice, or never shared its secrets, lacks this client, or leaves it fewer holders
     /// than the threshold.
     pub fn survivors(self, survivors: &Survivors) -> Result<(Confirmed, Confirmation), Abort> {
-        let Masked { me, held, own_share } = self;
+        let Masked { me, job, held, own_share } = self;
         let survivors = me.cohort.set(&survivors.members)?;
         if !survivors.contains(&me.number) {
             return Err(Abort::Excluded);
@@ -223,9 +226,9 @@ impl Masked {
             return Err(Abort::DeadNamedAlive { member });
         }
         me.enough_holders(alive.len())?;
-        let statement = me.cohort.statement(&survivors);
+        let statement = me.cohort.statement(&job, &survivors);
         let signature = confirm(&me.identity, &statement);
-        let state = Confirmed { me, held, own_share, survivors, statement };
+        let state = Confirmed { me, job, held, own_share, survivors, statement };
         Ok((state, Confirmation { signature }))
     }
 }
@@ -233,6 +236,7 @@ impl Masked {
 /// The set of survivors is signed; waits to be asked for shares.
 pub struct Confirmed {
     me: Me,
+    job: [u8; 32],
     held: BTreeMap<u32, Held>,
     own_share: Share,
     survivors: BTreeSet<u32>,
@@ -244,8 +248,9 @@ impl Confirmed {
     ///
     /// # Errors
     /// An [`Abort`] if fewer holders than the threshold signed the set that this client signed,
-    /// if the request is for anything that this set doesn't allow, or for the own mask of a
-    /// survivor that hasn't signed that it shares masks with this client.
+    /// with the same job, if the request is for anything that this set doesn't allow, or for the
+    /// own mask of a survivor that hasn't signed that it shares masks with this client, and the
+    /// job.
     pub fn reveal(mut self, request: &Request) -> Result<Reveal, Abort> {
         self.check_confirmations(&request.confirmations)?;
         let own_masks = self.me.cohort.set(&request.own_masks)?;
@@ -286,11 +291,12 @@ impl Confirmed {
         self.held.remove(&member).ok_or(Abort::NothingHeld { member })
     }
 
-    /// Whether a member signed that it shares masks with this client. What a client doesn't add to
-    /// the sum together with it, it must not help to take away.
+    /// Whether a member signed that it shares masks with this client, for a vector made by the same
+    /// job. What a client doesn't add to the sum together with it, it must not help to take away; and
+    /// where the others' vectors are made to be nothing, the sum is one vector.
     fn is_included(&self, member: u32, included: &BTreeMap<u32, [u8; 64]>) -> bool {
         let cohort = &self.me.cohort;
-        let statement = cohort.inclusion(member, self.me.number);
+        let statement = cohort.inclusion(&self.job, member, self.me.number);
         let signature = included.get(&member);
         signature.is_some_and(|by| is_confirmed(cohort.member(member), &statement, by))
     }

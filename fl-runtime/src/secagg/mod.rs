@@ -21,22 +21,26 @@
 //! - The graph of neighbors comes from the [`Roster`]'s digest, and each client computes it
 //!   ([`Graph`]). How many neighbors, and which threshold, follows from the [`Session`]'s
 //!   [`Assumptions`]: [`parameters`] states what they guarantee.
-//! - The [`Session`]'s id, which covers all that was agreed on, goes into every derivation,
-//!   signature and ciphertext. A client joins a session once ([`History`]).
+//! - The [`Session`]'s id, which covers the run's task and what the cohort withstands, goes into
+//!   every derivation, signature and ciphertext. A client joins a session once ([`History`]).
+//! - What vectors are made by beside that, the *job* (model, scales, weights), is in what clients
+//!   sign in rounds 2 and 3. A server that told one client another job than the others, so that
+//!   theirs come to nothing, would learn that client's vector: nobody reveals shares to it.
 //! - A client reveals shares only with enough signatures of its neighbors over the set of
 //!   survivors that it signed itself, and never both of one client. A share of a survivor's own
 //!   mask it reveals only if that survivor signed that it shares masks with this client:
 //!   otherwise a server that keeps envelopes from some could isolate a part of the graph.
-//!   Everything else that a server may try ends in an [`Abort`] with the reason.
+//! - A step that doesn't follow from the one before ends in an [`Abort`] with the reason.
 //! - Secrets are wiped when they are dropped, and print nothing.
 //!
 //! What this doesn't do: check that vectors are honest, hide who takes part, or know who the
 //! members are. A client sees that each member holds the key it is named by, not that it is
 //! somebody's: a server that enrolls clients of its own makes them part of the corrupt share,
-//! which the assumptions bound and nothing here enforces. A sum over few
-//! clients tells about each of them. A server that says that an attempt failed gets the same
-//! vectors summed over another set: whoever uploads the same vector in two sessions reveals the
-//! difference of the two sets.
+//! which the assumptions bound and nothing here enforces. A sum over few clients tells about each
+//! of them. A server that says that an attempt failed gets another sum, over another set: whoever
+//! uploads the same vector in two sessions reveals the difference of the two sets. So clients of a
+//! run train by another seed in each attempt; but sums of like vectors, of two attempts or of two
+//! rounds, still tell what the clients of the one and not of the other have in common.
 //!
 //! # A session
 //!
@@ -51,6 +55,7 @@
 //! let packing = Packing::new(64, 20)?;
 //! let session = Session {
 //!     run: [7; 32],
+//!     task: [8; 32],
 //!     round: 1,
 //!     attempt: 0,
 //!     assumptions: Assumptions::new(0.0, 0.4),
@@ -80,11 +85,12 @@
 //! }
 //!
 //! // Round 2: each uploads its number in every place, under masks. Client 3 drops out.
-//! let (mut server, inboxes) = server.close()?;
+//! let job = [9; 32];
+//! let (mut server, inboxes) = server.close(job)?;
 //! let mut sum = vec![0; packing.words()];
 //! let mut uploaded = Vec::new();
 //! for (number, inbox) in inboxes {
-//!     let (masking, included) = sharing.remove(&number).ok_or("unknown")?.inbox(&inbox)?;
+//!     let (masking, included) = sharing.remove(&number).ok_or("unknown")?.inbox(&inbox, job)?;
 //!     if number == 3 {
 //!         continue;
 //!     }

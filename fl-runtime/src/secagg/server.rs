@@ -125,11 +125,12 @@ impl Sharing {
         self.shares.len()
     }
 
-    /// Gives each member that shared the shares for it.
+    /// Gives each member that shared the shares for it. `job` is what clients are told to make
+    /// their vectors by.
     ///
     /// # Errors
     /// [`Failure::TooFew`] if fewer shared than the session's least survivors.
-    pub fn close(self) -> Result<(Collecting, Vec<(u32, Inbox)>), Failure> {
+    pub fn close(self, job: [u8; 32]) -> Result<(Collecting, Vec<(u32, Inbox)>), Failure> {
         let Sharing { cohort, shares } = self;
         enough("shared secrets", shares.len(), cohort.parameters.survivors)?;
         let mut inboxes: BTreeMap<u32, Vec<Envelope>> =
@@ -143,7 +144,7 @@ impl Sharing {
         }
         let inboxes = inboxes.into_iter().map(|(to, envelopes)| (to, Inbox { envelopes }));
         let sharers = shares.into_keys().collect();
-        let state = Collecting { cohort, sharers, uploaded: BTreeMap::new() };
+        let state = Collecting { cohort, job, sharers, uploaded: BTreeMap::new() };
         Ok((state, inboxes.collect()))
     }
 }
@@ -152,6 +153,7 @@ impl Sharing {
 #[derive(Clone)]
 pub struct Collecting {
     cohort: Cohort,
+    job: [u8; 32],
     sharers: BTreeSet<u32>,
     uploaded: BTreeMap<u32, Included>,
 }
@@ -176,7 +178,7 @@ impl Collecting {
         // What a neighbor would not believe would end the session for it.
         let signer = self.cohort.member(by);
         let signed = |(of, signature): &(u32, [u8; 64])| {
-            is_confirmed(signer, &self.cohort.inclusion(by, *of), signature)
+            is_confirmed(signer, &self.cohort.inclusion(&self.job, by, *of), signature)
         };
         if included.signatures.par_iter().all(signed) { Ok(()) } else { Err(Refusal::Signature) }
     }
@@ -219,11 +221,11 @@ impl Collecting {
     /// # Errors
     /// [`Failure::TooFew`] if fewer uploaded than the session's least survivors.
     pub fn close(self) -> Result<(Confirming, Survivors), Failure> {
-        let Collecting { cohort, sharers, uploaded } = self;
+        let Collecting { cohort, job, sharers, uploaded } = self;
         enough("uploaded", uploaded.len(), cohort.parameters.survivors)?;
         let survivors: BTreeSet<u32> = uploaded.keys().copied().collect();
         let named = Survivors { members: survivors.iter().copied().collect() };
-        let statement = cohort.statement(&survivors);
+        let statement = cohort.statement(&job, &survivors);
         let dropped = sharers.difference(&survivors).copied().collect();
         let sets = Sets { cohort, survivors, included: uploaded, dropped };
         Ok((Confirming { sets, statement, confirmations: BTreeMap::new() }, named))

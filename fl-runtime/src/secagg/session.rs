@@ -16,13 +16,16 @@ use super::parameters::{Assumptions, ParameterError, Parameters};
 /// session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Session {
-    /// The run: a digest of its plan and of what tells it from other runs of the same plan.
+    /// The run.
     pub run: [u8; 32],
+    /// Digest of all that the run's clients are told once: what they train, and how vectors are
+    /// made of it.
+    pub task: [u8; 32],
     /// The round.
     pub round: u64,
     /// Which attempt at the round.
     pub attempt: u32,
-    /// What the cohort withstands. A client decides whether that's enough before it joins.
+    /// What the cohort withstands. Whether that's enough is for a client to say before it joins.
     pub assumptions: Assumptions,
     /// The vectors.
     pub packing: Packing,
@@ -31,11 +34,12 @@ pub struct Session {
 impl Session {
     /// SHA-256 over all fields.
     pub fn id(&self) -> [u8; 32] {
-        let Session { run, round, attempt, assumptions, packing } = self;
+        let Session { run, task, round, attempt, assumptions, packing } = self;
         let Assumptions { corrupt, dropout, security_bits, failure_bits } = assumptions;
         let hash = Sha256::new()
             .chain_update(b"tern secagg session\0")
             .chain_update(run)
+            .chain_update(task)
             .chain_update(round.to_le_bytes())
             .chain_update(attempt.to_le_bytes())
             .chain_update(corrupt.to_bits().to_le_bytes())
@@ -110,21 +114,24 @@ impl Cohort {
         &self.members[number as usize]
     }
 
-    /// What a member signs for each neighbor that it shares masks with.
-    pub(super) fn inclusion(&self, by: u32, of: u32) -> [u8; 32] {
+    /// What a member signs for each neighbor that it shares masks with, by `job` what its vector
+    /// is made.
+    pub(super) fn inclusion(&self, job: &[u8; 32], by: u32, of: u32) -> [u8; 32] {
         let mut hash = Sha256::new().chain_update(b"tern secagg included\0");
         hash.update(self.session);
         hash.update(self.digest);
+        hash.update(job);
         hash.update(by.to_le_bytes());
         hash.update(of.to_le_bytes());
         hash.finalize().into()
     }
 
     /// What survivors sign.
-    pub(super) fn statement(&self, survivors: &BTreeSet<u32>) -> [u8; 32] {
+    pub(super) fn statement(&self, job: &[u8; 32], survivors: &BTreeSet<u32>) -> [u8; 32] {
         let mut hash = Sha256::new().chain_update(b"tern secagg survivors\0");
         hash.update(self.session);
         hash.update(self.digest);
+        hash.update(job);
         for survivor in survivors {
             hash.update(survivor.to_le_bytes());
         }
@@ -153,6 +160,7 @@ mod tests {
     fn session() -> Session {
         Session {
             run: [1; 32],
+            task: [5; 32],
             round: 3,
             attempt: 1,
             assumptions: Assumptions::new(0.1, 0.2),
@@ -166,6 +174,7 @@ mod tests {
         let others = [
             session(),
             Session { run: [2; 32], ..session() },
+            Session { task: [2; 32], ..session() },
             Session { round: 4, ..session() },
             Session { attempt: 2, ..session() },
             Session { assumptions: Assumptions { corrupt: 0.2, ..assumed }, ..session() },

@@ -12,9 +12,12 @@ use super::*;
 
 const WORDS: usize = 70;
 
+/// What everybody's vector is made by.
+const JOB: [u8; 32] = [6; 32];
+
 fn session(assumptions: Assumptions) -> Session {
     let packing = Packing::new(WORDS, 20).unwrap();
-    Session { run: [4; 32], round: 2, attempt: 1, assumptions, packing }
+    Session { run: [4; 32], task: [5; 32], round: 2, attempt: 1, assumptions, packing }
 }
 
 /// Five clients, none corrupt, of which two may drop out: threshold 3 among all pairs.
@@ -75,7 +78,7 @@ fn shared(session: &Session, clients: usize, absent: &[u32]) -> (server::Collect
             sharing.insert(member, state);
         }
     }
-    let (server, inboxes) = server.close().unwrap();
+    let (server, inboxes) = server.close(JOB).unwrap();
     let pair = |(member, inbox)| (member, (sharing.remove(&member).unwrap(), inbox));
     (server, inboxes.into_iter().map(pair).collect())
 }
@@ -93,7 +96,7 @@ fn uploaded(
     let mut masked = BTreeMap::new();
     for (member, (state, inbox)) in states {
         if !dropped.contains(&member) {
-            let (state, included) = state.inbox(&inbox).unwrap();
+            let (state, included) = state.inbox(&inbox, JOB).unwrap();
             masked.insert(member, state.mask(&mut vector(member)).unwrap());
             server.upload(member, included).unwrap();
         }
@@ -159,12 +162,12 @@ fn run(
         server.share(member, over(shares)).unwrap();
         sharing.insert(member, state);
     }
-    let (mut server, inboxes) = server.close()?;
+    let (mut server, inboxes) = server.close(JOB)?;
     let packing = session.packing;
     let mut sum = vec![0; packing.words()];
     let mut masked = BTreeMap::new();
     for (member, inbox) in inboxes.into_iter().filter(|(m, _)| goes_on(m, Step::Upload)) {
-        let state = sharing.remove(&member).unwrap().inbox(&over(inbox));
+        let state = sharing.remove(&member).unwrap().inbox(&over(inbox), JOB);
         let Some((state, included)) = stays(state) else { continue };
         let mut words = vector(member);
         masked.insert(member, state.mask(&mut words).unwrap());
@@ -235,7 +238,7 @@ fn a_client_alone_is_hidden_by_its_masks() {
     let (_, states) = shared(&five(), 5, &[]);
     for (member, (state, inbox)) in states {
         let mut words = vector(member);
-        state.inbox(&inbox).unwrap().0.mask(&mut words).unwrap();
+        state.inbox(&inbox, JOB).unwrap().0.mask(&mut words).unwrap();
         let same = words.iter().zip(vector(member)).filter(|(masked, x)| *masked == x).count();
         assert!(same < 3, "{same} of {WORDS} words are as they were");
     }
@@ -252,7 +255,7 @@ fn masks_are_those_of_the_engines_masker() {
     session.packing = Packing::new(n, 32).unwrap();
     let (_, mut states) = shared(&session, 5, &[]);
     let (state, inbox) = states.remove(&2).unwrap();
-    let (masks, _) = state.inbox(&inbox).unwrap().0.into_masks();
+    let (masks, _) = state.inbox(&inbox, JOB).unwrap().0.into_masks();
     assert_eq!(masks.len(), 5);
     let mut expected: Vec<u32> = (0..n as u32).collect();
     let words = Vector::upload(&device, &Data::U32(expected.clone())).unwrap();

@@ -43,7 +43,7 @@ impl EngineTrainer {
     }
 
     fn plans(&mut self, task: &TaskSpec) -> Result<&mut Plans> {
-        let key = Digest::of(&serde_json::to_vec(task).unwrap_or_default());
+        let key = task.digest();
         let plans = match self.plans.take() {
             Some(plans) if plans.key == key => plans,
             _ => self.record(task, key)?,

@@ -31,6 +31,7 @@ pub fn run(options: &Options) -> Result<()> {
     let client = Client::new(client::Options {
         authority: config.authority.clone(),
         token: config.token.clone(),
+        least_secure: config.least_secure,
         ..client::Options::new(&config.server, &config.folder)
     })?;
     let running = client.run(trainer, &device, super::asked_to_stop());

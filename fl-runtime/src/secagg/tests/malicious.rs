@@ -45,7 +45,7 @@ fn messages_of_another_session_are_of_no_use() {
     // Replayed shares and signatures don't fit either.
     let (_, old) = shared(&five(), 5, &[]);
     let (_, mut new) = shared(&later, 5, &[]);
-    let refused = new.remove(&3).unwrap().0.inbox(&old[&3].1).map(|_| ()).unwrap_err();
+    let refused = new.remove(&3).unwrap().0.inbox(&old[&3].1, JOB).map(|_| ()).unwrap_err();
     assert_eq!(refused, Abort::Shares { member: 0 });
     let (_, old) = confirmed(&five(), 5, &[], &[]);
     let (_, mut new) = confirmed(&later, 5, &[], &[]);
@@ -97,7 +97,7 @@ fn to_inbox(session: &Session, clients: usize, tamper: impl FnOnce(u32, &mut Inb
     let (_, mut states) = shared(session, clients, &[]);
     let (member, (state, mut inbox)) = states.pop_last().unwrap();
     tamper(member, &mut inbox);
-    state.inbox(&inbox).map(|_| ()).unwrap_err()
+    state.inbox(&inbox, JOB).map(|_| ()).unwrap_err()
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn rosters_that_differ() {
         let to_first = shares.envelopes.into_iter().find(|envelope| envelope.member == 0).unwrap();
         inbox.envelopes.push(Envelope { member: from, ..to_first });
     }
-    assert_eq!(state.inbox(&inbox).map(|_| ()).unwrap_err(), Abort::Shares { member: 1 });
+    assert_eq!(state.inbox(&inbox, JOB).map(|_| ()).unwrap_err(), Abort::Shares { member: 1 });
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn shares_meant_for_another() {
     let (_, mut states) = shared(&five(), 5, &[]);
     let (state, mut inbox) = states.remove(&4).unwrap();
     inbox.envelopes[0].sealed = states[&3].1.envelopes[0].sealed;
-    let refused = state.inbox(&inbox).map(|_| ()).unwrap_err();
+    let refused = state.inbox(&inbox, JOB).map(|_| ()).unwrap_err();
     assert_eq!(refused, Abort::Shares { member: 0 });
 }
 
@@ -319,7 +319,7 @@ fn to_the_withheld(tamper: impl FnOnce(&mut Request, &[Included])) -> Result<Rev
         if member == 0 {
             inbox.envelopes.retain(|envelope| envelope.member != 4);
         }
-        let (state, included) = state.inbox(&inbox).unwrap();
+        let (state, included) = state.inbox(&inbox, JOB).unwrap();
         masked.insert(member, state.mask(&mut vector(member)).unwrap());
         // The honest part of the server would not go on with this.
         let expected = Err(Refusal::Included { have: 3, need: 4 });
@@ -360,10 +360,55 @@ fn shares_that_were_kept_from_a_neighbor() {
     assert_eq!(reveal.unwrap().own_masks.len(), 4);
 }
 
+/// Everybody's answer to a request for the shares of all own masks, after client 0 was told of
+/// another job than the others, and a server that doesn't mind passes everything on.
+fn jobs_that_differ() -> Vec<Result<Reveal, Abort>> {
+    let (mut server, states) = shared(&five(), 5, &[]);
+    let (mut masked, mut signed) = (Vec::new(), Vec::new());
+    for (member, (state, inbox)) in states {
+        let job = if member == 0 { [7; 32] } else { JOB };
+        let (state, included) = state.inbox(&inbox, job).unwrap();
+        masked.push(state.mask(&mut vector(member)).unwrap());
+        let checked = server.check(member, &included);
+        assert_eq!(checked, if member == 0 { Err(Refusal::Signature) } else { Ok(()) });
+        server.note(member, included.clone());
+        signed.push(included);
+    }
+    let (_, survivors) = server.close().unwrap();
+    let confirmed: Vec<_> =
+        masked.into_iter().map(|state| state.survivors(&survivors).unwrap()).collect();
+    let signatures: Vec<_> = (0..).zip(&confirmed).map(|(m, (_, c))| (m, c.signature)).collect();
+    let answer = |(member, (state, _)): (u32, (client::Confirmed, Confirmation))| {
+        let others = |of: &u32| *of != member;
+        // Whose signatures the client would believe, if there are enough of them.
+        let believed = |of: &u32| others(of) && (member == 0 || *of != 0);
+        let included = (0..5).filter(others).map(|of| {
+            let to_me = |(to, _): &&(u32, [u8; 64])| *to == member;
+            (of, signed[of as usize].signatures.iter().find(to_me).unwrap().1)
+        });
+        state.reveal(&Request {
+            confirmations: (0..5).filter(believed).map(|of| signatures[of as usize]).collect(),
+            included: included.collect(),
+            own_masks: (0..5).collect(),
+            pair_keys: Vec::new(),
+        })
+    };
+    (0..).zip(confirmed).map(answer).collect()
+}
+
+#[test]
+fn a_job_of_ones_own() {
+    let answers = jobs_that_differ();
+    assert_eq!(answers[0], Err(Abort::Signature { member: 1 }), "nobody signed its sum");
+    for answer in &answers[1..] {
+        assert_eq!(*answer, Err(Abort::NotIncluded { member: 0 }));
+    }
+}
+
 #[test]
 fn vectors_of_another_length() {
     let (_, mut states) = shared(&five(), 5, &[]);
     let (state, inbox) = states.remove(&1).unwrap();
-    let refused = state.inbox(&inbox).unwrap().0.mask(&mut [0; WORDS + 1]).map(|_| ());
+    let refused = state.inbox(&inbox, JOB).unwrap().0.mask(&mut [0; WORDS + 1]).map(|_| ());
     assert_eq!(refused.unwrap_err(), Abort::Length { words: WORDS + 1, expected: WORDS });
 }

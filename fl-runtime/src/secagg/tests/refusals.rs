@@ -70,7 +70,7 @@ fn shares() {
     server.share(2, good.clone()).unwrap();
     let changed = change(|e| e[0].sealed[0] ^= 1);
     assert_eq!(server.share(2, changed), Err(Refusal::Changed));
-    let failed = server.close().map(|_| ()).unwrap_err();
+    let failed = server.close(JOB).map(|_| ()).unwrap_err();
     assert_eq!(failed, Failure::TooFew { phase: "shared secrets", have: 1, need: 3 });
 }
 
@@ -78,7 +78,7 @@ fn shares() {
 fn uploads_and_confirmations() {
     let (mut server, mut states) = shared(&five(), 5, &[0]);
     let (state, inbox) = states.remove(&1).unwrap();
-    let (_, included) = state.inbox(&inbox).unwrap();
+    let (_, included) = state.inbox(&inbox, JOB).unwrap();
     let refused = server.upload(0, included.clone());
     assert_eq!(refused, Err(Refusal::NotExpected { member: 0 }));
     let mut fewer = included.clone();
