@@ -1,10 +1,10 @@
-//! A run of real processes over TCP and TLS on loopback, killed on the way (`kill -9`): the
-//! server twice, a client once. The final model has the bits that the recorded updates make.
+//! Runs of real processes over TCP and TLS on loopback, killed on the way (`kill -9`): the server
+//! twice, and clients. In the clear, the final model has the bits that the recorded updates make.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,26 @@ use tern_fl::server::Row;
 use tern_fl::update::Codec;
 use tern_fl::{ClientId, Digest};
 
-const ROUNDS: u32 = 8;
-const CLIENTS: usize = 3;
+/// Rounds, clients, the fewest updates of a round, and options of the plan.
+struct Kind {
+    rounds: u32,
+    clients: usize,
+    minimum: usize,
+    cohort: &'static str,
+    secure: &'static str,
+}
+
+const CLEAR: Kind = Kind { rounds: 8, clients: 3, minimum: 2, cohort: "", secure: "" };
+
+/// A session of five goes on without one of them.
+const SECURE: Kind = Kind {
+    rounds: 7,
+    clients: 5,
+    minimum: 4,
+    cohort: "selection = \"by_samples\"\nstep = 3000\n",
+    secure: "[run.secure]\n",
+};
+
 /// Far more than it takes; then something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -86,6 +104,14 @@ impl Place {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// Digest of a model.
+    fn model(&self, file: &str) -> String {
+        let plan = Config::load(&self.path("server.toml")).unwrap().run.unwrap();
+        let layout = plan.check().unwrap();
+        let flat = tern_engine::load_model(&self.path(file), layout.parameters()).unwrap();
+        Digest::of(&Codec::full(&flat)).to_string()
+    }
+
     fn wait_for_round(&self, round: u32) {
         let start = Instant::now();
         while self.rows().last().is_none_or(|row| row.round < round) {
@@ -97,7 +123,7 @@ impl Place {
 }
 
 /// Rows of two classes that a line parts, a little different for each client.
-fn rows(client: usize) -> String {
+fn samples(client: usize) -> String {
     let mut text = String::from("a,b,class\n");
     for i in 0..40 {
         let (a, b) = ((i * 7 + client) % 11, (i * 5 + 3 * client) % 13);
@@ -106,19 +132,20 @@ fn rows(client: usize) -> String {
     text
 }
 
-fn set_up(port: u16) -> Place {
+fn set_up(port: u16, kind: &Kind) -> Place {
+    let Kind { rounds, clients, minimum, cohort, secure } = kind;
     let place = Place { folder: tempfile::tempdir().unwrap() };
     let certs = place.path("certs");
     let folder = certs.to_str().unwrap();
     output(&["certs", "localhost", "127.0.0.1", "--folder", folder]);
     let mut keys = String::new();
-    for client in 0..CLIENTS {
+    for client in 0..*clients {
         let folder = place.path(&format!("client{client}"));
         std::fs::create_dir(&folder).unwrap();
         let key = output(&["keys", folder.join("client.key").to_str().unwrap()]);
         key.trim().parse::<ClientId>().unwrap();
         keys += &format!("{} client {client}\n", key.trim());
-        std::fs::write(folder.join("rows.csv"), rows(client)).unwrap();
+        std::fs::write(folder.join("rows.csv"), samples(client)).unwrap();
         let text = format!(
             "[client]\nserver = \"https://localhost:{port}\"\nauthority = \"certs/ca.pem\"\n\
              folder = \"client{client}\"\n\
@@ -131,7 +158,7 @@ fn set_up(port: u16) -> Place {
         r#"
 [run]
 name = "lines"
-rounds = {ROUNDS}
+rounds = {rounds}
 [run.model.layers]
 input = {{ features = {{ width = 2 }} }}
 layers = [
@@ -139,17 +166,17 @@ layers = [
     ["1", {{ linear = {{ outputs = 2 }} }}],
 ]
 [run.cohort]
-size = {CLIENTS}
-minimum = 2
+size = {clients}
+minimum = {minimum}
 gather = 1000
 deadline = 3000
-[run.training]
+{cohort}[run.training]
 epochs = 2
 batch = 8
 rate = 0.3
 [run.updates]
 uplink = "ternary"
-[server]
+{secure}[server]
 listen = "127.0.0.1:{port}"
 folder = "run"
 keep_uploads = true
@@ -164,25 +191,35 @@ clients_file = "clients.txt"
     place
 }
 
-#[test]
-fn a_run_survives_the_death_of_its_processes() {
+/// What is killed once a round is committed, and started again.
+enum Victim {
+    Server,
+    Client(usize),
+}
+
+/// A run to its end, through these deaths.
+fn run(kind: &Kind, deaths: &[(u32, Victim)]) -> Place {
     // Free now, and for the moment until the server listens.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let place = set_up(port);
-    let server = place.start("server", "server.toml", "server.log");
-    let mut clients: Vec<Running> = (0..CLIENTS)
-        .map(|i| place.start("client", &format!("client{i}.toml"), &format!("client{i}.log")))
-        .collect();
-
-    place.wait_for_round(2);
-    server.kill();
-    let server = place.start("server", "server.toml", "server.log");
-    clients.remove(0).kill();
-    clients.insert(0, place.start("client", "client0.toml", "client0.log"));
-    place.wait_for_round(5);
-    server.kill();
-    let mut server = place.start("server", "server.toml", "server.log");
-
+    let place = set_up(port, kind);
+    let start_server = || place.start("server", "server.toml", "server.log");
+    let start_client =
+        |i: usize| place.start("client", &format!("client{i}.toml"), &format!("client{i}.log"));
+    let mut server = start_server();
+    let mut clients: Vec<Running> = (0..kind.clients).map(start_client).collect();
+    for (round, victim) in deaths {
+        place.wait_for_round(*round);
+        match victim {
+            Victim::Server => {
+                server.kill();
+                server = start_server();
+            }
+            Victim::Client(number) => {
+                clients.remove(*number).kill();
+                clients.insert(*number, start_client(*number));
+            }
+        }
+    }
     for (i, client) in clients.iter_mut().enumerate() {
         client.ended_well(&format!("client {i}"));
     }
@@ -190,25 +227,38 @@ fn a_run_survives_the_death_of_its_processes() {
 
     // Each round once, each with enough updates.
     let rounds: Vec<u32> = place.rows().iter().map(|row| row.round).collect();
-    assert_eq!(rounds, (1..=ROUNDS).collect::<Vec<_>>());
-    assert!(place.rows().iter().all(|row| (2..=CLIENTS as u32).contains(&row.clients)));
+    assert_eq!(rounds, (1..=kind.rounds).collect::<Vec<_>>());
+    let counted = kind.minimum as u32..=kind.clients as u32;
+    assert!(place.rows().iter().all(|row| counted.contains(&row.clients)));
+    // Clients have the best model.
+    let best = place.model("run/best.safetensors");
+    for client in 0..kind.clients {
+        assert_eq!(place.model(&format!("client{client}/model.safetensors")), best);
+    }
+    place
+}
+
+#[test]
+fn a_secure_run_survives_the_death_of_its_processes() {
+    use Victim::{Client, Server};
+    let place = run(&SECURE, &[(1, Server), (2, Client(1)), (4, Server), (5, Client(3))]);
+    let rows = place.rows();
+    let loss = |row: &Row| row.metrics["loss"];
+    assert!(loss(&rows[6]) < loss(&rows[0]), "what is unmasked trains the model");
+    // Four bits a value hold the sum of five codes; a tensor takes 64 values or a multiple.
+    assert_eq!(rows[6].bytes_up / u64::from(rows[6].clients), 4 * 64 / 2);
+}
+
+#[test]
+fn a_run_survives_the_death_of_its_processes() {
+    let deaths = [(2, Victim::Server), (2, Victim::Client(0)), (5, Victim::Server)];
+    let place = run(&CLEAR, &deaths);
     // The offline fold of the recorded updates, and the model that the run left.
     let config = place.path("server.toml");
     let folded = output(&["fold", "--config", config.to_str().unwrap()]);
-    assert!(folded.contains(&format!("{ROUNDS} rounds, every bit the same")), "{folded}");
+    assert!(folded.contains(&format!("{} rounds, every bit the same", CLEAR.rounds)), "{folded}");
     let last = folded.lines().rfind(|line| line.starts_with("round")).unwrap();
-    let plan = Config::load(&config).unwrap().run.unwrap();
-    let model = |path: &Path| {
-        let layout = plan.check().unwrap();
-        let flat = tern_engine::load_model(path, layout.parameters()).unwrap();
-        Digest::of(&Codec::full(&flat)).to_string()
-    };
-    assert!(last.contains(&model(&place.path("run/model.safetensors"))), "{last}");
-    // Clients have the best one.
-    let best = model(&place.path("run/best.safetensors"));
-    for client in 0..CLIENTS {
-        assert_eq!(model(&place.path(&format!("client{client}/model.safetensors"))), best);
-    }
+    assert!(last.contains(&place.model("run/model.safetensors")), "{last}");
     for name in ["config.toml", "plot.svg"] {
         assert!(place.path("run").join(name).exists(), "{name}");
     }

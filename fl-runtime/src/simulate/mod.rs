@@ -4,12 +4,13 @@
 //! [`Simulation`] drives the same [`Coordinator`] as a server does, so that the same seed gives
 //! the same cohorts, and adds updates up in the same fixed point, so that the same updates give
 //! the same bits. A round is broadcast, local steps, difference, clipping, codes and sum, all on
-//! the device; what comes back are losses and norms. (Strategies other than plain averaging take
-//! the mean to the host and the model back, once a round.)
+//! the device; what comes back are losses, norms and the scales of ternary codes. Updates of 16
+//! bits are rounded on the host; strategies other than plain averaging and ternary models take one
+//! vector there and back a round.
 //!
 //! A cohort of any size runs in groups of as many clients as memory holds. What clients keep
-//! between rounds, the residuals of ternary codes, stays on the device up to a limit and in a
-//! file from there on.
+//! between rounds, the residuals of ternary codes and the optimizer's moments where the plan keeps
+//! them, stays on the device up to a limit and in files from there on.
 //!
 //! ```
 //! use tern_engine::Device;
