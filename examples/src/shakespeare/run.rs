@@ -1,12 +1,13 @@
 //! Rounds, until the model is good enough.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use serde::Serialize;
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 use tern_engine::nn::ModelSpec;
-use tern_engine::{TextData, save_model};
+use tern_engine::{TextData, load_model, save_model};
 use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
 use tern_fl::plan::Goal;
@@ -21,11 +22,14 @@ use crate::report::Series;
 const WINDOW: usize = 80;
 /// Length of the character vectors.
 const DIMENSION: usize = 8;
+/// Files of the report, from which a run that was stopped goes on.
+const RESULTS: &str = "results.json";
+const MODEL: &str = "model.safetensors";
 /// Rounds to 54 % in table 2 of the paper for E = 5, B = 10, C = 0.1: roles, and dealt out.
 const PAPER: [u32; 2] = [41, 192];
 
 /// A round, measured.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Round {
     round: u32,
     /// Seconds since the first one began.
@@ -39,9 +43,10 @@ struct Round {
 }
 
 /// All of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Results {
     device: String,
+    plan: RunPlan,
     clients: usize,
     cohort: u32,
     iid: bool,
@@ -52,6 +57,24 @@ struct Results {
     /// Rounds of the paper for 54 %.
     paper: u32,
     rounds: Vec<Round>,
+}
+
+/// Rounds of an earlier run of the same plan into the same folder.
+fn before(path: &Path, now: &Results) -> Result<Vec<Round>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let name = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(name)?;
+    let before: Results = serde_json::from_str(&text).with_context(name)?;
+    // More rounds are the same run.
+    let plan = RunPlan { rounds: now.plan.rounds, ..before.plan };
+    ensure!(
+        (plan, before.clients, before.iid) == (now.plan.clone(), now.clients, now.iid),
+        "{}: of a run with other options, expected another --out",
+        name()
+    );
+    Ok(before.rounds)
 }
 
 /// The experiment's plan for so many clients and tokens.
@@ -81,6 +104,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let held_out = TextData::upload(&device, &texts.test, tokens, WINDOW, WINDOW)?;
     let mut results = Results {
         device: device.name(),
+        plan: plan.clone(),
         clients: clients.len(),
         cohort: plan.cohort.size,
         iid: options.iid,
@@ -101,17 +125,28 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         options.batch,
         options.rate,
     )?;
-    let simulated = simulate::Options {
+    let model = report.path(MODEL);
+    let mut simulated = simulate::Options {
         held_out: Some(LocalData::Text(held_out)),
         ..simulate::Options::new(&device)
     };
+    results.rounds = before(&report.path(RESULTS), &results)?;
+    let last = results.rounds.last().copied();
+    if let Some(last) = last {
+        simulated.done = last.round;
+        simulated.initial = Some(load_model(&model, layout.parameters())?);
+        writeln!(out, "Goes on after round {}.", last.round)?;
+    }
     let mut simulation = Simulation::new(&plan, clients, simulated)?;
-    let started = Instant::now();
-    while let Some(record) = simulation.round()? {
+    let (started, earlier) = (Instant::now(), last.map_or(0.0, |last| last.seconds));
+    let enough = |round: &Round| 100.0 * round.accuracy >= options.target;
+    results.reached = results.rounds.iter().find(|round| enough(round)).map(|round| round.round);
+    while results.reached.is_none() {
+        let Some(record) = simulation.round()? else { break };
         let metric = |name: &str| record.head.metrics.get(name).copied().unwrap_or(f64::NAN);
         let round = Round {
             round: record.turn.round,
-            seconds: started.elapsed().as_secs_f64(),
+            seconds: earlier + started.elapsed().as_secs_f64(),
             training_loss: record.training.get("loss").copied().unwrap_or(f64::NAN),
             loss: metric("loss"),
             accuracy: metric("accuracy"),
@@ -126,23 +161,16 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
             100.0 * round.accuracy,
         )?;
         results.rounds.push(round);
-        // A run that is stopped has its curve.
-        report.json("results.json", &results)?;
-        if 100.0 * round.accuracy >= options.target {
-            results.reached = Some(round.round);
-            break;
-        }
+        // A run that is stopped has its curve, and goes on from there.
+        save_model(&model, layout.parameters(), &simulation.model()?)?;
+        report.json(RESULTS, &results)?;
+        results.reached = enough(&round).then_some(round.round);
     }
-    report.json("results.json", &results)?;
+    report.json(RESULTS, &results)?;
     let curve: Vec<(f64, f64)> =
         results.rounds.iter().map(|r| (f64::from(r.round), 100.0 * r.accuracy)).collect();
     let series = [Series { name: "test accuracy", points: &curve }];
     report.plot("accuracy.svg", "Shakespeare: characters expected", ("round", "%"), &series)?;
-    save_model(
-        &report.path("model.safetensors"),
-        layout.parameters(),
-        &simulation.best_model().context("the best model")?,
-    )?;
     let (target, paper) = (options.target, results.paper);
     match results.reached {
         Some(round) => {
@@ -189,10 +217,20 @@ mod tests {
         };
         let shown = run(&["--rounds", "40", "--target", "40"]);
         assert!(shown.contains("6 clients, 3 a round") && shown.contains("40 % after "), "{shown}");
-        for file in ["results.json", "accuracy.svg", "model.safetensors"] {
+        for file in [RESULTS, "accuracy.svg", MODEL] {
             assert!(report.join(file).exists(), "{file}");
         }
+        std::fs::remove_dir_all(&report).unwrap();
         let shown = run(&["--rounds", "2", "--target", "99", "--iid"]);
         assert!(shown.contains("Not 99 % after 2 rounds; the paper: 192"), "{shown}");
+        // A run into the same folder goes on, if it is the same.
+        let shown = run(&["--rounds", "3", "--target", "99", "--iid"]);
+        assert!(shown.contains("after round 2") && !shown.contains("round    2"), "{shown}");
+        assert!(shown.contains("round    3") && shown.contains("after 3 rounds"), "{shown}");
+        let args = ["shakespeare", "--device", "cpu", "--rounds", "3", "--hidden", "8", "--data"];
+        let args = args.into_iter().chain([data.to_str().unwrap(), "--out"]);
+        let other = Options::parse_from(args.chain([report.to_str().unwrap()]));
+        let error = super::run(&other, &mut Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("results.json") && error.contains("another --out"), "{error}");
     }
 }

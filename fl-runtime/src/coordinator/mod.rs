@@ -134,6 +134,15 @@ impl Coordinator {
         })
     }
 
+    /// Goes on after so many rounds, of which nothing is known but their model.
+    pub fn after(mut self, rounds: u32) -> Self {
+        self.turn = Turn::new(rounds.saturating_add(1), 1);
+        if rounds >= self.plan.rounds {
+            self.phase = Phase::Finished;
+        }
+        self
+    }
+
     /// Takes an event.
     ///
     /// # Errors

@@ -92,6 +92,9 @@ pub struct Options {
     pub held_out: Option<LocalData>,
     /// Model to start from, a flat vector; else one drawn by the plan's seed.
     pub initial: Option<Vec<f32>>,
+    /// Rounds that `initial` comes from: cohorts and seeds go on from there. What clients and the
+    /// strategy kept until then is not known.
+    pub done: u32,
     /// A strategy that the plan names.
     pub strategy: Option<Arc<dyn Strategy>>,
     /// The run, part of the key of drawn codes.
@@ -108,6 +111,7 @@ impl Options {
             spill: std::env::temp_dir(),
             held_out: None,
             initial: None,
+            done: 0,
             strategy: None,
             run: RunId([0; 16]),
         }
@@ -182,8 +186,9 @@ impl Simulation {
             coordinator: Coordinator::new(
                 plan.clone(),
                 options.run,
-                Head::initial(model_name(0), Vec::new()),
-            )?,
+                Head::initial(model_name(options.done), Vec::new()),
+            )?
+            .after(options.done),
             server: Server::new(device, plan, &layout, &initial, options.strategy.as_ref())?,
             bytes: Format::new(kind, &layout, plan.updates.bound).bytes(),
             clients,

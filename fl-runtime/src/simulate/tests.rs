@@ -306,6 +306,26 @@ fn two_simulations_share_a_spill_folder() {
 }
 
 #[test]
+fn a_simulation_goes_on_from_a_model() {
+    let device = Device::cpu();
+    let mut plan = plan(3);
+    plan.rounds = 4;
+    let (rounds, expected) = run(&plan, population(&device, 6), Options::new(&device));
+    let mut first = Simulation::new(&plan, population(&device, 6), Options::new(&device)).unwrap();
+    let met = [first.round(), first.round()].map(|round| round.unwrap().unwrap());
+    let options =
+        Options { initial: Some(first.model().unwrap()), done: 2, ..Options::new(&device) };
+    let (left, found) = run(&plan, population(&device, 6), options);
+    let cohorts = |of: &[RoundRecord]| -> Vec<Vec<ClientId>> {
+        of.iter().map(|round| round.uploads.keys().copied().collect()).collect()
+    };
+    assert_eq!([cohorts(&met), cohorts(&left)].concat(), cohorts(&rounds));
+    assert_eq!(found, expected);
+    let over = Options { initial: Some(found), done: 4, ..Options::new(&device) };
+    assert!(run(&plan, population(&device, 6), over).0.is_empty());
+}
+
+#[test]
 fn rounds_are_measured_and_the_best_model_is_kept() {
     for device in devices() {
         let mut plan = plan(3);
