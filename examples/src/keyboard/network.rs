@@ -65,7 +65,7 @@ fn serve(
     texts: &Texts,
 ) -> Result<()> {
     let publisher = Publisher::new();
-    place.serve_while(vec![publisher.clone()], || {
+    place.serve_while(vec![publisher.clone()], None, || {
         let report = Report::create(place.server())?;
         let (path, curve, result) = match &options.model {
             Some(path) => take(path, device, texts)?,

@@ -59,7 +59,7 @@ fn serve(
 ) -> Result<()> {
     let labels = mechanisms(scale.teachers).map(|(name, _)| Labels::new(&called(name)));
     let services = labels.iter().map(|labels| labels.clone() as Arc<dyn server::Service>);
-    place.serve_while(services.collect(), || {
+    place.serve_while(services.collect(), None, || {
         let report = Report::create(place.server())?;
         let (teachers, faculty): (Models, Faculty) = teach(device, problem, scale, seed)?;
         report.json(FOUND, &faculty)?;
