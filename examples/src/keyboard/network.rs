@@ -119,6 +119,7 @@ pub fn run(options: &Options, device: &Device, texts: &Texts, out: &mut dyn Writ
         records: preset(options, &scale, users),
         seconds: started.elapsed().as_secs_f64(),
         public,
+        refused: texts.refused.clone(),
         medians: medians(&results),
         users: results,
         study: Vec::new(),
