@@ -89,8 +89,9 @@ pub struct Models {
 
 impl Models {
     /// Trains a model on each of `parts`, independently: no model changes with another's rows, or
-    /// with how many others there are. `progress` is told steps done, steps in all and the mean
-    /// loss.
+    /// on the CPU with how many others there are (a GPU may choose other kernels then, which
+    /// round otherwise, unless they are pinned: [`Device::pin`]). `progress` is told steps done,
+    /// steps in all and the mean loss.
     ///
     /// # Errors
     /// [`Error::Value`] for a part without rows or a row that isn't there; the engine's for
