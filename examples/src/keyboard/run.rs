@@ -190,7 +190,7 @@ mod tests {
         let data = folder.path().join("mine.txt");
         let said = |name: &str, what: &str| format!("@{name}\n{}", format!("{what}\n").repeat(120));
         let text = said("ann", "so it goes on and on") + &said("bob", "to be or not to be so");
-        std::fs::write(&data, text).unwrap();
+        std::fs::write(&data, &text).unwrap();
         let report = folder.path().join("report");
         let run = |more: &[&str]| {
             let paths = [data.to_str().unwrap(), report.to_str().unwrap()];
@@ -212,5 +212,12 @@ mod tests {
         assert!(!shown.contains("as typed") && !shown.contains("Public model v2"), "{shown}");
         assert!(shown.contains("Median of 2 speakers"), "everybody is a user now: {shown}");
         assert!(report.join("own/ann.safetensors").exists() || shown.contains("0/2"), "{shown}");
+        // Who types too little for the second table doesn't stop the run at its end.
+        let short = format!("@cy\n{}", "so it goes on again\n".repeat(25));
+        std::fs::write(&data, text + &short).unwrap();
+        std::fs::remove_file(report.join("results.json")).unwrap();
+        let shown = run(&[]);
+        assert!(shown.contains("cy is not in the second table"), "{shown}");
+        assert!(shown.contains("Median of 1 speakers") && report.join("results.json").exists());
     }
 }
