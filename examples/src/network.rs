@@ -22,12 +22,16 @@ use tern_fl::identity::Identity;
 use tern_fl::layout::ModelKind;
 use tern_fl::server::{self, Board, Limits, Row, Server, Service};
 use tern_fl::trainer::Trainer;
-use tern_fl::{ClientId, RunPlan, Strategy, tls};
+use tern_fl::{ClientId, Digest, RunId, RunPlan, Strategy, tls};
 
 use crate::progress::Progress;
 
 /// What a process writes down in its folder, where it finds out something for the report.
 pub const FOUND: &str = "found.json";
+/// The file with a client's key, in its folder.
+const KEY: &str = "client.key";
+/// The file with what clients register with.
+const TOKEN: &str = "token";
 /// Time that a server has to come up; far more than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -88,6 +92,24 @@ pub struct Ended {
     pub failed: Vec<usize>,
 }
 
+impl Ended {
+    /// Whether so many clients took part in every round: only then the model follows from plan,
+    /// keys and data.
+    pub fn complete(&self, clients: usize) -> bool {
+        self.rounds.iter().all(|row| row.clients as usize == clients)
+    }
+}
+
+/// Says whether a network came to the model of one process, where they can be compared.
+pub fn tell_same(same_bits: Option<bool>, out: &mut dyn Write) -> Result<()> {
+    match same_bits {
+        Some(true) => writeln!(out, "In one process the model is the same, bit by bit.")?,
+        Some(false) => writeln!(out, "In one process the model is another one!")?,
+        None => (),
+    }
+    Ok(())
+}
+
 /// A process that ends with its parent.
 struct Running(Child);
 
@@ -104,17 +126,22 @@ impl Place {
     pub fn create(folder: &Path, clients: usize) -> Result<Self> {
         ensure!(clients > 0, "clients: 0, expected at least one");
         let place = Place { folder: folder.to_owned() };
+        ensure!(
+            !place.path(TOKEN).exists(),
+            "{}: the processes of another run met here, expected a new folder",
+            folder.display()
+        );
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         // Its own authority, which the clients trust and nobody else.
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
         place.write("server.pem", made.cert.pem().as_bytes())?;
         place.write("server.key", made.signing_key.serialize_pem().as_bytes())?;
         // The public part of a key nobody has is as good a secret as any.
-        place.write("token", Identity::generate()?.client().to_string().as_bytes())?;
+        place.write(TOKEN, Identity::generate()?.client().to_string().as_bytes())?;
         for client in 0..clients {
             let folder = place.client(client);
             fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-            Identity::load_or_create(&folder.join("client.key"))?;
+            Identity::load_or_create(&folder.join(KEY))?;
         }
         Ok(place)
     }
@@ -141,9 +168,35 @@ impl Place {
         self.path("run")
     }
 
+    /// Whether this is the name of the folder.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.folder.ends_with(name)
+    }
+
+    /// The key of a client.
+    pub fn key(&self, number: usize) -> Result<Identity> {
+        Ok(Identity::load(&self.client(number).join(KEY))?)
+    }
+
     /// Who a client is: names for a simulation of the same run.
     pub fn identity(&self, number: usize) -> Result<ClientId> {
-        Ok(Identity::load(&self.client(number).join("client.key"))?.client())
+        Ok(self.key(number)?.client())
+    }
+
+    /// Gives the first clients the keys that they have in another place, so that both come to the
+    /// same.
+    pub fn take_keys(&self, other: &Place, clients: usize) -> Result<()> {
+        for number in 0..clients {
+            let [from, to] = [other, self].map(|place| place.client(number).join(KEY));
+            fs::copy(&from, &to).with_context(|| from.display().to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The run, which follows from the token: one in another process has the same name then.
+    pub fn run_id(&self) -> Result<RunId> {
+        let Digest(digest) = Digest::of(self.read(TOKEN)?.as_bytes());
+        RunId::from_slice(&digest[..16]).context("a digest is longer than a run's name")
     }
 
     /// A file of the folder.
@@ -165,7 +218,8 @@ impl Place {
     }
 
     /// Starts the processes, this command once more for each, with the same options, and waits
-    /// until every client has ended. `alive` is called now and then.
+    /// until every client has ended. `clients` is how many are processes of their own: one that
+    /// the server is itself comes after them. `alive` is called now and then.
     pub fn start(
         &self,
         plan: &RunPlan,
@@ -287,12 +341,27 @@ impl Place {
         services: Vec<Arc<dyn Service>>,
         strategy: Option<Arc<dyn Strategy>>,
     ) -> Result<()> {
+        self.serve_until(services, strategy, std::future::ready(()))
+    }
+
+    /// [`Place::serve`], and until `done`.
+    fn serve_until(
+        &self,
+        services: Vec<Arc<dyn Service>>,
+        strategy: Option<Arc<dyn Strategy>>,
+        done: impl Future<Output = ()>,
+    ) -> Result<()> {
         let plan: RunPlan = serde_json::from_str(&self.read("plan.json")?)?;
         let layout = plan.check()?;
         let initial = load_model(&self.path("initial.safetensors"), layout.parameters())?;
         let run = self.run();
-        let admission = Admission::Token(self.read("token")?);
-        let options = federation::Options { admission, strategy, ..federation::Options::default() };
+        let admission = Admission::Token(self.read(TOKEN)?);
+        let options = federation::Options {
+            admission,
+            strategy,
+            run: Some(self.run_id()?),
+            ..federation::Options::default()
+        };
         let federation = Federation::open(&run, &plan, &initial, options)?;
         let board = Board::with_file(&run.join("metrics.jsonl"), tern_fl::Millis::now().0)?;
         let tls = tls::server(&self.path("server.pem"), &self.path("server.key"))?;
@@ -319,26 +388,41 @@ impl Place {
             });
             // Err: the thread is gone, and so is the input.
             let _ = closed.await;
+            done.await;
         };
         Ok(event_loop()?.block_on(server.serve(listener, closed))?)
     }
 
-    /// [`Place::serve`] on a thread of its own, while `work` prepares what is served.
+    /// [`Place::serve`] on a thread of its own, while `work` prepares what is served, or takes
+    /// part itself: the server is there when it begins, and until it ends.
     pub fn serve_while(
         &self,
         services: Vec<Arc<dyn Service>>,
+        strategy: Option<Arc<dyn Strategy>>,
         work: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let place = self.clone();
-        let serving = std::thread::spawn(move || place.serve(services, None));
-        work()?;
+        let (working, done) = tokio::sync::oneshot::channel::<()>();
+        let serving = std::thread::spawn(move || {
+            // Err: the work is done, and its end of the channel gone.
+            place.serve_until(services, strategy, async move {
+                let _ = done.await;
+            })
+        });
+        while !self.path("address").exists() && !serving.is_finished() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if !serving.is_finished() {
+            work()?;
+        }
+        drop(working);
         match serving.join() {
             Ok(served) => served,
             Err(_) => bail!("the server's thread ended early"),
         }
     }
 
-    /// Takes part in the run, as [`Role::Client`], until it is over. Returns the best model's
+    /// Takes part in the run as a client, until it is over. Returns the best model's
     /// file.
     pub fn take_part<T: Trainer + Send + 'static>(
         &self,
@@ -348,7 +432,7 @@ impl Place {
     ) -> Result<PathBuf> {
         let client = Client::new(ClientOptions {
             authority: Some(self.path("server.pem")),
-            token: Some(self.read("token")?),
+            token: Some(self.read(TOKEN)?),
             ..ClientOptions::new(&self.read("address")?, self.client(number))
         })?;
         match event_loop()?.block_on(client.run(trainer, device, std::future::pending()))? {
@@ -359,11 +443,11 @@ impl Place {
 
     /// Asks services, as [`Role::Client`]: registers, then does what `ask` does.
     pub fn ask<A>(&self, number: usize, ask: impl AsyncFnOnce(&Http) -> Result<A>) -> Result<A> {
-        let identity = Identity::load(&self.client(number).join("client.key"))?;
+        let identity = self.key(number)?;
         let authority = self.path("server.pem");
         let http = Http::new(&self.read("address")?, Some(&authority), identity)?;
         event_loop()?.block_on(async {
-            http.enroll(&self.read("token")?).await?;
+            http.enroll(&self.read(TOKEN)?).await?;
             ask(&http).await
         })
     }
@@ -374,24 +458,4 @@ fn event_loop() -> Result<tokio::runtime::Runtime> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn roles_are_read_or_refused() {
-        assert_eq!("server".parse(), Ok(Role::Server));
-        assert_eq!("12".parse(), Ok(Role::Client(12)));
-        assert!("guest".parse::<Role>().is_err());
-    }
-
-    #[test]
-    fn a_place_keeps_its_clients() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = Place::create(folder.path(), 2).unwrap();
-        let who = [0, 1].map(|number| place.identity(number).unwrap());
-        assert_ne!(who[0], who[1]);
-        assert!(place.identity(2).unwrap_err().to_string().contains("client-2"));
-        assert_eq!(place.rounds().unwrap().len(), 0);
-        assert!(Place::create(folder.path(), 0).is_err());
-    }
-}
+mod tests;

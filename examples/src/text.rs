@@ -3,6 +3,7 @@
 //! A file is UTF-8, plain or gzip. If its first line with text starts with `@`, each such line
 //! names who speaks from there on; otherwise the whole file is one speaker, named after it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -41,21 +42,64 @@ pub fn bundled(file: &str) -> Result<PathBuf> {
     }
 }
 
+/// What files hold, as far as they can be read.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Who speaks; a speaker who occurs twice is one speaker.
+    pub speakers: Vec<Speaker>,
+    /// Where each of them occurs first, by name: file and line.
+    pub places: BTreeMap<String, String>,
+    /// Files, and speakers in them, that can't be read, and why.
+    pub refused: Vec<(String, String)>,
+}
+
 /// Reads files, and the files of folders (not of folders inside them, and no hidden ones) in
-/// the order of their names. A speaker who occurs twice is one speaker.
+/// the order of their names.
 pub fn load(paths: &[impl AsRef<Path>]) -> Result<Vec<Speaker>> {
-    let mut speakers = Vec::new();
+    let found = load_some(paths)?;
+    match found.refused.into_iter().next() {
+        Some((_, reason)) => bail!("{reason}"),
+        None => Ok(found.speakers),
+    }
+}
+
+/// [`load`] where what can't be read doesn't stop what can: an error is a folder's only.
+pub fn load_some(paths: &[impl AsRef<Path>]) -> Result<Found> {
+    let mut found = Found::default();
     for path in paths {
         let path = path.as_ref();
         if path.is_dir() {
-            for file in files_of(path)? {
-                merge(&mut speakers, load_file(&file)?);
-            }
+            files_of(path)?.iter().for_each(|file| found.add(file));
         } else {
-            merge(&mut speakers, load_file(path)?);
+            found.add(path);
         }
     }
-    Ok(speakers)
+    Ok(found)
+}
+
+impl Found {
+    /// Adds what a file holds.
+    fn add(&mut self, path: &Path) {
+        let at = |line: usize| format!("{}:{line}", path.display());
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = match read(path) {
+            Ok(text) => text,
+            Err(error) => return self.refused.push((name, format!("{error:#}"))),
+        };
+        let (speakers, nameless) = parse(&text, &stem(path));
+        if speakers.is_empty() && nameless.is_empty() {
+            let reason = format!("{}: the file holds no text", path.display());
+            self.refused.push((name, reason));
+        }
+        for line in nameless {
+            let reason = format!("{}: a line `@speaker` without a name", at(line));
+            self.refused.push(("A speaker without a name".into(), reason));
+        }
+        for (line, speaker) in speakers {
+            self.places.entry(speaker.name.clone()).or_insert_with(|| at(line));
+            merge(&mut self.speakers, speaker);
+        }
+    }
 }
 
 /// Names in a list file: one a line, `#` starts a comment line.
@@ -80,15 +124,6 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-fn load_file(path: &Path) -> Result<Vec<Speaker>> {
-    let speakers = parse(&read(path)?, &stem(path))
-        .map_err(|(line, what)| anyhow::anyhow!("{}:{line}: {what}", path.display()))?;
-    if speakers.is_empty() {
-        bail!("{}: the file holds no text", path.display());
-    }
-    Ok(speakers)
 }
 
 /// The file name up to its first dot.
@@ -117,36 +152,38 @@ pub(crate) fn read(path: &Path) -> Result<String> {
     }
 }
 
-/// Splits a text into speakers; an error comes with its line number.
-fn parse(text: &str, file: &str) -> Result<Vec<Speaker>, (usize, &'static str)> {
+/// Splits a text into speakers, each with the line where they begin, and the lines that should
+/// name one and don't; what follows those belongs to nobody.
+fn parse(text: &str, file: &str) -> (Vec<(usize, Speaker)>, Vec<usize>) {
     let lines =
         || text.lines().enumerate().map(|(i, l)| (i + 1, l)).filter(|(_, l)| !l.trim().is_empty());
-    let tagged = lines().next().is_some_and(|(_, line)| line.starts_with('@'));
-    let mut speakers = Vec::new();
-    let mut current = Speaker { name: file.to_owned(), lines: Vec::new() };
+    let first = lines().next();
+    let tagged = first.is_some_and(|(_, line)| line.starts_with('@'));
+    let speaker = |name: &str| Speaker { name: name.to_owned(), lines: Vec::new() };
+    let (mut speakers, mut nameless) = (Vec::new(), Vec::new());
+    let mut current = (first.map_or(1, |(number, _)| number), speaker(file));
     for (number, line) in lines() {
-        match line.strip_prefix('@').filter(|_| tagged) {
-            Some(name) if name.trim().is_empty() => {
-                return Err((number, "a line `@speaker` without a name"));
-            }
+        match line.strip_prefix('@').filter(|_| tagged).map(str::trim) {
             Some(name) => {
-                let next = Speaker { name: name.trim().to_owned(), lines: Vec::new() };
-                merge(&mut speakers, vec![std::mem::replace(&mut current, next)]);
+                if name.is_empty() {
+                    nameless.push(number);
+                }
+                speakers.push(std::mem::replace(&mut current, (number, speaker(name))));
             }
-            None => current.lines.push(line.trim_end().to_owned()),
+            None => current.1.lines.push(line.trim_end().to_owned()),
         }
     }
-    merge(&mut speakers, vec![current]);
-    Ok(speakers)
+    speakers.push(current);
+    let named = |speaker: &Speaker| !(tagged && speaker.name.is_empty());
+    speakers.retain(|(_, speaker)| named(speaker) && !speaker.lines.is_empty());
+    (speakers, nameless)
 }
 
-/// Appends speakers who have lines, to the one of the same name where there is one.
-fn merge(into: &mut Vec<Speaker>, from: Vec<Speaker>) {
-    for speaker in from.into_iter().filter(|s| !s.lines.is_empty()) {
-        match into.iter_mut().find(|known| known.name == speaker.name) {
-            Some(known) => known.lines.extend(speaker.lines),
-            None => into.push(speaker),
-        }
+/// Appends a speaker, to the one of the same name where there is one.
+fn merge(into: &mut Vec<Speaker>, speaker: Speaker) {
+    match into.iter_mut().find(|known| known.name == speaker.name) {
+        Some(known) => known.lines.extend(speaker.lines),
+        None => into.push(speaker),
     }
 }
 
@@ -162,18 +199,50 @@ mod tests {
 
     #[test]
     fn a_tagged_text_has_speakers() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("play.txt");
         let text = "\n@play/A\r\none\r\n\n  two \n@play/B\n@play/C\nthree\n@play/A\nfour";
+        fs::write(&file, text).unwrap();
+        let Found { speakers, places, refused } = load_some(&[&file]).unwrap();
         let expected =
             [speaker("play/A", &["one", "  two", "four"]), speaker("play/C", &["three"])];
-        assert_eq!(parse(text, "file").unwrap(), expected);
+        assert_eq!(speakers, expected);
         assert_eq!(expected[0].collection(), Some("play"));
         assert_eq!(expected[0].characters(), 4 + 6 + 5);
+        let at = |line: usize| format!("{}:{line}", file.display());
+        assert_eq!([&places["play/A"], &places["play/C"]], [&at(2), &at(7)]);
+        assert!(refused.is_empty());
     }
 
     #[test]
     fn an_untagged_text_is_one_speaker_and_keeps_its_at_signs() {
         let text = "hello\n@bob said hi\n";
-        assert_eq!(parse(text, "chat").unwrap(), [speaker("chat", &["hello", "@bob said hi"])]);
+        let chat = speaker("chat", &["hello", "@bob said hi"]);
+        assert_eq!(parse(text, "chat"), (vec![(1, chat)], vec![]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_does_not_stop_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+        write("a.txt", b"@A\none\n@ \nlost\n@B\ntwo\n@\n@A\nthree\n");
+        write("b.txt", b"\xff\n");
+        write("c.txt", b" \n");
+        write("d.txt", b"four\n");
+        let found = load_some(&[folder.path()]).unwrap();
+        let expected =
+            [speaker("A", &["one", "three"]), speaker("B", &["two"]), speaker("d", &["four"])];
+        assert_eq!(found.speakers, expected);
+        let expected = [
+            ("A speaker without a name", "a.txt:3: "),
+            ("A speaker without a name", "a.txt:7: "),
+            ("b.txt", "b.txt:1: the text is not UTF-8"),
+            ("c.txt", "c.txt: the file holds no text"),
+        ];
+        assert_eq!(found.refused.len(), expected.len());
+        for ((who, reason), (name, part)) in found.refused.iter().zip(expected) {
+            assert!(who == name && reason.contains(part), "{who}: {reason}");
+        }
     }
 
     #[test]

@@ -43,13 +43,22 @@ fn devices_are_processes_that_find_what_the_simulation_finds() {
     let text = ["a", "b", "c", "d"].map(|name| said(name, "so it goes on and on"));
     let users = [said("5/ann", "to be or not to be so"), said("5/bob", "never say never again")];
     let plays = (1..5).map(|i| text[i - 1].replace('@', &format!("@{i}/")));
-    std::fs::write(&data, plays.collect::<String>() + &users.concat()).unwrap();
+    // Somebody who says too little to learn from.
+    let text = plays.collect::<String>() + &users.concat() + "@5/eve\nhi\nho\n";
+    let line = text.lines().count() - 2;
+    std::fs::write(&data, text).unwrap();
 
-    let (_, simulated) = run(&data, &folder.path().join("simulation"), &[]);
+    let (told, simulated) = run(&data, &folder.path().join("simulation"), &[]);
     let report = folder.path().join("network");
     let (shown, network) = run(&data, &report, &["--network"]);
     assert!(shown.contains("3 processes over TLS"), "{shown}");
     assert_eq!(network["users"].as_array().unwrap().len(), 2, "{shown}");
+    for (shown, results) in [(&told, &simulated), (&shown, &network)] {
+        let refused = shown.lines().find(|line| line.starts_with("5/eve does not take part. "));
+        let place = format!("mine.txt:{line}: 6 characters");
+        assert!(refused.is_some_and(|refused| refused.contains(&place)), "{shown}");
+        assert_eq!(results["refused"][0][0], "5/eve", "{results}");
+    }
     assert_eq!(network["users"][0]["merge"]["version"], 2, "the newer model came, too");
     let [a, b] = [&simulated, &network].map(figures);
     assert_eq!(a.len(), b.len());

@@ -16,9 +16,11 @@ fn terminals_are_processes() {
         writeln!(text, "t{},{},{car},{fire},{boat}", i % 4, 3 * (i % 3)).unwrap();
     }
     let (data, report) = (folder.path().join("customers.csv"), folder.path().join("report"));
+    // A further terminal can't be read.
+    text += "t4,0,1,x,0\n";
     std::fs::write(&data, text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_recommender"));
-    command.args(["--network", "--rounds", "25", "--cohort", "3"]).arg("--data").arg(&data);
+    command.args(["--network", "--rounds", "25", "--cohort", "4"]).arg("--data").arg(&data);
     let (shown, found) = common::run(&mut command, &report, "network.json");
     for (number, way) in ["ternary delta", "ternary delta + secure"].into_iter().enumerate() {
         let line = format!("25 rounds of {way} by 5 processes");
@@ -26,5 +28,12 @@ fn terminals_are_processes() {
         // An untrained model ranks about two thirds of them first.
         let hit1 = found[number]["hits"]["hit1"].as_f64().unwrap();
         assert!(hit1 > 0.85, "{found}");
+        assert_eq!(found[number]["same_bits"].as_bool(), Some(true), "{shown}");
     }
+    assert_eq!(shown.matches("the same, bit by bit").count(), 2, "{shown}");
+    let refused = shown.lines().find(|line| line.starts_with("Terminal t4 does not take part. "));
+    assert!(
+        refused.is_some_and(|line| line.contains("customers.csv:122: PFIRE is `x`")),
+        "{shown}"
+    );
 }

@@ -40,3 +40,18 @@ fn students_are_processes_that_learn_what_those_of_the_simulation_learn() {
     assert!(simulated[0]["students"][0]["refusal"].is_string(), "{simulated}");
     assert_eq!(simulated, network);
 }
+
+/// The bundled sets are there and can be taught, in a fraction of the quick run.
+#[test]
+fn a_short_run_on_the_bundled_sets_ends_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_teacher-ensemble"));
+    command.args(["--teachers", "20", "--queries", "60"]);
+    let (shown, json) = common::run(&mut command, &report, "results.json");
+    for (set, name) in ["MNIST 8×8", "Adult"].into_iter().enumerate() {
+        assert_eq!(json["sets"][set]["name"], name, "{shown}");
+        let lesson = &json["sets"][set]["lessons"][0];
+        assert!(lesson["ensemble"].as_f64().unwrap() > 0.8, "{lesson}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tern_fl::data::{Rows, read_rows};
 use tern_fl::simulate::files::digits;
 
@@ -239,13 +239,23 @@ fn read(file: &Path) -> Result<Images> {
     let Rows { features, width, labels } = read_rows(file, "label")?;
     let at = file.display();
     ensure!(width == PIXELS, "{at}:1: {width} columns beside `label`, expected {PIXELS}");
-    for (line, label) in (2..).zip(&labels) {
-        ensure!((*label as usize) < CLASSES, "{at}:{line}: label {label}, expected 0 to 9");
+    if let Some(row) = labels.iter().position(|label| *label as usize >= CLASSES) {
+        bail!("{at}:{}: label {}, expected 0 to 9", line(file, row)?, labels[row]);
     }
-    let first = labels.first();
-    ensure!(labels.iter().any(|label| Some(label) != first), "{at}: one class only");
+    if let Some(first) = labels.first().filter(|first| labels.iter().all(|l| l == *first)) {
+        bail!("{at}:{}: one class only, {first}, expected two or more", line(file, 0)?);
+    }
     let pixels = features.iter().map(|x| x / 16.0).collect();
     Ok(Images { pixels, labels })
+}
+
+/// The line of a row; blank lines are none.
+fn line(file: &Path, row: usize) -> Result<usize> {
+    let text = crate::text::read(file)?;
+    let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    // The first one names the columns.
+    let line = lines.nth(row + 1).map(|(number, _)| number);
+    line.with_context(|| format!("{}: no row {row}", file.display()))
 }
 
 #[cfg(test)]
@@ -276,10 +286,10 @@ mod tests {
         let header = format!("{},label\n", header.join(","));
         let line = |label: &str| format!("{}{label}\n", "1,".repeat(PIXELS));
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
-        write("target.csv", &format!("{header}{}{}", line("1"), line("10"))).unwrap();
-        assert!(load().unwrap().contains("target.csv:3: label 10"));
+        write("target.csv", &format!("{header}{}\n{}", line("1"), line("10"))).unwrap();
+        assert!(load().unwrap().contains("target.csv:4: label 10"));
         write("target.csv", &format!("{header}{}", line("1"))).unwrap();
-        assert!(load().unwrap().contains("one class only"));
+        assert!(load().unwrap().contains("target.csv:2: one class only, 1"));
         write("target.csv", "a,label\n1,0\n").unwrap();
         assert!(load().unwrap().contains("target.csv:1: 1 columns"));
         let good = format!("{header}{}{}", line("1"), line("2"));
@@ -289,7 +299,7 @@ mod tests {
             ("bad", "a,label\n1\n".to_string(), "source-bad.csv:2: 1 values"),
             ("narrow", "a,label\n1,0\n1,1\n".to_string(), "source-narrow.csv:1: 1 columns"),
             ("none", header.clone(), "source-none.csv: no rows"),
-            ("one", format!("{header}{}", line("3")), "source-one.csv: one class only"),
+            ("one", format!("{header}{}", line("3")), "source-one.csv:2: one class only"),
         ];
         for (name, text, _) in &bad {
             write(&format!("source-{name}.csv"), text).unwrap();

@@ -1,4 +1,5 @@
-//! The demo as real processes: a third node that aggregates, and every node a client over TLS.
+//! The demo as real processes over TLS, once with a third node that aggregates, and once with the
+//! target as the aggregator, which takes part itself.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,16 +8,54 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_engine::load_model;
 use tern_fl::align::Settings;
+use tern_fl::{RunPlan, Strategy};
 
 use super::data::Transfer;
 use super::transfer::{Bench, Judge};
-use crate::network::{Place, Role};
+use crate::network::{Ended, Place, Role, tell_same};
 use crate::progress::Progress;
 use crate::report::Report;
+
+/// Who adds up what the nodes send (4.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Aggregator {
+    /// A node without data.
+    Third,
+    /// The target.
+    Target,
+}
+
+impl Aggregator {
+    /// The folder where its processes meet, which tells them who it is.
+    fn folder(self) -> &'static str {
+        match self {
+            Aggregator::Third => "third-node",
+            Aggregator::Target => "target",
+        }
+    }
+
+    /// Nodes that are processes of their own.
+    fn clients(self, nodes: usize) -> usize {
+        match self {
+            Aggregator::Third => nodes,
+            Aggregator::Target => nodes - 1,
+        }
+    }
+
+    fn called(self) -> &'static str {
+        match self {
+            Aggregator::Third => "a third node",
+            Aggregator::Target => "the target",
+        }
+    }
+}
 
 /// What a network came to.
 #[derive(Debug, Serialize)]
 struct Networked {
+    /// Who added up.
+    aggregator: Aggregator,
     rounds: usize,
     /// Nodes that failed, by number.
     failed: Vec<usize>,
@@ -24,7 +63,8 @@ struct Networked {
     without: f64,
     /// Target accuracy of the model that the target downloaded.
     aligned: f64,
-    /// Whether it is the model of a simulation, bit by bit; not compared if a node failed.
+    /// Whether it is the model of a simulation, bit by bit; not compared if a node missed a
+    /// round.
     same_bits: Option<bool>,
 }
 
@@ -36,20 +76,26 @@ pub fn take_part(
     settings: &Settings,
     transfer: &Transfer,
 ) -> Result<()> {
+    let target = transfer.sources.len();
+    let join = |number: usize| -> Result<()> {
+        let mut nodes = bench.nodes(settings, transfer)?.into_iter();
+        let node = nodes.nth(number).with_context(|| format!("there is no node {number}"))?;
+        place.take_part(number, node, bench.device).map(drop)
+    };
     match role {
         Role::Server => {
-            let (_, fusion, _) = bench.agreed(settings, transfer.sources.len() + 1);
-            place.serve(Vec::new(), Some(Arc::new(fusion)))
+            let (_, fusion, _) = bench.agreed(settings, target + 1);
+            let fusion: Option<Arc<dyn Strategy>> = Some(Arc::new(fusion));
+            match place.is_called(Aggregator::Target.folder()) {
+                true => place.serve_while(Vec::new(), fusion, || join(target)),
+                false => place.serve(Vec::new(), fusion),
+            }
         }
-        Role::Client(number) => {
-            let mut nodes = bench.nodes(settings, transfer)?.into_iter();
-            let node = nodes.nth(number).with_context(|| format!("there is no node {number}"))?;
-            place.take_part(number, node, bench.device).map(drop)
-        }
+        Role::Client(number) => join(number),
     }
 }
 
-/// Runs a transfer as processes, and again in this one.
+/// Runs a transfer as processes, by either aggregator, and again in this one.
 pub fn run(
     bench: Bench<'_>,
     settings: &Settings,
@@ -58,23 +104,25 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<()> {
     let nodes = bench.nodes(settings, transfer)?;
-    let (count, target) = (nodes.len(), nodes.len() - 1);
+    let count = nodes.len();
     let (plan, _, initial) = bench.agreed(settings, count);
-    let place = Place::create(&report.path("network"), count)?;
-    let mut progress = Progress::new("processes", u64::from(plan.rounds));
-    let ended = place.start(&plan, &initial, count, |rounds| {
-        progress.update(rounds.len() as u64, None);
-    })?;
-    progress.finish();
-    let name =
-        |number: usize| transfer.sources.get(number).map_or("the target", |source| &source.0);
-    place.tell_failed(&ended, |number| format!("Node {}", name(number)), out)?;
-    let file = place.client(target).join("model.safetensors");
-    let model = load_model(&file, bench.model.parameters())?;
+    let folder = report.path("network");
+    let create = |by: Aggregator| Place::create(&folder.join(by.folder()), count);
+    let places = [
+        (Aggregator::Third, create(Aggregator::Third)?),
+        (Aggregator::Target, create(Aggregator::Target)?),
+    ];
+    let first = &places[0].1;
+    // Batches follow from the keys.
+    places[1].1.take_keys(first, count)?;
+    let mut ended = Vec::new();
+    for (by, place) in &places {
+        ended.push(run_by(*by, place, (&plan, &initial), transfer, out)?);
+    }
 
     let mut judge = Judge::new(bench, settings, transfer)?;
     let mut without = 0.0;
-    let names = (0..count).map(|number| place.identity(number)).collect::<Result<Vec<_>>>()?;
+    let names = (0..count).map(|number| first.identity(number)).collect::<Result<Vec<_>>>()?;
     let mut nodes: Vec<_> = names.into_iter().zip(nodes).collect();
     let mut progress = Progress::new("simulation", u64::from(plan.rounds));
     let (simulated, _) = bench.run(settings, &mut nodes, &mut |round, _, model| {
@@ -85,25 +133,52 @@ pub fn run(
         Ok(())
     })?;
     progress.finish();
-    let aligned = judge.accuracy(&model)?;
-    let same_bits = ended.failed.is_empty().then_some(simulated == model);
-    let rounds = ended.rounds.len();
-    writeln!(
-        out,
-        "{}: {rounds} rounds by {} processes. The target reads {:.1} % of digits that it never \
-         trained on, without adaptation {:.1} %.",
-        transfer.name,
-        count + 1,
-        100.0 * aligned,
-        100.0 * without
-    )?;
-    match same_bits {
-        Some(true) => writeln!(out, "In one process the model is the same, bit by bit.")?,
-        Some(false) => writeln!(out, "In one process the model is another one!")?,
-        None => (),
+    let mut found = Vec::new();
+    for ((by, place), ended) in places.iter().zip(ended) {
+        let model = downloaded(place, count - 1, bench)?;
+        let (rounds, aligned) = (ended.rounds.len(), judge.accuracy(&model)?);
+        let same_bits = ended.complete(count).then_some(simulated == model);
+        writeln!(
+            out,
+            "{}, added up by {}: {rounds} rounds by {} processes. The target reads {:.1} % of \
+             digits that it never trained on, without adaptation {:.1} %.",
+            transfer.name,
+            by.called(),
+            by.clients(count) + 1,
+            100.0 * aligned,
+            100.0 * without
+        )?;
+        tell_same(same_bits, out)?;
+        let failed = ended.failed;
+        found.push(Networked { aggregator: *by, rounds, failed, without, aligned, same_bits });
     }
     writeln!(out, "Report: {}", report.path("").display())?;
-    let found = Networked { rounds, failed: ended.failed, without, aligned, same_bits };
     report.json("network.json", &found)?;
     Ok(())
+}
+
+/// The processes of one aggregator.
+fn run_by(
+    by: Aggregator,
+    place: &Place,
+    (plan, initial): (&RunPlan, &[f32]),
+    transfer: &Transfer,
+    out: &mut dyn Write,
+) -> Result<Ended> {
+    let nodes = transfer.sources.len() + 1;
+    let mut progress = Progress::new(by.called(), u64::from(plan.rounds));
+    let ended = place.start(plan, initial, by.clients(nodes), |rounds| {
+        progress.update(rounds.len() as u64, None);
+    })?;
+    progress.finish();
+    let name =
+        |number: usize| transfer.sources.get(number).map_or("the target", |source| &source.0);
+    place.tell_failed(&ended, |number| format!("Node {}", name(number)), out)?;
+    Ok(ended)
+}
+
+/// The model that a node has in the end.
+fn downloaded(place: &Place, node: usize, bench: Bench<'_>) -> Result<Vec<f32>> {
+    let file = place.client(node).join("model.safetensors");
+    Ok(load_model(&file, bench.model.parameters())?)
 }

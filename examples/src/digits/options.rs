@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1)]
     pub seed: u32,
     /// Runs, each with the next seed; 5 in the full run, 1 in the quick one
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "network", value_parser = clap::value_parser!(u32).range(1..))]
     pub seeds: Option<u32>,
     /// Exchanges of a discriminator and of what is trained against it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -128,6 +128,10 @@ mod tests {
         let scale = Options::try_parse_from(line).unwrap().scale();
         assert_eq!((scale.settings.exchanges, scale.seeds), (7, 2));
         assert!(Options::try_parse_from(["digits-transfer", "--seeds", "0"]).is_err());
+        let line = ["digits-transfer", "--network", "--seeds", "2"];
+        assert!(
+            Options::try_parse_from(line).is_err() && Options::try_parse_from(&line[..2]).is_ok()
+        );
         assert_eq!(model().unwrap().classes(), CLASSES);
     }
 }

@@ -1,6 +1,7 @@
 //! The demo from end to end.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -50,7 +51,10 @@ fn at_scale(options: &Options, scale: &Scale, out: &mut dyn Write) -> Result<()>
             let earlier = all[..at].iter().position(same).and_then(|at| transfers[at].runs.last());
             let beside = Beside {
                 // Once: it takes as long as the target, and comes to the same.
-                third: transfers.is_empty().then(|| report.path("third-node")),
+                third: match transfers.as_slice() {
+                    [] => Some(fresh(report.path("third-node"))?),
+                    _ => None,
+                },
                 ceiling: earlier.map(|run| run.ceiling),
             };
             let label = format!("{}, seed {seed}", transfer.name);
@@ -93,6 +97,14 @@ fn at_scale(options: &Options, scale: &Scale, out: &mut dyn Write) -> Result<()>
     let folder = report.path("");
     writeln!(out, "{:.0} s; pictures and numbers: {}", results.seconds, folder.display())?;
     Ok(())
+}
+
+/// A folder without what an earlier run into the same report left there.
+fn fresh(folder: PathBuf) -> Result<PathBuf> {
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    }
+    Ok(folder)
 }
 
 /// Says who doesn't take part.
@@ -145,5 +157,8 @@ mod tests {
         let third = |run: usize| json["transfers"][0]["runs"][run]["third_agrees"].as_bool();
         assert_eq!([third(0), third(1)], [Some(true), None]);
         assert!(file("third-node/journal.sqlite").exists());
+        // A second run into the same folder finds nothing of it.
+        let journal = fresh(file("third-node")).unwrap().join("journal.sqlite");
+        assert!(!journal.exists() && fresh(file("third-node")).is_ok());
     }
 }

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use super::client::LEAST_RECORDS;
 use super::options::{Options, Scale};
 use super::workbench::WINDOW;
 use crate::alphabet::Alphabet;
-use crate::text::{Speaker, bundled, load, load_list};
+use crate::text::{Found, Speaker, bundled, load, load_list, load_some};
 use crate::users::{User, split_plays, users};
 
 /// One speaker in this many is held out of one's own data.
@@ -25,6 +25,8 @@ pub struct Texts {
     pub later: Vec<Speaker>,
     /// Whose devices personalize it.
     pub users: Vec<User>,
+    /// Who can't take part, and why.
+    pub refused: Vec<(String, String)>,
 }
 
 impl Texts {
@@ -40,8 +42,9 @@ impl Texts {
         if let Some(path) = options.data.as_ref().filter(|_| options.model.is_none()) {
             ensure!(
                 public >= least,
-                "{}: {public} characters are left to train the public model, too few for {least}",
-                path.display()
+                "{}: {public} characters are left to train the public model, too few for {least}{}",
+                path.display(),
+                reasons(&texts.refused)
             );
         }
         Ok(texts)
@@ -76,14 +79,15 @@ impl Texts {
         let is_user = |s: &Speaker| all.iter().any(|user| user.name == s.name);
         let later = speakers.into_iter().filter(|s| !is_user(s)).collect();
         all.extend(roles);
-        Ok(Texts { public, held_out, later, users: all })
+        Ok(Texts { public, held_out, later, users: all, refused: Vec::new() })
     }
 
     /// One's own text. With a model from elsewhere, everybody in it is a user. Otherwise some
     /// of the plays or people in it are held out and become users; and where there is only one
     /// person, the last part of what they wrote.
     fn own(path: &Path, has_model: bool, scale: &Scale) -> Result<Self> {
-        let speakers = load(&[path])?;
+        let Found { speakers, places, mut refused } = load_some(&[path])?;
+        ensure!(!speakers.is_empty(), "{}: no text{}", path.display(), reasons(&refused));
         let (public, held_out) = if has_model {
             (Vec::new(), speakers)
         } else if let [one] = speakers.as_slice() {
@@ -91,18 +95,43 @@ impl Texts {
         } else {
             split_speakers(speakers)
         };
-        let mut users = users(&held_out, 2 * LEAST_RECORDS);
-        users.truncate(scale.users);
-        if users.is_empty() {
-            let (most, least) = (held_out.iter().map(Speaker::characters).max(), 2 * LEAST_RECORDS);
-            bail!(
-                "{}: the users would have {} characters at most, too few for {least}",
-                path.display(),
-                most.unwrap_or(0)
-            );
+        let mut users = Vec::new();
+        for speaker in &held_out {
+            if users.len() == scale.users {
+                break;
+            }
+            match user(speaker) {
+                Ok(user) => users.push(user),
+                Err(reason) => {
+                    let name = speaker.name.clone();
+                    let at = places.get(&name).map_or("", String::as_str);
+                    refused.push((name, format!("{at}: {reason}")));
+                }
+            }
         }
-        Ok(Texts { public, held_out, later: Vec::new(), users })
+        let why = reasons(&refused);
+        ensure!(!users.is_empty(), "{}: nobody is left to type{why}", path.display());
+        Ok(Texts { public, held_out, later: Vec::new(), users, refused })
     }
+}
+
+/// Why some don't take part, for an error's end.
+fn reasons(refused: &[(String, String)]) -> String {
+    refused.iter().map(|(who, why)| format!("; {who}: {why}")).collect()
+}
+
+/// A speaker as a user, or why they can't be one.
+fn user(speaker: &Speaker) -> Result<User, String> {
+    let least = 2 * LEAST_RECORDS;
+    let mut characters = speaker.lines.iter().flat_map(|line| line.chars());
+    let first = characters.next();
+    if let Some(only) = first.filter(|first| characters.all(|c| c == *first)) {
+        return Err(format!("one class only, the character `{only}`, expected two or more"));
+    }
+    users(std::slice::from_ref(speaker), least).pop().ok_or_else(|| {
+        let (characters, lines) = (speaker.characters(), speaker.lines.len());
+        format!("{characters} characters in lines: {lines}, too few for {least} in two or more")
+    })
 }
 
 fn split_lines(one: &Speaker) -> (Vec<Speaker>, Vec<Speaker>) {
@@ -198,8 +227,30 @@ mod tests {
     #[test]
     fn too_little_text_is_refused_by_name() {
         let error = texts("hello\nthere\n", false).unwrap_err().to_string();
-        assert!(error.contains("mine.txt") && error.contains("too few"), "{error}");
+        assert!(error.contains("mine.txt:1: 6 characters") && error.contains("too few"), "{error}");
         let error = texts(&format!("@a\nhi\n@b\n{}", "long\n".repeat(200)), false).unwrap_err();
         assert!(error.to_string().contains("3 characters are left"), "{error}");
+    }
+
+    #[test]
+    fn who_cannot_be_a_user_does_not_stop_the_others() {
+        let ann = "@ann\n".to_owned() + &"what somebody said at length\n".repeat(30);
+        let short = "@bob\nhi\nho\n";
+        let same = "@cat\n".to_owned() + &"aaaaaaaaaa\n".repeat(90);
+        let all = texts(&[short, &same, &ann, "@\nwho\n"].concat(), true).unwrap();
+        assert_eq!(all.users.iter().map(|u| u.name.as_str()).collect::<Vec<_>>(), ["ann"]);
+        let expected = [
+            ("A speaker without a name", "mine.txt:126: a line `@speaker`"),
+            ("bob", "mine.txt:1: 6 characters in lines: 2, too few for 400"),
+            ("cat", "mine.txt:4: one class only, the character `a`"),
+        ];
+        assert_eq!(all.refused.len(), expected.len());
+        for ((who, why), (name, part)) in all.refused.iter().zip(expected) {
+            assert!(who == name && why.contains(part), "{who}: {why}");
+        }
+        let error = texts(&[short, &same].concat(), true).unwrap_err().to_string();
+        for part in ["nobody is left", "mine.txt:1: 6 char", "mine.txt:4: one class"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

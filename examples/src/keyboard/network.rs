@@ -65,7 +65,7 @@ fn serve(
     texts: &Texts,
 ) -> Result<()> {
     let publisher = Publisher::new();
-    place.serve_while(vec![publisher.clone()], || {
+    place.serve_while(vec![publisher.clone()], None, || {
         let report = Report::create(place.server())?;
         let (path, curve, result) = match &options.model {
             Some(path) => take(path, device, texts)?,
@@ -119,6 +119,7 @@ pub fn run(options: &Options, device: &Device, texts: &Texts, out: &mut dyn Writ
         records: preset(options, &scale, users),
         seconds: started.elapsed().as_secs_f64(),
         public,
+        refused: texts.refused.clone(),
         medians: medians(&results),
         users: results,
         study: Vec::new(),

@@ -28,6 +28,8 @@ pub struct Results {
     pub seconds: f64,
     /// The public model.
     pub public: PublicResult,
+    /// Who can't take part, and why.
+    pub refused: Vec<(String, String)>,
     /// By user.
     pub users: Vec<UserResult>,
     /// Over the users, by kind.
@@ -332,6 +334,7 @@ mod tests {
                 seconds: 1.0,
                 held_out: Some(worth(54, 1).scores),
             },
+            refused: Vec::new(),
             medians: medians(&users),
             users,
             study: Vec::new(),

@@ -32,6 +32,9 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         return network::take_part(role, &place, options, &device, &texts);
     }
     writeln!(out, "Runs on {}.", device.name())?;
+    for (who, reason) in &texts.refused {
+        writeln!(out, "{who} does not take part. {reason}")?;
+    }
     if options.network.network {
         return network::run(options, &device, &texts, out);
     }
@@ -58,10 +61,18 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         None => Ok(None),
     };
     let users = personalize(&mut bench, &scale, records, &texts.users, newer, &report)?;
+    let study_records = scale.study_records.min(records);
     let some = &texts.users[..texts.users.len().min(scale.study_users)];
-    let study = match some {
+    let (some, short): (Vec<User>, Vec<User>) = some.iter().cloned().partition(|user| {
+        let alphabet = &downloaded.card.alphabet;
+        study::has_two_batches(alphabet, user, study_records, scale.recipe.batch)
+    });
+    for user in &short {
+        writeln!(out, "{} is not in the second table: too little text for it.", user.name)?;
+    }
+    let study = match some.as_slice() {
         [] => Vec::new(),
-        some => study::study(&mut bench, &scale.recipe, scale.study_records.min(records), some)?,
+        some => study::study(&mut bench, &scale.recipe, study_records, some)?,
     };
     let results = Results {
         device: device.name(),
@@ -70,6 +81,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         records,
         seconds: started.elapsed().as_secs_f64(),
         public,
+        refused: texts.refused.clone(),
         medians: medians(&users),
         users,
         study,
@@ -178,7 +190,7 @@ mod tests {
         let data = folder.path().join("mine.txt");
         let said = |name: &str, what: &str| format!("@{name}\n{}", format!("{what}\n").repeat(120));
         let text = said("ann", "so it goes on and on") + &said("bob", "to be or not to be so");
-        std::fs::write(&data, text).unwrap();
+        std::fs::write(&data, &text).unwrap();
         let report = folder.path().join("report");
         let run = |more: &[&str]| {
             let paths = [data.to_str().unwrap(), report.to_str().unwrap()];
@@ -200,5 +212,12 @@ mod tests {
         assert!(!shown.contains("as typed") && !shown.contains("Public model v2"), "{shown}");
         assert!(shown.contains("Median of 2 speakers"), "everybody is a user now: {shown}");
         assert!(report.join("own/ann.safetensors").exists() || shown.contains("0/2"), "{shown}");
+        // Who types too little for the second table doesn't stop the run at its end.
+        let short = format!("@cy\n{}", "so it goes on again\n".repeat(25));
+        std::fs::write(&data, text + &short).unwrap();
+        std::fs::remove_file(report.join("results.json")).unwrap();
+        let shown = run(&[]);
+        assert!(shown.contains("cy is not in the second table"), "{shown}");
+        assert!(shown.contains("Median of 1 speakers") && report.join("results.json").exists());
     }
 }

@@ -14,7 +14,7 @@ use super::workbench::{self, FLOOR, WINDOW, Workbench};
 use crate::alphabet::Alphabet;
 use crate::progress::Progress;
 use crate::report::Table;
-use crate::users::{User, windows};
+use crate::users::{User, Windows, windows};
 
 /// Characters that the model reads before those of a window that count: it starts from nothing.
 const CONTEXT: usize = 20;
@@ -86,13 +86,23 @@ pub fn batches(
     records: usize,
     rows: usize,
 ) -> Result<Vec<Batch>> {
-    let mut text = alphabet.encode_lines(&user.train);
-    text.truncate(records + 1);
     let shape = shape(rows);
-    let cut = windows(&text, shape.length, CONTEXT);
+    let cut = cut(alphabet, user, records, shape);
     let pairs: Vec<_> =
         cut.inputs.chunks(shape.length).zip(cut.targets.chunks(shape.length)).collect();
     pairs.chunks(rows).map(|windows| Ok(Batch::of_windows(shape, windows)?)).collect()
+}
+
+/// Whether a user types two batches: one to train on, one to hold back.
+pub fn has_two_batches(alphabet: &Alphabet, user: &User, records: usize, rows: usize) -> bool {
+    cut(alphabet, user, records, shape(rows)).count > rows
+}
+
+/// The first records of a user as windows.
+fn cut(alphabet: &Alphabet, user: &User, records: usize, shape: Shape) -> Windows {
+    let mut text = alphabet.encode_lines(&user.train);
+    text.truncate(records + 1);
+    windows(&text, shape.length, CONTEXT)
 }
 
 /// Windows of a batch, side by side.
@@ -308,6 +318,8 @@ mod tests {
         for records in [30, 500, 2000] {
             let batches = batches(&alphabet, &user, records, 3).unwrap();
             assert_eq!(batches.iter().map(Batch::counted).sum::<usize>(), records);
+            let two = has_two_batches(&alphabet, &user, records, 3);
+            assert_eq!((two, two), (batches.len() > 1, records > 30), "{records}");
         }
     }
 }

@@ -98,6 +98,18 @@ pub struct Data {
     pub terminals: Vec<Terminal>,
     /// Terminals that can't take part, and why.
     pub refused: Vec<(String, String)>,
+    /// Lines of nobody's, and why.
+    pub left_out: Vec<String>,
+}
+
+/// The customers of a terminal, as they are read.
+struct Group {
+    name: String,
+    /// Line of the first.
+    line: usize,
+    members: Vec<usize>,
+    /// Why the terminal can't take part, if a line of it can't be read.
+    broken: Option<String>,
 }
 
 /// What a column holds.
@@ -109,12 +121,13 @@ enum Column {
 }
 
 impl Data {
-    /// 3.1: what each terminal has collected. A terminal with a line that can't be read, or with
-    /// nothing to train on, does not take part; the others do.
+    /// 3.1: what each terminal has collected. A terminal with a line that can't be read, with
+    /// nothing to train on or with one product only does not take part; the others do. A line
+    /// that says no terminal is left out alone.
     ///
     /// # Errors
-    /// For a file that can't be read, columns that are none, a line that says no terminal, and
-    /// fewer than three terminals that can take part; naming the file and the line.
+    /// For a file that can't be read, columns that are none, fewer than three terminals that can
+    /// take part, and nobody to hold out; naming the file and the line.
     pub fn load(path: &Path) -> Result<Self> {
         let text = read(path)?;
         let at = |line: usize| format!("{}:{line}", path.display());
@@ -133,48 +146,70 @@ impl Data {
             at(number),
             products.len()
         );
-        let mut data =
-            Data { products, customers: Vec::new(), terminals: Vec::new(), refused: Vec::new() };
-        let mut groups: BTreeMap<String, (usize, Vec<usize>)> = BTreeMap::new();
-        let mut broken: BTreeMap<String, String> = BTreeMap::new();
-        for (number, line) in lines {
-            let values: Vec<&str> = line.split(',').map(str::trim).collect();
+        let mut data = Data {
+            products,
+            customers: Vec::new(),
+            terminals: Vec::new(),
+            refused: Vec::new(),
+            left_out: Vec::new(),
+        };
+        let mut groups: Vec<Group> = Vec::new();
+        let mut places: BTreeMap<String, usize> = BTreeMap::new();
+        for (line, text) in lines {
+            let values: Vec<&str> = text.split(',').map(str::trim).collect();
             let name = values[0].to_owned();
-            ensure!(!name.is_empty(), "{}: no terminal in the first column", at(number));
-            let order = groups.len();
-            let (_, members) = groups.entry(name.clone()).or_insert((order, Vec::new()));
+            if name.is_empty() {
+                data.left_out.push(format!("{}: no terminal in the first column", at(line)));
+                continue;
+            }
+            let place = *places.entry(name.clone()).or_insert_with(|| {
+                groups.push(Group { name, line, members: Vec::new(), broken: None });
+                groups.len() - 1
+            });
+            let group = &mut groups[place];
             match customer(&values, &names, &columns) {
                 Ok(customer) => {
-                    members.push(data.customers.len());
+                    group.members.push(data.customers.len());
                     data.customers.push(customer);
                 }
                 Err(reason) => {
-                    broken.entry(name).or_insert_with(|| format!("{}: {reason}", at(number)));
+                    group.broken.get_or_insert_with(|| format!("{}: {reason}", at(line)));
                 }
             }
         }
-        let mut groups: Vec<_> = groups.into_iter().collect();
-        groups.sort_by_key(|(_, (order, _))| *order);
-        for (name, (_, members)) in groups {
+        for Group { name, line, members, broken } in groups {
             let terminal = data.terminal(&name, &members);
-            match broken.remove(&name) {
-                Some(reason) => data.refused.push((name, reason)),
-                None if terminal.training.is_empty() => {
-                    let what = "no customer with a product to train on";
-                    data.refused.push((name, format!("{}: {what}", path.display())));
+            let first = terminal.training.first().map(|sample| sample.product);
+            let reason = match first {
+                _ if broken.is_some() => broken,
+                None => Some(format!("{}: no customer with a product to train on", at(line))),
+                Some(product) if terminal.training.iter().all(|s| s.product == product) => {
+                    let (count, product) = (terminal.training.len(), &data.products[product]);
+                    let what =
+                        format!("all {count} samples to train on have the product {product}");
+                    Some(format!("{}: {what}, expected two products or more", at(line)))
                 }
+                Some(_) => None,
+            };
+            match reason {
+                Some(reason) => data.refused.push((name, reason)),
                 None => data.terminals.push(terminal),
             }
         }
-        if data.terminals.len() < 3 {
-            let refused: Vec<_> = data.refused.iter().map(|(_, why)| why.as_str()).collect();
-            let count = data.terminals.len();
-            bail!(
-                "{}: {count} terminals that can take part, expected three or more; {}",
-                path.display(),
-                refused.join("; ")
-            );
-        }
+        let reasons = data.refused.iter().map(|(_, why)| why).chain(&data.left_out);
+        let reasons: String = reasons.map(|why| format!("; {why}")).collect();
+        let count = data.terminals.len();
+        ensure!(
+            count >= 3,
+            "{}: {count} terminals that can take part, expected three or more{reasons}",
+            path.display()
+        );
+        ensure!(
+            data.terminals.iter().any(|terminal| !terminal.held_out.is_empty()),
+            "{}: no terminal has {HELD_OUT} customers with a product, expected some to hold out \
+             every fifth{reasons}",
+            path.display()
+        );
         Ok(data)
     }
 

@@ -6,17 +6,17 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_engine::{Device, load_model};
-use tern_fl::Layout;
 use tern_fl::layout::ModelKind;
-use tern_fl::local::Client;
+use tern_fl::local::{self, Client};
 use tern_fl::plan::{Encoding, Form};
+use tern_fl::{Layout, RunPlan};
 
 use super::arms::{ARMS, Arm};
 use super::data::Data;
 use super::device::{Hits, Recommender};
 use super::options::{Options, Scale};
 use super::train;
-use crate::network::{Place, Role};
+use crate::network::{Place, Role, tell_same};
 use crate::progress::Progress;
 
 /// What a process does that another one started.
@@ -44,6 +44,9 @@ struct Networked {
     failed: Vec<usize>,
     /// Of the model that a terminal downloaded.
     hits: Hits,
+    /// Whether it is the model of one process, bit by bit; not compared unless all terminals
+    /// took part in every round.
+    same_bits: Option<bool>,
 }
 
 /// Runs these ways as processes, one after the other.
@@ -96,7 +99,8 @@ fn run_arm(
         .context("no terminal has a model")?;
     let mut recommender =
         Recommender::new(device, &train::spec(data, scale), data.width(), train::ROWS)?;
-    recommender.set_model(&load_model(&file, layout.parameters())?)?;
+    let downloaded = load_model(&file, layout.parameters())?;
+    recommender.set_model(&downloaded)?;
     let hits = recommender.measure(data, &data.held_out())?;
     let [hit1, hit3, mrr] = [hits.hit1, hits.hit3, hits.mrr].map(|x| 100.0 * x);
     let rounds = ended.rounds.len();
@@ -106,5 +110,28 @@ fn run_arm(
         arm.name,
         terminals + 1
     )?;
-    Ok(Networked { arm: *arm, rounds, failed: ended.failed, hits })
+    // Who is drawn depends on who is there, unless all are.
+    let same_bits = match ended.complete(terminals) {
+        true => Some(in_one_process(&plan, &initial, &place, data, device)? == downloaded),
+        false => None,
+    };
+    tell_same(same_bits, out)?;
+    Ok(Networked { arm: *arm, rounds, failed: ended.failed, hits, same_bits })
+}
+
+/// The model of the same run by the same keys in this process.
+fn in_one_process(
+    plan: &RunPlan,
+    initial: &[f32],
+    place: &Place,
+    data: &Data,
+    device: &Device,
+) -> Result<Vec<f32>> {
+    let mut clients = train::clients(data, device)?;
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.identity = place.key(number)?;
+    }
+    let folder = place.path("in-one-process");
+    let options = local::Options { run: place.run_id()?, ..local::Options::new(device, folder) };
+    Ok(local::run(plan, Some(initial), &mut clients, options, |_, _| ())?.best)
 }

@@ -22,7 +22,7 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// A folder with MovieLens (`u.data` of 100k, `ratings.csv` of the later sets) instead:
     /// film factors that are trained together, user factors that stay on the device
-    #[arg(long, value_name = "DIR", conflicts_with = "data")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["data", "network", "seeds"])]
     pub movielens: Option<PathBuf>,
     /// Device and report
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1)]
     pub seed: u32,
     /// Runs with as many seeds, from `--seed` on: mean and standard deviation
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "network", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub seeds: u32,
     /// Rounds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -94,5 +94,13 @@ mod tests {
         for wrong in [["--rounds", "0"], ["--cohort", "2"], ["--seeds", "0"]] {
             assert!(parse(&wrong).is_err(), "{wrong:?}");
         }
+        // What would do nothing is refused; a default is nothing that was asked for.
+        for alone in [&["--network"][..], &["--seeds", "2"], &["--movielens", "x"]] {
+            assert!(parse(alone).is_ok(), "{alone:?}");
+        }
+        for both in [["--network", "--seeds", "2"], ["--movielens", "x", "--network"]] {
+            assert!(parse(&both).is_err(), "{both:?}");
+        }
+        assert!(parse(&["--movielens", "x", "--seeds", "2"]).is_err());
     }
 }

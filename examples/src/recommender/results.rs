@@ -20,6 +20,8 @@ pub struct Results {
     pub terminals: usize,
     /// Those that could not, and why.
     pub refused: Vec<(String, String)>,
+    /// Lines of nobody's that were left out, and why.
+    pub left_out: Vec<String>,
     /// Samples that were trained on.
     pub training: usize,
     /// Samples that were measured.
@@ -36,7 +38,7 @@ pub struct Results {
     pub popularity: Hits,
     /// The ways to train.
     pub arms: Vec<ArmResult>,
-    /// For a held-out customer, by the model of the first way.
+    /// For a held-out customer, by the model of the second way: ternary changes.
     pub example: Example,
     /// Seconds of all.
     pub seconds: f64,

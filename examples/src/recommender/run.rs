@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 use tern_engine::{Device, save_model};
 
 use super::arms::ARMS;
@@ -39,6 +40,9 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     for (terminal, reason) in &data.refused {
         writeln!(out, "Terminal {terminal} does not take part. {reason}")?;
     }
+    for reason in &data.left_out {
+        writeln!(out, "A line is left out. {reason}")?;
+    }
     let mut scale = options.scale();
     scale.cohort = scale.cohort.min(data.terminals.len() as u32);
     if options.network.network {
@@ -71,6 +75,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         scale: if options.quick { "quick" } else { "full" }.into(),
         terminals: data.terminals.len(),
         refused: data.refused.clone(),
+        left_out: data.left_out.clone(),
         training: data.terminals.iter().map(|terminal| terminal.training.len()).sum(),
         held_out: held_out.len(),
         rounds: scale.rounds,
@@ -99,13 +104,31 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
+/// What a run on MovieLens found out.
+#[derive(Serialize)]
+struct Films<'a> {
+    #[serde(flatten)]
+    ratings: &'a Ratings,
+    rows: &'a [movielens::Row],
+}
+
 /// MovieLens instead.
 fn films(options: &Options, folder: &Path, device: &Device, out: &mut dyn Write) -> Result<()> {
     let ratings = Ratings::load(folder)?;
+    for (user, reason) in &ratings.refused {
+        writeln!(out, "User {user} does not take part. {reason}")?;
+    }
+    for reason in &ratings.left_out {
+        writeln!(out, "A line is left out. {reason}")?;
+    }
+    if ratings.single > 0 {
+        let single = ratings.single;
+        writeln!(out, "{single} users with one rating don't take part: none is left to train on.")?;
+    }
     writeln!(out, "{} users, {} films.", ratings.users.len(), ratings.films)?;
     let report = options.run.report("recommender")?;
     let rows = movielens::run(&ratings, &options.scale(), options.seed, device)?;
-    report.json("movielens.json", &rows)?;
+    report.json("movielens.json", &Films { ratings: &ratings, rows: &rows })?;
     writeln!(out, "\n{}\nReport: {}", movielens::table(&rows), report.path("").display())?;
     Ok(())
 }

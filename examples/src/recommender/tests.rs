@@ -72,7 +72,16 @@ fn a_bad_line_costs_its_terminal_alone() {
     let nothing = table() + "t9,1,0,0,0,1,No\n";
     let data = load(&nothing).unwrap();
     assert_eq!((data.terminals.len(), data.refused[0].0.as_str()), (4, "t9"));
-    assert!(data.refused[0].1.contains("no customer with a product"), "{:?}", data.refused);
+    let reason = &data.refused[0].1;
+    assert!(reason.contains("customers.csv:122: no customer with a product"), "{reason}");
+    // One product says nothing of the others; a line of nobody's is left out alone.
+    let one = table() + ",1,3,3,0,1,No\nt9,1,3,0,0,1,No\nt9,2,3,0,0,1,No\n";
+    let data = load(&one).unwrap();
+    let [(name, reason)] = &data.refused[..] else { panic!("{:?}", data.refused) };
+    assert_eq!((data.terminals.len(), name.as_str()), (4, "t9"));
+    assert!(reason.contains("customers.csv:123: all 2 samples to train on"), "{reason}");
+    let [line] = &data.left_out[..] else { panic!("{:?}", data.left_out) };
+    assert!(line.contains("customers.csv:122: no terminal"), "{line}");
 }
 
 #[test]
@@ -85,6 +94,7 @@ fn files_that_are_no_use_are_errors_that_name_the_line() {
         (&format!("{header},1,1,1\n"), "customers.csv:2: no terminal"),
         (&few, "customers.csv:3: 3 values, expected 4"),
         (&format!("{header}a,1,-1,0\n"), "customers.csv:2: PCAR is -1"),
+        (&format!("{header}a,1,1,1\nb,1,1,1\nc,1,1,1\n"), "no terminal has 5 customers"),
     ] {
         let error = load(text).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}, expected {expected}");

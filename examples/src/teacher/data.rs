@@ -1,12 +1,13 @@
 //! Private samples for the teachers, public ones without labels for the student, and held-out
 //! ones that measure.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use tern_fl::simulate::files::{Rows, Table, digits};
+use tern_fl::simulate::files::{BadLine, Rows, Table, digits_by};
 use tern_fl::simulate::{Partition, by_value, partition};
-use tern_fl::teach::{LeftOut, Samples, usable};
+use tern_fl::teach::{Part, Samples, usable};
 
 use super::options::{Bundled, Options};
 
@@ -29,12 +30,34 @@ pub struct Problem {
     pub classes: usize,
     /// The teachers' data.
     pub private: Set,
-    /// Who collected each row of it, if that decides which teacher gets it.
-    pub collected_by: Option<Vec<String>>,
+    /// Who collected each row of it and where that is said, if it decides which teacher gets it.
+    pub collected_by: Option<Vec<Origin>>,
+    /// Devices and lines that are left out, and why.
+    pub refused: Vec<String>,
     /// What the student has; its labels are for measuring.
     pub public: Set,
     /// What measures.
     pub test: Set,
+}
+
+/// Where a row comes from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Who collected it.
+    pub device: String,
+    /// File and line.
+    pub at: String,
+}
+
+/// The parts that teachers are trained on.
+pub struct Parts {
+    /// Those with a teacher.
+    pub taught: Vec<Part>,
+    /// All of them. What answers cost and how much noise they get goes by this number, which no
+    /// private record changes.
+    pub count: usize,
+    /// Those without a teacher, and why.
+    pub left_out: Vec<String>,
 }
 
 impl Set {
@@ -122,10 +145,11 @@ fn idx_files(folder: &Path) -> Result<[[PathBuf; 2]; 2]> {
     Ok([both(&["train"])?, both(&["test", "t10k"])?])
 }
 
-/// The training digits are private; the first half of the others is public.
+/// The training digits are private; the first half of the others is public, and what all are
+/// scaled by comes from these.
 fn images(name: String, [train, test]: &[[PathBuf; 2]; 2]) -> Result<Problem> {
-    let private = digits(&train[0], &train[1])?;
-    let other = digits(&test[0], &test[1])?;
+    let (other, one) = digits_by(&test[0], &test[1], None)?;
+    let (private, _) = digits_by(&train[0], &train[1], Some(one))?;
     if private.width != other.width {
         let (a, b) = (private.width, other.width);
         bail!("{}: {b} pixels an image, {} has {a}", test[0].display(), train[0].display());
@@ -140,10 +164,12 @@ fn images(name: String, [train, test]: &[[PathBuf; 2]; 2]) -> Result<Problem> {
         test: Set::of(&other, half..other.labels.len()),
         private: Set::of(&private, 0..private.labels.len()),
         collected_by: None,
+        refused: Vec::new(),
     })
 }
 
-/// 70 % of a table's rows are private, 15 % public and 15 % measure, drawn by the seed.
+/// 70 % of a table's rows are private, 15 % public and 15 % measure, drawn by the seed. Features
+/// are scaled by the public ones: a private row changes its own alone.
 fn table(
     name: String,
     path: &Path,
@@ -151,24 +177,68 @@ fn table(
     by: Option<&str>,
     seed: u32,
 ) -> Result<Problem> {
-    let table = Table::read(path)?;
     let of_file = || format!("{}", path.display());
-    let rows = table.rows(label, without).with_context(of_file)?;
-    let devices = by.map(|column| table.column(column)).transpose().with_context(of_file)?;
-    ensure!(rows.labels.len() >= 20, "{}: {} rows are too few", path.display(), rows.labels.len());
-    ensure!(rows.classes.len() >= 2, "{}: one class in {label}", path.display());
-    let deal = partition(&rows.labels, 20, Partition::Iid, seed)?;
-    let private = deal[..14].concat();
+    let (table, rows, refused) = match by {
+        None => {
+            let table = Table::read(path)?;
+            let rows = (0..table.lines().len()).collect();
+            (table, rows, Vec::new())
+        }
+        Some(by) => devices(path, by).with_context(of_file)?,
+    };
+    let labels = table.column(label).with_context(of_file)?;
+    let why: String = refused.iter().map(|why| format!("; {why}")).collect();
+    ensure!(rows.len() >= 20, "{}: {} rows are too few{why}", path.display(), rows.len());
+    let classes = rows.iter().map(|row| labels[*row].trim()).collect::<BTreeSet<_>>().len();
+    ensure!(classes >= 2, "{}: one class in {label}{why}", path.display());
+    // How the rows are dealt out depends on their number alone.
+    let dealt = partition(&vec![0; rows.len()], 20, Partition::Iid, seed)?;
+    let deal = |parts: &[Vec<usize>]| -> Vec<usize> {
+        parts.iter().flatten().map(|place| rows[*place]).collect()
+    };
+    let (private, public, test) = (deal(&dealt[..14]), deal(&dealt[14..17]), deal(&dealt[17..]));
+    let without: Vec<&str> = without.iter().copied().chain(by).collect();
+    let rows = table.fitted(label, &without, &public).with_context(of_file)?;
+    let devices = by.map(|by| table.column(by)).transpose().with_context(of_file)?;
+    let origin = |devices: &Vec<&str>, row: usize| Origin {
+        device: devices[row].trim().to_owned(),
+        at: format!("{}:{}", path.display(), table.lines()[row]),
+    };
     Ok(Problem {
         name,
         width: rows.width,
         classes: rows.classes.len(),
         collected_by: devices
-            .map(|devices| private.iter().map(|row| devices[*row].to_string()).collect()),
+            .map(|devices| private.iter().map(|row| origin(&devices, *row)).collect()),
         private: Set::of(&rows, private.into_iter()),
-        public: Set::of(&rows, deal[14..17].concat().into_iter()),
-        test: Set::of(&rows, deal[17..].concat().into_iter()),
+        public: Set::of(&rows, public.into_iter()),
+        test: Set::of(&rows, test.into_iter()),
+        refused,
     })
+}
+
+/// A table whose rows devices collected, its rows without those of devices with a line that can't
+/// be read, and who or what is left out.
+fn devices(path: &Path, by: &str) -> Result<(Table, Vec<usize>, Vec<String>)> {
+    let (table, bad) = Table::read_some(path)?;
+    let place = table.place(by)?;
+    let (mut without, mut refused) = (BTreeSet::new(), Vec::new());
+    for BadLine { line, reason, fields } in bad {
+        let at = format!("{}:{line}: {reason}", path.display());
+        let device = fields.get(place).map(|device| device.trim()).filter(|d| !d.is_empty());
+        match device {
+            Some(device) if without.contains(device) => (),
+            Some(device) => {
+                refused.push(format!("{by} {device} does not take part. {at}"));
+                without.insert(device.to_owned());
+            }
+            None => refused.push(format!("A line is left out. {at}")),
+        }
+    }
+    let rows = table.column(by)?.into_iter().enumerate();
+    let rows = rows.filter(|(_, device)| !without.contains(device.trim())).map(|(row, _)| row);
+    let rows = rows.collect();
+    Ok((table, rows, refused))
 }
 
 impl Problem {
@@ -180,20 +250,34 @@ impl Problem {
 
     /// 2.1: the rows of each teacher, at random or by who collected them, and the parts that
     /// teach nothing.
-    pub fn parts(&self, teachers: usize, seed: u32) -> Result<(Vec<Vec<usize>>, Vec<LeftOut>)> {
+    pub fn parts(&self, teachers: usize, seed: u32) -> Result<Parts> {
         let labels = &self.private.labels;
         let parts = match &self.collected_by {
-            Some(devices) => by_value(devices),
+            Some(origins) => {
+                by_value(&origins.iter().map(|origin| &origin.device).collect::<Vec<_>>())
+            }
             None => partition(labels, teachers, Partition::Iid, seed)
                 .with_context(|| self.name.clone())?,
         };
-        let (parts, left_out) = usable(labels, parts);
+        let called = |number: usize, first: Option<&usize>| match (&self.collected_by, first) {
+            (Some(origins), Some(row)) => {
+                let Origin { device, at } = &origins[*row];
+                format!("{device} ({at})")
+            }
+            _ => format!("part {number}"),
+        };
+        let names: Vec<String> =
+            parts.iter().enumerate().map(|(at, rows)| called(at, rows.first())).collect();
+        let (taught, left_out) = usable(labels, parts);
+        let left_out = left_out.iter().map(|l| format!("{}: {}", names[l.part], l.reason));
+        let left_out: Vec<String> = left_out.collect();
+        let why: String = self.refused.iter().chain(&left_out).map(|w| format!("; {w}")).collect();
         ensure!(
-            parts.len() >= 2,
-            "{}: {} usable parts, teachers are two or more",
+            taught.len() >= 2,
+            "{}: {} usable parts, teachers are two or more{why}",
             self.name,
-            parts.len()
+            taught.len()
         );
-        Ok((parts, left_out))
+        Ok(Parts { taught, count: names.len(), left_out })
     }
 }

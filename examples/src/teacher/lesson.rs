@@ -9,17 +9,20 @@ use tern_engine::{Device, Optimizer};
 use tern_fl::plan::LocalTraining;
 use tern_fl::simulate::client_id;
 use tern_fl::teach::{
-    Aggregator, Budget, Mechanism, Models, Noise, Recipe, Samples, Service, Spent, Voters,
+    Aggregator, Budget, Mechanism, Models, Noise, Part, Recipe, Samples, Service, Spent, Voters,
     accuracy, plurality,
 };
 
-use super::data::{Problem, Set};
+use super::data::{Parts, Problem, Set};
 use super::options::{Scale, mechanisms};
 use super::results::{Asked, Lesson, Point, Student};
 use crate::progress::Progress;
 
-/// Samples of a request.
+/// Samples of a request, unless they are so wide that it would be too large for a server.
 const REQUEST: usize = 100;
+
+/// Features of a request, at most: 4 bytes each, of the 1 MiB that a server takes.
+const FEATURES: usize = 200_000;
 
 /// Requests between two measurements of a student that is still asking.
 const MEASURED: usize = 4;
@@ -41,7 +44,7 @@ fn alone(
     samples: &Samples<'_>,
     label: Option<&str>,
 ) -> Result<f64> {
-    let all = vec![(0..samples.labels.len()).collect()];
+    let all = [Part { number: 0, rows: (0..samples.labels.len()).collect() }];
     let mut bar = label.map(|label| Progress::new(label, 0));
     let model = Models::train(device, recipe, samples, &all, &mut |done, total, loss| {
         if let Some(bar) = &mut bar {
@@ -60,6 +63,8 @@ fn alone(
 pub struct Faculty {
     /// How many.
     pub teachers: usize,
+    /// Parts, with a teacher or without.
+    pub parts: usize,
     /// Parts without a teacher, and why.
     pub left_out: Vec<String>,
     /// Mean samples of a teacher.
@@ -77,13 +82,13 @@ pub fn teach(
     scale: &Scale,
     seed: u32,
 ) -> Result<(Models, Faculty)> {
-    let (parts, left_out) = problem.parts(scale.teachers, seed)?;
+    let Parts { taught, count, left_out } = problem.parts(scale.teachers, seed)?;
     let training = LocalTraining { epochs: scale.teacher_epochs, ..adam(5e-3, 16) };
     let teacher = recipe(problem, scale.teacher_hidden, training, seed);
     let mut bar = Progress::new("teachers", 0);
     let private = problem.private.samples(problem.width);
     let mut teachers =
-        Models::train(device, &teacher, &private, &parts, &mut |done, total, loss| {
+        Models::train(device, &teacher, &private, &taught, &mut |done, total, loss| {
             bar.resize(total);
             bar.update(done, loss);
         })
@@ -95,9 +100,10 @@ pub fn teach(
     let votes = teachers.votes(&test.features)?;
     let ensemble: Vec<u32> = votes.iter().map(|votes| plurality(votes) as u32).collect();
     let faculty = Faculty {
-        teachers: parts.len(),
-        left_out: left_out.iter().map(|l| format!("{}: {}", l.part, l.reason)).collect(),
-        samples: parts.iter().map(Vec::len).sum::<usize>() / parts.len(),
+        teachers: taught.len(),
+        parts: count,
+        left_out,
+        samples: taught.iter().map(|part| part.rows.len()).sum::<usize>() / taught.len(),
         teacher: each.iter().sum::<f64>() / each.len() as f64,
         ensemble: accuracy(&ensemble, &test.labels),
     };
@@ -145,7 +151,7 @@ pub fn run(
 ) -> Result<Lesson> {
     let (mut teachers, faculty) = teach(device, problem, scale, seed)?;
     let mut students = Vec::new();
-    for (number, (name, mechanism)) in mechanisms(faculty.teachers).into_iter().enumerate() {
+    for (number, (name, mechanism)) in mechanisms(faculty.parts).into_iter().enumerate() {
         let who = (number, name, mechanism);
         let mut service = service(&mut teachers, who, problem, scale, seed, folder)?;
         students.push(learn(device, problem, scale, seed, &mut service, (name, mechanism))?);
@@ -175,7 +181,7 @@ pub fn compare(
     let open = student(problem, scale, seed, scale.open_steps);
     let private = problem.private.samples(width);
     let open = alone(device, (problem, &open), &private, Some("not private"))?;
-    let Faculty { teachers, left_out, samples, teacher, ensemble } = faculty;
+    let Faculty { teachers, left_out, samples, teacher, ensemble, .. } = faculty;
     let true_labels = (most, told);
     Ok(Lesson {
         seed,
@@ -229,7 +235,7 @@ pub fn learn(
     let wanted = queries.min(public.labels.len());
     let width = problem.width;
     let (mut got, mut truth) = (Set::default(), Vec::new());
-    let (mut asked, mut requests, mut size) = (0, 0, REQUEST);
+    let (mut asked, mut requests, mut size) = (0, 0, request(width));
     let mut points = Vec::new();
     let mut refusal = None;
     let mut bar = Progress::new(name, wanted as u64);
@@ -288,6 +294,11 @@ pub fn learn(
     })
 }
 
+/// Samples of a request.
+fn request(width: usize) -> usize {
+    (FEATURES / width.max(1)).clamp(1, REQUEST)
+}
+
 /// What a student who learned from these labels knows.
 fn measured(
     device: &Device,
@@ -300,4 +311,14 @@ fn measured(
         answers: got.labels.len(),
         accuracy: alone(device, at, &got.samples(at.0.width), None)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_fit_what_a_server_takes() {
+        assert_eq!([0, 64, 3000, 500_000].map(request), [100, 100, 66, 1]);
+    }
 }

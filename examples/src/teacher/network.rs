@@ -59,12 +59,12 @@ fn serve(
 ) -> Result<()> {
     let labels = mechanisms(scale.teachers).map(|(name, _)| Labels::new(&called(name)));
     let services = labels.iter().map(|labels| labels.clone() as Arc<dyn server::Service>);
-    place.serve_while(services.collect(), || {
+    place.serve_while(services.collect(), None, || {
         let report = Report::create(place.server())?;
         let (teachers, faculty): (Models, Faculty) = teach(device, problem, scale, seed)?;
         report.json(FOUND, &faculty)?;
         let teachers = Arc::new(Mutex::new(teachers));
-        let who = mechanisms(faculty.teachers).into_iter().enumerate();
+        let who = mechanisms(faculty.parts).into_iter().enumerate();
         for ((number, (name, mechanism)), labels) in who.zip(&labels) {
             let (who, folder) = ((number, name, mechanism), report.path(""));
             labels.open(service(teachers.clone(), who, problem, scale, seed, &folder)?);
@@ -126,7 +126,7 @@ pub fn run(
     let server = place.server();
     let faculty: Faculty = place.found(&server)?;
     let mut students = Vec::new();
-    for (found, (name, mechanism)) in found.into_iter().zip(mechanisms(faculty.teachers)) {
+    for (found, (name, mechanism)) in found.into_iter().zip(mechanisms(faculty.parts)) {
         let Some(student) = found else { continue };
         // What a student isn't told: how many teachers there are, and what the votes were.
         let budget = Budget::open(&budget_file(&server, problem, name, seed), scale.limit)?;

@@ -26,6 +26,8 @@ pub struct Results {
 pub struct SetResult {
     /// Its name.
     pub name: String,
+    /// Devices and lines that are left out, and why.
+    pub refused: Vec<String>,
     /// By seed.
     pub lessons: Vec<Lesson>,
 }

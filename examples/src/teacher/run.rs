@@ -27,6 +27,9 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         let (private, public) = (problem.private.labels.len(), problem.public.labels.len());
         let (name, test) = (&problem.name, problem.test.labels.len());
         writeln!(out, "{name}: {private} private samples, {public} public ones, {test} measure.")?;
+        for refused in &problem.refused {
+            writeln!(out, "{refused}")?;
+        }
         let lessons = match options.network.network {
             true => vec![network::run(options, &device, problem, &report, out)?],
             false => {
@@ -36,10 +39,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
                 seeds.map(lesson).collect::<Result<_>>()?
             }
         };
-        let set = SetResult { name: name.clone(), lessons };
+        let set = SetResult { name: name.clone(), refused: problem.refused.clone(), lessons };
         for lesson in &set.lessons {
             for part in &lesson.left_out {
-                writeln!(out, "No teacher for part {part}.")?;
+                writeln!(out, "No teacher for {part}.")?;
             }
         }
         writeln!(out, "\n{}", set.table())?;
@@ -124,7 +127,24 @@ mod tests {
         let by = [&base[..], &["--by", "site"]].concat();
         let text = shown(folder.path(), &by).unwrap();
         assert!(text.contains("6 teachers of "), "{text}");
-        assert!(text.contains("of one class.") || text.contains("no samples."), "{text}");
+        assert!(
+            text.contains("No teacher for lonely (") && text.contains("of one class."),
+            "{text}"
+        );
+        assert!(text.contains("own.csv:602): ") || text.contains("own.csv:603): "), "{text}");
+        // Devices with a line that can't be read are left out, or that line if they can't be, too.
+        let mut lines = std::fs::read_to_string(&data).unwrap();
+        lines += "1,2,red,site3\n7\n";
+        std::fs::write(&data, lines).unwrap();
+        let text = shown(folder.path(), &by).unwrap();
+        let refused = ["site site3 does not take part. ", "A line is left out. "];
+        for (who, line) in refused.into_iter().zip(["own.csv:604: 4 fields", "own.csv:605: 1 f"]) {
+            assert!(text.lines().any(|l| l.starts_with(who) && l.contains(line)), "{text}");
+        }
+        assert!(text.contains("5 teachers of "), "{text}");
+        let json = std::fs::read_to_string(report.join("results.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["sets"][0]["refused"].as_array().unwrap().len(), 2);
     }
 
     /// Bad data is named with its file and line.

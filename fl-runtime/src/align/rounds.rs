@@ -9,9 +9,14 @@ use crate::{ClientId, Error, Refusal, Result, RunId, RunPlan, StrategyState, Tot
 
 use super::{Fusion, Model, Phase, Settings};
 
+/// Milliseconds that a round waits for a node that is away.
+const GATHER: u64 = 1000;
+
 /// The run as a server on a third node serves it (4.4), with [`Fusion`] as its own strategy.
 /// It has to be started from [`Model::initial`]. All nodes take part in every round; a round goes
-/// on without those that fail, as long as two are left.
+/// on without those that fail, as long as two are left. For one that is away it waits a second:
+/// the nodes are few and ask all the time, so who didn't by then won't, and every round would
+/// wait as long again.
 ///
 /// The loss says when adapting gets no further, not which model is best. So it is the plan's
 /// metric only with a [`Settings::patience`]; without, clients end with the last model.
@@ -19,6 +24,7 @@ pub fn plan(name: &str, model: &Model, settings: &Settings, nodes: u32) -> RunPl
     let mut plan = RunPlan::new(name, model.kind(), settings.rounds());
     plan.seed = settings.seed;
     (plan.cohort.size, plan.cohort.minimum) = (nodes, nodes.min(2));
+    plan.cohort.gather = GATHER;
     plan.strategy = StrategySpec::Custom(Fusion::NAME.into());
     let metric = if settings.patience.is_some() { "loss" } else { "accuracy" };
     plan.evaluation =

@@ -39,7 +39,7 @@ pub struct Client {
     pub(super) personal: Personal,
     preset: usize,
     /// A prediction whose targets haven't come yet.
-    open: Option<(Batch, Vec<u32>)>,
+    open: Option<Batch>,
     pub(super) records: Vec<Batch>,
     expected: Score,
     /// Held back from all trainings so far.
@@ -121,7 +121,7 @@ impl Client {
             Reuse::Never => None,
             Reuse::Within(_) => Some(self.learner.keep()?),
         };
-        self.open = Some((Batch { inputs, targets: Vec::new(), kept }, predicted.clone()));
+        self.open = Some(Batch { inputs, targets: Vec::new(), predicted: predicted.clone(), kept });
         Ok(predicted)
     }
 
@@ -131,16 +131,16 @@ impl Client {
     /// # Errors
     /// [`Error::Value`] without a prediction, or for another number of targets.
     pub fn observe(&mut self, targets: Vec<u32>) -> Result<()> {
-        let Some((mut batch, predicted)) = self.open.take() else {
+        let Some(mut batch) = self.open.take() else {
             return Err(Error::value("targets", "of no prediction", "those of the last one"));
         };
         let top = self.learner.top();
-        if targets.len() * top != predicted.len() {
-            let expected = (predicted.len() / top).to_string();
+        if targets.len() * top != batch.predicted.len() {
+            let expected = (batch.predicted.len() / top).to_string();
             return Err(Error::value("number of targets", targets.len(), expected));
         }
         if targets.iter().any(|target| *target != IGNORE) {
-            self.expected = self.expected.and(count(&targets, &predicted, top));
+            self.expected = self.expected.and(count(&targets, &batch.predicted, top));
             batch.targets = targets;
             self.records.push(batch);
         }
@@ -152,20 +152,28 @@ impl Client {
     /// the preset number isn't reached. `each` is called after every update.
     ///
     /// # Errors
-    /// The engine's.
+    /// The engine's. The records are still there then, and the model in use is what it was.
     pub fn customize(&mut self, each: &mut dyn FnMut()) -> Result<Option<Round>> {
         if !self.is_ready() {
             return Ok(None);
         }
-        let records = self.collected();
-        let mut train = std::mem::take(&mut self.records);
+        let (records, first) = (self.collected(), self.held_back.len());
+        let last = self.records.len() - (self.records.len() / HELD_BACK).max(1);
+        let latest = self.records.drain(last..).map(|batch| Batch { kept: None, ..batch });
+        self.held_back.extend(latest);
+        let (before, work, after, candidate) = match self.train(each) {
+            Ok(trained) => trained,
+            Err(error) => {
+                self.records.extend(self.held_back.drain(first..));
+                self.learner.set_weights(self.personal.weights())?;
+                return Err(error);
+            }
+        };
+        let train = std::mem::take(&mut self.records);
         let expected = std::mem::take(&mut self.expected);
-        let last = train.len() - (train.len() / HELD_BACK).max(1);
-        self.held_back.extend(train.drain(last..).map(|batch| Batch { kept: None, ..batch }));
-        let before = self.learner.score(&self.held_back)?.loss;
-        let work = self.learner.train(&mut train, each)?;
-        let after = self.learner.score(&self.held_back)?.loss;
-        let adopted = self.personal.decide(self.learner.weights()?, before, after);
+        // What is held back is scored by other models from here on.
+        self.held_back[first..].iter_mut().for_each(|batch| batch.predicted = Vec::new());
+        let adopted = self.personal.decide(candidate, before, after);
         if !adopted {
             self.learner.set_weights(self.personal.weights())?;
         }
@@ -180,6 +188,15 @@ impl Client {
         };
         self.rounds.push(round);
         Ok(Some(round))
+    }
+
+    /// The loss of the model in use on what is held back, what training took, the loss after it,
+    /// and the weights that came of it.
+    fn train(&mut self, each: &mut dyn FnMut()) -> Result<(f64, Work, f64, Vec<f32>)> {
+        let before = self.learner.score(&self.held_back)?.loss;
+        let work = self.learner.train(&mut self.records, each)?;
+        let after = self.learner.score(&self.held_back)?.loss;
+        Ok((before, work, after, self.learner.weights()?))
     }
 
     /// Puts the personal change on a newer public model, and goes on from there if that does

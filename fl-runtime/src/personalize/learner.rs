@@ -99,6 +99,9 @@ pub struct Batch {
     pub inputs: Data,
     /// Class of each place `[length, rows]`, or of each row; [`IGNORE`] counts nowhere.
     pub targets: Vec<u32>,
+    /// What was predicted: the most probable classes of each place, as [`Learner::predict`] gives
+    /// them. Empty if nothing was; training doesn't read it.
+    pub predicted: Vec<u32>,
     /// Activations of the prediction.
     pub kept: Option<Kept>,
 }
@@ -127,7 +130,7 @@ impl Batch {
                 targets[at * rows + row] = *target;
             }
         }
-        Ok(Batch { inputs: Data::U32(inputs), targets, kept: None })
+        Ok(Batch { inputs: Data::U32(inputs), targets, predicted: Vec::new(), kept: None })
     }
 
     /// Targets that count.

@@ -216,6 +216,28 @@ fn what_came_belongs_to_a_prediction() {
     assert!(client.observe(targets).is_err(), "it came already");
     let record = &client.records[0];
     assert!(record.kept.is_some() && predicted.len() == 3 * record.counted());
+    assert_eq!(record.predicted, predicted, "the prediction is part of the record");
+}
+
+#[test]
+fn a_training_that_fails_changes_nothing() {
+    let mut client = client(&recipe(Reuse::Never));
+    use_it(&mut client, 0..8, 5);
+    let (weights, expected) = (client.weights().to_vec(), client.expected());
+    let mut updates = 0;
+    // The last one is held back; each of the others has another place in the order of updates.
+    for bad in 0..7 {
+        let inputs = std::mem::replace(&mut client.records[bad].inputs, Data::U32(vec![0; 3]));
+        assert!(client.customize(&mut || updates += 1).is_err(), "record {bad}");
+        client.records[bad].inputs = inputs;
+        assert_eq!((client.records.len(), client.held_back.len()), (8, 0));
+        assert!(client.is_ready() && client.rounds().is_empty() && client.expected() == expected);
+        assert!(client.weights() == weights && client.learner.weights().unwrap() == weights);
+    }
+    assert_eq!(updates, 21, "all but the first time the weights had changed");
+    let round = client.customize(&mut || {}).unwrap().unwrap();
+    assert_eq!((round.records, round.trained, client.held_back.len()), (320, 280, 1));
+    assert!(client.held_back[0].predicted.is_empty());
 }
 
 #[test]

@@ -132,6 +132,15 @@ pub struct Rows {
 /// # Errors
 /// [`Error::File`] for another format or numbers of images and labels that differ.
 pub fn digits(images: &Path, labels: &Path) -> Result<Rows> {
+    Ok(digits_by(images, labels, None)?.0)
+}
+
+/// [`digits`] with another value of a pixel as 1, so that no image changes how the others are
+/// scaled; and the value that was taken.
+///
+/// # Errors
+/// As [`digits`].
+pub fn digits_by(images: &Path, labels: &Path, one: Option<u8>) -> Result<(Rows, u8)> {
     let (shape, pixels) = idx(images)?;
     let (_, labels_read) = idx(labels)?;
     let rows = shape[0];
@@ -139,14 +148,15 @@ pub fn digits(images: &Path, labels: &Path) -> Result<Rows> {
         let reason = format!("{} labels for {rows} images", labels_read.len());
         return Err(Error::file(labels, reason));
     }
-    let most = f32::from(pixels.iter().copied().max().unwrap_or(0).max(1));
+    let one = one.or(pixels.iter().copied().max()).unwrap_or(0).max(1);
     let classes = labels_read.iter().copied().max().unwrap_or(0);
-    Ok(Rows {
-        features: pixels.iter().map(|pixel| f32::from(*pixel) / most).collect(),
+    let rows = Rows {
+        features: pixels.iter().map(|pixel| f32::from(*pixel) / f32::from(one)).collect(),
         width: shape[1..].iter().product(),
         labels: labels_read.iter().map(|label| u32::from(*label)).collect(),
         classes: (0..=classes).map(|class| class.to_string()).collect(),
-    })
+    };
+    Ok((rows, one))
 }
 
 /// Shape and bytes of an IDX file of bytes.
@@ -170,6 +180,19 @@ fn idx(path: &Path) -> Result<(Vec<usize>, Vec<u8>)> {
 pub struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
+    /// Where each row starts.
+    lines: Vec<usize>,
+}
+
+/// A line that is no row of its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// Its number, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What it has.
+    pub fields: Vec<String>,
 }
 
 impl Table {
@@ -178,25 +201,50 @@ impl Table {
     /// # Errors
     /// [`Error::File`] for a row with another number of fields, with its line.
     pub fn read(path: &Path) -> Result<Self> {
+        let (table, bad) = Self::read_some(path)?;
+        match bad.first() {
+            Some(BadLine { line, reason, .. }) => {
+                Err(Error::file(path, format!("line {line}: {reason}")))
+            }
+            None => Ok(table),
+        }
+    }
+
+    /// [`Table::read`] without the lines that have another number of fields; these, too.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that can't be read, or without a line of names.
+    pub fn read_some(path: &Path) -> Result<(Self, Vec<BadLine>)> {
         let text = read_text(path)?;
         let mut records = records(&text).into_iter();
-        let header = match records.next() {
-            Some((_, header)) => header,
-            None => return Err(Error::file(path, "no header line")),
+        let Some((_, header)) = records.next() else {
+            return Err(Error::file(path, "no header line"));
         };
-        let mut rows = Vec::new();
-        for (line, record) in records {
-            if record.len() != header.len() {
-                let reason = format!(
-                    "line {line}: {} fields, the header has {}",
-                    record.len(),
-                    header.len()
-                );
-                return Err(Error::file(path, reason));
-            }
-            rows.push(record);
-        }
-        Ok(Table { header, rows })
+        let (sound, bad): (Vec<_>, Vec<_>) =
+            records.partition(|(_, fields)| fields.len() == header.len());
+        let bad = bad.into_iter().map(|(line, fields)| {
+            let reason = format!("{} fields, the header has {}", fields.len(), header.len());
+            BadLine { line, reason, fields }
+        });
+        let bad = bad.collect();
+        let (lines, rows) = sound.into_iter().unzip();
+        Ok((Table { header, rows, lines }, bad))
+    }
+
+    /// The line on which each row starts.
+    pub fn lines(&self) -> &[usize] {
+        &self.lines
+    }
+
+    /// The place of a column.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if there is no such column.
+    pub fn place(&self, name: &str) -> Result<usize> {
+        let place = self.header.iter().position(|column| column == name);
+        place.ok_or_else(|| {
+            Error::value("column", name, format!("one of {}", self.header.join(", ")))
+        })
     }
 
     /// A column's values.
@@ -204,59 +252,88 @@ impl Table {
     /// # Errors
     /// [`Error::Value`] if there is no such column.
     pub fn column(&self, name: &str) -> Result<Vec<&str>> {
-        let Some(at) = self.header.iter().position(|column| column == name) else {
-            return Err(Error::value("column", name, format!("one of {}", self.header.join(", "))));
-        };
+        let at = self.place(name)?;
         Ok(self.rows.iter().map(|row| row[at].as_str()).collect())
     }
 
     /// The rows as features and classes: columns of numbers with mean 0 and deviation 1, a
     /// feature for each value of any other column; `label` has the class, and the columns in
-    /// `without` are left out.
+    /// `without` are left out. A number that isn't finite is 0.
     ///
     /// # Errors
     /// [`Error::Value`] for a column that isn't there, or a table without rows.
     pub fn rows(&self, label: &str, without: &[&str]) -> Result<Rows> {
+        self.fitted(label, without, &(0..self.rows.len()).collect::<Vec<_>>())
+    }
+
+    /// [`Table::rows`] by what the rows `fit` say: which columns are numbers, their mean and
+    /// deviation, the values of the others. So no other row changes more than its own features.
+    /// Of those, what is no number in a column of numbers is 0, the mean, and a value that `fit`
+    /// doesn't have is none. The names of the classes come from all rows: they are no secret.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a column or a row that isn't there, or an empty `fit`.
+    pub fn fitted(&self, label: &str, without: &[&str], fit: &[usize]) -> Result<Rows> {
         let classes_of = self.column(label)?;
-        if classes_of.is_empty() {
+        let rows = self.rows.len();
+        if fit.is_empty() {
             return Err(Error::value("rows of the table", 0, "at least one"));
+        }
+        if let Some(row) = fit.iter().find(|row| **row >= rows) {
+            return Err(Error::value("row to scale by", row, format!("below {rows}")));
         }
         let mut columns: Vec<Vec<f32>> = Vec::new();
         for name in self.header.iter().filter(|n| *n != label && !without.contains(&n.as_str())) {
-            let values = self.column(name)?;
-            match values.iter().map(|value| value.trim().parse::<f32>().ok()).collect() {
-                Some(numbers) => columns.push(standardized(numbers)),
-                None => columns.extend(one_hot(&values).1),
-            }
+            columns.extend(features(&self.column(name)?, fit));
         }
-        let (names, hot) = one_hot(&classes_of);
-        let class = |row: usize| hot.iter().position(|column| column[row] == 1.0).unwrap_or(0);
-        let rows = 0..self.rows.len();
+        let classes = different(classes_of.iter());
+        let labels =
+            classes_of.iter().map(|value| classes.partition_point(|c| *c < value.trim()) as u32);
+        let labels = labels.collect();
         Ok(Rows {
-            features: rows.clone().flat_map(|row| columns.iter().map(move |c| c[row])).collect(),
+            features: (0..rows).flat_map(|row| columns.iter().map(move |c| c[row])).collect(),
             width: columns.len(),
-            labels: rows.map(|row| class(row) as u32).collect(),
-            classes: names,
+            labels,
+            classes: classes.into_iter().map(str::to_owned).collect(),
         })
     }
 }
 
-fn standardized(values: Vec<f32>) -> Vec<f32> {
-    let n = values.len() as f64;
-    let mean = values.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
-    let variance = values.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n;
-    let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-    values.iter().map(|x| ((f64::from(*x) - mean) / deviation) as f32).collect()
+/// The features of a column, as its rows `fit` say.
+fn features(values: &[&str], fit: &[usize]) -> Vec<Vec<f32>> {
+    let number = |value: &str| value.trim().parse::<f32>().ok();
+    match fit.iter().map(|row| number(values[*row])).collect::<Option<Vec<_>>>() {
+        Some(known) => {
+            let numbers: Vec<_> = values.iter().map(|value| number(value)).collect();
+            vec![standardized(&numbers, &known)]
+        }
+        None => {
+            let column = |known: &str| {
+                values.iter().map(|value| f32::from(u8::from(value.trim() == known))).collect()
+            };
+            different(fit.iter().map(|row| &values[*row])).into_iter().map(column).collect()
+        }
+    }
 }
 
-/// Different values in their order, and for each whether a row has it.
-fn one_hot(values: &[&str]) -> (Vec<String>, Vec<Vec<f32>>) {
-    let known: std::collections::BTreeSet<&str> = values.iter().map(|v| v.trim()).collect();
-    let column = |known: &&str| {
-        values.iter().map(|value| f32::from(u8::from(value.trim() == *known))).collect()
+/// Numbers, such that those of `known` have mean 0 and deviation 1.
+fn standardized(values: &[Option<f32>], known: &[f32]) -> Vec<f32> {
+    let known: Vec<f64> = known.iter().filter(|x| x.is_finite()).map(|x| f64::from(*x)).collect();
+    let n = known.len() as f64;
+    let mean = known.iter().sum::<f64>() / n;
+    let variance = known.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+    let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
+    let scaled = |x: &Option<f32>| {
+        let x = x.map(|x| ((f64::from(x) - mean) / deviation) as f32);
+        x.filter(|x| x.is_finite()).unwrap_or(0.0)
     };
-    let columns = known.iter().map(column).collect();
-    (known.into_iter().map(str::to_owned).collect(), columns)
+    values.iter().map(scaled).collect()
+}
+
+/// Different values in their order.
+fn different<'a>(values: impl Iterator<Item = &'a &'a str>) -> Vec<&'a str> {
+    let known: std::collections::BTreeSet<&str> = values.map(|v| v.trim()).collect();
+    known.into_iter().collect()
 }
 
 /// Records with the number of the line on which each starts.
@@ -331,6 +408,37 @@ mod tests {
         let path = write(&folder, "bad.csv", b"a,b\n1,2\n\"x\ny\",1\n3\n");
         let error = Table::read(&path).unwrap_err().to_string();
         assert!(error.contains("line 5: 1 fields"), "{error}");
+        let (table, bad) = Table::read_some(&path).unwrap();
+        assert_eq!((table.lines(), table.place("b").unwrap()), (&[2, 3][..], 1));
+        assert_eq!((bad.len(), bad[0].line, bad[0].fields.as_slice()), (1, 5, &["3".into()][..]));
+    }
+
+    /// What some rows say scales all, and no other row changes anything but its own features.
+    #[test]
+    fn rows_are_scaled_by_some_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let fitted = |third: &str| {
+            let text = format!("age,job,class\n1,baker,yes\n3,smith,no\n{third}\n5,baker,no\n");
+            let table = Table::read(&write(&folder, "t.csv", text.as_bytes())).unwrap();
+            table.fitted("class", &[], &[0, 1]).unwrap()
+        };
+        let known = fitted("5,smith,no");
+        let expected = [-1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 3.0, 0.0, 1.0, 3.0, 1.0, 0.0];
+        assert_eq!((known.width, known.features.as_slice()), (3, &expected[..]));
+        // No number, no job that is known, another class, a number beyond all others.
+        for (third, own) in [
+            ("old,miner,no", [0.0, 0.0, 0.0]),
+            ("inf,?,no", [0.0, 0.0, 0.0]),
+            ("1e9,baker,no", [1e9, 1.0, 0.0]),
+        ] {
+            let other = fitted(third);
+            assert_eq!(other.features[6..9], own, "{third}");
+            assert_eq!(other.features[..6], known.features[..6], "{third}");
+            assert_eq!(other.features[9..], known.features[9..], "{third}");
+        }
+        let table = Table::read(&write(&folder, "t.csv", b"a,b\n1,2\n")).unwrap();
+        assert!(table.fitted("b", &[], &[1]).unwrap_err().to_string().contains("below 1"));
+        assert!(table.fitted("b", &[], &[]).is_err());
     }
 
     #[test]
@@ -343,6 +451,8 @@ mod tests {
         assert_eq!((rows.width, rows.classes.len()), (2, 4));
         assert_eq!(rows.features, [0.0, 1.0, 0.25, 0.5]);
         assert_eq!(rows.labels, [3, 0]);
+        let (rows, one) = digits_by(&images, &labels, Some(32)).unwrap();
+        assert_eq!((rows.features[1], one), (0.5, 32));
         let short = write(&folder, "s", &[0, 0, 8, 1, 0, 0, 0, 2, 3]);
         assert!(digits(&images, &short).is_err());
     }

@@ -1,8 +1,10 @@
 //! What answers cost: Rényi differential privacy (Mironov 2017), composed by addition and
 //! converted to (ε, δ).
 //!
-//! A teacher is trained on a part of the data that no other teacher saw, so that a record added,
-//! removed or replaced changes one vote: two counts by one each, at most. From that follow the
+//! A teacher is trained on a part of the data that no other teacher saw, so that a record replaced
+//! changes one vote: two counts by one each, at most. Data sets that differ by a record replaced
+//! are what these costs tell apart; not such with one more or less, since how parts are dealt at
+//! random depends on the number of records. From that follow the
 //! *data-independent* costs, which hold for whatever votes there are: [`gaussian`], [`laplace`],
 //! [`check`]. Where teachers agree, an answer tells less than that: [`gaussian_given`] and
 //! [`pure_given`] bound the cost by the probability q that the answer is not the plurality's.
@@ -233,7 +235,7 @@ mod tests {
         }
     }
 
-    /// The bounds as PATE's own code computes them (values of its formulas in double precision).
+    /// The bounds as a transcription of the papers' formulas computes them, in double precision.
     #[test]
     fn bounds_given_q_are_those_of_the_reference() {
         let at = |curve: &Curve, order: f64| {
@@ -251,7 +253,7 @@ mod tests {
         assert!((cost / REFERENCE[2] - 1.0).abs() < 1e-6, "{cost}");
     }
 
-    /// From a transcription of the formulas in Python.
+    /// Of a transcription in Python, made for this test.
     const REFERENCE: [f64; 3] = [2.249359255545e-9, 1.559142222823e-4, 3.417948960319e-5];
 
     /// With two classes the divergence can be computed: no bound is below it.

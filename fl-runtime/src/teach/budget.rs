@@ -57,6 +57,9 @@ struct Charge {
 /// and what is asked for stays within (ε, δ). That holds for costs chosen as one goes, as those
 /// of the confident aggregator are (Feldman and Zrnic 2021, "Individual Privacy Accounting via
 /// a Rényi Filter").
+///
+/// It is one service's. Where several tell of the same data, the data's ε is at most the sum of
+/// theirs, and so is its δ: for one limit on all, open one service.
 pub struct Budget {
     limit: Limit,
     spent: Curve,

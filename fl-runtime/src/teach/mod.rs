@@ -10,21 +10,24 @@
 //! answer before it goes out and refuses once (ε, δ) is spent. The client trains its own model on
 //! the samples and the labels it got, and serves itself from then on.
 //!
-//! What is private is a record of the teachers' data. That clients see which of their samples
-//! were answered is part of the account; the samples that clients send are not protected.
+//! What is private is a record of the teachers' data: whoever has the answers can hardly tell it
+//! from another in its place. So a record may change its own teacher alone: what all samples are
+//! scaled by, which parts there are and how much noise is added must not depend on it. That
+//! clients see which of their samples were answered is part of the account; the samples that
+//! clients send are not protected.
 //!
 //! ```
 //! use tern_engine::{Device, nn::ModelSpec};
 //! use tern_fl::plan::LocalTraining;
 //! use tern_fl::simulate::{Partition, client_id, partition};
-//! use tern_fl::teach::{Aggregator, Budget, Limit, Mechanism, Models, Noise, Recipe, Samples, Service};
+//! use tern_fl::teach::{Aggregator, Budget, Limit, Mechanism, Models, Noise, Recipe, Samples, Service, usable};
 //!
 //! # fn main() -> tern_fl::Result<()> {
 //! let device = Device::cpu();
 //! // Points on a line; the class is the sign.
 //! let x: Vec<f32> = (0..400).map(|i| (i as f32 - 199.5) / 200.0).collect();
 //! let labels: Vec<u32> = x.iter().map(|x| u32::from(*x > 0.0)).collect();
-//! let parts = partition(&labels, 40, Partition::Iid, 1)?;
+//! let (parts, _) = usable(&labels, partition(&labels, 40, Partition::Iid, 1)?);
 //! let training = LocalTraining { epochs: 30, rate: 1.0, ..LocalTraining::default() };
 //! let recipe = Recipe { model: ModelSpec::mlp(1, &[], 2), classes: 2, training, seed: 1 };
 //! let samples = Samples { features: &x, width: 1, labels: &labels };
@@ -55,7 +58,7 @@ mod tests;
 
 pub use aggregator::{Aggregator, Mechanism, plurality};
 pub use budget::{Budget, Limit, Spent};
-pub use models::{LeftOut, Models, Recipe, Samples, accuracy, usable};
+pub use models::{LeftOut, Models, Part, Recipe, Samples, accuracy, usable};
 pub use noise::Noise;
 #[cfg(any(feature = "client", feature = "server"))]
 pub use served::Answer;

@@ -39,6 +39,15 @@ pub struct Recipe {
     pub seed: u32,
 }
 
+/// The rows that a model is trained on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its number among the parts, which its seed comes from: other parts may come and go.
+    pub number: usize,
+    /// The rows.
+    pub rows: Vec<usize>,
+}
+
 /// A part that no teacher can be trained on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
@@ -50,17 +59,17 @@ pub struct LeftOut {
 
 /// The parts with two classes or more, and those that are left out; the others go on without
 /// them.
-pub fn usable(labels: &[u32], parts: Vec<Vec<usize>>) -> (Vec<Vec<usize>>, Vec<LeftOut>) {
+pub fn usable(labels: &[u32], parts: Vec<Vec<usize>>) -> (Vec<Part>, Vec<LeftOut>) {
     let (mut sound, mut left_out) = (Vec::new(), Vec::new());
-    for (number, part) in parts.into_iter().enumerate() {
+    for (number, rows) in parts.into_iter().enumerate() {
         let classes: Option<BTreeSet<u32>> =
-            part.iter().map(|row| labels.get(*row).copied()).collect();
+            rows.iter().map(|row| labels.get(*row).copied()).collect();
         let reason = match classes.as_ref().map(BTreeSet::len) {
             None => "a row that isn't there".into(),
             Some(0) => "no samples".into(),
-            Some(1) => format!("{} samples of one class", part.len()),
+            Some(1) => format!("{} samples of one class", rows.len()),
             Some(_) => {
-                sound.push(part);
+                sound.push(Part { number, rows });
                 continue;
             }
         };
@@ -79,8 +88,10 @@ pub struct Models {
 }
 
 impl Models {
-    /// Trains a model on each of `parts`, the rows of each; independently, as far as the models
-    /// go. `progress` is told steps done, steps in all and the mean loss.
+    /// Trains a model on each of `parts`, independently: no model changes with another's rows, or
+    /// on the CPU with how many others there are (a GPU may choose other kernels then, which
+    /// round otherwise, unless they are pinned: [`Device::pin`]). `progress` is told steps done,
+    /// steps in all and the mean loss.
     ///
     /// # Errors
     /// [`Error::Value`] for a part without rows or a row that isn't there; the engine's for
@@ -89,7 +100,7 @@ impl Models {
         device: &Device,
         recipe: &Recipe,
         samples: &Samples<'_>,
-        parts: &[Vec<usize>],
+        parts: &[Part],
         progress: &mut dyn FnMut(u64, u64, Option<f32>),
     ) -> Result<Self> {
         let Samples { features, width, labels } = *samples;
@@ -100,12 +111,12 @@ impl Models {
         if parts.is_empty() {
             return Err(Error::value("parts to train on", 0, "at least one"));
         }
-        let order = parts.concat();
+        let order: Vec<usize> = parts.iter().flat_map(|part| &part.rows).copied().collect();
         if let Some(row) = order.iter().find(|row| **row >= labels.len()) {
             return Err(Error::value("row of a part", row, format!("below {}", labels.len())));
         }
-        if let Some(part) = parts.iter().position(Vec::is_empty) {
-            return Err(Error::value(format!("samples of part {part}"), 0, "at least one"));
+        if let Some(Part { number, .. }) = parts.iter().find(|part| part.rows.is_empty()) {
+            return Err(Error::value(format!("samples of part {number}"), 0, "at least one"));
         }
         // A part's rows side by side, so that a range names them.
         let x: Vec<f32> =
@@ -113,20 +124,20 @@ impl Models {
         let y: Vec<u32> = order.iter().map(|row| labels[*row]).collect();
         let data = LocalData::Rows(RowData::upload(device, &x, width, &y, recipe.classes)?);
 
-        let seeds: Vec<u32> =
-            (0..parts.len()).map(|at| training_seed(recipe.seed, 0, &client_id(at))).collect();
+        let seed = |part: &Part| training_seed(recipe.seed, 0, &client_id(part.number));
+        let seeds: Vec<u32> = parts.iter().map(seed).collect();
         let recorder = Recorder::new(&ModelKind::Layers(recipe.model.clone()))?;
         let arena = Arena::new(device, recorder.parameters(), &seeds)?;
         let local = &recipe.training;
         let (mut plan, _) = recorder.training(&arena, &data, local, Form::Delta)?;
         let schedule = Schedule::constant(local.rate);
-        let steps = |part: &Vec<usize>| {
-            let epoch = part.len().div_ceil(local.batch as usize) as u32;
+        let steps = |part: &Part| {
+            let epoch = part.rows.len().div_ceil(local.batch as usize) as u32;
             local.steps.unwrap_or(epoch.saturating_mul(local.epochs))
         };
         let mut base = 0;
         let records = parts.iter().zip(&seeds).map(|(part, seed)| {
-            let count = part.len() as u32;
+            let count = part.rows.len() as u32;
             base += count;
             state::record(*seed, base - count, count, steps(part), local.batch, &schedule)
         });

@@ -71,6 +71,9 @@ pub struct Tally {
 }
 
 /// The global side (2.3): teachers, their aggregator and the budget of what they may tell.
+///
+/// Several services of the same teachers compose: whoever asks them all learns what their budgets
+/// allow together, so that a federation opens one.
 pub struct Service<V> {
     voters: V,
     aggregator: Aggregator,

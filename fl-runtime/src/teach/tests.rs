@@ -31,9 +31,13 @@ fn recipe(seed: u32) -> Recipe {
     Recipe { model: ModelSpec::mlp(2, &[8], 3), classes: 3, training, seed }
 }
 
+fn parts(labels: &[u32], count: usize) -> Vec<Part> {
+    usable(labels, partition(labels, count, Partition::Iid, 5).unwrap()).0
+}
+
 fn teachers(count: usize) -> Models {
     let (features, labels) = points(30 * count, 1);
-    let parts = partition(&labels, count, Partition::Iid, 5).unwrap();
+    let parts = parts(&labels, count);
     let samples = Samples { features: &features, width: 2, labels: &labels };
     Models::train(&Device::cpu(), &recipe(1), &samples, &parts, &mut |_, _, _| {}).unwrap()
 }
@@ -62,7 +66,7 @@ fn parts_are_disjoint() {
 #[test]
 fn teachers_are_trained_independently() {
     let (features, mut labels) = points(90, 1);
-    let parts = partition(&labels, 3, Partition::Iid, 5).unwrap();
+    let parts = parts(&labels, 3);
     let device = Device::cpu();
     let train = |labels: &[u32]| {
         let samples = Samples { features: &features, width: 2, labels };
@@ -76,13 +80,49 @@ fn teachers_are_trained_independently() {
         models.unwrap()
     };
     let before = train(&labels);
-    for row in &parts[1] {
+    for row in &parts[1].rows {
         labels[*row] = (labels[*row] + 1) % 3;
     }
     let after = train(&labels);
     let same = |at: usize| before.parameters(at).unwrap() == after.parameters(at).unwrap();
     assert!(same(0) && !same(1) && same(2));
     assert_ne!(before.parameters(0).unwrap(), before.parameters(2).unwrap());
+}
+
+/// (2.2, 2.8) One record in the place of another changes its own teacher and no other, also where
+/// that part has one class then and no teacher at all.
+#[test]
+fn a_record_changes_its_own_teacher_alone() {
+    let (features, mut labels) = points(40, 1);
+    let dealt = partition(&labels, 5, Partition::Iid, 5).unwrap();
+    // The second part has a single record of another class.
+    dealt[1].iter().for_each(|row| labels[*row] = 0);
+    let record = dealt[1][0];
+    labels[record] = 2;
+    let device = Device::cpu();
+    let train = |features: &[f32], labels: &[u32]| {
+        let (parts, _) = usable(labels, dealt.clone());
+        let samples = Samples { features, width: 2, labels };
+        let models = Models::train(&device, &recipe(1), &samples, &parts, &mut |_, _, _| {});
+        let models = models.unwrap();
+        let bits = |at| -> Vec<u32> {
+            models.parameters(at).unwrap().into_iter().map(f32::to_bits).collect()
+        };
+        let all = parts.iter().enumerate().map(|(at, part)| (part.number, bits(at)));
+        all.collect::<std::collections::BTreeMap<usize, Vec<u32>>>()
+    };
+    let before = train(&features, &labels);
+    assert_eq!(before.len(), 5);
+    let (mut moved, mut other) = (features.clone(), labels.clone());
+    (moved[2 * record], other[record]) = (9.0, 1);
+    let replaced = train(&moved, &other);
+    other[record] = 0;
+    let one_class = train(&moved, &other);
+    assert!(replaced[&1] != before[&1] && !one_class.contains_key(&1));
+    for number in [0, 2, 3, 4] {
+        assert!(replaced[&number] == before[&number], "teacher {number}, replaced");
+        assert!(one_class[&number] == before[&number], "teacher {number}, one class");
+    }
 }
 
 /// (2.4 to 2.7) A student that sees samples and answers alone comes close to its teachers.
@@ -107,7 +147,7 @@ fn a_student_learns_from_the_answers_it_got() {
 
     let labels: Vec<u32> = labels.into_iter().flatten().collect();
     let samples = Samples { features: &public, width: 2, labels: &labels };
-    let all = vec![(0..150).collect()];
+    let all = [Part { number: 0, rows: (0..150).collect() }];
     let student = Models::train(&device, &recipe(9), &samples, &all, &mut |_, _, _| {}).unwrap();
     drop(service);
     // Served from here on without anybody's help.
@@ -196,19 +236,20 @@ fn parts_that_teach_nothing_are_left_out() {
     let labels = [0, 1, 0, 1, 1];
     let parts = vec![vec![0, 1], vec![], vec![3, 4], vec![2, 9], vec![2, 3]];
     let (sound, left_out) = usable(&labels, parts);
-    assert_eq!(sound, [vec![0, 1], vec![2, 3]]);
+    let part = |number, rows: &[usize]| Part { number, rows: rows.to_vec() };
+    assert_eq!(sound, [part(0, &[0, 1]), part(4, &[2, 3])]);
     let reasons: Vec<_> = left_out.iter().map(|l| (l.part, l.reason.as_str())).collect();
     let expected =
         [(1, "no samples"), (2, "2 samples of one class"), (3, "a row that isn't there")];
     assert_eq!(reasons, expected);
     let device = Device::cpu();
-    let error = |features: &[f32], parts: &[Vec<usize>]| {
+    let error = |features: &[f32], parts: &[Part]| {
         let samples = Samples { features, width: 2, labels: &labels };
         let trained = Models::train(&device, &recipe(1), &samples, parts, &mut |_, _, _| {});
         trained.err().unwrap().to_string()
     };
-    assert!(error(&[0.0; 10], &[vec![0], vec![]]).contains("samples of part 1 is 0"));
-    assert!(error(&[0.0; 10], &[vec![5]]).contains("row of a part is 5"));
+    assert!(error(&[0.0; 10], &[part(0, &[0]), part(1, &[])]).contains("samples of part 1 is 0"));
+    assert!(error(&[0.0; 10], &[part(0, &[5])]).contains("row of a part is 5"));
     assert!(error(&[0.0; 10], &[]).contains("parts to train on is 0"));
-    assert!(error(&[0.0; 9], &[vec![0]]).contains("number of features is 9"));
+    assert!(error(&[0.0; 9], &[part(0, &[0])]).contains("number of features is 9"));
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
 
 use crate::text::read;
 
@@ -11,47 +12,81 @@ use crate::text::read;
 type Rated = Vec<(usize, f32)>;
 
 /// Everybody's ratings.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ratings {
     /// Of each user with two ratings or more: those to train with, and the last one, held out.
+    #[serde(skip)]
     pub users: Vec<(Rated, (usize, f32))>,
     /// Films.
     pub films: usize,
+    /// Users with a line that can't be read, and why.
+    pub refused: Vec<(String, String)>,
+    /// Lines of nobody's, and why.
+    pub left_out: Vec<String>,
+    /// Users with one rating, of which none would be left to train on.
+    pub single: usize,
 }
 
 impl Ratings {
-    /// Reads `u.data` (MovieLens 100k) or `ratings.csv` (the later sets) of a folder.
+    /// Reads `u.data` (MovieLens 100k) or `ratings.csv` (the later sets) of a folder. A user with
+    /// a line that can't be read is left out, or the line alone if it doesn't say whose it is.
     ///
     /// # Errors
-    /// For a folder with neither, a line that can't be read, naming it, and fewer than three
-    /// users with two ratings.
+    /// For a folder with neither, and fewer than three users with two ratings, with what was left
+    /// out.
     pub fn load(folder: &Path) -> Result<Self> {
         let (path, separator, header) = file(folder)?;
         let text = read(&path)?;
-        let mut films: BTreeMap<u64, usize> = BTreeMap::new();
-        let mut users: BTreeMap<u64, Vec<(u64, usize, f32)>> = BTreeMap::new();
+        let mut users: BTreeMap<u64, Vec<(u64, u64, f32)>> = BTreeMap::new();
+        let mut refused: BTreeMap<u64, String> = BTreeMap::new();
+        let mut left_out = Vec::new();
         let lines = (1..).zip(text.lines()).skip(usize::from(header));
         for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-            let [user, film, rating, time] = line_of(line, separator)
-                .with_context(|| format!("{}:{number}: `{line}`", path.display()))?;
-            let next = films.len();
-            let film = *films.entry(film as u64).or_insert(next);
-            users.entry(user as u64).or_default().push((time as u64, film, rating as f32));
+            match line_of(line, separator) {
+                Ok([user, film, rating, time]) => users.entry(user as u64).or_default().push((
+                    time as u64,
+                    film as u64,
+                    rating as f32,
+                )),
+                Err(error) => {
+                    let reason = format!("{}:{number}: `{line}`: {error:#}", path.display());
+                    match line.split(separator).next().and_then(|user| user.trim().parse().ok()) {
+                        Some(user) => {
+                            refused.entry(user).or_insert(reason);
+                        }
+                        None => left_out.push(reason),
+                    }
+                }
+            }
         }
+        users.retain(|user, _| !refused.contains_key(user));
+        let everybody = users.len();
+        let mut films: BTreeMap<u64, usize> = BTreeMap::new();
         let with_last = users.into_values().filter_map(|mut ratings| {
+            if ratings.len() < 2 {
+                return None;
+            }
             ratings.sort_by_key(|(time, film, _)| (*time, *film));
-            let (_, film, rating) = ratings.pop()?;
-            let rest: Rated = ratings.into_iter().map(|(_, film, rating)| (film, rating)).collect();
-            (!rest.is_empty()).then_some((rest, (film, rating)))
+            let rated = ratings.into_iter().map(|(_, film, rating)| {
+                let next = films.len();
+                (*films.entry(film).or_insert(next), rating)
+            });
+            let mut rated: Rated = rated.collect();
+            let last = rated.pop()?;
+            Some((rated, last))
         });
         let users: Vec<_> = with_last.collect();
         let count = users.len();
+        let reasons = refused.values().chain(&left_out).map(|why| format!("; {why}"));
+        let reasons: String = reasons.collect();
         ensure!(
             count >= 3,
-            "{}: {count} users with two ratings or more, expected three",
+            "{}: {count} users with two ratings or more, expected three{reasons}",
             path.display()
         );
-        Ok(Ratings { users, films: films.len() })
+        let refused = refused.into_iter().map(|(user, why)| (user.to_string(), why)).collect();
+        let (films, single) = (films.len(), everybody - count);
+        Ok(Ratings { users, films, refused, left_out, single })
     }
 }
 

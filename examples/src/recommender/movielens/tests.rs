@@ -53,6 +53,19 @@ fn what_cannot_be_read_is_named() {
 }
 
 #[test]
+fn a_bad_line_costs_its_user_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    // Line 2 is the first user's, 289 nobody's, 290 of somebody who rated nothing else.
+    let text = ratings('\t').replacen("1\t107\t1\t1\n", "1\t107\tx\t1\n", 1);
+    let all = load(folder.path(), "u.data", &(text + "?\t1\t1\t1\n99\t1\t1\t1\n")).unwrap();
+    assert_eq!((all.users.len(), all.films, all.single), (23, 20, 1));
+    let [(user, reason)] = &all.refused[..] else { panic!("{:?}", all.refused) };
+    assert!(user == "1" && reason.contains("u.data:2: `1\t107\tx\t1`: expected"), "{reason}");
+    let [line] = &all.left_out[..] else { panic!("{:?}", all.left_out) };
+    assert!(line.contains("u.data:289: `?"), "{line}");
+}
+
+#[test]
 fn regression_finds_the_factors() {
     let films: Vec<f32> = (0..40 * FACTORS).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
     let truth: [f32; FACTORS] = std::array::from_fn(|i| i as f32 * 0.5 - 1.0);
