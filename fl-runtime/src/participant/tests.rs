@@ -127,7 +127,7 @@ fn less_secure_runs_than_asked_for_are_refused() {
     let least = LeastSecure { clients: 5, corrupt: 0.2, security: 40 };
     let with = |change: fn(&mut RunPlan)| {
         let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
-        plan.cohort.size = 5;
+        (plan.cohort.size, plan.cohort.minimum) = (5, 3);
         plan.secure = Some(crate::plan::Secure::default());
         change(&mut plan);
         let task = plan.task(RunId([1; 16])).unwrap();
@@ -149,7 +149,7 @@ fn less_secure_runs_than_asked_for_are_refused() {
 fn sessions_of_fewer_clients_than_asked_for_are_not_joined() {
     use crate::secagg::{Advertisement, Message, server};
     let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
-    plan.cohort.size = 5;
+    (plan.cohort.size, plan.cohort.minimum) = (5, 3);
     plan.secure = Some(crate::plan::Secure { corrupt: 0.0, ..Default::default() });
     let run = RunId([1; 16]);
     let task = plan.task(run).unwrap();
