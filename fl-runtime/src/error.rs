@@ -186,7 +186,7 @@ pub enum Refusal {
         /// Most that count.
         most: u32,
     },
-    /// Metrics: too many, a long name, or a number that isn't finite.
+    /// Metrics: too many, a long name, or a number that isn't finite or is too large.
     #[error("metrics: {0}")]
     Metrics(&'static str),
     /// Too few clients to start.
