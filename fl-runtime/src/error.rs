@@ -212,6 +212,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Names of those after which an upload goes on, with the same bytes, from where the server
+    /// has it.
+    pub const RESUMED: [&str; 3] = ["offset", "length", "hash"];
+
     /// A stable name, for counting.
     pub fn name(&self) -> &'static str {
         match self {
