@@ -88,6 +88,8 @@ pub struct AdmissionConfig {
     pub clients: Vec<ClientId>,
     /// File of public keys, one at the start of a line.
     pub clients_file: Option<PathBuf>,
+    /// File of public keys that are refused from the next start on, whatever admits them.
+    pub revoked_file: Option<PathBuf>,
 }
 
 /// How a client takes part.
@@ -184,6 +186,7 @@ impl Config {
             paths.push(&mut server.folder);
             paths.extend(&mut server.initial);
             paths.extend(&mut server.admission.clients_file);
+            paths.extend(&mut server.admission.revoked_file);
             if let Some(TlsFiles { certificate, key }) = &mut server.tls {
                 paths.extend([certificate, key]);
             }
@@ -205,7 +208,7 @@ impl ServerConfig {
         self.limits.check().map_err(|(field, value, expected)| {
             source.error(&["server", "limits", field], format!("{value}, expected {expected}"))
         })?;
-        let AdmissionConfig { token, clients, clients_file } = &self.admission;
+        let AdmissionConfig { token, clients, clients_file, .. } = &self.admission;
         let key = ["server", "admission", "token"];
         if let Some(given) = token.as_ref().map(String::len).filter(|given| *given < MIN_TOKEN) {
             let message = format!("a token of {given} bytes, expected at least {MIN_TOKEN}");

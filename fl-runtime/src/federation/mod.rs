@@ -83,7 +83,9 @@ impl Federation {
         let strategy = plan.strategy.build(options.strategy.as_ref())?;
         let tools = Arc::new(Tools::new(plan, &layout, strategy, &options, blobs.clone())?);
         let clock = Clock::new(coordinator.now());
-        let presence = Presence::new(journal.clients()?, options.presence);
+        let mut clients = journal.clients()?;
+        clients.retain(|client| options.keeps(client));
+        let presence = Presence::new(clients, options.presence);
         tracing::info!(
             run = %run, new = first, turn = %coordinator.turn(), phase = coordinator.phase(), "open"
         );
@@ -137,7 +139,7 @@ impl Federation {
         if self.presence.knows(&client) {
             return Ok(());
         }
-        if !self.options.admission.admits(&client, token) {
+        if !self.options.admits(&client, token) {
             return self.refuse(Refusal::NotAdmitted);
         }
         match self.journal.enroll(now, &client) {
