@@ -238,6 +238,10 @@ impl Federation {
                 let snapshot = self.coordinator.snapshot();
                 self.journal.commit(self.coordinator.now(), record, &snapshot)
             }
+            // All that a failed attempt leaves is its number, which the snapshot has.
+            None if effects.contains(&Effect::Clear) => {
+                self.journal.repeat(&self.coordinator.snapshot())
+            }
             None => self.journal.append(&journaled),
         };
         if let Err(error) = stored {
@@ -307,6 +311,9 @@ impl Federation {
             return Ok(());
         }
         let since = *self.gathering.get_or_insert(now);
+        if self.next_attempt().is_some_and(|next| now < next) {
+            return Ok(());
+        }
         let cohort = &self.plan.cohort;
         let waited = now.since(since) >= cohort.gather;
         let enough = if waited { cohort.minimum } else { cohort.asked() };
@@ -321,6 +328,13 @@ impl Federation {
         self.apply(now, Event::Start { online })?;
         self.total = Some(self.tools.empty(&self.coordinator));
         Ok(())
+    }
+
+    /// When the attempt may start that clients are being gathered for: one that follows on
+    /// others that failed waits.
+    pub fn next_attempt(&self) -> Option<Millis> {
+        let since = self.gathering.filter(|_| self.coordinator.wants_cohort())?;
+        Some(since.after(pause(self.coordinator.turn().attempt)))
     }
 
     /// Lets time pass: deadlines, cohorts, and the making of a model.
@@ -417,6 +431,15 @@ impl Federation {
     /// [`Error::Journal`].
     pub fn counted(&self, round: u32) -> Result<Vec<CountedUpload>> {
         self.journal.uploads(round)
+    }
+}
+
+/// Milliseconds before an attempt: the second follows at once, the third after two seconds, each
+/// later one after twice as long, at most a minute.
+fn pause(attempt: u32) -> u64 {
+    match attempt {
+        0..=2 => 0,
+        _ => 1_000 * (1u64 << (attempt - 2).min(6)).min(60),
     }
 }
 

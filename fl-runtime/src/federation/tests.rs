@@ -13,6 +13,8 @@ use crate::trainer::{Job, Trained};
 use crate::update::Codec;
 use tern_engine::Device;
 
+mod attempts;
+
 fn plan() -> RunPlan {
     let tensors = vec![
         TensorSpec { name: "w".into(), shape: vec![5, 20] },
