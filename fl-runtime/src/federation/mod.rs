@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use audit::{Audit, audit};
+pub(crate) use clock::Clock;
 pub use incoming::{Incoming, Received};
 pub use options::{Admission, Evaluator, Options};
 pub use status::Status;
@@ -35,7 +36,6 @@ use crate::store::blobs::Blobs;
 use crate::store::journal::{CommittedRound, CountedUpload, Journal};
 use crate::update::Format;
 use crate::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, Turn, wire};
-use clock::Clock;
 use presence::Presence;
 use start::{check_run, load, start};
 use work::{Sum, Tools};
@@ -152,6 +152,11 @@ impl Federation {
     /// Whether a client is registered.
     pub fn is_enrolled(&self, client: &ClientId) -> bool {
         self.presence.knows(client)
+    }
+
+    /// Clients that are registered.
+    pub(crate) fn enrolled(&self) -> impl Iterator<Item = &ClientId> {
+        self.presence.enrolled()
     }
 
     /// A registered client is there, and asks for nothing yet.
