@@ -9,7 +9,7 @@ and takes the weighted mean (FedAvg). One actor a core, one thread an actor.
 Prints one JSON object: {"peer": ..., "start": seconds from the script's start that the end of the
 first round comes later than a warm round would take, "rounds": [seconds], "accuracy": [share of
 correct test samples after each round]}.
-Needs flwr[simulation] 1.26 or later and torch.
+Needs flwr[simulation] 1.41 or later and torch.
 """
 
 import json

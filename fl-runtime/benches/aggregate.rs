@@ -1,5 +1,5 @@
 //! A round of full-precision updates through the server without its network: how fast a body is
-//! received, checked and folded, and what memory that takes.
+//! received, checked and folded, and what memory that takes, which has a limit.
 //!
 //! `RAYON_NUM_THREADS=1 cargo bench -p tern-fl --bench aggregate [clients] [elements]`
 
@@ -14,6 +14,8 @@ use tern_fl::{ClientId, Digest, Millis, RunPlan, Turn, wire};
 
 /// Bytes of a request.
 const PIECE: usize = 1 << 18;
+/// Most memory above that of the server at rest, in MB.
+const LIMIT: f64 = 64.0;
 
 /// A line of the kernel's account of this process, in KiB.
 fn memory(name: &str) -> u64 {
@@ -82,8 +84,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("{:>22} {:8.0} MB/s", "together", rate(all));
     println!("{:>22} {:8.1} ms", "model made", 1e3 * made.as_secs_f64());
-    let peak = memory("VmHWM");
-    let above = peak.saturating_sub(idle);
-    println!("{:>22} {:8.1} MB above {:.1}", "peak memory", above as f64 / 1e3, idle as f64 / 1e3);
-    Ok(())
+    let above = memory("VmHWM").saturating_sub(idle) as f64 / 1e3;
+    println!("{:>22} {above:8.1} MB above {:.1}", "peak memory", idle as f64 / 1e3);
+    match above <= LIMIT {
+        true => Ok(()),
+        false => {
+            Err(format!("the peak is {above:.1} MB above rest, expected {LIMIT} at most").into())
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! takes must come back the same. Shared by the fuzz targets and the test that replays their
 //! corpus.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use prost::Message;
 use tern_engine::nn::ModelSpec;
@@ -10,9 +10,13 @@ use tern_fl::auth::{Credentials, KEY, NONCE, SIGNATURE, TIME};
 use tern_fl::config::Config;
 use tern_fl::coordinator::Event;
 use tern_fl::layout::ModelKind;
+use tern_fl::personalize::{Public, Publisher};
 use tern_fl::secagg::Packing;
+use tern_fl::server::Service;
+use tern_fl::store::client::ClientStore;
+use tern_fl::teach::{self, Aggregator, Budget, Labels, Limit, Mechanism, Noise, Voters};
 use tern_fl::update::{Format, Kind, add_difference};
-use tern_fl::{Layout, RunPlan, TaskSpec, secagg, wire};
+use tern_fl::{ClientId, Layout, Result, RunId, RunPlan, StrategyState, TaskSpec, secagg, wire};
 
 /// Messages of the protocol, and the journal's events.
 pub fn wire(data: &[u8]) {
@@ -113,5 +117,71 @@ pub fn auth(data: &[u8]) {
         assert_eq!(Credentials::parse(written), Ok(credentials.clone()));
         let body = lines.get(4).copied().unwrap_or("");
         let _ = credentials.verify("POST", "/v1/poll", body.as_bytes());
+    }
+}
+
+/// Models as a service publishes them, and strategies' states as the server stores them.
+pub fn models(data: &[u8]) {
+    if let Ok(public) = Public::decode(data) {
+        let bytes = public.encode().expect("what was decoded");
+        let again = Public::decode(&bytes).expect("what was encoded");
+        assert_eq!((again.version, again.weights), (public.version, public.weights));
+    }
+    if let Some(state) = StrategyState::from_bytes(data) {
+        let bytes = state.to_bytes();
+        let again = StrategyState::from_bytes(&bytes).expect("what was encoded");
+        assert_eq!(again.to_bytes(), bytes);
+    }
+}
+
+/// One model to be downloaded.
+static PUBLISHER: LazyLock<Arc<Publisher>> = LazyLock::new(|| {
+    let model = ModelSpec::mlp(3, &[4], 2);
+    let weights = vec![0.5; LAYOUT.elements()];
+    let publisher = Publisher::new();
+    let public = Public { version: 3, model, note: "a model".into(), weights };
+    publisher.publish(&public).expect("a model");
+    publisher
+});
+
+/// Teachers that agree on everything.
+struct Agreed;
+
+impl Voters for Agreed {
+    fn width(&self) -> usize {
+        2
+    }
+
+    fn votes(&mut self, features: &[f32]) -> Result<Vec<Vec<u32>>> {
+        Ok(vec![vec![90, 10]; features.len() / 2])
+    }
+}
+
+static LABELS: LazyLock<Arc<Labels<Agreed>>> = LazyLock::new(|| {
+    let mechanism = Mechanism::Gaussian { sigma: 8.0 };
+    let aggregator = Aggregator::new(mechanism, Noise::seeded(1)).expect("a mechanism");
+    let budget = Budget::in_memory(Limit { epsilon: 1e6, delta: 1e-3 }).expect("a budget");
+    let labels = Labels::new("labels");
+    labels.open(teach::Service::new(Agreed, aggregator, budget));
+    labels
+});
+
+/// Requests of clients to the services beside the rounds.
+pub fn services(data: &[u8]) {
+    let client = ClientId([1; 32]);
+    let _ = PUBLISHER.answer(&client, data);
+    if let Ok(answer) = LABELS.answer(&client, data) {
+        let answer: teach::Answer = serde_json::from_slice(&answer).expect("an answer");
+        assert_eq!(answer.labels.len(), data.len() / 8);
+    }
+}
+
+/// A client's `state.json`, as it is found at the next start.
+pub fn state(data: &[u8]) {
+    let (folder, run) = (tempfile::tempdir().expect("a folder"), RunId([7; 16]));
+    let store = ClientStore::open(folder.path(), &run).expect("a store");
+    std::fs::write(folder.path().join(run.to_string()).join("state.json"), data).expect("a file");
+    if let Ok(kept) = store.load() {
+        store.save(&kept).expect("space for it");
     }
 }

@@ -186,7 +186,7 @@ pub enum Refusal {
         /// Most that count.
         most: u32,
     },
-    /// Metrics: too many, a long name, or a number that isn't finite.
+    /// Metrics: too many, a long name, or a number that isn't finite or is too large.
     #[error("metrics: {0}")]
     Metrics(&'static str),
     /// Too few clients to start.
@@ -212,6 +212,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Names of those after which an upload goes on, with the same bytes, from where the server
+    /// has it.
+    pub const RESUMED: [&str; 3] = ["offset", "length", "hash"];
+
     /// A stable name, for counting.
     pub fn name(&self) -> &'static str {
         match self {

@@ -11,12 +11,15 @@ use proptest::prelude::*;
 
 type Decoder = fn(&[u8]);
 
-const DECODERS: [(&str, Decoder); 5] = [
+const DECODERS: [(&str, Decoder); 8] = [
     ("wire", decoders::wire),
     ("update", decoders::update),
     ("config", decoders::config),
     ("secagg", decoders::secagg),
     ("auth", decoders::auth),
+    ("models", decoders::models),
+    ("services", decoders::services),
+    ("state", decoders::state),
 ];
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 use prost::Message;
@@ -253,6 +253,7 @@ fn garbage_and_bodies_that_are_too_large_are_refused() {
 fn slow_clients_are_cut_off_and_do_not_hold_up_others() {
     let limits = Limits { header_seconds: 0.3, stall_seconds: 0.3, ..Limits::default() };
     let server = serve(limits);
+    event_loop().block_on(enrolled(&server, 1));
     let now = Millis::now().0;
     let connect = |bytes: &[u8]| {
         let mut stream = TcpStream::connect(server.address).unwrap();
@@ -271,6 +272,26 @@ fn slow_clients_are_cut_off_and_do_not_hold_up_others() {
     assert!([0, 408].contains(&answer(header).0));
     let (status, text) = answer(body);
     assert!(status == 408 && text.contains("\"slow\""), "{text}");
+}
+
+#[test]
+fn who_is_unknown_gets_no_memory_for_a_body() {
+    let server = serve(Limits::default());
+    let body = [1; 10_000];
+    let headers = |target, key| signed(key, target, &body, Millis::now().0, key);
+    // The body never comes: only who needn't wait for it answers at once.
+    let started = Instant::now();
+    for (target, status, name) in [
+        ("/v1/upload?round=1&attempt=1&offset=0", 403, "unknown"),
+        ("/v1/poll", 403, "unknown"),
+        // A token needs less than that.
+        ("/v1/enroll", 413, "too_large"),
+    ] {
+        let whole = request(target, &headers(target, 2), &body);
+        let (answered, text) = raw(&server, &whole[..whole.len() - body.len()]);
+        assert!(answered == status && text.contains(&format!("\"{name}\"")), "{target}: {text}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -270,3 +270,14 @@ fn a_run_survives_the_death_of_its_processes() {
     let checked = tern(&["fold", "--config", config.to_str().unwrap()]).output().unwrap();
     assert!(!checked.status.success());
 }
+
+#[test]
+fn init_writes_a_configuration_with_a_token_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = |name: &str| {
+        let path = folder.path().join(name);
+        output(&["init", path.to_str().unwrap()]);
+        Config::load(&path).unwrap().server.unwrap().admission.token.unwrap()
+    };
+    assert_ne!(token("one.toml"), token("two.toml"));
+}

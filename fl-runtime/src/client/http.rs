@@ -244,8 +244,8 @@ impl Http {
             }
             let server_time = number(answer.headers(), auth::TIME);
             let error = refusal(target, answer).await;
-            match (server_time, &error) {
-                (Some(time), CallError::Refused { name, .. }) if name == "stale" && again => {
+            match server_time {
+                Some(time) if again => {
                     let ahead =
                         i64::try_from(time).unwrap_or(0).saturating_sub_unsigned(Millis::now().0);
                     self.ahead.store(ahead, Ordering::Relaxed);
@@ -273,8 +273,8 @@ async fn refusal(target: &str, answer: Response) -> CallError {
     let wire::Refused { name, reason } = said;
     let temporary = status.is_server_error()
         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
-        // A connection that broke off, and a nonce that was taken already.
-        || matches!(name.as_str(), "cut" | "replayed");
+        // A connection that broke off, a nonce that was taken already, a clock that was set.
+        || matches!(name.as_str(), "cut" | "replayed" | "stale");
     match temporary || name.is_empty() {
         true => CallError::Busy { target, status: status.as_u16(), reason, wait },
         false => CallError::Refused { target, name, reason },
@@ -340,5 +340,23 @@ mod tests {
         let error = called.unwrap_err();
         assert_eq!(error.retry(), Some(Duration::ZERO), "{error}");
         assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_whose_time_is_never_met_is_tried_later() {
+        let stale = || async {
+            let refused = wire::Refused { name: "stale".into(), reason: "too late".into() };
+            (StatusCode::UNAUTHORIZED, [(auth::TIME, "5")], refused.encode_to_vec())
+        };
+        let app = axum::Router::new().fallback(stale);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+        let http = Http::new(&url, None, Identity::from_secret(&[1; 32])).unwrap();
+        let error = http.enroll("").await.unwrap_err();
+        assert_eq!((error.retry(), error.name()), (Some(Duration::ZERO), None), "{error}");
+        let served = Millis::now().0.saturating_add_signed(http.ahead.load(Ordering::Relaxed));
+        assert!(served < 60_000, "took the time it was told: {served}");
+        serving.abort();
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{CallError, Client, Session};
 use crate::participant::Input;
-use crate::{Digest, wire};
+use crate::{Digest, Refusal, wire};
 
 /// Bytes of a piece of an upload, at first; a server that takes less says so.
 const PIECE: usize = 256 << 10;
@@ -64,6 +64,10 @@ impl Client {
 
     /// Uploads the pending update, from where the server has it.
     pub(super) async fn upload<T>(&self, session: &Session<T>) -> Result<Input, CallError> {
+        self.send_pending(session).await.map_err(elsewhere)
+    }
+
+    async fn send_pending<T>(&self, session: &Session<T>) -> Result<Input, CallError> {
         let Some(pending) = &session.participant.kept().pending else {
             return Ok(Input::Failed("there is no update to upload".into()));
         };
@@ -99,7 +103,40 @@ impl Client {
     }
 }
 
+/// The server has other bytes of a body than its client thinks: it is asked again, after a while,
+/// where to go on.
+fn elsewhere(error: CallError) -> CallError {
+    match error {
+        CallError::Refused { target, name, reason }
+            if Refusal::RESUMED.contains(&name.as_str()) =>
+        {
+            CallError::Busy { target, status: 409, reason: format!("{name}, {reason}"), wait: None }
+        }
+        other => other,
+    }
+}
+
 /// What the server lacks of a body; `None` if nothing.
 fn rest(body: &[u8], offset: u64) -> Option<&[u8]> {
     body.get(usize::try_from(offset).ok()?..).filter(|rest| !rest.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_that_is_elsewhere_is_tried_again() {
+        let refused = |name: &str| CallError::Refused {
+            target: "/v1/upload".into(),
+            name: name.into(),
+            reason: "offset 7, expected 0".into(),
+        };
+        for name in Refusal::RESUMED {
+            let error = elsewhere(refused(name));
+            assert_eq!((error.retry(), error.name()), (Some(Duration::ZERO), None), "{error}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        assert_eq!(elsewhere(refused("number")).name(), Some("number"));
+    }
 }

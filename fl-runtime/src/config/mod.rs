@@ -1,7 +1,7 @@
 //! The configuration of the `tern` command: one TOML file, whose errors point at the line.
 //!
 //! Sections that a command doesn't need may be missing: a server reads `[run]` and `[server]`,
-//! a client `[client]`. [`TEMPLATE`] is a file with every option and what it means. Paths are
+//! a client `[client]`. [`template`] is a file with every option and what it means. Paths are
 //! relative to the file's folder.
 
 mod source;
@@ -17,10 +17,21 @@ use crate::data::Tokens;
 use crate::participant::LeastSecure;
 use crate::plan::RunPlan;
 use crate::server::Limits;
-use crate::{ClientId, Error};
+use crate::{ClientId, Error, hex};
 
-/// A commented configuration with every option, as `tern init` writes it.
-pub const TEMPLATE: &str = include_str!("template.toml");
+const TEMPLATE: &str = include_str!("template.toml");
+/// The token in it, which anybody can read there.
+const KNOWN_TOKEN: &str = "change-me-to-something-long";
+
+/// A commented configuration with every option and a token of its own, as `tern init` writes it.
+///
+/// # Errors
+/// [`Error::Entropy`] if none can be drawn.
+pub fn template() -> Result<String, Error> {
+    let mut token = [0; 16];
+    getrandom::fill(&mut token)?;
+    Ok(TEMPLATE.replace(KNOWN_TOKEN, &hex::encode(&token)))
+}
 
 /// A configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -89,6 +100,8 @@ pub struct AdmissionConfig {
     pub clients: Vec<ClientId>,
     /// File of public keys, one at the start of a line.
     pub clients_file: Option<PathBuf>,
+    /// File of public keys that are refused from the next start on, whatever admits them.
+    pub revoked_file: Option<PathBuf>,
 }
 
 /// How a client takes part.
@@ -188,6 +201,7 @@ impl Config {
             paths.push(&mut server.folder);
             paths.extend(&mut server.initial);
             paths.extend(&mut server.admission.clients_file);
+            paths.extend(&mut server.admission.revoked_file);
             if let Some(TlsFiles { certificate, key }) = &mut server.tls {
                 paths.extend([certificate, key]);
             }
@@ -209,10 +223,14 @@ impl ServerConfig {
         self.limits.check().map_err(|(field, value, expected)| {
             source.error(&["server", "limits", field], format!("{value}, expected {expected}"))
         })?;
-        let AdmissionConfig { token, clients, clients_file } = &self.admission;
+        let AdmissionConfig { token, clients, clients_file, .. } = &self.admission;
         let key = ["server", "admission", "token"];
         if let Some(given) = token.as_ref().map(String::len).filter(|given| *given < MIN_TOKEN) {
             let message = format!("a token of {given} bytes, expected at least {MIN_TOKEN}");
+            return Err(source.error(&key, message));
+        }
+        if token.as_deref() == Some(KNOWN_TOKEN) {
+            let message = "the token of the template, expected one of your own, as tern init draws";
             return Err(source.error(&key, message));
         }
         if token.is_some() && (clients_file.is_some() || !clients.is_empty()) {
@@ -263,15 +281,30 @@ mod tests {
 
     #[test]
     fn the_template_is_a_configuration() {
-        let config = parse(TEMPLATE).unwrap_or_else(|error| panic!("{error}"));
+        let config = parse(&template().unwrap()).unwrap_or_else(|error| panic!("{error}"));
         assert!(config.run.is_some() && config.server.is_some() && config.client.is_some());
+    }
+
+    #[test]
+    fn every_configuration_has_a_token_of_its_own() {
+        let token = || {
+            let config = parse(&template().unwrap()).unwrap();
+            let server = config.server.unwrap().admission.token.unwrap();
+            assert_eq!(Some(&server), config.client.unwrap().token.as_ref());
+            server
+        };
+        assert!(token().len() == 32 && token() != token());
+        let error = parse(TEMPLATE).unwrap_err();
+        assert_eq!(error.key, "server.admission.token");
+        assert!(error.message.contains("one of your own"), "{error}");
     }
 
     #[test]
     fn the_templates_comments_are_options() {
         // What is commented out (`#key = value`, `#[table]`) is valid, too, line by line where
         // it stands.
-        let lines: Vec<&str> = TEMPLATE.lines().collect();
+        let template = template().unwrap();
+        let lines: Vec<&str> = template.lines().collect();
         let options: Vec<usize> = (0..lines.len())
             .filter(|i| lines[*i].strip_prefix('#').is_some_and(|l| !l.starts_with(' ')))
             .filter(|i| lines[*i].len() > 1)
@@ -285,8 +318,9 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_shown_with_their_line() {
+        let template = template().unwrap();
         let line = |key: &str| {
-            let found = TEMPLATE.lines().position(|l| l.starts_with(&format!("{key} =")));
+            let found = template.lines().position(|l| l.starts_with(&format!("{key} =")));
             found.unwrap_or_else(|| panic!("{key}")) + 1
         };
         for (key, value, path, expected) in [
@@ -303,17 +337,17 @@ mod tests {
                 true => format!("{key} = {value}\n"),
                 false => format!("{l}\n"),
             };
-            let text: String = TEMPLATE.lines().map(swap).collect();
+            let text: String = template.lines().map(swap).collect();
             let error = parse(&text).unwrap_err();
             assert_eq!((error.key.as_str(), error.line), (path, line(key)), "{error}");
             assert!(error.message.contains(expected), "{error}");
         }
         // Others can reach it, and it has no certificate.
-        let text = TEMPLATE.replace("[server.tls]", "#").replace("certificate =", "#");
+        let text = template.replace("[server.tls]", "#").replace("certificate =", "#");
         let error = parse(&text.replace("\nkey =", "\n#")).unwrap_err();
         assert_eq!((error.key.as_str(), error.line), ("server.listen", line("listen")), "{error}");
         assert!(error.message.contains("[server.tls]"), "{error}");
-        let text = TEMPLATE.replace("rounds =", "round =");
+        let text = template.replace("rounds =", "round =");
         let error = parse(&text).unwrap_err();
         assert!(error.message.contains("unknown field `round`"), "{error}");
     }
@@ -322,7 +356,7 @@ mod tests {
     fn paths_are_relative_to_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tern.toml");
-        std::fs::write(&path, TEMPLATE).unwrap();
+        std::fs::write(&path, template().unwrap()).unwrap();
         let config = Config::load(&path).unwrap();
         assert!(config.server.unwrap().folder.starts_with(folder.path()));
         assert!(config.client.unwrap().folder.starts_with(folder.path()));

@@ -14,7 +14,8 @@ pub(super) struct Evaluate {
     pub(super) head: Head,
     uploads: BTreeMap<ClientId, Upload>,
     pub(super) deadline: Millis,
-    results: BTreeMap<ClientId, (u32, Metrics)>,
+    /// Samples and metrics; none of those who won't evaluate.
+    results: BTreeMap<ClientId, Option<(u32, Metrics)>>,
 }
 
 impl Evaluate {
@@ -23,9 +24,10 @@ impl Evaluate {
     }
 
     pub(super) fn progress(&self) -> Vec<(ClientId, Progress)> {
-        let answered = |client: &ClientId| match self.results.contains_key(client) {
-            true => Progress::Answered,
-            false => Progress::Asked,
+        let answered = |client: &ClientId| match self.results.get(client) {
+            Some(Some(_)) => Progress::Answered,
+            Some(None) => Progress::Declined,
+            None => Progress::Asked,
         };
         self.uploads.keys().map(|client| (*client, answered(client))).collect()
     }
@@ -53,18 +55,35 @@ impl Coordinator {
         evaluated: wire::Evaluated,
     ) -> Result<Vec<Effect>, Refusal> {
         let most = self.plan.updates.max_samples;
+        let wire::Evaluated { samples, metrics } = evaluated;
+        if samples > most {
+            return Err(Refusal::Samples { given: samples, most });
+        }
+        check_metrics(&metrics)?;
+        self.answer(now, client, Some((samples, metrics)))
+    }
+
+    /// The other answers are enough.
+    pub(super) fn evaluates_not(
+        &mut self,
+        now: Millis,
+        client: ClientId,
+    ) -> Result<Vec<Effect>, Refusal> {
+        self.answer(now, client, None)
+    }
+
+    fn answer(
+        &mut self,
+        now: Millis,
+        client: ClientId,
+        result: Option<(u32, Metrics)>,
+    ) -> Result<Vec<Effect>, Refusal> {
         let Phase::Evaluate(evaluate) = &mut self.phase else {
             return Err(self.unexpected("evaluation"));
         };
         if !evaluate.uploads.contains_key(&client) {
             return Err(Refusal::NotSelected(client));
         }
-        let wire::Evaluated { samples, metrics } = evaluated;
-        if samples > most {
-            return Err(Refusal::Samples { given: samples, most });
-        }
-        check_metrics(&metrics)?;
-        let result = (samples, metrics);
         match evaluate.results.get(&client) {
             Some(earlier) if *earlier == result => return Err(Refusal::Repeated),
             Some(_) => return Err(Refusal::Conflict("evaluation")),
@@ -78,7 +97,8 @@ impl Coordinator {
     pub(super) fn evaluated(&mut self, _now: Millis) -> Vec<Effect> {
         let Phase::Evaluate(evaluate) = &self.phase else { return Vec::new() };
         let Evaluate { head, uploads, results, .. } = evaluate.clone();
-        let mean = mean_metrics(results.values().map(|(samples, metrics)| (*samples, metrics)));
+        let measured = results.values().flatten();
+        let mean = mean_metrics(measured.map(|(samples, metrics)| (*samples, metrics)));
         self.commit(head, uploads, mean)
     }
 }

@@ -13,6 +13,8 @@ pub type Metrics = BTreeMap<String, f64>;
 const MOST_METRICS: usize = 32;
 /// Longest name of a metric.
 const LONGEST_NAME: usize = 64;
+/// Largest magnitude of a metric, so that sums over all samples stay finite.
+const LARGEST_METRIC: f64 = 1e12;
 
 /// A client that could take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +141,11 @@ pub enum Effect {
     Finished,
 }
 
+/// Whether a metric has a value that can be added up and kept; a model that diverges has none.
+pub(crate) fn is_measured(value: f64) -> bool {
+    value.abs() <= LARGEST_METRIC
+}
+
 /// Refuses metrics that nobody could have measured.
 pub(crate) fn check_metrics(metrics: &Metrics) -> Result<(), Refusal> {
     if metrics.len() > MOST_METRICS {
@@ -147,8 +154,8 @@ pub(crate) fn check_metrics(metrics: &Metrics) -> Result<(), Refusal> {
     if metrics.keys().any(|name| name.len() > LONGEST_NAME) {
         return Err(Refusal::Metrics("a name of more than 64 bytes"));
     }
-    if metrics.values().any(|value| !value.is_finite()) {
-        return Err(Refusal::Metrics("a number that isn't finite"));
+    if !metrics.values().copied().all(is_measured) {
+        return Err(Refusal::Metrics("a number that isn't within ±1e12"));
     }
     Ok(())
 }

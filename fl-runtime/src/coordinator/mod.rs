@@ -23,6 +23,8 @@ mod unmask;
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "server")]
+pub(crate) use event::is_measured;
 pub use event::{Candidate, Effect, Event, Head, Metrics, RoundRecord, Score, Upload};
 pub(crate) use event::{check_metrics, mean_metrics};
 
@@ -344,6 +346,7 @@ impl Coordinator {
                 phase.members.decline(client, phase.revealed.contains(&client))?;
                 Ok(self.revealed(now))
             }
+            Phase::Evaluate(_) => self.evaluates_not(now, client),
             _ => Err(self.unexpected("refusal to take part")),
         }
     }

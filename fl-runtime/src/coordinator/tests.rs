@@ -143,6 +143,34 @@ fn clients_evaluate_before_the_round_is_committed() {
 }
 
 #[test]
+fn a_client_that_evaluates_not_is_not_waited_for() {
+    let mut c = coordinator(|plan| plan.evaluation.on_clients = true);
+    c.handle(Millis(1), start(2)).unwrap();
+    c.handle(Millis(1), uploaded(1, FIRST)).unwrap();
+    c.handle(Millis(1), uploaded(2, FIRST)).unwrap();
+    c.handle(Millis(2), head(7)).unwrap();
+    assert!(c.handle(Millis(3), declined(1, FIRST)).unwrap().is_empty());
+    assert!(matches!(c.instruction(&id(1)).what, Some(What::Wait(_))), "asked again");
+    assert_eq!(c.cohort(), [(id(1), Progress::Declined), (id(2), Progress::Asked)]);
+    let evaluated = |samples, loss| {
+        let metrics = Metrics::from([("loss".to_string(), loss)]);
+        let body = Some(wire::message::Body::Evaluated(wire::Evaluated { samples, metrics }));
+        Event::Message { client: id(2), message: wire::Message { round: 1, attempt: 1, body } }
+    };
+    for (event, name) in [
+        (declined(1, FIRST), "repeated"),
+        (declined(3, FIRST), "not_selected"),
+        (evaluated(1, 1e13), "metrics"),
+        (evaluated(1, f64::NAN), "metrics"),
+    ] {
+        assert_eq!(c.handle(Millis(3), event).unwrap_err().name(), name);
+    }
+    let effects = c.handle(Millis(4), evaluated(1, -1e12)).unwrap();
+    let [Effect::Committed(record)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(record.evaluation["loss"], -1e12);
+}
+
+#[test]
 fn a_snapshot_is_the_state_between_rounds() {
     let mut c = coordinator(|_| ());
     let same = |c: &Coordinator| {

@@ -5,7 +5,7 @@ use crate::Millis;
 /// Adds up what passes on the system's clock. Where that is set back, no time passes; where it
 /// is set forward, that much does.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     now: Millis,
     /// What the system's clock said last.
     last: Option<Millis>,

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use audit::{Audit, audit};
+pub(crate) use clock::Clock;
 pub use incoming::{Incoming, Received};
 pub use options::{Admission, Evaluator, Options};
 pub use status::Status;
@@ -35,7 +36,6 @@ use crate::store::blobs::Blobs;
 use crate::store::journal::{CommittedRound, CountedUpload, Journal};
 use crate::update::Format;
 use crate::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, Turn, wire};
-use clock::Clock;
 use presence::Presence;
 use start::{check_run, load, start};
 use work::{Sum, Tools};
@@ -83,7 +83,9 @@ impl Federation {
         let strategy = plan.strategy.build(options.strategy.as_ref())?;
         let tools = Arc::new(Tools::new(plan, &layout, strategy, &options, blobs.clone())?);
         let clock = Clock::new(coordinator.now());
-        let presence = Presence::new(journal.clients()?, options.presence);
+        let mut clients = journal.clients()?;
+        clients.retain(|client| options.keeps(client));
+        let presence = Presence::new(clients, options.presence);
         tracing::info!(
             run = %run, new = first, turn = %coordinator.turn(), phase = coordinator.phase(), "open"
         );
@@ -137,7 +139,7 @@ impl Federation {
         if self.presence.knows(&client) {
             return Ok(());
         }
-        if !self.options.admission.admits(&client, token) {
+        if !self.options.admits(&client, token) {
             return self.refuse(Refusal::NotAdmitted);
         }
         match self.journal.enroll(now, &client) {
@@ -150,6 +152,11 @@ impl Federation {
     /// Whether a client is registered.
     pub fn is_enrolled(&self, client: &ClientId) -> bool {
         self.presence.knows(client)
+    }
+
+    /// Clients that are registered.
+    pub(crate) fn enrolled(&self) -> impl Iterator<Item = &ClientId> {
+        self.presence.enrolled()
     }
 
     /// A registered client is there, and asks for nothing yet.
@@ -236,6 +243,10 @@ impl Federation {
                 let snapshot = self.coordinator.snapshot();
                 self.journal.commit(self.coordinator.now(), record, &snapshot)
             }
+            // All that a failed attempt leaves is its number, which the snapshot has.
+            None if effects.contains(&Effect::Clear) => {
+                self.journal.repeat(&self.coordinator.snapshot())
+            }
             None => self.journal.append(&journaled),
         };
         if let Err(error) = stored {
@@ -305,6 +316,9 @@ impl Federation {
             return Ok(());
         }
         let since = *self.gathering.get_or_insert(now);
+        if self.next_attempt().is_some_and(|next| now < next) {
+            return Ok(());
+        }
         let cohort = &self.plan.cohort;
         let waited = now.since(since) >= cohort.gather;
         let enough = if waited { cohort.minimum } else { cohort.asked() };
@@ -319,6 +333,13 @@ impl Federation {
         self.apply(now, Event::Start { online })?;
         self.total = Some(self.tools.empty(&self.coordinator));
         Ok(())
+    }
+
+    /// When the attempt may start that clients are being gathered for: one that follows on
+    /// others that failed waits.
+    pub fn next_attempt(&self) -> Option<Millis> {
+        let since = self.gathering.filter(|_| self.coordinator.wants_cohort())?;
+        Some(since.after(pause(self.coordinator.turn().attempt)))
     }
 
     /// Lets time pass: deadlines, cohorts, and the making of a model.
@@ -415,6 +436,15 @@ impl Federation {
     /// [`Error::Journal`].
     pub fn counted(&self, round: u32) -> Result<Vec<CountedUpload>> {
         self.journal.uploads(round)
+    }
+}
+
+/// Milliseconds before an attempt: the second follows at once, the third after two seconds, each
+/// later one after twice as long, at most a minute.
+fn pause(attempt: u32) -> u64 {
+    match attempt {
+        0..=2 => 0,
+        _ => 1_000 * (1u64 << (attempt - 2).min(6)).min(60),
     }
 }
 

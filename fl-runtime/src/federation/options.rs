@@ -21,7 +21,7 @@ pub enum Admission {
 }
 
 impl Admission {
-    pub(super) fn admits(&self, client: &ClientId, token: Option<&str>) -> bool {
+    fn admits(&self, client: &ClientId, token: Option<&str>) -> bool {
         match self {
             Admission::Open => true,
             // Digests, so that neither time nor length tells anything.
@@ -31,6 +31,22 @@ impl Admission {
             }),
             Admission::List(list) => list.contains(client),
         }
+    }
+}
+
+impl Options {
+    /// Whether a client that asks with this token, if any, may be registered.
+    pub(super) fn admits(&self, client: &ClientId, token: Option<&str>) -> bool {
+        !self.revoked.contains(client) && self.admission.admits(client, token)
+    }
+
+    /// Whether one that was registered still is; tokens are asked for once.
+    pub(super) fn keeps(&self, client: &ClientId) -> bool {
+        let listed = match &self.admission {
+            Admission::List(list) => list.contains(client),
+            Admission::Open | Admission::Token(_) => true,
+        };
+        listed && !self.revoked.contains(client)
     }
 }
 
@@ -48,6 +64,8 @@ pub trait Evaluator: Send + Sync {
 pub struct Options {
     /// Who may take part.
     pub admission: Admission,
+    /// Who may not any more, whatever admits them.
+    pub revoked: Vec<ClientId>,
     /// What acknowledged data survives.
     pub durability: Durability,
     /// Most bytes of bodies on disk.
@@ -70,6 +88,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             admission: Admission::Open,
+            revoked: Vec::new(),
             durability: Durability::Process,
             max_bytes: u64::MAX,
             keep_uploads: false,
@@ -94,5 +113,7 @@ mod tests {
         assert!(!token.admits(&ann, Some("secreu")) && !token.admits(&ann, None));
         assert!(Admission::List(vec![ann]).admits(&ann, None));
         assert!(!Admission::List(vec![]).admits(&ann, Some("secret")));
+        let revoked = Options { admission: token, revoked: vec![ann], ..Options::default() };
+        assert!(!revoked.admits(&ann, Some("secret")) && !revoked.keeps(&ann));
     }
 }

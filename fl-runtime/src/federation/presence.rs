@@ -27,8 +27,8 @@ impl Presence {
         self.enrolled.insert(client);
     }
 
-    pub fn enrolled(&self) -> usize {
-        self.enrolled.len()
+    pub fn enrolled(&self) -> impl ExactSizeIterator<Item = &ClientId> {
+        self.enrolled.iter()
     }
 
     pub fn seen(&mut self, now: Millis, client: ClientId, samples: u32) {

@@ -58,7 +58,7 @@ impl Federation {
             remaining: coordinator.deadline().map(|deadline| deadline.since(now)),
             cohort: coordinator.cohort(),
             online: self.presence.online(now).len(),
-            enrolled: self.presence.enrolled(),
+            enrolled: self.presence.enrolled().len(),
             uploaded: self.uploaded,
             stored: self.blobs.used(),
             refusals: self.refusals.clone(),

@@ -13,6 +13,8 @@ use crate::trainer::{Job, Trained};
 use crate::update::Codec;
 use tern_engine::Device;
 
+mod attempts;
+
 fn plan() -> RunPlan {
     let tensors = vec![
         TensorSpec { name: "w".into(), shape: vec![5, 20] },
@@ -409,6 +411,41 @@ fn a_full_disk_refuses_until_there_is_space() {
     assert_eq!(federation.coordinator().turn(), Turn::new(2, 1));
 }
 
+/// Runs to the end with central evaluation.
+fn evaluated(folder: &Path, plan: &RunPlan, evaluator: Arc<dyn Evaluator>) -> Federation {
+    let options = Options { evaluator: Some(evaluator), ..options() };
+    let mut federation = Federation::open(folder, plan, &initial(plan), options).unwrap();
+    let mut members: Vec<Member> =
+        (1..=4).map(|number| Member::new(&mut federation, number)).collect();
+    let mut now = Millis(0);
+    while !federation.coordinator().finished() {
+        now = now.after(100);
+        members.iter_mut().for_each(|member| {
+            member.turn(&mut federation, now);
+        });
+        federation.tick(now).unwrap();
+    }
+    federation
+}
+
+#[test]
+fn what_cannot_be_measured_is_left_out() {
+    struct Diverged;
+    impl Evaluator for Diverged {
+        fn evaluate(&self, _: u32, _: &[f32]) -> Result<Metrics> {
+            let metrics = [("loss", f64::NAN), ("perplexity", f64::INFINITY), ("accuracy", 0.5)];
+            Ok(metrics.map(|(name, value)| (name.to_string(), value)).into())
+        }
+    }
+    let plan = RunPlan { rounds: 1, ..plan() };
+    let folder = tempfile::tempdir().unwrap();
+    let rounds = evaluated(folder.path(), &plan, Arc::new(Diverged)).rounds(0).unwrap();
+    assert_eq!(rounds[0].central, Metrics::from([("accuracy".to_string(), 0.5)]));
+    // The clients' loss is the score instead.
+    assert_eq!(rounds[0].score, rounds[0].training.get("loss").copied());
+    assert!(!serde_json::to_string(&rounds).unwrap().contains("null"));
+}
+
 #[test]
 fn the_best_model_is_kept_and_patience_ends_the_run() {
     struct Worse;
@@ -421,18 +458,7 @@ fn the_best_model_is_kept_and_patience_ends_the_run() {
     plan.rounds = 20;
     plan.evaluation.patience = Some(3);
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { evaluator: Some(Arc::new(Worse)), ..options() };
-    let mut federation = Federation::open(folder.path(), &plan, &initial(&plan), options).unwrap();
-    let mut members: Vec<Member> =
-        (1..=4).map(|number| Member::new(&mut federation, number)).collect();
-    let mut now = Millis(0);
-    while !federation.coordinator().finished() {
-        now = now.after(100);
-        members.iter_mut().for_each(|member| {
-            member.turn(&mut federation, now);
-        });
-        federation.tick(now).unwrap();
-    }
+    let federation = evaluated(folder.path(), &plan, Arc::new(Worse));
     let rounds = federation.rounds(0).unwrap();
     assert_eq!(rounds.len(), 5);
     assert_eq!(federation.status().best, Some((2, 0.0)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tern_engine::Device;
 
 use super::{Evaluator, Options};
-use crate::coordinator::{Coordinator, Head, Metrics, Unmasking};
+use crate::coordinator::{Coordinator, Head, Metrics, Unmasking, is_measured};
 use crate::plan::Encoding;
 use crate::store::blobs::Blobs;
 use crate::strategy::advance;
@@ -196,10 +196,11 @@ impl Work {
             }
             Encoding::Full | Encoding::Half => (stored, None),
         };
-        let metrics = match &tools.evaluator {
+        let mut metrics = match &tools.evaluator {
             Some(evaluator) => evaluator.evaluate(self.turn.round, &model)?,
             None => Metrics::new(),
         };
+        metrics.retain(|_, value| is_measured(*value));
         let state = match state.vectors.is_empty() {
             true => None,
             false => Some(tools.blobs.put_model(&state.to_bytes())?),

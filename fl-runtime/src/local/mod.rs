@@ -266,7 +266,7 @@ impl Local {
         Ok(())
     }
 
-    /// To the deadline, or past the time to gather clients in.
+    /// To the deadline, or past the times to gather clients in and to wait for another attempt.
     fn jump<T: Trainer>(&mut self, clients: &[Client<T>]) -> Result<()> {
         let coordinator = self.federation.coordinator();
         let minimum = self.federation.plan().cohort.minimum as usize;
@@ -276,7 +276,8 @@ impl Local {
             return Err(Error::value("clients with data", with_data, expected));
         }
         let gathered = self.now.after(self.federation.plan().cohort.gather);
-        self.now = coordinator.deadline().unwrap_or(gathered);
+        let next = self.federation.next_attempt().unwrap_or(gathered);
+        self.now = coordinator.deadline().unwrap_or(gathered.max(next));
         self.federation.tick(self.now)
     }
 

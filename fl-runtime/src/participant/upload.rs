@@ -9,7 +9,7 @@ use crate::masking::job;
 use crate::plan::Encoding;
 use crate::trainer::{Trained, coding_key};
 use crate::update::{Codec, Scales};
-use crate::{Code, Digest, Error, Result, Turn, wire};
+use crate::{Code, Digest, Error, Refusal, Result, Turn, wire};
 
 impl Participant {
     pub(super) fn asked_to_train(&mut self, turn: Turn, train: wire::Train) -> Action {
@@ -139,7 +139,7 @@ impl Participant {
         tracing::info!(name, "refused");
         // These mean that the round is elsewhere; the next instruction says where.
         let elsewhere = ["late", "early", "not_selected", "unexpected", "finished", "repeated"];
-        if elsewhere.contains(&name) {
+        if elsewhere.contains(&name) || Refusal::RESUMED.contains(&name) {
             return vec![Action::Wait];
         }
         match self.kept.pending.take() {

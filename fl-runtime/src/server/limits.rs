@@ -20,6 +20,8 @@ pub struct Limits {
     pub piece_bytes: usize,
     /// Most bytes of pieces and messages that are under way at a time.
     pub held_bytes: usize,
+    /// Most of these from and to an address.
+    pub held_bytes_per_address: usize,
     /// Most connections at a time.
     pub connections: usize,
     /// Most connections at a time from an address.
@@ -48,6 +50,7 @@ impl Default for Limits {
             message_bytes: 1 << 20,
             piece_bytes: 512 << 10,
             held_bytes: 32 << 20,
+            held_bytes_per_address: 8 << 20,
             connections: 4096,
             connections_per_address: 1024,
             requests_per_client: 20.0,
@@ -72,6 +75,7 @@ impl Limits {
             ("message_bytes", self.message_bytes as u64),
             ("piece_bytes", self.piece_bytes as u64),
             ("held_bytes", self.held_bytes as u64),
+            ("held_bytes_per_address", self.held_bytes_per_address as u64),
             ("connections", self.connections as u64),
             ("connections_per_address", self.connections_per_address as u64),
             ("least_bytes_per_second", self.least_bytes_per_second),
@@ -95,11 +99,16 @@ impl Limits {
             return Err((field, x.to_string(), "more than 0 and at most 1,000,000"));
         }
         let most = self.piece_bytes.max(self.message_bytes);
-        if self.held_bytes < most {
-            let expected = "at least piece_bytes and message_bytes";
-            return Err(("held_bytes", self.held_bytes.to_string(), expected));
+        let held = [
+            ("held_bytes", self.held_bytes),
+            ("held_bytes_per_address", self.held_bytes_per_address),
+        ];
+        match held.into_iter().find(|(_, bytes)| *bytes < most) {
+            Some((field, bytes)) => {
+                Err((field, bytes.to_string(), "at least piece_bytes and message_bytes"))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// How long a body of so many bytes may take.
@@ -240,5 +249,7 @@ mod tests {
         assert_eq!(no_rate.check().unwrap_err().0, "requests_per_client");
         let no_body = Limits { message_bytes: 0, ..Limits::default() };
         assert_eq!(no_body.check().unwrap_err().0, "message_bytes");
+        let no_share = Limits { held_bytes_per_address: 1000, ..Limits::default() };
+        assert_eq!(no_share.check().unwrap_err().0, "held_bytes_per_address");
     }
 }

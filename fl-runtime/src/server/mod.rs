@@ -14,6 +14,7 @@ mod dashboard;
 mod gate;
 mod keep;
 mod limits;
+mod memory;
 mod metrics;
 mod reply;
 mod routes;
@@ -21,10 +22,11 @@ mod service;
 mod signed;
 mod status;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
@@ -32,12 +34,13 @@ use axum::response::Response;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use gate::Gate;
 use keep::{Keeper, Models};
 pub use limits::Limits;
 use limits::Rates;
+use memory::Memory;
 use metrics::Metrics;
 use reply::Denied;
 use service::Services;
@@ -45,9 +48,10 @@ pub use service::{Service, ServiceError};
 pub use status::{BestScore, Board, Member, Page, Row};
 
 use crate::auth::Window;
-use crate::federation::Federation;
+use crate::federation::{Clock, Federation};
 use crate::{ClientId, Error, Millis};
 
+const ENROLL: &str = "/v1/enroll";
 const UPLOAD: &str = "/v1/upload";
 /// Time between looks at the clock for the federation's deadlines.
 const TICK: Duration = Duration::from_millis(100);
@@ -84,11 +88,15 @@ struct App {
     changed: watch::Sender<u64>,
     stopping: watch::Sender<bool>,
     window: Window,
+    /// What requests' times are compared with.
+    clock: Mutex<Clock>,
+    /// As the federation has them, to be asked without waiting for it.
+    enrolled: RwLock<HashSet<ClientId>>,
     clients: Rates<ClientId>,
     addresses: Rates<std::net::IpAddr>,
-    held: Arc<Semaphore>,
+    memory: Memory,
     /// One upload of a client is written at a time; clients share these by their keys.
-    uploads: [tokio::sync::Mutex<()>; 64],
+    uploads: [Arc<tokio::sync::Mutex<()>>; 64],
     limits: Limits,
     metrics: Arc<Metrics>,
     dashboard: bool,
@@ -104,16 +112,20 @@ impl Server {
         let keeper = folder.map(|folder| Keeper::new(&folder, federation.layout()));
         show(&board, &federation);
         let metrics = Arc::new(Metrics::new(board.clone()));
+        let mut clock = Clock::new(federation.coordinator().now());
+        let started = clock.read(Millis::now());
         let app = App {
+            enrolled: RwLock::new(federation.enrolled().copied().collect()),
             federation: Mutex::new(federation),
             board,
             changed: watch::Sender::new(0),
             stopping: watch::Sender::new(false),
-            window: Window::new((limits.clock_seconds * 1e3) as u64, Millis::now()),
+            window: Window::new((limits.clock_seconds * 1e3) as u64, started),
+            clock: Mutex::new(clock),
             clients: Rates::new(limits.requests_per_client, limits.burst_seconds),
             addresses: Rates::new(limits.requests_per_address, limits.burst_seconds),
-            held: Arc::new(Semaphore::new(limits.held_bytes)),
-            uploads: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
+            memory: Memory::new(&limits),
+            uploads: std::array::from_fn(|_| Arc::default()),
             metrics,
             limits,
             dashboard,
@@ -242,6 +254,12 @@ fn bug(denied: Denied) -> Error {
 impl App {
     fn lock(&self) -> MutexGuard<'_, Federation> {
         self.federation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time, which is never set back.
+    fn now(&self) -> Millis {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.read(Millis::now())
     }
 
     /// Runs what may wait for the disk, or for another request, off the event loop; tells who

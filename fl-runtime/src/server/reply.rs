@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use prost::Message;
 
 use crate::auth::{self, AuthError};
-use crate::{Millis, Refusal, wire};
+use crate::{Refusal, wire};
 
 /// Why a request is not answered as it hoped.
 #[derive(Debug)]
@@ -20,22 +20,24 @@ pub(super) struct Denied {
     pub reason: String,
     /// When to try again.
     pub wait: Option<Duration>,
+    /// The server's time, for who is off.
+    time: Option<u64>,
 }
 
 impl Denied {
     pub fn new(status: StatusCode, name: &'static str, reason: impl Into<String>) -> Self {
-        Denied { status, name, reason: reason.into(), wait: None }
+        Denied { status, name, reason: reason.into(), wait: None, time: None }
     }
 
     /// Too much at once: try again after a while.
     pub fn busy(name: &'static str, wait: Duration) -> Self {
-        let reason = "too many requests, try again later".into();
-        Denied { status: StatusCode::TOO_MANY_REQUESTS, name, reason, wait: Some(wait) }
+        let reason = "too many requests, try again later";
+        Denied { wait: Some(wait), ..Denied::new(StatusCode::TOO_MANY_REQUESTS, name, reason) }
     }
 
     /// As protobuf, or as JSON for who asks for that.
     pub fn answer(self, headers: &HeaderMap) -> Response {
-        let Denied { status, name, reason, wait } = self;
+        let Denied { status, name, reason, wait, time } = self;
         let wants_json = |accept: &HeaderValue| {
             accept.to_str().is_ok_and(|a| a.contains("application/json") || a.contains("text/"))
         };
@@ -55,8 +57,8 @@ impl Denied {
             let seconds = HeaderValue::from(wait.as_secs_f64().ceil() as u64);
             answer.headers_mut().insert(RETRY_AFTER, seconds);
         }
-        if status == StatusCode::UNAUTHORIZED {
-            answer.headers_mut().insert(auth::TIME, HeaderValue::from(Millis::now().0));
+        if let Some(time) = time {
+            answer.headers_mut().insert(auth::TIME, HeaderValue::from(time));
         }
         answer
     }
@@ -64,7 +66,11 @@ impl Denied {
 
 impl From<AuthError> for Denied {
     fn from(error: AuthError) -> Self {
-        Denied::new(StatusCode::UNAUTHORIZED, error.name(), error.to_string())
+        let time = match error {
+            AuthError::Stale { now, .. } => Some(now),
+            _ => None,
+        };
+        Denied { time, ..Denied::new(StatusCode::UNAUTHORIZED, error.name(), error.to_string()) }
     }
 }
 

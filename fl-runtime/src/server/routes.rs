@@ -14,11 +14,13 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use prost::Message;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
 
+use super::memory::{WAIT, holding};
 use super::reply::{Denied, message};
 use super::signed::Signed;
-use super::{App, UPLOAD, failed};
+use super::{App, ENROLL, UPLOAD, failed};
 use crate::federation::Federation;
 use crate::{ClientId, Digest, Millis, Refusal, Turn, wire};
 
@@ -26,7 +28,7 @@ type Shared = State<Arc<App>>;
 
 /// Routes, for the metrics; what is none of them is `other`.
 const ROUTES: [&str; 12] = [
-    "/v1/enroll",
+    ENROLL,
     "/v1/run",
     "/v1/poll",
     "/v1/message",
@@ -42,7 +44,7 @@ const ROUTES: [&str; 12] = [
 
 pub(super) fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
-        .route("/v1/enroll", post(enroll))
+        .route(ENROLL, post(enroll))
         .route("/v1/run", post(run))
         .route("/v1/poll", post(poll))
         .route("/v1/message", post(take))
@@ -105,6 +107,7 @@ async fn enroll(State(app): Shared, signed: Signed) -> Response {
         let token = (!token.is_empty()).then_some(token);
         app.with(move |federation| federation.enroll(Millis::now(), client, token.as_deref()))
             .await??;
+        app.remember(client);
         tracing::info!(%client, "enrolled");
         Ok(wire::Ack { repeated: false })
     };
@@ -195,19 +198,17 @@ fn place(query: &str) -> Result<(Turn, Option<u64>), Denied> {
 }
 
 async fn upload(State(app): Shared, signed: Signed) -> Response {
-    let Signed { client, body, query, headers, .. } = &signed;
-    let client = *client;
+    let Signed { client, body, query, headers, held, .. } = signed;
     let result = async {
-        let (turn, offset) = place(query)?;
-        let _alone = app.alone(&client).await;
+        let (turn, offset) = place(&query)?;
+        let alone = app.alone(&client).await;
         let mut incoming = app.with(move |federation| federation.incoming(&client, turn)).await??;
         let Some(first) = offset else { return Ok(incoming.len()) };
-        let body = body.clone();
-        let append = tokio::task::spawn_blocking(move || incoming.append(first, &body));
-        Ok(append.await.map_err(failed)??)
+        let (_, appended) = keeping((alone, held), move || incoming.append(first, &body)).await?;
+        Ok(appended?)
     };
     let received = |offset| message(&wire::Received { offset });
-    answered(&app, headers, result.await, received)
+    answered(&app, &headers, result.await, received)
 }
 
 async fn finish(State(app): Shared, signed: Signed) -> Response {
@@ -215,7 +216,7 @@ async fn finish(State(app): Shared, signed: Signed) -> Response {
     let result = async {
         let said: wire::Finish = decode(&signed, "finish")?;
         let turn = Turn::new(said.round, said.attempt);
-        let _alone = app.alone(&client).await;
+        let alone = app.alone(&client).await;
         let again = said.clone();
         let incoming = app.with(move |federation| match federation.incoming(&client, turn) {
             Err(Refusal::Repeated) => federation.finish_again(&client, turn, &again).map(Err),
@@ -227,11 +228,13 @@ async fn finish(State(app): Shared, signed: Signed) -> Response {
         };
         // The whole body is read here: others needn't wait for that.
         let digest = said.digest.clone();
-        let checked = tokio::task::spawn_blocking(move || incoming.finish(&digest));
-        let received = checked.await.map_err(failed)??;
-        app.with(move |federation| federation.accept(Millis::now(), received, said))
-            .await?
-            .map_err(Denied::from)
+        let (alone, checked) = keeping(alone, move || incoming.finish(&digest)).await?;
+        let received = checked?;
+        let accept = move |federation: &mut Federation| {
+            let _alone = alone;
+            federation.accept(Millis::now(), received, said)
+        };
+        app.with(accept).await?.map_err(Denied::from)
     };
     answered(&app, &signed.headers, result.await, |ack| message(&ack))
 }
@@ -244,7 +247,7 @@ async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) ->
         let digest: Digest = digest.parse().map_err(|_| Refusal::Malformed("digest"))?;
         let first = first_byte(&signed.headers)?;
         let most = app.limits.piece_bytes;
-        let _held = app.hold(most).await?;
+        let held = app.memory.hold(signed.address, most, WAIT).await?;
         let path = app.with(move |federation| {
             known(federation, &client).map(|()| federation.blob(&digest).ok())
         });
@@ -267,7 +270,7 @@ async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) ->
             (ACCEPT_RANGES, "bytes".to_owned()),
             (CONTENT_RANGE, range),
         ];
-        Ok((StatusCode::PARTIAL_CONTENT, headers, bytes).into_response())
+        Ok((StatusCode::PARTIAL_CONTENT, headers, holding(bytes, held)).into_response())
     };
     answered(&app, &signed.headers, result.await, |answer| answer)
 }
@@ -294,9 +297,23 @@ async fn service(State(app): Shared, Path(name): Path<String>, signed: Signed) -
 
 impl App {
     /// Waits until no other request writes this client's upload.
-    async fn alone(&self, client: &ClientId) -> tokio::sync::MutexGuard<'_, ()> {
-        self.uploads[usize::from(client.0[0]) % self.uploads.len()].lock().await
+    async fn alone(&self, client: &ClientId) -> OwnedMutexGuard<()> {
+        self.uploads[usize::from(client.0[0]) % self.uploads.len()].clone().lock_owned().await
     }
+}
+
+/// Runs what may wait for the disk off the event loop, and gives back what it keeps meanwhile. A
+/// request may be dropped at any moment, but what it has begun goes on: until that is done it is
+/// kept.
+async fn keeping<K: Send + 'static, T: Send + 'static>(
+    kept: K,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<(K, T), Denied> {
+    let ran = tokio::task::spawn_blocking(move || {
+        let done = run();
+        (kept, done)
+    });
+    ran.await.map_err(failed)
 }
 
 /// The offset of `Range: bytes=N-` or `bytes=N-M`, whose end is the server's business.
@@ -348,6 +365,24 @@ mod tests {
         for query in ["", "round=1", "round=1&attempt=x", "round=1&attempt=1&size=3", "round=-1"] {
             assert_eq!(read(query), Err("malformed"), "{query}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_upload_stays_alone_after_its_request_is_dropped() {
+        let place = Arc::new(tokio::sync::Mutex::new(()));
+        let alone = place.clone().lock_owned().await;
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel();
+        let request = tokio::spawn(keeping(alone, move || {
+            begun.send(()).unwrap();
+            ends.recv().unwrap();
+        }));
+        tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        assert!(place.try_lock().is_err(), "it still writes");
+        end.send(()).unwrap();
+        drop(place.lock().await);
     }
 
     #[test]

@@ -1,21 +1,23 @@
 //! Taking a request in: its address, its size, its body, its signature, in the order of cost.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, PoisonError};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
-use axum::http::{HeaderMap, StatusCode};
-use tokio::sync::OwnedSemaphorePermit;
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use tokio::time::timeout;
 
-use super::App;
-use super::limits::network;
+use super::limits::{Limits, network};
+use super::memory::{Held, WAIT};
 use super::reply::Denied;
+use super::{App, ENROLL, UPLOAD};
 use crate::auth::{AuthError, Credentials};
-use crate::{ClientId, Millis};
+use crate::{ClientId, Millis, Refusal};
+
+/// Most bytes of a request of somebody unknown: room for a token.
+const MOST_UNKNOWN: usize = 4096;
 
 /// A request that a client signed, whole.
 pub(super) struct Signed {
@@ -24,8 +26,10 @@ pub(super) struct Signed {
     /// The query, as it was sent.
     pub query: String,
     pub headers: HeaderMap,
+    /// Where it came from, as far as limits go.
+    pub address: IpAddr,
     /// The memory its body holds.
-    _held: OwnedSemaphorePermit,
+    pub held: Held,
 }
 
 impl FromRequest<Arc<App>> for Signed {
@@ -41,12 +45,19 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
     let (parts, body) = request.into_parts();
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let credentials = Credentials::parse(header)?;
-    app.window.check_time(credentials.time, Millis::now())?;
+    app.window.check_time(credentials.time, app.now())?;
+    let Limits { piece_bytes, message_bytes, .. } = app.limits;
     let most = match parts.uri.path() {
-        super::UPLOAD => app.limits.piece_bytes,
-        _ => app.limits.message_bytes,
+        ENROLL => message_bytes.min(MOST_UNKNOWN),
+        // Who is not enrolled gets no memory. The key may still be somebody else's.
+        _ if !app.is_enrolled(&credentials.key) => {
+            return Err(Refusal::Unknown(credentials.key).into());
+        }
+        UPLOAD => piece_bytes,
+        _ => message_bytes,
     };
-    let (body, held) = read(app, body, &parts.headers, most).await?;
+    let address = peer(&parts.extensions).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let (body, held) = read(app, body, &parts.headers, address, most).await?;
     let target = parts.uri.path_and_query().map_or("/", |t| t.as_str()).to_owned();
     let (method, query) = (parts.method.clone(), parts.uri.query().unwrap_or("").to_owned());
     let checked = tokio::task::spawn_blocking(move || {
@@ -54,11 +65,11 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
         verified.map(|()| (credentials, body))
     });
     let (credentials, body) = checked.await.map_err(|_| Denied::from(AuthError::Signature))??;
-    let now = Millis::now();
+    let now = app.now();
     // Counted only now: nobody else can use up a client's share.
     app.clients.take(credentials.key, now).map_err(|wait| Denied::busy("rate", wait))?;
     app.window.admit(&credentials, now)?;
-    Ok(Signed { client: credentials.key, body, query, headers: parts.headers, _held: held })
+    Ok(Signed { client: credentials.key, body, query, headers: parts.headers, address, held })
 }
 
 /// Reads a body within its size and its time.
@@ -66,8 +77,9 @@ async fn read(
     app: &Arc<App>,
     body: Body,
     headers: &HeaderMap,
+    address: IpAddr,
     most: usize,
-) -> Result<(Bytes, OwnedSemaphorePermit), Denied> {
+) -> Result<(Bytes, Held), Denied> {
     let too_large = |bytes: &dyn std::fmt::Display| {
         let reason = format!("the body has {bytes} bytes, expected at most {most}");
         Denied::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason)
@@ -77,7 +89,7 @@ async fn read(
         return Err(too_large(&length));
     }
     let expected = length.unwrap_or(most);
-    let held = app.hold(expected).await?;
+    let held = app.memory.hold(address, expected, WAIT).await?;
     let slow = |_| Denied::new(StatusCode::REQUEST_TIMEOUT, "slow", "the body comes too slowly");
     match timeout(app.limits.body_time(expected), to_bytes(body, most)).await.map_err(slow)? {
         Ok(bytes) => Ok((bytes, held)),
@@ -90,23 +102,58 @@ async fn read(
 }
 
 impl App {
-    /// Reserves memory for a body, waiting a moment where all is taken.
-    pub async fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Denied> {
-        let wait = Duration::from_secs(5);
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match timeout(wait, self.held.clone().acquire_many_owned(permits)).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Denied::busy("busy", wait)),
-        }
+    fn is_enrolled(&self, client: &ClientId) -> bool {
+        self.enrolled.read().unwrap_or_else(PoisonError::into_inner).contains(client)
+    }
+
+    /// Knows a client that was registered.
+    pub fn remember(&self, client: ClientId) {
+        self.enrolled.write().unwrap_or_else(PoisonError::into_inner).insert(client);
     }
 
     /// Counts a request of an address.
     pub fn admit_address(&self, request: &Request) -> Result<(), Denied> {
-        let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
-            return Ok(());
-        };
+        let Some(address) = peer(request.extensions()) else { return Ok(()) };
         self.addresses
-            .take(network(peer.ip()), Millis::now())
+            .take(address, Millis::now())
             .map_err(|wait| Denied::busy("address_rate", wait))
+    }
+}
+
+/// Where a request came from.
+fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
+    Some(network(peer.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::auth::Window;
+    use crate::federation::Clock;
+
+    #[test]
+    fn a_clock_set_back_refuses_nobody_and_takes_nothing_twice() {
+        let mut clock = Clock::new(Millis(0));
+        let window = Window::new(100, clock.read(Millis(50_000)));
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let signed =
+            |time, nonce| Credentials::sign(&key, ("POST", "/", b""), Millis(time), [nonce; 16]);
+        let first = signed(50_010, 1);
+        window.admit(&first, clock.read(Millis(50_010))).unwrap();
+        // By more than all that has passed since the start.
+        let now = clock.read(Millis(20_000));
+        assert_eq!(window.admit(&first, now), Err(AuthError::Replayed));
+        // Who has the right time is told the server's, and then taken.
+        let stale = window.admit(&signed(20_000, 2), now);
+        let Err(AuthError::Stale { now: told, .. }) = stale else { panic!("{stale:?}") };
+        let now = clock.read(Millis(20_030));
+        window.admit(&signed(told, 3), now).unwrap();
+        // Forward again: what was signed before is too old.
+        let now = clock.read(Millis(50_020));
+        let stale = window.admit(&first, now);
+        assert_eq!(stale, Err(AuthError::Stale { time: 50_010, now: now.0 }));
     }
 }

@@ -180,6 +180,17 @@ impl Journal {
         Ok(events)
     }
 
+    /// Ends an attempt that failed: the state before the next one and no open events, at once.
+    ///
+    /// # Errors
+    /// [`Error::Journal`]; nothing changed then.
+    pub fn repeat(&mut self, snapshot: &[u8]) -> Result<()> {
+        self.transaction(|transaction| {
+            transaction.execute("DELETE FROM events", [])?;
+            set(transaction, "snapshot", snapshot)
+        })
+    }
+
     /// Ends a round: its record, the state after it, and no open events, all at once.
     ///
     /// # Errors

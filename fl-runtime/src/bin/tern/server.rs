@@ -89,6 +89,10 @@ pub fn initial(plan: &RunPlan, layout: &Layout, config: &ServerConfig) -> Result
 pub fn federation_options(config: &ServerConfig) -> Result<federation::Options> {
     Ok(federation::Options {
         admission: admission(&config.admission)?,
+        revoked: match &config.admission.revoked_file {
+            Some(path) => listed(path)?,
+            None => Vec::new(),
+        },
         durability: if config.sync { Durability::Power } else { Durability::Process },
         keep_uploads: config.keep_uploads,
         ..federation::Options::default()
