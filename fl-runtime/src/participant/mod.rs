@@ -118,7 +118,7 @@ pub struct Participant {
     secure: Option<Secure>,
     /// What is being trained for.
     training: Option<Assignment>,
-    /// The attempt being evaluated.
+    /// The attempt being evaluated, until the server has answered.
     evaluating: Option<Turn>,
 }
 
@@ -192,14 +192,22 @@ impl Participant {
             Input::Instruction(instruction) => self.instructed(instruction),
             Input::Fetched { digest, bytes } => self.fetched(digest, bytes),
             Input::Trained(trained) => self.trained(trained)?,
-            Input::Evaluated { samples, metrics } => match self.evaluating.take() {
+            Input::Evaluated { samples, metrics } => match self.evaluating {
                 Some(turn) => {
                     let evaluated = wire::Evaluated { samples, metrics };
                     vec![send(turn, wire::message::Body::Evaluated(evaluated))]
                 }
                 None => vec![Action::Wait],
             },
-            Input::Delivered => vec![Action::Wait],
+            Input::Delivered => {
+                self.evaluating = None;
+                vec![Action::Wait]
+            }
+            // What is measured of a model says nothing of the update in it.
+            Input::Refused(name) if self.evaluating.take().is_some() => {
+                tracing::info!(name, "evaluation refused");
+                vec![Action::Wait]
+            }
             Input::Refused(name) => self.refused(&name),
             Input::Failed(reason) => self.failed(&reason),
         })

@@ -192,6 +192,21 @@ fn sessions_of_fewer_clients_than_asked_for_are_not_joined() {
 }
 
 #[test]
+fn a_refused_evaluation_costs_no_update() {
+    let mut p = participant(Encoding::Ternary);
+    encoded(&mut p, FIRST, 0.2);
+    let digest = Digest::of(&Codec::full(&model())).0.to_vec();
+    let model = Some(wire::Model { digest, ..Default::default() });
+    let asked = instruction(FIRST, What::Evaluate(wire::Evaluate { model }));
+    let actions = p.handle(asked).unwrap();
+    assert!(matches!(actions[..], [Action::Evaluate(_)]), "{actions:?}");
+    let evaluated = Input::Evaluated { samples: 4, metrics: Metrics::new() };
+    assert!(matches!(p.handle(evaluated).unwrap()[..], [Action::Send(_)]));
+    assert_eq!(p.handle(Input::Refused("metrics".into())).unwrap(), [Action::Wait]);
+    assert!(p.kept().pending.is_some());
+}
+
+#[test]
 fn the_end_of_the_run_settles_the_last_update() {
     for counted in [None, Some(FIRST)] {
         let mut p = participant(Encoding::Ternary);
