@@ -334,7 +334,11 @@ async fn train(http: &Http) -> (wire::Instruction, wire::Train) {
 
 #[test]
 fn uploads_and_downloads_go_on_after_a_cut() {
-    let server = serve(Limits { piece_bytes: 4096, ..Limits::default() });
+    // Memory for one message at a time: a download must not hold any of it for its request.
+    let share = 1 << 20;
+    let limits = Limits { piece_bytes: 4096, held_bytes_per_address: share, ..Limits::default() };
+    assert_eq!(limits.message_bytes, share);
+    let server = serve(limits);
     event_loop().block_on(async {
         let http = enrolled(&server, 1).await;
         let (instruction, train) = train(&http).await;

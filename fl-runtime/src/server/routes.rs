@@ -242,12 +242,14 @@ async fn finish(State(app): Shared, signed: Signed) -> Response {
 /// A piece of a blob: at most as much as a piece of an upload, so that memory is bounded and
 /// a download that breaks off goes on where it was.
 async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) -> Response {
-    let client = signed.client;
+    let Signed { client, headers: asked, address, held, .. } = signed;
+    // Who holds some and waits for more would wait for others that do the same.
+    drop(held);
     let result = async {
         let digest: Digest = digest.parse().map_err(|_| Refusal::Malformed("digest"))?;
-        let first = first_byte(&signed.headers)?;
+        let first = first_byte(&asked)?;
         let most = app.limits.piece_bytes;
-        let held = app.memory.hold(signed.address, most, WAIT).await?;
+        let held = app.memory.hold(address, most, WAIT).await?;
         let path = app.with(move |federation| {
             known(federation, &client).map(|()| federation.blob(&digest).ok())
         });
@@ -272,7 +274,7 @@ async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) ->
         ];
         Ok((StatusCode::PARTIAL_CONTENT, headers, holding(bytes, held)).into_response())
     };
-    answered(&app, &signed.headers, result.await, |answer| answer)
+    answered(&app, &asked, result.await, |answer| answer)
 }
 
 /// An answer of the host program's.

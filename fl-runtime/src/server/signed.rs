@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{ConnectInfo, FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{Extensions, HeaderMap, StatusCode};
@@ -88,7 +88,9 @@ async fn read(
     if let Some(length) = length.filter(|length| *length > most) {
         return Err(too_large(&length));
     }
-    let expected = length.unwrap_or(most);
+    // A request without a body needs none; one of unknown length may come to the most.
+    let exact = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    let expected = length.or(exact).unwrap_or(most);
     let held = app.memory.hold(address, expected, WAIT).await?;
     let slow = |_| Denied::new(StatusCode::REQUEST_TIMEOUT, "slow", "the body comes too slowly");
     match timeout(app.limits.body_time(expected), to_bytes(body, most)).await.map_err(slow)? {
