@@ -98,6 +98,17 @@ impl Ended {
     pub fn complete(&self, clients: usize) -> bool {
         self.rounds.iter().all(|row| row.clients as usize == clients)
     }
+
+    /// A metric by round, of the rounds that have it.
+    pub fn curve(&self, metric: &str) -> Vec<(f64, f64)> {
+        let point = |row: &Row| Some((f64::from(row.round), *row.metrics.get(metric)?));
+        self.rounds.iter().filter_map(point).collect()
+    }
+
+    /// Kilobytes of a round, the mean.
+    pub fn kilobytes(&self, bytes: impl Fn(&Row) -> u64) -> f64 {
+        self.rounds.iter().map(bytes).sum::<u64>() as f64 / 1e3 / self.rounds.len().max(1) as f64
+    }
 }
 
 /// Says whether a network came to the model of one process, where they can be compared.

@@ -50,7 +50,7 @@ pub struct Found {
     /// Where each of them occurs first, by name: file and line.
     pub places: BTreeMap<String, String>,
     /// Files, and speakers in them, that can't be read, and why.
-    pub refused: Vec<(String, String)>,
+    pub refused: Refused,
 }
 
 /// Reads files, and the files of folders (not of folders inside them, and no hidden ones) in
@@ -75,6 +75,14 @@ pub fn load_some(paths: &[impl AsRef<Path>]) -> Result<Found> {
         }
     }
     Ok(found)
+}
+
+/// Who can't take part, and why.
+pub type Refused = Vec<(String, String)>;
+
+/// Why some don't take part, for an error's end.
+pub fn reasons(refused: &[(String, String)]) -> String {
+    refused.iter().map(|(who, why)| format!("; {who}: {why}")).collect()
 }
 
 impl Found {

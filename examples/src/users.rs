@@ -2,11 +2,9 @@
 //! windows of tokens.
 
 use anyhow::{Result, bail};
+use tern_engine::IGNORE;
 
 use crate::text::Speaker;
-
-/// Target that no loss and no metric counts.
-pub const IGNORED: u32 = u32::MAX;
 
 /// Separates the roles of held-out plays from the rest.
 ///
@@ -65,25 +63,32 @@ pub struct Windows {
     pub length: usize,
     /// Tokens to read; past the end of the stream 0.
     pub inputs: Vec<u32>,
-    /// Tokens to predict; [`IGNORED`] in the context and past the end.
+    /// Tokens to predict; [`IGNORE`] in the context and past the end.
     pub targets: Vec<u32>,
 }
 
-/// Cuts a stream so that each token but the first is a target exactly once, and has at least
-/// `context` tokens before it in its window, those of the first window excepted.
+impl Windows {
+    /// Inputs and targets, window by window.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
+        self.inputs.chunks(self.length).zip(self.targets.chunks(self.length))
+    }
+}
+
+/// Cuts a stream so that each token from `from` on (the first one excepted) is a target exactly
+/// once, and has at least `context` tokens before it in its window, or all that there are.
 ///
 /// # Panics
 /// If `context >= length`: no window would have a target.
-pub fn windows(stream: &[u32], length: usize, context: usize) -> Windows {
+pub fn windows(stream: &[u32], from: usize, length: usize, context: usize) -> Windows {
     assert!(context < length, "windows of {length} tokens can't have {context} of context");
     let mut cut = Windows { count: 0, length, inputs: Vec::new(), targets: Vec::new() };
-    let mut start = 0;
-    let mut next = 1; // the first token that is no target yet
+    let mut next = from.max(1); // the first token that is no target yet
+    let mut start = (next - 1).saturating_sub(context);
     while next < stream.len() {
         for at in start..start + length {
             let target = stream.get(at + 1).filter(|_| at + 1 >= next);
             cut.inputs.push(if at + 1 < stream.len() { stream[at] } else { 0 });
-            cut.targets.push(target.copied().unwrap_or(IGNORED));
+            cut.targets.push(target.copied().unwrap_or(IGNORE));
         }
         cut.count += 1;
         next = start + length + 1;
@@ -122,19 +127,19 @@ mod tests {
     #[test]
     fn every_token_is_a_target_once_and_has_its_context() {
         for (length, context) in [(5, 0), (5, 2), (5, 4), (1, 0), (40, 3)] {
-            for n in [0, 1, 2, 5, 6, 7, 23] {
+            for (n, from) in [(0, 0), (1, 1), (2, 0), (5, 5), (6, 1), (7, 3), (23, 0), (23, 9)] {
                 let stream: Vec<u32> = (100..100 + n).collect();
-                let cut = windows(&stream, length, context);
+                let cut = windows(&stream, from, length, context);
                 assert_eq!(cut.inputs.len(), cut.count * length);
                 let mut seen = Vec::new();
-                for (row, targets) in cut.targets.chunks(length).enumerate() {
-                    for (at, target) in targets.iter().enumerate().filter(|(_, t)| **t != IGNORED) {
-                        assert_eq!(cut.inputs[row * length + at] + 1, *target);
-                        assert!(row == 0 || at >= context, "{at} of {length}, {context}");
+                for (inputs, targets) in cut.iter() {
+                    for (at, target) in targets.iter().enumerate().filter(|(_, t)| **t != IGNORE) {
+                        assert_eq!(inputs[at] + 1, *target);
+                        assert!(inputs[0] == 100 || at >= context, "{at} of {length}, {context}");
                         seen.push(*target);
                     }
                 }
-                assert_eq!(seen, stream.get(1..).unwrap_or_default());
+                assert_eq!(seen, stream.get(from.max(1)..).unwrap_or_default());
             }
         }
     }

@@ -29,7 +29,10 @@ fn terminals_are_processes() {
         let hit1 = found[number]["hits"]["hit1"].as_f64().unwrap();
         assert!(hit1 > 0.85, "{found}");
         assert_eq!(found[number]["same_bits"].as_bool(), Some(true), "{shown}");
+        assert_eq!(found[number]["loss"].as_array().unwrap().len(), 25);
+        assert!(shown.lines().any(|line| line.starts_with(way)));
     }
+    assert!(shown.contains("popularity") && report.join("loss.svg").exists(), "{shown}");
     assert_eq!(shown.matches("the same, bit by bit").count(), 2, "{shown}");
     let refused = shown.lines().find(|line| line.starts_with("Terminal t4 does not take part. "));
     assert!(

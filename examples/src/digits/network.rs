@@ -14,7 +14,7 @@ use super::data::Transfer;
 use super::transfer::{Bench, Judge};
 use crate::network::{Ended, Place, Role, tell_same};
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{Report, Series, Table};
 
 /// Who adds up what the nodes send (4.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +63,10 @@ struct Networked {
     without: f64,
     /// Target accuracy of the model that the target downloaded.
     aligned: f64,
+    /// Round, and the nodes' mean task loss in it.
+    task: Vec<(f64, f64)>,
+    /// Round, and their mean loss of telling the domains apart.
+    discriminator: Vec<(f64, f64)>,
     /// Whether it is the model of a simulation, bit by bit; not compared if a node missed a
     /// round.
     same_bits: Option<bool>,
@@ -140,21 +144,46 @@ pub fn run(
         let same_bits = ended.complete(count).then_some(simulated == model);
         writeln!(
             out,
-            "{}, added up by {}: {rounds} rounds by {} processes. The target reads {:.1} % of \
-             digits that it never trained on, without adaptation {:.1} %.",
+            "{}, added up by {}: {rounds} rounds by {} processes.",
             transfer.name,
             by.called(),
             by.clients(count) + 1,
-            100.0 * aligned,
-            100.0 * without
         )?;
         tell_same(same_bits, out)?;
-        let failed = ended.failed;
-        found.push(Networked { aggregator: *by, rounds, failed, without, aligned, same_bits });
+        let (task, discriminator) = (ended.curve("task"), ended.curve("discriminator"));
+        let (aggregator, failed) = (*by, ended.failed);
+        found.push(Networked {
+            aggregator,
+            rounds,
+            failed,
+            without,
+            aligned,
+            task,
+            discriminator,
+            same_bits,
+        });
     }
-    writeln!(out, "Report: {}", report.path("").display())?;
     report.json("network.json", &found)?;
+    let third = &found[0];
+    let series = [
+        Series { name: "task", points: &third.task },
+        Series { name: "discriminator", points: &third.discriminator },
+    ];
+    let title = format!("{}: the nodes' training loss", transfer.name);
+    report.plot("loss.svg", &title, ("round", "nats"), &series)?;
+    writeln!(out, "\n{}\nReport: {}", table(&found), report.path("").display())?;
     Ok(())
+}
+
+/// Accuracy on digits of the target's kind that no node trained on.
+fn table(found: &[Networked]) -> Table {
+    let mut table = Table::new(["added up by", "no adaptation", "Align", "gain"]);
+    for Networked { aggregator, without, aligned, .. } in found {
+        let [before, after] = [without, aligned].map(|part| format!("{:.1} %", 100.0 * part));
+        let gain = format!("{:+.1}", 100.0 * (aligned - without));
+        table.row([aggregator.called().to_owned(), before, after, gain]);
+    }
+    table
 }
 
 /// The processes of one aggregator.

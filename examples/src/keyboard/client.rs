@@ -1,92 +1,107 @@
-//! A client: somebody's device, with the public model, what they typed, and in time a model
-//! of their own.
-//!
-//! A client collects (1.5) until it has the preset number of records (1.6), trains on them
-//! (1.7, 1.8), adopts the customized model if that does better on records held back, and
-//! collects again. 1.9: its records are private to this module, and none of its methods
-//! returns them or anything they can be rebuilt from; what others see is how many there are
-//! and how well the model expected them.
+//! A user's device: the runtime's client, which sees what is typed as windows of characters.
 
-mod cohort;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use tern_engine::Parameters;
-use tern_fl::personalize::{Merge, Personal};
+use anyhow::Result;
+use tern_engine::{Decay, Device, Schedule};
+use tern_fl::personalize::{self, Batch, Client, Merge, Round, Shape};
 
 use super::public::PublicModel;
-use super::reader::{CONTEXT, PREDICTIONS, Passage, Scores};
+use super::reader::batches;
+use crate::users::windows;
 
-pub use cohort::{customize, merge, observe};
-
-/// One record in this many, the latest of a collection, is held back from training.
-const HELD_BACK: usize = 8;
-/// Fewest records a training set is built from.
+/// Characters of a training window.
+pub const WINDOW: usize = 80;
+/// Characters that the model reads before those of a window that count: it starts from nothing.
+pub const CONTEXT: usize = 20;
+/// Fewest records a training set is built from: three windows, of which one is held back.
 pub const LEAST_RECORDS: usize = 200;
+/// Part of the learning rate that is left at the end of a training: what is adopted should not
+/// hang on the last records it saw.
+const FLOOR: f64 = 0.05;
+/// Batches that a collection has at least, where it has as many windows.
+const BATCHES: usize = 8;
 
-/// 1.5: one character. The input is what was typed before it, which is in the records before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Record {
-    /// What the model expected, the most probable first.
-    predicted: [u32; PREDICTIONS],
-    /// What the user really typed.
-    typed: u32,
+/// How a model is trained on a user's records.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recipe {
+    /// Adam's learning rate at first; it falls in a straight line to a twentieth of it.
+    pub rate: f64,
+    /// Times each record is trained on.
+    pub passes: usize,
+    /// Windows a step, at most.
+    pub batch: usize,
+    /// Seed of the order.
+    pub seed: u32,
 }
 
-/// What a collection of records led to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Round {
-    /// Records of the collection.
-    pub records: usize,
-    /// Of these, trained on; the others were held back.
-    pub trained: usize,
-    /// Part of them that the model in use expected most when they were typed.
-    pub typed_top1: f64,
-    /// Part of them among the three that it expected most.
-    pub typed_top3: f64,
-    /// Mean loss of the model in use on the records held back.
-    pub loss_before: f64,
-    /// Mean loss of the customized model on them.
-    pub loss_after: f64,
-    /// Whether the customized model was adopted.
-    pub adopted: bool,
-    /// Seconds that training and comparing took; models trained side by side share them.
-    pub seconds: f64,
+impl Recipe {
+    /// Windows side by side: fewer where so many records are few windows.
+    pub fn shape(&self, records: usize) -> Shape {
+        let rows = self.batch.min(records / WINDOW / BATCHES).max(1);
+        Shape { rows, length: CONTEXT + WINDOW }
+    }
+
+    /// Batches of so many records, typed at once.
+    pub fn batches(&self, records: usize) -> usize {
+        records.div_ceil(WINDOW).div_ceil(self.shape(records).rows)
+    }
+
+    /// The runtime's recipe for collections of so many batches.
+    pub fn for_batches(&self, batches: usize) -> personalize::Recipe {
+        let total = (self.passes * Client::trained_of(batches)) as u32;
+        let decay = Decay::Linear { total, floor: FLOOR * self.rate };
+        personalize::Recipe {
+            schedule: Schedule { base: self.rate, warmup: 0, decay },
+            passes: self.passes,
+            seed: self.seed,
+            ..personalize::Recipe::default()
+        }
+    }
+}
+
+/// What is typed after `before`, as batches.
+pub fn typed(before: &[u32], text: &[u32], shape: Shape) -> Result<Vec<Batch>> {
+    let before = &before[before.len().saturating_sub(CONTEXT)..];
+    let stream = [before, text].concat();
+    batches(&[windows(&stream, before.len(), shape.length, CONTEXT)], shape)
 }
 
 /// A user's device.
-pub struct Client {
+pub struct Keyboard {
     name: String,
     public: Arc<PublicModel>,
-    personal: Personal,
-    preset: usize,
-    records: Vec<Record>,
-    /// What was typed before the first record.
+    client: Client,
+    shape: Shape,
+    /// The end of what was typed so far.
     before: Vec<u32>,
-    /// Records held back from all trainings so far.
-    held_back: Vec<Passage>,
-    rounds: Vec<Round>,
     merge: Option<Merge>,
 }
 
-impl Client {
-    /// A client that has downloaded the public model and trains once it has `preset` records.
-    pub fn new(name: &str, public: &Arc<PublicModel>, preset: usize) -> Self {
-        Client {
+impl Keyboard {
+    /// A device that has downloaded the public model and trains once it has `preset` records;
+    /// these are about as many batches.
+    pub fn new(
+        device: &Device,
+        name: &str,
+        public: &Arc<PublicModel>,
+        recipe: &Recipe,
+        (preset, batches): (usize, usize),
+    ) -> Result<Self> {
+        let preset = preset.max(LEAST_RECORDS);
+        let (shape, recipe) = (recipe.shape(preset), recipe.for_batches(batches));
+        Ok(Keyboard {
             name: name.to_owned(),
             public: public.clone(),
-            personal: Personal::new(&public.published),
-            preset: preset.max(LEAST_RECORDS),
-            records: Vec::new(),
+            client: Client::new(device, &public.published, shape, &recipe, preset)?,
+            shape,
             // A text begins as if a line had ended.
             before: vec![public.card.alphabet.token('\n')],
-            held_back: Vec::new(),
-            rounds: Vec::new(),
             merge: None,
-        }
+        })
     }
 
     /// The user's name.
@@ -94,44 +109,29 @@ impl Client {
         &self.name
     }
 
-    /// Layout of the parameters.
-    pub fn parameters(&self) -> &Parameters {
-        &self.public.parameters
-    }
-
-    /// Records of a collection of `preset` that a training uses.
-    pub fn trained_of(preset: usize) -> usize {
-        preset - preset / HELD_BACK
-    }
-
-    /// Parameters of the model in use: the customized one where one was adopted.
+    /// Parameters of the model in use.
     pub fn weights(&self) -> &[f32] {
-        self.personal.weights()
+        self.client.weights()
     }
 
     /// Whether a customized model was adopted.
     pub fn is_customized(&self) -> bool {
-        self.personal.is_customized()
+        self.client.is_customized()
     }
 
-    /// Records collected since the last training.
-    pub fn collected(&self) -> usize {
-        self.records.len()
-    }
-
-    /// 1.6: whether the preset count is reached.
+    /// Whether the preset count is reached.
     pub fn is_ready(&self) -> bool {
-        self.records.len() >= self.preset
+        self.client.is_ready()
     }
 
-    /// Records still missing to the preset count.
+    /// Records still missing to the preset count, or to something to hold back.
     pub fn missing(&self) -> usize {
-        self.preset.saturating_sub(self.records.len())
+        self.client.missing().max(usize::from(!self.is_ready()))
     }
 
     /// Trainings so far.
     pub fn rounds(&self) -> &[Round] {
-        &self.rounds
+        self.client.rounds()
     }
 
     /// What became of a newer public model.
@@ -139,55 +139,36 @@ impl Client {
         self.merge.as_ref()
     }
 
-    /// How well the model in use expected what was typed since the last training.
-    pub fn typed(&self) -> Scores {
-        scores(&self.records)
+    /// 1.5: the user types; the client predicts each character from those before it, and
+    /// records what it expected with what was typed.
+    pub fn type_text(&mut self, text: &[u32]) -> Result<()> {
+        for Batch { inputs, targets, .. } in typed(&self.before, text, self.shape)? {
+            self.client.predict(inputs)?;
+            self.client.observe(targets)?;
+        }
+        self.before.extend(text);
+        self.before.drain(..self.before.len().saturating_sub(CONTEXT));
+        Ok(())
     }
 
-    /// 1.5: adds what was typed and what the model had expected.
-    fn collect(&mut self, typed: &[u32], predicted: &[[u32; PREDICTIONS]]) {
-        let pairs = typed.iter().zip(predicted);
-        self.records.extend(pairs.map(|(typed, p)| Record { predicted: *p, typed: *typed }));
+    /// 1.6 to 1.8: trains on the records if the preset count is reached, and adopts what does
+    /// better. `each` is called after every update.
+    pub fn customize(&mut self, each: &mut dyn FnMut()) -> Result<Option<Round>> {
+        Ok(self.client.customize(each)?)
     }
 
-    /// The text as it stands before the next record.
-    fn context(&self) -> Vec<u32> {
-        self.before.iter().copied().chain(self.records.iter().map(|r| r.typed)).collect()
+    /// Puts the user's change on a newer public model, and goes on from there where that does
+    /// better on the records held back.
+    pub fn merge(&mut self, newer: &PublicModel) -> Result<()> {
+        self.merge = Some(self.client.merge(&newer.published)?);
+        Ok(())
     }
 
-    /// 1.7: takes the preset number of records, and makes of them a text to train on and one
-    /// to compare models on. Later records open the next collection.
-    fn training_set(&mut self) -> TrainingSet {
-        let typed = scores(&self.records[..self.preset]);
-        let taken: Vec<u32> = self.records.drain(..self.preset).map(|r| r.typed).collect();
-        let (train, held_back) = taken.split_at(Self::trained_of(self.preset));
-        // The first character is predicted, too, from the one before it.
-        let first = self.before.last().copied();
-        let text = first.iter().chain(train).copied().collect();
-        self.held_back.push(Passage::after(&[self.before.as_slice(), train].concat(), held_back));
-        let whole = [self.before.as_slice(), &taken].concat();
-        self.before = whole[whole.len().saturating_sub(CONTEXT)..].to_vec();
-        TrainingSet { text, records: taken.len(), trained: train.len(), typed }
+    /// Multiplications and additions of all trainings: those of every place of the batches,
+    /// context included.
+    pub fn training_flops(&self) -> u64 {
+        let updates: u32 = self.rounds().iter().map(|round| round.work.updates).sum();
+        let places = (self.shape.rows * self.shape.length) as u64;
+        u64::from(updates) * places * self.public.training_flops()
     }
-
-    /// 1.8: adopts a candidate that does better than the model in use, and only that.
-    fn decide(&mut self, candidate: Vec<f32>, mut round: Round) {
-        round.adopted = self.personal.decide(candidate, round.loss_before, round.loss_after);
-        self.rounds.push(round);
-    }
-}
-
-/// 1.7: what a training is done with.
-struct TrainingSet {
-    text: Vec<u32>,
-    records: usize,
-    trained: usize,
-    typed: Scores,
-}
-
-/// How well the typed characters were expected; their loss is not recorded.
-fn scores(records: &[Record]) -> Scores {
-    let mut scores = Scores::default();
-    records.iter().for_each(|r| scores.count(r.typed, &r.predicted));
-    scores
 }

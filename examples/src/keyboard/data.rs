@@ -4,11 +4,10 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::client::LEAST_RECORDS;
+use super::client::{LEAST_RECORDS, WINDOW};
 use super::options::{Options, Scale};
-use super::workbench::WINDOW;
 use crate::alphabet::Alphabet;
-use crate::text::{Found, Speaker, bundled, load, load_list, load_some};
+use crate::text::{Found, Refused, Speaker, bundled, load, load_list, load_some, reasons};
 use crate::users::{User, split_plays, users};
 
 /// One speaker in this many is held out of one's own data.
@@ -26,7 +25,7 @@ pub struct Texts {
     /// Whose devices personalize it.
     pub users: Vec<User>,
     /// Who can't take part, and why.
-    pub refused: Vec<(String, String)>,
+    pub refused: Refused,
 }
 
 impl Texts {
@@ -113,11 +112,6 @@ impl Texts {
         ensure!(!users.is_empty(), "{}: nobody is left to type{why}", path.display());
         Ok(Texts { public, held_out, later: Vec::new(), users, refused })
     }
-}
-
-/// Why some don't take part, for an error's end.
-fn reasons(refused: &[(String, String)]) -> String {
-    refused.iter().map(|(who, why)| format!("; {who}: {why}")).collect()
 }
 
 /// A speaker as a user, or why they can't be one.

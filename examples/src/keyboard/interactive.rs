@@ -2,13 +2,15 @@
 //! learns.
 
 use std::io::{BufRead, Write};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use tern_engine::Device;
 
-use super::client::{Client, customize, observe};
+use super::client::{Keyboard, Recipe};
 use super::predictor::Predictor;
+use super::public::PublicModel;
 use super::reader::CONTEXT;
-use super::workbench::{Recipe, Workbench};
 use crate::suggest::{NextChar, Search, Suggestion, partial_word, suggest};
 
 /// Characters typed before the first training: about two minutes of typing.
@@ -18,17 +20,19 @@ const HELP: &str = "Type, and press Enter to see how the word could go on; \
 what you type is taken as it stands, spaces included.\n\
 :1 :2 :3 take a suggestion, Enter alone ends the line, :q ends the session.";
 
+/// Characters of a line, which is a batch here: about what a person types before Enter.
+const LINE: usize = 40;
+
 /// How little text there is to learn from at a time asks for small steps over it many times.
 pub fn recipe(seed: u32) -> Recipe {
-    Recipe { rate: 1e-3, passes: 10, batch: 2, seed }
+    Recipe { rate: 1e-3, passes: 5, batch: 1, seed }
 }
 
 /// A person typing.
 struct Session<'a> {
-    bench: &'a mut Workbench,
+    public: &'a PublicModel,
     predictor: Predictor,
-    client: Client,
-    recipe: Recipe,
+    keyboard: Keyboard,
     /// The line so far.
     line: String,
     /// Tokens of the lines before it.
@@ -41,28 +45,28 @@ struct Session<'a> {
 /// Lets a person type until `:q` or the end of the input. The client trains every `records`
 /// characters.
 pub fn run(
-    bench: &mut Workbench,
+    device: &Device,
+    public: &Arc<PublicModel>,
     records: usize,
     recipe: Recipe,
     input: &mut dyn BufRead,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let public = bench.public().clone();
-    let predictor = Predictor::new(bench.device(), &public)?;
-    let client = Client::new("you", &public, records);
+    let predictor = Predictor::new(device, public)?;
+    let lines = records.div_ceil(LINE);
+    let keyboard = Keyboard::new(device, "you", public, &recipe, (records, lines))?;
     let before = vec![public.card.alphabet.token('\n')];
     let mut session = Session {
-        bench,
+        public,
         predictor,
-        client,
-        recipe,
+        keyboard,
         line: String::new(),
         before,
         characters: 0,
         pressed: 0,
     };
     writeln!(out, "\n{HELP}")?;
-    writeln!(out, "It learns after {} characters.\n", session.client.missing())?;
+    writeln!(out, "It learns after {} characters.\n", session.keyboard.missing())?;
     session.talk(input, out)?;
     let saved = 100.0 * (1.0 - session.pressed as f64 / session.characters.max(1) as f64);
     writeln!(
@@ -106,7 +110,7 @@ impl Session<'_> {
 
     /// What the model in use suggests where the line ends now.
     fn suggestions(&mut self) -> Result<Vec<Suggestion>> {
-        let alphabet = &self.bench.public().card.alphabet;
+        let alphabet = &self.public.card.alphabet;
         let mut context = self.before.clone();
         context.extend(alphabet.encode(&self.line));
         let next = self.predictor.start(&[&context])?.remove(0);
@@ -131,24 +135,23 @@ impl Session<'_> {
 
     /// 1.5: the line becomes records; 1.6 to 1.8 follow when there are enough.
     fn end_line(&mut self, out: &mut dyn Write) -> Result<()> {
-        let alphabet = &self.bench.public().card.alphabet;
+        let alphabet = &self.public.card.alphabet;
         let text = alphabet.encode(&format!("{}\n", self.line));
         self.add("\n", 1);
         self.line.clear();
-        observe(self.bench, &mut [&mut self.client], &[&text])?;
+        self.keyboard.type_text(&text)?;
         self.before.extend(&text);
         self.before.drain(..self.before.len().saturating_sub(CONTEXT));
-        while self.client.is_ready() {
+        if self.keyboard.is_ready() {
             let old = self.suggestions()?;
-            customize(self.bench, &mut [&mut self.client], &self.recipe, |_, _| {})?;
-            self.predictor.set_weights(self.client.weights())?;
+            let Some(round) = self.keyboard.customize(&mut || {})? else { return Ok(()) };
+            self.predictor.set_weights(self.keyboard.weights())?;
             let new = self.suggestions()?;
-            let Some(round) = self.client.rounds().last() else { break };
             writeln!(
                 out,
                 "\nLearned from {} characters in {:.1} s; loss on those held back {:.2}, before {:.2}: {}.",
                 round.records,
-                round.seconds,
+                round.work.seconds,
                 round.loss_after,
                 round.loss_before,
                 if round.adopted { "adopted" } else { "not adopted" }
@@ -156,24 +159,21 @@ impl Session<'_> {
             let (old, new) = (self.words(&old).join(", "), self.words(&new).join(", "));
             writeln!(out, "A line would have begun with {old}; now with {new}.\n")?;
         }
-        writeln!(out, "({} characters until it learns again)", self.client.missing())?;
+        writeln!(out, "({} characters until it learns again)", self.keyboard.missing())?;
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::keyboard::public::tiny;
-    use tern_engine::Device;
 
     fn session(script: &str) -> String {
-        let mut bench = Workbench::new(&Device::cpu(), &Arc::new(tiny())).unwrap();
+        let (device, public) = (Device::cpu(), Arc::new(tiny()));
         let mut out = Vec::new();
         let recipe = Recipe { rate: 1e-2, ..recipe(1) };
-        run(&mut bench, 200, recipe, &mut script.as_bytes(), &mut out).unwrap();
+        run(&device, &public, 200, recipe, &mut script.as_bytes(), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -182,7 +182,7 @@ mod tests {
         let script = "so it goes\n\n".repeat(40);
         let shown = session(&script);
         assert!(shown.contains("It learns after 200 characters."));
-        assert_eq!(shown.matches("Learned from 200 characters").count(), 2, "{shown}");
+        assert_eq!(shown.matches("Learned from 209 characters").count(), 2, "{shown}");
         assert!(shown.contains(": adopted."), "{shown}");
         assert!(shown.contains("440 characters with 440 keystrokes: 0 % saved."), "{shown}");
     }

@@ -3,7 +3,8 @@
 //!
 //! A [`server`] trains the public model on public text and publishes it as files
 //! ([`public`]). Each [`client`] loads it, collects what its user types together with what the
-//! model expected, and trains on it once the preset count is reached. [`run`] tells the story
+//! model expected, and trains on it once the preset count is reached, as
+//! [`tern_fl::personalize`] does it for any model. [`run`] tells the story
 //! from end to end and [`measure`]s it on lines that no model has seen; [`interactive`] lets a
 //! person be the user.
 
@@ -21,4 +22,3 @@ pub mod results;
 pub mod run;
 pub mod server;
 pub mod study;
-pub mod workbench;

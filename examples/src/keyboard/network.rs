@@ -18,7 +18,6 @@ use super::public::PublicModel;
 use super::results::{PublicResult, Results, UserResult, medians};
 use super::run::{preset, publish, publish_again, take, tell};
 use super::server::Curve;
-use super::workbench::Workbench;
 use crate::network::{FOUND, Place, Role};
 use crate::report::Report;
 
@@ -41,15 +40,16 @@ pub fn take_part(
         Role::Client(number) => {
             let user = texts.users.get(number).context("a client without a user")?;
             let downloaded = Arc::new(wait_for(place, number, 0)?);
-            let mut bench = Workbench::new(device, &downloaded)?;
-            let newer = || match texts.public.is_empty() {
+            let version = downloaded.card.version;
+            // A device that comes late gets the newer one at once, and no other will follow.
+            let newer = || match texts.public.is_empty() || version > first(options)? {
                 true => Ok(None),
-                false => wait_for(place, number, downloaded.card.version).map(Arc::new).map(Some),
+                false => wait_for(place, number, version).map(Arc::new).map(Some),
             };
             let own = Report::create(place.client(number))?;
             let records = preset(options, &scale, &texts.users);
             let alone = std::slice::from_ref(user);
-            let found = personalize(&mut bench, &scale, records, alone, newer, &own)?;
+            let found = personalize(device, &downloaded, &scale, records, alone, newer, &own)?;
             own.json(FOUND, &found[0]).map(drop)
         }
     }
@@ -85,6 +85,11 @@ fn serve(
         }
         Ok(())
     })
+}
+
+/// The version that is published first.
+fn first(options: &Options) -> Result<u32> {
+    options.model.as_ref().map_or(Ok(1), |path| Ok(PublicModel::load(path)?.card.version))
 }
 
 /// 1.4: downloads a model above a version, once there is one.

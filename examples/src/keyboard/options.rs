@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::workbench::Recipe;
+use super::client::Recipe;
 use crate::network::NetworkOptions;
 use crate::options::RunOptions;
 

@@ -4,15 +4,14 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tern_engine::save_model;
+use tern_engine::{Device, save_model};
+use tern_fl::personalize::Client;
 
-use super::client::{Client, customize, merge, observe};
-use super::measure::{HeldBack, Worth};
+use super::client::Keyboard;
+use super::measure::{HeldBack, Meter, Worth};
 use super::options::Scale;
-use super::predictor::Predictor;
 use super::public::PublicModel;
 use super::results::{MergeResult, UserResult};
-use super::workbench::Workbench;
 use crate::alphabet::Alphabet;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -45,125 +44,111 @@ impl Typist {
 /// 1.5 to 1.8 for every user, and the measurement before and after; then what becomes of the
 /// public model that `newer` gives, if it does.
 pub fn personalize(
-    bench: &mut Workbench,
+    device: &Device,
+    public: &Arc<PublicModel>,
     scale: &Scale,
     records: usize,
     users: &[User],
     newer: impl FnOnce() -> Result<Option<Arc<PublicModel>>>,
     report: &Report,
 ) -> Result<Vec<UserResult>> {
-    let public = bench.public().clone();
-    let alphabet = &public.card.alphabet;
-    let mut clients: Vec<Client> =
-        users.iter().map(|user| Client::new(&user.name, &public, records)).collect();
-    let mut typists: Vec<Typist> = users.iter().map(|user| Typist::new(alphabet, user)).collect();
-
-    let mut progress = Progress::new("personalize", steps(bench, scale, records, users) as u64);
+    let batches = scale.recipe.batches(records);
+    let each = (scale.recipe.passes * Client::trained_of(batches)) as u64;
+    let collections: usize = users.iter().map(|user| user.trained_characters() / records).sum();
+    let mut progress = Progress::new("personalize", collections as u64 * each);
     let mut done = 0;
-    loop {
-        let texts: Vec<Vec<u32>> = clients
-            .iter()
-            .zip(&mut typists)
-            .map(|(client, typist)| typist.next(client.missing()))
-            .collect();
-        let mut all: Vec<&mut Client> = clients.iter_mut().collect();
-        observe(bench, &mut all, &texts.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-        if !all.iter().any(|client| client.is_ready()) {
-            break;
+    let mut keyboards = Vec::with_capacity(users.len());
+    for user in users {
+        let recipe = &scale.recipe;
+        let mut keyboard = Keyboard::new(device, &user.name, public, recipe, (records, batches))?;
+        let mut typist = Typist::new(&public.card.alphabet, user);
+        loop {
+            let text = typist.next(keyboard.missing());
+            if text.is_empty() {
+                break;
+            }
+            keyboard.type_text(&text)?;
+            keyboard.customize(&mut || {
+                done += 1;
+                progress.update(done, None);
+            })?;
         }
-        customize(bench, &mut all, &scale.recipe, |now, loss| {
-            done += now as u64;
-            progress.update(done, loss);
-        })?;
+        keyboards.push(keyboard);
     }
     progress.finish();
-    let worth = measure(bench, scale, users, &clients)?;
+    let mut meter = Meter::new(device, public)?;
+    let worth = measure(&mut meter, public, scale, users, &keyboards)?;
 
     // As they are in the table; a newer public model is another story.
-    let files = clients.iter().map(|client| save(client, report)).collect::<Result<Vec<_>>>()?;
+    let files =
+        keyboards.iter().map(|own| save(own, public, report)).collect::<Result<Vec<_>>>()?;
     let mut merges = vec![None; users.len()];
     if let Some(newer) = newer()? {
-        let mut all: Vec<&mut Client> = clients.iter_mut().collect();
-        merge(bench, &mut all, &newer)?;
-        for ((merge, client), user) in merges.iter_mut().zip(&clients).zip(users) {
-            let held_back = HeldBack::new(alphabet, user, 0);
-            let public = held_back.scores(bench, newer.weights())?.top1();
-            let in_use = held_back.scores(bench, client.weights())?.top1();
-            let outcome = client.merged().copied();
+        for ((merge, keyboard), user) in merges.iter_mut().zip(&mut keyboards).zip(users) {
+            keyboard.merge(&newer)?;
+            let held_back = HeldBack::new(&public.card.alphabet, user, 0);
+            let public = meter.scores(&held_back, newer.weights())?.top1_rate();
+            let in_use = meter.scores(&held_back, keyboard.weights())?.top1_rate();
+            let outcome = keyboard.merged().copied();
             *merge = outcome.map(|outcome| MergeResult { outcome, public, in_use });
         }
     }
 
-    let per_record = public.training_flops() * scale.recipe.passes as u64;
     let mut results = Vec::with_capacity(users.len());
     let measured = users.iter().zip(worth).zip(files.into_iter().zip(merges));
-    for (client, ((user, [before, after]), (file, merge))) in clients.iter().zip(measured) {
-        let rounds = client.rounds().to_vec();
-        let trained: usize = rounds.iter().map(|round| round.trained).sum();
+    for (keyboard, ((user, [before, after]), (file, merge))) in keyboards.iter().zip(measured) {
         results.push(UserResult {
-            name: client.name().to_owned(),
+            name: user.name.clone(),
             typed: user.trained_characters(),
             file,
             public: before,
             customized: after,
-            training_flops: per_record * trained as u64,
-            rounds,
+            training_flops: keyboard.training_flops(),
+            rounds: keyboard.rounds().to_vec(),
             merge,
         });
     }
     Ok(results)
 }
 
-/// Steps that all trainings will take: those side by side count once.
-fn steps(bench: &Workbench, scale: &Scale, records: usize, users: &[User]) -> usize {
-    let rounds = |user: &User| user.trained_characters() / records;
-    let each = scale.recipe.steps(Client::trained_of(records) + 1);
-    (1..)
-        .map(|round| users.iter().filter(|user| rounds(user) >= round).count())
-        .take_while(|ready| *ready > 0)
-        .map(|ready| ready.div_ceil(bench.replicas()) * each)
-        .sum()
-}
-
 /// The public model and the one in use, on each user's held-back lines.
 fn measure(
-    bench: &mut Workbench,
+    meter: &mut Meter,
+    public: &PublicModel,
     scale: &Scale,
     users: &[User],
-    clients: &[Client],
+    keyboards: &[Keyboard],
 ) -> Result<Vec<[Worth; 2]>> {
-    let public = bench.public().clone();
     let held_back: Vec<HeldBack> =
         users.iter().map(|u| HeldBack::new(&public.card.alphabet, u, scale.typed)).collect();
     let total: usize = held_back.iter().map(|h| 2 * h.length()).sum();
     let mut progress = Progress::new("measure", total as u64);
-    let mut predictor = Predictor::new(bench.device(), &public)?;
     let mut done = 0;
     let mut worth = Vec::with_capacity(users.len());
-    for (held_back, client) in held_back.iter().zip(clients) {
+    for (held_back, keyboard) in held_back.iter().zip(keyboards) {
         let mut of = |weights: &[f32]| {
-            let worth = held_back.measure(bench, &mut predictor, weights)?;
+            let worth = meter.measure(held_back, weights)?;
             done += held_back.length() as u64;
             progress.update(done, None);
             anyhow::Ok(worth)
         };
-        worth.push([of(public.weights())?, of(client.weights())?]);
+        worth.push([of(public.weights())?, of(keyboard.weights())?]);
     }
     progress.finish();
     Ok(worth)
 }
 
 /// Saves a customized model as `own/<user>.safetensors`.
-fn save(client: &Client, report: &Report) -> Result<Option<String>> {
-    if !client.is_customized() {
+fn save(own: &Keyboard, public: &PublicModel, report: &Report) -> Result<Option<String>> {
+    if !own.is_customized() {
         return Ok(None);
     }
     let plain = |c: char| if c.is_alphanumeric() { c } else { '_' };
-    let file = format!("own/{}.safetensors", client.name().chars().map(plain).collect::<String>());
+    let file = format!("own/{}.safetensors", own.name().chars().map(plain).collect::<String>());
     let path = report.path(&file);
     let folder = report.path("own");
     std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
-    save_model(&path, client.parameters(), client.weights())?;
+    save_model(&path, &public.parameters, own.weights())?;
     Ok(Some(file))
 }
 

@@ -36,8 +36,13 @@ struct Step {
 impl Predictor {
     /// The public model on a device.
     pub fn new(device: &Device, public: &Arc<PublicModel>) -> Result<Self> {
-        let arena = public.arena(device, 1)?;
+        let arena = public.arena(device)?;
         Ok(Predictor { public: public.clone(), arena, steps: BTreeMap::new() })
+    }
+
+    /// The room of its model.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
     }
 
     /// Another model of the same layout from now on.
@@ -155,19 +160,20 @@ mod tests {
         let text: Vec<u32> = (0..60).map(|i| 1 + i * i % 90).collect();
         let short = &text[..20];
         let starts = predictor.start(&[&text[..1], short, &text]).unwrap();
-        let mut reader = Reader::new(&public.arena(&device, 1).unwrap(), &public.model, 1).unwrap();
-        let read = &reader.read(&[&[Passage { tokens: text.clone(), from: 1 }]]).unwrap()[0];
+        let mut reader = Reader::new(predictor.arena(), &public.card.spec).unwrap();
+        let read = reader.read(&[Passage { tokens: text.clone(), from: 1 }]).unwrap();
         let mut next = starts[0].clone();
-        let mut loss = 0.0;
-        for (typed, predicted) in text[1..].iter().zip(&read.predicted) {
+        let (mut loss, mut top1) = (0.0, 0);
+        for typed in &text[1..] {
             let best = (0..).zip(&next.log_probs).max_by(|a, b| a.1.total_cmp(b.1));
-            assert_eq!(best.map(|(token, _)| token), Some(predicted[0]));
+            top1 += usize::from(best.map(|(token, _)| token) == Some(*typed));
             let sum: f32 = next.log_probs.iter().map(|p| p.exp()).sum();
             assert!((sum - 1.0).abs() < 1e-4);
-            loss -= f64::from(next.log_probs[*typed as usize]);
+            loss -= f64::from(next.log_probs[*typed as usize]) / 59.0;
             next = predictor.step(&[&next.state], &[*typed]).unwrap().remove(0);
         }
-        assert!((loss - read.scores.loss).abs() < 1e-3, "{loss} and {}", read.scores.loss);
+        assert_eq!((read.targets, read.top1), (59, top1));
+        assert!((loss - read.loss).abs() < 1e-4, "{loss} and {}", read.loss);
         let off = |a: &Next<State>, b: &Next<State>| {
             a.state.iter().zip(b.state.iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
         };

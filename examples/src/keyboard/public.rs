@@ -99,12 +99,10 @@ impl PublicModel {
         PublicModel::new(Card { version, spec, alphabet, characters: 0, steps: 0 }, weights)
     }
 
-    /// Room for `replicas` models of this layout on a device, all public at first.
-    pub fn arena(&self, device: &Device, replicas: usize) -> Result<Arena> {
-        let arena = Arena::new(device, &self.parameters, &vec![0; replicas])?;
-        for replica in 0..replicas {
-            arena.write(Flat::Parameters, replica, self.weights())?;
-        }
+    /// Room for a model of this layout on a device, the public one at first.
+    pub fn arena(&self, device: &Device) -> Result<Arena> {
+        let arena = Arena::new(device, &self.parameters, &[0])?;
+        arena.write(Flat::Parameters, 0, self.weights())?;
         Ok(arena)
     }
 

@@ -4,11 +4,9 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use tern_fl::personalize::Merge;
+use tern_fl::personalize::{Merge, Round, Score};
 
-use super::client::Round;
 use super::measure::Worth;
-use super::reader::Scores;
 use super::server::Curve;
 use super::study::Row;
 use crate::report::{Report, Series, Table};
@@ -52,7 +50,7 @@ pub struct PublicResult {
     /// Seconds of training; 0 for a model from a file.
     pub seconds: f64,
     /// On text that it was not trained on, where there is some besides the users'.
-    pub held_out: Option<Scores>,
+    pub held_out: Option<Score>,
 }
 
 /// What personalization did for a user.
@@ -94,7 +92,7 @@ impl UserResult {
     }
 
     fn seconds(&self) -> f64 {
-        self.rounds.iter().map(|round| round.seconds).sum()
+        self.rounds.iter().map(|round| round.work.seconds).sum()
     }
 }
 
@@ -141,8 +139,8 @@ pub fn medians(users: &[UserResult]) -> Vec<Median> {
         (!users.is_empty()).then(|| Median {
             kind,
             users: users.len(),
-            top1: three(|w| w.scores.top1()),
-            top3: three(|w| w.scores.top3()),
+            top1: three(|w| w.scores.top1_rate()),
+            top3: three(|w| w.scores.top3_rate()),
             saved: three(|w| w.saved),
             seconds: median(users.iter().map(|u| u.seconds())),
             training_flops: median(users.iter().map(|u| u.training_flops as f64)),
@@ -180,8 +178,8 @@ impl Results {
             let adopted = user.rounds.iter().filter(|round| round.adopted).count();
             let (public, own) = (&user.public, &user.customized);
             let pairs = [
-                (public.scores.top1(), own.scores.top1()),
-                (public.scores.top3(), own.scores.top3()),
+                (public.scores.top1_rate(), own.scores.top1_rate()),
+                (public.scores.top3_rate(), own.scores.top3_rate()),
                 (public.saved, own.saved),
             ];
             let cells = pairs.map(|(a, b)| [percent(a), percent(b), points(b - a)]);
@@ -233,7 +231,7 @@ impl Results {
             "Public model v{version}: top-1 {} % for the median user; merged with their own change {} % (own before {} %), adopted by {} of {}.",
             middle(&|_, merge| merge.public),
             middle(&|_, merge| merge.in_use),
-            middle(&|user, _| user.customized.scores.top1()),
+            middle(&|user, _| user.customized.scores.top1_rate()),
             merged.iter().filter(|(_, merge)| merge.outcome.adopted).count(),
             merged.len(),
         ))
@@ -265,7 +263,8 @@ impl Results {
     /// its round ended, and the model that expected them is the one of the round before.
     fn as_typed(&self) -> [Vec<(f64, f64)>; 2] {
         let rounds = self.users.iter().map(|u| u.rounds.len()).max().unwrap_or(0);
-        let value: [fn(&Round) -> f64; 2] = [|r| r.typed_top1, |r| r.typed_top3];
+        let value: [fn(&Round) -> f64; 2] =
+            [|r| r.expected.top1_rate(), |r| r.expected.top3_rate()];
         value.map(|value| {
             let mut typed = 0.0;
             (0..rounds)
@@ -283,9 +282,10 @@ impl Results {
 mod tests {
     use super::*;
     use crate::keystrokes::Keystrokes;
+    use tern_fl::personalize::Work;
 
     fn worth(top1: usize, pressed: usize) -> Worth {
-        let scores = Scores { characters: 100, top1, top3: top1 + 20, loss: 150.0 };
+        let scores = Score { targets: 100, top1, top3: top1 + 20, loss: 1.5 };
         let keystrokes = Keystrokes { characters: 100, pressed, taken: 1 };
         Worth { scores, keystrokes, saved: keystrokes.saved() }
     }
@@ -294,12 +294,11 @@ mod tests {
         let round = |at: usize| Round {
             records: 1000,
             trained: 875,
-            typed_top1: 0.4 + 0.1 * at as f64,
-            typed_top3: 0.7,
+            expected: Score { targets: 1000, top1: 400 + 100 * at, top3: 700, loss: 0.0 },
             loss_before: 2.0,
             loss_after: 1.5,
             adopted: at == 0,
-            seconds: 0.5,
+            work: Work { updates: 9, reused: 0, kept_bytes: 0, seconds: 0.5 },
         };
         UserResult {
             name: name.into(),
@@ -386,7 +385,7 @@ mod tests {
         results.write(&report, &curve).unwrap();
         let json = std::fs::read_to_string(report.path("results.json")).unwrap();
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(value["users"][0]["customized"]["scores"]["top1"], 0.55);
+        assert_eq!(value["users"][0]["customized"]["scores"]["top1"], 55);
         assert_eq!(value["users"][0]["rounds"][1]["adopted"], false);
         for file in ["loss.svg", "typed.svg"] {
             assert!(std::fs::read_to_string(report.path(file)).unwrap().contains("<svg"));

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use tern_engine::Device;
+use tern_fl::personalize::Score;
 
 use super::client::LEAST_RECORDS;
 use super::data::Texts;
@@ -17,7 +18,6 @@ use super::reader::Reader;
 use super::results::{PublicResult, Results, medians};
 use super::server::{self, Curve};
 use super::study;
-use super::workbench::Workbench;
 use super::{interactive, network};
 use crate::report::Report;
 use crate::users::User;
@@ -48,11 +48,17 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     tell(&public, &published, out)?;
     // 1.4: from here on everything happens on clients, which know the published files only.
     let downloaded = Arc::new(PublicModel::load(&published)?);
-    let mut bench = Workbench::new(&device, &downloaded)?;
     if options.interactive {
         let records = options.records.map_or(interactive::RECORDS, |n| n as usize);
         let recipe = interactive::recipe(options.seed);
-        return interactive::run(&mut bench, records, recipe, &mut std::io::stdin().lock(), out);
+        return interactive::run(
+            &device,
+            &downloaded,
+            records,
+            recipe,
+            &mut std::io::stdin().lock(),
+            out,
+        );
     }
 
     let records = preset(options, &scale, &texts.users);
@@ -60,19 +66,19 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         Some(newer) => Ok(Some(Arc::new(PublicModel::load(&newer.publish(&report.path(""))?)?))),
         None => Ok(None),
     };
-    let users = personalize(&mut bench, &scale, records, &texts.users, newer, &report)?;
+    let users = personalize(&device, &downloaded, &scale, records, &texts.users, newer, &report)?;
     let study_records = scale.study_records.min(records);
     let some = &texts.users[..texts.users.len().min(scale.study_users)];
     let (some, short): (Vec<User>, Vec<User>) = some.iter().cloned().partition(|user| {
         let alphabet = &downloaded.card.alphabet;
-        study::has_two_batches(alphabet, user, study_records, scale.recipe.batch)
+        study::has_two_batches(alphabet, user, study_records, &scale.recipe)
     });
     for user in &short {
         writeln!(out, "{} is not in the second table: too little text for it.", user.name)?;
     }
     let study = match some.as_slice() {
         [] => Vec::new(),
-        some => study::study(&mut bench, &scale.recipe, study_records, some)?,
+        some => study::study(&device, &downloaded, &scale.recipe, study_records, some)?,
     };
     let results = Results {
         device: device.name(),
@@ -135,8 +141,8 @@ pub fn take(path: &Path, device: &Device, texts: &Texts) -> Result<(PathBuf, Cur
     let public = PublicModel::load(path)?;
     let mut result = describe(&public, path);
     let held_out = server::held_out(&public.card.alphabet, &texts.held_out, 30_000);
-    let mut reader = Reader::new(&public.arena(device, 1)?, &public.model, 32)?;
-    result.held_out = Some(reader.read(&[&held_out])?[0].scores);
+    let mut reader = Reader::new(&public.arena(device)?, &public.card.spec)?;
+    result.held_out = Some(reader.read(&held_out)?);
     Ok((path.to_owned(), Curve::default(), result))
 }
 
@@ -153,17 +159,16 @@ fn describe(public: &PublicModel, path: &Path) -> PublicResult {
 
 /// Tells of the public model.
 pub fn tell(public: &PublicResult, path: &Path, out: &mut dyn Write) -> Result<()> {
-    let of = |value: fn(&super::reader::Scores) -> f64| {
-        public.held_out.as_ref().map_or(f64::NAN, |s| 100.0 * value(s))
-    };
+    let of =
+        |rate: fn(&Score) -> f64| public.held_out.as_ref().map_or(f64::NAN, |s| 100.0 * rate(s));
     writeln!(
         out,
         "Public model v{}: {} parameters, {} steps; on text held out: top-1 {:.1} %, top-3 {:.1} %. {}",
         public.version,
         public.parameters,
         public.steps,
-        of(|s| s.top1()),
-        of(|s| s.top3()),
+        of(Score::top1_rate),
+        of(Score::top3_rate),
         path.display()
     )?;
     Ok(())
@@ -216,7 +221,7 @@ mod tests {
         let short = format!("@cy\n{}", "so it goes on again\n".repeat(25));
         std::fs::write(&data, text + &short).unwrap();
         std::fs::remove_file(report.join("results.json")).unwrap();
-        let shown = run(&[]);
+        let shown = run(&["--records", "20000"]);
         assert!(shown.contains("cy is not in the second table"), "{shown}");
         assert!(shown.contains("Median of 1 speakers") && report.join("results.json").exists());
     }

@@ -5,11 +5,12 @@ use tern_engine::nn::{Mode, Model, ModelSpec};
 use tern_engine::{
     Arena, Decay, Device, Flat, Graph, Optimizer, Plan, Schedule, TextData, Training,
 };
+use tern_fl::personalize::Score;
 
+use super::client::WINDOW;
 use super::options::Scale;
 use super::public::{Card, PublicModel};
-use super::reader::{Passage, Reader, Scores};
-use super::workbench::WINDOW;
+use super::reader::{Passage, Reader};
 use crate::alphabet::Alphabet;
 use crate::progress::Progress;
 use crate::text::Speaker;
@@ -41,7 +42,7 @@ pub struct Trained {
     /// Its loss curve.
     pub curve: Curve,
     /// On all held-out text given.
-    pub held_out: Scores,
+    pub held_out: Score,
     /// Seconds the training took, measurements included.
     pub seconds: f64,
 }
@@ -84,7 +85,7 @@ pub fn train(
     let arena = Arena::new(device, &parameters, &[seed])?;
     let text = (stream, alphabet.tokens());
     let mut plan = steps(&arena, &model, text, scale.batch, (scale.steps, scale.rate), seed)?;
-    let mut reader = Reader::new(&arena, &model, 32)?;
+    let mut reader = Reader::new(&arena, &spec)?;
     let some = first(held_out, MEASURED);
     let every = scale.steps.div_ceil(MEASUREMENTS).next_multiple_of(REPORT);
     let mut curve = Curve::default();
@@ -97,14 +98,14 @@ pub fn train(
         done += now;
         curve.training.push((done as f64, f64::from(loss)));
         if done.is_multiple_of(every) && done < scale.steps {
-            curve.held_out.push((done as f64, reader.read(&[&some])?[0].scores.loss()));
+            curve.held_out.push((done as f64, reader.read(&some)?.loss));
         }
         progress.update(done as u64, Some(loss));
     }
     progress.finish();
-    let scores = reader.read(&[held_out])?[0].scores;
-    if scores.characters > 0 {
-        curve.held_out.push((done as f64, scores.loss()));
+    let scores = reader.read(held_out)?;
+    if scores.targets > 0 {
+        curve.held_out.push((done as f64, scores.loss));
     }
     let card = Card { version: 1, spec, alphabet, characters: stream.len(), steps: done };
     let public = PublicModel::new(card, arena.read(Flat::Parameters, 0)?)
@@ -122,7 +123,7 @@ pub fn go_on(
     scale: &Scale,
     seed: u32,
 ) -> Result<PublicModel> {
-    let arena = public.arena(device, 1)?;
+    let arena = public.arena(device)?;
     let (total, rate) = (scale.steps.div_ceil(8), scale.rate / 8.0);
     let text = (stream, public.card.alphabet.tokens());
     let mut plan = steps(&arena, &public.model, text, scale.batch, (total, rate), seed)?;
@@ -202,10 +203,10 @@ mod tests {
         let device = Device::cpu();
         let trained = train(&device, (alphabet, &stream), &passages, &tiny(), 1).unwrap();
         assert_eq!(trained.curve.training.len(), 6);
-        assert_eq!(trained.held_out.characters, 1200);
-        let (start, end) = (trained.curve.training[0].1, trained.held_out.loss());
+        assert_eq!(trained.held_out.targets, 1200);
+        let (start, end) = (trained.curve.training[0].1, trained.held_out.loss);
         assert!(start > 2.0 && end < 1.0, "{start} to {end}");
-        assert!(trained.held_out.top1() > 0.6 && trained.held_out.top3() > 0.8);
+        assert!(trained.held_out.top1_rate() > 0.6 && trained.held_out.top3_rate() > 0.8);
 
         // More text makes a newer version, which knows what is in it.
         let later = trained.public.card.alphabet.encode_lines(&vec!["so it goes".into(); 200]);
@@ -214,10 +215,10 @@ mod tests {
         assert_eq!((newer.card.version, newer.card.steps), (2, 60 + 25));
         assert_eq!(newer.published.note, trained.public.published.note);
         let loss = |public: &PublicModel| {
-            let arena = public.arena(&device, 1).unwrap();
-            let mut reader = Reader::new(&arena, &public.model, 1).unwrap();
+            let arena = public.arena(&device).unwrap();
+            let mut reader = Reader::new(&arena, &public.card.spec).unwrap();
             let passage = Passage { tokens: later[..300].to_vec(), from: 1 };
-            reader.read(&[&[passage]]).unwrap()[0].scores.loss()
+            reader.read(&[passage]).unwrap().loss
         };
         assert!(loss(&newer) < loss(&trained.public));
     }

@@ -6,18 +6,16 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use tern_engine::{Decay, Device, Schedule, Trainable};
-use tern_fl::personalize::{Batch, Client, Learner, Public, Recipe, Reuse, Shape, Work};
+use tern_engine::{Device, Trainable};
+use tern_fl::personalize::{self, Batch, Client, Learner, Reuse, Shape, Work};
 
-use super::measure::HeldBack;
-use super::workbench::{self, FLOOR, WINDOW, Workbench};
+use super::client::{Recipe, typed};
+use super::measure::{HeldBack, Meter};
+use super::public::PublicModel;
 use crate::alphabet::Alphabet;
 use crate::progress::Progress;
 use crate::report::Table;
-use crate::users::{User, Windows, windows};
-
-/// Characters that the model reads before those of a window that count: it starts from nothing.
-const CONTEXT: usize = 20;
+use crate::users::User;
 
 /// A way to train.
 pub struct Arm {
@@ -79,58 +77,27 @@ pub struct Row {
     pub top3: f64,
 }
 
-/// The typed text as batches of windows.
-pub fn batches(
-    alphabet: &Alphabet,
-    user: &User,
-    records: usize,
-    rows: usize,
-) -> Result<Vec<Batch>> {
-    let shape = shape(rows);
-    let cut = cut(alphabet, user, records, shape);
-    let pairs: Vec<_> =
-        cut.inputs.chunks(shape.length).zip(cut.targets.chunks(shape.length)).collect();
-    pairs.chunks(rows).map(|windows| Ok(Batch::of_windows(shape, windows)?)).collect()
+/// The first records of a user as batches.
+fn batches(alphabet: &Alphabet, user: &User, records: usize, shape: Shape) -> Result<Vec<Batch>> {
+    let mut text = alphabet.encode_lines(&user.train);
+    text.truncate(records + 1);
+    typed(&text[..1], &text[1..], shape)
 }
 
 /// Whether a user types two batches: one to train on, one to hold back.
-pub fn has_two_batches(alphabet: &Alphabet, user: &User, records: usize, rows: usize) -> bool {
-    cut(alphabet, user, records, shape(rows)).count > rows
-}
-
-/// The first records of a user as windows.
-fn cut(alphabet: &Alphabet, user: &User, records: usize, shape: Shape) -> Windows {
-    let mut text = alphabet.encode_lines(&user.train);
-    text.truncate(records + 1);
-    windows(&text, shape.length, CONTEXT)
-}
-
-/// Windows of a batch, side by side.
-pub fn shape(rows: usize) -> Shape {
-    Shape { rows, length: CONTEXT + WINDOW }
+pub fn has_two_batches(alphabet: &Alphabet, user: &User, records: usize, how: &Recipe) -> bool {
+    batches(alphabet, user, records, how.shape(records)).is_ok_and(|typed| typed.len() > 1)
 }
 
 /// The runtime's recipe for this way of training on so many batches.
-pub fn recipe(recipe: &workbench::Recipe, arm: &Arm, batches: usize) -> Recipe {
-    let passes = if arm.as_typed { 1 } else { recipe.passes };
-    let total = (passes * batches) as u32;
-    let decay = Decay::Linear { total, floor: FLOOR * recipe.rate };
-    Recipe {
-        schedule: Schedule { base: recipe.rate, warmup: 0, decay },
-        passes,
-        trainable: match arm.last_layer {
-            true => Trainable::Prefixes(vec!["output".into()]),
-            false => Trainable::All,
-        },
-        reuse: arm.reuse,
-        seed: recipe.seed,
-        ..Recipe::default()
-    }
-}
-
-/// Batches of a collection that are trained on; the client holds the others back.
-fn trained(batches: usize) -> usize {
-    batches - (batches / 8).max(1)
+fn recipe(how: &Recipe, arm: &Arm, batches: usize) -> personalize::Recipe {
+    let passes = if arm.as_typed { 1 } else { how.passes };
+    let trainable = match arm.last_layer {
+        true => Trainable::Prefixes(vec!["output".into()]),
+        false => Trainable::All,
+    };
+    let recipe = Recipe { passes, ..*how }.for_batches(batches);
+    personalize::Recipe { trainable, reuse: arm.reuse, ..recipe }
 }
 
 /// A user's device after one training, and what that took: seconds of predicting, work, model in
@@ -144,29 +111,31 @@ struct Outcome {
 
 /// All ways, each for every user, from the public model.
 pub fn study(
-    bench: &mut Workbench,
-    how: &workbench::Recipe,
+    device: &Device,
+    public: &Arc<PublicModel>,
+    how: &Recipe,
     records: usize,
     users: &[User],
 ) -> Result<Vec<Row>> {
     ensure!(!users.is_empty(), "no users to try ways of training on");
-    let public = bench.public().published.clone();
-    let alphabet = bench.public().card.alphabet.clone();
-    let device = bench.device().clone();
+    let alphabet = &public.card.alphabet;
+    let shape = how.shape(records);
+    let mut meter = Meter::new(device, public)?;
     let mut progress = Progress::new("reuse", (ARMS.len() * users.len()) as u64);
     let mut done = 0;
     let mut rows: Vec<Row> = Vec::with_capacity(ARMS.len());
     for arm in &ARMS {
         let mut row = Row { name: arm.name.into(), ..Row::default() };
         for user in users {
-            let typed = batches(&alphabet, user, records, how.batch)?;
+            let typed = batches(alphabet, user, records, shape)?;
             ensure!(typed.len() > 1, "{}: too little text for a batch", user.name);
-            let recipe = recipe(how, arm, trained(typed.len()));
+            let recipe = recipe(how, arm, typed.len());
             let outcome = match arm.as_typed {
-                true => as_typed(&device, &public, how.batch, &recipe, typed)?,
-                false => collect(&device, &public, how.batch, &recipe, typed)?,
+                true => as_typed(device, public, shape, &recipe, typed)?,
+                false => collect(device, public, shape, &recipe, typed)?,
             };
-            let scores = HeldBack::new(&alphabet, user, 0).scores(bench, &outcome.weights)?;
+            let held_back = HeldBack::new(alphabet, user, 0);
+            let scores = meter.scores(&held_back, &outcome.weights)?;
             let part = 1.0 / users.len() as f64;
             row.updates = outcome.work.updates;
             row.reused = outcome.work.reused;
@@ -174,8 +143,8 @@ pub fn study(
             row.predicting += part * outcome.predicting;
             row.training += part * outcome.work.seconds;
             row.adopted += usize::from(outcome.adopted);
-            row.top1 += part * scores.top1();
-            row.top3 += part * scores.top3();
+            row.top1 += part * scores.top1_rate();
+            row.top3 += part * scores.top3_rate();
             done += 1;
             progress.update(done, None);
         }
@@ -192,13 +161,13 @@ pub fn study(
 /// One training at the preset number of records, as the runtime's client does it.
 fn collect(
     device: &Device,
-    public: &Arc<Public>,
-    rows: usize,
-    recipe: &Recipe,
+    public: &PublicModel,
+    shape: Shape,
+    recipe: &personalize::Recipe,
     typed: Vec<Batch>,
 ) -> Result<Outcome> {
     let preset = typed.iter().map(Batch::counted).sum();
-    let mut client = Client::new(device, public, shape(rows), recipe, preset)?;
+    let mut client = Client::new(device, &public.published, shape, recipe, preset)?;
     let started = Instant::now();
     for Batch { inputs, targets, .. } in typed {
         client.predict(inputs)?;
@@ -214,15 +183,15 @@ fn collect(
 /// An update after each batch, and the same comparison in the end.
 fn as_typed(
     device: &Device,
-    public: &Arc<Public>,
-    rows: usize,
-    recipe: &Recipe,
+    public: &PublicModel,
+    shape: Shape,
+    recipe: &personalize::Recipe,
     mut typed: Vec<Batch>,
 ) -> Result<Outcome> {
-    let mut learner = Learner::new(device, &public.model, shape(rows), recipe)?;
-    learner.set_weights(&public.weights)?;
+    let mut learner = Learner::new(device, &public.card.spec, shape, recipe)?;
+    learner.set_weights(public.weights())?;
     learner.start()?;
-    let held_back = typed.split_off(trained(typed.len()));
+    let held_back = typed.split_off(Client::trained_of(typed.len()));
     let before = learner.score(&held_back)?.loss;
     let (mut predicting, mut work) = (0.0, Work::default());
     for mut batch in typed {
@@ -240,7 +209,7 @@ fn as_typed(
         work.seconds += started.elapsed().as_secs_f64();
     }
     let adopted = learner.score(&held_back)?.loss < before;
-    let weights = if adopted { learner.weights()? } else { public.weights.clone() };
+    let weights = if adopted { learner.weights()? } else { public.weights().to_vec() };
     Ok(Outcome { predicting, work, weights, adopted })
 }
 
@@ -288,10 +257,10 @@ mod tests {
 
     #[test]
     fn reuse_saves_forward_passes_and_what_is_exact_costs_nothing() {
-        let mut bench = Workbench::with_replicas(&Device::cpu(), &Arc::new(tiny()), 1).unwrap();
-        let how = workbench::Recipe { rate: 1e-2, passes: 6, batch: 2, seed: 1 };
+        let (device, public) = (Device::cpu(), Arc::new(tiny()));
+        let how = Recipe { rate: 1e-2, passes: 6, batch: 2, seed: 1 };
         let users = [user("ann", "so it goes"), user("bob", "never say never")];
-        let rows = study(&mut bench, &how, 2400, &users).unwrap();
+        let rows = study(&device, &public, &how, 2400, &users).unwrap();
         assert_eq!(table(&rows).to_string().lines().count(), 2 + ARMS.len());
         let by = |name: &str| rows.iter().find(|row| row.name == name).unwrap();
         let [ordinary, exact, any] = ["ordinary", "exact", "stale, any"].map(by);
@@ -308,17 +277,18 @@ mod tests {
         let [last, cheap] = ["last layer", "last layer, exact"].map(by);
         assert_eq!((last.reused, cheap.reused, last.top1 == cheap.top1), (0, 84, true));
         assert!(ordinary.adopted == 2 && ordinary.top1 > by("last layer").top1);
-        assert!(study(&mut bench, &how, 2400, &[]).is_err());
+        assert!(study(&device, &public, &how, 2400, &[]).is_err());
     }
 
     #[test]
     fn every_typed_character_counts_once() {
         let alphabet = Alphabet::covering([], 0);
         let user = user("ann", "so it goes");
+        let how = Recipe { rate: 1e-2, passes: 6, batch: 3, seed: 1 };
         for records in [30, 500, 2000] {
-            let batches = batches(&alphabet, &user, records, 3).unwrap();
+            let batches = batches(&alphabet, &user, records, how.shape(records)).unwrap();
             assert_eq!(batches.iter().map(Batch::counted).sum::<usize>(), records);
-            let two = has_two_batches(&alphabet, &user, records, 3);
+            let two = has_two_batches(&alphabet, &user, records, &how);
             assert_eq!((two, two), (batches.len() > 1, records > 30), "{records}");
         }
     }

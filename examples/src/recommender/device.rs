@@ -116,6 +116,12 @@ pub fn hits<'a>(data: &Data, samples: &[Sample], scores: impl Iterator<Item = &'
     Hits { hit1: hits.hit1 / count, hit3: hits.hit3 / count, mrr: hits.mrr / count }
 }
 
+/// The floor: what ranking by how many customers own a product comes to.
+pub fn popularity(data: &Data) -> Hits {
+    let (held_out, counts) = (data.held_out(), data.popularity());
+    hits(data, &held_out, held_out.iter().map(|_| counts.as_slice()))
+}
+
 /// The rank of a masked product, from 1; of equal scores the first product comes first.
 fn rank(customer: &Customer, masked: usize, scores: &[f32]) -> usize {
     let before = |other: usize| {

@@ -13,11 +13,12 @@ use tern_fl::{Layout, RunPlan};
 
 use super::arms::{ARMS, Arm};
 use super::data::Data;
-use super::device::{Hits, Recommender};
+use super::device::{Hits, Recommender, popularity};
 use super::options::{Options, Scale};
 use super::train;
 use crate::network::{Place, Role, tell_same};
 use crate::progress::Progress;
+use crate::report::{Series, Table};
 
 /// What a process does that another one started.
 pub fn take_part(role: Role, place: &Place, data: &Data, device: &Device) -> Result<()> {
@@ -44,6 +45,10 @@ struct Networked {
     failed: Vec<usize>,
     /// Of the model that a terminal downloaded.
     hits: Hits,
+    /// Kilobytes of updates and of models, the mean of a round.
+    kilobytes: [f64; 2],
+    /// Round, and mean loss of the terminals' training.
+    loss: Vec<(f64, f64)>,
     /// Whether it is the model of one process, bit by bit; not compared unless all terminals
     /// took part in every round.
     same_bits: Option<bool>,
@@ -66,9 +71,27 @@ pub fn run(
         });
         found.push(run_arm(arm, options, scale, (data, device), &folder, out)?);
     }
-    writeln!(out, "Report: {}", report.path("").display())?;
+    writeln!(out, "\n{}\nReport: {}", table(data, &found), report.path("").display())?;
     report.json("network.json", &found)?;
+    let series = found.iter().map(|way| Series { name: way.arm.name, points: &way.loss });
+    let axes = ("round", "nats a sample");
+    report.plot("loss.svg", "Terminals' training loss", axes, &series.collect::<Vec<_>>())?;
     Ok(())
+}
+
+/// Percent, and kilobytes a round.
+fn table(data: &Data, found: &[Networked]) -> Table {
+    let mut table = Table::new(["", "hit@1 %", "hit@3 %", "MRR %", "up kB/round", "down kB/round"]);
+    let percent =
+        |hits: &Hits| [hits.hit1, hits.hit3, hits.mrr].map(|x| format!("{:.1}", 100.0 * x));
+    let floor = ["popularity".to_owned()].into_iter().chain(percent(&popularity(data)));
+    table.row(floor);
+    for way in found {
+        let kilobytes = way.kilobytes.map(|kilobytes| format!("{kilobytes:.1}"));
+        let cells = percent(&way.hits).into_iter().chain(kilobytes);
+        table.row([way.arm.name.to_owned()].into_iter().chain(cells));
+    }
+    table
 }
 
 /// Runs one of them, and measures the model that a terminal downloaded.
@@ -102,21 +125,23 @@ fn run_arm(
     let downloaded = load_model(&file, layout.parameters())?;
     recommender.set_model(&downloaded)?;
     let hits = recommender.measure(data, &data.held_out())?;
-    let [hit1, hit3, mrr] = [hits.hit1, hits.hit3, hits.mrr].map(|x| 100.0 * x);
     let rounds = ended.rounds.len();
-    writeln!(
-        out,
-        "{rounds} rounds of {} by {} processes: hit@1 {hit1:.1} %, hit@3 {hit3:.1} %, MRR {mrr:.1} %.",
-        arm.name,
-        terminals + 1
-    )?;
+    writeln!(out, "{rounds} rounds of {} by {} processes.", arm.name, terminals + 1)?;
     // Who is drawn depends on who is there, unless all are.
     let same_bits = match ended.complete(terminals) {
         true => Some(in_one_process(&plan, &initial, &place, data, device)? == downloaded),
         false => None,
     };
     tell_same(same_bits, out)?;
-    Ok(Networked { arm: *arm, rounds, failed: ended.failed, hits, same_bits })
+    Ok(Networked {
+        arm: *arm,
+        rounds,
+        hits,
+        kilobytes: [ended.kilobytes(|row| row.bytes_up), ended.kilobytes(|row| row.bytes_down)],
+        loss: ended.curve("loss"),
+        failed: ended.failed,
+        same_bits,
+    })
 }
 
 /// The model of the same run by the same keys in this process.

@@ -10,13 +10,13 @@ use tern_engine::{Device, save_model};
 
 use super::arms::ARMS;
 use super::data::Data;
-use super::device::{Recommender, hits};
+use super::device::{Recommender, popularity};
 use super::movielens::{self, Ratings};
 use super::network;
 use super::options::{Options, Scale};
 use super::results::{ArmResult, Example, Results};
 use super::train;
-use crate::report::Report;
+use crate::report::{Report, Series};
 use crate::text::bundled;
 
 /// Products that are offered to the example customer.
@@ -68,7 +68,6 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         });
         arms.push(ArmResult { arm, runs: runs.collect::<Result<_>>()? });
     }
-    let floor = data.popularity();
     let (parameters, _) = train::spec(&data, &scale).build()?;
     let results = Results {
         device: device.name(),
@@ -82,7 +81,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         steps: scale.steps,
         cohort: scale.cohort,
         parameters: parameters.count(),
-        popularity: hits(&data, &held_out, held_out.iter().map(|_| floor.as_slice())),
+        popularity: popularity(&data),
         example: example(&device, &data, &scale, &arms, &report)?,
         arms,
         seconds: started.elapsed().as_secs_f64(),
@@ -129,6 +128,9 @@ fn films(options: &Options, folder: &Path, device: &Device, out: &mut dyn Write)
     let report = options.run.report("recommender")?;
     let rows = movielens::run(&ratings, &options.scale(), options.seed, device)?;
     report.json("movielens.json", &Films { ratings: &ratings, rows: &rows })?;
+    let series = rows.iter().map(|row| Series { name: &row.name, points: &row.curve });
+    let (title, axes) = ("Held-out ratings: error", ("round", "RMSE, in ratings"));
+    report.plot("rmse.svg", title, axes, &series.collect::<Vec<_>>())?;
     writeln!(out, "\n{}\nReport: {}", movielens::table(&rows), report.path("").display())?;
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! Roles as clients: the first four fifths of each one's lines train, the others test.
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 use tern_shaders::cpu::random::pcg4d;
 
 use super::options::Options;
 use crate::alphabet::Alphabet;
-use crate::text::{bundled, load};
-use crate::users::users;
+use crate::text::{Found, Refused, bundled, load, load_some, reasons};
+use crate::users::{User, users};
 
 /// The clients' texts, and those that nobody is trained on.
 #[derive(Debug)]
@@ -17,17 +19,17 @@ pub struct Texts {
     pub clients: Vec<Vec<u32>>,
     /// Test lines, by role.
     pub test: Vec<Vec<u32>>,
+    /// Files and roles of one's own that can't take part, and why.
+    pub refused: Refused,
 }
 
 impl Texts {
     /// The bundled roles, or one's own.
     pub fn load(options: &Options) -> Result<Self> {
-        let path = match &options.data {
-            Some(path) => path.clone(),
-            None => bundled("shakespeare-roles.txt.gz")?,
+        let (roles, refused) = match &options.data {
+            Some(path) => own(path)?,
+            None => (users(&load(&[&bundled("shakespeare-roles.txt.gz")?])?, 0), Vec::new()),
         };
-        let roles = users(&load(&[&path])?, 0);
-        ensure!(!roles.is_empty(), "{}: nobody has two lines", path.display());
         let lines = || roles.iter().flat_map(|role| role.train.iter().chain(&role.held_back));
         let alphabet = Alphabet::of(lines().map(String::as_str));
         let clients = match options.iid {
@@ -48,8 +50,28 @@ impl Texts {
             left = left.saturating_sub(tokens.len().saturating_sub(1));
             test.push(tokens);
         }
-        Ok(Texts { alphabet, clients, test })
+        Ok(Texts { alphabet, clients, test, refused })
     }
+}
+
+/// One's own texts: who has lines enough, and what can't take part.
+fn own(path: &Path) -> Result<(Vec<User>, Refused)> {
+    let Found { speakers, places, mut refused } = load_some(&[path])?;
+    let (mut roles, mut short) = (Vec::new(), Vec::new());
+    for speaker in speakers {
+        match users(std::slice::from_ref(&speaker), 0).pop() {
+            Some(role) => roles.push(role),
+            None => short.push(speaker.name),
+        }
+    }
+    refused.extend(short.into_iter().map(|name| {
+        let at = places.get(&name).map_or("", String::as_str);
+        let reason = format!("{at}: one line, expected one to train on and one to test");
+        (name, reason)
+    }));
+    let why = reasons(&refused);
+    ensure!(!roles.is_empty(), "{}: nobody has two lines{why}", path.display());
+    Ok((roles, refused))
 }
 
 /// Lines in an order that the seed draws, dealt out to so many hands.
@@ -96,11 +118,20 @@ mod tests {
     }
 
     #[test]
-    fn text_without_clients_is_refused_by_name() {
+    fn who_cannot_take_part_is_refused_by_name_and_stops_nobody() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.txt");
-        std::fs::write(&path, "@a\none line\n").unwrap();
-        let options = Options { data: Some(path), ..Options::parse_from(["shakespeare"]) };
-        assert!(Texts::load(&options).unwrap_err().to_string().contains("mine.txt"));
+        let load = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let data = Some(path.clone());
+            Texts::load(&Options { data, ..Options::parse_from(["shakespeare"]) })
+        };
+        let error = load("@a\none line\n").unwrap_err().to_string();
+        assert!(error.contains("nobody has two lines; a: ") && error.contains("mine.txt:1: one"));
+        let texts = load("@a\none line\n@b\nso\nit\ngoes\n@\nnobody's\n").unwrap();
+        assert_eq!((texts.clients.len(), texts.test.len()), (1, 1));
+        let reasons = texts.refused.iter().map(|(_, reason)| reason.as_str());
+        let reasons: Vec<&str> = reasons.collect();
+        assert!(reasons[0].contains("mine.txt:7") && reasons[1].contains("mine.txt:1: one line"));
     }
 }

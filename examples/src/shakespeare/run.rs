@@ -96,6 +96,9 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let device = options.run.open()?;
     writeln!(out, "Runs on {}.", device.name())?;
     let texts = Texts::load(options)?;
+    for (who, reason) in &texts.refused {
+        writeln!(out, "{who} does not take part. {reason}")?;
+    }
     let report = options.run.report("shakespeare")?;
     let tokens = texts.alphabet.tokens();
     let plan = plan(options, texts.clients.len(), tokens);

@@ -30,6 +30,9 @@ pub struct Problem {
     pub classes: usize,
     /// The teachers' data.
     pub private: Set,
+    /// The lines that were dealt to the private data, and the row of each unless it was left out:
+    /// a line that can't be read changes the teacher alone that would have got it.
+    pub dealt: Vec<Option<usize>>,
     /// Who collected each row of it and where that is said, if it decides which teacher gets it.
     pub collected_by: Option<Vec<Origin>>,
     /// Devices and lines that are left out, and why.
@@ -163,6 +166,7 @@ fn images(name: String, [train, test]: &[[PathBuf; 2]; 2]) -> Result<Problem> {
         public: Set::of(&other, 0..half),
         test: Set::of(&other, half..other.labels.len()),
         private: Set::of(&private, 0..private.labels.len()),
+        dealt: (0..private.labels.len()).map(Some).collect(),
         collected_by: None,
         refused: Vec::new(),
     })
@@ -178,25 +182,21 @@ fn table(
     seed: u32,
 ) -> Result<Problem> {
     let of_file = || format!("{}", path.display());
-    let (table, rows, refused) = match by {
-        None => {
-            let table = Table::read(path)?;
-            let rows = (0..table.lines().len()).collect();
-            (table, rows, Vec::new())
-        }
-        Some(by) => devices(path, by).with_context(of_file)?,
-    };
+    let Lines { table, rows: lines, refused } = Lines::read(path, by).with_context(of_file)?;
     let labels = table.column(label).with_context(of_file)?;
     let why: String = refused.iter().map(|why| format!("; {why}")).collect();
-    ensure!(rows.len() >= 20, "{}: {} rows are too few{why}", path.display(), rows.len());
-    let classes = rows.iter().map(|row| labels[*row].trim()).collect::<BTreeSet<_>>().len();
+    let rows = || lines.iter().flatten();
+    let count = rows().count();
+    ensure!(count >= 20, "{}: {count} rows are too few{why}", path.display());
+    let classes = rows().map(|row| labels[*row].trim()).collect::<BTreeSet<_>>().len();
     ensure!(classes >= 2, "{}: one class in {label}{why}", path.display());
-    // How the rows are dealt out depends on their number alone.
-    let dealt = partition(&vec![0; rows.len()], 20, Partition::Iid, seed)?;
-    let deal = |parts: &[Vec<usize>]| -> Vec<usize> {
-        parts.iter().flatten().map(|place| rows[*place]).collect()
+    // How lines are dealt out depends on their number alone.
+    let dealt = partition(&vec![0; lines.len()], 20, Partition::Iid, seed)?;
+    let deal = |parts: &[Vec<usize>]| -> Vec<Option<usize>> {
+        parts.iter().flatten().map(|line| lines[*line]).collect()
     };
     let (private, public, test) = (deal(&dealt[..14]), deal(&dealt[14..17]), deal(&dealt[17..]));
+    let [public, test] = [public, test].map(|some| some.into_iter().flatten().collect::<Vec<_>>());
     let without: Vec<&str> = without.iter().copied().chain(by).collect();
     let rows = table.fitted(label, &without, &public).with_context(of_file)?;
     let devices = by.map(|by| table.column(by)).transpose().with_context(of_file)?;
@@ -204,41 +204,60 @@ fn table(
         device: devices[row].trim().to_owned(),
         at: format!("{}:{}", path.display(), table.lines()[row]),
     };
+    let mut number = 0..;
     Ok(Problem {
         name,
         width: rows.width,
         classes: rows.classes.len(),
         collected_by: devices
-            .map(|devices| private.iter().map(|row| origin(&devices, *row)).collect()),
-        private: Set::of(&rows, private.into_iter()),
+            .map(|devices| private.iter().flatten().map(|row| origin(&devices, *row)).collect()),
+        private: Set::of(&rows, private.iter().flatten().copied()),
+        dealt: private.iter().map(|line| line.and_then(|_| number.next())).collect(),
         public: Set::of(&rows, public.into_iter()),
         test: Set::of(&rows, test.into_iter()),
         refused,
     })
 }
 
-/// A table whose rows devices collected, its rows without those of devices with a line that can't
-/// be read, and who or what is left out.
-fn devices(path: &Path, by: &str) -> Result<(Table, Vec<usize>, Vec<String>)> {
-    let (table, bad) = Table::read_some(path)?;
-    let place = table.place(by)?;
-    let (mut without, mut refused) = (BTreeSet::new(), Vec::new());
-    for BadLine { line, reason, fields } in bad {
-        let at = format!("{}:{line}: {reason}", path.display());
-        let device = fields.get(place).map(|device| device.trim()).filter(|d| !d.is_empty());
-        match device {
-            Some(device) if without.contains(device) => (),
-            Some(device) => {
-                refused.push(format!("{by} {device} does not take part. {at}"));
-                without.insert(device.to_owned());
+/// A table of which some lines can't be read.
+struct Lines {
+    table: Table,
+    /// Its lines, and the row of each unless that is left out.
+    rows: Vec<Option<usize>>,
+    /// Devices and lines that are left out, and why.
+    refused: Vec<String>,
+}
+
+impl Lines {
+    /// Leaves out the lines that can't be read, and with them those of the same device where a
+    /// column says who collected them.
+    fn read(path: &Path, by: Option<&str>) -> Result<Self> {
+        let (table, bad) = Table::read_some(path)?;
+        let place = by.map(|by| table.place(by)).transpose()?;
+        let (mut without, mut refused) = (BTreeSet::new(), Vec::new());
+        for BadLine { line, reason, fields } in &bad {
+            let at = format!("{}:{line}: {reason}", path.display());
+            let device = place.and_then(|place| fields.get(place)).map(|device| device.trim());
+            match (by, device.filter(|device| !device.is_empty())) {
+                (Some(_), Some(device)) if without.contains(device) => (),
+                (Some(by), Some(device)) => {
+                    refused.push(format!("{by} {device} does not take part. {at}"));
+                    without.insert(device.to_owned());
+                }
+                _ => refused.push(format!("A line is left out. {at}")),
             }
-            None => refused.push(format!("A line is left out. {at}")),
         }
+        let devices = by.map(|by| table.column(by)).transpose()?;
+        let stays = |row: usize| {
+            devices.as_ref().is_none_or(|devices| !without.contains(devices[row].trim()))
+        };
+        let sound = table.lines().iter().enumerate();
+        let sound = sound.map(|(row, line)| (*line, stays(row).then_some(row)));
+        let mut rows: Vec<_> = sound.chain(bad.iter().map(|bad| (bad.line, None))).collect();
+        rows.sort_unstable_by_key(|(line, _)| *line);
+        let rows = rows.into_iter().map(|(_, row)| row).collect();
+        Ok(Lines { table, rows, refused })
     }
-    let rows = table.column(by)?.into_iter().enumerate();
-    let rows = rows.filter(|(_, device)| !without.contains(device.trim())).map(|(row, _)| row);
-    let rows = rows.collect();
-    Ok((table, rows, refused))
 }
 
 impl Problem {
@@ -256,8 +275,13 @@ impl Problem {
             Some(origins) => {
                 by_value(&origins.iter().map(|origin| &origin.device).collect::<Vec<_>>())
             }
-            None => partition(labels, teachers, Partition::Iid, seed)
-                .with_context(|| self.name.clone())?,
+            None => {
+                let lines = vec![0; self.dealt.len()];
+                let parts = partition(&lines, teachers, Partition::Iid, seed)
+                    .with_context(|| self.name.clone())?;
+                let rows = |part: Vec<usize>| part.iter().filter_map(|l| self.dealt[*l]).collect();
+                parts.into_iter().map(rows).collect()
+            }
         };
         let called = |number: usize, first: Option<&usize>| match (&self.collected_by, first) {
             (Some(origins), Some(row)) => {
@@ -279,5 +303,45 @@ impl Problem {
             taught.len()
         );
         Ok(Parts { taught, count: names.len(), left_out })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_cannot_be_read_changes_its_own_teacher_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.csv");
+        let line = |i: usize| format!("{i},{}\n", ["no", "yes"][i % 2]);
+        let mut lines: Vec<String> = (0..200).map(line).collect();
+        let load = |lines: &[String]| {
+            std::fs::write(&path, format!("x,class\n{}", lines.concat())).unwrap();
+            table("own".into(), &path, ("class", &[]), None, 1).unwrap()
+        };
+        let values = |problem: &Problem| {
+            let parts = problem.parts(10, 1).unwrap();
+            assert_eq!((parts.count, parts.taught.len()), (10, 10));
+            let of = |part: &Part| -> Vec<u32> {
+                part.rows.iter().map(|row| problem.private.features[*row].to_bits()).collect()
+            };
+            parts.taught.iter().map(of).collect::<Vec<_>>()
+        };
+        let whole = load(&lines);
+        let before = values(&whole);
+        let mut private = 0;
+        for bad in 0..40 {
+            let good = std::mem::replace(&mut lines[bad], "cut off\n".into());
+            let now = load(&lines);
+            lines[bad] = good;
+            assert!(now.refused[0].contains(&format!("own.csv:{}: 1 fields", bad + 2)));
+            if now.private.labels.len() < whole.private.labels.len() {
+                private += 1;
+                let other = before.iter().zip(values(&now)).filter(|(a, b)| *a != b);
+                assert_eq!(other.count(), 1, "line {bad}");
+            }
+        }
+        assert!((20..=36).contains(&private), "{private} of 40");
     }
 }

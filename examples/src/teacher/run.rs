@@ -145,6 +145,8 @@ mod tests {
         let json = std::fs::read_to_string(report.join("results.json")).unwrap();
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["sets"][0]["refused"].as_array().unwrap().len(), 2);
+        let text = shown(folder.path(), &few).unwrap();
+        assert_eq!(text.matches("A line is left out. ").count(), 2, "{text}");
     }
 
     /// Bad data is named with its file and line.
@@ -163,14 +165,16 @@ mod tests {
         let label = ["--label", "class"];
         let cases = [
             (None, &label[..], "No such file"),
-            (Some("a,class\n1,x\n2\n"), &label[..], "line 3: 1 fields, the header has 2"),
+            (Some("a,class\n1,x\n2\n"), &label[..], "left out. FILE:3: 1 fields, the header has 2"),
             (Some("a,b\n1,x\n"), &label[..], "column is class"),
             (Some("a,class\n1,x\n"), &[][..], "--label has to name"),
             (Some("a,class\n1,x\n"), &label[..], "1 rows are too few"),
         ];
         for (text, more, expected) in cases {
             let error = error(text, more);
-            assert!(error.contains("bad.csv") && error.contains(expected), "{error}");
+            let expected =
+                expected.replace("FILE", folder.path().join("bad.csv").to_str().unwrap());
+            assert!(error.contains("bad.csv") && error.contains(&expected), "{error}");
         }
         let one = format!("a,class\n{}", "1,x\n".repeat(30));
         assert!(error(Some(&one), &label).contains("one class in class"));

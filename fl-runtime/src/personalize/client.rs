@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tern_engine::{Data, Device, IGNORE};
 
-use super::learner::count;
+use super::score::count;
 use super::{Batch, Learner, Merge, Personal, Public, Recipe, Reuse, Score, Shape, Work};
 use crate::{Error, Result};
 
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 const HELD_BACK: usize = 8;
 
 /// A customization.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     /// Records of the collection.
     pub records: usize,
@@ -100,6 +100,16 @@ impl Client {
         self.records.len() > 1 && self.collected() >= self.preset
     }
 
+    /// Records still missing to the preset number.
+    pub fn missing(&self) -> usize {
+        self.preset.saturating_sub(self.collected())
+    }
+
+    /// Batches of a collection that a training uses; the others, the latest, are held back.
+    pub fn trained_of(batches: usize) -> usize {
+        batches.saturating_sub((batches / HELD_BACK).max(1))
+    }
+
     /// Trainings so far.
     pub fn rounds(&self) -> &[Round] {
         &self.rounds
@@ -158,7 +168,7 @@ impl Client {
             return Ok(None);
         }
         let (records, first) = (self.collected(), self.held_back.len());
-        let last = self.records.len() - (self.records.len() / HELD_BACK).max(1);
+        let last = Self::trained_of(self.records.len());
         let latest = self.records.drain(last..).map(|batch| Batch { kept: None, ..batch });
         self.held_back.extend(latest);
         let (before, work, after, candidate) = match self.train(each) {

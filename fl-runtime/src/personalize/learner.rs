@@ -3,27 +3,18 @@
 
 use std::time::Instant;
 
-use tern_engine::nn::{Forward, Input, LayerSpec, Mode, ModelSpec};
+use serde::{Deserialize, Serialize};
+use tern_engine::nn::{Forward, LayerSpec, Mode, ModelSpec};
 use tern_engine::{
-    Activation, Activations, Arena, Data, Device, Element, Flat, Graph, IGNORE, Optimizer, Param,
-    Parameters, Plan, Schedule, Tensor, Trainable, Training,
+    Activation, Activations, Arena, Data, Device, Flat, Graph, Optimizer, Param, Parameters, Plan,
+    Schedule, Tensor, Trainable, Training,
 };
 use tern_shaders::cpu::random::pcg4d;
 use tern_shaders::state;
 
-use crate::{Error, Result};
-
-/// Predictions given for each target, the most probable first, where there are so many classes.
-pub const TOP: usize = 3;
-
-/// Rows that are predicted and trained on together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Rows of a batch.
-    pub rows: usize,
-    /// Tokens of a row where the model reads tokens; 1 otherwise.
-    pub length: usize,
-}
+use super::score::{inputs, top, words};
+use super::{Batch, Score, Scorer, Shape};
+use crate::Result;
 
 /// Whether a training may use activations of predictions (Prediction Results Reuse, DeepType,
 /// IMWUT 2018).
@@ -93,54 +84,8 @@ impl Kept {
     }
 }
 
-/// What was predicted, what came, and what is left of the prediction.
-pub struct Batch {
-    /// Tokens `[length, rows]` (time first), or features `[rows, width]`.
-    pub inputs: Data,
-    /// Class of each place `[length, rows]`, or of each row; [`IGNORE`] counts nowhere.
-    pub targets: Vec<u32>,
-    /// What was predicted: the most probable classes of each place, as [`Learner::predict`] gives
-    /// them. Empty if nothing was; training doesn't read it.
-    pub predicted: Vec<u32>,
-    /// Activations of the prediction.
-    pub kept: Option<Kept>,
-}
-
-impl Batch {
-    /// Windows of tokens, each with its targets, as a batch: rows that are missing, and places
-    /// past the end of a window, count nowhere.
-    ///
-    /// # Errors
-    /// [`Error::Value`] for more windows than rows, a window that is too long, or one with
-    /// another number of targets than tokens.
-    pub fn of_windows(shape: Shape, windows: &[(&[u32], &[u32])]) -> Result<Self> {
-        let Shape { rows, length } = shape;
-        if windows.len() > rows {
-            return Err(Error::value("windows", windows.len(), format!("at most {rows}")));
-        }
-        let mut inputs = vec![0; length * rows];
-        let mut targets = vec![IGNORE; length * rows];
-        for (row, (tokens, expected)) in windows.iter().enumerate() {
-            if tokens.len() > length || expected.len() != tokens.len() {
-                let given = format!("{} tokens, {} targets", tokens.len(), expected.len());
-                return Err(Error::value("window", given, format!("at most {length} of each")));
-            }
-            for (at, (token, target)) in tokens.iter().zip(*expected).enumerate() {
-                inputs[at * rows + row] = *token;
-                targets[at * rows + row] = *target;
-            }
-        }
-        Ok(Batch { inputs: Data::U32(inputs), targets, predicted: Vec::new(), kept: None })
-    }
-
-    /// Targets that count.
-    pub fn counted(&self) -> usize {
-        self.targets.iter().filter(|target| **target != IGNORE).count()
-    }
-}
-
 /// What a training took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// Updates of the weights.
     pub updates: u32,
@@ -152,43 +97,14 @@ pub struct Work {
     pub seconds: f64,
 }
 
-/// How well targets were expected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Score {
-    /// Targets counted.
-    pub targets: usize,
-    /// Of these, the most probable class.
-    pub top1: usize,
-    /// Of these, among the [`TOP`] most probable.
-    pub top3: usize,
-    /// Mean loss, in nats.
-    pub loss: f64,
-}
-
-impl Score {
-    /// Both together.
-    pub(super) fn and(self, other: Score) -> Score {
-        let targets = self.targets + other.targets;
-        let sum = |s: Score| s.loss * s.targets as f64;
-        let loss = if targets == 0 { 0.0 } else { (sum(self) + sum(other)) / targets as f64 };
-        Score { targets, top1: self.top1 + other.top1, top3: self.top3 + other.top3, loss }
-    }
-}
-
-/// A plan with its inputs, and what it tells of its predictions.
-struct Pass {
-    plan: Plan,
-    inputs: Tensor,
-    targets: Tensor,
-    loss: Tensor,
-    places: Tensor,
-}
-
 /// A model that predicts batches and is trained on them, forward and backward passes apart.
 pub struct Learner {
     arena: Arena,
-    training: Pass,
-    scoring: Pass,
+    plan: Plan,
+    inputs: Tensor,
+    targets: Tensor,
+    places: Tensor,
+    scorer: Scorer,
     recipe: Recipe,
     /// The state record that a training starts from.
     start: Vec<[u32; state::WORDS]>,
@@ -208,56 +124,39 @@ impl Learner {
     /// [`Error::Value`] for a shape without rows; the engine's, among them one for a recipe that
     /// trains nothing.
     pub fn new(device: &Device, spec: &ModelSpec, shape: Shape, recipe: &Recipe) -> Result<Self> {
-        if shape.rows == 0 || shape.length == 0 {
-            let given = format!("{} rows of {}", shape.rows, shape.length);
-            return Err(Error::value("shape of a batch", given, "at least one row of one"));
-        }
         let (parameters, model) = spec.build()?;
         let arena = Arena::new(device, &parameters, &[0])?;
-        let classes = classes(&parameters);
         let head = head(spec, &parameters, &recipe.trainable)?;
-        let record = |graph: &mut Graph, split: bool| -> Result<(Tensor, Tensor, Tensor, Tensor)> {
-            let tokens = [shape.length, shape.rows];
-            let (inputs, targets) = match spec.input {
-                Input::Tokens { .. } => {
-                    (graph.input("inputs", &tokens, Element::U32), tokens.as_slice())
-                }
-                Input::Features { width } => {
-                    (graph.input("inputs", &[shape.rows, width], Element::F32), &tokens[1..])
-                }
-                Input::Image { channels, height, width } => {
-                    let width = channels * height * width;
-                    (graph.input("inputs", &[shape.rows, width], Element::F32), &tokens[1..])
-                }
-            };
-            let targets = graph.input("targets", targets, Element::U32);
-            let Forward { output: mut logits, features, .. } =
-                model.forward(graph, inputs, Mode::Evaluate)?;
-            let (_, places) = graph.top_k(logits, TOP.min(classes) as u32)?;
-            if split {
-                graph.end_forward();
-                if let Some((weight, bias, activation)) = &head {
-                    logits = graph.linear(features, weight, Some(bias), *activation)?;
-                }
-            }
-            let loss = graph.cross_entropy(logits, targets)?;
-            Ok((inputs, targets, graph.keep(loss), graph.keep(places)))
-        };
         let mut graph = Graph::new(&arena);
-        let (inputs, targets, loss, places) = record(&mut graph, true)?;
+        let (inputs, targets) = inputs(&mut graph, spec, shape)?;
+        let Forward { output: mut logits, features, .. } =
+            model.forward(&mut graph, inputs, Mode::Evaluate)?;
+        let (_, places) = graph.top_k(logits, top(&parameters) as u32)?;
+        let places = graph.keep(places);
+        graph.end_forward();
+        if let Some((weight, bias, activation)) = &head {
+            logits = graph.linear(features, weight, Some(bias), *activation)?;
+        }
+        let loss = graph.cross_entropy(logits, targets)?;
         let options = Training {
             schedule: recipe.schedule,
             trainable: recipe.trainable.clone(),
             ..Training::new(recipe.optimizer, recipe.schedule.base)
         };
         let mut plan = graph.train(loss, &options)?;
-        let start = plan.states()?;
-        let training = Pass { plan, inputs, targets, loss, places };
-        let mut graph = Graph::new(&arena);
-        let (inputs, targets, loss, places) = record(&mut graph, false)?;
-        let scoring = Pass { plan: graph.forward()?, inputs, targets, loss, places };
-        let (recipe, top, head_alone) = (recipe.clone(), TOP.min(classes), head.is_some());
-        Ok(Learner { arena, training, scoring, recipe, start, head_alone, weights: (0, 0), top })
+        Ok(Learner {
+            start: plan.states()?,
+            scorer: Scorer::new(&arena, spec, shape)?,
+            top: top(&parameters),
+            arena,
+            plan,
+            inputs,
+            targets,
+            places,
+            recipe: recipe.clone(),
+            head_alone: head.is_some(),
+            weights: (0, 0),
+        })
     }
 
     /// Layout of the parameters.
@@ -307,10 +206,9 @@ impl Learner {
     /// # Errors
     /// The engine's for inputs of another shape.
     pub fn predict(&mut self, inputs: &Data) -> Result<Vec<u32>> {
-        let Pass { plan, inputs: place, places, .. } = &mut self.training;
-        plan.write(*place, inputs)?;
-        plan.forward()?;
-        words(plan.read(*places)?)
+        self.plan.write(self.inputs, inputs)?;
+        self.plan.forward()?;
+        words(self.plan.read(self.places)?)
     }
 
     /// Keeps the activations of the forward pass that was computed last.
@@ -318,7 +216,7 @@ impl Learner {
     /// # Errors
     /// The device's.
     pub fn keep(&mut self) -> Result<Kept> {
-        Ok(Kept { activations: self.training.plan.save()?, weights: self.weights })
+        Ok(Kept { activations: self.plan.save()?, weights: self.weights })
     }
 
     /// Updates that kept activations have missed; `None` if they are of other weights.
@@ -337,7 +235,7 @@ impl Learner {
         for flat in self.recipe.optimizer.moments() {
             self.arena.write(*flat, 0, &zeros)?;
         }
-        Ok(self.training.plan.set_states(&self.start)?)
+        Ok(self.plan.set_states(&self.start)?)
     }
 
     /// Updates the weights once by a batch: from the activations kept with it if the recipe
@@ -350,7 +248,7 @@ impl Learner {
             .kept
             .as_ref()
             .filter(|kept| self.age(kept).is_some_and(|age| self.recipe.reuse.allows(age)));
-        let plan = &mut self.training.plan;
+        let plan = &mut self.plan;
         match usable {
             Some(kept) => {
                 // They come with the state of their own step, but this is the present one.
@@ -359,11 +257,11 @@ impl Learner {
                 plan.set_states(&now)?;
             }
             None => {
-                plan.write(self.training.inputs, &batch.inputs)?;
+                plan.write(self.inputs, &batch.inputs)?;
                 plan.forward()?;
             }
         }
-        plan.write(self.training.targets, &Data::U32(batch.targets.clone()))?;
+        plan.write(self.targets, &Data::U32(batch.targets.clone()))?;
         plan.backward()?;
         self.weights.1 += 1;
         Ok(usable.is_some())
@@ -398,7 +296,7 @@ impl Learner {
             match again {
                 Some(distance) if serves(from, distance) => {
                     if !reused {
-                        let activations = self.training.plan.save()?;
+                        let activations = self.plan.save()?;
                         batch.kept = Some(Kept { activations, weights: before });
                     }
                 }
@@ -415,20 +313,7 @@ impl Learner {
     /// # Errors
     /// As [`Learner::update`].
     pub fn score(&mut self, batches: &[Batch]) -> Result<Score> {
-        let mut score = Score::default();
-        for batch in batches {
-            let Pass { plan, inputs, targets, loss, places } = &mut self.scoring;
-            plan.write(*inputs, &batch.inputs)?;
-            plan.write(*targets, &Data::U32(batch.targets.clone()))?;
-            plan.run(1)?;
-            let Data::F32(loss) = plan.read(*loss)? else {
-                return Err(Error::value("loss", "words", "a float"));
-            };
-            let mut one = count(&batch.targets, &words(plan.read(*places)?)?, self.top);
-            one.loss = loss.first().copied().unwrap_or(f32::NAN).into();
-            score = score.and(one);
-        }
-        Ok(score)
+        self.scorer.score(batches)
     }
 }
 
@@ -450,19 +335,6 @@ fn head(
     Ok(Some((weight.clone(), bias.clone(), *activation)))
 }
 
-/// How often `predicted`, `top` of each target, had it.
-pub(super) fn count(targets: &[u32], predicted: &[u32], top: usize) -> Score {
-    let mut score = Score::default();
-    for (target, predicted) in targets.iter().zip(predicted.chunks(top)) {
-        if *target != IGNORE {
-            score.targets += 1;
-            score.top1 += usize::from(predicted[0] == *target);
-            score.top3 += usize::from(predicted.contains(target));
-        }
-    }
-    score
-}
-
 /// The order of updates: `passes` times all of `batches`, each time drawn anew.
 fn order(batches: usize, passes: usize, seed: u32) -> Vec<usize> {
     let pass = |pass: usize| {
@@ -474,16 +346,4 @@ fn order(batches: usize, passes: usize, seed: u32) -> Vec<usize> {
         order
     };
     (0..passes).flat_map(pass).collect()
-}
-
-/// Classes of a model: outputs of its last layer.
-fn classes(parameters: &Parameters) -> usize {
-    parameters.iter().last().and_then(|p| p.shape.first()).copied().unwrap_or(1)
-}
-
-fn words(data: Data) -> Result<Vec<u32>> {
-    match data {
-        Data::U32(words) => Ok(words),
-        Data::F32(_) => Err(Error::value("predictions", "floats", "words")),
-    }
 }

@@ -50,6 +50,7 @@
 //! # }
 //! ```
 
+mod batch;
 mod client;
 #[cfg(feature = "client")]
 mod download;
@@ -58,20 +59,23 @@ mod personal;
 mod public;
 #[cfg(feature = "server")]
 mod publisher;
+mod score;
 #[cfg(test)]
 mod tests;
 
 #[cfg(any(feature = "client", feature = "server"))]
 use serde::{Deserialize, Serialize};
 
+pub use batch::{Batch, Shape};
 pub use client::{Client, Round};
 #[cfg(feature = "client")]
 pub use download::{DownloadError, download};
-pub use learner::{Batch, Kept, Learner, Recipe, Reuse, Score, Shape, TOP, Work};
+pub use learner::{Kept, Learner, Recipe, Reuse, Work};
 pub use personal::{Merge, Personal};
 pub use public::Public;
 #[cfg(feature = "server")]
 pub use publisher::Publisher;
+pub use score::{Score, Scorer, TOP};
 
 /// Name of the service that public models are downloaded from.
 pub const SERVICE: &str = "public-model";

@@ -50,6 +50,8 @@ pub struct Row {
     pub up: f64,
     /// Bytes of models, the mean of a round.
     pub down: f64,
+    /// Round, and the error after it, now and then.
+    pub curve: Vec<(f64, f64)>,
 }
 
 impl User {
@@ -165,7 +167,13 @@ pub fn run(ratings: &Ratings, scale: &Scale, seed: u32, device: &Device) -> Resu
         (errors.sum::<f64>() / ratings.users.len() as f64).sqrt()
     };
     let floor = rmse(&vec![0.0; layout.elements()]);
-    let mut rows = vec![Row { name: "the user's mean".into(), rmse: floor, up: 0.0, down: 0.0 }];
+    let mut rows = vec![Row {
+        name: "the user's mean".into(),
+        rmse: floor,
+        up: 0.0,
+        down: 0.0,
+        curve: [0, scale.rounds].map(|round| (f64::from(round), floor)).into(),
+    }];
     for (name, uplink) in [("full precision", Encoding::Full), ("ternary", Encoding::Ternary)] {
         let mut plan = RunPlan::new("movielens", model.clone(), scale.rounds);
         plan.seed = seed;
@@ -180,18 +188,23 @@ pub fn run(ratings: &Ratings, scale: &Scale, seed: u32, device: &Device) -> Resu
         let mut progress = Progress::new(name, u64::from(scale.rounds));
         let options = local::Options::new(device, &folder);
         let (mut up, mut down) = (0, 0);
-        let outcome = local::run(&plan, Some(&initial), &mut clients, options, |round, _| {
+        let mut curve = Vec::new();
+        let outcome = local::run(&plan, Some(&initial), &mut clients, options, |round, model| {
             up += round.traffic.uploaded;
             down += round.traffic.downloaded;
             let loss = round.committed.training.get("loss").map(|loss| *loss as f32);
-            progress.update(u64::from(round.committed.round), loss);
+            let number = round.committed.round;
+            if number.is_multiple_of(scale.every) {
+                curve.push((f64::from(number), rmse(model)));
+            }
+            progress.update(u64::from(number), loss);
         });
         // Journal and models are of no use after the run; that it can't be removed is no failure.
         let _ = std::fs::remove_dir_all(&folder);
         let rmse = rmse(&outcome?.model);
         progress.finish();
         let [up, down] = [up, down].map(|bytes| bytes as f64 / f64::from(scale.rounds));
-        rows.push(Row { name: name.into(), rmse, up, down });
+        rows.push(Row { name: name.into(), rmse, up, down, curve });
     }
     Ok(rows)
 }
