@@ -11,7 +11,7 @@ fn nodes_are_processes_and_come_to_the_bits_of_a_simulation() {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report");
     let mut command = Command::new(env!("CARGO_BIN_EXE_digits-transfer"));
-    command.args(["--network", "--exchanges", "5"]);
+    command.args(["--quick", "--network", "--exchanges", "5"]);
     let (shown, json) = common::run(&mut command, &report, "network.json");
     for (at, (by, processes)) in [("a third node", 3), ("the target", 2)].into_iter().enumerate() {
         let line = format!("added up by {by}: 64 rounds by {processes} processes");

@@ -12,7 +12,7 @@ use serde_json::Value;
 fn run(data: &Path, report: &Path, more: &[&str]) -> (String, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyboard"));
     command
-        .args(["--steps", "8", "--records", "700", "--study", "0"])
+        .args(["--quick", "--steps", "8", "--records", "700", "--study", "0"])
         .args(more)
         .arg("--data")
         .arg(data);

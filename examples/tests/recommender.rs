@@ -8,6 +8,22 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 #[test]
+fn a_short_run_on_the_bundled_customers_ends_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_recommender"));
+    command.args(["--quick", "--rounds", "10"]);
+    let (shown, found) = common::run(&mut command, folder.path(), "results.json");
+    assert_eq!(found["terminals"], 40, "{shown}");
+    for way in found["arms"].as_array().unwrap() {
+        let hit1 = way["runs"][0]["hits"]["hit1"].as_f64().unwrap();
+        assert!(hit1 > 0.3, "{way}");
+    }
+    for part in ["popularity", "ternary delta + secure", "Their device recommends: "] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
+#[test]
 fn terminals_are_processes() {
     let folder = tempfile::tempdir().unwrap();
     let mut text = String::from("town,MAGE,PCAR,PFIRE,PBOAT\n");
@@ -20,7 +36,10 @@ fn terminals_are_processes() {
     text += "t4,0,1,x,0\n";
     std::fs::write(&data, text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_recommender"));
-    command.args(["--network", "--rounds", "25", "--cohort", "4"]).arg("--data").arg(&data);
+    command
+        .args(["--quick", "--network", "--rounds", "25", "--cohort", "4"])
+        .arg("--data")
+        .arg(&data);
     let (shown, found) = common::run(&mut command, &report, "network.json");
     for (number, way) in ["ternary delta", "ternary delta + secure"].into_iter().enumerate() {
         let line = format!("25 rounds of {way} by 5 processes");

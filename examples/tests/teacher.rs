@@ -12,7 +12,7 @@ use serde_json::Value;
 fn run(data: &Path, report: &Path, more: &[&str]) -> (String, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_teacher-ensemble"));
     command
-        .args(["--teachers", "10", "--queries", "60"])
+        .args(["--quick", "--teachers", "10", "--queries", "60"])
         .args(["--epsilon", "20", "--label", "class"])
         .args(more)
         .arg("--data")
@@ -47,7 +47,7 @@ fn a_short_run_on_the_bundled_sets_ends_well() {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report");
     let mut command = Command::new(env!("CARGO_BIN_EXE_teacher-ensemble"));
-    command.args(["--teachers", "20", "--queries", "60"]);
+    command.args(["--quick", "--teachers", "20", "--queries", "60"]);
     let (shown, json) = common::run(&mut command, &report, "results.json");
     for (set, name) in ["MNIST 8×8", "Adult"].into_iter().enumerate() {
         assert_eq!(json["sets"][set]["name"], name, "{shown}");

@@ -155,7 +155,7 @@ fn signed_text(method: &str, target: &str, body: &[u8], time: Millis, nonce: &[u
     format!("tern/1 request\n{method}\n{target}\n{body}\n{}\n{}", time.0, hex::encode(nonce))
 }
 
-/// The server's judgement on times and nonces. Its time must come from a clock that is never set
+/// The server's judgment on times and nonces. Its time must come from a clock that is never set
 /// back: what was signed before the start would be refused for as long as the clock was ahead.
 ///
 /// Nonces are remembered as 64-bit hashes under a random key: two that differ collide with a

@@ -140,7 +140,6 @@ fn bundled() -> Result<[Images; 3]> {
 /// The transfers of a run by seed.
 pub struct Digits {
     sets: Sets,
-    several: bool,
     /// Sources that can't take part, by name, and why.
     pub refused: Vec<(String, String)>,
 }
@@ -152,12 +151,12 @@ enum Sets {
 
 impl Digits {
     /// Reads the digits that come with the demo, or the user's own.
-    pub fn load(options: &Options, scale: &Scale) -> Result<Self> {
+    pub fn load(options: &Options) -> Result<Self> {
         let (sets, refused) = match &options.data {
             Some(folder) => own(folder)?,
             None => (Sets::Bundled(bundled()?), Vec::new()),
         };
-        Ok(Digits { sets, several: scale.several, refused })
+        Ok(Digits { sets, refused })
     }
 
     /// Who teaches whom.
@@ -190,7 +189,7 @@ impl Digits {
                 });
             }
         }
-        if self.several && matches!(self.sets, Sets::Bundled(_)) {
+        if matches!(self.sets, Sets::Bundled(_)) {
             let three: Vec<_> = all.iter().map(|t| t.with_copies(&mut random)).collect();
             all.extend(three);
         }
@@ -245,6 +244,10 @@ fn read(file: &Path) -> Result<Images> {
     if let Some(first) = labels.first().filter(|first| labels.iter().all(|l| l == *first)) {
         bail!("{at}:{}: one class only, {first}, expected two or more", line(file, 0)?);
     }
+    if let Some(place) = features.iter().position(|x| !(0.0..=16.0).contains(x)) {
+        let (row, pixel) = (place / PIXELS, features[place]);
+        bail!("{at}:{}: pixel {pixel}, expected 0 to 16", line(file, row)?);
+    }
     let pixels = features.iter().map(|x| x / 16.0).collect();
     Ok(Images { pixels, labels })
 }
@@ -288,6 +291,9 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
         write("target.csv", &format!("{header}{}\n{}", line("1"), line("10"))).unwrap();
         assert!(load().unwrap().contains("target.csv:4: label 10"));
+        let bright = line("0").replacen('1', "17", 1);
+        write("target.csv", &format!("{header}{}{bright}", line("1"))).unwrap();
+        assert!(load().unwrap().contains("target.csv:3: pixel 17, expected 0 to 16"));
         write("target.csv", &format!("{header}{}", line("1"))).unwrap();
         assert!(load().unwrap().contains("target.csv:2: one class only, 1"));
         write("target.csv", "a,label\n1,0\n").unwrap();

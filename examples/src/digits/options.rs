@@ -59,8 +59,6 @@ pub struct Scale {
     pub digits: usize,
     /// Most digits that accuracy is measured on.
     pub tested: usize,
-    /// Whether several sources are tried, too.
-    pub several: bool,
     /// How nodes train.
     pub settings: Settings,
 }
@@ -74,7 +72,7 @@ impl Scale {
             objective: Objective::Reverse,
             ..Settings::default()
         };
-        Scale { seeds: 5, digits: 4000, tested: 10_000, several: true, settings }
+        Scale { seeds: 5, digits: 4000, tested: 10_000, settings }
     }
 
     /// For three minutes on two CPU cores.

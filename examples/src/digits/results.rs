@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use tern_engine::save_model;
+use tern_fl::align::Model;
 
 use super::transfer::{Features, Measured};
 use crate::report::{Report, Series, Table, spread};
@@ -71,9 +73,9 @@ impl Results {
         table.to_string()
     }
 
-    /// Writes `results.json`, `accuracy.svg` and, for each transfer, `features-<number>.svg`: the
-    /// last two of the first seed.
-    pub fn write(&self, report: &Report, width: usize) -> Result<()> {
+    /// Writes `results.json`, `accuracy.svg` and, for each transfer, `features-<number>.svg` and
+    /// the target's model, `aligned-<number>.safetensors`: all but the first of the first seed.
+    pub fn write(&self, report: &Report, model: &Model) -> Result<()> {
         report.json("results.json", self)?;
         let series = self.transfers.iter().filter_map(|transfer| {
             let curve = &transfer.runs.first()?.curve;
@@ -84,7 +86,9 @@ impl Results {
         report.plot("accuracy.svg", "Digits that the target reads", axes, &series)?;
         for (number, transfer) in (1..).zip(&self.transfers) {
             let Some(run) = transfer.runs.first() else { continue };
-            let [before, after] = &run.features;
+            let file = report.path(&format!("aligned-{number}.safetensors"));
+            save_model(&file, model.parameters(), &run.model)?;
+            let ([before, after], width) = (&run.features, model.features());
             let panels = [("before", clouds(before, width)), ("after", clouds(after, width))];
             let title = format!("Features, {}", transfer.name);
             scatter(report, &format!("features-{number}.svg"), &title, &panels)?;

@@ -23,7 +23,7 @@ fn at_scale(options: &Options, scale: &Scale, out: &mut dyn Write) -> Result<()>
     let started = Instant::now();
     let device = options.run.open()?;
     writeln!(out, "Runs on {}.", device.name())?;
-    let digits = Digits::load(options, scale)?;
+    let digits = Digits::load(options)?;
     let model = model()?;
     let bench = Bench { device: &device, model: &model };
     let part = options.network.part();
@@ -76,7 +76,7 @@ fn at_scale(options: &Options, scale: &Scale, out: &mut dyn Write) -> Result<()>
         refused: digits.refused,
         transfers,
     };
-    results.write(&report, model.features())?;
+    results.write(&report, &model)?;
     writeln!(out, "\n{}", results.table())?;
     writeln!(
         out,
@@ -153,6 +153,7 @@ mod tests {
             let svg = std::fs::read_to_string(file(picture)).unwrap();
             assert!(svg.contains(name), "{picture}");
         }
+        assert!(file("aligned-4.safetensors").exists());
         // Once a third node ran it, too.
         let third = |run: usize| json["transfers"][0]["runs"][run]["third_agrees"].as_bool();
         assert_eq!([third(0), third(1)], [Some(true), None]);

@@ -46,6 +46,9 @@ pub struct Measured {
     /// What the pictures show.
     #[serde(skip)]
     pub features: [Features; 2],
+    /// 4.7: what the target uses in the end.
+    #[serde(skip)]
+    pub model: Vec<f32>,
 }
 
 /// Features of both domains by a model.
@@ -285,6 +288,7 @@ pub fn measure(
         rounds,
         curve,
         features: [before, after],
+        model: last,
     })
 }
 

@@ -136,9 +136,12 @@ fn split_lines(one: &Speaker) -> (Vec<Speaker>, Vec<Speaker>) {
 
 /// Holds out whole plays where the speakers are roles of several, else speakers.
 fn split_speakers(speakers: Vec<Speaker>) -> (Vec<Speaker>, Vec<Speaker>) {
-    let mut plays: Vec<String> =
-        speakers.iter().filter_map(|s| s.collection().map(str::to_owned)).collect();
-    plays.dedup();
+    let mut plays: Vec<String> = Vec::new();
+    for play in speakers.iter().filter_map(Speaker::collection) {
+        if !plays.iter().any(|known| known == play) {
+            plays.push(play.to_owned());
+        }
+    }
     let number = |list: &[String], name: &str| list.iter().position(|n| n == name).unwrap_or(0);
     let held_out = |at: usize| at % HELD_OUT == HELD_OUT - 1;
     if plays.len() >= HELD_OUT {

@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Type yourself, and see the suggestions change as the model learns from you
-    #[arg(long)]
+    #[arg(long, conflicts_with = "network")]
     pub interactive: bool,
     /// Users to measure
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -55,7 +55,12 @@ impl Options {
     pub fn scale(&self) -> Scale {
         let mut scale = if self.quick { Scale::quick() } else { Scale::full() };
         scale.steps = self.steps.map_or(scale.steps, |n| n as usize);
-        scale.users = self.users.map_or(scale.users, |n| n as usize);
+        scale.users = match (self.users, &self.data, &self.model) {
+            (Some(users), ..) => users as usize,
+            // Everybody in the data is a user then.
+            (None, Some(_), Some(_)) => usize::MAX,
+            _ => scale.users,
+        };
         scale.study_users = self.study.map_or(scale.study_users, |n| n as usize);
         scale.recipe.seed = self.seed;
         scale
@@ -141,6 +146,12 @@ mod tests {
         let options = Options::try_parse_from(["keyboard", "--quick", "--steps", "7"]).unwrap();
         let scale = options.scale();
         assert_eq!((scale.steps, scale.hidden), (7, Scale::quick().hidden));
-        assert!(Options::try_parse_from(["keyboard", "--users", "0"]).is_err());
+        for wrong in [["--users", "0"], ["--interactive", "--network"]] {
+            assert!(Options::try_parse_from(["keyboard"].iter().chain(&wrong)).is_err());
+        }
+        let own = ["keyboard", "--quick", "--data", "mine", "--model", "public-v1.safetensors"];
+        assert_eq!(Options::parse_from(own).scale().users, usize::MAX);
+        let some = own.iter().copied().chain(["--users", "3"]);
+        assert_eq!(Options::parse_from(some).scale().users, 3);
     }
 }

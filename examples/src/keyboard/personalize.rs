@@ -80,8 +80,8 @@ pub fn personalize(
     let worth = measure(&mut meter, public, scale, users, &keyboards)?;
 
     // As they are in the table; a newer public model is another story.
-    let files =
-        keyboards.iter().map(|own| save(own, public, report)).collect::<Result<Vec<_>>>()?;
+    let files = (1..).zip(&keyboards).map(|own| save(own, public, report));
+    let files = files.collect::<Result<Vec<_>>>()?;
     let mut merges = vec![None; users.len()];
     if let Some(newer) = newer()? {
         for ((merge, keyboard), user) in merges.iter_mut().zip(&mut keyboards).zip(users) {
@@ -138,18 +138,23 @@ fn measure(
     Ok(worth)
 }
 
-/// Saves a customized model as `own/<user>.safetensors`.
-fn save(own: &Keyboard, public: &PublicModel, report: &Report) -> Result<Option<String>> {
+/// Saves a customized model as `own/<user>-<number>.safetensors`; names may differ in characters
+/// that a file's can't have.
+fn save(
+    (number, own): (usize, &Keyboard),
+    public: &PublicModel,
+    report: &Report,
+) -> Result<Option<String>> {
     if !own.is_customized() {
         return Ok(None);
     }
     let plain = |c: char| if c.is_alphanumeric() { c } else { '_' };
-    let file = format!("own/{}.safetensors", own.name().chars().map(plain).collect::<String>());
-    let path = report.path(&file);
+    let name: String = own.name().chars().map(plain).collect();
+    let path = report.path(&format!("own/{name}-{number}.safetensors"));
     let folder = report.path("own");
     std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
     save_model(&path, &public.parameters, own.weights())?;
-    Ok(Some(file))
+    Ok(Some(path.display().to_string()))
 }
 
 #[cfg(test)]

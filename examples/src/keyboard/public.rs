@@ -23,7 +23,7 @@ pub struct Card {
     pub alphabet: Alphabet,
     /// Characters it was trained on.
     pub characters: usize,
-    /// Training steps.
+    /// Training steps, or rounds of a federated training.
     pub steps: usize,
 }
 
@@ -75,6 +75,14 @@ impl PublicModel {
         let json = serde_json::to_string_pretty(&self.card)? + "\n";
         fs::write(&card, json).with_context(|| format!("{}", card.display()))?;
         Ok(path)
+    }
+
+    /// Removes what [`PublicModel::publish`] wrote, if it is there.
+    pub fn remove(path: &Path) -> Result<()> {
+        for file in [path.to_owned(), card_of(path)].iter().filter(|file| file.exists()) {
+            fs::remove_file(file).with_context(|| format!("{}", file.display()))?;
+        }
+        Ok(())
     }
 
     /// 1.4: loads what [`PublicModel::publish`] wrote.
@@ -141,6 +149,9 @@ mod tests {
         assert!(path.ends_with("public-v3.safetensors"));
         let loaded = PublicModel::load(&path).unwrap();
         assert_eq!((&loaded.card, loaded.weights()), (&public.card, public.weights()));
+        PublicModel::remove(&path).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        PublicModel::remove(&path).unwrap();
     }
 
     #[test]

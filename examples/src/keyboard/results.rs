@@ -49,8 +49,8 @@ pub struct PublicResult {
     pub steps: usize,
     /// Seconds of training; 0 for a model from a file.
     pub seconds: f64,
-    /// On text that it was not trained on, where there is some besides the users'.
-    pub held_out: Option<Score>,
+    /// On text that it was not trained on; with one's own data that is the users'.
+    pub held_out: Score,
 }
 
 /// What personalization did for a user.
@@ -91,8 +91,17 @@ impl UserResult {
         if self.name.contains('/') { "role" } else { "speaker" }
     }
 
+    /// What a customization took, the mean.
+    fn each(&self, all: f64) -> f64 {
+        all / self.rounds.len().max(1) as f64
+    }
+
     fn seconds(&self) -> f64 {
-        self.rounds.iter().map(|round| round.work.seconds).sum()
+        self.each(self.rounds.iter().map(|round| round.work.seconds).sum())
+    }
+
+    fn flops(&self) -> f64 {
+        self.each(self.training_flops as f64)
     }
 }
 
@@ -109,9 +118,9 @@ pub struct Median {
     pub top3: [f64; 3],
     /// The same for keystrokes saved.
     pub saved: [f64; 3],
-    /// Seconds of training a user.
+    /// Seconds of a customization.
     pub seconds: f64,
-    /// Multiplications and additions of training a user.
+    /// Multiplications and additions of a customization.
     pub training_flops: f64,
 }
 
@@ -143,7 +152,7 @@ pub fn medians(users: &[UserResult]) -> Vec<Median> {
             top3: three(|w| w.scores.top3_rate()),
             saved: three(|w| w.saved),
             seconds: median(users.iter().map(|u| u.seconds())),
-            training_flops: median(users.iter().map(|u| u.training_flops as f64)),
+            training_flops: median(users.iter().map(|u| u.flops())),
         })
     };
     ["speaker", "role"].into_iter().filter_map(of).collect()
@@ -206,7 +215,7 @@ impl Results {
             let ([.., top1], [.., saved], flop) = (m.top1, m.saved, m.training_flops / 1e9);
             writeln!(
                 out,
-                "Median of {} {}s: {:+.1} points of top-1, {:+.1} points of keystrokes saved; {:.1} s and {flop:.0} GFLOP of training.",
+                "Median of {} {}s: {:+.1} points of top-1, {:+.1} points of keystrokes saved; {:.1} s and {flop:.0} GFLOP a customization.",
                 m.users,
                 m.kind,
                 100.0 * top1,
@@ -220,7 +229,7 @@ impl Results {
         Ok(())
     }
 
-    /// What a newer public model is to the speakers, if one was published.
+    /// What a newer public model is to the users, if one was published.
     pub fn merging(&self) -> Option<String> {
         let merged: Vec<_> = self.users.iter().filter_map(|u| Some((u, u.merge?))).collect();
         let version = merged.first()?.1.outcome.version;
@@ -296,6 +305,7 @@ mod tests {
             trained: 875,
             expected: Score { targets: 1000, top1: 400 + 100 * at, top3: 700, loss: 0.0 },
             loss_before: 2.0,
+            loss_public: 2.0,
             loss_after: 1.5,
             adopted: at == 0,
             work: Work { updates: 9, reused: 0, kept_bytes: 0, seconds: 0.5 },
@@ -331,7 +341,7 @@ mod tests {
                 parameters: 10,
                 steps: 5,
                 seconds: 1.0,
-                held_out: Some(worth(54, 1).scores),
+                held_out: worth(54, 1).scores,
             },
             refused: Vec::new(),
             medians: medians(&users),
@@ -347,7 +357,7 @@ mod tests {
         let [public, own, gain] = speaker.top1;
         assert!((public - 0.44).abs() < 1e-12 && (own - 0.55).abs() < 1e-12);
         assert!((gain - 0.12).abs() < 1e-12, "of 15, 2 and 12 points");
-        assert!((speaker.saved[2] - 0.2).abs() < 1e-12 && speaker.seconds == 1.0);
+        assert!((speaker.saved[2] - 0.2).abs() < 1e-12 && speaker.seconds == 0.5);
         assert_eq!(median([1.0, 4.0].into_iter()), 2.5);
         assert_eq!(median(std::iter::empty()), 0.0);
     }

@@ -115,9 +115,7 @@ pub fn publish(
     let text = (alphabet, stream.as_slice());
     let trained = server::train(device, text, &held_out, scale, options.seed)?;
     let path = trained.public.publish(&report.path(""))?;
-    let mut result = describe(&trained.public, &path);
-    result.seconds = trained.seconds;
-    result.held_out = Some(trained.held_out);
+    let result = describe(&trained.public, &path, trained.held_out, trained.seconds);
     Ok((path, trained.curve, result))
 }
 
@@ -139,36 +137,33 @@ pub fn publish_again(
 /// Takes a model that was published before.
 pub fn take(path: &Path, device: &Device, texts: &Texts) -> Result<(PathBuf, Curve, PublicResult)> {
     let public = PublicModel::load(path)?;
-    let mut result = describe(&public, path);
     let held_out = server::held_out(&public.card.alphabet, &texts.held_out, 30_000);
     let mut reader = Reader::new(&public.arena(device)?, &public.card.spec)?;
-    result.held_out = Some(reader.read(&held_out)?);
-    Ok((path.to_owned(), Curve::default(), result))
+    let held_out = reader.read(&held_out)?;
+    Ok((path.to_owned(), Curve::default(), describe(&public, path, held_out, 0.0)))
 }
 
-fn describe(public: &PublicModel, path: &Path) -> PublicResult {
+fn describe(public: &PublicModel, path: &Path, held_out: Score, seconds: f64) -> PublicResult {
     PublicResult {
         file: path.display().to_string(),
         version: public.card.version,
         parameters: public.parameters.count(),
         steps: public.card.steps,
-        seconds: 0.0,
-        held_out: None,
+        seconds,
+        held_out,
     }
 }
 
 /// Tells of the public model.
 pub fn tell(public: &PublicResult, path: &Path, out: &mut dyn Write) -> Result<()> {
-    let of =
-        |rate: fn(&Score) -> f64| public.held_out.as_ref().map_or(f64::NAN, |s| 100.0 * rate(s));
     writeln!(
         out,
         "Public model v{}: {} parameters, {} steps; on text held out: top-1 {:.1} %, top-3 {:.1} %. {}",
         public.version,
         public.parameters,
         public.steps,
-        of(Score::top1_rate),
-        of(Score::top3_rate),
+        100.0 * public.held_out.top1_rate(),
+        100.0 * public.held_out.top3_rate(),
         path.display()
     )?;
     Ok(())
@@ -216,7 +211,7 @@ mod tests {
         let shown = run(&["--model", model.to_str().unwrap(), "--records", "900", "--study", "0"]);
         assert!(!shown.contains("as typed") && !shown.contains("Public model v2"), "{shown}");
         assert!(shown.contains("Median of 2 speakers"), "everybody is a user now: {shown}");
-        assert!(report.join("own/ann.safetensors").exists() || shown.contains("0/2"), "{shown}");
+        assert!(report.join("own/ann-1.safetensors").exists() || shown.contains("0/2"), "{shown}");
         // Who types too little for the second table doesn't stop the run at its end.
         let short = format!("@cy\n{}", "so it goes on again\n".repeat(25));
         std::fs::write(&data, text + &short).unwrap();

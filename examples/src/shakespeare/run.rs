@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use tern_engine::TextData;
 use tern_engine::nn::ModelSpec;
-use tern_engine::{TextData, load_model, save_model};
 use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
 use tern_fl::plan::Goal;
@@ -16,15 +16,15 @@ use tern_fl::trainer::LocalData;
 
 use super::data::Texts;
 use super::options::Options;
+use crate::keyboard::public::{Card, PublicModel};
 use crate::report::Series;
 
 /// Characters of a window.
 const WINDOW: usize = 80;
 /// Length of the character vectors.
 const DIMENSION: usize = 8;
-/// Files of the report, from which a run that was stopped goes on.
+/// File of the report that says which model a run that was stopped goes on from.
 const RESULTS: &str = "results.json";
-const MODEL: &str = "model.safetensors";
 /// Rounds to 54 % in table 2 of the paper for E = 5, B = 10, C = 0.1: roles, and dealt out.
 const PAPER: [u32; 2] = [41, 192];
 
@@ -50,6 +50,9 @@ struct Results {
     clients: usize,
     cohort: u32,
     iid: bool,
+    /// Windows to train on, and characters that test.
+    windows: usize,
+    tested: usize,
     parameters: usize,
     /// Rounds until the target was reached, if it was.
     reached: Option<u32>,
@@ -70,17 +73,22 @@ fn before(path: &Path, now: &Results) -> Result<Vec<Round>> {
     // More rounds are the same run.
     let plan = RunPlan { rounds: now.plan.rounds, ..before.plan };
     ensure!(
-        (plan, before.clients, before.iid) == (now.plan.clone(), now.clients, now.iid),
+        (plan, before.iid, before.clients, before.windows, before.tested)
+            == (now.plan.clone(), now.iid, now.clients, now.windows, now.tested),
         "{}: of a run with other options, expected another --out",
         name()
     );
     Ok(before.rounds)
 }
 
+fn spec(options: &Options, tokens: usize) -> ModelSpec {
+    ModelSpec::language_model(tokens, DIMENSION, options.hidden as usize, 2)
+}
+
 /// The experiment's plan for so many clients and tokens.
 pub fn plan(options: &Options, clients: usize, tokens: usize) -> RunPlan {
-    let spec = ModelSpec::language_model(tokens, DIMENSION, options.hidden as usize, 2);
-    let mut plan = RunPlan::new("shakespeare", ModelKind::Layers(spec), options.rounds);
+    let model = ModelKind::Layers(spec(options, tokens));
+    let mut plan = RunPlan::new("shakespeare", model, options.rounds);
     plan.seed = options.seed;
     plan.cohort.size = options.cohort.unwrap_or_else(|| clients.div_ceil(10) as u32);
     plan.training.epochs = options.epochs;
@@ -111,6 +119,8 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         clients: clients.len(),
         cohort: plan.cohort.size,
         iid: options.iid,
+        windows: clients.samples(),
+        tested: texts.test.iter().map(|tokens| tokens.len().saturating_sub(1)).sum(),
         parameters: layout.parameters().count(),
         reached: None,
         target: options.target,
@@ -122,13 +132,26 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         "{} clients, {} a round, {} windows of {WINDOW} characters; {} parameters; E = {}, B = {}, rate {}.",
         results.clients,
         results.cohort,
-        clients.samples(),
+        results.windows,
         results.parameters,
         options.epochs,
         options.batch,
         options.rate,
     )?;
-    let model = report.path(MODEL);
+    // Each round publishes the next version.
+    let publish = |version: u32, weights: Vec<f32>| {
+        let (alphabet, characters) =
+            (texts.alphabet.clone(), texts.clients.iter().map(Vec::len).sum());
+        let card = Card {
+            version,
+            spec: spec(options, tokens),
+            alphabet,
+            characters,
+            steps: version as usize,
+        };
+        PublicModel::new(card, weights)?.publish(&report.path(""))
+    };
+    let published = |version: u32| report.path(&format!("public-v{version}.safetensors"));
     let mut simulated = simulate::Options {
         held_out: Some(LocalData::Text(held_out)),
         ..simulate::Options::new(&device)
@@ -137,7 +160,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let last = results.rounds.last().copied();
     if let Some(last) = last {
         simulated.done = last.round;
-        simulated.initial = Some(load_model(&model, layout.parameters())?);
+        simulated.initial = Some(PublicModel::load(&published(last.round))?.weights().to_vec());
         writeln!(out, "Goes on after round {}.", last.round)?;
     }
     let mut simulation = Simulation::new(&plan, clients, simulated)?;
@@ -164,9 +187,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
             100.0 * round.accuracy,
         )?;
         results.rounds.push(round);
-        // A run that is stopped has its curve, and goes on from there.
-        save_model(&model, layout.parameters(), &simulation.model()?)?;
+        // A run that is stopped at any time has its curve, and goes on from the model of its end.
+        publish(round.round, simulation.model()?)?;
         report.json(RESULTS, &results)?;
+        PublicModel::remove(&published(round.round - 1))?;
         results.reached = enough(&round).then_some(round.round);
     }
     report.json(RESULTS, &results)?;
@@ -220,9 +244,13 @@ mod tests {
         };
         let shown = run(&["--rounds", "40", "--target", "40"]);
         assert!(shown.contains("6 clients, 3 a round") && shown.contains("40 % after "), "{shown}");
-        for file in [RESULTS, "accuracy.svg", MODEL] {
+        for file in [RESULTS, "accuracy.svg"] {
             assert!(report.join(file).exists(), "{file}");
         }
+        let models = std::fs::read_dir(&report).unwrap().filter_map(|entry| {
+            entry.unwrap().path().extension().is_some_and(|e| e == "safetensors").then_some(())
+        });
+        assert_eq!(models.count(), 1, "the last round's");
         std::fs::remove_dir_all(&report).unwrap();
         let shown = run(&["--rounds", "2", "--target", "99", "--iid"]);
         assert!(shown.contains("Not 99 % after 2 rounds; the paper: 192"), "{shown}");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tern_engine::nn::ModelSpec;
-use tern_engine::{Device, Optimizer};
+use tern_engine::{Device, Optimizer, save_model};
 use tern_fl::plan::LocalTraining;
 use tern_fl::simulate::client_id;
 use tern_fl::teach::{
@@ -37,13 +37,13 @@ fn adam(rate: f64, batch: u32) -> LocalTraining {
     LocalTraining { optimizer: Optimizer::adamw(), rate, batch, ..LocalTraining::default() }
 }
 
-/// Trains one model on all samples; what it knows of the test set.
+/// Trains one model on all samples.
 fn alone(
     device: &Device,
-    (problem, recipe): (&Problem, &Recipe),
+    recipe: &Recipe,
     samples: &Samples<'_>,
     label: Option<&str>,
-) -> Result<f64> {
+) -> Result<Models> {
     let all = [Part { number: 0, rows: (0..samples.labels.len()).collect() }];
     let mut bar = label.map(|label| Progress::new(label, 0));
     let model = Models::train(device, recipe, samples, &all, &mut |done, total, loss| {
@@ -53,7 +53,11 @@ fn alone(
         }
     })?;
     bar.into_iter().for_each(Progress::finish);
-    // 2.7: the model is the student's, on its own device.
+    Ok(model)
+}
+
+/// What a model knows of the test set.
+fn tested(model: &Models, problem: &Problem) -> Result<f64> {
     let predicted = model.predict(&problem.test.features)?;
     Ok(accuracy(&predicted[0], &problem.test.labels))
 }
@@ -141,7 +145,7 @@ fn student(problem: &Problem, scale: &Scale, seed: u32, steps: u32) -> Recipe {
     recipe(problem, scale.student_hidden, training, seed.wrapping_add(1000))
 }
 
-/// Runs everything for a problem; budgets are kept in `folder`.
+/// Runs everything for a problem; budgets and students are kept in `folder`.
 pub fn run(
     device: &Device,
     problem: &Problem,
@@ -152,9 +156,10 @@ pub fn run(
     let (mut teachers, faculty) = teach(device, problem, scale, seed)?;
     let mut students = Vec::new();
     for (number, (name, mechanism)) in mechanisms(faculty.parts).into_iter().enumerate() {
-        let who = (number, name, mechanism);
-        let mut service = service(&mut teachers, who, problem, scale, seed, folder)?;
-        students.push(learn(device, problem, scale, seed, &mut service, (name, mechanism))?);
+        let whose = (number, name, mechanism);
+        let mut service = service(&mut teachers, whose, problem, scale, seed, folder)?;
+        let who = (name, mechanism);
+        students.push(learn(device, problem, scale, seed, &mut service, who, folder)?);
     }
     compare(device, problem, scale, seed, faculty, students)
 }
@@ -177,10 +182,10 @@ pub fn compare(
         labels: &public.labels[..most],
     };
     let learner = student(problem, scale, seed, scale.student_steps);
-    let told = alone(device, (problem, &learner), &truth, None)?;
+    let told = tested(&alone(device, &learner, &truth, None)?, problem)?;
     let open = student(problem, scale, seed, scale.open_steps);
     let private = problem.private.samples(width);
-    let open = alone(device, (problem, &open), &private, Some("not private"))?;
+    let open = tested(&alone(device, &open, &private, Some("not private"))?, problem)?;
     let Faculty { teachers, left_out, samples, teacher, ensemble, .. } = faculty;
     let true_labels = (most, told);
     Ok(Lesson {
@@ -220,7 +225,7 @@ impl<V: Voters> Tutor for Service<V> {
 }
 
 /// 2.4 to 2.7: a student asks until it has labels for all it wants or the budget is spent,
-/// learns from what it got, and serves itself.
+/// learns from what it got, and serves itself: its model is in `folder`.
 pub fn learn(
     device: &Device,
     problem: &Problem,
@@ -228,6 +233,7 @@ pub fn learn(
     seed: u32,
     tutor: &mut impl Tutor,
     (name, mechanism): (&str, Mechanism),
+    folder: &Path,
 ) -> Result<Student> {
     let recipe = student(problem, scale, seed, scale.student_steps);
     let (at, queries) = ((problem, &recipe), scale.queries);
@@ -266,13 +272,20 @@ pub fn learn(
         requests += 1;
         bar.update(asked as u64, None);
         if requests % MEASURED == 1 && !got.labels.is_empty() {
-            points.push(measured(device, at, tutor, &got)?);
+            points.push(measured(device, at, tutor, &got)?.0);
         }
     }
     bar.finish();
-    let last = match got.labels.is_empty() {
-        false => measured(device, at, tutor, &got)?,
-        true => Point { epsilon: tutor.spent().epsilon, answers: 0, accuracy: 0.0 },
+    let (last, file) = match got.labels.is_empty() {
+        false => {
+            let (last, model) = measured(device, at, tutor, &got)?;
+            // 2.7: the model is the student's, on its own device.
+            let file = format!("student-{}-{name}-{seed}.safetensors", problem.short_name());
+            let file = folder.join(file);
+            save_model(&file, &recipe.model.build()?.0, &model.parameters(0)?)?;
+            (last, Some(file.display().to_string()))
+        }
+        true => (Point { epsilon: tutor.spent().epsilon, answers: 0, accuracy: 0.0 }, None),
     };
     if points.last().is_none_or(|point: &Point| point.answers < last.answers) {
         points.push(last.clone());
@@ -289,6 +302,7 @@ pub fn learn(
         epsilon: spent.epsilon,
         epsilon_given_votes: spent.given_votes,
         accuracy: last.accuracy,
+        file,
         refusal,
         points,
     })
@@ -305,12 +319,12 @@ fn measured(
     at: (&Problem, &Recipe),
     tutor: &impl Tutor,
     got: &Set,
-) -> Result<Point> {
-    Ok(Point {
-        epsilon: tutor.spent().epsilon,
-        answers: got.labels.len(),
-        accuracy: alone(device, at, &got.samples(at.0.width), None)?,
-    })
+) -> Result<(Point, Models)> {
+    let (problem, recipe) = at;
+    let model = alone(device, recipe, &got.samples(problem.width), None)?;
+    let accuracy = tested(&model, problem)?;
+    let (epsilon, answers) = (tutor.spent().epsilon, got.labels.len());
+    Ok((Point { epsilon, answers, accuracy }, model))
 }
 
 #[cfg(test)]

@@ -42,8 +42,10 @@ pub fn take_part(
             let (name, mechanism) = student.context("a client without a mechanism")?;
             let mut tutor = Remote { place, number, name: called(name), spent: Spent::default() };
             let who = (name, mechanism);
-            let found = learn(device, problem, &scale, seed, &mut tutor, who)?;
-            Report::create(place.client(number))?.json(FOUND, &found).map(drop)
+            let own = Report::create(place.client(number))?;
+            let folder = own.path("");
+            let found = learn(device, problem, &scale, seed, &mut tutor, who, &folder)?;
+            own.json(FOUND, &found).map(drop)
         }
     }
 }

@@ -59,7 +59,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1)]
     pub seed: u32,
     /// Repeats everything with this many seeds, for mean and standard deviation
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "network", value_parser = clap::value_parser!(u32).range(1..))]
     pub seeds: u32,
     /// The first data set and seed, as processes over TLS.
     #[command(flatten)]

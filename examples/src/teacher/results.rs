@@ -26,6 +26,8 @@ pub struct Results {
 pub struct SetResult {
     /// Its name.
     pub name: String,
+    /// δ of the privacy budgets.
+    pub delta: f64,
     /// Devices and lines that are left out, and why.
     pub refused: Vec<String>,
     /// By seed.
@@ -81,6 +83,8 @@ pub struct Student {
     pub epsilon_given_votes: f64,
     /// Accuracy in the end.
     pub accuracy: f64,
+    /// Its model; none without a label.
+    pub file: Option<String>,
     /// What the service said when the budget was spent.
     pub refusal: Option<String>,
     /// On the way.
@@ -139,7 +143,7 @@ impl SetResult {
             "asked",
             "answered",
             "right",
-            "ε",
+            &format!("ε at δ = {:e}", self.delta),
             "ε given votes",
             "accuracy",
         ]);

@@ -39,7 +39,8 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
                 seeds.map(lesson).collect::<Result<_>>()?
             }
         };
-        let set = SetResult { name: name.clone(), refused: problem.refused.clone(), lessons };
+        let (name, delta, refused) = (name.clone(), scale.limit.delta, problem.refused.clone());
+        let set = SetResult { name, delta, refused, lessons };
         for lesson in &set.lessons {
             for part in &lesson.left_out {
                 writeln!(out, "No teacher for {part}.")?;

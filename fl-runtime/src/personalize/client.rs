@@ -23,6 +23,8 @@ pub struct Round {
     pub expected: Score,
     /// Mean loss of the model in use on the records held back.
     pub loss_before: f64,
+    /// Mean loss of the public model on them.
+    pub loss_public: f64,
     /// Mean loss of the customized model on them.
     pub loss_after: f64,
     /// Whether the customized model was adopted.
@@ -158,8 +160,9 @@ impl Client {
     }
 
     /// Trains the model in use on the records, the latest held back, adopts what comes of it if
-    /// it does better on all records held back so far, and starts collecting again. `None` while
-    /// the preset number isn't reached. `each` is called after every update.
+    /// it does better on all records held back so far than the model in use and the public one,
+    /// and starts collecting again. `None` while the preset number isn't reached. `each` is called
+    /// after every update.
     ///
     /// # Errors
     /// The engine's. The records are still there then, and the model in use is what it was.
@@ -171,7 +174,7 @@ impl Client {
         let last = Self::trained_of(self.records.len());
         let latest = self.records.drain(last..).map(|batch| Batch { kept: None, ..batch });
         self.held_back.extend(latest);
-        let (before, work, after, candidate) = match self.train(each) {
+        let (losses, work, candidate) = match self.train(each) {
             Ok(trained) => trained,
             Err(error) => {
                 self.records.extend(self.held_back.drain(first..));
@@ -183,15 +186,15 @@ impl Client {
         let expected = std::mem::take(&mut self.expected);
         // What is held back is scored by other models from here on.
         self.held_back[first..].iter_mut().for_each(|batch| batch.predicted = Vec::new());
-        let adopted = self.personal.decide(candidate, before, after);
-        if !adopted {
-            self.learner.set_weights(self.personal.weights())?;
-        }
+        let [public, before, after] = losses;
+        let adopted = self.personal.decide(candidate, [public, before], after);
+        self.learner.set_weights(self.personal.weights())?;
         let round = Round {
             records,
             trained: train.iter().map(Batch::counted).sum(),
             expected,
             loss_before: before,
+            loss_public: public,
             loss_after: after,
             adopted,
             work,
@@ -200,13 +203,18 @@ impl Client {
         Ok(Some(round))
     }
 
-    /// The loss of the model in use on what is held back, what training took, the loss after it,
-    /// and the weights that came of it.
-    fn train(&mut self, each: &mut dyn FnMut()) -> Result<(f64, Work, f64, Vec<f32>)> {
+    /// The losses of the public model, of the one in use and of the one that is trained from it
+    /// on what is held back, what the training took, and the weights that came of it.
+    fn train(&mut self, each: &mut dyn FnMut()) -> Result<([f64; 3], Work, Vec<f32>)> {
         let before = self.learner.score(&self.held_back)?.loss;
         let work = self.learner.train(&mut self.records, each)?;
         let after = self.learner.score(&self.held_back)?.loss;
-        Ok((before, work, after, self.learner.weights()?))
+        let candidate = self.learner.weights()?;
+        let public = match self.personal.is_customized() {
+            true => loss_of(&mut self.learner, &self.held_back, &self.personal.public().weights)?,
+            false => before,
+        };
+        Ok(([public, before, after], work, candidate))
     }
 
     /// Puts the personal change on a newer public model, and goes on from there if that does
@@ -218,10 +226,7 @@ impl Client {
     pub fn merge(&mut self, newer: &Arc<Public>) -> Result<Merge> {
         newer.parameters()?;
         let merged = self.personal.merged(newer)?;
-        let mut loss = |weights: &[f32]| -> Result<f64> {
-            self.learner.set_weights(weights)?;
-            Ok(self.learner.score(&self.held_back)?.loss)
-        };
+        let mut loss = |weights: &[f32]| loss_of(&mut self.learner, &self.held_back, weights);
         let before = loss(self.personal.weights())?;
         let (public, after) = (loss(&newer.weights)?, loss(&merged)?);
         let adopted = self.personal.go_on(newer, merged, before, after);
@@ -234,12 +239,10 @@ impl Client {
             adopted,
         })
     }
+}
 
-    /// How well the model in use expects other batches.
-    ///
-    /// # Errors
-    /// The engine's.
-    pub fn score(&mut self, batches: &[Batch]) -> Result<Score> {
-        self.learner.score(batches)
-    }
+/// The loss of some weights, which are the learner's then, on what is held back.
+fn loss_of(learner: &mut Learner, held_back: &[Batch], weights: &[f32]) -> Result<f64> {
+    learner.set_weights(weights)?;
+    Ok(learner.score(held_back)?.loss)
 }

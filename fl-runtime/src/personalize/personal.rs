@@ -51,10 +51,11 @@ impl Personal {
         self.own.is_some()
     }
 
-    /// Adopts a candidate whose loss on records held back is lower than that of the model in
-    /// use, and only that: a loss that is no number is not lower. Returns whether it did.
-    pub fn decide(&mut self, candidate: Vec<f32>, before: f64, after: f64) -> bool {
-        let adopts = after < before;
+    /// Adopts a candidate whose loss on records held back is lower than those of the public model
+    /// and the model in use, and only that: a loss that is no number is not lower. Returns whether
+    /// it did.
+    pub fn decide(&mut self, candidate: Vec<f32>, [public, before]: [f64; 2], after: f64) -> bool {
+        let adopts = after < before && after < public;
         if adopts {
             self.own = Some(candidate);
         }

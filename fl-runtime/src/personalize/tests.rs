@@ -182,8 +182,11 @@ fn records_accumulate_to_the_preset_count_and_a_better_model_is_adopted() {
     use_it(&mut client, 8..16, 5);
     assert!(client.expected().top1 > before.top1 + 100, "{:?}", client.expected());
     assert_eq!(client.learner.weights().unwrap(), client.weights());
-    client.customize(&mut || {}).unwrap().unwrap();
+    let second = client.customize(&mut || {}).unwrap().unwrap();
     assert_eq!(client.held_back.len(), 2);
+    assert_eq!(round.loss_public, round.loss_before, "nothing was customized yet");
+    assert!(second.loss_public > second.loss_before + 1.0, "{second:?}");
+    assert_eq!(client.learner.weights().unwrap(), client.weights());
 }
 
 #[test]
@@ -198,7 +201,10 @@ fn a_customized_model_that_does_worse_is_not_adopted() {
     assert_eq!(client.learner.weights().unwrap(), client.weights());
     assert_eq!(client.collected(), 0, "collection starts again all the same");
     let mut personal = Personal::new(&public());
-    assert!(!personal.decide(vec![f32::NAN], 1.0, f64::NAN) && !personal.is_customized());
+    for (others, own) in [([1.0; 2], f64::NAN), ([1.0, 3.0], 2.0), ([3.0, 1.0], 2.0)] {
+        assert!(!personal.decide(vec![0.0], others, own) && !personal.is_customized());
+    }
+    assert!(personal.decide(vec![0.0], [3.0, 2.0], 1.0) && personal.is_customized());
 }
 
 #[test]
