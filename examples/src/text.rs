@@ -3,13 +3,12 @@
 //! A file is UTF-8, plain or gzip. If its first line with text starts with `@`, each such line
 //! names who speaks from there on; otherwise the whole file is one speaker, named after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use flate2::read::MultiGzDecoder;
+use tern_fl::simulate::files::{Text, read_text};
 
 /// A speaker and the lines they said, in order, none of them blank.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,15 +64,18 @@ pub fn load(paths: &[impl AsRef<Path>]) -> Result<Vec<Speaker>> {
 
 /// [`load`] where what can't be read doesn't stop what can: an error is a folder's only.
 pub fn load_some(paths: &[impl AsRef<Path>]) -> Result<Found> {
-    let mut found = Found::default();
+    let (mut found, mut broken) = (Found::default(), BTreeSet::new());
     for path in paths {
         let path = path.as_ref();
         if path.is_dir() {
-            files_of(path)?.iter().for_each(|file| found.add(file));
+            files_of(path)?.iter().for_each(|file| found.add(file, &mut broken));
         } else {
-            found.add(path);
+            found.add(path, &mut broken);
         }
     }
+    // Who has a bad line in one file is left out of the others, too.
+    found.speakers.retain(|speaker| !broken.contains(&speaker.name));
+    found.places.retain(|name, _| !broken.contains(name));
     Ok(found)
 }
 
@@ -86,18 +88,23 @@ pub fn reasons(refused: &[(String, String)]) -> String {
 }
 
 impl Found {
-    /// Adds what a file holds.
-    fn add(&mut self, path: &Path) {
+    /// Adds what a file holds, and to `broken` the speakers with a line that isn't UTF-8.
+    fn add(&mut self, path: &Path, broken: &mut BTreeSet<String>) {
         let at = |line: usize| format!("{}:{line}", path.display());
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let text = match read(path) {
+        let text = match read_text(path) {
             Ok(text) => text,
-            Err(error) => return self.refused.push((name, format!("{error:#}"))),
+            Err(error) => return self.refused.push((name, error.to_string())),
         };
-        let (speakers, nameless) = parse(&text, &stem(path));
-        if speakers.is_empty() && nameless.is_empty() {
+        let Parsed { speakers, nameless, bad } = parse(&text, &stem(path));
+        if speakers.is_empty() && nameless.is_empty() && bad.is_empty() {
             let reason = format!("{}: the file holds no text", path.display());
             self.refused.push((name, reason));
+        }
+        for (line, speaker) in bad {
+            if broken.insert(speaker.clone()) {
+                self.refused.push((speaker, format!("{}: {NOT_UTF8}", at(line))));
+            }
         }
         for line in nameless {
             let reason = format!("{}: a line `@speaker` without a name", at(line));
@@ -140,51 +147,56 @@ fn stem(path: &Path) -> String {
     name.split('.').next().unwrap_or_default().to_owned()
 }
 
-/// A file as text, unpacked if it is gzip.
+/// What is wrong with a line whose bytes are no text.
+const NOT_UTF8: &str = "the text is not UTF-8";
+
+/// A file as text, unpacked if it is gzip; an error for a line that isn't UTF-8.
 pub(crate) fn read(path: &Path) -> Result<String> {
-    let mut bytes = fs::read(path).with_context(|| format!("{}", path.display()))?;
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut unpacked = Vec::new();
-        MultiGzDecoder::new(bytes.as_slice())
-            .read_to_end(&mut unpacked)
-            .with_context(|| format!("{}: damaged gzip", path.display()))?;
-        bytes = unpacked;
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
-        Err(error) => {
-            let good = error.utf8_error().valid_up_to();
-            let line = 1 + error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count();
-            bail!("{}:{line}: the text is not UTF-8", path.display())
-        }
+    let Text { text, bad } = read_text(path)?;
+    match bad.first() {
+        Some(line) => bail!("{}:{line}: {NOT_UTF8}", path.display()),
+        None => Ok(text),
     }
 }
 
-/// Splits a text into speakers, each with the line where they begin, and the lines that should
-/// name one and don't; what follows those belongs to nobody.
-fn parse(text: &str, file: &str) -> (Vec<(usize, Speaker)>, Vec<usize>) {
-    let lines =
-        || text.lines().enumerate().map(|(i, l)| (i + 1, l)).filter(|(_, l)| !l.trim().is_empty());
+/// What a text holds, by the numbers of its lines.
+#[derive(Debug, Default, PartialEq)]
+struct Parsed {
+    /// Speakers, each with the line where they begin.
+    speakers: Vec<(usize, Speaker)>,
+    /// Lines that should name a speaker and don't; what follows them belongs to nobody.
+    nameless: Vec<usize>,
+    /// Lines that aren't UTF-8, and whose they are.
+    bad: Vec<(usize, String)>,
+}
+
+/// Splits a text into speakers.
+fn parse(text: &Text, file: &str) -> Parsed {
+    let lines = || (1..).zip(text.text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let first = lines().next();
     let tagged = first.is_some_and(|(_, line)| line.starts_with('@'));
     let speaker = |name: &str| Speaker { name: name.to_owned(), lines: Vec::new() };
-    let (mut speakers, mut nameless) = (Vec::new(), Vec::new());
+    let mut parsed = Parsed::default();
     let mut current = (first.map_or(1, |(number, _)| number), speaker(file));
     for (number, line) in lines() {
         match line.strip_prefix('@').filter(|_| tagged).map(str::trim) {
             Some(name) => {
                 if name.is_empty() {
-                    nameless.push(number);
+                    parsed.nameless.push(number);
                 }
-                speakers.push(std::mem::replace(&mut current, (number, speaker(name))));
+                parsed.speakers.push(std::mem::replace(&mut current, (number, speaker(name))));
             }
             None => current.1.lines.push(line.trim_end().to_owned()),
         }
+        if text.bad.contains(&number) {
+            parsed.bad.push((number, current.1.name.clone()));
+        }
     }
-    speakers.push(current);
-    let named = |speaker: &Speaker| !(tagged && speaker.name.is_empty());
-    speakers.retain(|(_, speaker)| named(speaker) && !speaker.lines.is_empty());
-    (speakers, nameless)
+    parsed.speakers.push(current);
+    let named = |name: &str| !(tagged && name.is_empty());
+    parsed.speakers.retain(|(_, speaker)| named(&speaker.name) && !speaker.lines.is_empty());
+    parsed.bad.retain(|(_, name)| named(name));
+    parsed
 }
 
 /// Appends a speaker, to the one of the same name where there is one.
@@ -226,7 +238,9 @@ mod tests {
     fn an_untagged_text_is_one_speaker_and_keeps_its_at_signs() {
         let text = "hello\n@bob said hi\n";
         let chat = speaker("chat", &["hello", "@bob said hi"]);
-        assert_eq!(parse(text, "chat"), (vec![(1, chat)], vec![]));
+        let expected = Parsed { speakers: vec![(1, chat)], ..Parsed::default() };
+        let text = Text { text: text.into(), bad: BTreeSet::new() };
+        assert_eq!(parse(&text, "chat"), expected);
     }
 
     #[test]
@@ -244,13 +258,37 @@ mod tests {
         let expected = [
             ("A speaker without a name", "a.txt:3: "),
             ("A speaker without a name", "a.txt:7: "),
-            ("b.txt", "b.txt:1: the text is not UTF-8"),
+            ("b", "b.txt:1: the text is not UTF-8"),
             ("c.txt", "c.txt: the file holds no text"),
         ];
         assert_eq!(found.refused.len(), expected.len());
         for ((who, reason), (name, part)) in found.refused.iter().zip(expected) {
             assert!(who == name && reason.contains(part), "{who}: {reason}");
         }
+    }
+
+    /// They are called by name once, wherever else they speak; a mangled name is nobody else's.
+    #[test]
+    fn a_line_that_is_not_utf8_costs_its_speaker_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+        write("a.txt", b"@A\none\n@B\nt\xffo\n\xff\n@C\nthree\n@ \n\xff\n@A\nfour\n");
+        write("b.txt", b"@B\nfive\n@A\xff\nsix\n@C\nseven\n");
+        let Found { speakers, places, refused } = load_some(&[folder.path()]).unwrap();
+        assert_eq!(speakers, [speaker("A", &["one", "four"]), speaker("C", &["three", "seven"])]);
+        assert_eq!(places.keys().collect::<Vec<_>>(), ["A", "C"]);
+        let expected = [
+            ("B", "a.txt:4: the text is not UTF-8"),
+            ("A speaker without a name", "a.txt:8: "),
+            ("A\u{fffd}", "b.txt:3: the text is not UTF-8"),
+        ];
+        assert_eq!(refused.len(), expected.len());
+        for ((who, reason), (name, part)) in refused.iter().zip(expected) {
+            assert!(who == name && reason.contains(part), "{who}: {reason}");
+        }
+        let list = folder.path().join("b.txt");
+        let error = load_list(&list).unwrap_err().to_string();
+        assert!(error.ends_with("b.txt:3: the text is not UTF-8"), "{error}");
     }
 
     #[test]
@@ -288,7 +326,7 @@ mod tests {
     fn the_bundled_texts_are_complete() {
         let roles = load(&[bundled("shakespeare-roles.txt.gz").unwrap()]).unwrap();
         assert_eq!(roles.len(), 1280);
-        let plays: std::collections::BTreeSet<_> = roles.iter().map(Speaker::collection).collect();
+        let plays: BTreeSet<_> = roles.iter().map(Speaker::collection).collect();
         assert_eq!(plays.len(), 38);
         let addresses = load(&[bundled("addresses.txt.gz").unwrap()]).unwrap();
         assert_eq!(addresses.len(), 22);

@@ -128,10 +128,11 @@ impl Images {
 
 /// The digits that come with the demos: MNIST's, for training and test, and optdigits'.
 fn bundled() -> Result<[Images; 3]> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
     let read = |name: &str| -> Result<Images> {
-        let file = |kind: &str, rank: u32| folder.join(format!("{name}-{kind}-idx{rank}-ubyte.gz"));
-        let rows = digits(&file("images", 3), &file("labels", 1))?;
+        let file = |kind: &str, rank: u32| {
+            crate::text::bundled(&format!("{name}-{kind}-idx{rank}-ubyte.gz"))
+        };
+        let rows = digits(&file("images", 3)?, &file("labels", 1)?)?;
         Ok(Images { pixels: rows.features, labels: rows.labels })
     };
     Ok([read("mnist8-train")?, read("mnist8-test")?, read("optdigits")?])

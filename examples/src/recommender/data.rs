@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-
-use crate::text::read;
+use anyhow::{Result, anyhow, bail, ensure};
+use tern_fl::simulate::files::{BadLine, Record, read_text, records};
 
 /// One customer in this many is held out, at every terminal.
 const HELD_OUT: usize = 5;
@@ -129,11 +128,14 @@ impl Data {
     /// For a file that can't be read, columns that are none, fewer than three terminals that can
     /// take part, and nobody to hold out; naming the file and the line.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = read(path)?;
         let at = |line: usize| format!("{}:{line}", path.display());
-        let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-        let (number, header) = lines.next().with_context(|| format!("{}: empty", at(1)))?;
-        let names: Vec<&str> = header.split(',').map(str::trim).collect();
+        let mut lines = records(&read_text(path)?).into_iter();
+        let (number, header) = match lines.next() {
+            Some(Ok(Record { line, fields })) => (line, fields),
+            Some(Err(BadLine { line, reason, .. })) => bail!("{}: {reason}", at(line)),
+            None => bail!("{}: empty", at(1)),
+        };
+        let names = trimmed(&header);
         let columns: Vec<Column> = names.iter().map(|name| column(name)).collect();
         let products = names.iter().zip(&columns).skip(1);
         let products: Vec<String> = products
@@ -155,19 +157,28 @@ impl Data {
         };
         let mut groups: Vec<Group> = Vec::new();
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
-        for (line, text) in lines {
-            let values: Vec<&str> = text.split(',').map(str::trim).collect();
-            let name = values[0].to_owned();
+        for record in lines {
+            let (line, name) = match &record {
+                Ok(Record { line, fields }) => (*line, fields[0].trim()),
+                Err(bad) => (bad.line, bad.says(0).unwrap_or_default()),
+            };
             if name.is_empty() {
-                data.left_out.push(format!("{}: no terminal in the first column", at(line)));
+                let nobody = "no terminal in the first column".to_owned();
+                let reason = record.err().map_or(nobody, |bad| bad.reason);
+                data.left_out.push(format!("{}: {reason}", at(line)));
                 continue;
             }
+            let name = name.to_owned();
             let place = *places.entry(name.clone()).or_insert_with(|| {
                 groups.push(Group { name, line, members: Vec::new(), broken: None });
                 groups.len() - 1
             });
             let group = &mut groups[place];
-            match customer(&values, &names, &columns) {
+            let customer = match record {
+                Ok(Record { fields, .. }) => customer(&trimmed(&fields), &names, &columns),
+                Err(BadLine { reason, .. }) => Err(anyhow!(reason)),
+            };
+            match customer {
                 Ok(customer) => {
                     group.members.push(data.customers.len());
                     data.customers.push(customer);
@@ -258,6 +269,10 @@ impl Data {
         }
         counts
     }
+}
+
+fn trimmed(fields: &[String]) -> Vec<&str> {
+    fields.iter().map(|field| field.trim()).collect()
 }
 
 fn column(name: &str) -> Column {

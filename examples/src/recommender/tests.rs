@@ -28,13 +28,13 @@ fn table() -> String {
     text
 }
 
-fn file(folder: &Path, text: &str) -> PathBuf {
+fn file(folder: &Path, text: impl AsRef<[u8]>) -> PathBuf {
     let path = folder.join("customers.csv");
     fs::write(&path, text).unwrap();
     path
 }
 
-fn load(text: &str) -> anyhow::Result<Data> {
+fn load(text: impl AsRef<[u8]>) -> anyhow::Result<Data> {
     let folder = tempfile::tempdir().unwrap();
     Data::load(&file(folder.path(), text))
 }
@@ -85,6 +85,38 @@ fn a_bad_line_costs_its_terminal_alone() {
 }
 
 #[test]
+fn values_may_be_in_quotes() {
+    let quoted = table().replacen("town,MAGE", "\"town\",\"MAGE\"", 1);
+    let quoted = quoted.replacen("t0,0,3,0,3,1,No", "\"t0\",\"0\",\"3\",0,3,1,\"No, thanks\"", 1);
+    assert!(quoted.contains("No, thanks"), "{quoted}");
+    assert_eq!(load(quoted).unwrap(), load(table()).unwrap());
+}
+
+/// A quote that isn't closed, or bytes that aren't UTF-8: their terminal is left out if the line
+/// says which it is, else the line alone.
+#[test]
+fn a_line_that_is_no_text_costs_its_terminal_alone() {
+    let mut text = table().replacen("t2,6,0,3,0,1,No", "t2,\"6,0,3,0,1,No", 1).into_bytes();
+    text.extend(b"t3,6,0,3,0,1,\xff\n\xff,6,0,3,0,1,No\n");
+    text.extend(table().replace('t', "u").split_once('\n').unwrap().1.bytes());
+    let data = load(text).unwrap();
+    let names: Vec<&str> = data.terminals.iter().map(|terminal| terminal.name.as_str()).collect();
+    assert_eq!(names, ["t0", "t1", "u0", "u1", "u2", "u3"]);
+    let expected = [
+        ("t2", "customers.csv:4: a quote that isn't closed"),
+        ("t3", "customers.csv:122: not UTF-8"),
+    ];
+    assert_eq!(data.refused.len(), expected.len());
+    for ((who, why), (name, part)) in data.refused.iter().zip(expected) {
+        assert!(who == name && why.ends_with(part), "{who}: {why}");
+    }
+    let [line] = &data.left_out[..] else { panic!("{:?}", data.left_out) };
+    assert!(line.contains("customers.csv:123: not UTF-8"), "{line}");
+    let header = load(b"town,\"MAGE\n").unwrap_err().to_string();
+    assert!(header.contains("customers.csv:1: a quote"), "{header}");
+}
+
+#[test]
 fn files_that_are_no_use_are_errors_that_name_the_line() {
     let header = "town,MAGE,PCAR,PFIRE\n";
     let few = format!("{header}a,1,1,0\nb,1,1\nb,2,0,1\n");
@@ -106,7 +138,7 @@ fn files_that_are_no_use_are_errors_that_name_the_line() {
 /// The bytes that a simulation counts are those that clients of the protocol send and fetch.
 #[test]
 fn simulated_bytes_are_those_of_the_protocol() {
-    let (device, data) = (Device::cpu(), load(&table()).unwrap());
+    let (device, data) = (Device::cpu(), load(table()).unwrap());
     for arm in ARMS.iter().filter(|arm| !arm.secure) {
         let plan = arm.plan(&ModelKind::Layers(train::spec(&data, &SCALE)), &SCALE, 3);
         let folder = tempfile::tempdir().unwrap();
@@ -131,7 +163,7 @@ fn simulated_bytes_are_those_of_the_protocol() {
 
 #[test]
 fn ternary_updates_are_a_fraction_of_full_ones_and_learn() {
-    let (device, data) = (Device::cpu(), load(&table()).unwrap());
+    let (device, data) = (Device::cpu(), load(table()).unwrap());
     let scale = Scale { rounds: 40, hidden: 64, ..SCALE };
     let run = |at: usize| train::run(&ARMS[at], &data, &scale, 3, &device).unwrap();
     let (full, ternary, secure, gradient) = (run(0), run(1), run(3), run(5));

@@ -10,6 +10,7 @@ use tern_fl::simulate::{Partition, by_value, partition};
 use tern_fl::teach::{Part, Samples, usable};
 
 use super::options::{Bundled, Options};
+use crate::text::bundled;
 
 /// Rows with their classes.
 #[derive(Clone, Debug, Default)]
@@ -33,9 +34,10 @@ pub struct Problem {
     /// The lines that were dealt to the private data, and the row of each unless it was left out:
     /// a line that can't be read changes the teacher alone that would have got it.
     pub dealt: Vec<Option<usize>>,
-    /// Who collected each row of it and where that is said, if it decides which teacher gets it.
-    pub collected_by: Option<Vec<Origin>>,
-    /// Devices and lines that are left out, and why.
+    /// Who collected each of these lines, as far as they say it, if that decides which teacher
+    /// gets them.
+    pub collected_by: Option<Vec<Option<Origin>>>,
+    /// Devices, lines and images that are left out, and why.
     pub refused: Vec<String>,
     /// What the student has; its labels are for measuring.
     pub public: Set,
@@ -43,7 +45,7 @@ pub struct Problem {
     pub test: Set,
 }
 
-/// Where a row comes from.
+/// Where a line comes from.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// Who collected it.
@@ -56,8 +58,8 @@ pub struct Origin {
 pub struct Parts {
     /// Those with a teacher.
     pub taught: Vec<Part>,
-    /// All of them. What answers cost and how much noise they get goes by this number, which no
-    /// private record changes.
+    /// All of them, those of devices that are left out, too. What answers cost and how much noise
+    /// they get goes by this number, which no private record changes that says whose it is.
     pub count: usize,
     /// Those without a teacher, and why.
     pub left_out: Vec<String>,
@@ -77,11 +79,6 @@ impl Set {
         }
         set
     }
-}
-
-/// A file of the bundled data.
-fn bundled(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
 }
 
 /// What the options ask for.
@@ -109,14 +106,15 @@ pub fn load(options: &Options) -> Result<Vec<Problem>> {
         Bundled::Mnist => {
             ensure!(by.is_none(), "--by is for tables, MNIST is none");
             let file = |part: &str, what: &str| bundled(&format!("mnist8-{part}-{what}-ubyte.gz"));
-            let kinds = ["images-idx3", "labels-idx1"];
-            let [train, test] = ["train", "test"].map(|part| kinds.map(|what| file(part, what)));
-            images("MNIST 8×8".into(), &[train, test])
+            let both = |part: &str| {
+                Ok::<_, anyhow::Error>([file(part, "images-idx3")?, file(part, "labels-idx1")?])
+            };
+            images("MNIST 8×8".into(), &[both("train")?, both("test")?])
         }
         Bundled::Adult => {
             // The weight of a row in the census says nothing of the row.
             let columns = ("income-per-year", &["fnlwgt"][..]);
-            table("Adult".into(), &bundled("adult.csv.gz"), columns, by, options.seed)
+            table("Adult".into(), &bundled("adult.csv.gz")?, columns, by, options.seed)
         }
     };
     sets.into_iter().map(load).collect()
@@ -149,7 +147,7 @@ fn idx_files(folder: &Path) -> Result<[[PathBuf; 2]; 2]> {
 }
 
 /// The training digits are private; the first half of the others is public, and what all are
-/// scaled by comes from these.
+/// scaled by comes from the others, the classes from the public ones.
 fn images(name: String, [train, test]: &[[PathBuf; 2]; 2]) -> Result<Problem> {
     let (other, one) = digits_by(&test[0], &test[1], None)?;
     let (private, _) = digits_by(&train[0], &train[1], Some(one))?;
@@ -159,21 +157,51 @@ fn images(name: String, [train, test]: &[[PathBuf; 2]; 2]) -> Result<Problem> {
     }
     let half = other.labels.len() / 2;
     ensure!(half > 0, "{}: too few images", test[0].display());
+    let several = |labels: &[u32], path: &Path| {
+        let classes: BTreeSet<u32> = labels.iter().copied().collect();
+        let (path, count, all) = (path.display(), classes.len(), labels.len());
+        ensure!(count >= 2, "{path}: {count} classes in {all} labels, expected two or more");
+        Ok(classes)
+    };
+    several(&private.labels, &train[1])?;
+    let classes = several(&other.labels[..half], &test[1])?;
+    let mut refused = Vec::new();
+    let mut known = |set: &Rows, path: &Path, image: usize| {
+        let label = set.labels[image];
+        if !classes.contains(&label) {
+            let (path, number) = (path.display(), image + 1);
+            let expected = "expected the label of a public image";
+            refused.push(format!(
+                "An image is left out. {path}: image {number} is {label}, {expected}"
+            ));
+        }
+        classes.contains(&label)
+    };
+    let all = 0..private.labels.len();
+    let dealt: Vec<_> = all.map(|i| known(&private, &train[1], i).then_some(i)).collect();
+    let test_images = (half..other.labels.len()).filter(|i| known(&other, &test[1], *i));
+    let test = Set::of(&other, test_images);
     Ok(Problem {
         name,
         width: private.width,
-        classes: private.classes.len().max(other.classes.len()),
+        classes: classes.last().map_or(0, |last| *last as usize + 1),
         public: Set::of(&other, 0..half),
-        test: Set::of(&other, half..other.labels.len()),
-        private: Set::of(&private, 0..private.labels.len()),
-        dealt: (0..private.labels.len()).map(Some).collect(),
+        test,
+        private: Set::of(&private, dealt.iter().flatten().copied()),
+        dealt: numbered(&dealt),
         collected_by: None,
-        refused: Vec::new(),
+        refused,
     })
 }
 
+/// The place of each row among those that are there.
+fn numbered(rows: &[Option<usize>]) -> Vec<Option<usize>> {
+    let mut number = 0..;
+    rows.iter().map(|row| row.and_then(|_| number.next())).collect()
+}
+
 /// 70 % of a table's rows are private, 15 % public and 15 % measure, drawn by the seed. Features
-/// are scaled by the public ones: a private row changes its own alone.
+/// are scaled by the public ones, and have their classes: a private row changes its own alone.
 fn table(
     name: String,
     path: &Path,
@@ -182,81 +210,113 @@ fn table(
     seed: u32,
 ) -> Result<Problem> {
     let of_file = || format!("{}", path.display());
-    let Lines { table, rows: lines, refused } = Lines::read(path, by).with_context(of_file)?;
-    let labels = table.column(label).with_context(of_file)?;
-    let why: String = refused.iter().map(|why| format!("; {why}")).collect();
-    let rows = || lines.iter().flatten();
-    let count = rows().count();
+    let (table, mut bad) = Table::read_some(path)?;
+    table.place(label).with_context(of_file)?;
+    let place = by.map(|by| table.place(by)).transpose().with_context(of_file)?;
+    let by = by.zip(place);
+    let lines = lines(&table, &bad, by).with_context(of_file)?;
+    let count = table.lines().len();
+    let why = LeftOut::of(&bad, path, by).why();
     ensure!(count >= 20, "{}: {count} rows are too few{why}", path.display());
-    let classes = rows().map(|row| labels[*row].trim()).collect::<BTreeSet<_>>().len();
-    ensure!(classes >= 2, "{}: one class in {label}{why}", path.display());
     // How lines are dealt out depends on their number alone.
-    let dealt = partition(&vec![0; lines.len()], 20, Partition::Iid, seed)?;
-    let deal = |parts: &[Vec<usize>]| -> Vec<Option<usize>> {
-        parts.iter().flatten().map(|line| lines[*line]).collect()
+    let parts = partition(&vec![0; lines.len()], 20, Partition::Iid, seed)?;
+    let deal = |parts: &[Vec<usize>]| -> Vec<&Line> {
+        parts.iter().flatten().map(|line| &lines[*line]).collect()
     };
-    let (private, public, test) = (deal(&dealt[..14]), deal(&dealt[14..17]), deal(&dealt[17..]));
-    let [public, test] = [public, test].map(|some| some.into_iter().flatten().collect::<Vec<_>>());
-    let without: Vec<&str> = without.iter().copied().chain(by).collect();
-    let rows = table.fitted(label, &without, &public).with_context(of_file)?;
-    let devices = by.map(|by| table.column(by)).transpose().with_context(of_file)?;
-    let origin = |devices: &Vec<&str>, row: usize| Origin {
-        device: devices[row].trim().to_owned(),
-        at: format!("{}:{}", path.display(), table.lines()[row]),
+    let (private, public, test) = (deal(&parts[..14]), deal(&parts[14..17]), deal(&parts[17..]));
+    let fit: Vec<usize> = public.iter().filter_map(|line| line.row).collect();
+    let without: Vec<&str> = without.iter().copied().chain(by.map(|(by, _)| by)).collect();
+    let (rows, unfit) = table.fitted(label, &without, &fit).with_context(of_file)?;
+    bad.extend(unfit);
+    bad.sort_unstable_by_key(|bad| bad.line);
+    let left_out = LeftOut::of(&bad, path, by);
+    let why = left_out.why();
+    let classes = rows.classes.len();
+    ensure!(classes >= 2, "{}: one class in {label} of public lines{why}", path.display());
+    let sound = |line: &&Line| line.row.filter(|_| !left_out.lines.contains(&line.number));
+    let rows_of = |lines: &[&Line]| Set::of(&rows, lines.iter().filter_map(sound));
+    let (public, test) = (rows_of(&public), rows_of(&test));
+    ensure!(!test.labels.is_empty(), "{}: no line is left to measure{why}", path.display());
+    // A device that is left out has no teacher; its public lines are no secret, and if they
+    // were left out, a private line would change what all are scaled by.
+    let takes_part =
+        |line: &Line| line.device.as_ref().is_none_or(|device| !left_out.devices.contains(device));
+    let dealt: Vec<Option<usize>> =
+        private.iter().map(|line| sound(line).filter(|_| takes_part(line))).collect();
+    let origin = |line: &&Line| {
+        let at = format!("{}:{}", path.display(), line.number);
+        line.device.clone().map(|device| Origin { device, at })
     };
-    let mut number = 0..;
     Ok(Problem {
         name,
         width: rows.width,
-        classes: rows.classes.len(),
-        collected_by: devices
-            .map(|devices| private.iter().flatten().map(|row| origin(&devices, *row)).collect()),
-        private: Set::of(&rows, private.iter().flatten().copied()),
-        dealt: private.iter().map(|line| line.and_then(|_| number.next())).collect(),
-        public: Set::of(&rows, public.into_iter()),
-        test: Set::of(&rows, test.into_iter()),
-        refused,
+        classes,
+        collected_by: by.map(|_| private.iter().map(origin).collect()),
+        private: Set::of(&rows, dealt.iter().flatten().copied()),
+        dealt: numbered(&dealt),
+        public,
+        test,
+        refused: left_out.reasons,
     })
 }
 
-/// A table of which some lines can't be read.
-struct Lines {
-    table: Table,
-    /// Its lines, and the row of each unless that is left out.
-    rows: Vec<Option<usize>>,
-    /// Devices and lines that are left out, and why.
-    refused: Vec<String>,
+/// A line of a table.
+struct Line {
+    number: usize,
+    /// Its row, unless it is none.
+    row: Option<usize>,
+    /// Who collected it, if a column says so.
+    device: Option<String>,
 }
 
-impl Lines {
-    /// Leaves out the lines that can't be read, and with them those of the same device where a
-    /// column says who collected them.
-    fn read(path: &Path, by: Option<&str>) -> Result<Self> {
-        let (table, bad) = Table::read_some(path)?;
-        let place = by.map(|by| table.place(by)).transpose()?;
-        let (mut without, mut refused) = (BTreeSet::new(), Vec::new());
-        for BadLine { line, reason, fields } in &bad {
-            let at = format!("{}:{line}: {reason}", path.display());
-            let device = place.and_then(|place| fields.get(place)).map(|device| device.trim());
-            match (by, device.filter(|device| !device.is_empty())) {
-                (Some(_), Some(device)) if without.contains(device) => (),
-                (Some(by), Some(device)) => {
-                    refused.push(format!("{by} {device} does not take part. {at}"));
-                    without.insert(device.to_owned());
-                }
-                _ => refused.push(format!("A line is left out. {at}")),
-            }
+/// The lines of a table in their order, those that are no rows among them.
+fn lines(table: &Table, bad: &[BadLine], by: Option<(&str, usize)>) -> Result<Vec<Line>> {
+    let devices = by.map(|(by, _)| table.column(by)).transpose()?;
+    let sound = table.lines().iter().enumerate().map(|(row, number)| Line {
+        number: *number,
+        row: Some(row),
+        device: devices.as_ref().map(|devices| devices[row].trim().to_owned()),
+    });
+    let bad = bad.iter().map(|bad| Line {
+        number: bad.line,
+        row: None,
+        device: by.and_then(|(_, place)| bad.says(place)).map(str::to_owned),
+    });
+    let mut lines: Vec<Line> = sound.chain(bad).collect();
+    lines.sort_unstable_by_key(|line| line.number);
+    Ok(lines)
+}
+
+/// What of a table is left out.
+#[derive(Default)]
+struct LeftOut {
+    /// The lines that can't be read.
+    lines: BTreeSet<usize>,
+    /// The devices that collected them, if a column says so.
+    devices: BTreeSet<String>,
+    /// The devices, or lines that don't say theirs, and why.
+    reasons: Vec<String>,
+}
+
+impl LeftOut {
+    fn of(bad: &[BadLine], path: &Path, by: Option<(&str, usize)>) -> Self {
+        let mut left_out = LeftOut::default();
+        for bad in bad {
+            let BadLine { line, reason, .. } = bad;
+            left_out.lines.insert(*line);
+            let who = match by.and_then(|(by, place)| Some((by, bad.says(place)?))) {
+                Some((_, device)) if !left_out.devices.insert(device.to_owned()) => continue,
+                Some((by, device)) => format!("{by} {device} does not take part"),
+                None => "A line is left out".into(),
+            };
+            left_out.reasons.push(format!("{who}. {}:{line}: {reason}", path.display()));
         }
-        let devices = by.map(|by| table.column(by)).transpose()?;
-        let stays = |row: usize| {
-            devices.as_ref().is_none_or(|devices| !without.contains(devices[row].trim()))
-        };
-        let sound = table.lines().iter().enumerate();
-        let sound = sound.map(|(row, line)| (*line, stays(row).then_some(row)));
-        let mut rows: Vec<_> = sound.chain(bad.iter().map(|bad| (bad.line, None))).collect();
-        rows.sort_unstable_by_key(|(line, _)| *line);
-        let rows = rows.into_iter().map(|(_, row)| row).collect();
-        Ok(Lines { table, rows, refused })
+        left_out
+    }
+
+    /// The reasons, for an error's end.
+    fn why(&self) -> String {
+        self.reasons.iter().map(|why| format!("; {why}")).collect()
     }
 }
 
@@ -270,29 +330,28 @@ impl Problem {
     /// 2.1: the rows of each teacher, at random or by who collected them, and the parts that
     /// teach nothing.
     pub fn parts(&self, teachers: usize, seed: u32) -> Result<Parts> {
-        let labels = &self.private.labels;
-        let parts = match &self.collected_by {
+        let parts: Vec<Vec<usize>> = match &self.collected_by {
             Some(origins) => {
-                by_value(&origins.iter().map(|origin| &origin.device).collect::<Vec<_>>())
+                let said = origins.iter().enumerate();
+                let said = said.filter_map(|(line, o)| Some((line, &o.as_ref()?.device)));
+                let (lines, devices): (Vec<usize>, Vec<&String>) = said.unzip();
+                let parts = by_value(&devices).into_iter();
+                parts.map(|part| part.iter().map(|at| lines[*at]).collect()).collect()
             }
-            None => {
-                let lines = vec![0; self.dealt.len()];
-                let parts = partition(&lines, teachers, Partition::Iid, seed)
-                    .with_context(|| self.name.clone())?;
-                let rows = |part: Vec<usize>| part.iter().filter_map(|l| self.dealt[*l]).collect();
-                parts.into_iter().map(rows).collect()
+            None => partition(&vec![0; self.dealt.len()], teachers, Partition::Iid, seed)
+                .with_context(|| self.name.clone())?,
+        };
+        let called = |(number, lines): (usize, &Vec<usize>)| {
+            let first = lines.first().zip(self.collected_by.as_ref());
+            match first.and_then(|(line, origins)| origins[*line].as_ref()) {
+                Some(Origin { device, at }) => format!("{device} ({at})"),
+                None => format!("part {number}"),
             }
         };
-        let called = |number: usize, first: Option<&usize>| match (&self.collected_by, first) {
-            (Some(origins), Some(row)) => {
-                let Origin { device, at } = &origins[*row];
-                format!("{device} ({at})")
-            }
-            _ => format!("part {number}"),
-        };
-        let names: Vec<String> =
-            parts.iter().enumerate().map(|(at, rows)| called(at, rows.first())).collect();
-        let (taught, left_out) = usable(labels, parts);
+        let names: Vec<String> = parts.iter().enumerate().map(called).collect();
+        let rows = |lines: Vec<usize>| lines.iter().filter_map(|l| self.dealt[*l]).collect();
+        let parts = parts.into_iter().map(rows).collect();
+        let (taught, left_out) = usable(&self.private.labels, parts);
         let left_out = left_out.iter().map(|l| format!("{}: {}", names[l.part], l.reason));
         let left_out: Vec<String> = left_out.collect();
         let why: String = self.refused.iter().chain(&left_out).map(|w| format!("; {w}")).collect();
@@ -307,41 +366,4 @@ impl Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_that_cannot_be_read_changes_its_own_teacher_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("own.csv");
-        let line = |i: usize| format!("{i},{}\n", ["no", "yes"][i % 2]);
-        let mut lines: Vec<String> = (0..200).map(line).collect();
-        let load = |lines: &[String]| {
-            std::fs::write(&path, format!("x,class\n{}", lines.concat())).unwrap();
-            table("own".into(), &path, ("class", &[]), None, 1).unwrap()
-        };
-        let values = |problem: &Problem| {
-            let parts = problem.parts(10, 1).unwrap();
-            assert_eq!((parts.count, parts.taught.len()), (10, 10));
-            let of = |part: &Part| -> Vec<u32> {
-                part.rows.iter().map(|row| problem.private.features[*row].to_bits()).collect()
-            };
-            parts.taught.iter().map(of).collect::<Vec<_>>()
-        };
-        let whole = load(&lines);
-        let before = values(&whole);
-        let mut private = 0;
-        for bad in 0..40 {
-            let good = std::mem::replace(&mut lines[bad], "cut off\n".into());
-            let now = load(&lines);
-            lines[bad] = good;
-            assert!(now.refused[0].contains(&format!("own.csv:{}: 1 fields", bad + 2)));
-            if now.private.labels.len() < whole.private.labels.len() {
-                private += 1;
-                let other = before.iter().zip(values(&now)).filter(|(a, b)| *a != b);
-                assert_eq!(other.count(), 1, "line {bad}");
-            }
-        }
-        assert!((20..=36).contains(&private), "{private} of 40");
-    }
-}
+mod tests;

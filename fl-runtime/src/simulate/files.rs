@@ -1,9 +1,23 @@
 //! Data sets from files: text by speaker, tables, digits. Plain or gzip.
 
+mod table;
+
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use table::{BadLine, Record, Table, records};
+
 use crate::{Error, Result};
+
+/// A file's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// Without a byte order mark; what isn't UTF-8 is replaced by `\u{fffd}`.
+    pub text: String,
+    /// The numbers, from 1, of the lines that aren't UTF-8.
+    pub bad: BTreeSet<usize>,
+}
 
 /// What one speaker says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +40,22 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     let mut unpacked = Vec::new();
     flate2::read::MultiGzDecoder::new(bytes.as_slice())
         .read_to_end(&mut unpacked)
-        .map_err(|error| Error::file(path, error))?;
+        .map_err(|error| Error::file(path, format!("damaged gzip: {error}")))?;
     Ok(unpacked)
 }
 
-fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read(path)?).map_err(|error| Error::file(path, error))
+/// A file's text, unpacked if it is gzip. Bytes that aren't UTF-8 cost their lines alone.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn read_text(path: &Path) -> Result<Text> {
+    let bytes = read(path)?;
+    let lines = (1..).zip(bytes.split(|byte| *byte == b'\n'));
+    let bad = lines.filter(|(_, line)| std::str::from_utf8(line).is_err());
+    let bad = bad.map(|(number, _)| number).collect();
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
+    Ok(Text { text, bad })
 }
 
 /// Files, and the files of folders, in the order of their names.
@@ -56,13 +80,16 @@ fn listed(path: &Path) -> Result<Vec<PathBuf>> {
 /// one speaker. Blank lines are left out.
 ///
 /// # Errors
-/// [`Error::File`] for files that can't be read or hold no text.
+/// [`Error::File`] for files that can't be read, a line that isn't UTF-8, or no text.
 pub fn speeches(paths: &[PathBuf]) -> Result<Vec<Speech>> {
     let mut speeches: Vec<Speech> = Vec::new();
     let mut places = std::collections::BTreeMap::new();
     for path in paths {
         for file in listed(path)? {
-            let text = read_text(&file)?;
+            let Text { text, bad } = read_text(&file)?;
+            if let Some(line) = bad.first() {
+                return Err(Error::file(&file, format!("line {line}: not UTF-8")));
+            }
             let mut lines = text.lines().filter(|line| !line.trim().is_empty()).peekable();
             let tagged = lines.peek().is_some_and(|line| line.starts_with('@'));
             let stem = file.file_name().unwrap_or_default().to_string_lossy();
@@ -98,7 +125,7 @@ impl Alphabet {
     /// The characters of these texts, in their order; what comes later and isn't among them is
     /// one more.
     pub fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
-        let characters: std::collections::BTreeSet<char> = texts.flat_map(str::chars).collect();
+        let characters: BTreeSet<char> = texts.flat_map(str::chars).collect();
         Alphabet { characters: characters.into_iter().collect() }
     }
 
@@ -175,204 +202,11 @@ fn idx(path: &Path) -> Result<(Vec<usize>, Vec<u8>)> {
     Ok((shape, data.to_vec()))
 }
 
-/// A table of text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
-    /// Where each row starts.
-    lines: Vec<usize>,
-}
-
-/// A line that is no row of its table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadLine {
-    /// Its number, from 1.
-    pub line: usize,
-    /// What is wrong with it.
-    pub reason: String,
-    /// What it has.
-    pub fields: Vec<String>,
-}
-
-impl Table {
-    /// Reads comma-separated values (RFC 4180) whose first line names the columns.
-    ///
-    /// # Errors
-    /// [`Error::File`] for a row with another number of fields, with its line.
-    pub fn read(path: &Path) -> Result<Self> {
-        let (table, bad) = Self::read_some(path)?;
-        match bad.first() {
-            Some(BadLine { line, reason, .. }) => {
-                Err(Error::file(path, format!("line {line}: {reason}")))
-            }
-            None => Ok(table),
-        }
-    }
-
-    /// [`Table::read`] without the lines that have another number of fields; these, too.
-    ///
-    /// # Errors
-    /// [`Error::File`] for a file that can't be read, or without a line of names.
-    pub fn read_some(path: &Path) -> Result<(Self, Vec<BadLine>)> {
-        let text = read_text(path)?;
-        let mut records = records(&text).into_iter();
-        let Some((_, header)) = records.next() else {
-            return Err(Error::file(path, "no header line"));
-        };
-        let (sound, bad): (Vec<_>, Vec<_>) =
-            records.partition(|(_, fields)| fields.len() == header.len());
-        let bad = bad.into_iter().map(|(line, fields)| {
-            let reason = format!("{} fields, the header has {}", fields.len(), header.len());
-            BadLine { line, reason, fields }
-        });
-        let bad = bad.collect();
-        let (lines, rows) = sound.into_iter().unzip();
-        Ok((Table { header, rows, lines }, bad))
-    }
-
-    /// The line on which each row starts.
-    pub fn lines(&self) -> &[usize] {
-        &self.lines
-    }
-
-    /// The place of a column.
-    ///
-    /// # Errors
-    /// [`Error::Value`] if there is no such column.
-    pub fn place(&self, name: &str) -> Result<usize> {
-        let place = self.header.iter().position(|column| column == name);
-        place.ok_or_else(|| {
-            Error::value("column", name, format!("one of {}", self.header.join(", ")))
-        })
-    }
-
-    /// A column's values.
-    ///
-    /// # Errors
-    /// [`Error::Value`] if there is no such column.
-    pub fn column(&self, name: &str) -> Result<Vec<&str>> {
-        let at = self.place(name)?;
-        Ok(self.rows.iter().map(|row| row[at].as_str()).collect())
-    }
-
-    /// The rows as features and classes: columns of numbers with mean 0 and deviation 1, a
-    /// feature for each value of any other column; `label` has the class, and the columns in
-    /// `without` are left out. A number that isn't finite is 0.
-    ///
-    /// # Errors
-    /// [`Error::Value`] for a column that isn't there, or a table without rows.
-    pub fn rows(&self, label: &str, without: &[&str]) -> Result<Rows> {
-        self.fitted(label, without, &(0..self.rows.len()).collect::<Vec<_>>())
-    }
-
-    /// [`Table::rows`] by what the rows `fit` say: which columns are numbers, their mean and
-    /// deviation, the values of the others. So no other row changes more than its own features.
-    /// Of those, what is no number in a column of numbers is 0, the mean, and a value that `fit`
-    /// doesn't have is none. The names of the classes come from all rows: they are no secret.
-    ///
-    /// # Errors
-    /// [`Error::Value`] for a column or a row that isn't there, or an empty `fit`.
-    pub fn fitted(&self, label: &str, without: &[&str], fit: &[usize]) -> Result<Rows> {
-        let classes_of = self.column(label)?;
-        let rows = self.rows.len();
-        if fit.is_empty() {
-            return Err(Error::value("rows of the table", 0, "at least one"));
-        }
-        if let Some(row) = fit.iter().find(|row| **row >= rows) {
-            return Err(Error::value("row to scale by", row, format!("below {rows}")));
-        }
-        let mut columns: Vec<Vec<f32>> = Vec::new();
-        for name in self.header.iter().filter(|n| *n != label && !without.contains(&n.as_str())) {
-            columns.extend(features(&self.column(name)?, fit));
-        }
-        let classes = different(classes_of.iter());
-        let labels =
-            classes_of.iter().map(|value| classes.partition_point(|c| *c < value.trim()) as u32);
-        let labels = labels.collect();
-        Ok(Rows {
-            features: (0..rows).flat_map(|row| columns.iter().map(move |c| c[row])).collect(),
-            width: columns.len(),
-            labels,
-            classes: classes.into_iter().map(str::to_owned).collect(),
-        })
-    }
-}
-
-/// The features of a column, as its rows `fit` say.
-fn features(values: &[&str], fit: &[usize]) -> Vec<Vec<f32>> {
-    let number = |value: &str| value.trim().parse::<f32>().ok();
-    match fit.iter().map(|row| number(values[*row])).collect::<Option<Vec<_>>>() {
-        Some(known) => {
-            let numbers: Vec<_> = values.iter().map(|value| number(value)).collect();
-            vec![standardized(&numbers, &known)]
-        }
-        None => {
-            let column = |known: &str| {
-                values.iter().map(|value| f32::from(u8::from(value.trim() == known))).collect()
-            };
-            different(fit.iter().map(|row| &values[*row])).into_iter().map(column).collect()
-        }
-    }
-}
-
-/// Numbers, such that those of `known` have mean 0 and deviation 1.
-fn standardized(values: &[Option<f32>], known: &[f32]) -> Vec<f32> {
-    let known: Vec<f64> = known.iter().filter(|x| x.is_finite()).map(|x| f64::from(*x)).collect();
-    let n = known.len() as f64;
-    let mean = known.iter().sum::<f64>() / n;
-    let variance = known.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
-    let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-    let scaled = |x: &Option<f32>| {
-        let x = x.map(|x| ((f64::from(x) - mean) / deviation) as f32);
-        x.filter(|x| x.is_finite()).unwrap_or(0.0)
-    };
-    values.iter().map(scaled).collect()
-}
-
-/// Different values in their order.
-fn different<'a>(values: impl Iterator<Item = &'a &'a str>) -> Vec<&'a str> {
-    let known: std::collections::BTreeSet<&str> = values.map(|v| v.trim()).collect();
-    known.into_iter().collect()
-}
-
-/// Records with the number of the line on which each starts.
-fn records(text: &str) -> Vec<(usize, Vec<String>)> {
-    let (mut records, mut record, mut field) = (Vec::new(), Vec::new(), String::new());
-    let (mut quoted, mut line, mut start) = (false, 1, 1);
-    let mut characters = text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable();
-    while let Some(c) = characters.next() {
-        line += usize::from(c == '\n');
-        match c {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                field.push('"');
-                characters.next();
-            }
-            '"' => quoted = !quoted,
-            _ if quoted => field.push(c),
-            ',' => record.push(std::mem::take(&mut field)),
-            '\r' if characters.peek() == Some(&'\n') => {}
-            '\n' => {
-                record.push(std::mem::take(&mut field));
-                records.push((start, std::mem::take(&mut record)));
-                start = line;
-            }
-            _ => field.push(c),
-        }
-    }
-    if !field.is_empty() || !record.is_empty() {
-        record.push(field);
-        records.push((start, record));
-    }
-    records.retain(|(_, record)| !matches!(record.as_slice(), [only] if only.is_empty()));
-    records
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn write(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(super) fn write(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         path
@@ -394,51 +228,16 @@ mod tests {
     }
 
     #[test]
-    fn tables_become_features() {
+    fn lines_that_are_not_utf8_are_numbered() {
         let folder = tempfile::tempdir().unwrap();
-        let text = "age,\"job, or none\",class\r\n1,baker,yes\r\n3,\"a \"\"b\"\"\nc\",no\n\n";
-        let table = Table::read(&write(&folder, "t.csv", text.as_bytes())).unwrap();
-        assert_eq!(table.column("job, or none").unwrap(), ["baker", "a \"b\"\nc"]);
-        let rows = table.rows("class", &[]).unwrap();
-        assert_eq!(rows.classes, ["no", "yes"]);
-        assert_eq!(rows.labels, [1, 0]);
-        assert_eq!(rows.features, [-1.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
-        assert_eq!(table.rows("class", &["age"]).unwrap().width, 2);
-        assert!(table.rows("height", &[]).unwrap_err().to_string().contains("age, job"));
-        let path = write(&folder, "bad.csv", b"a,b\n1,2\n\"x\ny\",1\n3\n");
-        let error = Table::read(&path).unwrap_err().to_string();
-        assert!(error.contains("line 5: 1 fields"), "{error}");
-        let (table, bad) = Table::read_some(&path).unwrap();
-        assert_eq!((table.lines(), table.place("b").unwrap()), (&[2, 3][..], 1));
-        assert_eq!((bad.len(), bad[0].line, bad[0].fields.as_slice()), (1, 5, &["3".into()][..]));
-    }
-
-    /// What some rows say scales all, and no other row changes anything but its own features.
-    #[test]
-    fn rows_are_scaled_by_some_of_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let fitted = |third: &str| {
-            let text = format!("age,job,class\n1,baker,yes\n3,smith,no\n{third}\n5,baker,no\n");
-            let table = Table::read(&write(&folder, "t.csv", text.as_bytes())).unwrap();
-            table.fitted("class", &[], &[0, 1]).unwrap()
-        };
-        let known = fitted("5,smith,no");
-        let expected = [-1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 3.0, 0.0, 1.0, 3.0, 1.0, 0.0];
-        assert_eq!((known.width, known.features.as_slice()), (3, &expected[..]));
-        // No number, no job that is known, another class, a number beyond all others.
-        for (third, own) in [
-            ("old,miner,no", [0.0, 0.0, 0.0]),
-            ("inf,?,no", [0.0, 0.0, 0.0]),
-            ("1e9,baker,no", [1e9, 1.0, 0.0]),
-        ] {
-            let other = fitted(third);
-            assert_eq!(other.features[6..9], own, "{third}");
-            assert_eq!(other.features[..6], known.features[..6], "{third}");
-            assert_eq!(other.features[9..], known.features[9..], "{third}");
-        }
-        let table = Table::read(&write(&folder, "t.csv", b"a,b\n1,2\n")).unwrap();
-        assert!(table.fitted("b", &[], &[1]).unwrap_err().to_string().contains("below 1"));
-        assert!(table.fitted("b", &[], &[]).is_err());
+        let path = write(&folder, "t.txt", b"\xef\xbb\xbf@A\none\nt\xffo\n\xc3\nfive\n");
+        let Text { text, bad } = read_text(&path).unwrap();
+        assert_eq!(text, "@A\none\nt\u{fffd}o\n\u{fffd}\nfive\n");
+        assert_eq!(bad, [3, 4].into());
+        let error = speeches(&[path]).unwrap_err().to_string();
+        assert!(error.ends_with("t.txt: line 3: not UTF-8"), "{error}");
+        let damaged = write(&folder, "d.gz", b"\x1f\x8b\x08cut");
+        assert!(read(&damaged).unwrap_err().to_string().contains("d.gz: damaged gzip"));
     }
 
     #[test]

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Serialize;
-
-use crate::text::read;
+use tern_fl::simulate::files::{Text, read_text};
 
 /// Ratings to train with: film and rating.
 type Rated = Vec<(usize, f32)>;
@@ -36,13 +35,17 @@ impl Ratings {
     /// out.
     pub fn load(folder: &Path) -> Result<Self> {
         let (path, separator, header) = file(folder)?;
-        let text = read(&path)?;
+        let Text { text, bad } = read_text(&path)?;
         let mut users: BTreeMap<u64, Vec<(u64, u64, f32)>> = BTreeMap::new();
         let mut refused: BTreeMap<u64, String> = BTreeMap::new();
         let mut left_out = Vec::new();
         let lines = (1..).zip(text.lines()).skip(usize::from(header));
         for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-            match line_of(line, separator) {
+            let values = match bad.contains(&number) {
+                true => Err(anyhow!("not UTF-8")),
+                false => line_of(line, separator),
+            };
+            match values {
                 Ok([user, film, rating, time]) => users.entry(user as u64).or_default().push((
                     time as u64,
                     film as u64,

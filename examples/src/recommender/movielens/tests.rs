@@ -19,7 +19,7 @@ fn ratings(separator: char) -> String {
     text
 }
 
-fn load(folder: &Path, name: &str, text: &str) -> Result<Ratings> {
+fn load(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> Result<Ratings> {
     fs::write(folder.join(name), text).unwrap();
     Ratings::load(folder)
 }
@@ -27,7 +27,7 @@ fn load(folder: &Path, name: &str, text: &str) -> Result<Ratings> {
 #[test]
 fn both_formats_are_read_alike() {
     let [old, new] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let old = load(old.path(), "u.data", &ratings('\t')).unwrap();
+    let old = load(old.path(), "u.data", ratings('\t')).unwrap();
     let header = "userId,movieId,rating,timestamp\n".to_owned();
     let new = load(new.path(), "ratings.csv", &(header + &ratings(','))).unwrap();
     assert_eq!(old, new);
@@ -63,6 +63,15 @@ fn a_bad_line_costs_its_user_alone() {
     assert!(user == "1" && reason.contains("u.data:2: `1\t107\tx\t1`: expected"), "{reason}");
     let [line] = &all.left_out[..] else { panic!("{:?}", all.left_out) };
     assert!(line.contains("u.data:289: `?"), "{line}");
+    // So do bytes that aren't UTF-8.
+    let mut text = ratings('\t').replacen("1\t107\t1\t1\n", "1\t107\t1\t1 \n", 1).into_bytes();
+    let space = text.iter().position(|byte| *byte == b' ').unwrap();
+    text[space] = 0xff;
+    text.extend(b"\xff\t1\t1\t1\n");
+    let all = load(folder.path(), "u.data", text).unwrap();
+    assert_eq!((all.users.len(), all.refused[0].0.as_str(), all.refused.len()), (23, "1", 1));
+    assert!(all.refused[0].1.ends_with("\u{fffd}`: not UTF-8"), "{:?}", all.refused);
+    assert!(all.left_out[0].contains("u.data:289: `\u{fffd}\t1"), "{:?}", all.left_out);
 }
 
 #[test]
@@ -84,7 +93,7 @@ fn regression_finds_the_factors() {
 #[test]
 fn films_are_learned_and_users_stay() {
     let folder = tempfile::tempdir().unwrap();
-    let ratings = load(folder.path(), "u.data", &ratings('\t')).unwrap();
+    let ratings = load(folder.path(), "u.data", ratings('\t')).unwrap();
     let scale = Scale { rounds: 60, steps: 2, cohort: 4, batch: 1, hidden: 1, every: 1 };
     let rows = run(&ratings, &scale, 1, &Device::cpu()).unwrap();
     let [floor, full, ternary] = &rows[..] else { panic!("{rows:?}") };
