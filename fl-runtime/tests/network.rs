@@ -449,11 +449,8 @@ fn a_server_that_stops_answers_those_who_wait() {
 }
 
 fn certificates(folder: &Path, name: &str) -> PathBuf {
-    let output = Command::new(env!("CARGO_BIN_EXE_tern"))
-        .args(["certs", name, "--folder"])
-        .arg(folder)
-        .output()
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
+    let output = command.args(["certs", name, "--folder"]).arg(folder).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     folder.to_path_buf()
 }

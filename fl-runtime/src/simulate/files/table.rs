@@ -48,7 +48,9 @@ pub fn records(file: &Text) -> Vec<Result<Record, BadLine>> {
         let (fields, bytes, open) = record(rest);
         let lines = |bytes: usize| rest[..bytes].matches('\n').count();
         let next = line + lines(bytes);
-        let not_utf8 = file.bad.range(line..next.max(line + 1)).next();
+        // The text's last line may have no end.
+        let last = next - usize::from(rest[..bytes].ends_with('\n'));
+        let not_utf8 = file.bad.range(line..=last).next();
         let wrong = match open {
             Some(quote) => Some((line + lines(quote), "a quote that isn't closed")),
             None => not_utf8.map(|line| (*line, "not UTF-8")),
