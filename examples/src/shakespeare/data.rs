@@ -15,9 +15,9 @@ use crate::users::{User, users};
 pub struct Texts {
     /// Tokens of the experiment.
     pub alphabet: Alphabet,
-    /// What each client trains on.
-    pub clients: Vec<Vec<u32>>,
-    /// Test lines, by role.
+    /// The lines that each client trains on.
+    pub clients: Vec<Vec<Vec<u32>>>,
+    /// Test lines.
     pub test: Vec<Vec<u32>>,
     /// Files and roles of one's own that can't take part, and why.
     pub refused: Refused,
@@ -33,25 +33,27 @@ impl Texts {
         let lines = || roles.iter().flat_map(|role| role.train.iter().chain(&role.held_back));
         let alphabet = Alphabet::of(lines().map(String::as_str));
         let clients = match options.iid {
-            false => roles.iter().map(|role| alphabet.encode_lines(&role.train)).collect(),
+            false => roles.iter().map(|role| encode(&alphabet, &role.train)).collect(),
             true => {
                 let all: Vec<&String> = roles.iter().flat_map(|role| &role.train).collect();
-                deal(&all, roles.len(), options.seed)
-                    .into_iter()
-                    .map(|lines| alphabet.encode_lines(&lines))
-                    .collect()
+                let dealt = deal(&all, roles.len(), options.seed);
+                dealt.iter().map(|lines| encode(&alphabet, lines)).collect()
             }
         };
         let mut left = options.test.unwrap_or(usize::MAX);
         let mut test = Vec::new();
-        for role in &roles {
-            let mut tokens = alphabet.encode_lines(&role.held_back);
+        for mut tokens in roles.iter().flat_map(|role| encode(&alphabet, &role.held_back)) {
             tokens.truncate(left.saturating_add(1));
-            left = left.saturating_sub(tokens.len().saturating_sub(1));
+            left -= tokens.len().saturating_sub(1);
             test.push(tokens);
         }
         Ok(Texts { alphabet, clients, test, refused })
     }
+}
+
+/// Lines as the model reads them: each from its first character, to its end.
+fn encode(alphabet: &Alphabet, lines: &[String]) -> Vec<Vec<u32>> {
+    lines.iter().map(|line| alphabet.encode(&format!("{line}\n"))).collect()
 }
 
 /// One's own texts: who has lines enough, and what can't take part.
@@ -98,9 +100,15 @@ mod tests {
         // The paper's 1,146 clients are of another edition: 3.6 million characters to train on,
         // 0.87 million to test on.
         assert_eq!(texts.clients.len(), 1280);
-        let count = |texts: &[Vec<u32>]| texts.iter().map(Vec::len).sum::<usize>();
-        let (train, test) = (count(&texts.clients), count(&texts.test));
-        assert!(train > 3_000_000 && test > 600_000 && test < train / 3, "{train} {test}");
+        let lines = |texts: &Texts| texts.clients.iter().map(Vec::len).sum::<usize>();
+        let count = |lines: &[Vec<u32>]| lines.iter().map(Vec::len).sum::<usize>();
+        let train = texts.clients.iter().map(|lines| count(lines)).sum::<usize>();
+        let test = count(&texts.test);
+        assert!(train > 3_500_000 && test > 870_000 && test < train / 3, "{train} {test}");
+        // As many lines as the paper's clients have samples by its count of updates: 37.1 a round
+        // of 5 passes in batches of 10, of 1,146 clients.
+        let paper = 37.1 * 10.0 / 5.0 * 1146.0;
+        assert!((lines(&texts) as f64 / paper - 1.0).abs() < 0.05, "{} lines", lines(&texts));
         assert_eq!(texts.alphabet.tokens(), 81, "79 characters, the line's end, all others");
 
         let few = Texts::load(&Options { test: Some(5000), ..options.clone() }).unwrap();
@@ -108,9 +116,9 @@ mod tests {
         assert_eq!(few.test.iter().map(counted).sum::<usize>(), 5000);
 
         let dealt = Texts::load(&Options { iid: true, ..options }).unwrap();
-        assert_eq!((dealt.clients.len(), dealt.test), (1280, texts.test));
-        assert_eq!(count(&dealt.clients), train, "the same lines");
-        let spread = |texts: &[Vec<u32>]| {
+        assert_eq!((dealt.clients.len(), &dealt.test), (1280, &texts.test));
+        assert_eq!(lines(&dealt), lines(&texts));
+        let spread = |texts: &[Vec<Vec<u32>>]| {
             let lengths = || texts.iter().map(Vec::len);
             lengths().max().unwrap_or(0) as f64 / lengths().min().unwrap_or(1) as f64
         };

@@ -26,7 +26,7 @@ pub struct Options {
     /// Passes of a client over its lines
     #[arg(long, value_name = "E", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub epochs: u32,
-    /// Windows of 80 characters in a local step
+    /// Lines in a local step
     #[arg(long, value_name = "B", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: u32,
     /// Learning rate of the clients; the default is the paper's

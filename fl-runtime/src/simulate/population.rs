@@ -73,8 +73,30 @@ impl Population {
         vocabulary: usize,
         steps: usize,
     ) -> Result<Self> {
-        let data = TextData::upload(device, texts, vocabulary, steps, steps)?;
-        let parts = data.parts().to_vec();
+        Self::passages(device, &texts.chunks(1).collect::<Vec<_>>(), vocabulary, steps)
+    }
+
+    /// [`Population::texts`] where each client has several texts, lines say: no window goes from
+    /// one to the next.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn passages<T: AsRef<[Vec<u32>]>>(
+        device: &Device,
+        clients: &[T],
+        vocabulary: usize,
+        steps: usize,
+    ) -> Result<Self> {
+        let texts: Vec<&Vec<u32>> = clients.iter().flat_map(AsRef::as_ref).collect();
+        let data = TextData::upload(device, &texts, vocabulary, steps, steps)?;
+        let (mut windows, mut end) = (data.parts().iter(), 0);
+        let part = |client: &T| {
+            let start = end;
+            let own = windows.by_ref().take(client.as_ref().len());
+            end = own.last().map_or(start, |last| last.end);
+            start..end
+        };
+        let parts = clients.iter().map(part).collect();
         Self::new(LocalData::Text(data), parts)
     }
 
@@ -178,6 +200,18 @@ mod tests {
         let wrong = Population::rows(&device, (&features, 2), &[0; 5], 2, &[vec![5]]);
         assert!(wrong.err().unwrap().to_string().contains("row of a client is 5"));
         assert!(Population::rows(&device, (&features, 2), &[0; 5], 2, &[]).is_err());
+    }
+
+    #[test]
+    fn passages_of_a_client_are_windows_of_their_own() {
+        let lines = |lens: &[usize]| lens.iter().map(|len| vec![1; *len]).collect::<Vec<_>>();
+        // 3 windows; nobody's; one line too short for a window among others.
+        let clients = [lines(&[11, 12]), lines(&[]), lines(&[1]), lines(&[5, 1, 5])];
+        let clients = Population::passages(&Device::cpu(), &clients, 4, 10).unwrap();
+        let sizes: Vec<_> = clients.members.iter().map(|member| member.part.clone()).collect();
+        assert_eq!(sizes, [0..3, 3..3, 3..3, 3..5]);
+        let none: [Vec<Vec<u32>>; 0] = [];
+        assert!(Population::passages(&Device::cpu(), &none, 4, 10).is_err());
     }
 
     #[test]
