@@ -298,23 +298,20 @@ mod tests {
                 _ => pure_given(log_q, of),
             };
             for (place, cost) in places.iter().zip(cost) {
-                let off = curve.0[*place] / cost - 1.0;
-                // Little is left of large terms at some orders.
-                assert!(
-                    off.abs() < 1e-5,
-                    "{noise}, ln q {log_q}, {of}: {} and {cost}",
-                    curve.0[*place]
-                );
+                // Next to nothing is left of large terms at some orders.
+                let (ours, off) = (curve.0[*place], 1e-12 + 1e-5 * cost);
+                assert!((ours - cost).abs() < off, "{noise}, {log_q}, {of}: {ours} and {cost}");
             }
         }
         for Mistake { votes, scale, gaussian, laplace } in &mistakes {
             // Theirs is no more than that of a guess.
             let guess = (1.0 - 1.0 / votes.len() as f64).ln();
+            let capped = |log_q: f64| (log_q - guess).abs() < 1e-12;
             let ours = log_mistake_gaussian(gaps(votes).1, *scale);
             assert!(ours > gaussian - 1e-9, "{votes:?}, {scale}: {ours} and {gaussian}");
-            assert!(*gaussian == guess || ours < gaussian + 0.06, "{ours} and {gaussian}");
+            assert!(capped(*gaussian) || ours < gaussian + 0.06, "{ours} and {gaussian}");
             let ours = log_mistake_laplace(gaps(votes).1, *scale);
-            assert!(*laplace == guess || (ours - laplace).abs() < 1e-9, "{ours} and {laplace}");
+            assert!(capped(*laplace) || (ours - laplace).abs() < 1e-9, "{ours} and {laplace}");
         }
         for Confident { threshold, check, sigma, times, cost, epsilon } in confident {
             let mut total = Curve::zero();
@@ -327,7 +324,7 @@ mod tests {
             }
             for (place, cost) in places.iter().zip(cost) {
                 let ratio = total.0[*place] / cost;
-                assert!((1.0 - 1e-9..1.06).contains(&ratio), "{} and {cost}", total.0[*place]);
+                assert!((1.0 - 1e-6..1.06).contains(&ratio), "{} and {cost}", total.0[*place]);
             }
             // They have a tenth of the orders here.
             let ratio = total.epsilon(delta) / epsilon;
