@@ -121,8 +121,8 @@ impl Learner {
     /// start from the activations of a prediction.
     ///
     /// # Errors
-    /// [`Error::Value`] for a shape without rows; the engine's, among them one for a recipe that
-    /// trains nothing.
+    /// [`Error::Value`](crate::Error::Value) for a shape without rows; the engine's, among them one
+    /// for a recipe that trains nothing.
     pub fn new(device: &Device, spec: &ModelSpec, shape: Shape, recipe: &Recipe) -> Result<Self> {
         let (parameters, model) = spec.build()?;
         let arena = Arena::new(device, &parameters, &[0])?;
@@ -169,7 +169,7 @@ impl Learner {
         &self.recipe
     }
 
-    /// Predictions given for each target: [`TOP`], or fewer where there are fewer classes.
+    /// Predictions given for each target: [`TOP`](super::TOP), or fewer where there are fewer classes.
     pub fn top(&self) -> usize {
         self.top
     }
@@ -200,8 +200,8 @@ impl Learner {
         Ok(())
     }
 
-    /// Predicts a batch: the most probable classes of each place, [`TOP`] of them or as many as
-    /// there are classes, the most probable first.
+    /// Predicts a batch: the most probable classes of each place, [`TOP`](super::TOP) of them or as
+    /// many as there are classes, the most probable first.
     ///
     /// # Errors
     /// The engine's for inputs of another shape.
