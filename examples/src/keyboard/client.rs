@@ -78,7 +78,6 @@ pub struct Keyboard {
     shape: Shape,
     /// The end of what was typed so far.
     before: Vec<u32>,
-    merge: Option<Merge>,
 }
 
 impl Keyboard {
@@ -100,7 +99,6 @@ impl Keyboard {
             shape,
             // A text begins as if a line had ended.
             before: vec![public.card.alphabet.token('\n')],
-            merge: None,
         })
     }
 
@@ -134,11 +132,6 @@ impl Keyboard {
         self.client.rounds()
     }
 
-    /// What became of a newer public model.
-    pub fn merged(&self) -> Option<&Merge> {
-        self.merge.as_ref()
-    }
-
     /// 1.5: the user types; the client predicts each character from those before it, and
     /// records what it expected with what was typed.
     pub fn type_text(&mut self, text: &[u32]) -> Result<()> {
@@ -159,9 +152,8 @@ impl Keyboard {
 
     /// Puts the user's change on a newer public model, and goes on from there where that does
     /// better on the records held back.
-    pub fn merge(&mut self, newer: &PublicModel) -> Result<()> {
-        self.merge = Some(self.client.merge(&newer.published)?);
-        Ok(())
+    pub fn merge(&mut self, newer: &PublicModel) -> Result<Merge> {
+        Ok(self.client.merge(&newer.published)?)
     }
 
     /// Multiplications and additions of all trainings: those of every place of the batches,

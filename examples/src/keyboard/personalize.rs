@@ -85,12 +85,11 @@ pub fn personalize(
     let mut merges = vec![None; users.len()];
     if let Some(newer) = newer()? {
         for ((merge, keyboard), user) in merges.iter_mut().zip(&mut keyboards).zip(users) {
-            keyboard.merge(&newer)?;
+            let outcome = keyboard.merge(&newer)?;
             let held_back = HeldBack::new(&public.card.alphabet, user, 0);
             let public = meter.scores(&held_back, newer.weights())?.top1_rate();
             let in_use = meter.scores(&held_back, keyboard.weights())?.top1_rate();
-            let outcome = keyboard.merged().copied();
-            *merge = outcome.map(|outcome| MergeResult { outcome, public, in_use });
+            *merge = Some(MergeResult { outcome, public, in_use });
         }
     }
 

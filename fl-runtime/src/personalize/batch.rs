@@ -21,7 +21,8 @@ pub struct Batch {
     /// Class of each place `[length, rows]`, or of each row; [`IGNORE`] counts nowhere.
     pub targets: Vec<u32>,
     /// What was predicted: the most probable classes of each place, as
-    /// [`Learner::predict`](super::Learner::predict) gives them. Empty if nothing was; training doesn't read it.
+    /// [`Learner::predict`](super::Learner::predict) gives them. Empty if nothing was; training
+    /// doesn't read it.
     pub predicted: Vec<u32>,
     /// Activations of the prediction.
     pub kept: Option<Kept>,

@@ -169,7 +169,8 @@ impl Learner {
         &self.recipe
     }
 
-    /// Predictions given for each target: [`TOP`](super::TOP), or fewer where there are fewer classes.
+    /// Predictions given for each target: [`TOP`](super::TOP), or fewer where there are fewer
+    /// classes.
     pub fn top(&self) -> usize {
         self.top
     }

@@ -57,7 +57,7 @@ impl Isa {
         match self {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => 5,
-            _ => 3,
+            _ => 6,
         }
     }
 }
@@ -96,23 +96,31 @@ fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Σ_k x[k][r] · panel[k] for each row r, in registers.
+/// Σ_k x[k][r] · panel[k] for each row r. `V` vectors of the panel at a time: their sums for all
+/// rows, the vectors and a factor fit the registers.
 #[inline(always)]
-fn multiply<const L: usize, const R: usize, const FMA: bool>(
+fn multiply<const L: usize, const R: usize, const V: usize, const FMA: bool>(
     panel: &[Row<L>],
     x: &[[f32; R]],
 ) -> [Row<L>; R] {
-    let mut sums = [[[0.0; L]; VECTORS]; R];
-    for (weights, x) in panel.iter().zip(x) {
-        for r in 0..R {
-            for v in 0..VECTORS {
-                for l in 0..L {
-                    sums[r][v][l] = multiply_add::<FMA>(weights[v][l], x[r], sums[r][v][l]);
+    let mut all = [[[0.0; L]; VECTORS]; R];
+    for part in 0..VECTORS / V {
+        let mut sums = [[[0.0; L]; V]; R];
+        for (weights, x) in panel.iter().zip(x) {
+            let weights = &weights.as_chunks::<V>().0[part];
+            for r in 0..R {
+                for v in 0..V {
+                    for l in 0..L {
+                        sums[r][v][l] = multiply_add::<FMA>(weights[v][l], x[r], sums[r][v][l]);
+                    }
                 }
             }
         }
+        for (all, sums) in all.iter_mut().zip(sums) {
+            all.as_chunks_mut::<V>().0[part] = sums;
+        }
     }
-    sums
+    all
 }
 
 /// The first `n` elements, then zeros.
@@ -145,7 +153,9 @@ fn map<const L: usize>(f: impl Fn(usize) -> f32) -> Vector<L> {
 }
 
 #[inline(always)]
-fn forward_rows<const L: usize, const R: usize, const FMA: bool>(task: ForwardTask<'_>) {
+fn forward_rows<const L: usize, const R: usize, const V: usize, const FMA: bool>(
+    task: ForwardTask<'_>,
+) {
     let ForwardTask { sizes, weights, bias, mut hs, mut cs, mut y, mut gates } = task;
     let (hidden, width) = (sizes.hidden, sizes.width());
     let panels = weights.as_chunks::<L>().0.as_chunks::<VECTORS>().0;
@@ -161,7 +171,7 @@ fn forward_rows<const L: usize, const R: usize, const FMA: bool>(task: ForwardTa
     for t in 0..sizes.steps {
         let [old_cells, cells] = &mut cs[t..t + 2] else { return };
         for (p, panel) in panels.chunks_exact(hidden).enumerate() {
-            let sums = multiply::<L, R, FMA>(panel, &before);
+            let sums = multiply::<L, R, V, FMA>(panel, &before);
             let first = p * L;
             let n = L.min(hidden - first);
             for r in 0..R {
@@ -200,7 +210,9 @@ fn forward_rows<const L: usize, const R: usize, const FMA: bool>(task: ForwardTa
 }
 
 #[inline(always)]
-fn backward_rows<const L: usize, const R: usize, const FMA: bool>(task: BackwardTask<'_>) {
+fn backward_rows<const L: usize, const R: usize, const V: usize, const FMA: bool>(
+    task: BackwardTask<'_>,
+) {
     let BackwardTask { sizes, weights, gates, cs, dy, dh_last, dc_last, mut dgates, dc } = task;
     let (hidden, width) = (sizes.hidden, sizes.width());
     let panels = weights.as_chunks::<L>().0.as_chunks::<VECTORS>().0;
@@ -216,7 +228,7 @@ fn backward_rows<const L: usize, const R: usize, const FMA: bool>(task: Backward
         for (p, panel) in panels.chunks_exact(width).enumerate() {
             let mut sums = [[[0.0; L]; VECTORS]; R];
             if !last {
-                sums = multiply::<L, R, FMA>(panel, &after);
+                sums = multiply::<L, R, V, FMA>(panel, &after);
             }
             for v in 0..VECTORS {
                 let first = (p * VECTORS + v) * L;
@@ -275,25 +287,26 @@ macro_rules! compiled {
     ($name:ident, $walk:ident, $task:ident, $rows:expr) => {
         pub(super) fn $name(isa: Isa, task: $task<'_>) {
             #[inline(always)]
-            fn body<const L: usize, const FMA: bool>(task: $task<'_>) {
+            fn body<const L: usize, const V: usize, const FMA: bool>(task: $task<'_>) {
                 match $rows(&task) {
-                    1 => $walk::<L, 1, FMA>(task),
-                    2 => $walk::<L, 2, FMA>(task),
-                    3 => $walk::<L, 3, FMA>(task),
-                    4 if L == 16 => $walk::<L, 4, FMA>(task),
-                    5 if L == 16 => $walk::<L, 5, FMA>(task),
+                    1 => $walk::<L, 1, V, FMA>(task),
+                    2 => $walk::<L, 2, V, FMA>(task),
+                    3 => $walk::<L, 3, V, FMA>(task),
+                    4 => $walk::<L, 4, V, FMA>(task),
+                    5 => $walk::<L, 5, V, FMA>(task),
+                    6 if L == 8 => $walk::<L, 6, V, FMA>(task),
                     rows => unreachable!("a task of {rows} rows"),
                 }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f")]
             fn avx512(task: $task<'_>) {
-                body::<16, true>(task);
+                body::<16, 4, true>(task);
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2(task: $task<'_>) {
-                body::<8, true>(task);
+                body::<8, 2, true>(task);
             }
             match isa {
                 // SAFETY: an `Isa` is only made where the processor has its features.
@@ -302,7 +315,7 @@ macro_rules! compiled {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => unsafe { avx2(task) },
-                Isa::Base => body::<8, { cfg!(target_arch = "aarch64") }>(task),
+                Isa::Base => body::<8, 2, { cfg!(target_arch = "aarch64") }>(task),
             }
         }
     };

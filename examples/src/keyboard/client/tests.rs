@@ -86,17 +86,15 @@ fn a_newer_public_model_is_merged_where_that_does_better() {
     own.customize(&mut || {}).unwrap();
     let mine = own.weights().to_vec();
     let far = newer(public.weights().iter().map(|x| x + 3.0 * x.signum()).collect());
-    own.merge(&far).unwrap();
-    fresh.merge(&far).unwrap();
-    let merged = own.merged().unwrap();
+    let merged = own.merge(&far).unwrap();
+    let taken = fresh.merge(&far).unwrap();
     assert!(!merged.adopted && merged.loss_merged > merged.loss_before, "{merged:?}");
     assert!(own.weights() == mine);
-    assert!(fresh.merged().unwrap().adopted && !fresh.is_customized(), "it has nothing to lose");
+    assert!(taken.adopted && !fresh.is_customized(), "it has nothing to lose");
     assert_eq!(fresh.weights(), far.weights());
     // One that is what this client has now keeps what it knows.
     let better = newer(mine);
-    own.merge(&better).unwrap();
-    let merged = own.merged().unwrap();
+    let merged = own.merge(&better).unwrap();
     assert_eq!(merged.loss_public, merged.loss_before, "{merged:?}");
     assert_eq!(merged.adopted, merged.loss_merged < merged.loss_before);
     assert!(fresh.merge(&better).is_err(), "no newer than what it has");

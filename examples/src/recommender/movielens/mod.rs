@@ -32,6 +32,7 @@ const RIDGE: f32 = 2.0;
 const RATE: f32 = 0.05;
 
 /// A user's device.
+#[derive(Clone)]
 pub struct User {
     /// Film and rating.
     ratings: Vec<(usize, f32)>,
@@ -154,17 +155,16 @@ pub fn run(ratings: &Ratings, scale: &Scale, seed: u32, device: &Device) -> Resu
         let hash = (at as u32 ^ seed.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
         *x = ((hash ^ hash >> 15) >> 8) as f32 / (1 << 24) as f32 * 0.2 - 0.1;
     }
-    let mut clients: Vec<Client<User>> = Vec::new();
-    for (number, (train, held_out)) in ratings.users.iter().enumerate() {
-        let user = User { ratings: train.clone(), held_out: *held_out };
-        clients.push(Client::numbered(number, user));
-    }
+    let users = ratings.users.iter();
+    let users = users.map(|(train, held_out)| User { ratings: train.clone(), held_out: *held_out });
+    // The clients are away while a run looks at its models.
+    let measured: Vec<User> = users.collect();
+    let numbered = measured.iter().cloned().enumerate();
+    let mut clients: Vec<Client<User>> =
+        numbered.map(|(number, user)| Client::numbered(number, user)).collect();
     let rmse = |model: &[f32]| {
-        let users = ratings.users.iter();
-        let errors = users.map(|(train, held_out)| {
-            User { ratings: train.clone(), held_out: *held_out }.error(model)
-        });
-        (errors.sum::<f64>() / ratings.users.len() as f64).sqrt()
+        let errors = measured.iter().map(|user| user.error(model));
+        (errors.sum::<f64>() / measured.len() as f64).sqrt()
     };
     let floor = rmse(&vec![0.0; layout.elements()]);
     let mut rows = vec![Row {

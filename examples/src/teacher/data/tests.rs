@@ -1,11 +1,23 @@
 use super::*;
 
-/// Replaces a line at a time by a wrong one, and calls `check` with its number and the whole.
-fn with_each_wrong(lines: &mut [Vec<u8>], wrong: &[u8], mut check: impl FnMut(usize, Vec<u8>)) {
+/// Replaces a line at a time by a wrong one, and calls `check` with its number, what comes of it,
+/// and what is said of it.
+fn with_each_wrong(
+    lines: &mut [Vec<u8>],
+    wrong: &[u8],
+    load: impl Fn(Vec<u8>) -> Problem,
+    mut check: impl FnMut(usize, &Problem, &str),
+) {
     for bad in 0..40 {
         let good = std::mem::replace(&mut lines[bad], wrong.to_vec());
-        check(bad, lines.concat());
+        let now = load(lines.concat());
         lines[bad] = good;
+        // A public line may have a class of its own.
+        if now.classes > 2 {
+            continue;
+        }
+        let [said] = &now.refused[..] else { panic!("{:?}", now.refused) };
+        check(bad, &now, said);
     }
 }
 
@@ -38,17 +50,11 @@ fn a_line_that_cannot_be_read_changes_its_own_teacher_alone() {
     ];
     for (wrong, reason) in wrongs {
         let mut private = 0;
-        with_each_wrong(&mut lines, wrong, |bad, lines| {
-            let now = load(lines);
-            // A public line may have a class of its own.
-            if now.classes > 2 {
-                return;
-            }
-            let [said] = &now.refused[..] else { panic!("{:?}", now.refused) };
+        with_each_wrong(&mut lines, wrong, load, |bad, now, said| {
             assert!(said.contains(&format!("own.csv:{}: {reason}", bad + 2)), "{said}");
             if now.private.labels.len() < whole.private.labels.len() {
                 private += 1;
-                let other = before.iter().zip(values(&now)).filter(|(a, b)| *a != b);
+                let other = before.iter().zip(values(now)).filter(|(a, b)| *a != b);
                 assert_eq!(other.count(), 1, "line {bad}");
             }
         });
@@ -83,21 +89,15 @@ fn a_device_that_is_left_out_keeps_its_number() {
         [b"7,site3\n", b"old,site3,no\n", b"7,site3,maybe\n", b"\"7,site3,no\n", b"7,site3,\xff\n"];
     for wrong in wrongs {
         let mut private = 0;
-        with_each_wrong(&mut lines, wrong, |bad, lines| {
-            let now = load(lines);
-            // A public line may have a class of its own.
-            if now.classes > 2 {
-                return;
-            }
-            let [said] = &now.refused[..] else { panic!("{:?}", now.refused) };
+        with_each_wrong(&mut lines, wrong, load, |bad, now, said| {
             let who = "site site3 does not take part. ";
             assert!(said.starts_with(who) && said.contains(&format!(":{}: ", bad + 2)), "{said}");
-            let (after, left_out) = values(&now);
+            let (after, left_out) = values(now);
             let [named] = &left_out[..] else { panic!("{left_out:?}") };
             assert!(named.starts_with("site3 (") && named.ends_with("no samples"), "{named}");
             assert_eq!(after.len(), 7);
             // A line of site3's own: nobody else changes.
-            if open(&now) == open(&whole) && bad % 8 == 3 {
+            if open(now) == open(&whole) && bad % 8 == 3 {
                 private += 1;
                 assert!(after.iter().all(|part| before.contains(part)), "line {bad}");
             }
