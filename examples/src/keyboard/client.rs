@@ -3,9 +3,10 @@
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use tern_engine::{Decay, Device, Schedule};
 use tern_fl::personalize::{self, Batch, Client, Merge, Round, Shape};
 
@@ -92,14 +93,46 @@ impl Keyboard {
     ) -> Result<Self> {
         let preset = preset.max(LEAST_RECORDS);
         let (shape, recipe) = (recipe.shape(preset), recipe.for_batches(batches));
-        Ok(Keyboard {
-            name: name.to_owned(),
-            public: public.clone(),
-            client: Client::new(device, &public.published, shape, &recipe, preset)?,
-            shape,
-            // A text begins as if a line had ended.
-            before: vec![public.card.alphabet.token('\n')],
-        })
+        let client = Client::new(device, &public.published, shape, &recipe, preset)?;
+        Ok(Keyboard::of(name, public, client, shape))
+    }
+
+    /// A device as [`Keyboard::save`] left it, with what [`Keyboard::new`] takes. If the public
+    /// model is newer than the one it has, what became of that.
+    pub fn load(
+        device: &Device,
+        (name, file): (&str, &Path),
+        public: &Arc<PublicModel>,
+        recipe: &Recipe,
+        (preset, batches): (usize, usize),
+    ) -> Result<(Self, Option<Merge>)> {
+        let preset = preset.max(LEAST_RECORDS);
+        let (shape, recipe) = (recipe.shape(preset), recipe.for_batches(batches));
+        let mut client = Client::load(device, file, shape, &recipe, preset)?;
+        let named = || format!("{}: a device with another public model", file.display());
+        let merge = if client.public().version == public.card.version {
+            ensure!(**client.public() == *public.published, named());
+            None
+        } else {
+            Some(client.merge(&public.published).with_context(named)?)
+        };
+        Ok((Keyboard::of(name, public, client, shape), merge))
+    }
+
+    fn of(name: &str, public: &Arc<PublicModel>, client: Client, shape: Shape) -> Self {
+        // A text begins as if a line had ended.
+        let before = vec![public.card.alphabet.token('\n')];
+        Keyboard { name: name.to_owned(), public: public.clone(), client, shape, before }
+    }
+
+    /// Writes what the device must not lose to a file, which nobody but the user should read.
+    pub fn save(&self, file: &Path) -> Result<()> {
+        Ok(self.client.save(file)?)
+    }
+
+    /// Records collected since the last training.
+    pub fn collected(&self) -> usize {
+        self.client.collected()
     }
 
     /// The user's name.

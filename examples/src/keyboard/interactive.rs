@@ -2,10 +2,13 @@
 //! learns.
 
 use std::io::{BufRead, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tern_engine::Device;
+
+use tern_fl::personalize::Merge;
 
 use super::client::{Keyboard, Recipe};
 use super::predictor::Predictor;
@@ -33,6 +36,8 @@ struct Session<'a> {
     public: &'a PublicModel,
     predictor: Predictor,
     keyboard: Keyboard,
+    /// Where the device is kept.
+    file: &'a Path,
     /// The line so far.
     line: String,
     /// Tokens of the lines before it.
@@ -43,23 +48,37 @@ struct Session<'a> {
 }
 
 /// Lets a person type until `:q` or the end of the input. The client trains every `records`
-/// characters.
+/// characters, and is kept in a file after every line; if the file is there, it goes on from it.
 pub fn run(
     device: &Device,
     public: &Arc<PublicModel>,
+    file: &Path,
     records: usize,
     recipe: Recipe,
     input: &mut dyn BufRead,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let predictor = Predictor::new(device, public)?;
-    let lines = records.div_ceil(LINE);
-    let keyboard = Keyboard::new(device, "you", public, &recipe, (records, lines))?;
+    let mut predictor = Predictor::new(device, public)?;
+    let sizes = (records, records.div_ceil(LINE));
+    let keyboard = if file.exists() {
+        let (keyboard, merge) = Keyboard::load(device, ("you", file), public, &recipe, sizes)?;
+        let (rounds, collected) = (keyboard.rounds().len(), keyboard.collected());
+        writeln!(out, "Goes on after {rounds} trainings and {collected} characters more.")?;
+        if let Some(Merge { version, adopted, .. }) = merge {
+            let became = if adopted { "taken" } else { "not taken: it does worse on your text" };
+            writeln!(out, "Version {version} of the public model: {became}.")?;
+        }
+        keyboard
+    } else {
+        Keyboard::new(device, "you", public, &recipe, sizes)?
+    };
+    predictor.set_weights(keyboard.weights())?;
     let before = vec![public.card.alphabet.token('\n')];
     let mut session = Session {
         public,
         predictor,
         keyboard,
+        file,
         line: String::new(),
         before,
         characters: 0,
@@ -74,6 +93,9 @@ pub fn run(
         "\n{} characters with {} keystrokes: {saved:.0} % saved.",
         session.characters, session.pressed
     )?;
+    if let (true, Some(folder)) = (file.exists(), file.parent()) {
+        writeln!(out, "What it learned stays here; `--out {}` goes on.", folder.display())?;
+    }
     Ok(())
 }
 
@@ -159,6 +181,7 @@ impl Session<'_> {
             let (old, new) = (self.words(&old).join(", "), self.words(&new).join(", "));
             writeln!(out, "A line would have begun with {old}; now with {new}.\n")?;
         }
+        self.keyboard.save(self.file)?;
         writeln!(out, "({} characters until it learns again)", self.keyboard.missing())?;
         Ok(())
     }
@@ -167,14 +190,45 @@ impl Session<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyboard::public::tiny;
+    use crate::keyboard::public::{Card, tiny};
 
     fn session(script: &str) -> String {
-        let (device, public) = (Device::cpu(), Arc::new(tiny()));
+        let folder = tempfile::tempdir().unwrap();
+        session_in(folder.path(), &Arc::new(tiny()), script).unwrap()
+    }
+
+    fn session_in(folder: &Path, public: &Arc<PublicModel>, script: &str) -> Result<String> {
         let mut out = Vec::new();
         let recipe = Recipe { rate: 1e-2, ..recipe(1) };
-        run(&device, &public, 200, recipe, &mut script.as_bytes(), &mut out).unwrap();
-        String::from_utf8(out).unwrap()
+        let (file, mut script) = (folder.join("you.device"), script.as_bytes());
+        run(&Device::cpu(), public, &file, 200, recipe, &mut script, &mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn a_session_goes_on_from_the_one_before() {
+        let (folder, public) = (tempfile::tempdir().unwrap(), Arc::new(tiny()));
+        let type_in = |public: &_, script: &str| session_in(folder.path(), public, script);
+        let first = type_in(&public, &"so it goes\n\n".repeat(30)).unwrap();
+        assert_eq!(first.matches(": adopted.").count(), 1, "{first}");
+        assert!(first.contains("What it learned stays here; `--out "));
+        let second = type_in(&public, &"so it goes\n\n".repeat(10)).unwrap();
+        assert!(second.contains("Goes on after 1 trainings and 121 characters more."), "{second}");
+        // All 440 characters as in one session.
+        assert_eq!(second.matches("Learned from 209 characters").count(), 1, "{second}");
+        let newer = |version, change: f32| {
+            let weights = public.weights().iter().map(|x| x + change * x.signum()).collect();
+            let card = Card { version, ..public.card.clone() };
+            Arc::new(PublicModel::new(card, weights).unwrap())
+        };
+        let third = type_in(&newer(4, 9.0), ":q\n").unwrap();
+        assert!(third.contains("Version 4 of the public model: not taken"), "{third}");
+        let third = type_in(&newer(4, 1e-6), "\n").unwrap();
+        assert!(third.contains("Version 4 of the public model: "), "{third}");
+        for other in [newer(3, 1.0), newer(2, 0.0)] {
+            let error = format!("{:#}", type_in(&other, ":q\n").unwrap_err());
+            assert!(error.contains("you.device: a device with another public model"), "{error}");
+        }
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         return interactive::run(
             &device,
             &downloaded,
+            &report.path("you.device"),
             records,
             recipe,
             &mut std::io::stdin().lock(),

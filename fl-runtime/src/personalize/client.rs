@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tern_engine::{Data, Device, IGNORE};
 
-use super::score::count;
+use super::score::{count, number};
 use super::{Batch, Learner, Merge, Personal, Public, Recipe, Reuse, Score, Shape, Work};
 use crate::{Error, Result};
 
@@ -22,10 +22,13 @@ pub struct Round {
     /// How well they had been expected when they came; the loss wasn't recorded.
     pub expected: Score,
     /// Mean loss of the model in use on the records held back.
+    #[serde(deserialize_with = "number")]
     pub loss_before: f64,
     /// Mean loss of the public model on them.
+    #[serde(deserialize_with = "number")]
     pub loss_public: f64,
     /// Mean loss of the customized model on them.
+    #[serde(deserialize_with = "number")]
     pub loss_after: f64,
     /// Whether the customized model was adopted.
     pub adopted: bool,
@@ -43,10 +46,10 @@ pub struct Client {
     /// A prediction whose targets haven't come yet.
     open: Option<Batch>,
     pub(super) records: Vec<Batch>,
-    expected: Score,
-    /// Held back from all trainings so far.
+    pub(super) expected: Score,
+    /// Held back from trainings, the latest of them: about a collection's.
     pub(super) held_back: Vec<Batch>,
-    rounds: Vec<Round>,
+    pub(super) rounds: Vec<Round>,
 }
 
 impl Client {
@@ -160,8 +163,8 @@ impl Client {
     }
 
     /// Trains the model in use on the records, the latest held back, adopts what comes of it if
-    /// it does better on all records held back so far than the model in use and the public one,
-    /// and starts collecting again. `None` while the preset number isn't reached. `each` is called
+    /// it does better on what was held back from this training and those before it (about the preset
+    /// number of records) than the model in use and the public one, and starts collecting again. `None` while the preset number isn't reached. `each` is called
     /// after every update.
     ///
     /// # Errors
@@ -186,6 +189,7 @@ impl Client {
         let expected = std::mem::take(&mut self.expected);
         // What is held back is scored by other models from here on.
         self.held_back[first..].iter_mut().for_each(|batch| batch.predicted = Vec::new());
+        self.forget();
         let [public, before, after] = losses;
         let adopted = self.personal.decide(candidate, [public, before], after);
         self.learner.set_weights(self.personal.weights())?;
@@ -201,6 +205,17 @@ impl Client {
         };
         self.rounds.push(round);
         Ok(Some(round))
+    }
+
+    /// Forgets the oldest records held back that are more than a collection's.
+    fn forget(&mut self) {
+        let mut left: usize = self.held_back.iter().map(Batch::counted).sum();
+        let old = self.held_back.iter().take_while(|batch| {
+            left -= batch.counted();
+            left >= self.preset
+        });
+        let old = old.count();
+        self.held_back.drain(..old);
     }
 
     /// The losses of the public model, of the one in use and of the one that is trained from it

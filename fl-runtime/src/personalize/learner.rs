@@ -114,6 +114,8 @@ pub struct Learner {
     /// Weights loaded so far, and updates of those loaded last.
     weights: (u64, u64),
     top: usize,
+    /// Words of a batch's inputs and targets.
+    words: [usize; 2],
 }
 
 impl Learner {
@@ -129,6 +131,7 @@ impl Learner {
         let head = head(spec, &parameters, &recipe.trainable)?;
         let mut graph = Graph::new(&arena);
         let (inputs, targets) = inputs(&mut graph, spec, shape)?;
+        let words = [inputs, targets].map(|tensor| graph.len(tensor));
         let Forward { output: mut logits, features, .. } =
             model.forward(&mut graph, inputs, Mode::Evaluate)?;
         let (_, places) = graph.top_k(logits, top(&parameters) as u32)?;
@@ -156,6 +159,7 @@ impl Learner {
             recipe: recipe.clone(),
             head_alone: head.is_some(),
             weights: (0, 0),
+            words,
         })
     }
 
@@ -173,6 +177,13 @@ impl Learner {
     /// classes.
     pub fn top(&self) -> usize {
         self.top
+    }
+
+    /// Whether a batch has the shape of this one's.
+    pub(super) fn fits(&self, batch: &Batch) -> bool {
+        let Batch { inputs, targets, predicted, .. } = batch;
+        let whole = [0, self.top * self.words[1]].contains(&predicted.len());
+        [inputs.len(), targets.len()] == self.words && whole
     }
 
     /// The parameters as they are, a flat vector.

@@ -6,7 +6,8 @@
 //! the model in use, records the input, the prediction and what really came, and trains on its
 //! records once the preset number is reached. The customized model is adopted only if it does
 //! better on records held back. A newer public model is merged with the personal change, under
-//! the same condition. No record leaves the device: a client sends which version it has.
+//! the same condition. No record leaves the device: a client sends which version it has. Model and
+//! records outlive the device's process in a file ([`Client::save`]).
 //!
 //! **Reuse of prediction results.** The forward pass that makes a prediction is the one that
 //! training would compute, so its activations are kept with the record, and training runs
@@ -51,6 +52,7 @@
 //! ```
 
 mod batch;
+mod bytes;
 mod client;
 #[cfg(feature = "client")]
 mod download;
@@ -59,6 +61,7 @@ mod personal;
 mod public;
 #[cfg(feature = "server")]
 mod publisher;
+mod saved;
 mod score;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Public;
+use super::score::number;
 use crate::{Error, Result};
 
 /// A newer public model on a device.
@@ -13,10 +14,13 @@ pub struct Merge {
     /// The newer version.
     pub version: u32,
     /// Mean loss of the model in use on the records held back.
+    #[serde(deserialize_with = "number")]
     pub loss_before: f64,
     /// Mean loss of the newer public model on them.
+    #[serde(deserialize_with = "number")]
     pub loss_public: f64,
     /// Mean loss of the newer public model with the personal change on them.
+    #[serde(deserialize_with = "number")]
     pub loss_merged: f64,
     /// Whether the device has the newer one in use now.
     pub adopted: bool,
@@ -33,7 +37,12 @@ pub struct Personal {
 impl Personal {
     /// A device that has downloaded a public model.
     pub fn new(public: &Arc<Public>) -> Self {
-        Personal { public: public.clone(), own: None }
+        Personal::with(public, None)
+    }
+
+    /// A device that has customized it, if it has.
+    pub(super) fn with(public: &Arc<Public>, own: Option<Vec<f32>>) -> Self {
+        Personal { public: public.clone(), own }
     }
 
     /// The public model that the one in use comes from.

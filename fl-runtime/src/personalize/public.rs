@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tern_engine::Parameters;
 use tern_engine::nn::ModelSpec;
 
+use super::bytes;
 use crate::{Error, Result};
 
 /// A published model.
@@ -53,12 +54,7 @@ impl Public {
     pub fn encode(&self) -> Result<Vec<u8>> {
         let Public { version, model, note, weights } = self;
         let header = Header { version: *version, model: model.clone(), note: note.clone() };
-        let header = serde_json::to_vec(&header)
-            .map_err(|error| Error::value("header of a public model", error, "JSON"))?;
-        let mut bytes = (header.len() as u32).to_le_bytes().to_vec();
-        bytes.extend(header);
-        bytes.extend(weights.iter().flat_map(|x| x.to_le_bytes()));
-        Ok(bytes)
+        bytes::encode("a public model", &header, weights.iter().map(|x| x.to_bits()))
     }
 
     /// From the bytes of [`Public::encode`].
@@ -66,19 +62,9 @@ impl Public {
     /// # Errors
     /// [`Error::Value`] for bytes that are no model; as [`Public::parameters`].
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let unread = |what: String| Error::value("public model", what, "what a server published");
-        let (length, rest) =
-            bytes.split_first_chunk().ok_or_else(|| unread("without a header".into()))?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let (header, body) =
-            rest.split_at_checked(length).ok_or_else(|| unread("cut off in its header".into()))?;
-        let Header { version, model, note } =
-            serde_json::from_slice(header).map_err(|e| unread(format!("damaged ({e})")))?;
-        let (words, left) = body.as_chunks::<4>();
-        if !left.is_empty() {
-            return Err(unread("cut off in its parameters".into()));
-        }
-        let weights = words.iter().map(|x| f32::from_le_bytes(*x)).collect();
+        let (header, mut words) = bytes::decode("public model", "what a server published", bytes)?;
+        let Header { version, model, note } = header;
+        let weights = words.floats(words.len()).unwrap_or_default();
         let public = Public { version, model, note, weights };
         public.parameters()?;
         Ok(public)

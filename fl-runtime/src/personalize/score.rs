@@ -1,6 +1,6 @@
 //! How well a model expects what came.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tern_engine::nn::{Input, Mode, ModelSpec};
 use tern_engine::{Arena, Data, Element, Graph, IGNORE, Parameters, Plan, Tensor};
 
@@ -20,6 +20,7 @@ pub struct Score {
     /// Of these, among the [`TOP`] most probable.
     pub top3: usize,
     /// Mean loss, in nats.
+    #[serde(deserialize_with = "number")]
     pub loss: f64,
 }
 
@@ -133,6 +134,11 @@ pub(super) fn count(targets: &[u32], predicted: &[u32], top: usize) -> Score {
         }
     }
     score
+}
+
+/// A loss: JSON has `null` for one that is no number.
+pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// Predictions as they are read from a device.

@@ -287,6 +287,104 @@ fn a_newer_public_model_is_merged_with_the_personal_change() {
     assert!(client.merge(&Arc::new(other)).unwrap_err().to_string().contains("architecture"));
 }
 
+/// What a device is, but for how long it trained, and which activations it did it from.
+fn all_of(client: &Client) -> impl PartialEq + std::fmt::Debug {
+    let timeless = |round: &Round| {
+        let work = Work { updates: round.work.updates, ..Work::default() };
+        Round { work, ..*round }
+    };
+    let batches = |batches: &[Batch]| -> Vec<_> {
+        batches.iter().map(|batch| (batch.inputs.clone(), batch.targets.clone())).collect()
+    };
+    (
+        bits(client.weights()),
+        client.public().clone(),
+        client.rounds().iter().map(timeless).collect::<Vec<_>>(),
+        client.expected(),
+        [batches(&client.records), batches(&client.held_back)],
+    )
+}
+
+#[test]
+fn a_device_goes_on_where_its_process_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("device");
+    let recipe = Recipe { passes: 20, ..recipe(Reuse::EXACT) };
+    let reopen = |client: &mut Client| {
+        client.save(&file).unwrap();
+        let loaded = Client::load(&Device::cpu(), &file, SHAPE, &recipe, 300).unwrap();
+        assert_eq!(all_of(&loaded), all_of(client));
+        *client = loaded;
+    };
+    let (mut whole, mut parts) = (client(&recipe), client(&recipe));
+    reopen(&mut parts);
+    for i in 0..20 {
+        for client in [&mut whole, &mut parts] {
+            use_it(client, i..i + 1, 5);
+            client.customize(&mut || {}).unwrap();
+        }
+        reopen(&mut parts);
+    }
+    assert_eq!(all_of(&parts), all_of(&whole));
+    assert!(whole.is_customized() && whole.rounds().len() == 2 && whole.collected() == 160);
+    let weights = whole.public().weights.clone();
+    let newer = Arc::new(Public { version: 2, weights, ..(*public()).clone() });
+    for client in [&mut whole, &mut parts] {
+        client.merge(&newer).unwrap();
+    }
+    // A loss that is no number stays none.
+    let odd = Round { loss_after: f64::NAN, ..parts.rounds[0] };
+    parts.rounds.push(odd);
+    parts.save(&file).unwrap();
+    let loaded = Client::load(&Device::cpu(), &file, SHAPE, &recipe, 300).unwrap();
+    assert!(loaded.rounds()[2].loss_after.is_nan());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
+}
+
+#[test]
+fn a_device_that_is_damaged_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("device");
+    let error = |shape: Shape| {
+        let opened = Client::load(&Device::cpu(), &file, shape, &recipe(Reuse::Never), 300);
+        let error = opened.err().expect("it is damaged").to_string();
+        assert!(error.contains(&file.display().to_string()), "{error}");
+        error
+    };
+    error(SHAPE);
+    let mut client = client(&recipe(Reuse::Never));
+    use_it(&mut client, 0..2, 5);
+    client.save(&file).unwrap();
+    let narrow = error(Shape { rows: 2, ..SHAPE });
+    assert!(narrow.contains("records of 40 inputs and 40 targets, expected"), "{narrow}");
+    let bytes = std::fs::read(&file).unwrap();
+    for cut in [0, 31, 40, bytes.len() - 1] {
+        std::fs::write(&file, &bytes[..cut]).unwrap();
+        assert!(error(SHAPE).contains("with its SHA-256 before it"));
+    }
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, damaged).unwrap();
+    assert!(error(SHAPE).contains("with its SHA-256 before it"));
+    // One word less, and said to be whole.
+    let body = &bytes[32..bytes.len() - 4];
+    std::fs::write(&file, [&crate::Digest::of(body).0[..], body].concat()).unwrap();
+    assert!(error(SHAPE).contains("another number of words"));
+}
+
+#[test]
+fn about_a_collection_is_held_back() {
+    let mut client = client(&Recipe { passes: 1, ..recipe(Reuse::Never) });
+    for round in 1..=12 {
+        use_it(&mut client, 8 * round..8 * (round + 1), 5);
+        client.customize(&mut || {}).unwrap().unwrap();
+        // 40 records a training, and 300 are a collection.
+        assert_eq!(client.held_back.len(), round.min(8));
+        let Batch { inputs, .. } = batch(8 * round + 7, 5);
+        assert_eq!(client.held_back.last().unwrap().inputs, inputs, "the latest is there");
+    }
+}
+
 #[test]
 fn a_public_model_travels_as_bytes() {
     let public = public();
@@ -321,6 +419,11 @@ fn models_of_features_are_personalized_too() {
         client.observe(x.chunks(2).map(|x| u32::from(x[0] > 0.0)).collect()).unwrap();
     }
     let round = client.customize(&mut || {}).unwrap().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("device");
+    client.save(&file).unwrap();
+    let loaded = Client::load(&Device::cpu(), &file, shape, &recipe(Reuse::EXACT), 10).unwrap();
+    assert_eq!(all_of(&loaded), all_of(&client));
     // Its only layer is its last one.
     assert_eq!((round.records, round.trained, round.work.reused), (10, 5, 3));
     let none = Shape { rows: 0, length: 1 };

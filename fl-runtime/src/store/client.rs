@@ -13,7 +13,7 @@ use crate::participant::{Kept, Pending};
 use crate::secagg::History;
 use crate::trainer::OptimizerState;
 use crate::update::Codec;
-use crate::{Digest, Error, Result, RunId, Turn};
+use crate::{Digest, Error, Result, RunId, Turn, store};
 
 /// The folder of a client in one run.
 #[derive(Clone, Debug)]
@@ -65,22 +65,14 @@ impl ClientStore {
         self.folder.join("state.json")
     }
 
-    /// Writes a file at once, by way of another.
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.folder.join(name);
-        let partial = self.folder.join("partial");
-        std::fs::write(&partial, bytes).map_err(|e| Error::file(&partial, e))?;
-        std::fs::rename(&partial, &path).map_err(|e| Error::file(&path, e))
-    }
-
     fn put(&self, bytes: &[u8]) -> Result<Option<Digest>> {
         if bytes.is_empty() {
             return Ok(None);
         }
         let digest = Digest::of(bytes);
-        let name = digest.to_string();
-        if !self.folder.join(&name).exists() {
-            self.replace(&name, bytes)?;
+        let path = self.folder.join(digest.to_string());
+        if !path.exists() {
+            store::replace(&path, bytes)?;
         }
         Ok(Some(digest))
     }
@@ -130,13 +122,13 @@ impl ClientStore {
         let optimizer = self.put_optimizer(&kept.optimizer)?;
         let history = kept.history.clone();
         let state = State { residual, optimizer, history, pending: pending.transpose()? };
-        let json =
-            serde_json::to_vec_pretty(&state).map_err(|e| Error::file(&self.state_path(), e))?;
-        self.replace("state.json", &json)?;
+        let path = self.state_path();
+        let json = serde_json::to_vec_pretty(&state).map_err(|e| Error::file(&path, e))?;
+        store::replace(&path, &json)?;
         self.sweep(&state)
     }
 
-    /// Removes what the state doesn't name.
+    /// Removes what the state doesn't name, and what was not written to its end.
     fn sweep(&self, state: &State) -> Result<()> {
         let pending = state.pending.as_ref();
         let of_pending =
@@ -147,7 +139,8 @@ impl ClientStore {
         for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
             let path = entry.map_err(|e| Error::file(folder, e))?.path();
             let digest = path.file_name().and_then(|name| name.to_str()?.parse::<Digest>().ok());
-            if digest.is_some_and(|digest| !kept.contains(&Some(digest))) {
+            let partial = path.extension().is_some_and(|end| end == store::PARTIAL);
+            if partial || digest.is_some_and(|digest| !kept.contains(&Some(digest))) {
                 std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
             }
         }

@@ -5,8 +5,21 @@ pub mod client;
 #[cfg(feature = "server")]
 pub mod journal;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::Error;
+
+/// How files end that are not written to theirs.
+pub(crate) const PARTIAL: &str = "partial";
+
+/// Writes a file at once, by way of another beside it: it is there whole, or as it was.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> crate::Result<()> {
+    let partial = path.with_added_extension(PARTIAL);
+    std::fs::write(&partial, bytes).map_err(|e| Error::file(&partial, e))?;
+    std::fs::rename(&partial, path).map_err(|e| Error::file(path, e))
+}
 
 /// What acknowledged data survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

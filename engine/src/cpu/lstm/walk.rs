@@ -289,8 +289,9 @@ macro_rules! compiled {
             #[inline(always)]
             fn body<const L: usize, const V: usize, const FMA: bool>(task: $task<'_>) {
                 match $rows(&task) {
-                    1 => $walk::<L, 1, V, FMA>(task),
-                    2 => $walk::<L, 2, V, FMA>(task),
+                    // Sums enough to hide how long each addition takes.
+                    1 => $walk::<L, 1, VECTORS, FMA>(task),
+                    2 => $walk::<L, 2, VECTORS, FMA>(task),
                     3 => $walk::<L, 3, V, FMA>(task),
                     4 => $walk::<L, 4, V, FMA>(task),
                     5 => $walk::<L, 5, V, FMA>(task),
