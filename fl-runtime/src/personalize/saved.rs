@@ -60,9 +60,9 @@ fn words(batch: &Batch) -> impl Iterator<Item = u32> {
 
 impl Client {
     /// Writes what the device must not lose to a file: both models, the records, those held back,
-    /// and what became of all trainings. The file is replaced at once, so that a process that ends
-    /// in the middle leaves the one before. It is as private as the records in it are. A
-    /// prediction whose targets haven't come is not in it, nor are activations.
+    /// and what became of all trainings. Only its owner may read it; it is replaced at once, so
+    /// that a process that ends in the middle leaves the one before. A prediction whose targets
+    /// haven't come is not in it, nor are activations.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -82,7 +82,7 @@ impl Client {
         let floats = weights.iter().chain(own).map(|x| x.to_bits());
         let batches = self.records.iter().chain(&self.held_back).flat_map(words);
         let body = bytes::encode("a device", &header, floats.chain(batches))?;
-        store::replace(file, &[&Digest::of(&body).0[..], &body].concat())
+        store::replace_private(file, &[&Digest::of(&body).0[..], &body].concat())
     }
 
     /// A device as [`Client::save`] left it, with the shape, recipe and preset number of

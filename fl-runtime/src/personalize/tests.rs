@@ -338,7 +338,15 @@ fn a_device_goes_on_where_its_process_ended() {
     parts.save(&file).unwrap();
     let loaded = Client::load(&Device::cpu(), &file, SHAPE, &recipe, 300).unwrap();
     assert!(loaded.rounds()[2].loss_after.is_nan());
+    // A process that ended in the middle left this.
+    std::fs::write(file.with_extension("partial"), "half").unwrap();
+    parts.save(&file).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Error;
+use crate::identity::write_new_private;
 
 /// How files end that are not written to theirs.
 pub(crate) const PARTIAL: &str = "partial";
@@ -18,6 +19,17 @@ pub(crate) const PARTIAL: &str = "partial";
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> crate::Result<()> {
     let partial = path.with_added_extension(PARTIAL);
     std::fs::write(&partial, bytes).map_err(|e| Error::file(&partial, e))?;
+    std::fs::rename(&partial, path).map_err(|e| Error::file(path, e))
+}
+
+/// The same with a file that only its owner may read, flushed to the disk.
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> crate::Result<()> {
+    let partial = path.with_added_extension(PARTIAL);
+    match std::fs::remove_file(&partial) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file(&partial, e)),
+        _ => {}
+    }
+    write_new_private(&partial, bytes).map_err(|e| Error::file(&partial, e))?;
     std::fs::rename(&partial, path).map_err(|e| Error::file(path, e))
 }
 
