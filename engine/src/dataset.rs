@@ -54,6 +54,7 @@ pub struct RowData {
     labels: Buffer,
     samples: usize,
     width: usize,
+    classes: usize,
 }
 
 /// Samples that are windows of token texts; the targets are the next tokens.
@@ -68,6 +69,12 @@ pub struct TextData {
     parts: Vec<Range<usize>>,
     steps: usize,
     packed: bool,
+    vocabulary: usize,
+}
+
+/// One more than the largest of these words, but for [`IGNORE`].
+fn past<'a>(words: impl IntoIterator<Item = &'a u32>) -> usize {
+    words.into_iter().filter(|word| **word != IGNORE).max().map_or(0, |most| *most as usize + 1)
 }
 
 fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
@@ -121,6 +128,7 @@ impl RowData {
             labels: device.upload("labels", &Data::U32(labels.to_vec())).await?,
             samples: labels.len(),
             width,
+            classes: past(labels),
         })
     }
 
@@ -147,6 +155,11 @@ impl RowData {
     /// Whether there are none; there never are.
     pub fn is_empty(&self) -> bool {
         self.samples == 0
+    }
+
+    /// Classes that a model of them needs: one more than the largest label.
+    pub fn classes(&self) -> usize {
+        self.classes
     }
 }
 
@@ -196,6 +209,7 @@ impl TextData {
             lens: device.upload("lengths", &Data::U32(lens)).await?,
             steps,
             packed,
+            vocabulary: past(&tokens),
         })
     }
 
@@ -227,6 +241,11 @@ impl TextData {
     /// Windows of each text, in the order given; empty for a text of less than two tokens.
     pub fn parts(&self) -> &[Range<usize>] {
         &self.parts
+    }
+
+    /// Tokens that a model of them needs: one more than the largest.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
     }
 
     /// Tokens in all.

@@ -32,7 +32,8 @@ impl Keystrokes {
 }
 
 /// Lines spread evenly over `lines` that have about `characters` characters in all: what a
-/// measurement that must end soon types. All lines, if they have no more.
+/// measurement that must end soon types. All lines, if they have no more; the beginning of one
+/// that alone has more.
 pub fn sample(lines: &[String], characters: usize) -> Vec<&str> {
     let total: usize = lines.iter().map(|line| line.chars().count()).sum();
     let mut chosen = Vec::new();
@@ -41,8 +42,9 @@ pub fn sample(lines: &[String], characters: usize) -> Vec<&str> {
         let length = line.chars().count();
         // Taken so far must not fall behind the part of the lines passed so far.
         if total <= characters || taken * total <= seen * characters {
-            chosen.push(line.as_str());
-            taken += length;
+            let end = line.char_indices().nth(characters).map_or(line.len(), |(at, _)| at);
+            chosen.push(&line[..end]);
+            taken += length.min(characters);
         }
         seen += length;
     }
@@ -191,6 +193,6 @@ mod tests {
         assert_eq!(sample(&lines, 1000).len(), 10);
         let some = sample(&lines, 3 * 13);
         assert_eq!(some, ["line number 0", "line number 4", "line number 7"]);
-        assert_eq!(sample(&lines, 1), ["line number 0"]);
+        assert_eq!(sample(&lines, 4), ["line"], "no line has more than are to be typed");
     }
 }

@@ -70,10 +70,17 @@ impl FromStr for Role {
 }
 
 impl NetworkOptions {
-    /// What this process is, if another one started it, and where they meet.
+    /// What this process is, if another one started it, and where they meet. A client ends with
+    /// that one, however it ends.
     pub fn part(&self) -> Option<(Role, Place)> {
-        let place = Place { folder: self.place.clone()? };
-        Some((self.role?, place))
+        let (role, place) = (self.role?, Place { folder: self.place.clone()? });
+        if let Role::Client(_) = role {
+            std::thread::spawn(|| {
+                until_closed();
+                std::process::exit(1);
+            });
+        }
+        Some((role, place))
     }
 }
 
@@ -231,17 +238,32 @@ impl Place {
     /// Starts the processes, this command once more for each, with the same options, and waits
     /// until every client has ended. `clients` is how many are processes of their own: one that
     /// the server is itself comes after them. `alive` is called now and then.
+    ///
+    /// # Errors
+    /// If the server ends, or too few clients for a round are left.
     pub fn start(
         &self,
         plan: &RunPlan,
         initial: &[f32],
         clients: usize,
+        alive: impl FnMut(&[Row]),
+    ) -> Result<Ended> {
+        self.run_processes(plan, initial, clients, plan.cohort.minimum as usize, alive)
+    }
+
+    /// [`Place::start`], with the fewest clients that are of use.
+    fn run_processes(
+        &self,
+        plan: &RunPlan,
+        initial: &[f32],
+        clients: usize,
+        fewest: usize,
         mut alive: impl FnMut(&[Row]),
     ) -> Result<Ended> {
         let layout = plan.check()?;
         self.write("plan.json", serde_json::to_string_pretty(plan)?.as_bytes())?;
         save_model(&self.path("initial.safetensors"), layout.parameters(), initial)?;
-        let mut server = self.process("server", Stdio::piped())?;
+        let mut server = self.process("server")?;
         let since = Instant::now();
         while !self.path("address").exists() {
             if let Some(status) = server.0.try_wait()? {
@@ -250,8 +272,9 @@ impl Place {
             ensure!(since.elapsed() < PATIENCE, "the server isn't there after {PATIENCE:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        let start = |number: usize| self.process(&number.to_string(), Stdio::null());
+        let start = |number: usize| self.process(&number.to_string());
         let mut running = (0..clients).map(start).collect::<Result<Vec<_>>>()?;
+        let everybody = (0..).take_while(|number| self.client(*number).exists()).count();
         let mut failed = Vec::new();
         let mut ended = vec![false; clients];
         while ended.contains(&false) {
@@ -267,11 +290,19 @@ impl Place {
             if let Some(status) = server.0.try_wait()? {
                 bail!("the server ended, {status}: {}", self.read("server.log")?);
             }
+            let said = |number: &usize| self.read(&format!("{number}.log")).unwrap_or_default();
+            let all = || failed.iter().map(said).collect::<String>();
+            ensure!(failed.len() < clients, "every client failed: {}", all());
+            // Once one has ended well, so has the run.
+            let over = ended.iter().filter(|ended| **ended).count() > failed.len();
+            let left = everybody - failed.len();
+            ensure!(
+                failed.is_empty() || over || left >= fewest,
+                "{left} of {everybody} clients are left, expected {fewest} or more: {}",
+                all()
+            );
             alive(&self.rounds()?);
         }
-        let said = |number: &usize| self.read(&format!("{number}.log")).unwrap_or_default();
-        let all: String = failed.iter().map(said).collect();
-        ensure!(failed.len() < clients, "every client failed: {all}");
         // Without its input the server stops by itself.
         drop(server.0.stdin.take());
         let status = server.0.wait()?;
@@ -291,7 +322,7 @@ impl Place {
         let initial = idle.check()?.parameters().initial(0);
         let all = 0..clients.len();
         let mut progress = Progress::new("processes", clients.len() as u64);
-        let ended = self.start(&idle, &initial, clients.len(), |_| {
+        let ended = self.run_processes(&idle, &initial, clients.len(), 1, |_| {
             let done = |number: &usize| self.client(*number).join(FOUND).exists();
             progress.update(all.clone().filter(done).count() as u64, None);
         })?;
@@ -330,7 +361,7 @@ impl Place {
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    fn process(&self, role: &str, input: Stdio) -> Result<Running> {
+    fn process(&self, role: &str) -> Result<Running> {
         let command = std::env::current_exe()?;
         let log = fs::File::create(self.path(&format!("{role}.log")))?;
         let options = std::env::args_os().skip(1).filter(|option| option != "--network");
@@ -338,7 +369,7 @@ impl Place {
             .args(options.collect::<Vec<OsString>>())
             .args(["--role", role, "--place"])
             .arg(&self.folder)
-            .stdin(input)
+            .stdin(Stdio::piped())
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log))
             .spawn();
@@ -393,8 +424,7 @@ impl Place {
         let closed = async {
             let (told, closed) = tokio::sync::oneshot::channel();
             std::thread::spawn(move || {
-                // Whatever it is, there is no more of it.
-                let _ = std::io::stdin().read_to_end(&mut Vec::new());
+                until_closed();
                 let _ = told.send(());
             });
             // Err: the thread is gone, and so is the input.
@@ -462,6 +492,12 @@ impl Place {
             ask(&http).await
         })
     }
+}
+
+/// Waits until this process' input is closed, which the one that started it holds open.
+fn until_closed() {
+    // Whatever it is, there is no more of it.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
 fn event_loop() -> Result<tokio::runtime::Runtime> {

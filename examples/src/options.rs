@@ -15,7 +15,8 @@ pub struct RunOptions {
     /// before the environment variable TERN_DEVICE
     #[arg(long)]
     pub device: Option<String>,
-    /// Folder for the report; the next free `runs/<demo>-<number>` if not given
+    /// Folder for the report, new or with an earlier one of the same demo; the next free
+    /// `runs/<demo>-<number>` if not given
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
@@ -37,7 +38,7 @@ impl RunOptions {
     /// The report of a demo, in the folder asked for, or the next free one.
     pub fn report(&self, demo: &str) -> Result<Report> {
         match &self.out {
-            Some(folder) => Report::create(folder),
+            Some(folder) => Report::of(demo, folder),
             None => Report::next(demo),
         }
     }

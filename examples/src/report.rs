@@ -4,9 +4,12 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use plotters::prelude::*;
 use serde::Serialize;
+
+/// The file of a report that says which demo's it is.
+const MARK: &str = ".tern-demo";
 
 /// A folder that results are written to.
 pub struct Report {
@@ -33,7 +36,24 @@ impl Report {
     pub fn next(demo: &str) -> Result<Self> {
         let name = |n: u32| PathBuf::from(format!("runs/{demo}-{n}"));
         let free = (1..).map(name).find(|folder| !folder.exists());
-        Self::create(free.context("runs/ is full")?)
+        Self::of(demo, &free.context("runs/ is full")?)
+    }
+
+    /// In a folder that is new or empty, or has a report of this demo, which is replaced.
+    pub fn of(demo: &str, folder: &Path) -> Result<Self> {
+        let named = || format!("{}", folder.display());
+        let report = Self::create(folder)?;
+        let mark = report.path(MARK);
+        let expected = format!("expected a new folder, or a report of {demo}");
+        if mark.exists() {
+            let whose = fs::read_to_string(&mark).with_context(named)?;
+            ensure!(whose.trim() == demo, "{}: a report of {}, {expected}", named(), whose.trim());
+        } else {
+            let empty = fs::read_dir(folder).with_context(named)?.next().is_none();
+            ensure!(empty, "{}: has files that are no report, {expected}", named());
+            fs::write(&mark, format!("{demo}\n")).with_context(named)?;
+        }
+        Ok(report)
     }
 
     /// The path of a file in the folder.
@@ -41,11 +61,15 @@ impl Report {
         self.folder.join(file)
     }
 
-    /// Writes numbers as JSON; returns the path.
+    /// Writes numbers as JSON, at once: a process that ends in the middle leaves the file before.
+    /// Returns the path.
     pub fn json(&self, file: &str, value: &impl Serialize) -> Result<PathBuf> {
         let path = self.path(file);
+        let partial = path.with_added_extension("partial");
         let text = serde_json::to_string_pretty(value)?;
-        fs::write(&path, text + "\n").with_context(|| format!("{}", path.display()))?;
+        fs::write(&partial, text + "\n")
+            .and_then(|()| fs::rename(&partial, &path))
+            .with_context(|| format!("{}", path.display()))?;
         Ok(path)
     }
 
@@ -269,5 +293,18 @@ zoë       9.0 %
         assert!(report.json("no/such.json", &0).unwrap_err().to_string().contains("such.json"));
         let error = report.plot("no/such.svg", "", ("", ""), &[]).unwrap_err();
         assert!(error.to_string().contains("such.svg"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no part of a file is left");
+    }
+
+    #[test]
+    fn a_report_takes_no_folder_of_something_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let mine = folder.path().join("mine");
+        Report::of("keyboard", &mine).unwrap().json("results.json", &1).unwrap();
+        Report::of("keyboard", &mine).unwrap();
+        let error = |folder| Report::of("recommender", folder).err().unwrap().to_string();
+        assert!(error(&mine).contains("a report of keyboard, expected"), "{}", error(&mine));
+        assert!(error(folder.path()).contains("has files that are no report"));
+        assert!(mine.join("results.json").exists());
     }
 }

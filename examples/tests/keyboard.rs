@@ -12,7 +12,7 @@ use serde_json::Value;
 fn run(data: &Path, report: &Path, more: &[&str]) -> (String, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyboard"));
     command
-        .args(["--quick", "--steps", "8", "--records", "700", "--study", "0"])
+        .args(["--quick", "--steps", "8", "--records", "700"])
         .args(more)
         .arg("--data")
         .arg(data);
@@ -48,7 +48,7 @@ fn devices_are_processes_that_find_what_the_simulation_finds() {
     let line = text.lines().count() - 2;
     std::fs::write(&data, text).unwrap();
 
-    let (told, simulated) = run(&data, &folder.path().join("simulation"), &[]);
+    let (told, simulated) = run(&data, &folder.path().join("simulation"), &["--study", "0"]);
     let report = folder.path().join("network");
     let (shown, network) = run(&data, &report, &["--network"]);
     assert!(shown.contains("3 processes over TLS"), "{shown}");

@@ -5,7 +5,10 @@
 mod common;
 
 use std::fmt::Write as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tern_examples::network::Place;
 
 #[test]
 fn a_short_run_on_the_bundled_customers_ends_well() {
@@ -58,4 +61,26 @@ fn terminals_are_processes() {
         refused.is_some_and(|line| line.contains("customers.csv:122: PFIRE is `x`")),
         "{shown}"
     );
+}
+
+#[test]
+fn a_terminal_ends_with_the_process_that_started_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::create(&folder.path().join("network"), 3).unwrap();
+    // Nobody is there: it would ask for ever.
+    std::fs::write(place.path("address"), "https://localhost:1").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_recommender"));
+    command.args(["--device", "cpu", "--role", "0", "--place"]).arg(place.path(""));
+    let mut terminal = command.stdin(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(terminal.try_wait().unwrap().is_none(), "it asks");
+    drop(terminal.stdin.take());
+    let since = Instant::now();
+    while terminal.try_wait().unwrap().is_none() {
+        if since.elapsed() > Duration::from_secs(60) {
+            terminal.kill().unwrap();
+            panic!("it goes on without the process that started it");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -13,6 +13,7 @@ use tern_fl::layout::ModelKind;
 use tern_fl::personalize::{Public, Publisher};
 use tern_fl::secagg::Packing;
 use tern_fl::server::Service;
+use tern_fl::store::Durability;
 use tern_fl::store::client::ClientStore;
 use tern_fl::teach::{self, Aggregator, Budget, Labels, Limit, Mechanism, Noise, Voters};
 use tern_fl::update::{Format, Kind, add_difference};
@@ -179,7 +180,7 @@ pub fn services(data: &[u8]) {
 /// A client's `state.json`, as it is found at the next start.
 pub fn state(data: &[u8]) {
     let (folder, run) = (tempfile::tempdir().expect("a folder"), RunId([7; 16]));
-    let store = ClientStore::open(folder.path(), &run).expect("a store");
+    let store = ClientStore::open(folder.path(), &run, Durability::Process).expect("a store");
     std::fs::write(folder.path().join(run.to_string()).join("state.json"), data).expect("a file");
     if let Ok(kept) = store.load() {
         store.save(&kept).expect("space for it");

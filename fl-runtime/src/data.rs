@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tern_engine::IGNORE;
 
 /// Why a file's samples can't be used.
 #[derive(Debug)]
@@ -141,8 +142,8 @@ fn row(rows: &mut Rows, line: &str, (at, names): (usize, &[String])) -> Result<(
     }
     for (i, (value, name)) in values.iter().zip(names).enumerate() {
         if i == at {
-            let class = value.parse();
-            rows.labels.push(class.map_err(|_| {
+            let class = value.parse().ok().filter(|class| *class != IGNORE);
+            rows.labels.push(class.ok_or_else(|| {
                 format!("{name} is `{value}`, expected a class: a whole number from 0")
             })?);
         } else {
@@ -182,11 +183,13 @@ fn files(path: &Path, extension: &str) -> Result<Vec<PathBuf>, DataError> {
 
 fn read(file: &Path) -> Result<String, DataError> {
     let bytes = std::fs::read(file).map_err(|reason| error(file, 0, reason))?;
-    String::from_utf8(bytes).map_err(|reason| {
+    let text = String::from_utf8(bytes).map_err(|reason| {
         let good = &reason.as_bytes()[..reason.utf8_error().valid_up_to()];
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
         error(file, line, "not UTF-8")
-    })
+    })?;
+    // Spreadsheets put a mark before UTF-8.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 #[cfg(test)]
@@ -218,7 +221,7 @@ mod tests {
     fn rows_are_read_by_the_names_of_their_columns() {
         let at = folder(&[
             ("a.csv", b"x,\"class\",y\n1,0,2.5\n\n-3e1, 2 ,\"4\"\n"),
-            ("b.csv", b"x,class,y\r\n5,1,6\r\n"),
+            ("b.csv", b"\xef\xbb\xbfx,class,y\r\n5,1,6\r\n"),
         ]);
         let rows = read_rows(at.path(), "class").unwrap();
         assert_eq!((rows.width, rows.labels), (2, vec![0, 2, 1]));
@@ -227,7 +230,7 @@ mod tests {
 
     #[test]
     fn errors_name_file_and_line() {
-        let cases: [(&str, &[u8], &str); 9] = [
+        let cases: [(&str, &[u8], &str); 10] = [
             ("a.csv", b"", "a.csv: empty"),
             ("a.csv", b"x,y\n1,2\n", "a.csv:1: no column `class`, expected one of x, y"),
             ("a.csv", b"class\n1\n", "a.csv:1: one column"),
@@ -235,6 +238,7 @@ mod tests {
             ("a.csv", b"x,class\n\n\na,2\n", "a.csv:4: x is `a`"),
             ("a.csv", b"x,class\nNaN,2\n", "a.csv:2: x is `NaN`"),
             ("a.csv", b"x,class\n1,-1\n", "a.csv:2: class is `-1`"),
+            ("a.csv", b"x,class\n1,4294967295\n", "a.csv:2: class is `4294967295`"),
             ("a.csv", b"x,class\n1,\xff\n", "a.csv:2: not UTF-8"),
             ("a.txt", b"x,class\n", "without .csv files"),
         ];

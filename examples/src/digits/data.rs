@@ -161,13 +161,24 @@ impl Digits {
     }
 
     /// Who teaches whom.
-    pub fn transfers(&self, scale: &Scale, seed: u32) -> Vec<Transfer> {
+    ///
+    /// # Errors
+    /// For a target of which digits of one class alone are drawn to train on: no ceiling could be
+    /// trained on them.
+    pub fn transfers(&self, scale: &Scale, seed: u32) -> Result<Vec<Transfer>> {
         let mut random = Random::new(seed);
         let mut half = |all: &Images| all.split(2 * all.len() / 3, &mut random);
         let mut all = Vec::new();
         match &self.sets {
             Sets::Own { sources, target } => {
                 let (target, test) = half(target);
+                let several = target.labels.windows(2).any(|pair| pair[0] != pair[1]);
+                let count = target.len();
+                ensure!(
+                    several,
+                    "target.csv: of the {count} rows to train on that seed {seed} draws all have \
+                     one class, expected two or more"
+                );
                 let name = "own digits".to_string();
                 all.push(Transfer { name, sources: sources.clone(), target, test });
             }
@@ -194,7 +205,7 @@ impl Digits {
             let three: Vec<_> = all.iter().map(|t| t.with_copies(&mut random)).collect();
             all.extend(three);
         }
-        all
+        Ok(all)
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Options {
     #[arg(long, value_name = "N", conflicts_with = "network", value_parser = clap::value_parser!(u32).range(1..))]
     pub seeds: Option<u32>,
     /// Exchanges of a discriminator and of what is trained against it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub exchanges: Option<u32>,
     /// As processes
     #[command(flatten)]

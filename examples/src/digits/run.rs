@@ -29,7 +29,7 @@ fn at_scale(options: &Options, scale: &Scale, out: &mut dyn Write) -> Result<()>
     let part = options.network.part();
     if part.is_some() || options.network.network {
         let settings = Settings { seed: options.seed, ..scale.settings.clone() };
-        let transfers = digits.transfers(scale, options.seed);
+        let transfers = digits.transfers(scale, options.seed)?;
         let transfer = transfers.first().context("no transfer")?;
         if let Some((role, place)) = part {
             return network::take_part(role, &place, bench, &settings, transfer);
@@ -41,9 +41,12 @@ fn at_scale(options: &Options, scale: &Scale, out: &mut dyn Write) -> Result<()>
     let report = options.run.report("digits-transfer")?;
     refusals(&digits, out)?;
     let mut transfers: Vec<TransferResult> = Vec::new();
-    for seed in options.seed..options.seed.saturating_add(scale.seeds) {
+    let seeds = (0..scale.seeds).map(|number| options.seed.wrapping_add(number));
+    // Before hours are spent on the first.
+    seeds.clone().try_for_each(|seed| digits.transfers(scale, seed).map(drop))?;
+    for seed in seeds {
         let settings = Settings { seed, ..scale.settings.clone() };
-        let all = digits.transfers(scale, seed);
+        let all = digits.transfers(scale, seed)?;
         for (at, transfer) in all.iter().enumerate() {
             let same = |other: &Transfer| {
                 (&other.target, &other.test) == (&transfer.target, &transfer.test)

@@ -191,6 +191,7 @@ impl Session<'_> {
 mod tests {
     use super::*;
     use crate::keyboard::public::{Card, tiny};
+    use tern_fl::personalize::Public;
 
     fn session(script: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
@@ -209,9 +210,12 @@ mod tests {
     fn a_session_goes_on_from_the_one_before() {
         let (folder, public) = (tempfile::tempdir().unwrap(), Arc::new(tiny()));
         let type_in = |public: &_, script: &str| session_in(folder.path(), public, script);
+        let file = folder.path().join("you.device");
         let first = type_in(&public, &"so it goes\n\n".repeat(30)).unwrap();
         assert_eq!(first.matches(": adopted.").count(), 1, "{first}");
         assert!(first.contains("What it learned stays here; `--out "));
+        // The device has all that the next session needs.
+        let public = Arc::new(PublicModel::downloaded(Public::of_device(&file).unwrap()).unwrap());
         let second = type_in(&public, &"so it goes\n\n".repeat(10)).unwrap();
         assert!(second.contains("Goes on after 1 trainings and 121 characters more."), "{second}");
         // All 440 characters as in one session.

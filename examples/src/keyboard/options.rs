@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::client::Recipe;
+use super::client::{LEAST_RECORDS, Recipe};
 use crate::network::NetworkOptions;
 use crate::options::RunOptions;
 
@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Type yourself, and see the suggestions change as the model learns from you
-    #[arg(long, conflicts_with = "network")]
+    #[arg(long, conflicts_with_all = ["network", "users", "study"])]
     pub interactive: bool,
     /// Users to measure
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -40,10 +40,10 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
     /// Records (characters typed) that a client collects before it trains on them
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(LEAST_RECORDS as i64..))]
     pub records: Option<u32>,
     /// Users whose devices also try other ways to train; 0 leaves them out
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "network")]
     pub study: Option<u32>,
     /// The server and each client a process of its own, over TLS on this machine.
     #[command(flatten)]
@@ -146,8 +146,17 @@ mod tests {
         let options = Options::try_parse_from(["keyboard", "--quick", "--steps", "7"]).unwrap();
         let scale = options.scale();
         assert_eq!((scale.steps, scale.hidden), (7, Scale::quick().hidden));
-        for wrong in [["--users", "0"], ["--interactive", "--network"]] {
-            assert!(Options::try_parse_from(["keyboard"].iter().chain(&wrong)).is_err());
+        for wrong in [
+            &["--users", "0"][..],
+            &["--records", "199"],
+            &["--interactive", "--network"],
+            &["--interactive", "--users", "3"],
+            &["--network", "--study", "2"],
+        ] {
+            assert!(
+                Options::try_parse_from(["keyboard"].iter().chain(wrong)).is_err(),
+                "{wrong:?}"
+            );
         }
         let own = ["keyboard", "--quick", "--data", "mine", "--model", "public-v1.safetensors"];
         assert_eq!(Options::parse_from(own).scale().users, usize::MAX);

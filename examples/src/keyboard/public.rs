@@ -99,7 +99,7 @@ impl PublicModel {
         PublicModel::new(card, weights).with_context(|| format!("{}", beside.display()))
     }
 
-    /// Of what was downloaded, which doesn't say how it was trained.
+    /// Of what was downloaded, or a device has, which doesn't say how it was trained.
     pub fn downloaded(public: Public) -> Result<Self> {
         let alphabet =
             serde_json::from_str(&public.note).context("the alphabet of a public model")?;

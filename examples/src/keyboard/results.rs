@@ -236,13 +236,15 @@ impl Results {
         let middle = |value: &dyn Fn(&UserResult, &MergeResult) -> f64| {
             percent(median(merged.iter().map(|(user, merge)| value(user, merge))))
         };
+        let customized = || merged.iter().filter(|(user, _)| user.file.is_some());
         Some(format!(
-            "Public model v{version}: top-1 {} % for the median user; merged with their own change {} % (own before {} %), adopted by {} of {}.",
+            "Public model v{version}: top-1 {} % for the median user, who had {} % and has {} % in use now. Merged with their own change by {} of {}; taken as it is by the {} without one.",
             middle(&|_, merge| merge.public),
-            middle(&|_, merge| merge.in_use),
             middle(&|user, _| user.customized.scores.top1_rate()),
-            merged.iter().filter(|(_, merge)| merge.outcome.adopted).count(),
-            merged.len(),
+            middle(&|_, merge| merge.in_use),
+            customized().filter(|(_, merge)| merge.outcome.adopted).count(),
+            customized().count(),
+            merged.len() - customized().count(),
         ))
     }
 
@@ -375,14 +377,18 @@ mod tests {
     fn a_newer_public_model_is_told_of() {
         let mut results = results();
         assert_eq!(results.merging(), None);
-        for (user, adopted) in results.users.iter_mut().zip([true, false, true, true]) {
+        // The third one has no model of their own.
+        for (number, adopted) in [true, false, true, true].into_iter().enumerate() {
+            let user = &mut results.users[number];
+            user.file = (number != 2).then(|| "own.safetensors".into());
             let (loss_before, loss_public, loss_merged) = (1.5, 1.8, 1.4);
             let outcome = Merge { version: 2, loss_before, loss_public, loss_merged, adopted };
             user.merge = Some(MergeResult { outcome, public: 0.47, in_use: 0.56 });
         }
         let told = results.merging().unwrap();
-        assert!(told.contains("v2: top-1 47.0 %") && told.contains("56.0 % (own before 53.5 %)"));
-        assert!(told.ends_with("adopted by 3 of 4."), "{told}");
+        assert!(told.contains("v2: top-1 47.0 %"), "{told}");
+        assert!(told.contains("who had 53.5 % and has 56.0 % in use"), "{told}");
+        assert!(told.ends_with("by 2 of 3; taken as it is by the 1 without one."), "{told}");
     }
 
     #[test]

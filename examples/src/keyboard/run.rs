@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tern_engine::Device;
-use tern_fl::personalize::Score;
+use tern_fl::personalize::{Public, Score};
 
 use super::client::LEAST_RECORDS;
 use super::data::Texts;
@@ -40,6 +40,13 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     }
     let report = options.run.report("keyboard")?;
 
+    let own = report.path("you.device");
+    if options.interactive && options.model.is_none() && own.exists() {
+        // A device that goes on has a model.
+        let public = PublicModel::downloaded(Public::of_device(&own)?);
+        let public = Arc::new(public.with_context(|| own.display().to_string())?);
+        return type_in(options, &device, &public, &own, out);
+    }
     // 1.1 to 1.3: the server.
     let (published, curve, public) = match &options.model {
         Some(path) => take(path, &device, &texts)?,
@@ -49,17 +56,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     // 1.4: from here on everything happens on clients, which know the published files only.
     let downloaded = Arc::new(PublicModel::load(&published)?);
     if options.interactive {
-        let records = options.records.map_or(interactive::RECORDS, |n| n as usize);
-        let recipe = interactive::recipe(options.seed);
-        return interactive::run(
-            &device,
-            &downloaded,
-            &report.path("you.device"),
-            records,
-            recipe,
-            &mut std::io::stdin().lock(),
-            out,
-        );
+        return type_in(options, &device, &downloaded, &own, out);
     }
 
     let records = preset(options, &scale, &texts.users);
@@ -101,6 +98,19 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let folder = report.path("");
     writeln!(out, "Report after {:.0} s: {}", results.seconds, folder.display())?;
     Ok(())
+}
+
+/// Lets whoever started the run type.
+fn type_in(
+    options: &Options,
+    device: &Device,
+    public: &Arc<PublicModel>,
+    own: &Path,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let records = options.records.map_or(interactive::RECORDS, |n| n as usize);
+    let (recipe, mut input) = (interactive::recipe(options.seed), std::io::stdin().lock());
+    interactive::run(device, public, own, records, recipe, &mut input, out)
 }
 
 /// Trains and publishes in a folder.

@@ -57,7 +57,7 @@ pub const ARMS: [Arm; 10] = [
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// Updates of a user.
+    /// Updates of a user, the mean.
     pub updates: u32,
     /// Of these, from activations that a prediction had left.
     pub reused: u32,
@@ -137,8 +137,8 @@ pub fn study(
             let held_back = HeldBack::new(alphabet, user, 0);
             let scores = meter.scores(&held_back, &outcome.weights)?;
             let part = 1.0 / users.len() as f64;
-            row.updates = outcome.work.updates;
-            row.reused = outcome.work.reused;
+            row.updates += outcome.work.updates;
+            row.reused += outcome.work.reused;
             row.kept_bytes = row.kept_bytes.max(outcome.work.kept_bytes);
             row.predicting += part * outcome.predicting;
             row.training += part * outcome.work.seconds;
@@ -148,6 +148,8 @@ pub fn study(
             done += 1;
             progress.update(done, None);
         }
+        let mean = |all: u32| (f64::from(all) / users.len() as f64).round() as u32;
+        (row.updates, row.reused) = (mean(row.updates), mean(row.reused));
         rows.push(row);
     }
     progress.finish();

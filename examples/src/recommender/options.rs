@@ -39,7 +39,7 @@ pub struct Options {
     /// t: local rounds of gradient descent, a batch each
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
-    /// Terminals whose updates are taken in a round
+    /// Terminals, or users, whose updates are taken in a round
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
     pub cohort: Option<u32>,
     /// As processes over TLS.
@@ -64,16 +64,25 @@ pub struct Scale {
     pub every: u32,
 }
 
+impl Scale {
+    /// Whether a round's model is measured.
+    pub fn due(&self, round: u32) -> bool {
+        round == self.rounds || round.is_multiple_of(self.every)
+    }
+}
+
 impl Options {
     /// How much to do.
     pub fn scale(&self) -> Scale {
         let quick = Scale { rounds: 60, steps: 10, cohort: 10, batch: 32, hidden: 32, every: 5 };
         let full = Scale { rounds: 300, hidden: 64, every: 10, ..quick };
         let scale = if self.quick { quick } else { full };
+        // Few users know a film.
+        let cohort = if self.movielens.is_some() { 5 * scale.cohort } else { scale.cohort };
         Scale {
             rounds: self.rounds.unwrap_or(scale.rounds),
             steps: self.steps.unwrap_or(scale.steps),
-            cohort: self.cohort.unwrap_or(scale.cohort),
+            cohort: self.cohort.unwrap_or(cohort),
             ..scale
         }
     }
@@ -91,6 +100,9 @@ mod tests {
         let scale = parse(&["--quick", "--rounds", "7", "--steps", "2"]).unwrap().scale();
         assert_eq!((scale.rounds, scale.steps, scale.hidden), (7, 2, 32));
         assert!(parse(&[]).unwrap().scale().rounds > 100);
+        let cohort =
+            |args: &[&str]| parse(&[&["--movielens", "x"], args].concat()).unwrap().scale();
+        assert_eq!((cohort(&[]).cohort, cohort(&["--cohort", "20"]).cohort), (50, 20));
         for wrong in [["--rounds", "0"], ["--cohort", "2"], ["--seeds", "0"]] {
             assert!(parse(&wrong).is_err(), "{wrong:?}");
         }

@@ -78,10 +78,6 @@ impl Watch<'_> {
         self.progress.update(u64::from(round), None);
     }
 
-    fn due(&self, round: u32) -> bool {
-        round == self.scale.rounds || round.is_multiple_of(self.scale.every)
-    }
-
     fn measure(&mut self, round: u32, model: &[f32]) -> Result<()> {
         self.recommender.set_model(model)?;
         let hits = self.recommender.measure(self.data, &self.held_out)?;
@@ -143,7 +139,7 @@ fn simulate(plan: &RunPlan, mut watch: Watch<'_>, device: &Device) -> Result<Run
         let up = record.uploads.values().map(|upload| upload.bytes).sum();
         let round = record.turn.round;
         watch.round(round, up, downlink.round(record.uploads.keys().copied().collect()));
-        if watch.due(round) {
+        if watch.scale.due(round) {
             watch.measure(round, &simulation.model()?)?;
         }
     }
@@ -153,21 +149,19 @@ fn simulate(plan: &RunPlan, mut watch: Watch<'_>, device: &Device) -> Result<Run
 
 /// The protocol itself, every terminal a client with its own trainer.
 fn run_local(plan: &RunPlan, mut watch: Watch<'_>, device: &Device) -> Result<Run> {
-    let folder =
-        std::env::temp_dir().join(format!("tern-recommender-{}-{}", std::process::id(), plan.seed));
+    // Journal and models are of no use after the run.
+    let folder = tempfile::tempdir()?;
     let mut clients = clients(watch.data, device)?;
-    let options = local::Options::new(device, &folder);
+    let options = local::Options::new(device, folder.path());
     let (mut messages, mut failed) = (0, None);
     let outcome = local::run(plan, None, &mut clients, options, |round, model| {
         let (number, traffic) = (round.committed.round, &round.traffic);
         messages += traffic.said + traffic.told;
         watch.round(number, traffic.uploaded, traffic.downloaded);
-        if watch.due(number) && failed.is_none() {
+        if watch.scale.due(number) && failed.is_none() {
             failed = watch.measure(number, model).err();
         }
     });
-    // Journal and models are of no use after the run; that it can't be removed is no failure.
-    let _ = std::fs::remove_dir_all(&folder);
     match failed {
         Some(error) => Err(error),
         None => Ok(watch.end(plan.seed, Some(messages), outcome?.model)),

@@ -40,7 +40,7 @@ impl Texts {
                 dealt.iter().map(|lines| encode(&alphabet, lines)).collect()
             }
         };
-        let mut left = options.test.unwrap_or(usize::MAX);
+        let mut left = options.test.map_or(usize::MAX, |most| most as usize);
         let mut test = Vec::new();
         for mut tokens in roles.iter().flat_map(|role| encode(&alphabet, &role.held_back)) {
             tokens.truncate(left.saturating_add(1));

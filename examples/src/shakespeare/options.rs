@@ -18,7 +18,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
     /// Test accuracy, in percent, to stop at
-    #[arg(long, value_name = "PERCENT", default_value_t = 54.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 54.0, value_parser = percent)]
     pub target: f64,
     /// Clients of a round; a tenth of all if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -36,8 +36,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub hidden: u32,
     /// Characters of the test lines that are measured after each round; all if not given
-    #[arg(long, value_name = "N")]
-    pub test: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub test: Option<u64>,
     /// Texts of your own, a file or a folder, with lines `@name` that say who speaks from there on
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
@@ -47,4 +47,27 @@ pub struct Options {
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u32,
+}
+
+/// A percentage that can be reached.
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("expected a number from 0 to 100".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_reached_or_measured_is_refused() {
+        <Options as clap::CommandFactory>::command().debug_assert();
+        let parse = |args: &[&str]| Options::try_parse_from([&["shakespeare"], args].concat());
+        assert_eq!(parse(&["--target", "54.5"]).unwrap().target, 54.5);
+        for wrong in [["--target", "nan"], ["--target", "101"], ["--test", "0"]] {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -91,7 +91,8 @@ pub fn plan(options: &Options, clients: usize, tokens: usize) -> RunPlan {
     let model = ModelKind::Layers(spec(options, tokens));
     let mut plan = RunPlan::new("shakespeare", model, options.rounds);
     plan.seed = options.seed;
-    plan.cohort.size = options.cohort.unwrap_or_else(|| clients.div_ceil(10) as u32);
+    let tenth = clients.div_ceil(10) as u32;
+    plan.cohort.size = options.cohort.unwrap_or(tenth).min(clients as u32);
     plan.training.epochs = options.epochs;
     plan.training.batch = options.batch;
     plan.training.rate = options.rate;

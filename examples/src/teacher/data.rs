@@ -180,7 +180,10 @@ fn images(name: String, [train, test]: &[[PathBuf; 2]; 2]) -> Result<Problem> {
     let all = 0..private.labels.len();
     let dealt: Vec<_> = all.map(|i| known(&private, &train[1], i).then_some(i)).collect();
     let test_images = (half..other.labels.len()).filter(|i| known(&other, &test[1], *i));
+    let path = test[1].display();
     let test = Set::of(&other, test_images);
+    let expected = "expected some with a label of the first half";
+    ensure!(!test.labels.is_empty(), "{path}: no image is left to measure, {expected}");
     Ok(Problem {
         name,
         width: private.width,

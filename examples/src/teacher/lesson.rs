@@ -131,6 +131,8 @@ pub fn service<V: Voters>(
     // Another noise for each, the same when the run is repeated.
     let noise = Noise::seeded(u64::from(seed) << 8 | number as u64);
     let path = budget_file(folder, problem, name, seed);
+    // Before anything is lost.
+    Budget::in_memory(scale.limit)?;
     // The budget of an earlier run into the same folder paid for other answers.
     if path.exists() {
         std::fs::remove_file(&path).with_context(|| format!("{}", path.display()))?;
@@ -182,7 +184,11 @@ pub fn compare(
         labels: &public.labels[..most],
     };
     let learner = student(problem, scale, seed, scale.student_steps);
-    let told = tested(&alone(device, &learner, &truth, None)?, problem)?;
+    // A budget may not allow a single label.
+    let told = match most {
+        0 => None,
+        _ => Some(tested(&alone(device, &learner, &truth, None)?, problem)?),
+    };
     let open = student(problem, scale, seed, scale.open_steps);
     let private = problem.private.samples(width);
     let open = tested(&alone(device, &open, &private, Some("not private"))?, problem)?;

@@ -51,8 +51,8 @@ pub struct Lesson {
     pub ensemble: f64,
     /// By mechanism.
     pub students: Vec<Student>,
-    /// Samples, and accuracy of a student that has their true labels.
-    pub true_labels: (usize, f64),
+    /// Samples, and accuracy of a student that has their true labels; none without samples.
+    pub true_labels: (usize, Option<f64>),
     /// Accuracy of a model trained on all private data.
     pub not_private: f64,
 }
@@ -169,15 +169,17 @@ impl SetResult {
                 percent(&|l| l.students[at].accuracy),
             ]);
         }
-        table.row([
-            "student, true labels".into(),
-            String::new(),
-            self.cell(1.0, 0, |l| l.true_labels.0 as f64),
-            "100.0".into(),
-            "∞".into(),
-            "∞".into(),
-            percent(&|l| l.true_labels.1),
-        ]);
+        if self.lessons.iter().all(|l| l.true_labels.1.is_some()) {
+            table.row([
+                "student, true labels".into(),
+                String::new(),
+                self.cell(1.0, 0, |l| l.true_labels.0 as f64),
+                "100.0".into(),
+                "∞".into(),
+                "∞".into(),
+                percent(&|l| l.true_labels.1.unwrap_or_default()),
+            ]);
+        }
         let mut row = |name: &str, answers: &str, (e, given): (&str, &str), accuracy: String| {
             let cells = [name, "", answers, "", e, given].map(String::from);
             table.row(cells.into_iter().chain([accuracy]));

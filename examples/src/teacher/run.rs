@@ -124,6 +124,11 @@ mod tests {
         }
         assert!(text.contains("Refused, Laplace: the privacy budget is ε = 20.000"), "{text}");
         assert!(std::fs::read_to_string(report.join("epsilon-1.svg")).unwrap().contains("ε spent"));
+        // A budget that allows nothing is a result, too.
+        let little = ["--data", &data, "--label", "class", "--teachers", "10", "--epsilon", "0.1"];
+        let text = shown(folder.path(), &little).unwrap();
+        assert_eq!(text.matches("Refused, ").count(), 3, "{text}");
+        assert!(!text.contains("true labels") && text.contains("not private"), "{text}");
         // Who collected only one class has no teacher; the others go on.
         let by = [&base[..], &["--by", "site"]].concat();
         let text = shown(folder.path(), &by).unwrap();

@@ -4,7 +4,7 @@ use tern_engine::{Arena, Device, Flat, IGNORE, RowData};
 
 use super::probe::Probe;
 use super::record::{Recorder, Run, Step};
-use super::{Model, Phase, Settings, TaskModel};
+use super::{Model, Objective, Phase, Settings, TaskModel};
 use crate::coordinator::Metrics;
 use crate::trainer::{Job, Trained, Trainer};
 use crate::{Error, Result, TaskSpec};
@@ -242,7 +242,12 @@ impl Trainer for Node {
             Phase::Discriminate => metrics.extend(loss.map(|loss| (name("discriminator"), loss))),
             Phase::Adapt => {
                 // Without the strength, which grows: what says whether it still gets better.
-                metrics.insert(name("loss"), parts.iter().map(|part| part.1).sum());
+                let better = |(part, value): &(&str, f64)| match (*part, self.settings.objective) {
+                    // Features are trained to raise it.
+                    ("adversarial", Objective::Reverse) => -value,
+                    _ => *value,
+                };
+                metrics.insert(name("loss"), parts.iter().map(better).sum());
                 metrics.extend(parts.into_iter().map(|(part, value)| (name(part), value)));
             }
         }

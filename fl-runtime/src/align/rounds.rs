@@ -126,19 +126,20 @@ pub fn run<T: Trainer>(
     Ok(Outcome { model, rounds: plan.rounds, ended: Ended::Spent })
 }
 
-/// What a server would refuse is refused here, too.
-fn usable(trained: Trained, plan: &RunPlan, layout: &Layout) -> Result<Trained> {
-    let Trained { update, samples, .. } = &trained;
+/// What a client would send and a server would take.
+fn usable(mut trained: Trained, plan: &RunPlan, layout: &Layout) -> Result<Trained> {
+    let Trained { update, samples, .. } = &mut trained;
     if update.len() != layout.elements() {
         let expected = format!("{}", layout.elements());
         return Err(Error::value("elements of the update", update.len(), expected));
     }
     let (most, bound) = (plan.updates.max_samples, plan.updates.bound);
-    if !(1..=most).contains(samples) {
+    if !(1..=most).contains(&*samples) {
         return Err(Refusal::Samples { given: *samples, most }.into());
     }
-    match update.iter().position(|x| x.is_nan() || x.abs() > bound) {
-        Some(at) => Err(Refusal::Number { at, value: update[at], bound }.into()),
-        None => Ok(trained),
+    if let Some(at) = update.iter().position(|x| !x.is_finite()) {
+        return Err(Refusal::Number { at, value: update[at], bound }.into());
     }
+    update.iter_mut().for_each(|x| *x = x.clamp(-bound, bound));
+    Ok(trained)
 }

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// Most rounds of a run.
+const MOST_ROUNDS: u32 = 1_000_000_000;
+
 /// What a round is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -111,9 +114,15 @@ impl Settings {
 
     /// Rounds if nothing ends the run before.
     pub fn rounds(&self) -> u32 {
+        u32::try_from(self.count_rounds()).unwrap_or(u32::MAX)
+    }
+
+    fn count_rounds(&self) -> u64 {
+        let [warm_ups, head_start, exchanges] =
+            [self.warm_ups, self.head_start, self.exchanges].map(u64::from);
         match self.aligns() {
-            true => self.warm_ups + self.head_start + 2 * self.exchanges,
-            false => self.warm_ups + self.exchanges,
+            true => warm_ups + head_start + 2 * exchanges,
+            false => warm_ups + exchanges,
         }
     }
 
@@ -178,6 +187,10 @@ impl Settings {
             if value == 0 {
                 return Err(Error::value(name, value, "1 or more"));
             }
+        }
+        if self.count_rounds() > u64::from(MOST_ROUNDS) {
+            let expected = format!("at most {MOST_ROUNDS}");
+            return Err(Error::value("rounds of align", self.count_rounds(), expected));
         }
         for (name, value) in [
             ("align.warm_up_rate", self.warm_up_rate),
@@ -244,6 +257,7 @@ mod tests {
             settings.check().unwrap_err().to_string()
         };
         assert!(check(|s| s.batch = 0).contains("align.batch is 0"));
+        assert!(check(|s| s.exchanges = 1 << 31).contains("rounds of align is 4294967350"));
         assert!(check(|s| s.rate = f64::NAN).contains("align.rate is NaN"));
         assert!(check(|s| s.strength = -1.0).contains("align.strength is -1"));
         Settings::default().check().unwrap();

@@ -221,8 +221,13 @@ fn discriminating_leaves_features_and_task_alone() {
 fn adapting_leaves_the_discriminator_alone_and_fools_it() {
     for objective in [Objective::Invert, Objective::Reverse] {
         let settings = Settings { objective, adapt_steps: 40, ..settings() };
-        let update = sent(&mut source(&settings, 1), &settings, Phase::Adapt, 5).update;
+        let Trained { update, metrics, .. } =
+            sent(&mut source(&settings, 1), &settings, Phase::Adapt, 5);
         assert_eq!(changed(&update), [Group::Extractor, Group::Task]);
+        // What is to fall falls as the discriminator is fooled, whichever the objective.
+        let sign = if objective == Objective::Reverse { -1.0 } else { 1.0 };
+        let parts = metrics["task"] + sign * metrics["adversarial"];
+        assert!((metrics["loss"] - parts).abs() < 1e-9, "{metrics:?}");
         let mut node = target(&settings, None);
         let update = sent(&mut node, &settings, Phase::Adapt, 5).update;
         assert_eq!(changed(&update), [Group::Extractor]);
@@ -306,6 +311,8 @@ fn a_node_that_fails_sits_out_and_the_others_go_on() {
                 match job.turn.round {
                     2 => return Err(Error::Trainer("no power".into())),
                     3 => trained.update[0] = f32::NAN,
+                    // Clipped, as a client of a server does it.
+                    5 => trained.update[0] = 1e9,
                     4 => trained.update.truncate(1),
                     _ => (),
                 }

@@ -47,6 +47,7 @@ use crate::identity::Identity;
 use crate::layout::Layout;
 use crate::participant::{Action, Input, LeastSecure, Participant};
 use crate::plan::Form;
+use crate::store::Durability;
 use crate::store::client::ClientStore;
 use crate::trainer::{Job, Trained, Trainer};
 use crate::wire::message::Body;
@@ -214,7 +215,7 @@ impl Client {
         device: &Device,
         trainer: Option<T>,
     ) -> Result<Session<T>> {
-        let store = ClientStore::open(&self.options.folder, &task.run)?;
+        let store = ClientStore::open(&self.options.folder, &task.run, Durability::Power)?;
         let kept = store.load()?;
         let layout = Layout::of(&task.model)?;
         let mut participant = Participant::new(self.identity().signing_key(), task, device, kept)?;

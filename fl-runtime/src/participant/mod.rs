@@ -126,8 +126,10 @@ impl Participant {
     /// The client of a key in a run, going on from what it saved. `device` encodes updates.
     ///
     /// # Errors
-    /// [`Error::Value`] if task and saved state don't go together.
+    /// [`Error::Value`] if the task makes no sense, or doesn't go with the saved state.
     pub fn new(key: &SigningKey, task: TaskSpec, device: &Device, kept: Kept) -> Result<Self> {
+        task.training.check()?;
+        task.updates.check()?;
         let layout = Layout::of(&task.model)?;
         if layout.digest() != task.layout {
             let (found, expected) = (layout.digest(), task.layout);

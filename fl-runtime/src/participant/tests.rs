@@ -123,6 +123,24 @@ fn an_optimizer_goes_on_only_from_counted_updates() {
 }
 
 #[test]
+fn tasks_that_make_no_sense_are_refused() {
+    type Change = fn(&mut TaskSpec);
+    let changes: [(&str, Change); 4] = [
+        ("training.batch is 0", |task| task.training.batch = 0),
+        ("training.rate is -1", |task| task.training.rate = -1.0),
+        ("updates.bound is -1", |task| task.updates.bound = -1.0),
+        ("updates.bound is NaN", |task| task.updates.bound = f32::NAN),
+    ];
+    for (name, change) in changes {
+        let mut task = participant(Encoding::Full).task().clone();
+        change(&mut task);
+        let new = Participant::new(&key(), task, &Device::cpu(), Kept::default());
+        let error = new.err().unwrap().to_string();
+        assert!(error.contains(name), "{name}: {error}");
+    }
+}
+
+#[test]
 fn less_secure_runs_than_asked_for_are_refused() {
     let least = LeastSecure { clients: 5, corrupt: 0.2, security: 40 };
     let with = |change: fn(&mut RunPlan)| {

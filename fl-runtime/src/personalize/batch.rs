@@ -1,8 +1,9 @@
 //! Rows that a model predicts and trains on together.
 
-use tern_engine::{Data, IGNORE};
+use tern_engine::nn::{Input, ModelSpec};
+use tern_engine::{Data, Graph, IGNORE, Tensor};
 
-use super::Kept;
+use super::{Kept, TOP};
 use crate::{Error, Result};
 
 /// Rows that are predicted and trained on together.
@@ -58,5 +59,57 @@ impl Batch {
     /// Targets that count.
     pub fn counted(&self) -> usize {
         self.targets.iter().filter(|target| **target != IGNORE).count()
+    }
+}
+
+/// What a model can read and predict. Kernels would take other tokens and classes for the last one.
+#[derive(Clone, Copy)]
+pub(super) struct Domain {
+    input: Input,
+    classes: usize,
+}
+
+impl Domain {
+    /// Of a model with these outputs, one for each class.
+    pub fn of(spec: &ModelSpec, graph: &Graph, logits: Tensor) -> Self {
+        let classes = graph.shape(logits).last().copied().unwrap_or(0);
+        Domain { input: spec.input, classes }
+    }
+
+    /// Predictions that the model gives for each target: [`TOP`], or all classes.
+    pub fn top(&self) -> usize {
+        TOP.min(self.classes)
+    }
+
+    /// Refuses tokens past the vocabulary, and features that are no finite numbers.
+    pub fn check_inputs(&self, inputs: &Data) -> Result<()> {
+        match (self.input, inputs) {
+            (Input::Tokens { vocabulary }, Data::U32(tokens)) => {
+                check_words("token", tokens, vocabulary)
+            }
+            (_, Data::F32(features)) => match features.iter().position(|x| !x.is_finite()) {
+                Some(at) => {
+                    Err(Error::value(format!("feature {at}"), features[at], "a finite number"))
+                }
+                None => Ok(()),
+            },
+            // The engine refuses words for features.
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses classes that the model doesn't have.
+    pub fn check_targets(&self, targets: &[u32]) -> Result<()> {
+        check_words("target", targets, self.classes)
+    }
+}
+
+/// Refuses words that are neither below the limit nor [`IGNORE`].
+fn check_words(name: &str, words: &[u32], limit: usize) -> Result<()> {
+    match words.iter().position(|word| *word != IGNORE && *word as usize >= limit) {
+        Some(at) => {
+            Err(Error::value(format!("{name} {at}"), words[at], format!("one below {limit}")))
+        }
+        None => Ok(()),
     }
 }

@@ -57,7 +57,7 @@ impl Client {
     /// once it has `preset` records.
     ///
     /// # Errors
-    /// As [`Learner::new`] and [`Public::parameters`].
+    /// [`Error::Value`] for no records; as [`Learner::new`] and [`Public::parameters`].
     pub fn new(
         device: &Device,
         public: &Arc<Public>,
@@ -65,6 +65,9 @@ impl Client {
         recipe: &Recipe,
         preset: usize,
     ) -> Result<Self> {
+        if preset == 0 {
+            return Err(Error::value("records to train on", preset, "1 or more"));
+        }
         public.parameters()?;
         let mut learner = Learner::new(device, &public.model, shape, recipe)?;
         learner.set_weights(&public.weights)?;
@@ -129,7 +132,7 @@ impl Client {
     /// probable first ([`Learner::predict`]). Its activations are kept where the recipe uses them.
     ///
     /// # Errors
-    /// The engine's for inputs of another shape.
+    /// As [`Learner::predict`]; the prediction before it still waits for its targets then.
     pub fn predict(&mut self, inputs: Data) -> Result<Vec<u32>> {
         let predicted = self.learner.predict(&inputs)?;
         let kept = match self.learner.recipe().reuse {
@@ -144,18 +147,16 @@ impl Client {
     /// nothing did. The input, the prediction and this are records now.
     ///
     /// # Errors
-    /// [`Error::Value`] without a prediction, or for another number of targets.
+    /// [`Error::Value`] without a prediction, for another number of targets, or for a class that
+    /// the model doesn't have; the prediction still waits for its targets then.
     pub fn observe(&mut self, targets: Vec<u32>) -> Result<()> {
+        self.learner.check_targets(&targets)?;
         let Some(mut batch) = self.open.take() else {
             return Err(Error::value("targets", "of no prediction", "those of the last one"));
         };
-        let top = self.learner.top();
-        if targets.len() * top != batch.predicted.len() {
-            let expected = (batch.predicted.len() / top).to_string();
-            return Err(Error::value("number of targets", targets.len(), expected));
-        }
         if targets.iter().any(|target| *target != IGNORE) {
-            self.expected = self.expected.and(count(&targets, &batch.predicted, top));
+            let came = count(&targets, &batch.predicted, self.learner.top());
+            self.expected = self.expected.and(came);
             batch.targets = targets;
             self.records.push(batch);
         }
@@ -163,9 +164,9 @@ impl Client {
     }
 
     /// Trains the model in use on the records, the latest held back, adopts what comes of it if
-    /// it does better on what was held back from this training and those before it (about the preset
-    /// number of records) than the model in use and the public one, and starts collecting again. `None` while the preset number isn't reached. `each` is called
-    /// after every update.
+    /// it does better on what was held back from this training and those before it (about the
+    /// preset number of records) than the model in use and the public one, and starts collecting
+    /// again. `None` while the preset number isn't reached. `each` is called after every update.
     ///
     /// # Errors
     /// The engine's. The records are still there then, and the model in use is what it was.
@@ -241,9 +242,12 @@ impl Client {
     pub fn merge(&mut self, newer: &Arc<Public>) -> Result<Merge> {
         newer.parameters()?;
         let merged = self.personal.merged(newer)?;
+        let before = self.learner.score(&self.held_back)?.loss;
         let mut loss = |weights: &[f32]| loss_of(&mut self.learner, &self.held_back, weights);
-        let before = loss(self.personal.weights())?;
-        let (public, after) = (loss(&newer.weights)?, loss(&merged)?);
+        let losses = loss(&newer.weights).and_then(|public| Ok((public, loss(&merged)?)));
+        // Whatever comes of it, the learner has the weights of the model in use.
+        self.learner.set_weights(self.personal.weights())?;
+        let (public, after) = losses?;
         let adopted = self.personal.go_on(newer, merged, before, after);
         self.learner.set_weights(self.personal.weights())?;
         Ok(Merge {

@@ -12,9 +12,10 @@ use tern_engine::{
 use tern_shaders::cpu::random::pcg4d;
 use tern_shaders::state;
 
-use super::score::{inputs, top, words};
+use super::batch::Domain;
+use super::score::{inputs, words};
 use super::{Batch, Score, Scorer, Shape};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Whether a training may use activations of predictions (Prediction Results Reuse, DeepType,
 /// IMWUT 2018).
@@ -113,7 +114,7 @@ pub struct Learner {
     head_alone: bool,
     /// Weights loaded so far, and updates of those loaded last.
     weights: (u64, u64),
-    top: usize,
+    domain: Domain,
     /// Words of a batch's inputs and targets.
     words: [usize; 2],
 }
@@ -123,7 +124,7 @@ impl Learner {
     /// start from the activations of a prediction.
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) for a shape without rows; the engine's, among them one
+    /// [`Error::Value`] for a shape without rows; the engine's, among them one
     /// for a recipe that trains nothing.
     pub fn new(device: &Device, spec: &ModelSpec, shape: Shape, recipe: &Recipe) -> Result<Self> {
         let (parameters, model) = spec.build()?;
@@ -134,7 +135,8 @@ impl Learner {
         let words = [inputs, targets].map(|tensor| graph.len(tensor));
         let Forward { output: mut logits, features, .. } =
             model.forward(&mut graph, inputs, Mode::Evaluate)?;
-        let (_, places) = graph.top_k(logits, top(&parameters) as u32)?;
+        let domain = Domain::of(spec, &graph, logits);
+        let (_, places) = graph.top_k(logits, domain.top() as u32)?;
         let places = graph.keep(places);
         graph.end_forward();
         if let Some((weight, bias, activation)) = &head {
@@ -150,7 +152,7 @@ impl Learner {
         Ok(Learner {
             start: plan.states()?,
             scorer: Scorer::new(&arena, spec, shape)?,
-            top: top(&parameters),
+            domain,
             arena,
             plan,
             inputs,
@@ -176,14 +178,31 @@ impl Learner {
     /// Predictions given for each target: [`TOP`](super::TOP), or fewer where there are fewer
     /// classes.
     pub fn top(&self) -> usize {
-        self.top
+        self.domain.top()
     }
 
-    /// Whether a batch has the shape of this one's.
+    /// Whether a batch has the shape that this one takes.
     pub(super) fn fits(&self, batch: &Batch) -> bool {
         let Batch { inputs, targets, predicted, .. } = batch;
-        let whole = [0, self.top * self.words[1]].contains(&predicted.len());
+        let whole = [0, self.top() * self.words[1]].contains(&predicted.len());
         [inputs.len(), targets.len()] == self.words && whole
+    }
+
+    /// Refuses classes that the model doesn't have, and another number than places in a batch.
+    pub(super) fn check_targets(&self, targets: &[u32]) -> Result<()> {
+        let places = self.words[1];
+        if targets.len() != places {
+            let expected = places.to_string();
+            return Err(Error::value("number of targets", targets.len(), expected));
+        }
+        self.domain.check_targets(targets)
+    }
+
+    /// Refuses tokens and classes that the model doesn't have, and features that are no finite
+    /// numbers.
+    pub(super) fn check(&self, batch: &Batch) -> Result<()> {
+        self.domain.check_inputs(&batch.inputs)?;
+        self.domain.check_targets(&batch.targets)
     }
 
     /// The parameters as they are, a flat vector.
@@ -216,8 +235,10 @@ impl Learner {
     /// many as there are classes, the most probable first.
     ///
     /// # Errors
-    /// The engine's for inputs of another shape.
+    /// [`Error::Value`] for a token that the model doesn't have, or a feature
+    /// that is no finite number; the engine's for inputs of another shape.
     pub fn predict(&mut self, inputs: &Data) -> Result<Vec<u32>> {
+        self.domain.check_inputs(inputs)?;
         self.plan.write(self.inputs, inputs)?;
         self.plan.forward()?;
         words(self.plan.read(self.places)?)
@@ -254,8 +275,9 @@ impl Learner {
     /// allows their age, else from a forward pass. Returns whether they were used.
     ///
     /// # Errors
-    /// The engine's for a batch of another shape.
+    /// As [`Learner::predict`], and for a class that the model doesn't have.
     pub fn update(&mut self, batch: &Batch) -> Result<bool> {
+        self.check_targets(&batch.targets)?;
         let usable = batch
             .kept
             .as_ref()
@@ -269,6 +291,7 @@ impl Learner {
                 plan.set_states(&now)?;
             }
             None => {
+                self.domain.check_inputs(&batch.inputs)?;
                 plan.write(self.inputs, &batch.inputs)?;
                 plan.forward()?;
             }

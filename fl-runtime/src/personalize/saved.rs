@@ -9,7 +9,8 @@ use tern_engine::{Data, Device};
 
 use super::bytes::{self, Words};
 use super::{Batch, Client, Personal, Public, Recipe, Round, Score, Shape};
-use crate::{Digest, Error, Result, store};
+use crate::store::{self, Durability};
+use crate::{Digest, Error, Result};
 
 /// What the words are: the public model, the customized one if there is one, the records, and
 /// those held back.
@@ -58,6 +59,38 @@ fn words(batch: &Batch) -> impl Iterator<Item = u32> {
     inputs.into_iter().chain(batch.targets.iter().chain(&batch.predicted).copied())
 }
 
+/// What is in a device's file.
+fn open(file: &Path) -> Result<(Header, Words)> {
+    let whole = std::fs::read(file).map_err(|error| Error::file(file, error))?;
+    let broken = || Error::file(file, "expected a device's state with its SHA-256 before it");
+    let (digest, body) = whole.split_first_chunk().ok_or_else(broken)?;
+    if Digest::of(body) != Digest(*digest) {
+        return Err(broken());
+    }
+    bytes::decode("device", "what a client saved", body).map_err(|e| Error::file(file, e))
+}
+
+/// Words of the parameters of a model.
+fn size(file: &Path, model: &ModelSpec) -> Result<usize> {
+    Ok(model.build().map_err(|error| Error::file(file, error))?.0.words())
+}
+
+fn too_few(file: &Path) -> Error {
+    Error::file(file, "another number of words than it says")
+}
+
+impl Public {
+    /// The public model of a device as [`Client::save`] left it.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that can't be read, or isn't what was written.
+    pub fn of_device(file: &Path) -> Result<Self> {
+        let (Header { version, model, note, .. }, mut words) = open(file)?;
+        let weights = words.floats(size(file, &model)?).ok_or_else(|| too_few(file))?;
+        Ok(Public { version, model, note, weights })
+    }
+}
+
 impl Client {
     /// Writes what the device must not lose to a file: both models, the records, those held back,
     /// and what became of all trainings. Only its owner may read it; it is replaced at once, so
@@ -82,7 +115,8 @@ impl Client {
         let floats = weights.iter().chain(own).map(|x| x.to_bits());
         let batches = self.records.iter().chain(&self.held_back).flat_map(words);
         let body = bytes::encode("a device", &header, floats.chain(batches))?;
-        store::replace_private(file, &[&Digest::of(&body).0[..], &body].concat())
+        let whole = [&Digest::of(&body).0[..], &body].concat();
+        store::replace(file, &whole, Durability::Power)
     }
 
     /// A device as [`Client::save`] left it, with the shape, recipe and preset number of
@@ -99,18 +133,11 @@ impl Client {
         recipe: &Recipe,
         preset: usize,
     ) -> Result<Self> {
-        let whole = std::fs::read(file).map_err(|error| Error::file(file, error))?;
-        let broken = || Error::file(file, "expected a device's state with its SHA-256 before it");
-        let (digest, body) = whole.split_first_chunk().ok_or_else(broken)?;
-        if Digest::of(body) != Digest(*digest) {
-            return Err(broken());
-        }
+        let (header, mut words) = open(file)?;
         let in_file = |error: Error| Error::file(file, error);
-        let (header, mut words) =
-            bytes::decode("device", "what a client saved", body).map_err(in_file)?;
         let Header { version, model, note, customized, expected, rounds, records, held_back } =
             header;
-        let number = model.build().map_err(|error| in_file(error.into()))?.0.words();
+        let number = size(file, &model)?;
         let input = model.input;
         let mut read = || {
             let weights = words.floats(number)?;
@@ -121,14 +148,16 @@ impl Client {
             let batches = (batches(&records)?, batches(&held_back)?);
             (words.len() == 0).then_some((weights, own, batches))
         };
-        let (weights, own, (records, held_back)) =
-            read().ok_or_else(|| Error::file(file, "another number of words than it says"))?;
+        let (weights, own, (records, held_back)) = read().ok_or_else(|| too_few(file))?;
         let public = Arc::new(Public { version, model, note, weights });
         let mut client = Client::new(device, &public, shape, recipe, preset)?;
         if let Some(batch) = records.iter().chain(&held_back).find(|b| !client.learner.fits(b)) {
             let (inputs, targets) = (batch.inputs.len(), batch.targets.len());
             let found = format!("records of {inputs} inputs and {targets} targets");
             return Err(Error::file(file, format!("{found}, expected {shape:?}")));
+        }
+        for batch in records.iter().chain(&held_back) {
+            client.learner.check(batch).map_err(in_file)?;
         }
         client.personal = Personal::with(&public, own);
         client.learner.set_weights(client.personal.weights())?;

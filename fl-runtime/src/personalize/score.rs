@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 use tern_engine::nn::{Input, Mode, ModelSpec};
-use tern_engine::{Arena, Data, Element, Graph, IGNORE, Parameters, Plan, Tensor};
+use tern_engine::{Arena, Data, Element, Graph, IGNORE, Plan, Tensor};
 
+use super::batch::Domain;
 use super::{Batch, Shape};
 use crate::{Error, Result};
 
@@ -51,7 +52,7 @@ pub struct Scorer {
     targets: Tensor,
     loss: Tensor,
     places: Tensor,
-    top: usize,
+    domain: Domain,
 }
 
 impl Scorer {
@@ -62,23 +63,26 @@ impl Scorer {
     /// [`Error::Value`] for a shape without rows; the engine's.
     pub fn new(arena: &Arena, spec: &ModelSpec, shape: Shape) -> Result<Self> {
         let (_, model) = spec.build()?;
-        let top = top(arena.parameters());
         let mut graph = Graph::new(arena);
         let (inputs, targets) = inputs(&mut graph, spec, shape)?;
         let logits = model.forward(&mut graph, inputs, Mode::Evaluate)?.output;
-        let (_, places) = graph.top_k(logits, top as u32)?;
+        let domain = Domain::of(spec, &graph, logits);
+        let (_, places) = graph.top_k(logits, domain.top() as u32)?;
         let loss = graph.cross_entropy(logits, targets)?;
         let (loss, places) = (graph.keep(loss), graph.keep(places));
-        Ok(Scorer { plan: graph.forward()?, inputs, targets, loss, places, top })
+        Ok(Scorer { plan: graph.forward()?, inputs, targets, loss, places, domain })
     }
 
     /// How well the weights as they are expect the targets of batches.
     ///
     /// # Errors
-    /// The engine's for a batch of another shape.
+    /// [`Error::Value`] for a token or class that the model doesn't have, or a feature that is no
+    /// finite number; the engine's for a batch of another shape.
     pub fn score(&mut self, batches: &[Batch]) -> Result<Score> {
         let mut score = Score::default();
         for batch in batches {
+            self.domain.check_inputs(&batch.inputs)?;
+            self.domain.check_targets(&batch.targets)?;
             self.plan.write(self.inputs, &batch.inputs)?;
             self.plan.write(self.targets, &Data::U32(batch.targets.clone()))?;
             self.plan.run(1)?;
@@ -86,7 +90,7 @@ impl Scorer {
                 return Err(Error::value("loss", "words", "a float"));
             };
             let predicted = words(self.plan.read(self.places)?)?;
-            let mut one = count(&batch.targets, &predicted, self.top);
+            let mut one = count(&batch.targets, &predicted, self.domain.top());
             one.loss = loss.first().copied().unwrap_or(f32::NAN).into();
             score = score.and(one);
         }
@@ -115,12 +119,6 @@ pub(super) fn inputs(
     };
     let inputs = graph.input("inputs", &[rows, width], Element::F32);
     Ok((inputs, graph.input("targets", &[rows], Element::U32)))
-}
-
-/// Predictions that a model gives for each target: [`TOP`], or all of its classes, the outputs of
-/// its last layer.
-pub(super) fn top(parameters: &Parameters) -> usize {
-    TOP.min(parameters.iter().last().and_then(|p| p.shape.first()).copied().unwrap_or(1))
 }
 
 /// How often `predicted`, `top` of each target, had it.

@@ -213,8 +213,13 @@ fn what_came_belongs_to_a_prediction() {
     assert!(client.observe(vec![0; 40]).unwrap_err().to_string().contains("of no prediction"));
     let Batch { inputs, targets, .. } = batch(0, 5);
     client.predict(inputs.clone()).unwrap();
+    // The prediction outlives whatever can't be of it.
     assert!(client.observe(targets[..39].to_vec()).unwrap_err().to_string().contains("39"));
-    client.predict(inputs.clone()).unwrap();
+    let other = [vec![12], vec![IGNORE; 39]].concat();
+    let error = client.observe(other.clone()).unwrap_err().to_string();
+    assert!(error.contains("target 0") && error.contains("below 12"), "{error}");
+    let error = client.predict(Data::U32(other)).unwrap_err().to_string();
+    assert!(error.contains("token 0") && error.contains("below 12"), "{error}");
     client.observe(vec![IGNORE; 40]).unwrap();
     assert!(client.records.is_empty(), "nothing came");
     let predicted = client.predict(inputs).unwrap();
@@ -425,6 +430,14 @@ fn models_of_features_are_personalized_too() {
         let seen = client.predict(Data::F32(x.clone())).unwrap();
         assert_eq!(seen.len(), 5 * 2, "there are two classes only");
         client.observe(x.chunks(2).map(|x| u32::from(x[0] > 0.0)).collect()).unwrap();
+    }
+    let error = client.predict(Data::F32([vec![0.5], vec![f32::NAN; 9]].concat())).unwrap_err();
+    assert!(error.to_string().contains("feature 1"), "{error}");
+    let inputs = Data::F32(vec![0.5; 10]);
+    let third = Batch { inputs, targets: vec![2; 5], predicted: Vec::new(), kept: None };
+    for error in [client.learner.update(&third).err(), client.learner.score(&[third]).err()] {
+        let error = error.unwrap().to_string();
+        assert!(error.contains("target 0") && error.contains("below 2"), "{error}");
     }
     let round = client.customize(&mut || {}).unwrap().unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
 //! Whether a plan makes sense.
 
 use super::{
-    Encoding, MOST_FRACTION_BITS, RunPlan, Secure, Selection, StrategySpec, TernaryMethod,
+    Encoding, LocalTraining, MOST_FRACTION_BITS, RunPlan, Secure, Selection, StrategySpec,
+    TernaryMethod, Updates,
 };
 use crate::secagg::{MAX_MEMBERS, Parameters};
 use crate::{Error, Layout, Result};
@@ -17,6 +18,48 @@ fn within<T: PartialOrd + std::fmt::Display>(
     Err(Error::value(name, value, format!("{} to {}", range.start(), range.end())))
 }
 
+impl LocalTraining {
+    /// Whether clients can train so: a client asks, too, since it can't trust a server.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for the first option that is out of range.
+    pub fn check(&self) -> Result<()> {
+        let most = 1e9;
+        within("training.epochs", self.epochs, 1..=1_000_000)?;
+        within("training.steps", self.steps.unwrap_or(1), 1..=u32::MAX)?;
+        within("training.batch", self.batch, 1..=1_000_000)?;
+        within("training.rate", self.rate, 0.0..=most)?;
+        for (name, option) in [
+            ("training.clip_gradient", self.clip_gradient),
+            ("training.clip_update", self.clip_update),
+        ] {
+            within(name, option.unwrap_or(1.0), f64::MIN_POSITIVE..=most)?;
+        }
+        if self.keep_optimizer && self.optimizer.moments().is_empty() {
+            let expected = "false for an optimizer without moments";
+            return Err(Error::value("training.keep_optimizer", true, expected));
+        }
+        within("training.proximal", self.proximal.unwrap_or(0.0), 0.0..=most)
+    }
+}
+
+impl Updates {
+    /// Whether updates can travel so: a client asks, too, since it can't trust a server.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for the first option that is out of range.
+    pub fn check(&self) -> Result<()> {
+        within("updates.bound", self.bound, 1e-9..=1e9)?;
+        within("updates.max_samples", self.max_samples, 1..=u32::MAX)?;
+        let (TernaryMethod::Drawn(factor) | TernaryMethod::Thresholded(factor)) = self.ternary;
+        within("updates.ternary", factor, 0.0..=100.0)?;
+        if self.downlink == Encoding::Half {
+            return Err(Error::value("updates.downlink", "half", "full or ternary"));
+        }
+        Ok(())
+    }
+}
+
 impl RunPlan {
     /// The model's layout, if the plan makes sense.
     ///
@@ -24,7 +67,6 @@ impl RunPlan {
     /// [`Error::Value`] for the first option that is out of range; the engine's for a model
     /// that can't be built.
     pub fn check(&self) -> Result<Layout> {
-        let most = 1e9;
         within("rounds", self.rounds, 1..=u32::MAX)?;
         within("cohort.size", self.cohort.size, 1..=65_000)?;
         within("cohort.over_selection", self.cohort.over_selection, 1.0..=10.0)?;
@@ -36,30 +78,8 @@ impl RunPlan {
         ] {
             within(name, time, 1..=1_000_000_000)?;
         }
-        let training = &self.training;
-        within("training.epochs", training.epochs, 1..=1_000_000)?;
-        within("training.steps", training.steps.unwrap_or(1), 1..=u32::MAX)?;
-        within("training.batch", training.batch, 1..=1_000_000)?;
-        within("training.rate", training.rate, 0.0..=most)?;
-        for (name, option) in [
-            ("training.clip_gradient", training.clip_gradient),
-            ("training.clip_update", training.clip_update),
-        ] {
-            within(name, option.unwrap_or(1.0), f64::MIN_POSITIVE..=most)?;
-        }
-        if training.keep_optimizer && training.optimizer.moments().is_empty() {
-            let expected = "false for an optimizer without moments";
-            return Err(Error::value("training.keep_optimizer", true, expected));
-        }
-        within("training.proximal", training.proximal.unwrap_or(0.0), 0.0..=most)?;
-        within("updates.bound", self.updates.bound, 1e-9..=1e9)?;
-        within("updates.max_samples", self.updates.max_samples, 1..=u32::MAX)?;
-        let (TernaryMethod::Drawn(factor) | TernaryMethod::Thresholded(factor)) =
-            self.updates.ternary;
-        within("updates.ternary", factor, 0.0..=100.0)?;
-        if self.updates.downlink == Encoding::Half {
-            return Err(Error::value("updates.downlink", "half", "full or ternary"));
-        }
+        self.training.check()?;
+        self.updates.check()?;
         // Fewer would lose what a mean of floats keeps.
         let left = "fraction bits that cohort.size, updates.max_samples and updates.bound leave";
         within(left, self.fraction_bits(), 16..=MOST_FRACTION_BITS)?;

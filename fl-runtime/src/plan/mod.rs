@@ -193,7 +193,8 @@ pub struct Updates {
     pub downlink: Encoding,
     /// How ternary codes are made.
     pub ternary: TernaryMethod,
-    /// Largest magnitude of an element of an update; a client with a larger one is refused.
+    /// Largest magnitude of an element of an update. Clients clip larger ones to it; who sends one
+    /// all the same is refused.
     pub bound: f32,
     /// Most samples a client may count for.
     pub max_samples: u32,

@@ -43,8 +43,8 @@ use limits::Rates;
 use memory::Memory;
 use metrics::Metrics;
 use reply::Denied;
-use service::Services;
-pub use service::{Service, ServiceError};
+pub use service::{AT_A_TIME, Service, ServiceError};
+use service::{Offered, Services};
 pub use status::{BestScore, Board, Member, Page, Row};
 
 use crate::auth::Window;
@@ -108,7 +108,8 @@ impl Server {
     /// Serves this federation and shows on `board` what it does.
     pub fn new(federation: Federation, board: Board, options: Options) -> Self {
         let Options { tls, limits, dashboard, folder, services } = options;
-        let services = services.into_iter().map(|s| (s.name().to_owned(), s)).collect();
+        let services =
+            services.into_iter().map(|s| (s.name().to_owned(), Offered::new(s))).collect();
         let keeper = folder.map(|folder| Keeper::new(&folder, federation.layout()));
         show(&board, &federation);
         let metrics = Arc::new(Metrics::new(board.clone()));

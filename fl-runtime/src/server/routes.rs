@@ -19,6 +19,7 @@ use tokio::time::timeout_at;
 
 use super::memory::{WAIT, holding};
 use super::reply::{Denied, message};
+use super::service::Offered;
 use super::signed::Signed;
 use super::{App, ENROLL, UPLOAD, failed};
 use crate::federation::Federation;
@@ -287,10 +288,12 @@ async fn service(State(app): Shared, Path(name): Path<String>, signed: Signed) -
             let reason = format!("no service {name:?}, expected one of [{}]", offered.join(", "));
             Denied::new(StatusCode::NOT_FOUND, "no_service", reason)
         };
-        let service = app.services.get(&name).ok_or_else(unknown)?.clone();
+        let Offered { service, turns } = app.services.get(&name).ok_or_else(unknown)?.clone();
+        // It is never closed.
+        let turn = turns.acquire_owned().await.ok();
         let body = signed.body.clone();
-        let answer = tokio::task::spawn_blocking(move || service.answer(&client, &body)).await;
-        Ok(answer.map_err(failed)??)
+        let (_, answer) = keeping(turn, move || service.answer(&client, &body)).await?;
+        Ok(answer?)
     };
     let bytes =
         |answer: Vec<u8>| ([(CONTENT_TYPE, "application/octet-stream")], answer).into_response();

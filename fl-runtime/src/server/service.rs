@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use super::reply::Denied;
 use crate::ClientId;
@@ -16,8 +17,8 @@ pub trait Service: Send + Sync {
     /// The last part of its path: letters, digits, `-`.
     fn name(&self) -> &str;
 
-    /// The answer. Requests of different clients come at the same time; each has a thread that
-    /// may wait.
+    /// The answer. Requests of different clients come at the same time, [`AT_A_TIME`] of them;
+    /// each has a thread that may wait. Further ones wait for these.
     ///
     /// # Errors
     /// Why there is none.
@@ -40,8 +41,25 @@ pub enum ServiceError {
     Failed(String),
 }
 
+/// Requests that a service answers at a time: what waits for it must not take the threads that
+/// rounds need.
+pub const AT_A_TIME: usize = 4;
+
+/// A service, and who may ask it now.
+#[derive(Clone)]
+pub(super) struct Offered {
+    pub service: Arc<dyn Service>,
+    pub turns: Arc<Semaphore>,
+}
+
+impl Offered {
+    pub fn new(service: Arc<dyn Service>) -> Self {
+        Offered { service, turns: Arc::new(Semaphore::new(AT_A_TIME)) }
+    }
+}
+
 /// Services by name.
-pub(super) type Services = BTreeMap<String, Arc<dyn Service>>;
+pub(super) type Services = BTreeMap<String, Offered>;
 
 impl From<ServiceError> for Denied {
     fn from(error: ServiceError) -> Self {

@@ -196,7 +196,9 @@ fn idx(path: &Path) -> Result<(Vec<usize>, Vec<u8>)> {
     };
     let shape: Vec<usize> =
         sizes.as_chunks::<4>().0.iter().map(|size| u32::from_be_bytes(*size) as usize).collect();
-    if shape.is_empty() || shape.iter().product::<usize>() != data.len() {
+    let pixels = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+    // Without samples the other sizes could be anything.
+    if shape.is_empty() || data.is_empty() || pixels != Some(data.len()) {
         return Err(bad());
     }
     Ok((shape, data.to_vec()))

@@ -54,7 +54,6 @@ mod vectors;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use partition::{Partition, by_value, partition};
 pub use population::{Population, client_id};
@@ -74,8 +73,6 @@ use vectors::ClientVectors;
 /// Attempts at a round after which a simulation gives up: nobody is late, so that the next one
 /// would fail, too.
 const ATTEMPTS: u32 = 3;
-/// Numbers the files of this process.
-static FILES: AtomicU64 = AtomicU64::new(0);
 
 /// What a simulation is run with, besides the plan.
 #[derive(Clone)]
@@ -172,11 +169,7 @@ impl Simulation {
         };
         let kinds = moments + usize::from(coder.is_some());
         let bytes = options.state_memory / kinds.max(1) as u64;
-        let vectors = || {
-            let number = FILES.fetch_add(1, Ordering::Relaxed);
-            let name = format!("tern-clients-{}-{number}", std::process::id());
-            ClientVectors::new(device, layout.elements(), bytes, &options.spill.join(name))
-        };
+        let vectors = || ClientVectors::new(device, layout.elements(), bytes, &options.spill);
         let residuals = coder.as_ref().map(|_| vectors()).transpose()?;
         let moments = (0..moments).map(|_| vectors()).collect::<Result<Vec<_>>>()?;
         let optimizers = (!moments.is_empty()).then(|| Optimizers::new(moments));

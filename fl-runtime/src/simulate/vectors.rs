@@ -10,15 +10,16 @@ use tern_engine::{Data, Device, Element, Vector};
 use crate::{Error, Result};
 
 /// A vector a client, zeros at first. What is stored counts once it is committed. The vectors
-/// that were used last stay on the device; the others are records of a file, which is deleted in
-/// the end.
+/// that were used last stay on the device; the others are records of a file that no name leads to,
+/// so that it is gone however the process ends.
 pub(super) struct ClientVectors {
     device: Device,
     /// Elements of a vector.
     n: usize,
     /// Vectors on the device at most; at least one.
     limit: usize,
-    path: PathBuf,
+    /// Where the file is.
+    folder: PathBuf,
     file: Option<File>,
     zeros: Vector,
     /// By record: two a client, one that counts and one for what is stored next.
@@ -42,14 +43,14 @@ struct Resident {
 }
 
 impl ClientVectors {
-    /// Of `n` elements each, `bytes` of them on the device; `path` names a file that doesn't
-    /// exist yet and isn't made before it is needed.
-    pub fn new(device: &Device, n: usize, bytes: u64, path: &Path) -> Result<Self> {
+    /// Of `n` elements each, `bytes` of them on the device; the file isn't made before it is
+    /// needed.
+    pub fn new(device: &Device, n: usize, bytes: u64, folder: &Path) -> Result<Self> {
         Ok(ClientVectors {
             device: device.clone(),
             n,
             limit: usize::try_from(bytes / (4 * n as u64)).unwrap_or(usize::MAX).max(1),
-            path: path.to_path_buf(),
+            folder: folder.to_path_buf(),
             file: None,
             zeros: Vector::zeros(device, Element::F32, n)?,
             resident: BTreeMap::new(),
@@ -184,27 +185,12 @@ impl ClientVectors {
     }
 
     fn file(&mut self) -> Result<(&Path, &mut File)> {
-        let path = &self.path;
+        let folder = &self.folder;
         let file = match self.file.take() {
             Some(file) => file,
-            None => File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(path)
-                .map_err(|error| Error::file(path, error))?,
+            None => tempfile::tempfile_in(folder).map_err(|error| Error::file(folder, error))?,
         };
-        Ok((path, self.file.insert(file)))
-    }
-}
-
-impl Drop for ClientVectors {
-    fn drop(&mut self) {
-        if self.file.take().is_some()
-            && let Err(error) = std::fs::remove_file(&self.path)
-        {
-            tracing::warn!("{}: {error}", self.path.display());
-        }
+        Ok((folder, self.file.insert(file)))
     }
 }
 
@@ -215,11 +201,10 @@ mod tests {
     #[test]
     fn vectors_come_back_from_device_and_file() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("vectors");
         let device = Device::cpu();
         let n = 64;
         // Room for three of ten.
-        let mut vectors = ClientVectors::new(&device, n, 3 * 4 * n as u64, &path).unwrap();
+        let mut vectors = ClientVectors::new(&device, n, 3 * 4 * n as u64, folder.path()).unwrap();
         let slot = Vector::zeros(&device, Element::F32, n).unwrap();
         let value = |client: usize, round: usize| Data::F32(vec![(10 * client + round) as f32; n]);
         // The last round that was committed.
@@ -245,23 +230,21 @@ mod tests {
             assert!(vectors.resident.len() <= 3);
             assert_eq!(vectors.resident.len() + vectors.spilled(), 10, "round {round}");
         }
-        assert!(std::fs::metadata(&path).unwrap().len() <= 2 * 10 * 4 * n as u64);
+        let (_, file) = vectors.file().unwrap();
+        assert!(file.metadata().unwrap().len() <= 2 * 10 * 4 * n as u64);
         drop(vectors);
-        assert!(!path.exists());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
     }
 
     #[test]
-    fn a_file_that_is_there_already_is_left_alone() {
+    fn a_folder_that_cannot_be_written_to_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mine");
-        std::fs::write(&path, b"precious").unwrap();
         let device = Device::cpu();
-        let mut vectors = ClientVectors::new(&device, 64, 0, &path).unwrap();
+        let gone = folder.path().join("gone");
+        let mut vectors = ClientVectors::new(&device, 64, 0, &gone).unwrap();
         let vector = Vector::zeros(&device, Element::F32, 64).unwrap();
         vectors.store(1, &vector).unwrap();
         let error = vectors.store(2, &vector).unwrap_err().to_string();
-        assert!(error.contains("mine"), "{error}");
-        drop(vectors);
-        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        assert!(error.contains("gone"), "{error}");
     }
 }

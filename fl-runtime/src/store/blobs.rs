@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Durability, Faults};
+use super::{Durability, Faults, rename};
 use crate::{ClientId, Digest, Error, Result, Turn};
 
 /// The folder of a run's bodies. Clones share the count of its bytes.
@@ -112,18 +112,7 @@ impl Blobs {
     /// Renames a written file, flushed first if power may fail.
     fn keep(&self, file: &File, from: &Path, to: &Path) -> Result<()> {
         self.faults.check().map_err(|reason| Error::file(to, reason))?;
-        if self.durability == Durability::Power {
-            file.sync_all().map_err(|e| Error::file(from, e))?;
-        }
-        std::fs::rename(from, to).map_err(|e| Error::file(to, e))?;
-        if self.durability == Durability::Power
-            && let Some(folder) = to.parent()
-        {
-            // The name lies in the folder.
-            let flushed = File::open(folder).and_then(|folder| folder.sync_all());
-            flushed.map_err(|e| Error::file(folder, e))?;
-        }
-        Ok(())
+        rename(file, from, to, self.durability)
     }
 
     /// Opens the partial upload of a client, and says how long it is.

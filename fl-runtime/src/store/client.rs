@@ -1,7 +1,8 @@
 //! A client's folder: its key, and for each run what [`Participant`](crate::participant) keeps.
 //!
 //! Vectors and bodies are files named after their digest, and `state.json` says which ones count.
-//! It is replaced at once, so that a crash leaves the old state or the new one.
+//! It is replaced at once, so that a crash leaves the old state or the new one. Only the folder's
+//! owner may read what is in it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,14 +12,16 @@ use serde::{Deserialize, Serialize};
 use crate::coordinator::Metrics;
 use crate::participant::{Kept, Pending};
 use crate::secagg::History;
+use crate::store::{self, Durability};
 use crate::trainer::OptimizerState;
 use crate::update::Codec;
-use crate::{Digest, Error, Result, RunId, Turn, store};
+use crate::{Digest, Error, Result, RunId, Turn};
 
 /// The folder of a client in one run.
 #[derive(Clone, Debug)]
 pub struct ClientStore {
     folder: PathBuf,
+    durability: Durability,
 }
 
 /// `state.json`
@@ -51,14 +54,14 @@ struct OptimizerFile {
 }
 
 impl ClientStore {
-    /// Opens or makes the folder of a run.
+    /// Opens or makes the folder of a run; what is stored survives so much.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn open(folder: &Path, run: &RunId) -> Result<Self> {
+    pub fn open(folder: &Path, run: &RunId, durability: Durability) -> Result<Self> {
         let folder = folder.join(run.to_string());
         std::fs::create_dir_all(&folder).map_err(|e| Error::file(&folder, e))?;
-        Ok(ClientStore { folder })
+        Ok(ClientStore { folder, durability })
     }
 
     fn state_path(&self) -> PathBuf {
@@ -71,8 +74,9 @@ impl ClientStore {
         }
         let digest = Digest::of(bytes);
         let path = self.folder.join(digest.to_string());
-        if !path.exists() {
-            store::replace(&path, bytes)?;
+        // One that is there may be damaged.
+        if self.get(Some(digest)).is_err() {
+            store::replace(&path, bytes, self.durability)?;
         }
         Ok(Some(digest))
     }
@@ -124,7 +128,7 @@ impl ClientStore {
         let state = State { residual, optimizer, history, pending: pending.transpose()? };
         let path = self.state_path();
         let json = serde_json::to_vec_pretty(&state).map_err(|e| Error::file(&path, e))?;
-        store::replace(&path, &json)?;
+        store::replace(&path, &json, self.durability)?;
         self.sweep(&state)
     }
 
@@ -188,7 +192,7 @@ mod tests {
     fn what_was_saved_last_is_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunId([7; 16]);
-        let store = ClientStore::open(folder.path(), &run).unwrap();
+        let store = ClientStore::open(folder.path(), &run, Durability::Power).unwrap();
         assert_eq!(store.load().unwrap(), Kept::default());
         let body = b"body".to_vec();
         let mut kept = Kept {
@@ -207,7 +211,20 @@ mod tests {
             }),
         };
         store.save(&kept).unwrap();
-        assert_eq!(ClientStore::open(folder.path(), &run).unwrap().load().unwrap(), kept);
+        let again = ClientStore::open(folder.path(), &run, Durability::Power).unwrap();
+        assert_eq!(again.load().unwrap(), kept);
+        // A file that was damaged since is written again.
+        let moments = Digest::of(&Codec::full(&[0.5, 0.25])).to_string();
+        std::fs::write(store.folder.join(moments), b"").unwrap();
+        assert!(store.load().is_err());
+        store.save(&kept).unwrap();
+        assert_eq!(store.load().unwrap(), kept);
+        #[cfg(unix)]
+        for file in std::fs::read_dir(&store.folder).unwrap() {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = file.unwrap().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "for its owner alone");
+        }
         kept.pending = None;
         store.save(&kept).unwrap();
         assert_eq!(store.load().unwrap(), kept);

@@ -5,32 +5,54 @@ pub mod client;
 #[cfg(feature = "server")]
 pub mod journal;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Error;
-use crate::identity::write_new_private;
+use crate::identity::create_private;
 
 /// How files end that are not written to theirs.
 pub(crate) const PARTIAL: &str = "partial";
 
-/// Writes a file at once, by way of another beside it: it is there whole, or as it was.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> crate::Result<()> {
-    let partial = path.with_added_extension(PARTIAL);
-    std::fs::write(&partial, bytes).map_err(|e| Error::file(&partial, e))?;
-    std::fs::rename(&partial, path).map_err(|e| Error::file(path, e))
-}
-
-/// The same with a file that only its owner may read, flushed to the disk.
-pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> crate::Result<()> {
+/// Writes a file at once, by way of another beside it: it is there whole, or as it was. Only its
+/// owner may read it.
+pub(crate) fn replace(path: &Path, bytes: &[u8], durability: Durability) -> crate::Result<()> {
     let partial = path.with_added_extension(PARTIAL);
     match std::fs::remove_file(&partial) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file(&partial, e)),
         _ => {}
     }
-    write_new_private(&partial, bytes).map_err(|e| Error::file(&partial, e))?;
-    std::fs::rename(&partial, path).map_err(|e| Error::file(path, e))
+    create_private(&partial)
+        .and_then(|mut file| file.write_all(bytes).map(|()| file))
+        .map_err(|e| Error::file(&partial, e))
+        .and_then(|file| rename(&file, &partial, path, durability))
+}
+
+/// Renames a written file, flushed first if power may fail.
+fn rename(file: &File, from: &Path, to: &Path, durability: Durability) -> crate::Result<()> {
+    if durability == Durability::Power {
+        file.sync_all().map_err(|e| Error::file(from, e))?;
+    }
+    std::fs::rename(from, to).map_err(|e| Error::file(to, e))?;
+    match to.parent() {
+        Some(folder) if durability == Durability::Power => sync_folder(folder),
+        _ => Ok(()),
+    }
+}
+
+/// Flushes the names that lie in a folder.
+pub(crate) fn sync_folder(folder: &Path) -> crate::Result<()> {
+    // Elsewhere folders can't be opened, and names are flushed with the file.
+    if cfg!(unix) {
+        let here = folder.as_os_str().is_empty();
+        let folder = if here { Path::new(".") } else { folder };
+        let flushed = File::open(folder).and_then(|folder| folder.sync_all());
+        flushed.map_err(|e| Error::file(folder, e))?;
+    }
+    Ok(())
 }
 
 /// What acknowledged data survives.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::accountant::Curve;
 use super::aggregator::Mechanism;
+use crate::store::sync_folder;
 use crate::{Error, Result};
 
 /// How much may be told: (ε, δ).
@@ -49,6 +50,21 @@ struct Charge {
     answers: u64,
     /// The data-dependent cost.
     given_votes: Curve,
+}
+
+impl Charge {
+    /// Whether it can be one: what is written is what can be read again.
+    fn check(&self) -> Result<()> {
+        self.mechanism.validate()?;
+        if self.answers > self.queries {
+            let expected = format!("at most the {} queries", self.queries);
+            return Err(Error::value("answers of a charge", self.answers, expected));
+        }
+        match self.given_votes.is_sound() {
+            true => Ok(()),
+            false => Err(Error::value("cost given the votes", "no number", "numbers from 0")),
+        }
+    }
 }
 
 /// An account of what answers cost, against a limit.
@@ -109,12 +125,11 @@ impl Budget {
         file.try_lock().map_err(|_| Error::file(path, "in use by another budget"))?;
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(failed)?;
-        // A charge whose writing was cut short was never answered for.
+        // What was cut short is left out, and cut off once the rest is known to be a budget's.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64).map_err(failed)?;
         let mut lines = (1..).zip(text[..whole].lines());
         let bad = |line: usize, reason: String| Error::file(path, format!("line {line}: {reason}"));
-        match lines.next() {
+        let fresh = match lines.next() {
             Some((number, line)) => {
                 let header: Header =
                     serde_json::from_str(line).map_err(|e| bad(number, e.to_string()))?;
@@ -126,27 +141,29 @@ impl Budget {
                     let reason = format!("kept at delta {}, asked {}", header.delta, limit.delta);
                     return Err(bad(number, reason));
                 }
+                false
             }
             None => {
-                let header = Header { format: FORMAT.into(), delta: limit.delta };
-                append(path, &mut file, &header)?;
-                // The name must last, too.
-                #[cfg(unix)]
-                if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-                    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+                let start = format!("{{\"format\":\"{FORMAT}\"");
+                if !start.starts_with(&text) && !text.starts_with(&start) {
+                    return Err(bad(1, format!("no budget, expected `{FORMAT}`")));
                 }
+                true
             }
-        }
+        };
         for (number, line) in lines {
             let charge: Charge =
                 serde_json::from_str(line).map_err(|e| bad(number, e.to_string()))?;
-            let sound = charge.answers <= charge.queries
-                && charge.given_votes.is_sound()
-                && charge.mechanism.validate().is_ok();
-            if !sound {
-                return Err(bad(number, "no charge".into()));
-            }
+            charge.check().map_err(|e| bad(number, e.to_string()))?;
             budget.add(&charge);
+        }
+        // A charge whose writing was cut short was never answered for.
+        file.set_len(whole as u64).map_err(failed)?;
+        if fresh {
+            let header = Header { format: FORMAT.into(), delta: limit.delta };
+            append(path, &mut file, &header)?;
+            // The name must last, too.
+            path.parent().map_or(Ok(()), sync_folder)?;
         }
         budget.file = Some(Ledger { path: path.into(), file, broken: false });
         Ok(budget)
@@ -207,6 +224,7 @@ impl Budget {
     /// the answers go out.
     ///
     /// # Errors
+    /// [`Error::Value`] for more answers than queries, or a mechanism or cost that can't be;
     /// [`Error::Budget`] as [`Budget::affords`], for what is charged; [`Error::File`] if it can't
     /// be written, and from then on.
     pub fn charge(
@@ -216,8 +234,9 @@ impl Budget {
         answers: u64,
         given_votes: Curve,
     ) -> Result<()> {
-        self.within(&mechanism.cost(queries, answers))?;
         let charge = Charge { mechanism: *mechanism, queries, answers, given_votes };
+        charge.check()?;
+        self.within(&mechanism.cost(queries, answers))?;
         if let Some(ledger) = &mut self.file {
             if ledger.broken {
                 let reason = "a charge could not be written; open the budget anew";
@@ -277,6 +296,16 @@ mod tests {
         assert_eq!(budget.spent(), spent, "a refusal costs nothing");
         // Cheap agreement doesn't open it again: the bound that refuses doesn't see votes.
         assert_eq!(spent.given_votes, 0.0);
+        // What couldn't be read again isn't written.
+        let mut charge = |mechanism, answers, curve| {
+            budget.charge(&mechanism, 1, answers, curve).unwrap_err().to_string()
+        };
+        let error = charge(GAUSSIAN, 2, Curve::zero());
+        assert!(error.contains("answers of a charge is 2"), "{error}");
+        let error = charge(Mechanism::Gaussian { sigma: 5000.0 }, 1, Curve::zero());
+        assert!(error.contains("sigma of Gaussian noise is 5000"), "{error}");
+        let error = charge(GAUSSIAN, 1, Curve::of(|_| f64::NAN));
+        assert!(error.contains("cost given the votes"), "{error}");
     }
 
     /// (2.8) What was spent survives the process, and a charge cut short was never answered for.
@@ -321,8 +350,14 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text + "{}\n").unwrap();
         assert!(error(LIMIT).contains("line 2"), "{}", error(LIMIT));
-        std::fs::write(&path, "a,b\n").unwrap();
-        assert!(error(LIMIT).contains("line 1"), "{}", error(LIMIT));
+        for text in ["a,b\n", "a,b", "a,b\nc"] {
+            std::fs::write(&path, text).unwrap();
+            assert!(error(LIMIT).contains("line 1"), "{}", error(LIMIT));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "untouched");
+        }
+        // A budget whose first line was cut short.
+        std::fs::write(&path, "{\"format\":").unwrap();
+        assert_eq!(Budget::open(&path, LIMIT).unwrap().spent(), Spent::default());
         assert!(error(Limit { epsilon: 0.0, ..LIMIT }).contains("epsilon is 0"));
         assert!(error(Limit { delta: 1.0, ..LIMIT }).contains("delta is 1"));
         assert!(Budget::open(&folder.path().join("no/such"), LIMIT).is_err());

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tern_engine::nn::{Mode, Model, ModelSpec};
-use tern_engine::{Arena, Batching, Data, Device, Flat, Graph, Plan, RowData, Schedule};
+use tern_engine::{Arena, Batching, Data, Device, Element, Flat, Graph, Plan, RowData, Schedule};
 use tern_shaders::state;
 
 use crate::layout::ModelKind;
@@ -94,8 +94,8 @@ impl Models {
     /// steps in all and the mean loss.
     ///
     /// # Errors
-    /// [`Error::Value`] for a part without rows or a row that isn't there; the engine's for
-    /// samples or a model that make no sense.
+    /// [`Error::Value`] for a part without rows, a row that isn't there, or a model with another
+    /// number of outputs than classes; the engine's for samples or a model that make no sense.
     pub fn train(
         device: &Device,
         recipe: &Recipe,
@@ -128,6 +128,12 @@ impl Models {
         let seeds: Vec<u32> = parts.iter().map(seed).collect();
         let recorder = Recorder::new(&ModelKind::Layers(recipe.model.clone()))?;
         let arena = Arena::new(device, recorder.parameters(), &seeds)?;
+        let (_, model) = recipe.model.build()?;
+        let outputs = outputs(&arena, &model, width)?;
+        if outputs != recipe.classes {
+            let expected = format!("{}, one for each class", recipe.classes);
+            return Err(Error::value("outputs of the model", outputs, expected));
+        }
         let local = &recipe.training;
         let (mut plan, _) = recorder.training(&arena, &data, local, Form::Delta)?;
         let schedule = Schedule::constant(local.rate);
@@ -150,7 +156,6 @@ impl Models {
             done += now;
             progress(done as u64, total as u64, losses.mean());
         }
-        let (_, model) = recipe.model.build()?;
         Ok(Models { device: device.clone(), arena, model, width, classes: recipe.classes })
     }
 
@@ -211,6 +216,14 @@ impl Models {
         }
         Ok(predicted)
     }
+}
+
+/// What a model gives for a row of features.
+fn outputs(arena: &Arena, model: &Model, width: usize) -> Result<usize> {
+    let mut graph = Graph::new(arena);
+    let row = graph.input("features", &[1, width], Element::F32);
+    let output = model.forward(&mut graph, row, Mode::Evaluate)?.output;
+    Ok(graph.len(output))
 }
 
 fn largest(logits: &[f32]) -> u32 {

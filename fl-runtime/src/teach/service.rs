@@ -17,7 +17,7 @@ pub trait Voters {
     /// Features of a sample.
     fn width(&self) -> usize;
 
-    /// Votes by class, for each row of `features`.
+    /// Votes by class, for each row of `features`, and for no other.
     ///
     /// # Errors
     /// If they can't vote.
@@ -88,7 +88,8 @@ impl<V: Voters> Service<V> {
         Service { voters, aggregator, budget, share: None, clients: BTreeMap::new() }
     }
 
-    /// Refuses clients more than this many samples each, so that none spends all alone.
+    /// Refuses clients more than this many samples each, so that none spends all alone. It counts
+    /// from when the service is made; only the budget outlives the process.
     pub fn with_share(self, share: u64) -> Self {
         Service { share: Some(share), ..self }
     }
@@ -119,8 +120,8 @@ impl<V: Voters> Service<V> {
     ///
     /// # Errors
     /// [`Error::Budget`]; [`Error::Value`] for no rows, too many, rows of another width, a
-    /// number that isn't finite or a client that had its share; the voters'. A request that
-    /// fails gets no labels, and the others' go on.
+    /// number that isn't finite or a client that had its share, and for votes on another number
+    /// of samples; the voters'. A request that fails gets no labels, and the others' go on.
     pub fn answer(&mut self, client: ClientId, features: &[f32]) -> Result<Vec<Option<u32>>> {
         let width = self.voters.width();
         let rows = features.len() / width.max(1);
@@ -142,6 +143,9 @@ impl<V: Voters> Service<V> {
         self.budget.affords(&mechanism, queries)?;
 
         let votes = self.voters.votes(features)?;
+        if votes.len() != rows {
+            return Err(Error::value("samples voted on", votes.len(), rows.to_string()));
+        }
         let mut labels = Vec::with_capacity(rows);
         let mut given_votes = Curve::zero();
         for votes in &votes {

@@ -230,6 +230,25 @@ fn answers_are_charged_for_before_they_go_out() {
     assert!((again.given_votes / spent.given_votes - 1.0).abs() < 1e-12);
 }
 
+/// Votes on samples that nobody sent are told to nobody, and not charged for.
+#[test]
+fn votes_are_on_the_samples_that_were_sent() {
+    struct Padding;
+    impl Voters for Padding {
+        fn width(&self) -> usize {
+            1
+        }
+        fn votes(&mut self, _: &[f32]) -> Result<Vec<Vec<u32>>> {
+            Ok(vec![vec![9, 1]; 8])
+        }
+    }
+    let mut service = service(Padding, 2.0, 1000.0);
+    let error = service.answer(client_id(1), &[0.5; 3]).unwrap_err().to_string();
+    assert!(error.contains("samples voted on is 8, expected 3"), "{error}");
+    assert_eq!((service.spent().queries, service.clients().len()), (0, 0));
+    assert_eq!(service.answer(client_id(1), &[0.5; 8]).unwrap().len(), 8);
+}
+
 /// Parts that teach nothing are left out by number, and the others are taught.
 #[test]
 fn parts_that_teach_nothing_are_left_out() {
@@ -252,4 +271,8 @@ fn parts_that_teach_nothing_are_left_out() {
     assert!(error(&[0.0; 10], &[part(0, &[5])]).contains("row of a part is 5"));
     assert!(error(&[0.0; 10], &[]).contains("parts to train on is 0"));
     assert!(error(&[0.0; 9], &[part(0, &[0])]).contains("number of features is 9"));
+    let samples = Samples { features: &[0.0; 10], width: 2, labels: &labels };
+    let other = Recipe { classes: 4, ..recipe(1) };
+    let error = Models::train(&device, &other, &samples, &sound, &mut |_, _, _| {}).err().unwrap();
+    assert!(error.to_string().contains("outputs of the model is 3, expected 4"), "{error}");
 }

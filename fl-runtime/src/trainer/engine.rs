@@ -161,7 +161,7 @@ mod tests {
     use crate::{ClientId, RunId, Turn};
     use std::sync::Arc;
     use tern_engine::nn::ModelSpec;
-    use tern_engine::{Optimizer, RowData};
+    use tern_engine::{Optimizer, RowData, TextData};
 
     /// Two classes that a line parts.
     fn rows(device: &Device) -> LocalData {
@@ -290,6 +290,29 @@ mod tests {
         let error = EngineTrainer::new(&device, rows(&device)).train(&task(1, true), &foreign);
         let error = error.unwrap_err().to_string();
         assert!(error.contains("moments of the optimizer"), "{error}");
+    }
+
+    #[test]
+    fn classes_and_tokens_that_the_model_lacks_are_refused() {
+        let device = Device::cpu();
+        let mut labels = vec![0; 40];
+        labels[7] = 2;
+        let rows = RowData::upload(&device, &[0.5; 80], 2, &labels, 9).unwrap();
+        let mut trainer = EngineTrainer::new(&device, LocalData::Rows(rows));
+        let error = trainer.train(&task(|_| ()), &job()).unwrap_err().to_string();
+        assert!(error.contains("classes of the data is 3, expected at most the model's 2"));
+        let spec = ModelSpec::language_model(5, 2, 4, 1);
+        let plan = RunPlan::new("test", ModelKind::Layers(spec.clone()), 1);
+        let task = plan.task(RunId([1; 16])).unwrap();
+        let job = Job::new(Turn::new(1, 1), spec.build().unwrap().0.initial(3).into(), 1);
+        for (most, sound) in [(4, true), (5, false)] {
+            let texts = [[0, 1, 2, most, 0]];
+            let text = LocalData::Text(TextData::upload(&device, &texts, 9, 4, 4).unwrap());
+            let trained = EngineTrainer::new(&device, text).train(&task, &job);
+            assert_eq!(trained.is_ok(), sound);
+            let error = trained.err().map_or_else(String::new, |error| error.to_string());
+            assert_eq!(error.contains("tokens of the data is 6, expected at most"), !sound);
+        }
     }
 
     #[test]

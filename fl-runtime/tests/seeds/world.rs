@@ -170,8 +170,8 @@ fn run(mut random: Random, plan: RunPlan, clients: usize, verbose: bool) -> Summ
         let time = world.time();
         let server = world.server.as_mut().unwrap();
         server.enroll(time, client, None).unwrap();
-        let store =
-            ClientStore::open(&folder.path().join(format!("client-{index}")), &run).unwrap();
+        let own = folder.path().join(format!("client-{index}"));
+        let store = ClientStore::open(&own, &run, Durability::Process).unwrap();
         let member = Member::new(index, server.task().clone(), store, key);
         world.members.push(member);
         let time = world.random.below(1_000);

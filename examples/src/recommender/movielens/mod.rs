@@ -177,16 +177,16 @@ pub fn run(ratings: &Ratings, scale: &Scale, seed: u32, device: &Device) -> Resu
     for (name, uplink) in [("full precision", Encoding::Full), ("ternary", Encoding::Ternary)] {
         let mut plan = RunPlan::new("movielens", model.clone(), scale.rounds);
         plan.seed = seed;
-        plan.cohort.size = (5 * scale.cohort).min(clients.len() as u32);
+        plan.cohort.size = scale.cohort.min(clients.len() as u32);
         plan.cohort.minimum = plan.cohort.size.div_ceil(2);
         plan.training.steps = Some(scale.steps);
         plan.updates.uplink = uplink;
         // Few of a cohort know a film, so that means are small: the server scales them.
         plan.strategy = StrategySpec::Adam { rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-4 };
-        let folder = format!("tern-movielens-{}-{seed}-{uplink:?}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
+        // Journal and models are of no use after the run.
+        let folder = tempfile::tempdir()?;
         let mut progress = Progress::new(name, u64::from(scale.rounds));
-        let options = local::Options::new(device, &folder);
+        let options = local::Options::new(device, folder.path());
         let (mut up, mut down) = (0, 0);
         let mut curve = Vec::new();
         let outcome = local::run(&plan, Some(&initial), &mut clients, options, |round, model| {
@@ -194,13 +194,11 @@ pub fn run(ratings: &Ratings, scale: &Scale, seed: u32, device: &Device) -> Resu
             down += round.traffic.downloaded;
             let loss = round.committed.training.get("loss").map(|loss| *loss as f32);
             let number = round.committed.round;
-            if number.is_multiple_of(scale.every) {
+            if scale.due(number) {
                 curve.push((f64::from(number), rmse(model)));
             }
             progress.update(u64::from(number), loss);
         });
-        // Journal and models are of no use after the run; that it can't be removed is no failure.
-        let _ = std::fs::remove_dir_all(&folder);
         let rmse = rmse(&outcome?.model);
         progress.finish();
         let [up, down] = [up, down].map(|bytes| bytes as f64 / f64::from(scale.rounds));

@@ -46,11 +46,9 @@ impl Ratings {
                 false => line_of(line, separator),
             };
             match values {
-                Ok([user, film, rating, time]) => users.entry(user as u64).or_default().push((
-                    time as u64,
-                    film as u64,
-                    rating as f32,
-                )),
+                Ok((user, film, rating, time)) => {
+                    users.entry(user).or_default().push((time, film, rating));
+                }
                 Err(error) => {
                     let reason = format!("{}:{number}: `{line}`: {error:#}", path.display());
                     match line.split(separator).next().and_then(|user| user.trim().parse().ok()) {
@@ -105,12 +103,15 @@ fn file(folder: &Path) -> Result<(PathBuf, char, bool)> {
 }
 
 /// User, film, rating, time.
-fn line_of(line: &str, separator: char) -> Result<[f64; 4]> {
-    let values: Vec<f64> = line
-        .split(separator)
-        .map(|value| value.trim().parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0))
-        .collect::<Option<_>>()
-        .context("expected numbers from 0")?;
-    let count = values.len();
-    values.try_into().ok().with_context(|| format!("{count} columns, expected 4"))
+fn line_of(line: &str, separator: char) -> Result<(u64, u64, f32, u64)> {
+    let values: Vec<&str> = line.split(separator).map(str::trim).collect();
+    let [user, film, rating, time] = values.as_slice() else {
+        bail!("{} columns, expected 4", values.len());
+    };
+    let whole = |name: &str, text: &str| {
+        text.parse::<u64>().ok().with_context(|| format!("{name}: expected a whole number from 0"))
+    };
+    let number = rating.parse().ok().filter(|x: &f32| x.is_finite() && *x >= 0.0);
+    let rating = number.context("rating: expected a number from 0")?;
+    Ok((whole("user", user)?, whole("film", film)?, rating, whole("time", time)?))
 }

@@ -43,8 +43,10 @@ fn what_cannot_be_read_is_named() {
     let missing = Ratings::load(folder.path()).unwrap_err().to_string();
     assert!(missing.contains("neither u.data nor ratings.csv"), "{missing}");
     for (text, expected) in [
-        ("1\t2\t3\t4\n1\tx\t3\t4\n", "u.data:2: `1\tx\t3\t4`: expected numbers"),
+        ("1\t2\t3\t4\n1\tx\t3\t4\n", "u.data:2: `1\tx\t3\t4`: film: expected a whole number"),
         ("1\t2\t3\n", "u.data:1: `1\t2\t3`: 3 columns"),
+        ("1\t2\t1e39\t4\n", "u.data:1: `1\t2\t1e39\t4`: rating: expected a number"),
+        ("1.5\t2\t3\t4\n", "u.data:1: `1.5\t2\t3\t4`: user: expected a whole number"),
         ("1\t2\t3\t4\n1\t3\t3\t4\n", "u.data: 1 users with two ratings"),
     ] {
         let error = format!("{:#}", load(folder.path(), "u.data", text).unwrap_err());
@@ -60,7 +62,10 @@ fn a_bad_line_costs_its_user_alone() {
     let all = load(folder.path(), "u.data", &(text + "?\t1\t1\t1\n99\t1\t1\t1\n")).unwrap();
     assert_eq!((all.users.len(), all.films, all.single), (23, 20, 1));
     let [(user, reason)] = &all.refused[..] else { panic!("{:?}", all.refused) };
-    assert!(user == "1" && reason.contains("u.data:2: `1\t107\tx\t1`: expected"), "{reason}");
+    assert!(
+        user == "1" && reason.contains("u.data:2: `1\t107\tx\t1`: rating: expected"),
+        "{reason}"
+    );
     let [line] = &all.left_out[..] else { panic!("{:?}", all.left_out) };
     assert!(line.contains("u.data:289: `?"), "{line}");
     // So do bytes that aren't UTF-8.
@@ -94,7 +99,7 @@ fn regression_finds_the_factors() {
 fn films_are_learned_and_users_stay() {
     let folder = tempfile::tempdir().unwrap();
     let ratings = load(folder.path(), "u.data", ratings('\t')).unwrap();
-    let scale = Scale { rounds: 60, steps: 2, cohort: 4, batch: 1, hidden: 1, every: 1 };
+    let scale = Scale { rounds: 60, steps: 2, cohort: 20, batch: 1, hidden: 1, every: 1 };
     let rows = run(&ratings, &scale, 1, &Device::cpu()).unwrap();
     let [floor, full, ternary] = &rows[..] else { panic!("{rows:?}") };
     assert!(floor.rmse > 1.5, "{rows:?}");
