@@ -25,6 +25,7 @@ use tern_fl::trainer::Trainer;
 use tern_fl::{ClientId, Digest, RunId, RunPlan, Strategy, tls};
 
 use crate::progress::Progress;
+use crate::report::replace;
 
 /// What a process writes down in its folder, where it finds out something for the report.
 pub const FOUND: &str = "found.json";
@@ -223,11 +224,8 @@ impl Place {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        // Whole or not there: others wait for it.
-        let (path, part) = (self.path(name), self.path(&format!("{name}.part")));
-        fs::write(&part, bytes)
-            .and_then(|()| fs::rename(&part, &path))
-            .with_context(|| path.display().to_string())
+        // Others wait for it.
+        replace(&self.path(name), bytes)
     }
 
     fn read(&self, name: &str) -> Result<String> {

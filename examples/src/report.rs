@@ -24,6 +24,14 @@ pub struct Series<'a> {
     pub points: &'a [(f64, f64)],
 }
 
+/// Writes a file by way of another beside it: it is there whole, or as it was.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = path.with_added_extension("partial");
+    fs::write(&partial, bytes)
+        .and_then(|()| fs::rename(&partial, path))
+        .with_context(|| format!("{}", path.display()))
+}
+
 impl Report {
     /// Makes the folder where it doesn't exist.
     pub fn create(folder: impl Into<PathBuf>) -> Result<Self> {
@@ -65,11 +73,8 @@ impl Report {
     /// Returns the path.
     pub fn json(&self, file: &str, value: &impl Serialize) -> Result<PathBuf> {
         let path = self.path(file);
-        let partial = path.with_added_extension("partial");
         let text = serde_json::to_string_pretty(value)?;
-        fs::write(&partial, text + "\n")
-            .and_then(|()| fs::rename(&partial, &path))
-            .with_context(|| format!("{}", path.display()))?;
+        replace(&path, (text + "\n").as_bytes())?;
         Ok(path)
     }
 

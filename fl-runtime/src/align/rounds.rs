@@ -140,6 +140,6 @@ fn usable(mut trained: Trained, plan: &RunPlan, layout: &Layout) -> Result<Train
     if let Some(at) = update.iter().position(|x| !x.is_finite()) {
         return Err(Refusal::Number { at, value: update[at], bound }.into());
     }
-    update.iter_mut().for_each(|x| *x = x.clamp(-bound, bound));
+    plan.updates.clip(update);
     Ok(trained)
 }

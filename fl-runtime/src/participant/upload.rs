@@ -44,12 +44,7 @@ impl Participant {
             tracing::warn!(%error, "an update that can't be sent");
             return Ok(vec![decline(turn, &error.to_string())]);
         }
-        let bound = self.task.updates.bound;
-        let beyond = update.iter().filter(|x| x.abs() > bound).count();
-        if beyond > 0 {
-            tracing::warn!(beyond, bound, "elements of the update are clipped to the bound");
-        }
-        update.iter_mut().for_each(|x| *x = x.clamp(-bound, bound));
+        self.task.updates.clip(&mut update);
         let (body, residual) = match self.secure.is_some() {
             true => self.encode_masked(&assignment, update, samples)?,
             false => self.encode(turn, &update, &assignment.scales)?,

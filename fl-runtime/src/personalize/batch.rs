@@ -98,6 +98,12 @@ impl Domain {
         }
     }
 
+    /// Refuses a batch with either.
+    pub fn check(&self, batch: &Batch) -> Result<()> {
+        self.check_inputs(&batch.inputs)?;
+        self.check_targets(&batch.targets)
+    }
+
     /// Refuses classes that the model doesn't have.
     pub fn check_targets(&self, targets: &[u32]) -> Result<()> {
         check_words("target", targets, self.classes)

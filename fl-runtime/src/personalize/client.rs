@@ -245,11 +245,11 @@ impl Client {
         let before = self.learner.score(&self.held_back)?.loss;
         let mut loss = |weights: &[f32]| loss_of(&mut self.learner, &self.held_back, weights);
         let losses = loss(&newer.weights).and_then(|public| Ok((public, loss(&merged)?)));
-        // Whatever comes of it, the learner has the weights of the model in use.
+        let adopts = |(_, after): &(f64, f64)| self.personal.go_on(newer, merged, before, *after);
+        let adopted = losses.as_ref().is_ok_and(adopts);
+        // Whatever came of it, the learner has the weights of the model in use.
         self.learner.set_weights(self.personal.weights())?;
         let (public, after) = losses?;
-        let adopted = self.personal.go_on(newer, merged, before, after);
-        self.learner.set_weights(self.personal.weights())?;
         Ok(Merge {
             version: newer.version,
             loss_before: before,

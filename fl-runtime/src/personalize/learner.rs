@@ -201,8 +201,7 @@ impl Learner {
     /// Refuses tokens and classes that the model doesn't have, and features that are no finite
     /// numbers.
     pub(super) fn check(&self, batch: &Batch) -> Result<()> {
-        self.domain.check_inputs(&batch.inputs)?;
-        self.domain.check_targets(&batch.targets)
+        self.domain.check(batch)
     }
 
     /// The parameters as they are, a flat vector.

@@ -81,8 +81,7 @@ impl Scorer {
     pub fn score(&mut self, batches: &[Batch]) -> Result<Score> {
         let mut score = Score::default();
         for batch in batches {
-            self.domain.check_inputs(&batch.inputs)?;
-            self.domain.check_targets(&batch.targets)?;
+            self.domain.check(batch)?;
             self.plan.write(self.inputs, &batch.inputs)?;
             self.plan.write(self.targets, &Data::U32(batch.targets.clone()))?;
             self.plan.run(1)?;

@@ -200,6 +200,18 @@ pub struct Updates {
     pub max_samples: u32,
 }
 
+impl Updates {
+    /// Clips elements to the bound, as a client does before it sends them.
+    pub(crate) fn clip(&self, update: &mut [f32]) {
+        let bound = self.bound;
+        let beyond = update.iter().filter(|x| x.abs() > bound).count();
+        if beyond > 0 {
+            tracing::warn!(beyond, bound, "elements of the update are clipped to the bound");
+        }
+        update.iter_mut().for_each(|x| *x = x.clamp(-bound, bound));
+    }
+}
+
 impl Default for Updates {
     fn default() -> Self {
         Updates {
