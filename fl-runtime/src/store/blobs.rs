@@ -7,8 +7,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::{Durability, Faults, rename};
 use crate::{ClientId, Digest, Error, Result, Turn};
@@ -19,6 +19,9 @@ pub struct Blobs {
     folder: PathBuf,
     durability: Durability,
     used: Arc<AtomicU64>,
+    /// Held by what removes files, and shared by uploads that come in: the bytes of a file are
+    /// given back once.
+    gate: Arc<RwLock<()>>,
     most: u64,
     faults: Faults,
 }
@@ -40,7 +43,8 @@ impl Blobs {
             }
         }
         let used = Arc::new(AtomicU64::new(used));
-        Ok(Blobs { folder: folder.to_path_buf(), durability, used, most, faults })
+        let (folder, gate) = (folder.to_path_buf(), Arc::default());
+        Ok(Blobs { folder, durability, used, gate, most, faults })
     }
 
     /// Where a model is.
@@ -69,6 +73,12 @@ impl Blobs {
 
     fn release(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a file was removed; it stays as it is while the guard lives.
+    fn removed(&self, path: &Path) -> (bool, RwLockReadGuard<'_, ()>) {
+        let guard = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        (!path.exists(), guard)
     }
 
     /// Bytes of all bodies.
@@ -152,6 +162,7 @@ impl Blobs {
     /// Removes what is not to be kept of a folder.
     fn sweep(&self, folder: &str, keep: impl Fn(&str) -> bool) -> Result<()> {
         let path = self.folder.join(folder);
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         for entry in std::fs::read_dir(&path).map_err(|e| Error::file(&path, e))? {
             let entry = entry.map_err(|e| Error::file(&path, e))?;
             if entry.file_name().to_str().is_some_and(&keep) {
@@ -222,6 +233,10 @@ impl Partial {
     /// # Errors
     /// [`Error::File`]; the file has its old length then.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let (removed, _guard) = self.blobs.removed(&self.path);
+        if removed {
+            return Err(Error::file(&self.path, "removed, as its attempt is over"));
+        }
         let count = bytes.len() as u64;
         self.blobs.reserve(&self.path, count)?;
         if let Err(error) = self.file.write_all(bytes) {
@@ -247,8 +262,11 @@ impl Partial {
     /// # Errors
     /// [`Error::File`].
     pub fn clear(&mut self) -> Result<()> {
+        let (removed, _guard) = self.blobs.removed(&self.path);
         self.file.set_len(0).map_err(|e| Error::file(&self.path, e))?;
-        self.blobs.release(self.len);
+        if !removed {
+            self.blobs.release(self.len);
+        }
         self.len = 0;
         Ok(())
     }
@@ -285,6 +303,24 @@ mod tests {
         blobs.sweep_uploads(Turn::new(3, 1), |_| false).unwrap();
         assert!(blobs.upload(turn, &ANN).is_err());
         assert_eq!(blobs.used(), 0);
+    }
+
+    #[test]
+    fn an_upload_whose_attempt_ends_meanwhile_is_counted_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path(), Durability::Process, 10, Faults::default()).unwrap();
+        let mut uploads = [1, 2].map(|n| {
+            let mut partial = blobs.partial(Turn::new(1, 1), &ClientId([n; 32])).unwrap();
+            partial.append(b"half").unwrap();
+            partial
+        });
+        blobs.sweep_uploads(Turn::new(1, 2), |_| false).unwrap();
+        assert_eq!(blobs.used(), 0);
+        let error = uploads[0].append(b"more").unwrap_err().to_string();
+        assert!(error.contains("its attempt is over"), "{error}");
+        uploads[1].clear().unwrap();
+        assert_eq!(blobs.used(), 0);
+        blobs.partial(Turn::new(1, 2), &ANN).unwrap().append(b"0123456789").unwrap();
     }
 
     #[test]
