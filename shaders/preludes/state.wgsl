@@ -10,3 +10,4 @@ const STATE_EPOCH: u32 = 6u;
 const STATE_ROWS: u32 = 7u;
 const STATE_RATE: u32 = 8u;
 const STATE_LIMIT: u32 = 9u;
+const STATE_SCALE: u32 = 10u;

@@ -27,6 +27,8 @@ pub const ROWS: usize = 7;
 pub const RATE: usize = 8;
 /// Steps after which the replica stops.
 pub const LIMIT: usize = 9;
+/// Factor of the schedule's learning rates for this replica, the bits of an `f32`.
+pub const SCALE: usize = 10;
 
 /// The record of a replica that is about to train `limit` steps on the `count` samples from
 /// `base` on, in batches of `batch`. Without samples or steps it rests.
@@ -46,6 +48,14 @@ pub fn record(
     record[ROWS] = batch.min(count);
     record[RATE] = (schedule.rate(0) as f32).to_bits();
     record[LIMIT] = limit;
+    record[SCALE] = 1f32.to_bits();
+    record
+}
+
+/// A new record with learning rates of `scale` times the schedule's.
+pub fn scaled(mut record: [u32; WORDS], scale: f32) -> [u32; WORDS] {
+    record[RATE] = (f32::from_bits(record[RATE]) * scale).to_bits();
+    record[SCALE] = scale.to_bits();
     record
 }
 

@@ -70,5 +70,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) {
     state[record + STATE_ROWS] = select(min(p.batch, count - cursor), p.batch, p.stream != 0u);
     state[record + STATE_STEP] = step + 1u;
     state[record + STATE_ACTIVE] = select(0u, 1u, step + 1u < state[record + STATE_LIMIT]);
-    state[record + STATE_RATE] = bitcast<u32>(rate(step + 1u));
+    let scale = bitcast<f32>(state[record + STATE_SCALE]);
+    state[record + STATE_RATE] = bitcast<u32>(scale * rate(step + 1u));
 }

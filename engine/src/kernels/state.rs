@@ -17,7 +17,7 @@ fn case(label: &str, schedule: &Schedule, step: u32, stream: bool) -> Case {
         record[state::STEP] = step;
         record[state::CURSOR] = [0, if stream { 9 } else { 8 }, 4][r as usize];
         record[state::ACTIVE] = 1;
-        record
+        state::scaled(record, [1.0, 0.5, 3.0][r as usize])
     };
     let mut records: Vec<u32> = (0..replicas).flat_map(record).collect();
     // A fourth, which rests.

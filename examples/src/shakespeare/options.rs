@@ -32,6 +32,12 @@ pub struct Options {
     /// Learning rate of the clients; the default is the paper's
     #[arg(long, default_value_t = 1.47)]
     pub rate: f64,
+    /// Factor that the rate falls by
+    #[arg(long, value_name = "FACTOR", default_value_t = 0.32, value_parser = factor)]
+    pub decay: f64,
+    /// Rounds after which it falls, and again after as many
+    #[arg(long, value_name = "ROUNDS", default_value_t = 26, value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
     /// Units of each of the two LSTM layers
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub hidden: u32,
@@ -51,9 +57,18 @@ pub struct Options {
 
 /// A percentage that can be reached.
 fn percent(text: &str) -> Result<f64, String> {
+    part(text, 100.0)
+}
+
+/// A factor of a rate that doesn't rise.
+fn factor(text: &str) -> Result<f64, String> {
+    part(text, 1.0)
+}
+
+fn part(text: &str, whole: f64) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
-        _ => Err("expected a number from 0 to 100".into()),
+        Ok(part) if (0.0..=whole).contains(&part) => Ok(part),
+        _ => Err(format!("expected a number from 0 to {whole}")),
     }
 }
 
@@ -66,7 +81,8 @@ mod tests {
         <Options as clap::CommandFactory>::command().debug_assert();
         let parse = |args: &[&str]| Options::try_parse_from([&["shakespeare"], args].concat());
         assert_eq!(parse(&["--target", "54.5"]).unwrap().target, 54.5);
-        for wrong in [["--target", "nan"], ["--target", "101"], ["--test", "0"]] {
+        for wrong in [["--target", "nan"], ["--target", "101"], ["--test", "0"], ["--decay", "1.1"]]
+        {
             assert!(parse(&wrong).is_err(), "{wrong:?}");
         }
     }

@@ -10,7 +10,7 @@ use tern_engine::TextData;
 use tern_engine::nn::ModelSpec;
 use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
-use tern_fl::plan::Goal;
+use tern_fl::plan::{Goal, RateDecay};
 use tern_fl::simulate::{self, Population, Simulation};
 use tern_fl::trainer::LocalData;
 
@@ -96,6 +96,7 @@ pub fn plan(options: &Options, clients: usize, tokens: usize) -> RunPlan {
     plan.training.epochs = options.epochs;
     plan.training.batch = options.batch;
     plan.training.rate = options.rate;
+    plan.training.decay = Some(RateDecay { factor: options.decay, rounds: options.every });
     plan.evaluation.metric = "accuracy".into();
     plan.evaluation.goal = Goal::Maximize;
     plan
@@ -131,7 +132,8 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     };
     writeln!(
         out,
-        "{} clients, {} a round, {} lines; {} parameters; E = {}, B = {}, rate {}.",
+        "{} clients, {} a round, {} lines; {} parameters; E = {}, B = {}, rate {}, times {} \
+         every {} rounds.",
         results.clients,
         results.cohort,
         results.lines,
@@ -139,6 +141,8 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         options.epochs,
         options.batch,
         options.rate,
+        options.decay,
+        options.every,
     )?;
     // Each round publishes the next version.
     let publish = |version: u32, weights: Vec<f32>| {
@@ -224,6 +228,8 @@ mod tests {
     fn the_plan_is_the_papers() {
         let plan = plan(&Options::parse_from(["shakespeare"]), 1146, 90);
         assert_eq!((plan.cohort.size, plan.training.epochs, plan.training.batch), (115, 5, 10));
+        // The rate that the paper's figure 3 keeps.
+        assert_eq!((plan.training.rate, plan.training.scale(26)), (1.47, 1.0));
         // The paper counts 866,578; its alphabet is not given.
         assert_eq!(plan.check().unwrap().parameters().count(), 822_570);
     }

@@ -1,8 +1,8 @@
 //! Whether a plan makes sense.
 
 use super::{
-    Encoding, LocalTraining, MOST_FRACTION_BITS, RunPlan, Secure, Selection, StrategySpec,
-    TernaryMethod, Updates,
+    Encoding, LocalTraining, MOST_FRACTION_BITS, RateDecay, RunPlan, Secure, Selection,
+    StrategySpec, TernaryMethod, Updates,
 };
 use crate::secagg::{MAX_MEMBERS, Parameters};
 use crate::{Error, Layout, Result};
@@ -29,6 +29,10 @@ impl LocalTraining {
         within("training.steps", self.steps.unwrap_or(1), 1..=u32::MAX)?;
         within("training.batch", self.batch, 1..=1_000_000)?;
         within("training.rate", self.rate, 0.0..=most)?;
+        if let Some(RateDecay { factor, rounds }) = self.decay {
+            within("training.decay.factor", factor, 0.0..=1.0)?;
+            within("training.decay.rounds", rounds, 1..=u32::MAX)?;
+        }
         for (name, option) in [
             ("training.clip_gradient", self.clip_gradient),
             ("training.clip_update", self.clip_update),
@@ -145,11 +149,17 @@ mod tests {
     #[test]
     fn options_out_of_range_are_named() {
         type Change = fn(&mut RunPlan);
-        let changes: [(&str, Change); 9] = [
+        let changes: [(&str, Change); 11] = [
             ("rounds", |p| p.rounds = 0),
             ("cohort.minimum", |p| p.cohort.minimum = 11),
             ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
             ("training.rate", |p| p.training.rate = -1.0),
+            ("training.decay.factor", |p| {
+                p.training.decay = Some(RateDecay { factor: 1.1, rounds: 1 });
+            }),
+            ("training.decay.rounds", |p| {
+                p.training.decay = Some(RateDecay { factor: 0.9, rounds: 0 });
+            }),
             ("training.keep_optimizer", |p| p.training.keep_optimizer = true),
             ("updates.bound", |p| p.updates.bound = f32::INFINITY),
             ("updates.downlink", |p| p.updates.downlink = Encoding::Half),

@@ -119,6 +119,9 @@ pub struct LocalTraining {
     pub keep_optimizer: bool,
     /// Learning rate.
     pub rate: f64,
+    /// How the rate falls from round to round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay: Option<RateDecay>,
     /// Global norm that gradients are scaled down to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_gradient: Option<f64>,
@@ -139,11 +142,32 @@ impl Default for LocalTraining {
             optimizer: Optimizer::sgd(),
             keep_optimizer: false,
             rate: 0.1,
+            decay: None,
             clip_gradient: None,
             clip_update: None,
             proximal: None,
         }
     }
+}
+
+impl LocalTraining {
+    /// What the learning rate is multiplied by in a round, counted from 1.
+    pub fn scale(&self, round: u32) -> f64 {
+        self.decay.map_or(1.0, |RateDecay { factor, rounds }| {
+            factor.powf(f64::from(round.saturating_sub(1) / rounds.max(1)))
+        })
+    }
+}
+
+/// A learning rate that falls from round to round (McMahan et al. 2017 train on CIFAR-10 so): by
+/// a factor after so many rounds, and again after as many.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateDecay {
+    /// Factor, 0 to 1.
+    pub factor: f64,
+    /// Rounds, at least 1.
+    pub rounds: u32,
 }
 
 /// What an update is.

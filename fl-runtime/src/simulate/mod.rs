@@ -266,6 +266,7 @@ impl Simulation {
     fn task(&self, turn: Turn, client: usize) -> Task {
         let seed = self.coordinator.plan().seed;
         Task {
+            round: turn.round,
             seed: training_seed(seed, turn.round, &self.clients.id(client)),
             part: self.clients.part(client).clone(),
             steps: self.steps(client),

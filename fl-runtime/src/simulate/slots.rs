@@ -15,6 +15,8 @@ use crate::{Error, Layout, Result, RunPlan};
 /// What a slot does.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Task {
+    /// The round it is for.
+    pub round: u32,
     /// Seed of shuffling and dropout.
     pub seed: u32,
     /// Samples of the client among all.
@@ -164,10 +166,10 @@ impl Slots {
     pub fn train(&mut self, model: &Vector, tasks: &[Task]) -> Result<Vec<Measured>> {
         self.broadcast(model, tasks.len())?;
         // Moments start anew by themselves where a record is at step 0.
-        let rest = Task { seed: 0, part: 0..0, steps: 0, done: 0 };
+        let rest = Task { round: 1, seed: 0, part: 0..0, steps: 0, done: 0 };
         let records = (0..self.len()).map(|slot| {
-            let Task { seed, part, steps, done } = tasks.get(slot).unwrap_or(&rest).clone();
-            state_record(&self.training, seed, part, steps, done)
+            let Task { round, seed, part, steps, done } = tasks.get(slot).unwrap_or(&rest).clone();
+            state_record(&self.training, round, seed, part, steps, done)
         });
         self.train.set_states(&records.collect::<Vec<_>>())?;
         let steps = tasks.iter().map(|task| task.steps).max().unwrap_or(0);

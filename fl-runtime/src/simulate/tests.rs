@@ -6,7 +6,7 @@ use tern_shaders::cpu::random::{pcg4d, uniform};
 use super::*;
 use crate::Total;
 use crate::layout::ModelKind;
-use crate::plan::{Encoding, Form, StrategySpec, TernaryMethod};
+use crate::plan::{Encoding, Form, RateDecay, StrategySpec, TernaryMethod};
 
 /// The CPU, and software Vulkan where there is one.
 fn devices() -> Vec<Device> {
@@ -65,7 +65,7 @@ fn run(plan: &RunPlan, clients: Population, options: Options) -> (Vec<RoundRecor
 type Change = fn(&mut RunPlan);
 
 /// Kinds of runs, and whether the arithmetic is the same in all of its steps.
-const KINDS: [(&str, bool, Change); 11] = [
+const KINDS: [(&str, bool, Change); 12] = [
     ("full", true, |_| ()),
     ("half", true, |p| p.updates.uplink = Encoding::Half),
     ("thresholded", true, |p| p.updates.uplink = Encoding::Ternary),
@@ -92,6 +92,9 @@ const KINDS: [(&str, bool, Change); 11] = [
         p.training.keep_optimizer = true;
         p.training.rate = 0.01;
         p.updates.uplink = Encoding::Ternary;
+    }),
+    ("falling rate", true, |p| {
+        p.training.decay = Some(RateDecay { factor: 0.3, rounds: 1 });
     }),
     ("proximal", true, |p| (p.training.proximal, p.training.epochs) = (Some(0.1), 2)),
     ("downlink", true, |p| p.updates.downlink = Encoding::Ternary),
@@ -232,6 +235,7 @@ fn the_sum_of_updates_is_the_servers_bit_for_bit() {
         let initial = layout.parameters().initial(1);
         let model = Vector::upload(&device, &tern_engine::Data::F32(initial)).unwrap();
         let task = |client: usize| Task {
+            round: 1,
             seed: client as u32,
             part: clients.part(client).clone(),
             steps: 3 * client as u32,

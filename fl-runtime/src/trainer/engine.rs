@@ -79,7 +79,8 @@ impl Plans {
             self.arena.write(*moment, 0, kept)?;
         }
         self.train.rewind()?;
-        let record = state_record(local, job.seed, 0..samples, steps as u32, job.optimizer.steps);
+        let (round, done) = (job.turn.round, job.optimizer.steps);
+        let record = state_record(local, round, job.seed, 0..samples, steps as u32, done);
         self.train.set_states(&[record])?;
         Ok(())
     }
@@ -157,7 +158,7 @@ impl Trainer for EngineTrainer {
 mod tests {
     use super::*;
     use crate::layout::ModelKind;
-    use crate::plan::{Form, RunPlan};
+    use crate::plan::{Form, RateDecay, RunPlan};
     use crate::{ClientId, RunId, Turn};
     use std::sync::Arc;
     use tern_engine::nn::ModelSpec;
@@ -230,6 +231,25 @@ mod tests {
         for ((one, two), gradient) in one.iter().zip(&two).zip(&gradient) {
             assert!((two - one + 0.5 * gradient).abs() < 1e-5, "{one} {two} {gradient}");
         }
+    }
+
+    #[test]
+    fn the_rate_falls_from_round_to_round() {
+        let device = Device::cpu();
+        let update = |rate: f64, round: u32| {
+            let task = task(|plan| {
+                plan.training.rate = rate;
+                plan.training.steps = Some(5);
+                plan.training.decay = Some(RateDecay { factor: 0.5, rounds: 3 });
+            });
+            let job = Job { turn: Turn::new(round, 1), ..job() };
+            EngineTrainer::new(&device, rows(&device)).train(&task, &job).unwrap().update
+        };
+        // Halves are exact.
+        assert_eq!(update(0.5, 3), update(0.5, 1));
+        assert_eq!(update(0.5, 4), update(0.25, 1));
+        assert_eq!(update(0.5, 9), update(0.125, 1));
+        assert_ne!(update(0.5, 4), update(0.5, 1));
     }
 
     #[test]

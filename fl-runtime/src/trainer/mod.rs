@@ -18,7 +18,7 @@ use crate::{ClientId, Error, Result, RunId, TaskSpec, Turn};
 /// A round's work for a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
-    /// The attempt it is for.
+    /// The attempt it is for; [`LocalTraining::scale`] of its round goes with the learning rate.
     pub turn: Turn,
     /// The model, a flat vector.
     pub model: Arc<Vec<f32>>,

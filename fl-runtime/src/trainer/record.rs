@@ -144,9 +144,11 @@ impl Recorder {
 }
 
 /// The record of a replica that is about to train `steps` steps on a part of the samples, with an
-/// optimizer that has made `done` steps before: its moments count then.
+/// optimizer that has made `done` steps before: its moments count then. The round says how far the
+/// learning rate has fallen.
 pub(crate) fn state_record(
     local: &LocalTraining,
+    round: u32,
     seed: u32,
     part: Range<usize>,
     steps: u32,
@@ -154,7 +156,8 @@ pub(crate) fn state_record(
 ) -> [u32; state::WORDS] {
     let (base, count) = (part.start as u32, part.len() as u32);
     let schedule = Schedule::constant(local.rate);
-    let mut record = state::record(seed, base, count, steps, local.batch, &schedule);
+    let record = state::record(seed, base, count, steps, local.batch, &schedule);
+    let mut record = state::scaled(record, local.scale(round) as f32);
     record[state::STEP] = done;
     record[state::LIMIT] = done.saturating_add(steps);
     record

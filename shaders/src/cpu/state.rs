@@ -1,7 +1,7 @@
 //! The state record's way from step to step.
 
 use crate::schedule::{Decay, Schedule};
-use crate::state::{ACTIVE, COUNT, CURSOR, EPOCH, LIMIT, RATE, ROWS, STEP, WORDS};
+use crate::state::{ACTIVE, COUNT, CURSOR, EPOCH, LIMIT, RATE, ROWS, SCALE, STEP, WORDS};
 use crate::{Kernel, Real, kernel, params};
 
 /// Numbers of a step in the ring: loss, rows, learning rate, and one more that the plan chooses.
@@ -106,7 +106,8 @@ pub fn advance<F: Real>(
             if p.stream != 0 { p.batch } else { p.batch.min(record[COUNT] - record[CURSOR]) };
         record[STEP] += 1;
         record[ACTIVE] = u32::from(record[STEP] < record[LIMIT]);
-        record[RATE] = (schedule.rate(record[STEP]) as f32).to_bits();
+        let scale = f32::from_bits(record[SCALE]);
+        record[RATE] = (scale * schedule.rate(record[STEP]) as f32).to_bits();
     }
 }
 
