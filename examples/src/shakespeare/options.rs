@@ -32,12 +32,12 @@ pub struct Options {
     /// Learning rate of the clients; the default is the paper's
     #[arg(long, default_value_t = 1.47)]
     pub rate: f64,
-    /// Factor that the rate falls by
+    /// Factor that the rate falls by; 1 for the paper's constant rate
     #[arg(long, value_name = "FACTOR", default_value_t = 0.32, value_parser = factor)]
     pub decay: f64,
-    /// Rounds after which it falls, and again after as many
-    #[arg(long, value_name = "ROUNDS", default_value_t = 26, value_parser = clap::value_parser!(u32).range(1..))]
-    pub every: u32,
+    /// Rounds after each of which it falls
+    #[arg(long, value_name = "ROUNDS", value_delimiter = ',', default_value = "26,43")]
+    pub after: Vec<u32>,
     /// Units of each of the two LSTM layers
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub hidden: u32,

@@ -96,7 +96,8 @@ pub fn plan(options: &Options, clients: usize, tokens: usize) -> RunPlan {
     plan.training.epochs = options.epochs;
     plan.training.batch = options.batch;
     plan.training.rate = options.rate;
-    plan.training.decay = Some(RateDecay { factor: options.decay, rounds: options.every });
+    let (factor, rounds) = (options.decay, options.after.clone());
+    plan.training.decay = Some(RateDecay::After { factor, rounds });
     plan.evaluation.metric = "accuracy".into();
     plan.evaluation.goal = Goal::Maximize;
     plan
@@ -133,7 +134,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     writeln!(
         out,
         "{} clients, {} a round, {} lines; {} parameters; E = {}, B = {}, rate {}, times {} \
-         every {} rounds.",
+         after each of rounds {:?}.",
         results.clients,
         results.cohort,
         results.lines,
@@ -142,7 +143,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         options.batch,
         options.rate,
         options.decay,
-        options.every,
+        options.after,
     )?;
     // Each round publishes the next version.
     let publish = |version: u32, weights: Vec<f32>| {

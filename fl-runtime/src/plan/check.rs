@@ -1,13 +1,12 @@
 //! Whether a plan makes sense.
 
 use super::{
-    Encoding, LocalTraining, MOST_FRACTION_BITS, RateDecay, RunPlan, Secure, Selection,
-    StrategySpec, TernaryMethod, Updates,
+    Encoding, MOST_FRACTION_BITS, RunPlan, Secure, Selection, StrategySpec, TernaryMethod, Updates,
 };
 use crate::secagg::{MAX_MEMBERS, Parameters};
 use crate::{Error, Layout, Result};
 
-fn within<T: PartialOrd + std::fmt::Display>(
+pub(super) fn within<T: PartialOrd + std::fmt::Display>(
     name: &str,
     value: T,
     range: std::ops::RangeInclusive<T>,
@@ -16,35 +15,6 @@ fn within<T: PartialOrd + std::fmt::Display>(
         return Ok(());
     }
     Err(Error::value(name, value, format!("{} to {}", range.start(), range.end())))
-}
-
-impl LocalTraining {
-    /// Whether clients can train so: a client asks, too, since it can't trust a server.
-    ///
-    /// # Errors
-    /// [`Error::Value`] for the first option that is out of range.
-    pub fn check(&self) -> Result<()> {
-        let most = 1e9;
-        within("training.epochs", self.epochs, 1..=1_000_000)?;
-        within("training.steps", self.steps.unwrap_or(1), 1..=u32::MAX)?;
-        within("training.batch", self.batch, 1..=1_000_000)?;
-        within("training.rate", self.rate, 0.0..=most)?;
-        if let Some(RateDecay { factor, rounds }) = self.decay {
-            within("training.decay.factor", factor, 0.0..=1.0)?;
-            within("training.decay.rounds", rounds, 1..=u32::MAX)?;
-        }
-        for (name, option) in [
-            ("training.clip_gradient", self.clip_gradient),
-            ("training.clip_update", self.clip_update),
-        ] {
-            within(name, option.unwrap_or(1.0), f64::MIN_POSITIVE..=most)?;
-        }
-        if self.keep_optimizer && self.optimizer.moments().is_empty() {
-            let expected = "false for an optimizer without moments";
-            return Err(Error::value("training.keep_optimizer", true, expected));
-        }
-        within("training.proximal", self.proximal.unwrap_or(0.0), 0.0..=most)
-    }
 }
 
 impl Updates {
@@ -140,6 +110,7 @@ impl RunPlan {
 mod tests {
     use super::*;
     use crate::layout::ModelKind;
+    use crate::plan::RateDecay;
     use tern_engine::nn::ModelSpec;
 
     fn plan() -> RunPlan {
@@ -155,10 +126,10 @@ mod tests {
             ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
             ("training.rate", |p| p.training.rate = -1.0),
             ("training.decay.factor", |p| {
-                p.training.decay = Some(RateDecay { factor: 1.1, rounds: 1 });
+                p.training.decay = Some(RateDecay::After { factor: 1.1, rounds: Vec::new() });
             }),
             ("training.decay.rounds", |p| {
-                p.training.decay = Some(RateDecay { factor: 0.9, rounds: 0 });
+                p.training.decay = Some(RateDecay::Every { factor: 0.9, rounds: 0 });
             }),
             ("training.keep_optimizer", |p| p.training.keep_optimizer = true),
             ("updates.bound", |p| p.updates.bound = f32::INFINITY),

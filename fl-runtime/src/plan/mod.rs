@@ -1,9 +1,10 @@
 //! What a run is configured by. A run keeps to its plan from the first round to the last.
 
 mod check;
+mod training;
 
 use serde::{Deserialize, Serialize};
-use tern_engine::Optimizer;
+pub use training::{LocalTraining, RateDecay};
 
 use crate::layout::{Layout, ModelKind};
 use crate::masking::Masking;
@@ -99,75 +100,6 @@ impl Cohort {
     pub fn asked(&self) -> u32 {
         (f64::from(self.size) * self.over_selection).ceil() as u32
     }
-}
-
-/// What clients do in a round.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LocalTraining {
-    /// Passes over the client's data.
-    pub epochs: u32,
-    /// Optimizer steps instead of epochs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub steps: Option<u32>,
-    /// Samples of a batch.
-    pub batch: u32,
-    /// Optimizer.
-    pub optimizer: Optimizer,
-    /// Whether a client's optimizer goes on from where its last counted update left it, moments
-    /// and steps; else it starts anew each round.
-    pub keep_optimizer: bool,
-    /// Learning rate.
-    pub rate: f64,
-    /// How the rate falls from round to round.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decay: Option<RateDecay>,
-    /// Global norm that gradients are scaled down to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_gradient: Option<f64>,
-    /// Global norm that the update is scaled down to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_update: Option<f64>,
-    /// μ of FedProx: the pull to the round's model (Li et al. 2020, equation 2).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub proximal: Option<f64>,
-}
-
-impl Default for LocalTraining {
-    fn default() -> Self {
-        LocalTraining {
-            epochs: 1,
-            steps: None,
-            batch: 10,
-            optimizer: Optimizer::sgd(),
-            keep_optimizer: false,
-            rate: 0.1,
-            decay: None,
-            clip_gradient: None,
-            clip_update: None,
-            proximal: None,
-        }
-    }
-}
-
-impl LocalTraining {
-    /// What the learning rate is multiplied by in a round, counted from 1.
-    pub fn scale(&self, round: u32) -> f64 {
-        self.decay.map_or(1.0, |RateDecay { factor, rounds }| {
-            factor.powf(f64::from(round.saturating_sub(1) / rounds.max(1)))
-        })
-    }
-}
-
-/// A learning rate that falls from round to round (McMahan et al. 2017 train on CIFAR-10 so): by
-/// a factor after so many rounds, and again after as many.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RateDecay {
-    /// Factor, 0 to 1.
-    pub factor: f64,
-    /// Rounds, at least 1.
-    pub rounds: u32,
 }
 
 /// What an update is.

@@ -94,7 +94,7 @@ const KINDS: [(&str, bool, Change); 12] = [
         p.updates.uplink = Encoding::Ternary;
     }),
     ("falling rate", true, |p| {
-        p.training.decay = Some(RateDecay { factor: 0.3, rounds: 1 });
+        p.training.decay = Some(RateDecay::Every { factor: 0.3, rounds: 1 });
     }),
     ("proximal", true, |p| (p.training.proximal, p.training.epochs) = (Some(0.1), 2)),
     ("downlink", true, |p| p.updates.downlink = Encoding::Ternary),

@@ -240,7 +240,7 @@ mod tests {
             let task = task(|plan| {
                 plan.training.rate = rate;
                 plan.training.steps = Some(5);
-                plan.training.decay = Some(RateDecay { factor: 0.5, rounds: 3 });
+                plan.training.decay = Some(RateDecay::Every { factor: 0.5, rounds: 3 });
             });
             let job = Job { turn: Turn::new(round, 1), ..job() };
             EngineTrainer::new(&device, rows(&device)).train(&task, &job).unwrap().update
