@@ -266,7 +266,6 @@ impl Simulation {
     fn task(&self, turn: Turn, client: usize) -> Task {
         let seed = self.coordinator.plan().seed;
         Task {
-            round: turn.round,
             seed: training_seed(seed, turn.round, &self.clients.id(client)),
             part: self.clients.part(client).clone(),
             steps: self.steps(client),
@@ -290,7 +289,7 @@ impl Simulation {
                     optimizers.load(*client, &self.slots.moments(slot)?)?;
                 }
             }
-            let measured = self.slots.train(self.server.public(), &tasks)?;
+            let measured = self.slots.train(turn.round, self.server.public(), &tasks)?;
             let mut weights = vec![0; group.len()];
             let mut effects = Vec::new();
             for (slot, client) in group.iter().enumerate().rev() {

@@ -15,8 +15,6 @@ use crate::{Error, Layout, Result, RunPlan};
 /// What a slot does.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Task {
-    /// The round it is for.
-    pub round: u32,
     /// Seed of shuffling and dropout.
     pub seed: u32,
     /// Samples of the client among all.
@@ -162,13 +160,13 @@ impl Slots {
         Ok(pass.run()?)
     }
 
-    /// Trains a model in as many slots as there are tasks; each then has its update.
-    pub fn train(&mut self, model: &Vector, tasks: &[Task]) -> Result<Vec<Measured>> {
+    /// Trains a round's model in as many slots as there are tasks; each then has its update.
+    pub fn train(&mut self, round: u32, model: &Vector, tasks: &[Task]) -> Result<Vec<Measured>> {
         self.broadcast(model, tasks.len())?;
         // Moments start anew by themselves where a record is at step 0.
-        let rest = Task { round: 1, seed: 0, part: 0..0, steps: 0, done: 0 };
+        let rest = Task { seed: 0, part: 0..0, steps: 0, done: 0 };
         let records = (0..self.len()).map(|slot| {
-            let Task { round, seed, part, steps, done } = tasks.get(slot).unwrap_or(&rest).clone();
+            let Task { seed, part, steps, done } = tasks.get(slot).unwrap_or(&rest).clone();
             state_record(&self.training, round, seed, part, steps, done)
         });
         self.train.set_states(&records.collect::<Vec<_>>())?;

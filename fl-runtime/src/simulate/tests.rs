@@ -235,13 +235,12 @@ fn the_sum_of_updates_is_the_servers_bit_for_bit() {
         let initial = layout.parameters().initial(1);
         let model = Vector::upload(&device, &tern_engine::Data::F32(initial)).unwrap();
         let task = |client: usize| Task {
-            round: 1,
             seed: client as u32,
             part: clients.part(client).clone(),
             steps: 3 * client as u32,
             done: 0,
         };
-        let measured = slots.train(&model, &[0, 1, 2, 3].map(task)).unwrap();
+        let measured = slots.train(1, &model, &[0, 1, 2, 3].map(task)).unwrap();
         assert_eq!(measured[0].norm, 0.0, "no steps, no update");
         assert!(measured[1..].iter().all(|m| m.norm > 0.0 && m.loss.is_some()));
         let weights = [7, 100_003, 0, 12];
