@@ -17,9 +17,8 @@ fn nodes_are_processes_and_come_to_the_bits_of_a_simulation() {
         let line = format!("added up by {by}: 64 rounds by {processes} processes");
         assert!(shown.contains(&line), "{shown}");
         assert_eq!(json[at]["same_bits"].as_bool(), Some(true), "{shown}");
-        // An untrained model reads a tenth of them. Keys are drawn, and with them the batches: after
-        // so few exchanges the model may still be on its way down.
-        assert!(json[at]["aligned"].as_f64().unwrap() > 0.2, "{json}");
+        // An untrained model reads a tenth of them.
+        assert!(json[at]["aligned"].as_f64().unwrap() > 0.4, "{json}");
     }
     assert_eq!(shown.matches("the same, bit by bit").count(), 2, "{shown}");
     assert_eq!(json[1]["aggregator"], "target");
