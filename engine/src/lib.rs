@@ -67,6 +67,7 @@ pub use backward::Backward;
 #[cfg(feature = "blocking")]
 pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use checkpoint::{load_checkpoint_async, load_model, save_checkpoint_async, save_model};
+pub use cpu::isa::Isa;
 pub use dataset::{Batching, IGNORE, RowData, TextData};
 pub use device::{
     AdapterSummary, Data, Device, DeviceOptions, Kind, Profile, Select, Timing, adapters,

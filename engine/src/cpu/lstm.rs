@@ -10,17 +10,23 @@
 mod tests;
 mod walk;
 
+use fearless_simd::Simd;
 use rayon::prelude::*;
 use tern_shaders::cpu::lstm::{Backward, Forward, gate_count};
 use tern_shaders::{Arg, TwinFn};
 
-use walk::{BackwardTask, ForwardTask, Isa};
+use super::isa::{Isa, Vectors, with_vectors};
+use super::vector::lanes;
+use walk::{BackwardTask, ForwardTask};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
     &[("lstm/sequence_forward", sequence_forward), ("lstm/sequence_backward", sequence_backward)];
 
 /// Vectors side by side in a panel.
 const VECTORS: usize = 4;
+
+/// Rows that a micro-kernel takes at most: their sums fit the registers.
+const MOST_ROWS: usize = 6;
 
 /// Sizes of a layer.
 #[derive(Clone, Copy)]
@@ -50,12 +56,10 @@ impl Sizes {
         }
     }
 
-    /// Rows a task: as many as a micro-kernel takes, fewer if threads would be idle.
-    fn rows(&self, isa: Isa, replicas: usize) -> usize {
-        let threads = rayon::current_num_threads();
-        let whole = self.batch.div_ceil(isa.rows());
-        let even = (whole * replicas).next_multiple_of(threads) / replicas;
-        self.batch.div_ceil(even.clamp(whole, self.batch.max(1)))
+    /// Rows a task: an equal share for each thread.
+    fn rows(&self, replicas: usize) -> usize {
+        let tasks = rayon::current_num_threads().div_ceil(replicas.max(1));
+        self.batch.div_ceil(tasks).max(1)
     }
 }
 
@@ -125,26 +129,32 @@ fn pack_backward(sizes: Sizes, lanes: usize, w: &[f32]) -> Vec<f32> {
     })
 }
 
+#[inline(always)]
+fn lanes_of<S: Simd>(_: S) -> usize {
+    lanes::<S>()
+}
+
 fn sequence_forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    forward_on(Isa::detect(), bytemuck::from_bytes(p), replicas, args);
+    forward_on(Isa::vectors(), bytemuck::from_bytes(p), replicas, args);
 }
 
 fn sequence_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    backward_on(Isa::detect(), bytemuck::from_bytes(p), replicas, args);
+    backward_on(Isa::vectors(), bytemuck::from_bytes(p), replicas, args);
 }
 
-fn forward_on(isa: Isa, p: &Forward, replicas: usize, args: &mut [Arg<'_, f32>]) {
+fn forward_on(vectors: Vectors, p: &Forward, replicas: usize, args: &mut [Arg<'_, f32>]) {
     let [weights, hs, cs, gates, y] = args else { unreachable!("five bindings") };
     let (steps, batch, hidden) = (p.steps as usize, p.batch as usize, p.hidden as usize);
     let sizes = Sizes { steps, batch, hidden, coupled: p.cifg != 0 };
+    let lanes = with_vectors!(vectors, s => lanes_of(s));
     let layers: Vec<(Vec<f32>, Vec<f32>)> = (0..replicas)
         .map(|r| {
             let flat = &weights.real()[r * p.stride as usize..];
             let (w, b) = (&flat[p.w_offset as usize..], &flat[p.b_offset as usize..]);
-            pack_forward(sizes, isa.lanes(), w, b)
+            pack_forward(sizes, lanes, w, b)
         })
         .collect();
-    let rows = sizes.rows(isa, replicas);
+    let rows = sizes.rows(replicas);
     let tasks = batch.div_ceil(rows);
     let state = [batch, rows, hidden];
     let slots = replicas * batch * hidden;
@@ -160,24 +170,26 @@ fn forward_on(isa: Isa, p: &Forward, replicas: usize, args: &mut [Arg<'_, f32>])
         .enumerate()
         .for_each(|(i, (((hs, cs), y), gates))| {
             let (weights, bias) = &layers[i / tasks];
-            walk::forward(isa, ForwardTask { sizes, weights, bias, hs, cs, y, gates });
+            let task = ForwardTask { sizes, weights, bias, hs, cs, y, gates };
+            with_vectors!(vectors, s => walk::forward(s, task));
         });
 }
 
-fn backward_on(isa: Isa, p: &Backward, replicas: usize, args: &mut [Arg<'_, f32>]) {
+fn backward_on(vectors: Vectors, p: &Backward, replicas: usize, args: &mut [Arg<'_, f32>]) {
     let [weights, gates, cs, dy, dh_last, dc_last, dgates, dc] = args else {
         unreachable!("eight bindings")
     };
     let (steps, batch, hidden) = (p.steps as usize, p.batch as usize, p.hidden as usize);
     let sizes = Sizes { steps, batch, hidden, coupled: p.cifg != 0 };
     let width = sizes.width();
+    let lanes = with_vectors!(vectors, s => lanes_of(s));
     let layers: Vec<Vec<f32>> = (0..replicas)
         .map(|r| {
             let w = &weights.real()[r * p.stride as usize + p.w_offset as usize..];
-            pack_backward(sizes, isa.lanes(), w)
+            pack_backward(sizes, lanes, w)
         })
         .collect();
-    let rows = sizes.rows(isa, replicas);
+    let rows = sizes.rows(replicas);
     let tasks = batch.div_ceil(rows);
     let (state, row) = ([batch, rows, hidden], [batch, rows, width]);
     let rows_in_all = replicas * batch;
@@ -203,6 +215,6 @@ fn backward_on(isa: Isa, p: &Backward, replicas: usize, args: &mut [Arg<'_, f32>
             let (weights, dh_last, dc_last) =
                 (&layers[i / tasks], dh_last.first().copied(), dc_last.first().copied());
             let task = BackwardTask { sizes, weights, gates, cs, dy, dh_last, dc_last, dgates, dc };
-            walk::backward(isa, task);
+            with_vectors!(vectors, s => walk::backward(s, task));
         });
 }

@@ -7,6 +7,7 @@ mod embedding;
 pub(crate) mod fold;
 mod gemm;
 mod half;
+pub(crate) mod isa;
 mod loss;
 mod lstm;
 mod masked;
@@ -22,6 +23,8 @@ mod reduce;
 mod roof;
 mod ternary;
 mod update;
+#[allow(dead_code, reason = "the other kernels come to it one by one")]
+mod vector;
 pub(crate) mod vmath;
 mod windows;
 

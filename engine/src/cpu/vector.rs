@@ -1,0 +1,430 @@
+//! Loops over slices in vectors, one source for all instruction sets, and exp, sigmoid and tanh
+//! of vectors.
+//!
+//! Functions here take a token `s: S` that stands for the instruction set
+//! ([`with_vectors!`](super::isa::with_vectors)), and work on vectors of its native width: a
+//! compiler can't turn them into something else. What passes a length that fills no vector is
+//! copied to one and padded.
+//!
+//! Errors, over all arguments: `exp` 2 units in the last place (results below 2.5e-38 become
+//! zero), `sigmoid` 3, `tanh` 3; the tests measure them on every instruction set.
+
+use std::array::from_fn;
+
+use fearless_simd::prelude::*;
+use fearless_simd::{Select, Simd};
+
+/// Lanes of the widest vectors.
+pub(super) const MOST_LANES: usize = 16;
+
+/// Lanes of a vector of 32-bit elements.
+#[inline(always)]
+pub(super) const fn lanes<S: Simd>() -> usize {
+    <S::f32s as SimdBase<S>>::LEN
+}
+
+/// A vector of one number.
+#[inline(always)]
+pub(super) fn splat<S: Simd>(s: S, x: f32) -> S::f32s {
+    S::f32s::splat(s, x)
+}
+
+/// The vector at the start of a slice.
+#[inline(always)]
+pub(super) fn load<S: Simd, V: SimdBase<S>>(s: S, x: &[V::Element]) -> V {
+    V::from_slice(s, &x[..V::LEN])
+}
+
+/// The first `n` elements, at most a vector, then `filler`.
+#[inline(always)]
+pub(super) fn load_part<S: Simd, V: SimdBase<S>>(
+    s: S,
+    x: &[V::Element],
+    n: usize,
+    filler: V::Element,
+) -> V {
+    let mut lanes = [filler; MOST_LANES];
+    lanes[..n].copy_from_slice(&x[..n]);
+    V::from_slice(s, &lanes[..V::LEN])
+}
+
+/// Writes a vector to the start of a slice.
+#[inline(always)]
+pub(super) fn store<S: Simd, V: SimdBase<S>>(y: &mut [V::Element], vector: V) {
+    vector.store_slice(&mut y[..V::LEN]);
+}
+
+/// Writes the first `n` elements.
+#[inline(always)]
+pub(super) fn store_part<S: Simd, V: SimdBase<S>>(y: &mut [V::Element], n: usize, vector: V) {
+    y[..n].copy_from_slice(&vector.as_slice()[..n]);
+}
+
+/// A closure as it is: an attribute may stand at an argument but not at the value of a `let`.
+#[inline(always)]
+pub(super) fn inlined<F>(f: F) -> F {
+    f
+}
+
+/// Rewrites `O` slices by `f`, a vector of each at a time: `f` gets those of the `I` inputs and
+/// of the outputs as they are, and gives the outputs as they shall be. All are of the length of
+/// the first output, or longer.
+#[inline(always)]
+pub(super) fn rewrite<S: Simd, const I: usize, const O: usize>(
+    s: S,
+    inputs: [&[f32]; I],
+    mut outputs: [&mut [f32]; O],
+    f: impl Fn([S::f32s; I], [S::f32s; O]) -> [S::f32s; O],
+) {
+    let (n, width) = (outputs[0].len(), lanes::<S>());
+    let inputs = inputs.map(|x| &x[..n]);
+    outputs.iter().for_each(|y| assert!(y.len() >= n, "outputs are of one length"));
+    let whole = n - n % width;
+    for at in (0..whole).step_by(width) {
+        let x = from_fn(
+            #[inline(always)]
+            |i| load(s, &inputs[i][at..]),
+        );
+        let y = from_fn(
+            #[inline(always)]
+            |o| load(s, &outputs[o][at..]),
+        );
+        for (to, y) in outputs.iter_mut().zip(f(x, y)) {
+            store(&mut to[at..], y);
+        }
+    }
+    if whole < n {
+        let rest = n - whole;
+        let x = from_fn(
+            #[inline(always)]
+            |i| load_part(s, &inputs[i][whole..], rest, 0.0),
+        );
+        let y = from_fn(
+            #[inline(always)]
+            |o| load_part(s, &outputs[o][whole..], rest, 0.0),
+        );
+        for (to, y) in outputs.iter_mut().zip(f(x, y)) {
+            store_part(&mut to[whole..], rest, y);
+        }
+    }
+}
+
+/// y (+)= f(x), where the flag says whether to add.
+#[inline(always)]
+pub(super) fn put<S: Simd, const I: usize>(
+    s: S,
+    x: [&[f32]; I],
+    accumulate: bool,
+    y: &mut [f32],
+    f: impl Fn([S::f32s; I]) -> S::f32s,
+) {
+    if accumulate {
+        rewrite(
+            s,
+            x,
+            [y],
+            #[inline(always)]
+            |x, [y]| [y + f(x)],
+        );
+    } else {
+        rewrite(
+            s,
+            x,
+            [y],
+            #[inline(always)]
+            |x, _| [f(x)],
+        );
+    }
+}
+
+/// Elements in a row that are summed before they are added to the total: rounding errors grow
+/// with a chain's length.
+const BLOCK: usize = 4096;
+
+/// Σ f(x[i]), `N` slices of one length, in an order that depends on the length alone (and the
+/// width of vectors).
+#[inline(always)]
+pub(super) fn sum<S: Simd, const N: usize>(
+    s: S,
+    x: [&[f32]; N],
+    f: impl Fn([S::f32s; N]) -> S::f32s,
+) -> f32 {
+    let (n, width) = (x[0].len(), lanes::<S>());
+    let x = x.map(|x| &x[..n]);
+    let zero = splat(s, 0.0);
+    let mut total = zero;
+    for start in (0..n).step_by(BLOCK) {
+        let block = x.map(|x| &x[start..n.min(start + BLOCK)]);
+        total += sum_block(s, block, zero, &f);
+    }
+    let mut lanes = [0.0; MOST_LANES];
+    store(&mut lanes, total);
+    let mut half = width / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// [`sum`] of a short run, a sum a lane; four vectors at a time, that no addition waits for the
+/// one before.
+#[inline(always)]
+fn sum_block<S: Simd, const N: usize>(
+    s: S,
+    x: [&[f32]; N],
+    zero: S::f32s,
+    f: &impl Fn([S::f32s; N]) -> S::f32s,
+) -> S::f32s {
+    let (n, width) = (x[0].len(), lanes::<S>());
+    let at = inlined(
+        #[inline(always)]
+        |at| {
+            f(from_fn(
+                #[inline(always)]
+                |i| load(s, &x[i][at..]),
+            ))
+        },
+    );
+    let mut sums = [zero; 4];
+    let quads = n - n % (4 * width);
+    for start in (0..quads).step_by(4 * width) {
+        for k in 0..4 {
+            sums[k] += at(start + k * width);
+        }
+    }
+    let whole = n - n % width;
+    for start in (quads..whole).step_by(width) {
+        sums[0] += at(start);
+    }
+    if whole < n {
+        let rest = n - whole;
+        let last = f(from_fn(
+            #[inline(always)]
+            |i| load_part(s, &x[i][whole..], rest, 0.0),
+        ));
+        let inside = load_part::<S, S::f32s>(s, &[1.0; MOST_LANES], rest, 0.0);
+        sums[1] += inside.simd_gt(zero).select(last, zero);
+    }
+    (sums[0] + sums[1]) + (sums[2] + sums[3])
+}
+
+/// The largest element; negative infinity for none. NaN is passed over.
+#[inline(always)]
+pub(super) fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
+    let (n, width) = (x.len(), lanes::<S>());
+    let least = splat(s, f32::NEG_INFINITY);
+    let mut most = [least; 4];
+    let larger = inlined(
+        #[inline(always)]
+        |most: S::f32s, x: S::f32s| x.simd_gt(most).select(x, most),
+    );
+    let quads = n - n % (4 * width);
+    for start in (0..quads).step_by(4 * width) {
+        for k in 0..4 {
+            most[k] = larger(most[k], load(s, &x[start + k * width..]));
+        }
+    }
+    let whole = n - n % width;
+    for start in (quads..whole).step_by(width) {
+        most[0] = larger(most[0], load(s, &x[start..]));
+    }
+    if whole < n {
+        most[1] = larger(most[1], load_part(s, &x[whole..], n - whole, f32::NEG_INFINITY));
+    }
+    let most = larger(larger(most[0], most[1]), larger(most[2], most[3]));
+    most.as_slice().iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
+}
+
+// ln 2 in two parts; the first has few enough bits that its multiples by whole numbers up to
+// 2^11 are exact.
+const LN2_HIGH: f32 = 0.692_871_1;
+const LN2_LOW: f32 = 0.000_276_086_8;
+// Adding 1.5 · 2^23 rounds to a whole number, which then stands in the lowest bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2: gives e^r − 1 and the bits of `ROUND + n`.
+/// |x| must be below 2^20.
+#[inline(always)]
+fn reduce<S: Simd>(s: S, x: S::f32s) -> (S::f32s, S::u32s) {
+    let shifted = x.mul_add(splat(s, std::f32::consts::LOG2_E), splat(s, ROUND));
+    let n = shifted - ROUND;
+    let r = n.mul_add(splat(s, -LN2_LOW), n.mul_add(splat(s, -LN2_HIGH), x));
+    // (e^r − 1 − r) / r², interpolated at Chebyshev's points; relative error of e^r 1e-8.
+    let q = r.mul_add(splat(s, 0.001_392_621_3), splat(s, 0.008_363_203));
+    let q = r.mul_add(q, splat(s, 0.041_666_554));
+    let q = r.mul_add(q, splat(s, 0.166_665_77));
+    let q = r.mul_add(q, splat(s, 0.5));
+    ((r * r).mul_add(q, r), shifted.bitcast())
+}
+
+/// 2^(n + shift) from the bits of `ROUND + n`, for n + shift from −126 to 127.
+#[inline(always)]
+fn power<S: Simd>(bits: S::u32s, shift: u32) -> S::f32s {
+    // The upper bits of ROUND are shifted out.
+    ((bits << 23) + (127u32.wrapping_add(shift) << 23)).bitcast()
+}
+
+/// e^x: 0 below −86.5, infinity above 88.73, NaN for NaN.
+#[inline(always)]
+pub(super) fn exp<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    // Comparisons that leave a NaN as it is.
+    let (low, high) = (splat(s, -86.5), splat(s, 88.73));
+    let below = x.simd_lt(low);
+    let bounded = below.select(low, x);
+    let bounded = bounded.simd_gt(high).select(high, bounded);
+    let (minus_one, bits) = reduce(s, bounded);
+    // Half the power at first, since 2^128 is no f32 but e^88.7 is.
+    let half = power::<S>(bits, u32::MAX);
+    let y = minus_one.mul_add(half, half) * 2.0;
+    let y = x.simd_gt(splat(s, 88.722_83)).select(splat(s, f32::INFINITY), y);
+    below.select(splat(s, 0.0), y)
+}
+
+/// 1 / (1 + e^−x)
+#[inline(always)]
+pub(super) fn sigmoid<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    let one = splat(s, 1.0);
+    // Beyond ±88 the result has rounded to 0 or 1: no case of the exponential's ends is left.
+    let limit = splat(s, 86.5);
+    let low = x.simd_lt(-limit);
+    let bounded = low.select(-limit, x);
+    let bounded = bounded.simd_gt(limit).select(limit, bounded);
+    let (minus_one, bits) = reduce(s, -bounded);
+    let scale = power::<S>(bits, 0);
+    let y = one / (one + minus_one.mul_add(scale, scale));
+    low.select(splat(s, 0.0), y)
+}
+
+/// tanh x
+#[inline(always)]
+pub(super) fn tanh<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    let magnitude = x.abs();
+    // From 9.02 on the result rounds to 1.
+    let limit = splat(s, 10.0);
+    let bounded = magnitude.simd_gt(limit).select(limit, magnitude);
+    let (minus_one, bits) = reduce(s, bounded + bounded);
+    let scale = power::<S>(bits, 0);
+    // e^2x − 1 without cancellation, so that small arguments keep their relative precision.
+    let e = scale.mul_add(minus_one, scale - 1.0);
+    (e / (e + 2.0)).copysign(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::isa::{Isa, with_vectors};
+    use super::*;
+
+    /// y = f(x) for one of the three functions.
+    #[inline(always)]
+    fn map<S: Simd>(s: S, which: u32, x: &[f32], y: &mut [f32]) {
+        match which {
+            0 => put(
+                s,
+                [x],
+                false,
+                y,
+                #[inline(always)]
+                |[x]| exp(s, x),
+            ),
+            1 => put(
+                s,
+                [x],
+                false,
+                y,
+                #[inline(always)]
+                |[x]| sigmoid(s, x),
+            ),
+            _ => put(
+                s,
+                [x],
+                false,
+                y,
+                #[inline(always)]
+                |[x]| tanh(s, x),
+            ),
+        }
+    }
+
+    fn one(isa: Isa, which: u32, x: f32) -> f32 {
+        let mut y = [0.0];
+        with_vectors!(isa.level().unwrap(), s => map(s, which, &[x], &mut y));
+        y[0]
+    }
+
+    /// Largest error in units of the last place over many arguments in (−limit, limit),
+    /// small ones included.
+    fn error(isa: Isa, which: u32, limit: f64, exact: impl Fn(f64) -> f64) -> f64 {
+        let n = 400_000;
+        let at = |i: i32| {
+            let t = f64::from(i) / f64::from(n);
+            (limit * if i % 2 == 0 { t } else { t * t * t * t }) as f32
+        };
+        let x: Vec<f32> = (-n..=n).map(|i| if i < 0 { -at(-i) } else { at(i) }).collect();
+        let mut y = vec![0.0; x.len()];
+        with_vectors!(isa.level().unwrap(), s => map(s, which, &x, &mut y));
+        x.iter()
+            .zip(&y)
+            .map(|(x, y)| {
+                let exact = exact(f64::from(*x));
+                let unit = f64::from((exact as f32).abs().max(1e-37).next_up())
+                    - f64::from((exact as f32).abs().max(1e-37));
+                (f64::from(*y) - exact).abs() / unit
+            })
+            .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn errors_are_within_what_the_module_states() {
+        for isa in Isa::available() {
+            let exp = error(isa, 0, 86.4, f64::exp);
+            assert!(exp <= 2.0, "exp {exp} on {isa}");
+            let sigmoid = error(isa, 1, 80.0, |x| 1.0 / (1.0 + (-x).exp()));
+            assert!(sigmoid <= 3.0, "sigmoid {sigmoid} on {isa}");
+            let tanh = error(isa, 2, 20.0, f64::tanh);
+            assert!(tanh <= 3.0, "tanh {tanh} on {isa}");
+        }
+    }
+
+    #[test]
+    fn ends_and_special_values() {
+        for isa in Isa::available() {
+            let exp = |x| one(isa, 0, x);
+            let sigmoid = |x| one(isa, 1, x);
+            let tanh = |x| one(isa, 2, x);
+            assert_eq!((exp(-200.0), exp(f32::NEG_INFINITY), exp(0.0)), (0.0, 0.0, 1.0));
+            assert_eq!((exp(89.0), exp(f32::INFINITY)), (f32::INFINITY, f32::INFINITY));
+            let close = f64::from(exp(88.7)) / 88.7f64.exp() - 1.0;
+            assert!(close.abs() < 1e-5, "the last binade is finite: {close}");
+            assert_eq!((sigmoid(-1e9), sigmoid(1e9), sigmoid(0.0)), (0.0, 1.0, 0.5));
+            assert_eq!((tanh(-1e9), tanh(f32::INFINITY), tanh(0.0)), (-1.0, 1.0, 0.0));
+            assert!(tanh(-0.0).is_sign_negative());
+            assert!(
+                exp(f32::NAN).is_nan() && sigmoid(f32::NAN).is_nan() && tanh(f32::NAN).is_nan()
+            );
+        }
+    }
+
+    #[test]
+    fn every_element_is_visited_once() {
+        for isa in Isa::available() {
+            for n in [0, 1, 3, 4, 15, 16, 17, 100, 5000] {
+                let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
+                let twice = with_vectors!(isa.level().unwrap(), s => {
+                    sum(s, [&x, &x], #[inline(always)] |[x, y]| x * 2.0 - y + 1.0)
+                });
+                assert_eq!(twice, (n * n.max(1) - n) as f32 / 2.0 + n as f32, "{isa} {n}");
+                let expected = if n == 0 { f32::NEG_INFINITY } else { (n - 1) as f32 };
+                assert_eq!(with_vectors!(isa.level().unwrap(), s => largest(s, &x)), expected);
+                let (mut a, mut b) = (x.clone(), vec![1.0; n]);
+                with_vectors!(isa.level().unwrap(), s => {
+                                        rewrite(s, [&x], [&mut a, &mut b], #[inline(always)] |[x], [a, b]| [a + x, b + b])
+                });
+                assert!(a.iter().zip(&x).all(|(a, x)| *a == 2.0 * x), "{isa} {n}");
+                assert!(b.iter().all(|b| *b == 2.0), "{isa} {n}");
+            }
+        }
+    }
+}
