@@ -9,7 +9,7 @@ use tern_shaders::Arg;
 use tern_shaders::cpu::convolution::{Convolution, Finish};
 
 use super::Table;
-use super::gemm::{View, multiply};
+use super::product::{View, multiply};
 use super::windows::seeing;
 
 pub(super) static TABLE: Table = &[

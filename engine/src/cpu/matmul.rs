@@ -1,11 +1,11 @@
-//! Matrix products by the `gemm` crate.
+//! Matrix products of kernels: which products, on how many threads, and the epilogue.
 
 use rayon::prelude::*;
 use tern_shaders::cpu::matmul::Gemm;
 use tern_shaders::{Activation, Arg, TwinFn};
 
-use super::gemm::{View, multiply_on};
 use super::pointwise::activate;
+use super::product::{View, multiply_on};
 use crate::kernels::matmul::Order;
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
@@ -93,38 +93,7 @@ fn product(
         true => View::rows(b, n, k, p.b_row as usize).transposed(),
         false => View::rows(b, k, n, p.b_row as usize),
     };
-    if transposed_b && (2..=FEW_ROWS).contains(&m) {
-        few_rows(threads, c, row, p.accumulate != 0, a, b);
-    } else {
-        multiply_on(threads, c, row, p.accumulate != 0, a, b);
-    }
-}
-
-/// Rows of C up to which it is computed transposed where B is.
-const FEW_ROWS: usize = 32;
-
-/// c (+)= a · b for a `b` whose columns are dense. To write rows of c, `gemm` would first
-/// transpose all of b, which for few rows takes longer than the product; written by columns it
-/// reads b as it is.
-fn few_rows(threads: usize, c: &mut [f32], row: usize, add: bool, a: View<'_>, b: View<'_>) {
-    let (m, n) = (a.rows, b.columns);
-    let mut columns = vec![0.0; m * n];
-    let strip = n.div_ceil(threads).next_multiple_of(16);
-    let task = |(i, part): (usize, &mut [f32])| {
-        let data = &b.data[i * strip * b.column..];
-        let of_b = View { data, columns: part.len() / m, ..b };
-        multiply_on(1, part, m, false, of_b.transposed(), a.transposed());
-    };
-    if threads > 1 {
-        columns.par_chunks_mut(strip * m).enumerate().for_each(task);
-    } else {
-        columns.chunks_mut(strip * m).enumerate().for_each(task);
-    }
-    for (i, c) in c.chunks_mut(row).take(m).enumerate() {
-        for (c, column) in c.iter_mut().zip(columns.chunks_exact(m)) {
-            *c = if add { *c + column[i] } else { column[i] };
-        }
-    }
+    multiply_on(threads, c, row, p.accumulate != 0, a, b);
 }
 
 /// Adds the bias and activates, row by row.
