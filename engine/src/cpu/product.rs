@@ -201,7 +201,7 @@ const FEW: usize = 8;
 fn grid(threads: usize, m: usize, n: usize) -> [Vec<Range<usize>>; 2] {
     let across = |down: usize| threads / down;
     let perimeter = |down: usize| m.div_ceil(down) + n.div_ceil(across(down));
-    let cuts = (1..=threads.max(1)).filter(|down| threads.max(1) % down == 0);
+    let cuts = (1..=threads.max(1)).filter(|down| threads.max(1).is_multiple_of(*down));
     let down = cuts.min_by_key(|down| perimeter(*down)).unwrap_or(1);
     // Columns of a part begin at cache lines, if those of the whole do.
     let shares = |length: usize, count: usize, multiple: usize| {

@@ -8,7 +8,7 @@ use fearless_simd::{Simd, f32x4, f32x8};
 
 use super::tile::Shape;
 use super::{View, even};
-use crate::cpu::vector::{lanes, load, load_part, store};
+use crate::cpu::vector::{lanes, load, store};
 
 /// Rows of a dense matrix that are copied before the next columns are: they are read as they
 /// lie, and of as many pages as stay known.
@@ -22,8 +22,10 @@ pub(super) fn rows<S: Simd>(s: S, a: View<'_>, shape: Shape, to: &mut [f32]) {
     for ks in steps(a) {
         for group in even(a.columns, shape.rows) {
             let (n, first) = (group.len(), group.start);
-            let to = &mut to[first * depth + ks.start * n..];
-            sliver(s, a.part(ks.clone(), group), n, ks.end == depth, to);
+            // The next group is there already, but for the first rows.
+            let end = if ks.start == 0 { to.len() } else { (first + n) * depth };
+            let to = &mut to[first * depth + ks.start * n..end];
+            sliver(s, a.part(ks.clone(), group), n, to);
         }
     }
 }
@@ -38,7 +40,7 @@ pub(super) fn columns<S: Simd>(s: S, b: View<'_>, shape: Shape, to: &mut [f32]) 
             let to = &mut to[first * b.rows + ks.start * width..];
             for start in (0..width).step_by(lanes::<S>()) {
                 let columns = first + start..b.columns.min(first + start + lanes::<S>());
-                sliver(s, b.part(ks.clone(), columns), width, false, &mut to[start..]);
+                sliver(s, b.part(ks.clone(), columns), width, &mut to[start..]);
             }
         }
     }
@@ -52,23 +54,20 @@ fn steps(from: View<'_>) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Writes the rows of a matrix of at most a vector's columns, `stride` apart. Each row is stored
-/// as a whole vector, of which the next row overwrites what isn't its own, but for the last one
-/// of what is there already.
+/// as a whole vector where there is room, of which the next row overwrites what isn't its own.
 #[inline(always)]
-fn sliver<S: Simd>(s: S, from: View<'_>, stride: usize, last: bool, to: &mut [f32]) {
+fn sliver<S: Simd>(s: S, from: View<'_>, stride: usize, to: &mut [f32]) {
     let (l, n) = (lanes::<S>(), from.columns);
     debug_assert!(n <= l && n <= stride);
     if from.column == 1 {
-        let whole = from.rows - usize::from(last);
-        for k in 0..whole {
-            let row = &from.data[k * from.row..];
+        for k in 0..from.rows {
+            let (row, to) = (&from.data[k * from.row..], &mut to[k * stride..]);
             // Elements of the next columns do no harm.
-            let vector: S::f32s =
-                if row.len() >= l { load(s, row) } else { load_part(s, row, n, 0.0) };
-            store(&mut to[k * stride..], vector);
-        }
-        if last {
-            to[whole * stride..][..n].copy_from_slice(&from.data[whole * from.row..][..n]);
+            if row.len() >= l && to.len() >= l {
+                store(to, load::<S, S::f32s>(s, row));
+            } else {
+                to[..n].copy_from_slice(&row[..n]);
+            }
         }
     } else if from.row == 1 {
         // By vectors of eight, since shuffles of sixteen were compiled to scalar loads and
