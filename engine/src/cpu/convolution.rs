@@ -1,7 +1,6 @@
 //! Convolution on the CPU: each image's pixels are laid out as the columns of a matrix, so
 //! that the sums become a matrix product; images are shared among the threads.
 
-use std::cell::Cell;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -10,6 +9,7 @@ use tern_shaders::cpu::convolution::{Convolution, Finish};
 
 use super::Table;
 use super::product::{View, multiply};
+use super::scratch::lend;
 use super::windows::seeing;
 
 pub(super) static TABLE: Table = &[
@@ -82,19 +82,6 @@ fn runs(p: &Convolution, pixels: Range<usize>, mut f: impl FnMut(Run)) {
     }
 }
 
-/// Lends a matrix of so many elements, whatever they are, which the thread keeps for the next.
-fn with_matrix(elements: usize, f: impl FnOnce(&mut [f32])) {
-    thread_local! {
-        static KEPT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    }
-    let mut matrix = KEPT.take();
-    if matrix.len() < elements {
-        matrix.resize(elements, 0.0);
-    }
-    f(&mut matrix[..elements]);
-    KEPT.set(matrix);
-}
-
 /// What each tap sees at each of the pixels: `[taps, pixels]`.
 fn unfold(p: &Convolution, image: &[f32], pixels: Range<usize>, matrix: &mut [f32]) {
     runs(p, pixels, |run| {
@@ -124,7 +111,8 @@ fn forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
             y.fill(if p.bias != 0 { parameters[p.bias_offset as usize + o] } else { 0.0 });
         }
         let weight = View::rows(&parameters[p.weight_offset as usize..], s.filters, s.taps, s.taps);
-        with_matrix(s.taps * s.plane, |matrix| {
+        lend(s.taps * s.plane, |matrix| {
+            let matrix = &mut matrix[..s.taps * s.plane];
             unfold(p, x, 0..s.plane, matrix);
             multiply(y, s.plane, true, weight, View::rows(matrix, s.taps, s.plane, s.plane));
         });
@@ -146,7 +134,7 @@ fn input_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         }
         let weight = View::rows(&parameters[p.weight_offset as usize..], s.filters, s.taps, s.taps);
         let dy = View::rows(dy, s.filters, s.plane, s.plane);
-        with_matrix(s.taps * s.plane, |matrix| {
+        lend(s.taps * s.plane, |matrix| {
             multiply(matrix, s.plane, false, weight.transposed(), dy);
             runs(p, 0..s.plane, |run| {
                 let from = &matrix[run.seen];
@@ -183,7 +171,7 @@ fn weight_partial(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
             let pixels = first..s.plane.min(first + end - q);
             let n = pixels.len();
             let dy = &dy[image * s.output + first..];
-            with_matrix(s.taps * n, |matrix| {
+            lend(s.taps * n, |matrix| {
                 unfold(p, &x[image * s.input..][..s.input], pixels, matrix);
                 let product = View::rows(dy, s.filters, n, s.plane);
                 let seen = View::rows(matrix, s.taps, n, n).transposed();

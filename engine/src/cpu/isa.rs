@@ -8,6 +8,28 @@ use fearless_simd::Level;
 
 use crate::{Error, Result};
 
+/// Calls a function, generic over the instruction set, with the vectors in use:
+/// `with_vectors!(s => f(s, x))`. The function, and all that it calls with `s`, must be
+/// `#[inline(always)]`, closures too, to be compiled for them.
+macro_rules! with_vectors {
+    ($s:ident => $call:expr) => {
+        $crate::cpu::isa::with_vectors!($crate::cpu::isa::Isa::vectors(), $s => $call)
+    };
+    ($vectors:expr, $s:ident => $call:expr) => {{
+        use ::fearless_simd::Simd as _;
+        match $vectors {
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::isa::Vectors::Avx512($s) => $s.vectorize(#[inline(always)] || $call),
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::isa::Vectors::Avx2($s) => $s.vectorize(#[inline(always)] || $call),
+            #[cfg(target_arch = "aarch64")]
+            $crate::cpu::isa::Vectors::Neon($s) => $s.vectorize(#[inline(always)] || $call),
+            $crate::cpu::isa::Vectors::Base($s) => $s.vectorize(#[inline(always)] || $call),
+        }
+    }};
+}
+pub(super) use with_vectors;
+
 /// Instruction sets that the fast functions of the `Cpu` device are compiled for, the widest
 /// first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +164,11 @@ type Base = fearless_simd::wasm32::WasmSimd128;
 type Base = fearless_simd::Fallback;
 
 impl Vectors {
+    /// Lanes of a vector of 32-bit elements.
+    pub(super) fn lanes(self) -> usize {
+        with_vectors!(self, s => lanes_of(s))
+    }
+
     #[allow(unreachable_patterns, reason = "each architecture has one base")]
     fn base() -> Self {
         let base: Option<Base> = match Level::baseline() {
@@ -163,27 +190,10 @@ impl Vectors {
     }
 }
 
-/// Calls a function, generic over the instruction set, with the vectors in use:
-/// `with_vectors!(s => f(s, x))`. The function, and all that it calls with `s`, must be
-/// `#[inline(always)]`, closures too, to be compiled for them.
-macro_rules! with_vectors {
-    ($s:ident => $call:expr) => {
-        $crate::cpu::isa::with_vectors!($crate::cpu::isa::Isa::vectors(), $s => $call)
-    };
-    ($vectors:expr, $s:ident => $call:expr) => {{
-        use ::fearless_simd::Simd as _;
-        match $vectors {
-            #[cfg(target_arch = "x86_64")]
-            $crate::cpu::isa::Vectors::Avx512($s) => $s.vectorize(#[inline(always)] || $call),
-            #[cfg(target_arch = "x86_64")]
-            $crate::cpu::isa::Vectors::Avx2($s) => $s.vectorize(#[inline(always)] || $call),
-            #[cfg(target_arch = "aarch64")]
-            $crate::cpu::isa::Vectors::Neon($s) => $s.vectorize(#[inline(always)] || $call),
-            $crate::cpu::isa::Vectors::Base($s) => $s.vectorize(#[inline(always)] || $call),
-        }
-    }};
+#[inline(always)]
+fn lanes_of<S: fearless_simd::Simd>(_: S) -> usize {
+    super::vector::lanes::<S>()
 }
-pub(super) use with_vectors;
 
 #[cfg(test)]
 mod tests {

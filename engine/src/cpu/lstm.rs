@@ -16,6 +16,9 @@ use tern_shaders::cpu::lstm::{Backward, Forward, gate_count};
 use tern_shaders::{Arg, TwinFn};
 
 use super::isa::{Isa, Vectors, with_vectors};
+use super::parallel::rows;
+use super::product::{View, sliver};
+use super::scratch;
 use super::vector::lanes;
 use walk::{BackwardTask, ForwardTask};
 
@@ -84,54 +87,62 @@ macro_rules! deal {
 deal!(deal, &'a [f32], chunks);
 deal!(deal_mut, &'a mut [f32], chunks_mut);
 
-/// Makes panels of `length` words in parallel: `fill` gets the number of a panel and its zeros.
-fn pack(panels: usize, length: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let mut packed = vec![0.0; panels * length];
-    packed.par_chunks_mut(length).enumerate().for_each(|(panel, to)| fill(panel, to));
-    packed
-}
-
-/// Panels of the weights `[G·H, H]` and of the biases: a row for each k (one for the biases),
-/// and in it the four gates of a register's lanes of units.
-fn pack_forward(sizes: Sizes, lanes: usize, w: &[f32], b: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let hidden = sizes.hidden;
-    let (panels, row) = (hidden.div_ceil(lanes), VECTORS * lanes);
-    // Row of the weights at each place of a panel's rows, where there is one.
-    let source = |panel: usize, place: usize| {
-        let unit = panel * lanes + place % lanes;
-        sizes.gate(place / lanes).filter(|_| unit < hidden).map(|gate| gate + unit)
-    };
-    let weights = pack(panels, hidden * row, |panel, to| {
-        for place in 0..row {
-            let Some(from) = source(panel, place) else { continue };
-            for (to, w) in to.chunks_exact_mut(row).zip(&w[from * hidden..]) {
-                to[place] = *w;
+/// Panels of the weights `[G·H, H]`: a row for each k, and in it the four gates of a register's
+/// lanes of units.
+#[inline(always)]
+fn pack_forward<S: Simd>(s: S, sizes: Sizes, w: &[f32], panel: usize, to: &mut [f32]) {
+    let (hidden, l) = (sizes.hidden, lanes::<S>());
+    let units = panel * l..hidden.min((panel + 1) * l);
+    for v in 0..VECTORS {
+        let to = &mut to[v * l..];
+        match sizes.gate(v) {
+            Some(gate) => {
+                let rows =
+                    View::rows(&w[(gate + units.start) * hidden..], units.len(), hidden, hidden);
+                sliver(s, rows.transposed(), VECTORS * l, to);
             }
+            // What another layer left may be no number, which would stay one.
+            None => to.chunks_mut(VECTORS * l).for_each(|row| row[..l].fill(0.0)),
         }
-    });
-    let biases = pack(panels, row, |panel, to| {
-        for (place, to) in to.iter_mut().enumerate() {
-            *to = source(panel, place).map_or(0.0, |from| b[from]);
-        }
-    });
-    (weights, biases)
+    }
 }
 
 /// Panels of the weights: a row for each of the G·H, and in it neighboring units.
-fn pack_backward(sizes: Sizes, lanes: usize, w: &[f32]) -> Vec<f32> {
-    let (hidden, row) = (sizes.hidden, VECTORS * lanes);
-    pack(hidden.div_ceil(row), sizes.width() * row, |panel, to| {
-        let first = panel * row;
-        let n = row.min(hidden - first);
-        for (to, w) in to.chunks_exact_mut(row).zip(w.chunks_exact(hidden)) {
-            to[..n].copy_from_slice(&w[first..first + n]);
+#[inline(always)]
+fn pack_backward<S: Simd>(s: S, sizes: Sizes, w: &[f32], panel: usize, to: &mut [f32]) {
+    let (hidden, l) = (sizes.hidden, lanes::<S>());
+    for v in 0..VECTORS {
+        let first = (panel * VECTORS + v) * l;
+        if first < hidden {
+            let n = l.min(hidden - first);
+            sliver(
+                s,
+                View::rows(&w[first..], sizes.width(), n, hidden),
+                VECTORS * l,
+                &mut to[v * l..],
+            );
         }
-    })
+    }
 }
 
-#[inline(always)]
-fn lanes_of<S: Simd>(_: S) -> usize {
-    lanes::<S>()
+/// Lends the packed weights of every replica: `fill` packs a panel of `depth` rows, given the
+/// replica and the panel's number.
+fn packed(
+    vectors: Vectors,
+    (replicas, panels, depth): (usize, usize, usize),
+    fill: impl Fn(usize, usize, &mut [f32]) + Sync,
+    f: impl FnOnce(&[f32]),
+) {
+    let length = depth * VECTORS * vectors.lanes();
+    scratch::lend(replicas * panels * length, |packed| {
+        let packed = &mut packed[..replicas * panels * length];
+        rows(packed, length, length, |first, some| {
+            for (at, panel) in (first..).zip(some.chunks_exact_mut(length)) {
+                fill(at / panels, at % panels, panel);
+            }
+        });
+        f(packed);
+    });
 }
 
 fn sequence_forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -146,19 +157,18 @@ fn forward_on(vectors: Vectors, p: &Forward, replicas: usize, args: &mut [Arg<'_
     let [weights, hs, cs, gates, y] = args else { unreachable!("five bindings") };
     let (steps, batch, hidden) = (p.steps as usize, p.batch as usize, p.hidden as usize);
     let sizes = Sizes { steps, batch, hidden, coupled: p.cifg != 0 };
-    let lanes = with_vectors!(vectors, s => lanes_of(s));
-    let layers: Vec<(Vec<f32>, Vec<f32>)> = (0..replicas)
-        .map(|r| {
-            let flat = &weights.real()[r * p.stride as usize..];
-            let (w, b) = (&flat[p.w_offset as usize..], &flat[p.b_offset as usize..]);
-            pack_forward(sizes, lanes, w, b)
-        })
-        .collect();
+    let weights = weights.real();
+    let of = |r: usize, offset: u32| &weights[r * p.stride as usize + offset as usize..];
+    let panels = hidden.div_ceil(vectors.lanes());
+    let fill = |r, panel, to: &mut [f32]| {
+        let w = of(r, p.w_offset);
+        with_vectors!(vectors, s => pack_forward(s, sizes, w, panel, to));
+    };
     let rows = sizes.rows(replicas);
-    let tasks = batch.div_ceil(rows);
+    let per_replica = batch.div_ceil(rows);
     let state = [batch, rows, hidden];
     let slots = replicas * batch * hidden;
-    deal_mut(&mut hs.real_mut()[..slots * (steps + 1)], steps + 1, state)
+    let tasks = deal_mut(&mut hs.real_mut()[..slots * (steps + 1)], steps + 1, state)
         .into_par_iter()
         .zip(deal_mut(&mut cs.real_mut()[..slots * (steps + 1)], steps + 1, state))
         .zip(deal_mut(&mut y.real_mut()[..slots * steps], steps, state))
@@ -167,12 +177,16 @@ fn forward_on(vectors: Vectors, p: &Forward, replicas: usize, args: &mut [Arg<'_
             steps,
             [batch, rows, sizes.width()],
         ))
-        .enumerate()
-        .for_each(|(i, (((hs, cs), y), gates))| {
-            let (weights, bias) = &layers[i / tasks];
+        .enumerate();
+    packed(vectors, (replicas, panels, hidden), fill, |packed| {
+        let layers: Vec<&[f32]> = packed.chunks_exact(packed.len() / replicas).collect();
+        tasks.for_each(|(i, (((hs, cs), y), gates))| {
+            let r = i / per_replica;
+            let (weights, bias) = (layers[r], of(r, p.b_offset));
             let task = ForwardTask { sizes, weights, bias, hs, cs, y, gates };
             with_vectors!(vectors, s => walk::forward(s, task));
         });
+    });
 }
 
 fn backward_on(vectors: Vectors, p: &Backward, replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -182,15 +196,14 @@ fn backward_on(vectors: Vectors, p: &Backward, replicas: usize, args: &mut [Arg<
     let (steps, batch, hidden) = (p.steps as usize, p.batch as usize, p.hidden as usize);
     let sizes = Sizes { steps, batch, hidden, coupled: p.cifg != 0 };
     let width = sizes.width();
-    let lanes = with_vectors!(vectors, s => lanes_of(s));
-    let layers: Vec<Vec<f32>> = (0..replicas)
-        .map(|r| {
-            let w = &weights.real()[r * p.stride as usize + p.w_offset as usize..];
-            pack_backward(sizes, lanes, w)
-        })
-        .collect();
+    let weights = weights.real();
+    let panels = hidden.div_ceil(VECTORS * vectors.lanes());
+    let fill = |r: usize, panel, to: &mut [f32]| {
+        let w = &weights[r * p.stride as usize + p.w_offset as usize..];
+        with_vectors!(vectors, s => pack_backward(s, sizes, w, panel, to));
+    };
     let rows = sizes.rows(replicas);
-    let tasks = batch.div_ceil(rows);
+    let per_replica = batch.div_ceil(rows);
     let (state, row) = ([batch, rows, hidden], [batch, rows, width]);
     let rows_in_all = replicas * batch;
     // A gradient that isn't given is dealt out as no slices.
@@ -200,21 +213,24 @@ fn backward_on(vectors: Vectors, p: &Backward, replicas: usize, args: &mut [Arg<
         (p.has_dc, dc_last.real(), 1),
     ];
     let [dy, dh_last, dc_last] = upstream.map(|(given, buffer, slots)| match given {
-        0 => vec![Vec::new(); replicas * tasks],
+        0 => vec![Vec::new(); replicas * per_replica],
         _ => deal(&buffer[..rows_in_all * hidden * slots], slots, state),
     });
-    deal_mut(&mut dgates.real_mut()[..rows_in_all * steps * width], steps, row)
+    let tasks = deal_mut(&mut dgates.real_mut()[..rows_in_all * steps * width], steps, row)
         .into_par_iter()
         .zip(deal_mut(&mut dc.real_mut()[..rows_in_all * hidden], 1, state))
         .zip(deal(&gates.real()[..rows_in_all * steps * width], steps, row))
         .zip(deal(&cs.real()[..rows_in_all * (steps + 1) * hidden], steps + 1, state))
         .zip(dy.into_par_iter().zip(dh_last).zip(dc_last))
-        .enumerate()
-        .for_each(|(i, ((((dgates, mut dc), gates), cs), ((dy, dh_last), dc_last)))| {
+        .enumerate();
+    packed(vectors, (replicas, panels, width), fill, |packed| {
+        let layers: Vec<&[f32]> = packed.chunks_exact(packed.len() / replicas).collect();
+        tasks.for_each(|(i, ((((dgates, mut dc), gates), cs), ((dy, dh_last), dc_last)))| {
             let Some(dc) = dc.pop() else { return };
             let (weights, dh_last, dc_last) =
-                (&layers[i / tasks], dh_last.first().copied(), dc_last.first().copied());
+                (layers[i / per_replica], dh_last.first().copied(), dc_last.first().copied());
             let task = BackwardTask { sizes, weights, gates, cs, dy, dh_last, dc_last, dgates, dc };
             with_vectors!(vectors, s => walk::backward(s, task));
         });
+    });
 }

@@ -21,6 +21,7 @@ mod product;
 mod random;
 mod reduce;
 mod roof;
+mod scratch;
 mod ternary;
 mod update;
 #[allow(dead_code, reason = "the other kernels come to it one by one")]

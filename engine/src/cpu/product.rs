@@ -11,15 +11,15 @@ mod pack;
 mod tests;
 mod tile;
 
-use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use bytemuck::{Pod, Zeroable};
 use fearless_simd::Simd;
 use rayon::prelude::*;
 
 use super::isa::{Isa, Vectors, with_vectors};
+use super::scratch::{self, LINE};
+pub(super) use pack::sliver;
 use tile::{Shape, Sliver};
 
 /// A matrix in a slice: element (i, j) is `data[i * row + j * column]`.
@@ -244,11 +244,14 @@ fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>
     // One pass over a matrix whose rows are dense is cheaper than packing it.
     let as_is = b.column == 1 && m <= shape.rows;
     let most = k.min(DEPTH);
-    let sizes = [most * m.min(ROWS), most * (n.min(COLUMNS) + shape.columns)];
-    with_buffers(
-        sizes,
+    // Whole vectors are stored, so that the last one of A may reach past its end.
+    let size_a = (most * m.min(ROWS)).next_multiple_of(LINE) + LINE;
+    let size_b = most * (n.min(COLUMNS) + shape.columns);
+    scratch::lend(
+        size_a + size_b,
         #[inline(always)]
-        |packed_a, packed_b| {
+        |packed| {
+            let (packed_a, packed_b) = packed.split_at_mut(size_a);
             for depths in even(k, DEPTH) {
                 let depth = depths.len();
                 let add = add || depths.start > 0;
@@ -289,29 +292,4 @@ fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>
             }
         },
     );
-}
-
-/// A cache line: what packed blocks are aligned to.
-#[derive(Clone, Copy, Zeroable, Pod)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-/// Lends two buffers of so many floats and some more, which the thread keeps for the next
-/// product.
-#[inline(always)]
-fn with_buffers(sizes: [usize; 2], f: impl FnOnce(&mut [f32], &mut [f32])) {
-    thread_local! {
-        static KEPT: Cell<[Vec<Line>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
-    }
-    let mut buffers = KEPT.take();
-    for (buffer, size) in buffers.iter_mut().zip(sizes) {
-        // Whole vectors are stored, so that the last one may reach past the end.
-        let lines = size.div_ceil(16) + 1;
-        if buffer.len() < lines {
-            buffer.resize(lines, Line([0.0; 16]));
-        }
-    }
-    let [a, b] = &mut buffers;
-    f(bytemuck::cast_slice_mut(a), bytemuck::cast_slice_mut(b));
-    KEPT.set(buffers);
 }

@@ -9,8 +9,6 @@
 //! Errors, over all arguments: `exp` 2 units in the last place (results below 2.5e-38 become
 //! zero), `sigmoid` 3, `tanh` 3; the tests measure them on every instruction set.
 
-use std::array::from_fn;
-
 use fearless_simd::prelude::*;
 use fearless_simd::{Select, Simd};
 
@@ -58,6 +56,17 @@ pub(super) fn store<S: Simd, V: SimdBase<S>>(y: &mut [V::Element], vector: V) {
 #[inline(always)]
 pub(super) fn store_part<S: Simd, V: SimdBase<S>>(y: &mut [V::Element], n: usize, vector: V) {
     y[..n].copy_from_slice(&vector.as_slice()[..n]);
+}
+
+/// An array of what a closure gives for each place. Unlike the one of the standard library it is
+/// always inlined, and with it the closure: otherwise that is compiled without the vectors.
+#[inline(always)]
+pub(super) fn from_fn<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+    let mut all = [f(0); N];
+    for i in 1..N {
+        all[i] = f(i);
+    }
+    all
 }
 
 /// A closure as it is: an attribute may stand at an argument but not at the value of a `let`.

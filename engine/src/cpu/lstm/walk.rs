@@ -4,14 +4,12 @@
 //! a step a task takes panel by panel, and of each panel all its rows: weights come from
 //! memory once a step, whatever the batch.
 
-use std::array::from_fn;
-
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
 use super::{MOST_ROWS, Sizes, VECTORS};
 use crate::cpu::vector::{
-    inlined, lanes, load, load_part, sigmoid, splat, store, store_part, tanh,
+    from_fn, inlined, lanes, load, load_part, sigmoid, splat, store, store_part, tanh,
 };
 
 /// Slices a step, of a task's rows, and the layer's packed weights. `hs` and `cs` have one slot
@@ -145,8 +143,7 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
     for t in 0..sizes.steps {
         let [before, after] = &mut hs[t..t + 2] else { return };
         let [old_cells, cells] = &mut cs[t..t + 2] else { return };
-        let panels = weights.chunks_exact(hidden * row).zip(bias.chunks_exact(row));
-        for (p, (panel, bias)) in panels.enumerate() {
+        for (p, panel) in weights.chunks_exact(hidden * row).enumerate() {
             let first = p * l;
             let n = l.min(hidden - first);
             for group in groups(rows) {
@@ -154,13 +151,11 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
                 for (r, sums) in (group.first..).zip(&sums[..group.rows]) {
                     let row = &mut gates[t][r * width + first..(r + 1) * width];
                     let at = r * hidden + first;
-                    let pre = from_fn::<_, VECTORS, _>(
+                    let pre = from_fn::<_, VECTORS>(
                         #[inline(always)]
                         |v| match sizes.gate(v) {
                             Some(gate) => {
-                                sums[v]
-                                    + load::<S, S::f32s>(s, &bias[v * l..])
-                                    + get(s, &row[gate..], n)
+                                sums[v] + get(s, &bias[gate + first..], n) + get(s, &row[gate..], n)
                             }
                             None => sums[v],
                         },

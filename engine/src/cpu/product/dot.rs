@@ -1,12 +1,10 @@
 //! Inner products: a few rows of A by dense columns of B, vectors along k.
 
-use std::array::from_fn;
-
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
 use super::{Target, View};
-use crate::cpu::vector::{lanes, load, load_part, splat};
+use crate::cpu::vector::{from_fn, lanes, load, load_part, splat};
 
 /// Rows by columns whose sums fit the registers, with the vectors of both.
 const ROWS: usize = 4;

@@ -1,6 +1,5 @@
 //! Packing blocks of A and B: what the micro-kernel reads lies in the order in which it does.
 
-use std::array::from_fn;
 use std::ops::Range;
 
 use fearless_simd::prelude::*;
@@ -8,7 +7,7 @@ use fearless_simd::{Simd, f32x4, f32x8};
 
 use super::tile::Shape;
 use super::{View, even};
-use crate::cpu::vector::{lanes, load, store};
+use crate::cpu::vector::{from_fn, lanes, load, store};
 
 /// Rows of a dense matrix that are copied before the next columns are: they are read as they
 /// lie, and of as many pages as stay known.
@@ -56,7 +55,7 @@ fn steps(from: View<'_>) -> impl Iterator<Item = Range<usize>> {
 /// Writes the rows of a matrix of at most a vector's columns, `stride` apart. Each row is stored
 /// as a whole vector where there is room, of which the next row overwrites what isn't its own.
 #[inline(always)]
-fn sliver<S: Simd>(s: S, from: View<'_>, stride: usize, to: &mut [f32]) {
+pub(in crate::cpu) fn sliver<S: Simd>(s: S, from: View<'_>, stride: usize, to: &mut [f32]) {
     let (l, n) = (lanes::<S>(), from.columns);
     debug_assert!(n <= l && n <= stride);
     if from.column == 1 {

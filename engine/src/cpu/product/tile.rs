@@ -1,12 +1,10 @@
 //! The micro-kernel: a tile of C, a few rows by a few vectors, its sums in registers.
 
-use std::array::from_fn;
-
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
 use super::Target;
-use crate::cpu::vector::{lanes, load, load_part, splat, store, store_part};
+use crate::cpu::vector::{from_fn, lanes, load, load_part, splat, store, store_part};
 
 /// Rows and columns of the largest tile: its sums, a row of B and a factor fit the registers.
 #[derive(Clone, Copy)]
