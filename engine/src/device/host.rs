@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tern_shaders::{Access, Arg, Element, Kernel, Real, Twin, TwinFn, state};
 
-use super::{Buffer, Call, Data, Sequence, Slot, Storage, Timing, lanes};
+use super::lanes::{self, Shares};
+use super::{Buffer, Call, Data, Sequence, Slot, Storage, Timing};
 
 /// Typed host memory. A lock a buffer: a kernel call reads some and writes others.
 pub(crate) struct Memory<F>(Arc<RwLock<Typed<F>>>);
@@ -186,6 +187,12 @@ impl<F: HostReal> Host<F> {
     }
 }
 
+/// Words that a step touches from which on its kernels are large enough for all threads.
+const LARGE: usize = 1 << 22;
+
+/// Of so many threads, what they are worth at one large sequence.
+const EFFICIENCY: f64 = 0.85;
+
 /// Memory of a lane: what it puts in the place of the first lane's scratch buffers.
 type Scratch<F> = [Memory<F>];
 
@@ -277,6 +284,25 @@ impl<F: HostReal> Step<F> {
 }
 
 impl<F: HostReal> Steps<F> {
+    /// Steps that `times` runs make, in which the longest of its replicas is not at its limit.
+    fn cost(&self, times: usize) -> u64 {
+        let Some(Argument { place: Place::Own(memory), at, words }) = &self.records else {
+            return times as u64;
+        };
+        let Typed::Word(x) = &*memory.lock() else { return times as u64 };
+        let records = x[*at..at + words].chunks(state::WORDS);
+        let left = records.map(|r| match r[state::ACTIVE] {
+            0 => 0,
+            _ => r[state::LIMIT].saturating_sub(r[state::STEP]).min(times as u32),
+        });
+        left.max().unwrap_or(0).into()
+    }
+
+    /// Words that a step reads and writes.
+    fn words(&self) -> usize {
+        self.steps.iter().flat_map(|step| &step.args).map(|arg| arg.words).sum()
+    }
+
     /// Whether all its replicas are at their limit, so that a step would change nothing.
     fn rests(&self) -> bool {
         let Some(Argument { place: Place::Own(memory), at, words }) = &self.records else {
@@ -305,12 +331,20 @@ impl<F: HostReal> Program<F> {
         self.scratch.get(lane).map_or(&[], Vec::as_slice)
     }
 
-    /// Every sequence `times` over. A lane that is done with one takes the next.
+    /// Every sequence `times` over.
     pub fn run(&self, times: usize) {
+        if self.lanes == 1 {
+            return self.sequences.iter().for_each(|s| s.run(times, self.scratch(0)));
+        }
+        let costs: Vec<u64> = self.sequences.iter().map(|s| s.cost(times)).collect();
+        let large = self.sequences.first().is_some_and(|s| s.words() > LARGE);
+        let gain = if large { EFFICIENCY * self.lanes as f64 } else { 1.0 };
+        let Shares { together, apart } = lanes::share(&costs, self.lanes, gain);
+        together.iter().for_each(|i| self.sequences[*i].run(times, self.scratch(0)));
         let next = AtomicUsize::new(0);
-        lanes::each(self.lanes, &|lane| {
-            while let Some(sequence) = self.sequences.get(next.fetch_add(1, Ordering::Relaxed)) {
-                sequence.run(times, self.scratch(lane));
+        lanes::each(self.lanes.min(apart.len()), &|lane| {
+            while let Some(i) = apart.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.sequences[*i].run(times, self.scratch(lane));
             }
         });
     }

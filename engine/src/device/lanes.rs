@@ -54,11 +54,60 @@ fn from(pools: &[ThreadPool], lane: usize, work: &(impl Fn(usize) + Sync)) {
     }
 }
 
+/// How sequences are shared out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// One after another, each on all threads.
+    pub together: Vec<usize>,
+    /// A lane each, in this order: a lane that is done with one takes the next.
+    pub apart: Vec<usize>,
+}
+
+/// Shares sequences out such that all are done soonest, by what each costs. `gain` is by how much
+/// all threads are faster at one sequence than a lane is. Long ones start first, so that no lane
+/// is left with one when the others are done; the longest of all are computed together where
+/// lanes would have to wait for them.
+pub(super) fn share(costs: &[u64], lanes: usize, gain: f64) -> Shares {
+    let mut order: Vec<usize> = (0..costs.len()).filter(|i| costs[*i] > 0).collect();
+    order.sort_by_key(|i| std::cmp::Reverse(costs[*i]));
+    let end = |together: usize| {
+        let (first, rest) = order.split_at(together);
+        let mut busy = vec![0; lanes.max(1)];
+        for i in rest {
+            if let Some(least) = busy.iter_mut().min() {
+                *least += costs[*i];
+            }
+        }
+        let together: u64 = first.iter().map(|i| costs[*i]).sum();
+        together as f64 / gain + busy.into_iter().max().unwrap_or(0) as f64
+    };
+    let best = (0..=order.len()).min_by(|a, b| end(*a).total_cmp(&end(*b))).unwrap_or(0);
+    let apart = order.split_off(best);
+    Shares { together: order, apart }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
 
     use super::*;
+
+    #[test]
+    fn sequences_are_shared_out_so_that_no_lane_waits_long() {
+        let shared = |costs: &[u64], gain| {
+            let Shares { together, apart } = share(costs, 2, gain);
+            (together, apart)
+        };
+        assert_eq!(shared(&[1, 5, 0, 3], 1.0), (vec![], vec![1, 3, 0]));
+        // Ten of a size go in pairs; of three, one is computed by all threads.
+        assert_eq!(shared(&[4; 10], 1.8), (vec![], (0..10).collect()));
+        assert_eq!(shared(&[4; 3], 1.8), (vec![0], vec![1, 2]));
+        assert_eq!(shared(&[4; 3], 1.0), (vec![], vec![0, 1, 2]));
+        // Nobody waits for the one that is longer than all others.
+        assert_eq!(shared(&[1, 1, 9], 1.8), (vec![2], vec![0, 1]));
+        assert_eq!(shared(&[7], 1.8), (vec![0], vec![]));
+        assert_eq!(shared(&[], 1.8), (vec![], vec![]));
+    }
 
     #[test]
     fn lanes_run_at_once_and_each_on_its_own_threads() {
