@@ -1,22 +1,26 @@
-"""Times in PyTorch what `tern-benches` times in Tern: the same sizes, on all cores and, where
-there is one, on a GPU by CUDA.
+"""Times in PyTorch what `tern-benches` times in Tern: the same sizes, on as many threads and,
+where there is one, on a GPU by CUDA.
 
-Prints one JSON object a line: {"peer": ..., "software": false, "gpu": ..., "seconds":
-{workload: seconds}}.
+    python torch_steps.py THREADS
+
+Prints {"peers": {"cpu": name, ...}}, then answers each line that it reads, {"on": "cpu",
+"what": ..., "sizes": ..., "budget": seconds}, by {"seconds": [of each run]}, or by
+{"seconds": null} for what it doesn't know. `what` is a kernel of Tern's with the sizes of its row,
+`training` with a model's name, or `lstm` with batch × hidden × steps.
 """
 
 import json
-import os
-import statistics
+import re
+import sys
 import time
+from functools import lru_cache
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-torch.manual_seed(1)
-# The cores that this process may use, as Tern counts them.
-cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-torch.set_num_threads(len(cores))
+MOST_RUNS = 400
+LEAST_RUNS = 2
 
 
 class LanguageModel(nn.Module):
@@ -30,45 +34,35 @@ class LanguageModel(nn.Module):
         return self.output(self.lstm(self.embedding(tokens))[0])
 
 
-def median_seconds(run, budget=4.0):
-    """Median seconds of a run: two to warm up, then five at least."""
-    run(), run()
-    seconds = []
-    begin = time.perf_counter()
-    while len(seconds) < 5 or (len(seconds) < 400 and time.perf_counter() - begin < budget):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+# Training steps by SGD; the loss is read in every step.
 
 
-def step_seconds(device, model, inputs, targets, classes):
-    """A training step by SGD; the loss is read in every step."""
+def step(device, model, inputs, targets, classes):
     model, inputs, targets = model.to(device), inputs.to(device), targets.to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     losses = nn.CrossEntropyLoss()
 
-    def step():
+    def run():
         optimizer.zero_grad(set_to_none=True)
         loss = losses(model(inputs).reshape(-1, classes), targets.reshape(-1))
         loss.backward()
         optimizer.step()
         return loss.item()
 
-    return median_seconds(step)
+    return run
 
 
 def language_model(device, vocabulary, dimension, hidden, layers, steps, batch):
     tokens = torch.randint(vocabulary, (steps, batch))
     targets = torch.randint(vocabulary, (steps, batch))
     model = LanguageModel(vocabulary, dimension, hidden, layers)
-    return step_seconds(device, model, tokens, targets, vocabulary)
+    return step(device, model, tokens, targets, vocabulary)
 
 
 def perceptron(device):
     layers = [nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)]
     inputs, targets = torch.rand(64, 784), torch.randint(10, (64,))
-    return step_seconds(device, nn.Sequential(*layers), inputs, targets, 10)
+    return step(device, nn.Sequential(*layers), inputs, targets, 10)
 
 
 def convolutions(device):
@@ -77,39 +71,216 @@ def convolutions(device):
 
     layers = [*block(1, 16), *block(16, 32), nn.Flatten(), nn.Linear(32 * 7 * 7, 10)]
     inputs, targets = torch.rand(32, 1, 28, 28), torch.randint(10, (32,))
-    return step_seconds(device, nn.Sequential(*layers), inputs, targets, 10)
+    return step(device, nn.Sequential(*layers), inputs, targets, 10)
 
 
-def matmul(device, n, dtype=torch.float32):
-    a, b = (torch.rand(n, n).to(device, dtype) for _ in range(2))
-    c = torch.empty_like(a)
+MODELS = {
+    "char-lstm": lambda device: language_model(device, 90, 8, 256, 2, 80, 10),
+    "word-lm": lambda device: language_model(device, 10_000, 128, 256, 1, 20, 16),
+    "mlp": perceptron,
+    "cnn": convolutions,
+}
+
+
+def training(device, sizes):
+    return MODELS[sizes](device)
+
+
+def lstm(device, sizes):
+    """Forward and backward of a layer, its outputs' gradient all ones; no optimizer."""
+    batch, hidden, steps = numbers(sizes)
+    layer = nn.LSTM(hidden, hidden).to(device)
+    x = torch.rand(steps, batch, hidden, device=device) - 0.5
+    ones = torch.ones(steps, batch, hidden, device=device)
 
     def run():
-        torch.mm(a, b, out=c)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        layer.zero_grad(set_to_none=True)
+        layer(x)[0].backward(ones)
 
-    return median_seconds(run, budget=2.0)
-
-
-def measure(device, name):
-    seconds = {
-        "char-lstm": language_model(device, 90, 8, 256, 2, 80, 10),
-        "word-lm": language_model(device, 10_000, 128, 256, 1, 20, 16),
-        "mlp": perceptron(device),
-        "cnn": convolutions(device),
-    }
-    sizes = [512, 1024, 2048] + ([4096] if device == "cuda" else [])
-    seconds |= {f"matmul-{n}": matmul(device, n) for n in sizes}
-    if device == "cuda":
-        seconds["half-4096"] = matmul(device, 4096, torch.float16)
-    peer = f"PyTorch {torch.__version__}, {name}"
-    print(json.dumps({"peer": peer, "software": False, "gpu": device == "cuda", "seconds": seconds}))
+    return run
 
 
-measure("cpu", f"CPU, {torch.get_num_threads()} threads")
-if torch.cuda.is_available():
-    # Products of 32-bit floats as such, as ours are.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    measure("cuda", torch.cuda.get_device_name())
+# Kernels, by the names and sizes of their rows. Results go to memory that is there, as in Tern,
+# where PyTorch can do that.
+
+
+def numbers(sizes):
+    """The numbers of a label: `3 of 4 × 5` gives 3, 4, 5, and `16 Mi` 2^24."""
+    found = re.findall(r"(\d+)( Mi)?", sizes)
+    return [int(n) << (20 if mebi else 0) for n, mebi in found]
+
+
+def noise(device, *shape):
+    return torch.rand(*shape, device=device) * 2 - 1
+
+
+def product(device, sizes, form, dtype=torch.float32):
+    m, n, k = numbers(sizes)
+    a = noise(device, *((k, m) if form == "tn" else (m, k))).to(dtype)
+    b = noise(device, *((n, k) if form == "nt" else (k, n))).to(dtype)
+    left = a.t() if form == "tn" else a
+    right = b.t() if form == "nt" else b
+    c = torch.empty(m, n, device=device, dtype=dtype)
+    return lambda: torch.mm(left, right, out=c)
+
+
+def product_of_halves(device, sizes):
+    # On processors PyTorch's halves are a storage format.
+    return product(device, sizes, "nt", torch.float16) if device == "cuda" else None
+
+
+def activation(device, sizes):
+    function = {"tanh": torch.tanh}[sizes.split(",")[0]]
+    x = noise(device, *numbers(sizes))
+    y = torch.empty_like(x)
+    return lambda: function(x, out=y)
+
+
+def scale(device, sizes):
+    x = noise(device, *numbers(sizes))
+    y = torch.empty_like(x)
+    return lambda: torch.mul(x, 0.5, out=y)
+
+
+def total(device, sizes):
+    x = noise(device, *numbers(sizes))
+    return lambda: torch.sum(x)
+
+
+def columns(device, sizes):
+    x = noise(device, *numbers(sizes))
+    y = torch.empty(x.shape[1], device=device)
+    return lambda: torch.sum(x, dim=0, out=y)
+
+
+def layer_norm(device, sizes):
+    rows, width = numbers(sizes)
+    x, gamma, beta = noise(device, rows, width), noise(device, width), noise(device, width)
+    return lambda: torch.native_layer_norm(x, [width], gamma, beta, 1e-5)
+
+
+def cross_entropy(device, sizes):
+    rows, classes = numbers(sizes)
+    x, targets = noise(device, rows, classes), torch.randint(classes, (rows,), device=device)
+    return lambda: F.cross_entropy(x, targets, reduction="none")
+
+
+def cross_entropy_backward(device, sizes):
+    rows, classes = numbers(sizes)
+    x, targets = noise(device, rows, classes), torch.randint(classes, (rows,), device=device)
+    x.requires_grad_()
+    loss = F.cross_entropy(x, targets)
+    return lambda: torch.autograd.grad(loss, x, retain_graph=True)
+
+
+def gather(device, sizes):
+    n, vocabulary, width = numbers(sizes)
+    table, tokens = noise(device, vocabulary, width), torch.randint(vocabulary, (n,), device=device)
+    y = torch.empty(n, width, device=device)
+    return lambda: torch.index_select(table, 0, tokens, out=y)
+
+
+def convolution(device, sizes, part):
+    batch, channels, height, width, filters, kernel, _ = numbers(sizes)
+    x = noise(device, batch, channels, height, width)
+    w, b = noise(device, filters, channels, kernel, kernel), noise(device, filters)
+    options = [[1, 1], [kernel // 2] * 2, [1, 1], False, [0, 0], 1]
+    if part == "forward":
+        return lambda: torch.ops.aten.convolution(x, w, b, *options)
+    dy = torch.ones_like(torch.ops.aten.convolution(x, w, b, *options))
+    wanted = [part == "input", part == "weight", False]
+    return lambda: torch.ops.aten.convolution_backward(dy, x, w, [filters], *options, wanted)
+
+
+def optimizer(device, sizes, make):
+    parameter = nn.Parameter(noise(device, *numbers(sizes)))
+    parameter.grad = noise(device, *numbers(sizes))
+    # The fastest that PyTorch has: one pass over all vectors.
+    return make([parameter]).step
+
+
+KERNELS = {
+    "training": training,
+    "lstm": lstm,
+    "matmul/nn": lambda d, s: product(d, s, "nn"),
+    "matmul/nt": lambda d, s: product(d, s, "nt"),
+    "matmul/tn": lambda d, s: product(d, s, "tn"),
+    "half/nt": product_of_halves,
+    "pointwise/activation_forward": activation,
+    "pointwise/scale": scale,
+    "reduce/sum": total,
+    "reduce/columns": columns,
+    "normalize/layer_norm_forward": layer_norm,
+    "loss/softmax_cross_entropy_forward": cross_entropy,
+    "loss/softmax_cross_entropy_backward": cross_entropy_backward,
+    "embedding/gather": gather,
+    "convolution/forward": lambda d, s: convolution(d, s, "forward"),
+    "convolution/input_backward": lambda d, s: convolution(d, s, "input"),
+    "convolution/weight_partial": lambda d, s: convolution(d, s, "weight"),
+    "optimizer/sgd_plain": lambda d, s: optimizer(
+        d, s, lambda p: torch.optim.SGD(p, lr=1e-3, fused=True)
+    ),
+    "optimizer/sgd": lambda d, s: optimizer(
+        d, s, lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, fused=True)
+    ),
+    "optimizer/adam": lambda d, s: optimizer(
+        d, s, lambda p: torch.optim.Adam(p, lr=1e-3, fused=True)
+    ),
+}
+# What needs autograd; the others run without it.
+GRADIENTS = {"training", "lstm", "loss/softmax_cross_entropy_backward"}
+
+
+@lru_cache(maxsize=1)
+def made(device, what, sizes):
+    """A workload, kept for its next turn, warmed up; `None` for what isn't known."""
+    torch.manual_seed(1)
+    run = KERNELS[what](device, sizes) if what in KERNELS else None
+    for _ in range(2 if run else 0):
+        run()
+    return run
+
+
+def seconds(device, what, sizes, budget):
+    with torch.set_grad_enabled(what in GRADIENTS):
+        run = made(device, what, sizes)
+        if run is None:
+            return None
+        taken = []
+        begin = time.perf_counter()
+        while len(taken) < LEAST_RUNS or (
+            len(taken) < MOST_RUNS and time.perf_counter() - begin < budget
+        ):
+            if device == "cuda":
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - start)
+        return taken
+
+
+def say(answer):
+    print(json.dumps(answer), flush=True)
+
+
+def main():
+    threads = int(sys.argv[1])
+    torch.set_num_threads(threads)
+    peers = {"cpu": f"PyTorch {torch.__version__}, CPU, {threads} threads"}
+    if torch.cuda.is_available():
+        # Products of 32-bit floats as such, as ours are.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        peers["cuda"] = f"PyTorch {torch.__version__}, {torch.cuda.get_device_name()}"
+    say({"peers": peers})
+    for line in iter(sys.stdin.readline, ""):
+        asked = json.loads(line)
+        where = asked["on"]
+        known = where in peers
+        answer = seconds(where, asked["what"], asked["sizes"], asked["budget"]) if known else None
+        say({"seconds": answer})
+
+
+main()

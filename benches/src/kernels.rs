@@ -1,9 +1,11 @@
 //! Every kernel: check first, then time.
 
+use anyhow::Result;
 use tern_engine::kernels::{Case, CaseTiming, Clock, Expected, cases};
 use tern_engine::{Device, Kind};
 
 use crate::measure::of_case;
+use crate::peers::Torch;
 use crate::progress::Progress;
 use crate::report::{Check, Outcome, Roof, Row, Timed};
 use crate::rows::{Size, fits, rate, rows};
@@ -52,15 +54,19 @@ pub fn check(
 }
 
 /// Times the large rows, and for every other kernel the case that moves and computes most. A
-/// row that computes wrong, or whose kernel failed a check, gets no time.
+/// row that computes wrong, or whose kernel failed a check, gets no time. The peer is asked for
+/// the same right after.
+///
+/// # Errors
+/// If the peer fails.
 pub fn time(
     device: &Device,
     budget: Budget,
     wanted: impl Fn(&str) -> bool,
-    roof: Option<&Roof>,
+    (roof, mut torch): (Option<&Roof>, Option<&mut Torch>),
     checks: &[Check],
     progress: &Progress,
-) -> Vec<Row> {
+) -> Result<Vec<Row>> {
     let rows = timed_cases(budget.quick, &wanted);
     let mut timed = Vec::new();
     for (done, case) in rows.iter().enumerate() {
@@ -77,9 +83,12 @@ pub fn time(
         } else {
             row(case, device, budget, roof)
         };
+        if let (Some(torch), Outcome::Timed(_)) = (&mut torch, &outcome) {
+            torch.keep(device, (kernel, sizes), budget.row(), &format!("{kernel} {sizes}"))?;
+        }
         timed.push(Row { kernel: kernel.into(), sizes: sizes.clone(), outcome });
     }
-    timed
+    Ok(timed)
 }
 
 fn timed_cases(quick: bool, wanted: impl Fn(&str) -> bool) -> Vec<Case> {

@@ -25,14 +25,24 @@ pub fn of_case(t: &CaseTiming) -> Times {
     Times { median, least, most, quartiles, runs }
 }
 
-/// Seconds a step: `steps` runs that many. A warm-up, then runs of `each` steps until the
-/// budget is used, `runs` at least.
+/// The times of [`pace_seconds`].
 pub fn pace(
     each: usize,
     runs: usize,
     budget: Duration,
-    mut steps: impl FnMut(usize) -> Result<()>,
+    steps: impl FnMut(usize) -> Result<()>,
 ) -> Result<Times> {
+    pace_seconds(each, runs, budget, steps).map(times)
+}
+
+/// Seconds a step: `steps` runs that many. A warm-up, then runs of `each` steps until the
+/// budget is used, `runs` at least.
+pub fn pace_seconds(
+    each: usize,
+    runs: usize,
+    budget: Duration,
+    mut steps: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<f64>> {
     steps(each)?;
     let begin = Instant::now();
     let mut seconds = Vec::new();
@@ -41,7 +51,7 @@ pub fn pace(
         steps(each)?;
         seconds.push(start.elapsed().as_secs_f64() / each as f64);
     }
-    Ok(times(seconds))
+    Ok(seconds)
 }
 
 #[cfg(test)]

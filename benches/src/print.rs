@@ -1,22 +1,36 @@
 //! What a run shows in the terminal.
 
-use crate::report::view::{beside, percent, roof};
-use crate::report::{Device, Outcome, Report, Training};
+use std::cmp::Ordering;
+
+use crate::report::view::{
+    LOW_TITLE, against_better, beside, beside_row, low, pair_name, percent, roof, timed_pairs,
+};
+use crate::report::{Device, Outcome, Report, Row, Times, Training};
 use crate::table::{Table, bytes, digits, seconds};
 
-/// Everything measured on a device.
-pub fn device(device: &Device, profile: bool) {
+/// Everything measured in a run.
+pub fn report(report: &Report, profile: bool) {
+    println!("{}", report.host.cpu);
+    for each in &report.devices {
+        device(report, each, profile);
+    }
+    peers(report);
+}
+
+fn device(report: &Report, device: &Device, profile: bool) {
+    println!("{}", device.title());
     for (name, value) in roof(device) {
         println!("  {name:<22}{value}");
     }
     fast_paths(device);
     println!();
     checks(device);
-    kernels(device);
+    kernels(report, device);
     for training in &device.training {
         step(training, profile);
     }
     replicas(device);
+    pairs(report, device);
 }
 
 fn fast_paths(device: &Device) {
@@ -61,13 +75,43 @@ fn checks(device: &Device) {
     }
 }
 
-fn kernels(device: &Device) {
+fn kernels(report: &Report, device: &Device) {
     if device.kernels.is_empty() {
         return;
     }
-    let mut table =
-        Table::new(&["kernel", "sizes", "variant", "time", "spread", "rate", "", "of the roof"]);
+    let (mut below, others): (Vec<&Row>, Vec<&Row>) =
+        device.kernels.iter().partition(|row| low(device, row).is_some());
+    below.sort_by(|a, b| low(device, a).partial_cmp(&low(device, b)).unwrap_or(Ordering::Equal));
+    if !below.is_empty() {
+        println!("{LOW_TITLE}\n{}", kernel_table(report, device, &below));
+    }
+    println!("{}", kernel_table(report, device, &others));
+    println!(
+        "spread: from the first to the third quartile of the runs; of the peer: our rate by its \
+         rate\nof the same in the same run; of the better: of the faster of the two.\n"
+    );
     for row in &device.kernels {
+        if let Outcome::Failed { reason } = &row.outcome {
+            println!("FAIL {} {}: {reason}", row.kernel, row.sizes);
+        }
+    }
+}
+
+fn kernel_table(report: &Report, device: &Device, rows: &[&Row]) -> Table {
+    let mut table = Table::new(&[
+        "kernel",
+        "sizes",
+        "variant",
+        "time",
+        "spread",
+        "rate",
+        "",
+        "of the roof",
+        "of the peer",
+        "of the better",
+    ]);
+    for row in rows {
+        let share = |share: Option<f64>| share.map_or("–".into(), percent);
         let cells = match &row.outcome {
             Outcome::Timed(t) => [
                 t.variant.clone().unwrap_or_default(),
@@ -75,20 +119,59 @@ fn kernels(device: &Device) {
                 percent((t.times.quartiles[1] - t.times.quartiles[0]) / t.times.median),
                 digits(t.rate),
                 t.unit.clone(),
-                t.share.map_or("–".into(), percent),
+                share(t.share),
+                share(beside_row(report, device, row)),
+                share(against_better(report, device, row).map(|(share, _)| share)),
             ],
-            Outcome::Failed { .. } => ["FAIL", "–", "–", "–", "", "–"].map(String::from),
-            Outcome::NotRun { .. } => ["not run", "–", "–", "–", "", "–"].map(String::from),
+            Outcome::Failed { .. } => without_time("FAIL"),
+            Outcome::NotRun { .. } => without_time("not run"),
         };
         table.row([row.kernel.clone(), row.sizes.clone()].into_iter().chain(cells));
     }
-    println!("{table}");
-    println!("spread: from the first to the third quartile of the runs.\n");
-    for row in &device.kernels {
-        if let Outcome::Failed { reason } = &row.outcome {
-            println!("FAIL {} {}: {reason}", row.kernel, row.sizes);
-        }
+    table
+}
+
+fn without_time(why: &str) -> [String; 8] {
+    [why, "–", "–", "–", "", "–", "–", "–"].map(String::from)
+}
+
+fn pairs(report: &Report, device: &Device) {
+    if device.pairs.is_empty() {
+        return;
     }
+    let peer = timed_pairs(report, device).map_or("no peer", |p| &p.peer);
+    println!("beside {peer}, turn by turn, on {}", report.host.cpu);
+    let mut table = Table::new(&[
+        "workload",
+        "time",
+        "spread",
+        "GFLOP/s",
+        "of the roof",
+        "its time",
+        "its spread",
+        "times as fast",
+        "at best",
+    ]);
+    let spread = |t: &Times| percent((t.quartiles[1] - t.quartiles[0]) / t.median);
+    for pair in &device.pairs {
+        let or_none = |cell: Option<String>| cell.unwrap_or_else(|| "–".into());
+        table.row([
+            pair_name(pair),
+            seconds(pair.ours.median),
+            spread(&pair.ours),
+            digits(pair.rate),
+            or_none(pair.share.map(percent)),
+            or_none(pair.theirs.map(|t| seconds(t.median))),
+            or_none(pair.theirs.map(|t| spread(&t))),
+            or_none(pair.ratio().map(digits)),
+            or_none(pair.ratio_at_best().map(digits)),
+        ]);
+    }
+    println!("{table}");
+    println!(
+        "lstm: batch × hidden × steps, forward and backward of a layer; products: M × N × K; at \
+         best:\nthe ratio of the fastest runs, which a disturbed machine changes least.\n"
+    );
 }
 
 fn step(t: &Training, profile: bool) {
@@ -164,16 +247,17 @@ fn replicas(device: &Device) {
 }
 
 /// What the peers of a run did, beside ours.
-pub fn peers(report: &Report) {
-    if report.peers.is_empty() {
+fn peers(report: &Report) {
+    let all = beside(report);
+    if all.is_empty() {
         return;
     }
     let heading = ["workload", "device", "time", "peer", "its time", "times as fast"];
     let mut table = Table::new(&heading);
-    for b in beside(report) {
+    for b in all {
         table.row([
-            b.workload.to_string(),
-            b.device.adapter.short().to_string(),
+            b.workload.clone(),
+            b.device.title(),
             seconds(b.seconds[0]),
             b.peer.peer.clone(),
             seconds(b.seconds[1]),

@@ -19,6 +19,7 @@ use tern_fl::{Layout, RunPlan};
 
 use crate::Devices;
 use crate::measure::times;
+use crate::processor::{Processor, describe};
 use crate::report::Times;
 use crate::table::{Table, digits, seconds};
 
@@ -37,6 +38,8 @@ pub struct Options {
     filter: Option<String>,
     #[command(flatten)]
     devices: Devices,
+    #[command(flatten)]
+    processor: Processor,
     /// Write the results to this file as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -102,6 +105,7 @@ struct Found {
 /// # Errors
 /// If data, a device or the peer can't be had, or a run fails.
 pub fn run(options: &Options) -> Result<()> {
+    options.processor.apply()?;
     let devices = options.devices.open()?;
     let wanted = |w: &&Workload| match &options.filter {
         Some(filter) => w.name.contains(filter.as_str()),
@@ -124,6 +128,7 @@ pub fn run(options: &Options) -> Result<()> {
             results.push(peer(workload, &folder, options)?);
         }
     }
+    println!("{}", describe());
     print(&results);
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&results)? + "\n";

@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use tern_engine::{Device, Outcome, Source};
+use tern_engine::{Device, Isa, Kind, Outcome, Source};
 
-use crate::peers::Peers;
+use crate::pairs::Bench;
+use crate::peers::{Peers, Torch};
+use crate::processor::{Processor, threads};
 use crate::progress::Progress;
 use crate::report::{self, Report, SCHEMA, html, markdown};
 use crate::{Devices, devices, host, kernels, print, replicas, roof, training};
@@ -25,6 +27,11 @@ pub enum Part {
     Training,
     /// Models trained side by side, timed.
     Replicas,
+    /// Training steps of an LSTM layer over a grid of sizes, beside PyTorch's. Without being
+    /// named a part only of runs with `--peers`.
+    Lstm,
+    /// Matrix products of training's shapes, beside PyTorch's, likewise.
+    Products,
 }
 
 /// What to run.
@@ -34,6 +41,8 @@ pub struct Options {
     filter: Option<String>,
     #[command(flatten)]
     devices: Devices,
+    #[command(flatten)]
+    processor: Processor,
     /// Only these parts.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
@@ -113,6 +122,11 @@ impl Budget {
         Duration::from_millis(if self.quick { 300 } else { 4_000 })
     }
 
+    /// Time for each side of a pair.
+    pub fn pair(self) -> Duration {
+        Duration::from_millis(if self.quick { 200 } else { 1_000 })
+    }
+
     /// Longest step of several models that is still run, in seconds.
     pub fn longest_step(self) -> f64 {
         if self.quick { 0.5 } else { 20.0 }
@@ -121,7 +135,10 @@ impl Budget {
 
 impl Options {
     fn wants(&self, part: Part) -> bool {
-        self.only.is_empty() || self.only.contains(&part)
+        match part {
+            Part::Lstm | Part::Products if self.only.is_empty() => self.peers.asked(),
+            _ => self.only.is_empty() || self.only.contains(&part),
+        }
     }
 
     /// Whether a kernel or a model is to be run.
@@ -137,6 +154,7 @@ impl Options {
 /// failed; the report is written before that.
 pub fn run(options: &Options) -> Result<()> {
     options.files.check()?;
+    options.processor.apply()?;
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let progress = Progress::new();
     let opened = options.devices.open()?;
@@ -156,17 +174,16 @@ pub fn run(options: &Options) -> Result<()> {
         devices: Vec::new(),
         peers: Vec::new(),
     };
+    let mut torch = options.peers.torch(&progress)?;
     for device in &opened {
-        println!("{}", device.name());
-        let measured =
-            measure(options, device, &progress).with_context(|| format!("on {}", device.name()))?;
-        progress.clear();
-        print::device(&measured, options.profile);
+        let measured = measure(options, device, torch.as_mut(), &progress)
+            .with_context(|| format!("on {}", device.name()))?;
         report.devices.push(measured);
     }
-    report.peers = options.peers.run(&progress)?;
+    report.peers = torch.map(Torch::found).unwrap_or_default();
+    report.peers.extend(options.peers.others(&progress)?);
     progress.clear();
-    print::peers(&report);
+    print::report(&report, options.profile);
     if let Some(path) = &options.files.json {
         report.write(path)?;
     }
@@ -177,11 +194,20 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
-fn measure(options: &Options, device: &Device, progress: &Progress) -> Result<report::Device> {
+fn measure(
+    options: &Options,
+    device: &Device,
+    mut torch: Option<&mut Torch>,
+    progress: &Progress,
+) -> Result<report::Device> {
     let budget = Budget { quick: options.quick };
     let wanted = |name: &str| options.wanted(name);
+    progress.part(&device.name());
+    let cpu = device.profile().kind == Kind::Cpu;
     let mut measured = report::Device {
         adapter: devices::adapter(device.summary()),
+        vectors: cpu
+            .then(|| report::Vectors { isa: Isa::current().to_string(), threads: threads() }),
         roof: None,
         self_tests: Vec::new(),
         choices: Vec::new(),
@@ -189,13 +215,15 @@ fn measure(options: &Options, device: &Device, progress: &Progress) -> Result<re
         kernels: Vec::new(),
         training: Vec::new(),
         replicas: Vec::new(),
+        pairs: Vec::new(),
     };
     if options.wants(Part::Roof) {
         progress.part("self-tests of fast paths");
         measured.self_tests = self_tests(device)?;
     }
     // Shares of the roof need it.
-    if options.wants(Part::Roof) || options.wants(Part::Kernels) {
+    let [lstm, products] = [Part::Lstm, Part::Products].map(|part| options.wants(part));
+    if options.wants(Part::Roof) || options.wants(Part::Kernels) || lstm || products {
         progress.part("the roof");
         measured.roof = Some(roof::measure(device, budget)?);
     }
@@ -206,15 +234,28 @@ fn measure(options: &Options, device: &Device, progress: &Progress) -> Result<re
     if options.wants(Part::Kernels) {
         progress.part("kernels");
         let roof = measured.roof.as_ref();
-        measured.kernels = kernels::time(device, budget, wanted, roof, &measured.checks, progress);
+        let references = (roof, torch.as_deref_mut());
+        measured.kernels =
+            kernels::time(device, budget, wanted, references, &measured.checks, progress)?;
     }
     if options.wants(Part::Training) {
         progress.part("training steps");
-        measured.training = training::measure(device, budget, wanted, progress)?;
+        let torch = torch.as_deref_mut();
+        measured.training = training::measure(device, budget, wanted, torch, progress)?;
     }
     if options.wants(Part::Replicas) {
         progress.part("models side by side");
         measured.replicas = replicas::measure(device, budget, wanted, progress)?;
+    }
+    let roof = measured.roof.as_ref();
+    let mut bench = Bench { device, budget, roof, torch, progress };
+    if lstm {
+        progress.part("an LSTM layer");
+        measured.pairs.extend(bench.lstm()?);
+    }
+    if products {
+        progress.part("products");
+        measured.pairs.extend(bench.products()?);
     }
     measured.choices = choices(device);
     Ok(measured)

@@ -9,6 +9,7 @@ use tern_engine::{Device, Plan};
 use crate::heap;
 use crate::measure::{pace, times};
 use crate::models::{WORKLOADS, Workload};
+use crate::peers::Torch;
 use crate::progress::Progress;
 use crate::report::{KernelTime, Training};
 use crate::suite::Budget;
@@ -16,14 +17,15 @@ use crate::suite::Budget;
 /// Steps of a run whose losses are read once, at most: what a plan keeps on the device is more.
 const STREAM: f64 = 50.0;
 
-/// Times the models whose name is wanted.
+/// Times the models whose name is wanted, and right after each the peer's.
 ///
 /// # Errors
-/// Device errors, with the model's name.
+/// Device errors, with the model's name; if the peer fails.
 pub fn measure(
     device: &Device,
     budget: Budget,
     wanted: impl Fn(&str) -> bool,
+    mut torch: Option<&mut Torch>,
     progress: &Progress,
 ) -> Result<Vec<Training>> {
     let models: Vec<&Workload> = WORKLOADS.iter().filter(|w| wanted(w.name)).collect();
@@ -31,6 +33,10 @@ pub fn measure(
     for (done, workload) in models.iter().enumerate() {
         progress.step(done, models.len(), workload.name);
         measured.push(step(workload, device, budget).with_context(|| workload.name)?);
+        if let Some(torch) = &mut torch {
+            let asked = ("training", workload.name);
+            torch.keep(device, asked, budget.training(), workload.name)?;
+        }
     }
     Ok(measured)
 }

@@ -69,6 +69,9 @@ fn times(report: &Report) -> BTreeMap<(String, String), Option<Times>> {
             add(format!("step of {}", training.workload), Some(training.step));
             add(format!("streamed step of {}", training.workload), Some(training.streamed));
         }
+        for pair in &device.pairs {
+            add(format!("{}: {} {}", pair.group, pair.what, pair.sizes), Some(pair.ours));
+        }
         for row in device.replicas.iter().filter(|r| r.step.is_some()) {
             add(format!("{} × {}", row.replicas, row.workload), row.step);
         }

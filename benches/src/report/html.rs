@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::view::{Column, beside, columns, kernel_rows, keys, outcome, percent, roof, timed_rate};
+use super::view::{
+    Column, beside, columns, kernel_rows, keys, machine, outcome, paired, percent, roof, timed_rate,
+};
 use super::{Outcome, Report, Training};
 use crate::table::{bytes, digits, seconds};
 
@@ -144,7 +146,7 @@ fn devices(columns: &[Column<'_>]) -> String {
         let quick = if c.report.quick { ", quick run" } else { "" };
         let what = [
             format!("{}, {}, {}", adapter.kind, adapter.backend, adapter.driver),
-            format!("{}, {} cores, {} {}", host.cpu, host.cores, host.os, host.arch),
+            machine(host),
             format!("{}, commit {}{quick}", date(c.report.time), c.report.commit),
         ]
         .map(|line| escape(&line))
@@ -321,7 +323,8 @@ fn replicas(columns: &[Column<'_>]) -> String {
 }
 
 fn peers(reports: &[Report]) -> String {
-    let all: Vec<_> = reports.iter().flat_map(beside).collect();
+    let both = |report| beside(report).into_iter().chain(paired(report));
+    let all: Vec<_> = reports.iter().flat_map(both).collect();
     if all.is_empty() {
         return String::new();
     }
@@ -331,8 +334,8 @@ fn peers(reports: &[Report]) -> String {
         format!(
             "<tr><th>{}<small>{}</small></th><td>{}</td><td>{}<br><small>{}</small></td>\
              <td><span class=\"{class}\">{} ×</span>{}</td></tr>",
-            escape(b.workload),
-            escape(b.device.adapter.short()),
+            escape(&b.workload),
+            escape(&b.device.title()),
             seconds(b.seconds[0]),
             seconds(b.seconds[1]),
             escape(&b.peer.peer),

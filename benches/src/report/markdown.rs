@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::view::{Column, beside, columns, kernel_rows, keys, outcome, percent, roof, timed_rate};
+use super::view::{
+    Column, LOW_TITLE, against_better, beside, columns, keys, low_first, machine, outcome,
+    pair_name, percent, roof, timed_pairs, timed_rate,
+};
 use super::{Outcome, Report};
 use crate::table::{bytes, digits, seconds};
 
@@ -48,6 +51,7 @@ pub fn markdown(reports: &[Report]) -> String {
     kernels(&mut text, &columns);
     training(&mut text, &columns);
     replicas(&mut text, &columns);
+    pairs(&mut text, reports);
     peers(&mut text, reports);
     text.0
 }
@@ -60,10 +64,7 @@ fn devices(text: &mut Text, columns: &[Column<'_>]) {
     };
     row("adapter", &|c| format!("{}, {}", c.device.adapter.name, c.device.adapter.kind));
     row("driver", &|c| format!("{}, {}", c.device.adapter.backend, c.device.adapter.driver));
-    row("machine", &|c| {
-        let host = &c.report.host;
-        format!("{}, {} cores, {} {}", host.cpu, host.cores, host.os, host.arch)
-    });
+    row("machine", &|c| machine(&c.report.host));
     row("commit", &|c| {
         let commit = c.report.commit.clone();
         if c.report.quick { format!("{commit}, quick run") } else { commit }
@@ -81,20 +82,39 @@ fn devices(text: &mut Text, columns: &[Column<'_>]) {
 }
 
 fn kernels(text: &mut Text, columns: &[Column<'_>]) {
-    let rows = kernel_rows(columns);
-    if rows.is_empty() {
+    let [below, others] = low_first(columns);
+    if below.len() + others.len() == 0 {
         return;
     }
     text.heading("Kernels");
-    text.line("Rate, share of the roof, time. A struck-out row computed something wrong.\n");
+    text.line(
+        "Rate, share of the roof, time; where a peer was faster than the roof or the roof isn't \
+         known, the share of the peer's rate. A struck-out row computed something wrong.",
+    );
+    if !below.is_empty() {
+        text.line(&format!("\n### On the CPU {LOW_TITLE}\n"));
+        kernel_table(text, columns, &below);
+        text.line("\n### The others");
+    }
+    text.line("");
+    kernel_table(text, columns, &others);
+}
+
+fn kernel_table(text: &mut Text, columns: &[Column<'_>], rows: &[(&str, &str)]) {
     text.head(&["kernel", "sizes"], columns);
-    for (kernel, sizes) in rows {
-        let found: Vec<_> = columns.iter().map(|c| outcome(c, (kernel, sizes))).collect();
-        let failed = found.iter().any(|o| matches!(o, Some(Outcome::Failed { .. })));
+    for &(kernel, sizes) in rows {
+        let found: Vec<_> = columns.iter().map(|c| (c, outcome(c, (kernel, sizes)))).collect();
+        let failed = found.iter().any(|(_, o)| matches!(o, Some(Outcome::Failed { .. })));
         let strike = |s: &str| if failed { format!("~~{s}~~") } else { s.to_string() };
-        let cells = found.iter().map(|o| match o {
+        let cells = found.iter().map(|(c, o)| match o {
             Some(Outcome::Timed(t)) => {
-                let share = t.share.map_or(String::new(), |s| format!(", {}", percent(s)));
+                let row = c.device.kernels.iter().find(|r| r.kernel == kernel && r.sizes == sizes);
+                let share = row.and_then(|row| against_better(c.report, c.device, row));
+                let share = match share {
+                    Some((share, "roof")) => format!(", {}", percent(share)),
+                    Some((share, by)) => format!(", {} of the {by}", percent(share)),
+                    None => String::new(),
+                };
                 format!("{}{share}, {}", timed_rate(t), seconds(t.times.median))
             }
             Some(Outcome::Failed { .. }) => "**FAIL**".into(),
@@ -162,6 +182,32 @@ fn replicas(text: &mut Text, columns: &[Column<'_>]) {
     }
 }
 
+fn pairs(text: &mut Text, reports: &[Report]) {
+    for report in reports {
+        for device in report.devices.iter().filter(|d| !d.pairs.is_empty()) {
+            let peer = timed_pairs(report, device).map_or("no peer", |p| &p.peer);
+            text.heading(&format!("{} beside {peer}", device.title()));
+            text.line(&format!("On {}, turn by turn. LSTM layers:", report.host.cpu));
+            text.line("batch × hidden × steps, forward and backward. Products: M × N × K.");
+            text.line("At best: the ratio of the fastest runs.\n");
+            let heading = ["", "time", "GFLOP/s", "of the roof", "its time", "times as fast"];
+            text.row(heading.into_iter().chain(["at best"]).map(String::from));
+            text.row(["---"].into_iter().chain(["---:"; 6]).map(String::from));
+            for pair in &device.pairs {
+                text.row([
+                    pair_name(pair),
+                    seconds(pair.ours.median),
+                    digits(pair.rate),
+                    pair.share.map_or("–".into(), percent),
+                    pair.theirs.map_or("–".into(), |t| seconds(t.median)),
+                    pair.ratio().map_or("–".into(), |r| format!("**{}**", digits(r))),
+                    pair.ratio_at_best().map_or("–".into(), digits),
+                ]);
+            }
+        }
+    }
+}
+
 fn peers(text: &mut Text, reports: &[Report]) {
     if reports.iter().all(|r| beside(r).is_empty()) {
         return;
@@ -171,8 +217,8 @@ fn peers(text: &mut Text, reports: &[Report]) {
     text.row(["---", "---", "---:", "---", "---:", "---:"].map(String::from));
     for b in reports.iter().flat_map(beside) {
         text.row([
-            b.workload.to_string(),
-            b.device.adapter.short().to_string(),
+            b.workload.clone(),
+            b.device.title(),
             seconds(b.seconds[0]),
             b.peer.peer.clone(),
             seconds(b.seconds[1]),
@@ -185,6 +231,37 @@ fn peers(text: &mut Text, reports: &[Report]) {
 mod tests {
     use super::super::tests::sample;
     use super::*;
+
+    #[test]
+    fn rows_far_below_the_roof_come_first_on_the_cpu() {
+        let mut report = sample(1e-3);
+        let device = &mut report.devices[0];
+        device.adapter.kind = "cpu".into();
+        let row = |name: &str, share: f64| {
+            let mut row = device.kernels[0].clone();
+            row.kernel = name.into();
+            let Outcome::Timed(timed) = &mut row.outcome else { unreachable!("it is timed") };
+            timed.share = Some(share);
+            row
+        };
+        device.kernels = [("good", 0.9), ("slow", 0.2), ("slower", 0.1), ("fair", 0.3)]
+            .map(|(name, share)| row(name, share))
+            .into();
+        let text = markdown(&[report.clone()]);
+        let places = ["below 30 %", "slower", "slow |", "The others", "good", "fair"]
+            .map(|part| text.find(part).unwrap());
+        assert!(places.is_sorted(), "{places:?} {text}");
+        // Elsewhere, and where all is well, there is one table.
+        report.devices[0].adapter.kind = "discrete".into();
+        assert!(!markdown(&[report]).contains("below 30 %"));
+    }
+
+    #[test]
+    fn pairs_have_a_table_with_both_ratios() {
+        let text = markdown(&[sample(1e-3)]);
+        let row = "| lstm 1 × 2 × 3 | 1.00 ms | 2.00 | 25 % | 1.50 ms | **1.50** | 1.00 |";
+        assert!(text.contains("beside Other 1.0") && text.contains(row), "{text}");
+    }
 
     #[test]
     fn tables_have_a_column_a_device_and_strike_out_failures() {

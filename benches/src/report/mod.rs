@@ -55,6 +55,9 @@ pub struct Host {
 pub struct Device {
     /// Adapter.
     pub adapter: Adapter,
+    /// What the `Cpu` device computes with; `None` on other devices and in old reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<Vectors>,
     /// What it can do at most.
     pub roof: Option<Roof>,
     /// Whether the variants that need a feature of the hardware compute right on it.
@@ -75,6 +78,18 @@ pub struct Device {
     /// Several models trained side by side.
     #[serde(default)]
     pub replicas: Vec<Replicas>,
+    /// Workloads that exist for their ratio to a peer.
+    #[serde(default)]
+    pub pairs: Vec<Pair>,
+}
+
+/// What the `Cpu` device computes with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vectors {
+    /// Instruction set: `avx512`, `avx2`, `neon` or `base`.
+    pub isa: String,
+    /// Threads.
+    pub threads: usize,
 }
 
 /// An adapter with the limits that matter to kernels.
@@ -296,6 +311,25 @@ pub struct Replicas {
     pub reason: String,
 }
 
+/// A workload timed turn by turn in Tern and, where there is one, in PyTorch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pair {
+    /// `lstm` or `products`.
+    pub group: String,
+    /// Kernel, or `lstm`.
+    pub what: String,
+    /// Sizes: M × N × K; of an LSTM batch × hidden × steps.
+    pub sizes: String,
+    /// Our seconds.
+    pub ours: Times,
+    /// PyTorch's.
+    pub theirs: Option<Times>,
+    /// Our GFLOP/s.
+    pub rate: f64,
+    /// Our share of the roof.
+    pub share: Option<f64>,
+}
+
 /// Another framework in the same run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Peer {
@@ -303,7 +337,7 @@ pub struct Peer {
     pub peer: String,
     /// The kinds of our devices that it is to be compared with.
     pub kinds: Vec<String>,
-    /// Seconds by workload: `char-lstm`, `matmul-512`, …
+    /// Seconds by workload: `char-lstm`, `matmul-512`, kernel and sizes as in our row, …
     pub seconds: std::collections::BTreeMap<String, f64>,
 }
 
@@ -350,6 +384,30 @@ impl Roof {
         let moving = bytes as f64 / self.bandwidth?;
         let computing = if flops > 0 { flops as f64 / compute? } else { 0.0 };
         Some(moving.max(computing))
+    }
+}
+
+impl Pair {
+    /// How many times as fast as the peer we are.
+    pub fn ratio(&self) -> Option<f64> {
+        self.theirs.map(|theirs| theirs.median / self.ours.median)
+    }
+
+    /// The same of the fastest runs of both: what is left of it where the machine was disturbed.
+    pub fn ratio_at_best(&self) -> Option<f64> {
+        self.theirs.map(|theirs| theirs.least / self.ours.least)
+    }
+}
+
+impl Device {
+    /// The name for headings; of the `Cpu` device with threads and vectors.
+    pub fn title(&self) -> String {
+        let name = self.adapter.short();
+        match &self.vectors {
+            Some(Vectors { isa, threads: 1 }) => format!("{name}, 1 thread, {isa}"),
+            Some(Vectors { isa, threads }) => format!("{name}, {threads} threads, {isa}"),
+            None => name.to_string(),
+        }
     }
 }
 

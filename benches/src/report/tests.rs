@@ -64,6 +64,7 @@ pub fn sample(seconds: f64) -> Report {
                 subgroups: [32, 32],
                 features: vec!["SUBGROUP".into()],
             },
+            vectors: None,
             roof: Some(Roof {
                 bandwidth: Some(1e11),
                 single: Some(1e12),
@@ -89,6 +90,15 @@ pub fn sample(seconds: f64) -> Report {
             ],
             training: vec![training],
             replicas: vec![replicas(1, Some(times)), replicas(512, None)],
+            pairs: vec![Pair {
+                group: "lstm".into(),
+                what: "lstm".into(),
+                sizes: "1 × 2 × 3".into(),
+                ours: times,
+                theirs: Some(Times { median: 1.5 * seconds, ..times }),
+                rate: 2.0,
+                share: Some(0.25),
+            }],
         }],
         peers: vec![Peer {
             peer: "Other 1.0".into(),
@@ -106,6 +116,18 @@ fn a_report_survives_its_file() {
     let back: Report = serde_json::from_str(&text).unwrap();
     assert_eq!(text, serde_json::to_string(&back).unwrap());
     assert_eq!(report.faults(), 1);
+}
+
+#[test]
+fn threads_and_vectors_survive_and_old_reports_lack_them() {
+    let mut report = sample(1.0);
+    let old = serde_json::to_string(&report).unwrap();
+    assert!(!old.contains("vectors"));
+    report.devices[0].vectors = Some(Vectors { isa: "avx512".into(), threads: 2 });
+    let text = serde_json::to_string(&report).unwrap();
+    let back: Report = serde_json::from_str(&text).unwrap();
+    assert_eq!(back.devices[0].vectors, report.devices[0].vectors);
+    assert_eq!(back.devices[0].pairs[0].ratio(), Some(1.5));
 }
 
 #[test]

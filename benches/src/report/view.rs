@@ -1,6 +1,6 @@
 //! What the page and the Markdown table have in common: columns, rows and their texts.
 
-use super::{Device, Outcome, Peer, Report, Timed};
+use super::{Device, Host, Outcome, Pair, Peer, Report, Row, Timed};
 use crate::table::{digits, seconds};
 
 /// A device of one of the reports.
@@ -9,7 +9,7 @@ pub struct Column<'a> {
     pub report: &'a Report,
     /// The device.
     pub device: &'a Device,
-    /// Its heading: the device's name, with the commit where another column has the same.
+    /// Its heading: the device's title, with the commit where another column has the same.
     pub heading: String,
 }
 
@@ -18,10 +18,10 @@ pub fn columns(reports: &[Report]) -> Vec<Column<'_>> {
     let all = || reports.iter().flat_map(|r| r.devices.iter().map(move |d| (r, d)));
     all()
         .map(|(report, device)| {
-            let name = device.adapter.short();
-            let twice = all().filter(|(_, d)| d.adapter.short() == name).count() > 1;
+            let title = device.title();
+            let twice = all().filter(|(_, d)| d.title() == title).count() > 1;
             let commit = report.commit.get(..7).unwrap_or(&report.commit);
-            let heading = if twice { format!("{name} ({commit})") } else { name.to_string() };
+            let heading = if twice { format!("{title} ({commit})") } else { title };
             Column { report, device, heading }
         })
         .collect()
@@ -42,6 +42,72 @@ pub fn keys<K: PartialEq>(all: impl Iterator<Item = K>) -> Vec<K> {
 pub fn kernel_rows<'a>(columns: &[Column<'a>]) -> Vec<(&'a str, &'a str)> {
     let rows = columns.iter().flat_map(|c| &c.device.kernels);
     keys(rows.map(|r| (r.kernel.as_str(), r.sizes.as_str())))
+}
+
+/// Share of the roof below which a row of the CPU is listed first: a loop that the compiler
+/// turned into scalar code shows there.
+pub const LOW: f64 = 0.3;
+
+/// The title of that list.
+pub const LOW_TITLE: &str = "below 30 % of the roof";
+
+/// A row's share of the roof, if it is below [`LOW`] on the CPU.
+pub fn low(device: &Device, row: &Row) -> Option<f64> {
+    match &row.outcome {
+        Outcome::Timed(timed) if device.adapter.kind == "cpu" => timed.share.filter(|s| *s < LOW),
+        _ => None,
+    }
+}
+
+/// The rows that are [`low`] in a column, the lowest first, and the others in their order.
+pub fn low_first<'a>(columns: &[Column<'a>]) -> [Vec<(&'a str, &'a str)>; 2] {
+    let share = |key: &(&str, &str)| {
+        let rows = columns.iter().flat_map(|c| c.device.kernels.iter().map(|r| (c.device, r)));
+        rows.filter(|(_, r)| (r.kernel.as_str(), r.sizes.as_str()) == *key)
+            .filter_map(|(device, r)| low(device, r))
+            .min_by(f64::total_cmp)
+    };
+    let (mut below, others): (Vec<_>, Vec<_>) =
+        kernel_rows(columns).into_iter().partition(|key| share(key).is_some());
+    below.sort_by(|a, b| share(a).unwrap_or(LOW).total_cmp(&share(b).unwrap_or(LOW)));
+    [below, others]
+}
+
+/// Our rate by the better of what a row is held against in the same run: the roof, and a peer's
+/// rate of the same; with the name of the better one.
+pub fn against_better(report: &Report, device: &Device, row: &Row) -> Option<(f64, &'static str)> {
+    let Outcome::Timed(timed) = &row.outcome else { return None };
+    let roof = timed.share.map(|share| (share, "roof"));
+    let peer = beside_row(report, device, row).map(|share| (share, "peer"));
+    // The better a reference is, the smaller is our share of it.
+    roof.into_iter().chain(peer).min_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+/// How many times as fast as the fastest peer we are at a row.
+pub fn beside_row(report: &Report, device: &Device, row: &Row) -> Option<f64> {
+    let Outcome::Timed(timed) = &row.outcome else { return None };
+    let like = report.peers.iter().filter(|p| p.kinds.contains(&device.adapter.kind));
+    let named = like.flat_map(|p| &p.seconds).filter(|(name, _)| is_row(name, row));
+    named.map(|(_, theirs)| theirs / timed.alone).min_by(f64::total_cmp)
+}
+
+/// Whether a peer means this row by the name of a workload.
+fn is_row(workload: &str, row: &Row) -> bool {
+    if workload.split_once(' ') == Some((&row.kernel, &row.sizes)) {
+        return true;
+    }
+    // As peers call products of squares that have no other sizes.
+    let kernel = match workload.split_once('-') {
+        Some(("matmul", n)) => ("matmul/nn", n),
+        Some(("half", n)) => ("half/nt", n),
+        _ => return false,
+    };
+    row.kernel == kernel.0 && row.sizes == format!("{0} × {0} × {0}", kernel.1)
+}
+
+/// The machine in words.
+pub fn machine(host: &Host) -> String {
+    format!("{}, {} cores, {} {}", host.cpu, host.cores, host.os, host.arch)
 }
 
 /// What a column has of a kernel's row.
@@ -91,7 +157,7 @@ pub fn roof(device: &Device) -> Vec<(&'static str, String)> {
 /// A peer's time of a workload beside ours, by how many times as fast we are.
 pub struct Beside<'a> {
     /// Name of the workload.
-    pub workload: &'a str,
+    pub workload: String,
     /// The peer.
     pub peer: &'a Peer,
     /// Our device.
@@ -112,13 +178,7 @@ fn own(device: &Device, name: &str) -> Option<f64> {
     if let Some(training) = device.training.iter().find(|t| t.workload == name) {
         return Some(training.step.median);
     }
-    let (kernel, n) = match name.split_once('-')? {
-        ("matmul", n) => ("matmul/nn", n),
-        ("half", n) => ("half/nt", n),
-        _ => return None,
-    };
-    let sizes = format!("{n} × {n} × {n}");
-    let row = device.kernels.iter().find(|r| r.kernel == kernel && r.sizes == sizes)?;
+    let row = device.kernels.iter().find(|row| is_row(name, row))?;
     match &row.outcome {
         Outcome::Timed(timed) => Some(timed.alone),
         _ => None,
@@ -132,10 +192,78 @@ pub fn beside(report: &Report) -> Vec<Beside<'_>> {
         for device in report.devices.iter().filter(|d| peer.kinds.contains(&d.adapter.kind)) {
             for (workload, theirs) in &peer.seconds {
                 if let Some(ours) = own(device, workload) {
-                    all.push(Beside { workload, peer, device, seconds: [ours, *theirs] });
+                    let (workload, seconds) = (workload.clone(), [ours, *theirs]);
+                    all.push(Beside { workload, peer, device, seconds });
                 }
             }
         }
     }
     all
+}
+
+/// The pairs that have a peer's time.
+pub fn paired(report: &Report) -> Vec<Beside<'_>> {
+    let mut all = Vec::new();
+    for device in &report.devices {
+        let Some(peer) = timed_pairs(report, device) else { continue };
+        for pair in &device.pairs {
+            if let Some(theirs) = pair.theirs {
+                let (workload, seconds) = (pair_name(pair), [pair.ours.median, theirs.median]);
+                all.push(Beside { workload, peer, device, seconds });
+            }
+        }
+    }
+    all
+}
+
+/// The peer that timed a device's pairs.
+pub fn timed_pairs<'a>(report: &'a Report, device: &Device) -> Option<&'a Peer> {
+    let like = |p: &&Peer| p.kinds.contains(&device.adapter.kind);
+    // The first is PyTorch where it was asked.
+    report.peers.iter().find(like)
+}
+
+/// What a pair is called.
+pub fn pair_name(pair: &Pair) -> String {
+    format!("{} {}", pair.what, pair.sizes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::sample;
+    use super::*;
+
+    #[test]
+    fn the_better_of_two_references_is_the_faster() {
+        let mut report = sample(1e-3);
+        let (device, row) = (report.devices[0].clone(), report.devices[0].kernels[0].clone());
+        assert_eq!(against_better(&report, &device, &row), Some((0.5, "roof")));
+        // A peer that takes a quarter of our time.
+        report.peers[0].seconds.insert("matmul/nn 8 × 8".into(), 0.25e-3);
+        assert_eq!(against_better(&report, &device, &row), Some((0.25, "peer")));
+        assert_eq!(beside(&report).len(), 2);
+        assert_eq!(paired(&report)[0].times(), 1.5);
+    }
+
+    #[test]
+    fn peers_name_rows_by_kernel_and_sizes_or_as_squares() {
+        let mut row = sample(1.0).devices[0].kernels[0].clone();
+        row.sizes = "512 × 512 × 512".into();
+        assert!(is_row("matmul/nn 512 × 512 × 512", &row) && is_row("matmul-512", &row));
+        for other in ["matmul/nt 512 × 512 × 512", "matmul-51", "half-512", "matmul/nn"] {
+            assert!(!is_row(other, &row), "{other}");
+        }
+    }
+
+    #[test]
+    fn columns_of_one_device_are_told_apart_by_threads_and_vectors() {
+        let with = |threads| {
+            let mut report = sample(1.0);
+            report.devices[0].vectors = Some(super::super::Vectors { isa: "avx2".into(), threads });
+            report
+        };
+        let reports = [with(1), with(2)];
+        let headings: Vec<String> = columns(&reports).into_iter().map(|c| c.heading).collect();
+        assert_eq!(headings, ["Test GPU, 1 thread, avx2", "Test GPU, 2 threads, avx2"]);
+    }
 }

@@ -32,6 +32,11 @@ pub fn rows(size: Size) -> Vec<Case> {
     [network::rows(size), training::rows(size), federated::rows(size)].concat()
 }
 
+/// A product of M × N × K by one of the kernels `matmul/nn`, `matmul/nt` and `matmul/tn`.
+pub fn product(kernel: &'static Kernel, sizes: [u32; 3]) -> Case {
+    network::product(kernel, sizes)
+}
+
 /// What a case moves and computes, for its rate.
 pub fn rate(case: &Case, seconds: f64) -> (f64, &'static str) {
     // Below some operations a byte, memory is what a kernel waits for.
@@ -50,7 +55,7 @@ pub fn fits(case: &Case, device: &Device) -> bool {
 }
 
 /// Floats in [−1, 1).
-fn floats(n: usize, key: u32) -> Data {
+pub fn floats(n: usize, key: u32) -> Data {
     Data::F32((0..n as u32).map(|i| 2.0 * uniform(pcg4d([i, key, 0, 0])[0]) - 1.0).collect())
 }
 

@@ -27,7 +27,7 @@ pub fn rows(size: Size) -> Vec<Case> {
 }
 
 /// C = A·B, Bᵀ or Aᵀ, with M × N × K.
-fn product(kernel: &'static Kernel, [m, n, k]: [u32; 3]) -> Case {
+pub(super) fn product(kernel: &'static Kernel, [m, n, k]: [u32; 3]) -> Case {
     let (a_row, b_row) = match kernel.name {
         "matmul/nn" => (k, n),
         "matmul/nt" => (k, k),

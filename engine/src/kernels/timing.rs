@@ -48,6 +48,8 @@ pub struct CaseTiming {
     pub calls: usize,
     /// Median seconds of a call alone, from the submit until the host knows that it is done.
     pub alone: f64,
+    /// Seconds of each such call.
+    pub alone_each: Vec<f64>,
     /// What the runs were timed with.
     pub clock: Clock,
     /// The GPU variant that computed it; `None` on the CPU.
@@ -184,7 +186,8 @@ impl Case {
             quartiles: [at(1), at(3)],
             runs,
             calls,
-            alone: median(alone),
+            alone: median(alone.clone()),
+            alone_each: alone,
             clock,
             variant,
         })

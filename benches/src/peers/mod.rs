@@ -1,5 +1,7 @@
 //! Other frameworks on the same machine, in the same run, so that a ratio is honest.
 
+mod torch;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,13 +10,15 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Deserialize;
 
+use crate::processor::threads;
 use crate::progress::Progress;
 use crate::report::Peer;
+pub use torch::Torch;
 
 /// Whether and how peers are timed.
 #[derive(Args)]
 pub struct Peers {
-    /// Time the same steps and products in PyTorch (if Python has torch) and, where
+    /// Time the same steps, products and kernels in PyTorch (if Python has torch) and, where
     /// `benches/peers/burn` is built, in burn.
     #[arg(long)]
     peers: bool,
@@ -23,7 +27,7 @@ pub struct Peers {
     python: PathBuf,
 }
 
-/// A line that a peer prints.
+/// A line that burn prints.
 #[derive(Deserialize)]
 struct Found {
     /// Framework, version and device.
@@ -41,7 +45,7 @@ impl Found {
     /// The kinds of our devices that are like the peer's.
     fn kinds(&self) -> &'static [&'static str] {
         match (self.gpu, self.software) {
-            (true, _) => &["discrete", "integrated", "virtual"],
+            (true, _) => torch::GPUS,
             (false, true) => &["software"],
             (false, false) => &["cpu"],
         }
@@ -59,35 +63,53 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
 
+fn burn() -> PathBuf {
+    let name = format!("tern-peer-burn{}", std::env::consts::EXE_SUFFIX);
+    folder().join("burn/target/release").join(name)
+}
+
 impl Peers {
-    /// Runs the peers that are there, if they were asked for.
+    /// Whether peers were asked for.
+    pub fn asked(&self) -> bool {
+        self.peers
+    }
+
+    /// Starts PyTorch, which is asked for one workload after the other, if peers were asked for
+    /// and Python has it.
     ///
     /// # Errors
-    /// If none is there, or one fails.
-    pub fn run(&self, progress: &Progress) -> Result<Vec<Peer>> {
+    /// If no peer is there at all, or PyTorch doesn't start.
+    pub fn torch(&self, progress: &Progress) -> Result<Option<Torch>> {
+        if !self.peers {
+            return Ok(None);
+        }
+        let torch = Command::new(&self.python).args(["-c", "import torch"]).output();
+        if torch.is_ok_and(|o| o.status.success()) {
+            progress.part("PyTorch starts");
+            return Torch::start(&self.python, &folder().join("torch_steps.py")).map(Some);
+        }
+        println!("PyTorch left out: {} has no torch", self.python.display());
+        if !burn().exists() {
+            bail!("no peer to compare with");
+        }
+        Ok(None)
+    }
+
+    /// Runs the peers that time all they have at once, if they were asked for and are there.
+    ///
+    /// # Errors
+    /// If one fails.
+    pub fn others(&self, progress: &Progress) -> Result<Vec<Peer>> {
         if !self.peers {
             return Ok(Vec::new());
         }
-        let mut found = Vec::new();
-        let torch = Command::new(&self.python).args(["-c", "import torch"]).output();
-        if torch.is_ok_and(|o| o.status.success()) {
-            progress.part("PyTorch");
-            let script = folder().join("torch_steps.py");
-            found.extend(output(Command::new(&self.python).arg(script))?);
-        } else {
-            println!("PyTorch left out: {} has no torch", self.python.display());
-        }
-        let name = format!("tern-peer-burn{}", std::env::consts::EXE_SUFFIX);
-        let burn = folder().join("burn/target/release").join(name);
-        if burn.exists() {
-            progress.part("burn");
-            found.extend(output(&mut Command::new(burn))?);
-        } else {
+        if !burn().exists() {
             println!("burn left out: build benches/peers/burn first (see its README)");
+            return Ok(Vec::new());
         }
-        if found.is_empty() {
-            bail!("no peer to compare with");
-        }
+        progress.part("burn");
+        let mut command = Command::new(burn());
+        let found = output(command.env("RAYON_NUM_THREADS", threads().to_string()))?;
         Ok(found.into_iter().map(Peer::from).collect())
     }
 }

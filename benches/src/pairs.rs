@@ -1,0 +1,207 @@
+//! Workloads that exist for their ratio to a peer: training steps of an LSTM layer, and products
+//! of the shapes that training has. Both sides are timed turn by turn.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tern_engine::nn::{Lstm, Mode};
+use tern_engine::{Arena, Data, Device, Element, Graph, Parameters, Plan, Trainable};
+use tern_shaders::cpu::matmul::{NN, NT, TN};
+
+use crate::measure::{pace_seconds, times};
+use crate::peers::Torch;
+use crate::progress::Progress;
+use crate::report::{Pair, Roof};
+use crate::rows;
+use crate::suite::Budget;
+
+/// Turns that each side has; at least, where they take long.
+const TURNS: u32 = 4;
+const LEAST_TURNS: u32 = 2;
+
+/// Batches and hidden units of the LSTM layer.
+const BATCHES: [usize; 3] = [1, 10, 64];
+const HIDDEN: [usize; 4] = [64, 192, 256, 512];
+/// Its time steps.
+const STEPS: usize = 64;
+
+/// M, N and K of the square products.
+const SQUARES: [u32; 5] = [128, 256, 512, 1024, 2048];
+
+/// A linear map over rows in one of the models: rows, outputs and inputs of its products.
+/// Forward is NT, the weights' gradient TN, and the input's gradient NN.
+struct Map {
+    rows: u32,
+    outputs: u32,
+    inputs: u32,
+}
+
+/// Those of the models in [`crate::models`], and the recurrence's weights, whose gradient alone
+/// is one product over all steps.
+const MAPS: [Map; 10] = [
+    // char-lstm: 80 steps of a batch of 10; two layers, the output.
+    Map { rows: 800, outputs: 1024, inputs: 8 },
+    Map { rows: 800, outputs: 1024, inputs: 256 },
+    Map { rows: 800, outputs: 90, inputs: 256 },
+    // word-lm: 20 steps of a batch of 16; the layer, its recurrence, the output.
+    Map { rows: 320, outputs: 1024, inputs: 128 },
+    Map { rows: 320, outputs: 1024, inputs: 256 },
+    Map { rows: 320, outputs: 10_000, inputs: 256 },
+    // mlp
+    Map { rows: 64, outputs: 256, inputs: 784 },
+    Map { rows: 64, outputs: 128, inputs: 256 },
+    Map { rows: 64, outputs: 10, inputs: 128 },
+    // cnn: the output.
+    Map { rows: 32, outputs: 10, inputs: 1568 },
+];
+
+/// What both groups need.
+pub struct Bench<'a> {
+    /// The device.
+    pub device: &'a Device,
+    /// How long things may take.
+    pub budget: Budget,
+    /// The device's roof, if it was measured.
+    pub roof: Option<&'a Roof>,
+    /// The peer, if it was asked for.
+    pub torch: Option<&'a mut Torch>,
+    /// Shows what is going on.
+    pub progress: &'a Progress,
+}
+
+impl Bench<'_> {
+    /// Times both sides in turns. `ours` runs for about the time that it gets.
+    fn pair(
+        &mut self,
+        (group, what, sizes): (&str, &str, String),
+        (flops, bytes): (u64, u64),
+        mut ours: impl FnMut(Duration) -> Result<Vec<f64>>,
+    ) -> Result<Pair> {
+        let turn = self.budget.pair() / TURNS;
+        let (mut own, mut peer) = (Vec::new(), Vec::new());
+        let begin = Instant::now();
+        for number in 0..TURNS {
+            // Large sizes take longer than their time in one run.
+            if number >= LEAST_TURNS && begin.elapsed() > 4 * self.budget.pair() {
+                break;
+            }
+            own.extend(ours(turn)?);
+            if let Some(torch) = &mut self.torch {
+                peer.extend(torch.seconds(self.device, what, &sizes, turn)?.unwrap_or_default());
+            }
+        }
+        let ours = times(own);
+        let least = self.roof.and_then(|roof| roof.least(flops, bytes, false));
+        Ok(Pair {
+            group: group.into(),
+            what: what.into(),
+            sizes,
+            rate: flops as f64 / ours.median * 1e-9,
+            share: least.map(|least| least / ours.median),
+            ours,
+            theirs: (!peer.is_empty()).then(|| times(peer)),
+        })
+    }
+
+    /// Training steps of an LSTM layer: forward, and backward from a gradient of ones; no
+    /// optimizer. Inputs are as wide as the hidden state.
+    ///
+    /// # Errors
+    /// Device errors; if the peer fails.
+    pub fn lstm(&mut self) -> Result<Vec<Pair>> {
+        let mut pairs = Vec::new();
+        for (done, batch) in BATCHES.into_iter().enumerate() {
+            for (i, hidden) in HIDDEN.into_iter().enumerate() {
+                let sizes = format!("{batch} × {hidden} × {STEPS}");
+                let all = BATCHES.len() * HIDDEN.len();
+                self.progress.step(done * HIDDEN.len() + i, all, &format!("lstm {sizes}"));
+                let mut plan = layer(self.device, batch, hidden)?;
+                // Two maps of gates forward; of each one the weights' gradient; and the
+                // gradient of the hidden state, but not of the input.
+                let flops = (5 * 2 * STEPS * batch * hidden * 4 * hidden) as u64;
+                pairs.push(self.pair(("lstm", "lstm", sizes), (flops, 0), |turn| {
+                    pace_seconds(1, 2, turn, |n| Ok(plan.run(n).map(|_| ())?))
+                })?);
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Products: squares, and those of the models' training steps.
+    ///
+    /// # Errors
+    /// Device errors; if the peer fails.
+    pub fn products(&mut self) -> Result<Vec<Pair>> {
+        let squares = SQUARES.map(|n| (&NN, [n; 3]));
+        let maps = MAPS.iter().flat_map(|&Map { rows, outputs, inputs }| {
+            [
+                (&NT, [rows, outputs, inputs]),
+                (&TN, [outputs, inputs, rows]),
+                (&NN, [rows, inputs, outputs]),
+            ]
+        });
+        let all: Vec<_> = squares.into_iter().chain(maps).collect();
+        let mut pairs = Vec::new();
+        for (done, (kernel, sizes)) in all.iter().enumerate() {
+            let case = rows::product(kernel, *sizes);
+            self.progress.step(done, all.len(), &format!("{} {}", kernel.name, case.label));
+            let device = self.device;
+            let what = ("products", kernel.name, case.label.clone());
+            pairs.push(self.pair(what, (case.flops, case.bytes), |turn| {
+                Ok(case.time(device, turn)?.alone_each)
+            })?);
+        }
+        Ok(pairs)
+    }
+}
+
+/// A plan that computes a layer's output and its parameters' gradients.
+fn layer(device: &Device, batch: usize, hidden: usize) -> Result<Plan> {
+    let mut parameters = Parameters::new();
+    let lstm = Lstm::new(&mut parameters, "lstm", hidden, hidden, 1, false, 0.0)?;
+    let arena = Arena::new(device, &parameters, &[1])?;
+    let mut graph = Graph::new(&arena);
+    let shape = [STEPS, batch, hidden];
+    let x = graph.input("x", &shape, Element::F32);
+    let (y, _) = lstm.forward(&mut graph, x, Mode::Train)?;
+    let ones = graph.constant(1.0, &shape);
+    let (mut plan, _) = graph.gradients(&[(y, ones)], &Trainable::All, &[])?;
+    let Data::F32(noise) = rows::floats(shape.iter().product(), 1) else {
+        unreachable!("floats are floats")
+    };
+    plan.write(x, &Data::F32(noise.iter().map(|x| 0.5 * x).collect()))?;
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The median of its own times and no peer; a peer's are in `peers::torch`.
+    #[test]
+    fn without_a_peer_a_pair_has_our_side_alone() {
+        let (device, progress) = (Device::cpu(), Progress::new());
+        let budget = Budget { quick: true };
+        let mut bench =
+            Bench { device: &device, budget, roof: None, torch: None, progress: &progress };
+        let mut turns = 0;
+        let pair = bench.pair(("g", "w", "1 × 2".into()), (4_000_000_000, 0), |turn| {
+            assert!(turn > Duration::ZERO);
+            turns += 1;
+            Ok(vec![2.0; 3])
+        });
+        let pair = pair.unwrap();
+        assert_eq!((turns, pair.ours.runs, pair.ours.median), (TURNS, 12, 2.0));
+        assert_eq!((pair.rate, pair.ratio()), (2.0, None));
+    }
+
+    #[test]
+    fn a_layer_has_a_gradient() {
+        let device = Device::cpu();
+        let mut plan = layer(&device, 2, 8).unwrap();
+        plan.run(1).unwrap();
+        let gradients = plan.arena().read(tern_engine::Flat::Gradients, 0).unwrap();
+        assert!(gradients.iter().any(|g| *g != 0.0));
+        assert!(gradients.iter().all(|g| g.is_finite()));
+    }
+}
