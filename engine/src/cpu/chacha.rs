@@ -2,8 +2,6 @@
 //! of a block's sixteen words a vector over the blocks. The streams of all masks are summed in
 //! that order, and brought into the order of the words once for all of them.
 
-use std::array::from_fn;
-
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use tern_shaders::cpu::chacha::{BLOCK, Mask, WORDS_A_MASK};
@@ -108,16 +106,14 @@ struct Rotations<S: Simd> {
 impl<S: Simd> Rotations<S> {
     #[inline(always)]
     fn new(s: S) -> Self {
-        let from = from_fn(
+        let lane = S::u32s::from_fn(
+            s,
             #[inline(always)]
-            |i| {
-                S::u8s::from_fn(
-                    s,
-                    #[inline(always)]
-                    |byte| ((byte & 12) | (byte.wrapping_sub(i + 1) & 3)) as u8,
-                )
-            },
+            |lane| lane as u32,
         );
+        // Places within 16 bytes, those of a word's first byte lowest.
+        let word = (lane & 3) * 0x0404_0404;
+        let from = [(word + 0x0201_0003).bitcast(), (word + 0x0100_0302).bitcast()];
         // A compiler that knows the places moves the shuffles before the xor: then there are two.
         Rotations { from: std::hint::black_box(from) }
     }
