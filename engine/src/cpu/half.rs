@@ -1,16 +1,103 @@
-//! Products of packed halves: unpacked, then by the products of floats.
+//! Floats to halves and back, and products of packed halves: unpacked, then by the products of
+//! floats.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+use fearless_simd::Simd;
+use fearless_simd::prelude::*;
+use tern_shaders::cpu::half::Pack;
 use tern_shaders::{Arg, TwinFn};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[("half/nt", nt)];
+use super::isa::with_vectors;
+use super::mixed::{get, set};
+use super::parallel::rows;
+use super::vector::lanes;
+
+pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[("half/pack", pack), ("half/nt", nt)];
+
+/// What is above it, in bits, is infinite or NaN.
+const INFINITE: u32 = 0x7f80_0000;
+/// Bits of a float's mantissa that a half's has not.
+const LOST: u32 = 13;
+
+/// The bits of the halves nearest to some numbers, ties to even.
+#[inline(always)]
+fn bits<S: Simd>(s: S, x: S::f32s) -> S::u32s {
+    let bits: S::u32s = x.bitcast();
+    let magnitude = bits & 0x7fff_ffff;
+    // The exponent's other bias, and up by just less than half of the last bit that stays; by half
+    // if that bit is set. What is too large would run over.
+    let bias = (127u32 - 15) << 23;
+    let odd = (magnitude >> LOST) & 1;
+    let normal = (magnitude + (0x0fffu32.wrapping_sub(bias)) + odd) >> LOST;
+    // A half's subnormal numbers are whole multiples of 2^-24, the last bit of floats from 0.5 on.
+    let sum = magnitude.bitcast::<S::f32s>() + 0.5;
+    let subnormal = sum.bitcast::<S::u32s>() - 0.5f32.to_bits();
+    // NaN keeps its upper bits and becomes quiet.
+    let infinite = S::u32s::splat(s, 0x7c00);
+    let nan = ((magnitude >> LOST) & 0x03ff) | 0x7e00;
+    let half = magnitude.simd_lt((127 - 14) << 23).select(subnormal, normal);
+    let half = magnitude.simd_ge((127 + 16) << 23).select(infinite, half);
+    let half = magnitude.simd_gt(INFINITE).select(nan, half);
+    half | ((bits >> 16) & 0x8000)
+}
+
+/// The numbers of some halves.
+#[inline(always)]
+fn number<S: Simd>(half: S::u32s) -> S::f32s {
+    let magnitude = (half & 0x7fff) << LOST;
+    // Exact, subnormal numbers included.
+    let scaled = magnitude.bitcast::<S::f32s>() * f32::from_bits((127 + 127 - 15) << 23);
+    let scaled: S::u32s = scaled.bitcast();
+    let infinite = (half & 0x7c00).simd_eq(0x7c00);
+    let number = infinite.select(magnitude | INFINITE, scaled);
+    (number | ((half & 0x8000) << 16)).bitcast()
+}
+
+/// out = x as halves, two a word. Shapes: `x` `[2 n]`, `out` `[n]`.
+#[inline(always)]
+fn pack_slice<S: Simd>(s: S, x: &[f32], out: &mut [u32]) {
+    let width = lanes::<S>();
+    for (x, out) in x.chunks(2 * width).zip(out.chunks_mut(width)) {
+        let (low, high) = x.split_at(width.min(x.len()));
+        let low = bits(s, get(s, low, low.len()));
+        let high = bits(s, get(s, high, high.len()));
+        set::<S, S::u32s>(out, out.len(), low.narrow(high).bitcast());
+    }
+}
+
+/// out = the numbers of words of two halves. Shapes: `words` `[n]`, `out` `[2 n]`.
+#[inline(always)]
+fn unpack_slice<S: Simd>(s: S, words: &[u32], out: &mut [f32]) {
+    let width = lanes::<S>();
+    for (words, out) in words.chunks(width).zip(out.chunks_mut(2 * width)) {
+        let halves: S::u16s = get::<S, S::u32s>(s, words, words.len()).bitcast();
+        let (low, high) = halves.widen();
+        let (first, second) = out.split_at_mut(width.min(out.len()));
+        set(first, first.len(), number::<S>(low));
+        set(second, second.len(), number::<S>(high));
+    }
+}
+
+fn pack(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Pack = bytemuck::from_bytes(p);
+    let [x, out] = args else { unreachable!("two bindings") };
+    let (n, x) = (p.n as usize, x.real());
+    let out = &mut out.word_mut()[..replicas * (n / 2)];
+    for (r, out) in out.chunks_mut((n / 2).max(1)).enumerate() {
+        let x = &x[p.offset as usize + r * p.stride as usize..][..n];
+        rows(out, 1, 2, |first, out| {
+            let x = &x[2 * first..][..2 * out.len()];
+            with_vectors!(s => pack_slice(s, x, out));
+        });
+    }
+}
 
 /// The numbers that words of two halves hold.
 fn unpack(words: &[u32]) -> Vec<f32> {
-    let halves: &[f16] = bytemuck::cast_slice(words);
-    let mut floats = vec![0.0; halves.len()];
-    halves.convert_to_f32_slice(&mut floats);
+    let mut floats = vec![0.0; 2 * words.len()];
+    rows(&mut floats, 2, 2, |first, floats| {
+        let words = &words[first..][..floats.len() / 2];
+        with_vectors!(s => unpack_slice(s, words, floats));
+    });
     floats
 }
 
@@ -20,4 +107,55 @@ fn nt(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let mut floats =
         [Arg::Real(&a), Arg::Real(&b), Arg::Real(bias.real()), Arg::RealMut(c.real_mut())];
     super::matmul::nt(p, replicas, &mut floats);
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+    use proptest::prelude::*;
+
+    use super::super::isa::Isa;
+    use super::*;
+
+    fn packed(isa: Isa, x: &[f32]) -> Vec<u32> {
+        let mut out = vec![7; x.len() / 2];
+        with_vectors!(isa.level().unwrap(), s => pack_slice(s, x, &mut out));
+        out
+    }
+
+    #[test]
+    fn every_half_comes_back_and_its_neighbors_round_to_it() {
+        for isa in Isa::available() {
+            let words: Vec<u32> = (0..1 << 15).map(|i| 2 * i | (2 * i + 1) << 16).collect();
+            let mut numbers = vec![0.0; 2 * words.len()];
+            with_vectors!(isa.level().unwrap(), s => unpack_slice(s, &words, &mut numbers));
+            for (bits, number) in (0..=u16::MAX).zip(&numbers) {
+                let expected = f16::from_bits(bits).to_f32();
+                let equal = number.to_bits() == expected.to_bits();
+                assert!(equal || number.is_nan() && expected.is_nan(), "{isa} {bits:x}");
+            }
+            for neighbor in [-0x1001, -0x1000, -0xfff, -1, 0, 1, 0xfff, 0x1000, 0x1001] {
+                let near = |x: &f32| f32::from_bits(x.to_bits().wrapping_add_signed(neighbor));
+                let x: Vec<f32> = numbers.iter().map(near).collect();
+                let halves: Vec<u16> = x.iter().map(|x| f16::from_f32(*x).to_bits()).collect();
+                assert!(packed(isa, &x) == bytemuck::cast_slice::<u16, u32>(&halves), "{isa}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_floats_are_packed_as_the_twin_does(
+            bits in proptest::collection::vec(any::<u32>(), 2..100),
+        ) {
+            let x: Vec<f32> = bits.iter().map(|bits| f32::from_bits(*bits)).collect();
+            let x = &x[..x.len() / 2 * 2];
+            let p = Pack { n: x.len() as u32, ..Pack::default() };
+            let mut expected = vec![0; x.len() / 2];
+            tern_shaders::cpu::half::pack(&p, 1, x, &mut expected);
+            for isa in Isa::available() {
+                prop_assert_eq!(&packed(isa, x), &expected, "{}", isa);
+            }
+        }
+    }
 }

@@ -1,14 +1,17 @@
-//! Fast masks: key streams from the `chacha20` crate, which uses the processor's vectors.
+//! Fast masks: a task's words stay in the first-level cache while they are encoded and masked.
 
-use chacha20::ChaCha20;
-use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
+use fearless_simd::Simd;
+use fearless_simd::prelude::*;
 use rayon::prelude::*;
-use tern_shaders::cpu::chacha::{BLOCK, Mask, WORDS_A_MASK, add_block};
-use tern_shaders::cpu::fixed::signed_word;
+use tern_shaders::cpu::chacha::{BLOCK, WORDS_A_MASK};
 use tern_shaders::cpu::masked::{EncodeMask, MaskWords, Sum, UnmaskDecode};
 use tern_shaders::{Arg, TwinFn};
 
+use super::chacha::add_masks;
 use super::fold::MAGIC;
+use super::isa::with_vectors;
+use super::mixed::{apply, map, update};
+use super::vector::inlined;
 
 pub(super) static TABLE: super::Table = &[
     ("masked/encode_mask", encode_mask as TwinFn<f32>),
@@ -17,33 +20,8 @@ pub(super) static TABLE: super::Table = &[
     ("masked/unmask_decode", unmask_decode),
 ];
 
-/// Words a task takes: its words and a stream for them stay in the first-level cache.
+/// Words a task takes.
 const CHUNK: usize = 64 * BLOCK;
-
-/// Adds the streams of a table of masks from block `counter` on, mod 2^32. At most [`CHUNK`]
-/// words.
-fn add_masks(words: &mut [u32], masks: &[u32], counter: u32) {
-    for mask in masks.chunks_exact(WORDS_A_MASK).map(Mask::of) {
-        // The cipher ends where its counter does; the kernels go on at zero.
-        if counter.checked_add((CHUNK / BLOCK) as u32).is_none() {
-            for (i, block) in words.chunks_mut(BLOCK).enumerate() {
-                add_block(block, &mask, counter.wrapping_add(i as u32));
-            }
-            continue;
-        }
-        let key: [u8; 32] = bytemuck::cast(mask.key.map(u32::to_le_bytes));
-        let nonce: [u8; 12] = bytemuck::cast(mask.nonce.map(u32::to_le_bytes));
-        let mut cipher = ChaCha20::new(&key.into(), &nonce.into());
-        cipher.seek(u64::from(counter) * 4 * BLOCK as u64);
-        let mut stream = [0u8; 4 * CHUNK];
-        let stream = &mut stream[..4 * words.len()];
-        cipher.apply_keystream(stream);
-        for (word, bytes) in words.iter_mut().zip(stream.chunks_exact(4)) {
-            let key = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            *word = word.wrapping_add(mask.sign.wrapping_mul(key));
-        }
-    }
-}
 
 fn masks_of(masks: &[u32], r: usize, count: u32) -> &[u32] {
     let words = count as usize * WORDS_A_MASK;
@@ -65,22 +43,51 @@ fn encode_mask(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         let (x, masks) = (&x[r * p.stride as usize..][..n], masks_of(masks, r, p.count));
         let chunks = words.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
         chunks.enumerate().for_each(|(chunk, (words, x))| {
-            encode(words, x, p.fraction_bits, p.bound);
-            add_masks(words, masks, block_of(p.counter, chunk));
-            words.iter_mut().for_each(|word| *word &= p.modulus_mask);
+            with_vectors!(s => {
+                encode(s, words, x, p.fraction_bits, p.bound);
+                add_masks(s, words, masks, block_of(p.counter, chunk));
+                reduce(s, words, p.modulus_mask);
+            });
         });
+    }
+}
+
+/// words mod `modulus_mask + 1`
+#[inline(always)]
+fn reduce<S: Simd>(s: S, words: &mut [u32], modulus_mask: u32) {
+    // The masks' sum is mod 2^32.
+    if modulus_mask != u32::MAX {
+        apply(
+            s,
+            words,
+            #[inline(always)]
+            |word: S::u32s| word & modulus_mask,
+        );
     }
 }
 
 /// Fixed point, clipped. Exact in `f64`: a float times a power of two, clipped to an integer
 /// below 2^31, and then rounded.
-fn encode(words: &mut [u32], x: &[f32], fraction_bits: u32, bound: u32) {
+#[inline(always)]
+fn encode<S: Simd>(s: S, words: &mut [u32], x: &[f32], fraction_bits: u32, bound: u32) {
     let (factor, bound) = (f64::powi(2.0, fraction_bits as i32), f64::from(bound));
-    for (word, x) in words.iter_mut().zip(x) {
-        let scaled = (f64::from(*x) * factor).max(-bound).min(bound);
-        let finite = x.to_bits() & 0x7f80_0000 != 0x7f80_0000;
-        *word = if finite { (scaled + MAGIC).to_bits() as u32 } else { 0 };
-    }
+    let round = inlined(
+        #[inline(always)]
+        |x: S::f64s| -> S::u64s { ((x * factor).max(-bound).min(bound) + MAGIC).bitcast() },
+    );
+    map(
+        s,
+        x,
+        words,
+        #[inline(always)]
+        |x: S::f32s| {
+            let (low, high) = x.widen();
+            let words: S::u32s = round(low).narrow(round(high));
+            // What is not finite has all bits of the exponent.
+            let exponent = x.bitcast::<S::u32s>() & 0x7f80_0000;
+            exponent.simd_eq(0x7f80_0000).select(S::u32s::splat(s, 0), words)
+        },
+    );
 }
 
 fn mask_words(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -91,8 +98,10 @@ fn mask_words(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     for (r, words) in words.chunks_mut(n).enumerate() {
         let masks = masks_of(masks.word(), r, p.count);
         words.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, words)| {
-            add_masks(words, masks, block_of(p.counter, chunk));
-            words.iter_mut().for_each(|word| *word &= p.modulus_mask);
+            with_vectors!(s => {
+                add_masks(s, words, masks, block_of(p.counter, chunk));
+                reduce(s, words, p.modulus_mask);
+            });
         });
     }
 }
@@ -105,18 +114,33 @@ fn sum(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let total = &mut total.word_mut()[..replicas * n];
     for (r, total) in total.chunks_mut(n).enumerate() {
         total.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, total)| {
-            if p.accumulate == 0 {
-                total.fill(0);
-            }
-            for c in r * clients..(r + 1) * clients {
-                let words = &words[c * n + chunk * CHUNK..][..total.len()];
-                for (total, word) in total.iter_mut().zip(words) {
-                    *total = total.wrapping_add(*word);
-                }
-            }
-            total.iter_mut().for_each(|total| *total &= p.modulus_mask);
+            let clients = (r * clients..(r + 1) * clients).map(|c| &words[c * n + chunk * CHUNK..]);
+            with_vectors!(s => add_clients(s, clients, total, p));
         });
     }
+}
+
+/// total (+)= Σ over clients of words, mod `modulus_mask + 1`.
+#[inline(always)]
+fn add_clients<'a, S: Simd>(
+    s: S,
+    clients: impl Iterator<Item = &'a [u32]>,
+    total: &mut [u32],
+    p: &Sum,
+) {
+    if p.accumulate == 0 {
+        total.fill(0);
+    }
+    for words in clients {
+        update(
+            s,
+            words,
+            total,
+            #[inline(always)]
+            |word: S::u32s, total: S::u32s| total + word,
+        );
+    }
+    reduce(s, total, p.modulus_mask);
 }
 
 fn unmask_decode(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -131,44 +155,95 @@ fn unmask_decode(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
             let mut plain = [0; CHUNK];
             let plain = &mut plain[..words.len()];
             plain.copy_from_slice(words);
-            add_masks(plain, masks, block_of(p.counter, chunk));
-            for (mean, word) in mean.iter_mut().zip(plain) {
-                *mean = p.weight * signed_word(*word, p.modulus_mask);
-            }
+            with_vectors!(s => {
+                add_masks(s, plain, masks, block_of(p.counter, chunk));
+                decode(s, plain, p, mean);
+            });
         });
     }
 }
 
+/// mean = weight · signed(words mod `modulus_mask + 1`)
+#[inline(always)]
+fn decode<S: Simd>(s: S, words: &[u32], p: &UnmaskDecode, mean: &mut [f32]) {
+    // Up to the sign bit and back.
+    let unused = p.modulus_mask.leading_zeros();
+    map(
+        s,
+        words,
+        mean,
+        #[inline(always)]
+        |words: S::u32s| {
+            let signed: S::i32s = words.bitcast::<S::i32s>() << unused >> unused;
+            signed.to_float::<S::f32s>() * p.weight
+        },
+    );
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
-    use tern_shaders::cpu::fixed::fixed64;
+    use tern_shaders::cpu::fixed::{fixed64, signed_word};
+
+    use super::super::isa::Isa;
+    use super::*;
 
     proptest! {
         #[test]
         fn any_float_encodes_as_the_twin_does(
-            bits: u32, fraction_bits in 0u32..=62, bound in 0u32..1 << 31,
+            bits in proptest::collection::vec(any::<u32>(), 1..40),
+            fraction_bits in 0u32..=62,
+            bound in 0u32..1 << 31,
         ) {
-            let x = f32::from_bits(bits);
-            let mut word = [9];
-            encode(&mut word, &[x], fraction_bits, bound);
-            let bound = i64::from(bound);
-            prop_assert_eq!(word[0], fixed64(x, 1, fraction_bits).clamp(-bound, bound) as u32);
-        }
-    }
-
-    #[test]
-    fn the_counter_wraps_as_the_twin_does() {
-        let mask = Mask::new(&[3; 32], &[4; 12]);
-        for counter in [0, 5, u32::MAX - 64, u32::MAX - 1] {
-            let mut words: Vec<u32> = (0..CHUNK as u32).collect();
-            let mut expected = words.clone();
-            add_masks(&mut words, bytemuck::cast_slice(&[mask, mask.negated(), mask]), counter);
-            for (i, block) in expected.chunks_mut(BLOCK).enumerate() {
-                add_block(block, &mask, counter.wrapping_add(i as u32));
+            let x: Vec<f32> = bits.iter().map(|bits| f32::from_bits(*bits)).collect();
+            let clip = i64::from(bound);
+            let expected: Vec<u32> = x
+                .iter()
+                .map(|x| fixed64(*x, 1, fraction_bits).clamp(-clip, clip) as u32)
+                .collect();
+            for isa in Isa::available() {
+                let mut words = vec![9; x.len()];
+                with_vectors!(isa.level().unwrap(), s => {
+                    encode(s, &mut words, &x, fraction_bits, bound)
+                });
+                prop_assert_eq!(&words, &expected, "{}", isa);
             }
-            assert_eq!(words, expected, "{counter}");
+        }
+
+        #[test]
+        fn any_word_decodes_as_the_twin_does(
+            words in proptest::collection::vec(any::<u32>(), 1..40), bits in 2u32..=32,
+        ) {
+            let modulus_mask = u32::MAX >> (32 - bits);
+            let p = UnmaskDecode { modulus_mask, weight: 0.3, ..UnmaskDecode::default() };
+            for isa in Isa::available() {
+                let mut mean = vec![9.0; words.len()];
+                with_vectors!(isa.level().unwrap(), s => decode(s, &words, &p, &mut mean));
+                for (mean, word) in mean.iter().zip(&words) {
+                    prop_assert_eq!(*mean, p.weight * signed_word(*word, modulus_mask), "{}", isa);
+                }
+            }
+        }
+
+        #[test]
+        fn any_number_of_clients_adds_as_the_twin_does(
+            x: [u32; 21], clients in 0usize..4, accumulate in 0u32..2, bits in 2u32..=32,
+        ) {
+            let p = Sum {
+                n: 21,
+                clients: clients as u32,
+                modulus_mask: u32::MAX >> (32 - bits),
+                accumulate,
+            };
+            let words: Vec<u32> = (0..clients as u32).flat_map(|c| x.map(|x| x ^ c << 30)).collect();
+            let mut expected = x;
+            tern_shaders::cpu::masked::sum::<f32>(&p, 1, &words, &mut expected);
+            for isa in Isa::available() {
+                let mut total = x;
+                let clients = words.chunks(21);
+                with_vectors!(isa.level().unwrap(), s => add_clients(s, clients, &mut total, &p));
+                prop_assert_eq!(total, expected, "{}", isa);
+            }
         }
     }
 }

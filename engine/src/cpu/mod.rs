@@ -1,6 +1,7 @@
 //! Fast functions of the `Cpu` device, one table: kernel name → function. A kernel that
 //! isn't here runs by its twin. Each is tested against the twin like any GPU kernel.
 
+mod chacha;
 mod convolution;
 mod dropout;
 mod embedding;
@@ -12,6 +13,7 @@ mod lstm;
 mod masked;
 mod matmul;
 mod metrics;
+mod mixed;
 mod normalize;
 mod optimizer;
 pub(crate) mod parallel;

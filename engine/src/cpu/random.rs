@@ -1,41 +1,54 @@
 //! The random stream for many keys at once.
 
-/// [`tern_shaders::cpu::random::pcg4d`] of N keys, word by word side by side, so that the
-/// compiler can keep the words of all keys in one vector. Always inlined, to be compiled for
-/// the vectors of its caller.
+use fearless_simd::Simd;
+
+/// [`tern_shaders::cpu::random::pcg4d`] of a key a lane.
 #[inline(always)]
-pub(super) fn pcg4d<const N: usize>(key: [[u32; N]; 4]) -> [[u32; N]; 4] {
-    let [mut x, mut y, mut z, mut w] = key;
-    for k in 0..N {
-        for word in [&mut x, &mut y, &mut z, &mut w] {
-            word[k] = word[k].wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        }
-        for round in 0..2 {
-            x[k] = x[k].wrapping_add(y[k].wrapping_mul(w[k]));
-            y[k] = y[k].wrapping_add(z[k].wrapping_mul(x[k]));
-            z[k] = z[k].wrapping_add(x[k].wrapping_mul(y[k]));
-            w[k] = w[k].wrapping_add(y[k].wrapping_mul(z[k]));
-            if round == 0 {
-                for word in [&mut x, &mut y, &mut z, &mut w] {
-                    word[k] ^= word[k] >> 16;
-                }
-            }
-        }
+pub(super) fn pcg4d<S: Simd>(mut key: [S::u32s; 4]) -> [S::u32s; 4] {
+    for word in &mut key {
+        *word = *word * 1_664_525 + 1_013_904_223;
     }
-    [x, y, z, w]
+    mix::<S>(&mut key);
+    for word in &mut key {
+        *word ^= *word >> 16;
+    }
+    mix::<S>(&mut key);
+    key
+}
+
+#[inline(always)]
+fn mix<S: Simd>(key: &mut [S::u32s; 4]) {
+    key[0] += key[1] * key[3];
+    key[1] += key[2] * key[0];
+    key[2] += key[0] * key[1];
+    key[3] += key[1] * key[2];
 }
 
 #[cfg(test)]
 mod tests {
+    use fearless_simd::prelude::*;
     use proptest::prelude::*;
+
+    use super::super::isa::{Isa, with_vectors};
+    use super::super::vector::{MOST_LANES, load};
+    use super::*;
+
+    #[inline(always)]
+    fn hashes<S: Simd>(s: S, keys: [[u32; MOST_LANES]; 4]) -> Vec<[u32; 4]> {
+        let [x, y, z, w] = &keys;
+        let hashes: [S::u32s; 4] = pcg4d::<S>([load(s, x), load(s, y), load(s, z), load(s, w)]);
+        (0..S::u32s::LEN).map(|lane| hashes.map(|word| word[lane])).collect()
+    }
 
     proptest! {
         #[test]
-        fn side_by_side_is_one_by_one(keys: [[u32; 3]; 4]) {
-            let hashes = super::pcg4d(keys);
-            for k in 0..3 {
-                let one = tern_shaders::cpu::random::pcg4d(keys.map(|word| word[k]));
-                prop_assert_eq!(hashes.map(|word| word[k]), one);
+        fn side_by_side_is_one_by_one(keys: [[u32; MOST_LANES]; 4]) {
+            for isa in Isa::available() {
+                let hashes = with_vectors!(isa.level().unwrap(), s => hashes(s, keys));
+                for (lane, hash) in hashes.into_iter().enumerate() {
+                    let one = tern_shaders::cpu::random::pcg4d(keys.map(|word| word[lane]));
+                    prop_assert_eq!(hash, one, "{}", isa);
+                }
             }
         }
     }

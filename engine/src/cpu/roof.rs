@@ -1,10 +1,16 @@
 //! What the CPU can do at most, on all threads.
 
-use rayon::prelude::*;
+use std::array::from_fn;
+
+use fearless_simd::Simd;
+use fearless_simd::prelude::*;
 use tern_shaders::cpu::roof::{CHAINS, Copy, MultiplyAdd};
 use tern_shaders::{Arg, TwinFn};
 
+use super::isa::with_vectors;
+use super::mixed::{get, map, set};
 use super::parallel::rows;
+use super::vector::{lanes, splat};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
     &[("roof/copy", copy), ("roof/multiply_add", multiply_add)];
@@ -13,9 +19,22 @@ fn copy(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Copy = bytemuck::from_bytes(p);
     let [x, y] = args else { unreachable!("two bindings") };
     let n = replicas * p.n as usize;
-    let (x, y) = (&x.real()[..n], &mut y.real_mut()[..n]);
-    let part = n.div_ceil(rayon::current_num_threads()).max(1 << 14);
-    y.par_chunks_mut(part).zip(x.par_chunks(part)).for_each(|(y, x)| y.copy_from_slice(x));
+    let x = &x.real()[..n];
+    rows(&mut y.real_mut()[..n], 1, 1, |first, y| {
+        let x = &x[first..][..y.len()];
+        with_vectors!(s => move_slice(s, x, y));
+    });
+}
+
+#[inline(always)]
+fn move_slice<S: Simd>(s: S, x: &[f32], y: &mut [f32]) {
+    map(
+        s,
+        x,
+        y,
+        #[inline(always)]
+        |x: S::f32s| x,
+    );
 }
 
 fn multiply_add(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -25,57 +44,41 @@ fn multiply_add(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let x = &x.real()[..n];
     // An element visit is about 30 operations.
     let work = CHAINS[0] * CHAINS[1] * p.rounds as usize / 16;
-    rows(&mut y.real_mut()[..n], 1, work, |first, y| chains(p, &x[first..][..y.len()], y));
+    rows(&mut y.real_mut()[..n], 1, work, |first, y| {
+        let x = &x[first..][..y.len()];
+        with_vectors!(s => chains(s, p, x, y));
+    });
 }
 
-/// Elements computed together: with the numbers of a chain, a vector of 16.
-const TOGETHER: usize = 4;
-const WIDTH: usize = TOGETHER * CHAINS[1];
+/// Chains that are computed together: with factor and summand they fit the registers, and there
+/// are enough of them that no multiply-add waits for the one before.
+const TOGETHER: usize = 8;
 
-/// Multiplies and adds in one instruction where the caller is compiled for it. All chains lie in
-/// one array: then the loop over it becomes vectors that stay in registers.
+/// An element a lane; a vector for each of its chains.
 #[inline(always)]
-fn all<const FUSED: bool>(p: &MultiplyAdd, x: &[f32], y: &mut [f32]) {
-    for (x, y) in x.chunks(TOGETHER).zip(y.chunks_mut(TOGETHER)) {
-        let mut all = [0f32; CHAINS[0] * WIDTH];
-        for (i, v) in all.iter_mut().enumerate() {
-            let (chain, number) = (i / WIDTH, i % CHAINS[1]);
-            let x = x.get(i % WIDTH / CHAINS[1]).copied().unwrap_or(0.0);
-            *v = x + chain as f32 + number as f32 * 0.25;
-        }
-        for _ in 0..p.rounds {
-            for v in &mut all {
-                *v = if FUSED { v.mul_add(p.factor, p.summand) } else { *v * p.factor + p.summand };
+fn chains<S: Simd>(s: S, p: &MultiplyAdd, x: &[f32], y: &mut [f32]) {
+    let (factor, summand) = (splat(s, p.factor), splat(s, p.summand));
+    let width = lanes::<S>();
+    for (x, y) in x.chunks(width).zip(y.chunks_mut(width)) {
+        let x: S::f32s = get(s, x, x.len());
+        let mut sum = splat(s, 0.0);
+        for first in (0..CHAINS[0] * CHAINS[1]).step_by(TOGETHER) {
+            let mut v: [S::f32s; TOGETHER] = from_fn(
+                #[inline(always)]
+                |i| {
+                    let (chain, number) = ((first + i) / CHAINS[1], (first + i) % CHAINS[1]);
+                    x + chain as f32 + number as f32 * 0.25
+                },
+            );
+            for _ in 0..p.rounds {
+                for v in &mut v {
+                    *v = v.mul_add(factor, summand);
+                }
+            }
+            for v in v {
+                sum += v;
             }
         }
-        for (i, y) in y.iter_mut().enumerate() {
-            let own = |v: &[f32]| v[i * CHAINS[1]..][..CHAINS[1]].iter().sum::<f32>();
-            *y = all.chunks(WIDTH).map(own).sum();
-        }
+        set(y, y.len(), sum);
     }
-}
-
-fn chains(p: &MultiplyAdd, x: &[f32], y: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,fma")]
-        fn avx512(p: &MultiplyAdd, x: &[f32], y: &mut [f32]) {
-            all::<true>(p, x, y);
-        }
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2(p: &MultiplyAdd, x: &[f32], y: &mut [f32]) {
-            all::<true>(p, x, y);
-        }
-        let fused = std::arch::is_x86_feature_detected!("fma");
-        if fused && std::arch::is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has the features that the function is compiled for.
-            return unsafe { avx512(p, x, y) };
-        }
-        if fused && std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: as above.
-            return unsafe { avx2(p, x, y) };
-        }
-    }
-    // Other processors have the instruction in their baseline, or not at all.
-    all::<{ cfg!(target_arch = "aarch64") }>(p, x, y);
 }

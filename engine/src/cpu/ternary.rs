@@ -1,21 +1,27 @@
-//! Fast ternary codes: tasks of whole words, loops that the compiler turns into vectors.
+//! Fast ternary codes: tasks of whole words.
+
+mod lanes;
+mod moments;
 
 use std::ops::Range;
 
+use fearless_simd::Simd;
+use fearless_simd::prelude::*;
 use rayon::prelude::*;
-use tern_shaders::cpu::ternary::{
-    CODES, DecodeAccumulate, DecodeLanes, EncodeLanes, Moments, Quantize, code_at,
-};
+use tern_shaders::cpu::ternary::{CODES, DecodeAccumulate, Quantize};
 use tern_shaders::{Arg, TwinFn};
 
+use super::isa::with_vectors;
+use super::mixed::in_turn;
 use super::random::pcg4d;
+use super::vector::{inlined, lanes, load, splat, store};
 
 pub(super) static TABLE: super::Table = &[
-    ("ternary/moments", moments as TwinFn<f32>),
+    ("ternary/moments", moments::moments as TwinFn<f32>),
     ("ternary/quantize", quantize),
     ("ternary/decode_accumulate", decode_accumulate),
-    ("ternary/encode_lanes", encode_lanes),
-    ("ternary/decode_lanes", decode_lanes),
+    ("ternary/encode_lanes", lanes::encode_lanes),
+    ("ternary/decode_lanes", lanes::decode_lanes),
 ];
 
 /// Elements a task takes, a multiple of 64.
@@ -34,63 +40,11 @@ fn parts(segments: &[u32], range: Range<usize>) -> impl Iterator<Item = (usize, 
     })
 }
 
-fn finite_or_zero(x: f32) -> f32 {
-    if x.to_bits() & 0x7f80_0000 == 0x7f80_0000 { 0.0 } else { x }
-}
-
-fn moments(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    /// Lanes a task takes; it walks its tensor in rows of all lanes.
-    const LANES: usize = 64;
-    let p: &Moments = bytemuck::from_bytes(p);
-    let [x, residual, segments, lengths, thresholds, partials] = args else {
-        unreachable!("bindings were checked")
-    };
-    let (tensors, lanes) = (p.tensors as usize, p.lanes as usize);
-    let (x, residual) = (x.real(), residual.real());
-    let (segments, lengths, thresholds) = (segments.word(), lengths.word(), thresholds.real());
-    let partials = &mut partials.real_mut()[..4 * replicas * tensors * lanes];
-    let tasks: Vec<_> = partials
-        .chunks_mut(4 * lanes)
-        .enumerate()
-        .flat_map(|(row, partials)| {
-            let tasks = partials.chunks_mut(4 * LANES).enumerate();
-            tasks.map(move |(task, partials)| (row, task * LANES, partials))
-        })
-        .collect();
-    tasks.into_par_iter().for_each(|(row, first, partials)| {
-        let tensor = row % tensors;
-        let start = row / tensors * p.stride as usize + segments[tensor] as usize;
-        let length = lengths[tensor] as usize;
-        // One array a moment, so that neighbors in a row are neighbors in memory.
-        let mut sums = [[0f32; LANES]; 4];
-        let width = partials.len() / 4;
-        for i in (first..length).step_by(lanes) {
-            let mut v = [0f32; LANES];
-            let v = &mut v[..width.min(length - i)];
-            v.copy_from_slice(&x[start + i..][..v.len()]);
-            if p.feedback != 0 {
-                for (v, residual) in v.iter_mut().zip(&residual[start + i..]) {
-                    *v += residual;
-                }
-            }
-            v.iter_mut().for_each(|v| *v = finite_or_zero(*v));
-            let [most, magnitudes, values, squares] = &mut sums;
-            for (lane, v) in v.iter().enumerate() {
-                if p.above == 0 {
-                    most[lane] = most[lane].max(v.abs());
-                    magnitudes[lane] += v.abs();
-                    values[lane] += v;
-                    squares[lane] += v * v;
-                } else if v.abs() > thresholds[row] {
-                    most[lane] += v.abs();
-                    magnitudes[lane] += 1.0;
-                }
-            }
-        }
-        for (lane, partial) in partials.chunks_exact_mut(4).enumerate() {
-            partial.copy_from_slice(&sums.map(|moment| moment[lane]));
-        }
-    });
+/// A number, or 0 for what is not finite.
+#[inline(always)]
+fn finite_or_zero<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    let exponent = x.bitcast::<S::u32s>() & 0x7f80_0000;
+    exponent.simd_eq(0x7f80_0000).select(splat(s, 0.0), x)
 }
 
 fn quantize(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -126,7 +80,8 @@ fn quantize(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
                     0 => &mut [][..],
                     _ => &mut residual[part.start - first..part.end - first],
                 };
-                rule.words(part.start / CODES, codes, &x[part], residual);
+                let first = part.start / CODES;
+                with_vectors!(s => rule.words(s, first, codes, &x[part], residual));
             }
         });
     }
@@ -140,107 +95,105 @@ struct Rule<'a> {
     threshold: f32,
 }
 
+/// Vectors of words that are drawn at a time, and of elements that take them.
+const DRAWS: usize = 4;
+
 impl Rule<'_> {
-    /// The codes of `x` from word `first` on; `residual` is empty without feedback.
-    fn words(&self, first: usize, codes: &mut [u32], x: &[f32], residual: &mut [f32]) {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            #[target_feature(enable = "avx2")]
-            fn wide(
-                rule: &Rule<'_>,
-                first: usize,
-                codes: &mut [u32],
-                x: &[f32],
-                residual: &mut [f32],
-            ) {
-                rule.any_width(first, codes, x, residual);
-            }
-            // SAFETY: the processor has AVX2.
-            return unsafe { wide(self, first, codes, x, residual) };
+    /// The codes of `x` from word `first` on, which is a multiple of 4; `residual` is empty
+    /// without feedback.
+    #[inline(always)]
+    fn words<S: Simd>(
+        &self,
+        s: S,
+        first: usize,
+        codes: &mut [u32],
+        x: &[f32],
+        residual: &mut [f32],
+    ) {
+        let drawn = self.scale != 0.0 && self.p.threshold == 0;
+        match (drawn, residual.is_empty()) {
+            (true, true) => self.code::<S, true, false>(s, first, codes, x, residual),
+            (true, false) => self.code::<S, true, true>(s, first, codes, x, residual),
+            (false, true) => self.code::<S, false, false>(s, first, codes, x, residual),
+            (false, false) => self.code::<S, false, true>(s, first, codes, x, residual),
         }
-        self.any_width(first, codes, x, residual);
     }
 
     #[inline(always)]
-    fn any_width(&self, first: usize, codes: &mut [u32], x: &[f32], residual: &mut [f32]) {
-        let words = codes.iter_mut().zip(x.as_chunks().0).enumerate();
-        let mut residual = residual.as_chunks_mut().0.iter_mut();
-        let mut bounds = [[0.0; CODES]; 2];
-        for (word, (code, x)) in words {
-            // Two words take eight draws of four numbers.
-            if word % 2 == 0 {
-                bounds = self.bounds(first + word);
+    fn code<S: Simd, const DRAWN: bool, const FEEDBACK: bool>(
+        &self,
+        s: S,
+        first: usize,
+        codes: &mut [u32],
+        x: &[f32],
+        residual: &mut [f32],
+    ) {
+        let width = lanes::<S>();
+        // Words that a draw is for, vectors that a word is of.
+        let (words, vectors) = (DRAWS * width / CODES, CODES / width);
+        let fixed = if self.scale == 0.0 { f32::INFINITY } else { self.threshold };
+        let mut bounds = [splat(s, fixed); DRAWS];
+        let (zero, scale) = (splat(s, 0.0), splat(s, self.scale));
+        let plus = S::u32s::from_fn(
+            s,
+            #[inline(always)]
+            |lane| 1 << (2 * lane),
+        );
+        for (group, codes) in codes.chunks_mut(words).enumerate() {
+            if DRAWN {
+                bounds = self.bounds(s, first + group * words);
             }
-            *code = match residual.next() {
-                Some(residual) => self.word::<true>(x, &bounds[word % 2], residual),
-                None => self.word::<false>(x, &bounds[word % 2], &mut [0.0; CODES]),
-            };
+            for (word, code) in codes.iter_mut().enumerate() {
+                let mut packed = S::u32s::splat(s, 0);
+                for part in 0..vectors {
+                    let at = (group * words + word) * CODES + part * width;
+                    let mut v: S::f32s = load(s, &x[at..]);
+                    if FEEDBACK {
+                        v += load::<S, S::f32s>(s, &residual[at..]);
+                    }
+                    let v = finite_or_zero(s, v);
+                    let fires = v.abs().simd_gt(bounds[word * vectors + part]);
+                    let negative = v.simd_lt(zero);
+                    if FEEDBACK {
+                        let decoded = fires.select(negative.select(-scale, scale), zero);
+                        store(&mut residual[at..], v - decoded);
+                    }
+                    let code = negative.select(plus << 1, plus) << (2 * part * width) as u32;
+                    packed |= fires.select(code, S::u32s::splat(s, 0));
+                }
+                *code = packed.reduce_sum();
+            }
         }
     }
 
-    /// What an element of two words from `word` on fires above.
+    /// What the elements from word `word` on fire above: draws of four, a draw a lane.
     #[inline(always)]
-    fn bounds(&self, word: usize) -> [[f32; CODES]; 2] {
-        if self.scale == 0.0 {
-            return [[f32::INFINITY; CODES]; 2];
-        }
-        if self.p.threshold != 0 {
-            return [[self.threshold; CODES]; 2];
-        }
-        let mut keys = [[0; 8]; 4];
-        for (k, key) in keys[0].iter_mut().enumerate() {
-            *key = (4 * word + k) as u32;
-        }
-        keys[1] = [self.p.step; 8];
-        keys[2] = [self.p.salt.wrapping_add(self.r); 8];
-        keys[3] = [self.p.seed; 8];
-        // As `random::uniform`; 24 bits are as well signed.
-        let bound = |bits: u32| (bits >> 8) as i32 as f32 * (1.0 / 16_777_216.0) * self.scale;
-        let draws = pcg4d(keys).map(|word| word.map(bound));
-        let mut bounds = [[0.0; CODES]; 2];
-        for (i, bound) in bounds.as_flattened_mut().iter_mut().enumerate() {
-            *bound = draws[i % 4][i / 4];
+    fn bounds<S: Simd>(&self, s: S, word: usize) -> [S::f32s; DRAWS] {
+        let draw = S::u32s::from_fn(
+            s,
+            #[inline(always)]
+            |lane| lane as u32,
+        );
+        let same = inlined(
+            #[inline(always)]
+            |word| S::u32s::splat(s, word),
+        );
+        let p = self.p;
+        let random = in_turn::<S, _, DRAWS>(pcg4d::<S>([
+            draw + (word * CODES / DRAWS) as u32,
+            same(p.step),
+            same(p.salt.wrapping_add(self.r)),
+            same(p.seed),
+        ]));
+        let mut bounds = [splat(s, 0.0); DRAWS];
+        for (bound, bits) in bounds.iter_mut().zip(random) {
+            // As `random::uniform`; 24 bits are as well signed.
+            let bits: S::i32s = (bits >> 8).bitcast();
+            *bound = bits.to_float::<S::f32s>() * (1.0 / 16_777_216.0) * self.scale;
         }
         bounds
     }
-
-    /// The codes of 16 elements; what they leave goes to the residual.
-    #[inline(always)]
-    fn word<const FEEDBACK: bool>(
-        &self,
-        x: &[f32; CODES],
-        bounds: &[f32; CODES],
-        residual: &mut [f32; CODES],
-    ) -> u32 {
-        let mut codes = [0; CODES];
-        for k in 0..CODES {
-            let v = finite_or_zero(if FEEDBACK { x[k] + residual[k] } else { x[k] });
-            let fires = v.abs() > bounds[k];
-            let (code, decoded) = if v < 0.0 { (2, -self.scale) } else { (1, self.scale) };
-            codes[k] = if fires { code << (2 * k) } else { 0 };
-            if FEEDBACK {
-                residual[k] = v - if fires { decoded } else { 0.0 };
-            }
-        }
-        codes.iter().fold(0, |packed, code| packed | code)
-    }
 }
-
-/// The four codes of each byte as floats.
-static DECODED: [[f32; 4]; 256] = {
-    let mut table = [[0.0; 4]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut k = 0;
-        while k < 4 {
-            let code = (byte >> (2 * k)) & 3;
-            table[byte][k] = (code & 1) as f32 - (code >> 1) as f32;
-            k += 1;
-        }
-        byte += 1;
-    }
-    table
-};
 
 fn decode_accumulate(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &DecodeAccumulate = bytemuck::from_bytes(p);
@@ -262,86 +215,51 @@ fn decode_accumulate(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
                     let codes = &codes[c * n / CODES..];
                     let codes = &codes[part.start / CODES..part.end / CODES];
                     let step = weights[c] * scales[c * p.scales_stride as usize + tensor];
-                    for (sum, word) in sum.as_chunks_mut::<CODES>().0.iter_mut().zip(codes) {
-                        let quarters = sum.as_chunks_mut::<4>().0;
-                        for (sum, byte) in quarters.iter_mut().zip(word.to_le_bytes()) {
-                            for (sum, code) in sum.iter_mut().zip(DECODED[usize::from(byte)]) {
-                                *sum += step * code;
-                            }
-                        }
-                    }
+                    with_vectors!(s => add_codes(s, codes, step, sum));
                 }
             }
         });
     }
 }
 
-fn encode_lanes(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let p: &EncodeLanes = bytemuck::from_bytes(p);
-    let [codes, lanes] = args else { unreachable!("bindings were checked") };
-    let (n, words, per_word) = (p.n as usize, p.words as usize, (32 / p.bits) as usize);
-    let codes = codes.word();
-    // The lanes of four codes, by the byte that holds them.
-    let quads: [u32; 256] = std::array::from_fn(|byte| {
-        (0..4).fold(0, |packed, i| {
-            // More than a word only where lanes are too wide for four of them to be in one.
-            let lane = ((code_at(&[byte as u32], i) + 1) as u32).checked_shl(i as u32 * p.bits);
-            packed | lane.unwrap_or(0)
-        })
-    });
-    let lanes = &mut lanes.word_mut()[..replicas * words];
-    for (r, lanes) in lanes.chunks_mut(words).enumerate() {
-        let codes = &codes[r * n / CODES..][..n / CODES];
-        let task = CHUNK / 4;
-        lanes.par_chunks_mut(task).enumerate().for_each(|(chunk, lanes)| {
-            for (word, packed) in lanes.iter_mut().enumerate() {
-                let first = ((chunk * task + word) * per_word).min(n);
-                let end = (first + per_word).min(n);
-                *packed = 0;
-                if per_word % 4 == 0 {
-                    for (quad, i) in (first..end).step_by(4).enumerate() {
-                        let byte = codes[i / CODES] >> (2 * (i % CODES));
-                        *packed |= quads[(byte & 0xff) as usize] << (4 * quad as u32 * p.bits);
-                    }
-                } else {
-                    for (lane, i) in (first..end).enumerate() {
-                        *packed |= ((code_at(codes, i) + 1) as u32) << (lane as u32 * p.bits);
-                    }
-                }
-            }
-        });
-    }
-}
-
-fn decode_lanes(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let p: &DecodeLanes = bytemuck::from_bytes(p);
-    let [lanes, segments, scales, mean] = args else { unreachable!("bindings were checked") };
-    let (n, words, per_word) = (p.n as usize, p.words as usize, (32 / p.bits) as usize);
-    let (lanes, scales) = (lanes.word(), scales.real());
-    let segments = &segments.word()[..=p.tensors as usize];
-    for (r, mean) in mean.real_mut().chunks_mut(p.stride as usize).take(replicas).enumerate() {
-        let lanes = &lanes[r * words..][..words];
-        mean[..n].par_chunks_mut(CHUNK).enumerate().for_each(|(task, mean)| {
-            let first = task * CHUNK;
-            for (tensor, part) in parts(segments, first..first + mean.len()) {
-                let step = p.weight * scales[r * p.scales_stride as usize + tensor];
-                let (mut word, mut lane) = (part.start / per_word, part.start % per_word);
-                for mean in &mut mean[part.start - first..part.end - first] {
-                    let bits = (lanes[word] >> (lane as u32 * p.bits)) & ((1 << p.bits) - 1);
-                    let value = step * (bits as i32 - p.clients as i32) as f32;
-                    *mean = if p.accumulate != 0 { *mean + value } else { value };
-                    lane += 1;
-                    if lane == per_word {
-                        (word, lane) = (word + 1, 0);
-                    }
-                }
-            }
-        });
+/// sum += step · code. Shapes: `codes` `[n / 16]`, `sum` `[n]`.
+#[inline(always)]
+fn add_codes<S: Simd>(s: S, codes: &[u32], step: f32, sum: &mut [f32]) {
+    let width = lanes::<S>();
+    let (zero, one, step) = (splat(s, 0.0), splat(s, 1.0), splat(s, step));
+    let bit = inlined(
+        #[inline(always)]
+        |part: usize, bit: usize| {
+            S::u32s::from_fn(
+                s,
+                #[inline(always)]
+                |lane| 1u32.unbounded_shl((2 * (part * width + lane) + bit) as u32),
+            )
+        },
+    );
+    // Of four vectors of a word at most.
+    let plus = [bit(0, 0), bit(1, 0), bit(2, 0), bit(3, 0)];
+    let minus = [bit(0, 1), bit(1, 1), bit(2, 1), bit(3, 1)];
+    for (sum, word) in sum.chunks_exact_mut(CODES).zip(codes) {
+        let word = S::u32s::splat(s, *word);
+        let is = inlined(
+            #[inline(always)]
+            |bits: S::u32s| (word & bits).simd_eq(0).select(zero, one),
+        );
+        for part in 0..CODES / width {
+            let sum = &mut sum[part * width..];
+            let code = is(plus[part]) - is(minus[part]);
+            let total = load::<S, S::f32s>(s, sum) + code * step;
+            store(sum, total);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tern_shaders::cpu::ternary::{decode_accumulate, quantize};
+
+    use super::super::isa::Isa;
     use super::*;
 
     #[test]
@@ -354,20 +272,69 @@ mod tests {
         assert_eq!(parts(&segments, 64..128).collect::<Vec<_>>(), [(1, 64..128)]);
     }
 
+    /// Numbers of many sizes, some not finite, some zero.
+    fn numbers(n: usize) -> Vec<f32> {
+        (0..n as u32)
+            .map(|i| match i % 11 {
+                3 => f32::NAN,
+                5 => f32::NEG_INFINITY,
+                7 => -0.0,
+                _ => (i as f32 * 0.7).sin(),
+            })
+            .collect()
+    }
+
     #[test]
-    fn vectors_of_any_width_give_the_same_codes() {
-        let x: Vec<f32> = (0..5 * CODES).map(|i| (i as f32 * 0.7).sin()).collect();
-        for feedback in [0, 1] {
-            let p = Quantize { feedback, step: 3, seed: 8, ..Quantize::default() };
-            let rule = Rule { p: &p, r: 2, scale: 0.8, threshold: 0.0 };
-            // Five words: the last has half of the draws to itself.
-            let (mut codes, mut plain) = ([0; 5], [0; 5]);
-            let mut residual = vec![0.1; feedback as usize * x.len()];
-            let mut left = residual.clone();
-            rule.words(7, &mut codes, &x, &mut residual);
-            rule.any_width(7, &mut plain, &x, &mut left);
-            assert_eq!((codes, residual), (plain, left));
-            assert!(codes.iter().all(|word| *word != 0));
+    fn every_instruction_set_gives_the_twins_codes() {
+        // Five words: the last has part of the draws to itself.
+        let (n, before) = (5 * CODES, 64);
+        for (feedback, threshold, scale) in
+            [(0, 0, 0.8), (1, 0, 0.8), (1, 1, 0.5), (0, 1, 0.0), (1, 0, 0.0)]
+        {
+            let all = (before + n) as u32;
+            let p = Quantize {
+                n: all,
+                stride: all,
+                tensors: 1,
+                scales_stride: 0,
+                threshold,
+                feedback,
+                step: 3,
+                salt: 4,
+                seed: 8,
+            };
+            let x = numbers(before + n);
+            let start = vec![0.1; before + n];
+            let (mut left, mut expected) = (start.clone(), vec![0; (before + n) / CODES]);
+            quantize(&p, 1, &x, &mut left, &[0, all], &[scale], &[0.4], &mut expected);
+            let rule = Rule { p: &p, r: 0, scale, threshold: 0.4 };
+            for isa in Isa::available() {
+                let mut codes = [9; 5];
+                let mut residual = start[..feedback as usize * n].to_vec();
+                with_vectors!(isa.level().unwrap(), s => {
+                    rule.words(s, before / CODES, &mut codes, &x[before..], &mut residual)
+                });
+                assert_eq!(codes, expected[before / CODES..], "{isa} {p:?}");
+                let left = &left[before..][..residual.len()];
+                assert_eq!(residual, left, "{isa} {p:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_adds_all_codes() {
+        let codes = [0x1b1b_e4e4, 0xffff_0000, 0x5555_aaaa];
+        let p =
+            DecodeAccumulate { n: 48, stride: 48, tensors: 1, clients: 1, ..Default::default() };
+        let p = DecodeAccumulate { accumulate: 1, ..p };
+        let before = numbers(48).into_iter().map(|x| if x.is_nan() { 1.0 } else { x });
+        let before: Vec<f32> = before.collect();
+        let mut expected = before.clone();
+        decode_accumulate(&p, 1, &codes, &[0, 48], &[0.3], &[0.7], &mut expected);
+        for isa in Isa::available() {
+            let mut sum = before.clone();
+            with_vectors!(isa.level().unwrap(), s => add_codes(s, &codes, 0.3 * 0.7, &mut sum));
+            assert_eq!(sum, expected, "{isa}");
         }
     }
 }
