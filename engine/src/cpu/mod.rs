@@ -2,6 +2,7 @@
 //! isn't here runs by its twin. Each is tested against the twin like any GPU kernel.
 
 mod convolution;
+mod data;
 mod dropout;
 mod embedding;
 pub(crate) mod fold;
@@ -16,6 +17,7 @@ mod metrics;
 mod normalize;
 mod optimizer;
 pub(crate) mod parallel;
+mod planes;
 mod pointwise;
 mod pooling;
 mod random;
@@ -23,9 +25,7 @@ mod reduce;
 mod roof;
 mod ternary;
 mod update;
-#[allow(dead_code, reason = "the other kernels come to it one by one")]
 mod vector;
-pub(crate) mod vmath;
 mod windows;
 
 use tern_shaders::{Kernel, TwinFn};
@@ -37,10 +37,14 @@ static TABLES: &[Table] = &[
     half::TABLE,
     reduce::TABLE,
     lstm::TABLE,
+    lstm::state::TABLE,
     embedding::TABLE,
     loss::TABLE,
     metrics::TABLE,
     pointwise::TABLE,
+    pointwise::binary::TABLE,
+    pointwise::copy::TABLE,
+    pointwise::softmax::TABLE,
     dropout::TABLE,
     normalize::TABLE,
     convolution::TABLE,
@@ -50,6 +54,7 @@ static TABLES: &[Table] = &[
     masked::TABLE,
     fold::TABLE,
     update::TABLE,
+    data::TABLE,
     roof::TABLE,
 ];
 
