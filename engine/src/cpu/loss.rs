@@ -1,30 +1,81 @@
-//! Softmax with cross-entropy: rows in parallel, exponentials in vectors.
+//! Losses: rows in parallel, exponentials and logarithms in vectors; narrow rows many at a time.
 
-use tern_shaders::cpu::loss::{IGNORED, SoftmaxCrossEntropyBackward, SoftmaxCrossEntropyForward};
+use fearless_simd::Simd;
+use fearless_simd::prelude::*;
+use rayon::prelude::*;
+use tern_shaders::cpu::loss::{
+    ElementLoss, ElementwiseBackward, ElementwiseForward, IGNORED, Rows,
+    SoftmaxCrossEntropyBackward, SoftmaxCrossEntropyForward,
+};
 use tern_shaders::{Arg, TwinFn};
 
-use super::parallel::{put, rows, rows2};
-use super::vmath::{exp, largest, sum_by, vectorized};
+use super::isa::with_vectors;
+use super::parallel::{by_replica, rows, rows2};
+use super::planes::{NARROW, NO_PLANES, ROWS, join, split};
+use super::pointwise::softmax::{log_sum_exp, log_sum_exps};
+use super::reduce::{sums_of_narrow, total};
+use super::vector::{exp, lanes, ln_1p, load, put, sigmoid, splat, store, sum, tally};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
+    ("loss/count_targets", count_targets),
+    ("loss/mean", mean),
     ("loss/softmax_cross_entropy_forward", forward),
     ("loss/softmax_cross_entropy_backward", backward),
+    ("loss/elementwise_forward", elementwise_forward),
+    ("loss/elementwise_backward", elementwise_backward),
 ];
 
-vectorized! {
-    /// log Σ e^x
-    fn log_sum_exp(x: &[f32]) -> f32 {
-        let top = largest(x);
-        top + sum_by(x, x, |x, _| exp(x - top)).ln()
+/// Words that a thread counts at once.
+const PART: usize = 1 << 16;
+
+fn count_targets(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Rows = bytemuck::from_bytes(p);
+    let [targets, count] = args else { unreachable!("two bindings") };
+    let (targets, n) = (targets.word(), p.rows as usize);
+    for (r, count) in count.real_mut()[..replicas].iter_mut().enumerate() {
+        let known = |targets: &[u32]| with_vectors!(s => known(s, targets));
+        let known: u32 = targets[r * n..][..n].par_chunks(PART).map(known).sum();
+        *count = known as f32;
     }
 }
 
-vectorized! {
-    /// d (+)= scale · e^(x − log_sum)
-    fn softmax_gradient(x: &[f32], log_sum: f32, scale: f32, accumulate: bool, d: &mut [f32]) {
-        for (x, d) in x.iter().zip(d) {
-            put(d, scale * exp(x - log_sum), accumulate);
+/// How many targets are not [`IGNORED`].
+#[inline(always)]
+pub(super) fn known<S: Simd>(s: S, targets: &[u32]) -> u32 {
+    let (ignored, zero, one) =
+        (S::u32s::splat(s, IGNORED), S::u32s::splat(s, 0), S::u32s::splat(s, 1));
+    tally(
+        s,
+        targets,
+        #[inline(always)]
+        |target: S::u32s| target.simd_eq(ignored).select(zero, one),
+    )
+}
+
+fn mean(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Rows = bytemuck::from_bytes(p);
+    let [row_loss, count, loss] = args else { unreachable!("three bindings") };
+    let (row_loss, count, n) = (row_loss.real(), count.real(), p.rows as usize);
+    for (r, loss) in loss.real_mut()[..replicas].iter_mut().enumerate() {
+        *loss = total(&row_loss[r * n..][..n]) / count[r].max(1.0);
+    }
+}
+
+/// log Σ e^x of rows.
+#[inline(always)]
+fn log_sums<S: Simd>(s: S, x: &[f32], classes: usize, log_sums: &mut [f32]) {
+    if classes > NARROW {
+        for (x, log_sum) in x.chunks_exact(classes).zip(log_sums) {
+            *log_sum = log_sum_exp(s, x);
         }
+        return;
+    }
+    let mut planes = NO_PLANES;
+    let mut block = [0.0; ROWS];
+    for (x, log_sums) in x.chunks(ROWS * classes).zip(log_sums.chunks_mut(ROWS)) {
+        split(s, x, classes, &mut planes);
+        log_sum_exps(s, &planes, classes, &mut block);
+        log_sums.copy_from_slice(&block[..log_sums.len()]);
     }
 }
 
@@ -35,15 +86,82 @@ fn forward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (row_loss, log_sum) = (row_loss.real_mut(), log_sum.real_mut());
     // An exponential counts for several visits of an element.
     rows2((row_loss, 1), (log_sum, 1), 4 * classes, |first, row_loss, log_sum| {
-        for (i, (loss, total)) in row_loss.iter_mut().zip(log_sum).enumerate() {
-            let row = &logits[(first + i) * classes..][..classes];
-            *total = log_sum_exp(row);
-            *loss = match target[first + i] {
-                IGNORED => 0.0,
-                class => *total - row[(class as usize).min(classes - 1)],
-            };
+        // As long as the rows of a block are in the cache.
+        let blocks = row_loss.chunks_mut(ROWS).zip(log_sum.chunks_mut(ROWS));
+        for (first, (row_loss, log_sum)) in (first..).step_by(ROWS).zip(blocks) {
+            let x = &logits[first * classes..][..row_loss.len() * classes];
+            with_vectors!(s => log_sums(s, x, classes, log_sum));
+            let rows = x.chunks_exact(classes).zip(&target[first..]);
+            for ((x, target), (loss, total)) in rows.zip(row_loss.iter_mut().zip(log_sum)) {
+                *loss = match *target {
+                    IGNORED => 0.0,
+                    class => *total - x[(class as usize).min(classes - 1)],
+                };
+            }
         }
     });
+}
+
+/// d (+)= scale · (e^(x − log_sum) − onehot) of wide rows, or zero where the scale is.
+#[inline(always)]
+fn gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut [f32]) {
+    let classes = rows.classes;
+    for (row, d) in d.chunks_exact_mut(classes).enumerate() {
+        let (scale, log_sum) = (splat(s, rows.scale), splat(s, rows.log_sum[row]));
+        match rows.target[row] {
+            IGNORED if accumulate => {}
+            IGNORED => d.fill(0.0),
+            class => {
+                put(
+                    s,
+                    [&rows.x[row * classes..][..classes]],
+                    accumulate,
+                    d,
+                    #[inline(always)]
+                    |[x]| scale * exp(s, x - log_sum),
+                );
+                d[(class as usize).min(classes - 1)] -= rows.scale;
+            }
+        }
+    }
+}
+
+/// [`gradients`] of narrow rows.
+#[inline(always)]
+fn narrow_gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut [f32]) {
+    let classes = rows.classes;
+    let mut planes = NO_PLANES;
+    let (mut targets, mut log_sums) = ([IGNORED; ROWS], [0.0; ROWS]);
+    let (zero, one, scale) = (splat(s, 0.0), splat(s, 1.0), splat(s, rows.scale));
+    let (ignored, last) = (S::u32s::splat(s, IGNORED), S::u32s::splat(s, classes as u32 - 1));
+    for (i, d) in d.chunks_mut(ROWS * classes).enumerate() {
+        let (first, n) = (i * ROWS, d.len() / classes);
+        targets[..n].copy_from_slice(&rows.target[first..][..n]);
+        log_sums[..n].copy_from_slice(&rows.log_sum[first..][..n]);
+        split(s, &rows.x[first * classes..][..d.len()], classes, &mut planes);
+        for at in (0..ROWS).step_by(lanes::<S>()) {
+            let log_sum = load::<S, S::f32s>(s, &log_sums[at..]);
+            let target = load::<S, S::u32s>(s, &targets[at..]);
+            let (none, target) = (target.simd_eq(ignored), target.min(last));
+            for c in 0..classes {
+                let plane = &mut planes[c * ROWS + at..];
+                let e = exp(s, load::<S, S::f32s>(s, plane) - log_sum);
+                let hit = target.simd_eq(S::u32s::splat(s, c as u32)).select(one, zero);
+                store(plane, none.select(zero, scale * (e - hit)));
+            }
+        }
+        join(s, &planes, classes, accumulate, d);
+    }
+}
+
+/// Rows of logits with their targets, and the factor of their gradients.
+#[derive(Clone, Copy)]
+struct Targets<'a> {
+    x: &'a [f32],
+    target: &'a [u32],
+    log_sum: &'a [f32],
+    classes: usize,
+    scale: f32,
 }
 
 fn backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -54,20 +172,135 @@ fn backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (logits, target, log_sum) = (logits.real(), target.word(), log_sum.real());
     let (count, dloss) = (count.real(), dloss.real());
     let (classes, accumulate) = (p.classes as usize, p.accumulate != 0);
-    rows(dlogits.real_mut(), classes, 4 * classes, |first, dlogits| {
-        for (i, d) in dlogits.chunks_exact_mut(classes).enumerate() {
-            let row = first + i;
-            let replica = row / p.rows as usize;
-            let scale = dloss[replica] / count[replica].max(1.0);
-            match target[row] {
-                IGNORED if accumulate => {}
-                IGNORED => d.fill(0.0),
-                class => {
-                    let x = &logits[row * classes..][..classes];
-                    softmax_gradient(x, log_sum[row], scale, accumulate, d);
-                    d[(class as usize).min(classes - 1)] -= scale;
-                }
-            }
+    rows(dlogits.real_mut(), classes, 4 * classes, |first, d| {
+        by_replica(first, d.len() / classes, p.rows as usize, |replica, run| {
+            let first = first + run.start;
+            let rows = Targets {
+                x: &logits[first * classes..],
+                target: &target[first..],
+                log_sum: &log_sum[first..],
+                classes,
+                scale: dloss[replica] / count[replica].max(1.0),
+            };
+            let d = &mut d[run.start * classes..run.end * classes];
+            with_vectors!(s => if classes <= NARROW {
+                narrow_gradients(s, rows, accumulate, d);
+            } else {
+                gradients(s, rows, accumulate, d);
+            });
+        });
+    });
+}
+
+/// −t log σ(x) − (1 − t) log(1 − σ(x))
+#[inline(always)]
+fn binary_cross_entropy<S: Simd>(s: S, x: S::f32s, t: S::f32s) -> S::f32s {
+    let zero = splat(s, 0.0);
+    x.simd_gt(zero).select(x, zero) - x * t + ln_1p(s, exp(s, -x.abs()))
+}
+
+/// Means of the losses of rows.
+#[inline(always)]
+fn mean_losses<S: Simd>(
+    s: S,
+    [x, t]: [&[f32]; 2],
+    width: usize,
+    value: impl Fn([S::f32s; 2]) -> S::f32s + Copy,
+    loss: &mut [f32],
+) {
+    let share = 1.0 / width as f32;
+    if width > NARROW {
+        let rows = x.chunks_exact(width).zip(t.chunks_exact(width));
+        for ((x, t), loss) in rows.zip(loss) {
+            *loss = share * sum(s, [x, t], value);
         }
+        return;
+    }
+    if width == 1 {
+        return put(s, [x, t], false, loss, value);
+    }
+    let mut values = NO_PLANES;
+    let block = ROWS * width;
+    for (i, loss) in loss.chunks_mut(ROWS).enumerate() {
+        let values = &mut values[..loss.len() * width];
+        put(s, [&x[i * block..], &t[i * block..]], false, values, value);
+        sums_of_narrow(s, share, values, width, loss);
+    }
+}
+
+/// How many of a replica's rows count.
+fn counted(count: f32, rows: usize) -> usize {
+    (count.ceil() as usize).min(rows)
+}
+
+fn elementwise_forward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &ElementwiseForward = bytemuck::from_bytes(p);
+    let [x, target, count, row_loss] = args else { unreachable!("four bindings") };
+    let (x, target, count) = (x.real(), target.real(), count.real());
+    let (per, width) = (p.rows as usize, p.width as usize);
+    rows(row_loss.real_mut(), 1, 4 * width, |first, loss| {
+        by_replica(first, loss.len(), per, |replica, run| {
+            let first = first + run.start;
+            let counted = counted(count[replica], per).saturating_sub(first - replica * per);
+            let (loss, rest) = loss[run.clone()].split_at_mut(counted.min(run.len()));
+            rest.fill(0.0);
+            let all = [x, target].map(|x| &x[first * width..]);
+            with_vectors!(s => match ElementLoss::of(p.kind) {
+                ElementLoss::SquaredError => mean_losses(
+                    s,
+                    all,
+                    width,
+                    #[inline(always)]
+                    |[x, t]| (x - t) * (x - t),
+                    loss,
+                ),
+                ElementLoss::BinaryCrossEntropy => mean_losses(
+                    s,
+                    all,
+                    width,
+                    #[inline(always)]
+                    |[x, t]| binary_cross_entropy(s, x, t),
+                    loss,
+                ),
+            });
+        });
+    });
+}
+
+fn elementwise_backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &ElementwiseBackward = bytemuck::from_bytes(p);
+    let [x, target, count, dloss, dx] = args else { unreachable!("five bindings") };
+    let (x, target, count, dloss) = (x.real(), target.real(), count.real(), dloss.real());
+    let (per, width, accumulate) = (p.rows as usize, p.width as usize, p.accumulate != 0);
+    rows(dx.real_mut(), width, 4 * width, |first, dx| {
+        by_replica(first, dx.len() / width, per, |replica, run| {
+            let first = first + run.start;
+            let counted = counted(count[replica], per).saturating_sub(first - replica * per);
+            let dx = &mut dx[run.start * width..run.end * width];
+            let (dx, rest) = dx.split_at_mut(counted.min(run.len()) * width);
+            if !accumulate {
+                rest.fill(0.0);
+            }
+            let all = [x, target].map(|x| &x[first * width..]);
+            let scale = dloss[replica] / (width as f32 * count[replica].max(1.0));
+            with_vectors!(s => match ElementLoss::of(p.kind) {
+                ElementLoss::SquaredError => put(
+                    s,
+                    all,
+                    accumulate,
+                    dx,
+                    #[inline(always)]
+                    |[x, t]| (x - t) * splat(s, 2.0 * scale),
+                ),
+                ElementLoss::BinaryCrossEntropy => put(
+                    s,
+                    all,
+                    accumulate,
+                    dx,
+                    #[inline(always)]
+                    |[x, t]| (sigmoid(s, x) - t) * splat(s, scale),
+                ),
+            });
+        });
     });
 }

@@ -6,6 +6,7 @@
 //! activated where they were summed; backward, it holds four registers of neighboring units.
 //! Rows are computed alike whatever task they are in: threads don't change the numbers.
 
+pub(super) mod state;
 #[cfg(test)]
 mod tests;
 mod walk;

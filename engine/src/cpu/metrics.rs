@@ -1,19 +1,75 @@
-//! Ranks by counting and the largest by insertion, rows in parallel.
+//! Ranks and hits by counting, the largest by insertion; rows in parallel.
 
+use fearless_simd::Simd;
+use fearless_simd::prelude::*;
+use rayon::prelude::*;
 use tern_shaders::cpu::loss::IGNORED;
-use tern_shaders::cpu::metrics::{Rank, TopK};
+use tern_shaders::cpu::metrics::{Accuracy, Rank, TopK};
 use tern_shaders::{Arg, TwinFn};
 
+use super::isa::with_vectors;
+use super::loss::known;
 use super::parallel::{rows, rows2};
-use super::vmath::vectorized;
+use super::planes::{NARROW, NO_PLANES, ROWS, split};
+use super::vector::{lanes, load, splat, store, tally};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
-    &[("metrics/rank", rank), ("metrics/top_k", top_k)];
+    &[("metrics/rank", rank), ("metrics/accuracy", accuracy), ("metrics/top_k", top_k)];
 
-vectorized! {
-    /// Elements above `own`, or equal to it too.
-    fn above(x: &[f32], own: f32, equal: bool) -> u32 {
-        x.iter().map(|x| u32::from(*x > own || (equal && *x == own))).sum()
+/// Elements above `own`.
+#[inline(always)]
+fn above<S: Simd>(s: S, x: &[f32], own: f32) -> u32 {
+    let (own, zero, one) = (splat(s, own), S::u32s::splat(s, 0), S::u32s::splat(s, 1));
+    tally(
+        s,
+        x,
+        #[inline(always)]
+        |x: S::f32s| x.simd_gt(own).select(one, zero),
+    )
+}
+
+/// Elements that are not below `own`.
+#[inline(always)]
+fn not_below<S: Simd>(s: S, x: &[f32], own: f32) -> u32 {
+    let (own, zero, one) = (splat(s, own), S::u32s::splat(s, 0), S::u32s::splat(s, 1));
+    tally(
+        s,
+        x,
+        #[inline(always)]
+        |x: S::f32s| x.simd_ge(own).select(one, zero),
+    )
+}
+
+/// Ranks of the targets of narrow rows.
+#[inline(always)]
+fn narrow_ranks<S: Simd>(s: S, x: &[f32], target: &[u32], classes: usize, ranks: &mut [u32]) {
+    let mut planes = NO_PLANES;
+    let (mut places, mut own, mut found) = ([0; ROWS], [0.0; ROWS], [0; ROWS]);
+    let (zero, one) = (S::u32s::splat(s, 0), S::u32s::splat(s, 1));
+    let (ignored, last) = (S::u32s::splat(s, IGNORED), S::u32s::splat(s, classes as u32 - 1));
+    let blocks = x.chunks(ROWS * classes).zip(target.chunks(ROWS));
+    for ((x, target), ranks) in blocks.zip(ranks.chunks_mut(ROWS)) {
+        let n = ranks.len();
+        places[..n].copy_from_slice(&target[..n]);
+        for ((own, x), target) in own.iter_mut().zip(x.chunks_exact(classes)).zip(target) {
+            *own = x[(*target as usize).min(classes - 1)];
+        }
+        split(s, x, classes, &mut planes);
+        for at in (0..ROWS).step_by(lanes::<S>()) {
+            let (own, target) =
+                (load::<S, S::f32s>(s, &own[at..]), load::<S, S::u32s>(s, &places[at..]));
+            let place = target.min(last);
+            let mut rank = zero;
+            for c in 0..classes {
+                let x = load::<S, S::f32s>(s, &planes[c * ROWS + at..]);
+                // On a tie the lower place comes first.
+                let before = place.simd_gt(S::u32s::splat(s, c as u32));
+                rank += x.simd_gt(own).select(one, zero);
+                rank += (before & x.simd_eq(own)).select(one, zero);
+            }
+            store(&mut found[at..], target.simd_eq(ignored).select(ignored, rank));
+        }
+        ranks.copy_from_slice(&found[..n]);
     }
 }
 
@@ -22,18 +78,55 @@ fn rank(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let [logits, target, ranks] = args else { unreachable!("three bindings") };
     let (logits, target, classes) = (logits.real(), target.word(), p.classes as usize);
     rows(ranks.word_mut(), 1, classes, |first, ranks| {
-        for (i, rank) in ranks.iter_mut().enumerate() {
-            let row = &logits[(first + i) * classes..][..classes];
-            *rank = match target[first + i] {
-                IGNORED => IGNORED,
-                class => {
-                    let place = (class as usize).min(classes - 1);
-                    let own = row[place];
-                    above(&row[..place], own, true) + above(&row[place + 1..], own, false)
-                }
-            };
-        }
+        let x = &logits[first * classes..][..ranks.len() * classes];
+        let target = &target[first..][..ranks.len()];
+        with_vectors!(s => if classes <= NARROW {
+            narrow_ranks(s, x, target, classes, ranks);
+        } else {
+            for ((rank, row), target) in ranks.iter_mut().zip(x.chunks_exact(classes)).zip(target) {
+                *rank = match *target {
+                    IGNORED => IGNORED,
+                    class => {
+                        let place = (class as usize).min(classes - 1);
+                        let own = row[place];
+                        not_below(s, &row[..place], own) + above(s, &row[place + 1..], own)
+                    }
+                };
+            }
+        });
     });
+}
+
+/// Words that a thread counts at once.
+const PART: usize = 1 << 16;
+
+/// Ranks below `k`.
+#[inline(always)]
+fn below<S: Simd>(s: S, ranks: &[u32], k: u32) -> u32 {
+    let (k, zero, one) = (S::u32s::splat(s, k), S::u32s::splat(s, 0), S::u32s::splat(s, 1));
+    tally(
+        s,
+        ranks,
+        #[inline(always)]
+        |rank: S::u32s| rank.simd_lt(k).select(one, zero),
+    )
+}
+
+fn accuracy(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Accuracy = bytemuck::from_bytes(p);
+    let [ranks, counts] = args else { unreachable!("two bindings") };
+    let (ranks, n) = (ranks.word(), p.rows as usize);
+    for (r, counts) in counts.word_mut()[..3 * replicas].chunks_exact_mut(3).enumerate() {
+        // A part is read once from memory, then from the cache.
+        let count = |ranks: &[u32]| with_vectors!(s => [below(s, ranks, 1), below(s, ranks, p.k), known(s, ranks)]);
+        let add = |a: [u32; 3], b: [u32; 3]| [a[0] + b[0], a[1] + b[1], a[2] + b[2]];
+        let parts = ranks[r * n..][..n].par_chunks(PART).map(count);
+        let found = parts.reduce(|| [0; 3], add);
+        if p.accumulate == 0 {
+            counts.fill(0);
+        }
+        counts.iter_mut().zip(found).for_each(|(count, found)| *count += found);
+    }
 }
 
 fn top_k(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {

@@ -3,6 +3,7 @@
 
 mod chacha;
 mod convolution;
+mod data;
 mod dropout;
 mod embedding;
 pub(crate) mod fold;
@@ -17,6 +18,7 @@ mod mixed;
 mod normalize;
 mod optimizer;
 pub(crate) mod parallel;
+mod planes;
 mod pointwise;
 mod pooling;
 mod product;
@@ -26,9 +28,7 @@ mod roof;
 mod scratch;
 mod ternary;
 mod update;
-#[allow(dead_code, reason = "the other kernels come to it one by one")]
 mod vector;
-pub(crate) mod vmath;
 mod windows;
 
 use tern_shaders::{Kernel, TwinFn};
@@ -40,10 +40,14 @@ static TABLES: &[Table] = &[
     half::TABLE,
     reduce::TABLE,
     lstm::TABLE,
+    lstm::state::TABLE,
     embedding::TABLE,
     loss::TABLE,
     metrics::TABLE,
     pointwise::TABLE,
+    pointwise::binary::TABLE,
+    pointwise::copy::TABLE,
+    pointwise::softmax::TABLE,
     dropout::TABLE,
     normalize::TABLE,
     convolution::TABLE,
@@ -53,6 +57,7 @@ static TABLES: &[Table] = &[
     masked::TABLE,
     fold::TABLE,
     update::TABLE,
+    data::TABLE,
     roof::TABLE,
 ];
 

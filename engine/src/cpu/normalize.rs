@@ -1,12 +1,19 @@
-//! Layer normalization: rows in parallel, sums in vectors.
+//! Layer normalization: wide rows one by one, narrow ones many at a time.
 
+use std::ops::Range;
+
+use fearless_simd::Simd;
+use fearless_simd::prelude::*;
+use rayon::prelude::*;
 use tern_shaders::cpu::normalize::{
     LayerNormBackward, LayerNormBackwardParameters, LayerNormForward,
 };
 use tern_shaders::{Arg, TwinFn};
 
-use super::parallel::{put, rows, rows2};
-use super::vmath::{sum_by, vectorized};
+use super::isa::with_vectors;
+use super::parallel::{by_replica, rows, rows3};
+use super::planes::{NARROW, NO_PLANES, Planes, ROWS, join, split};
+use super::vector::{lanes, load, put, rewrite, splat, store, sum};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
     ("normalize/layer_norm_forward", forward),
@@ -14,51 +21,95 @@ pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
     ("normalize/layer_norm_backward_parameters", backward_parameters),
 ];
 
-vectorized! {
-    /// Mean and 1 / √(variance + ε) of a row.
-    fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
-        let n = x.len() as f32;
-        let mean = sum_by(x, x, |x, _| x) / n;
-        let variance = sum_by(x, x, |x, _| (x - mean) * (x - mean)) / n;
-        (mean, 1.0 / (variance + epsilon).sqrt())
+/// γ and β of a replica.
+#[derive(Clone, Copy)]
+struct Affine<'a> {
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    epsilon: f32,
+}
+
+/// y = (x − mean) · rstd · γ + β for rows as wide as γ, and their means and 1 / √(variance + ε).
+#[inline(always)]
+fn normalize<S: Simd>(
+    s: S,
+    affine: Affine<'_>,
+    x: &[f32],
+    y: &mut [f32],
+    (mean, rstd): (&mut [f32], &mut [f32]),
+) {
+    let width = affine.gamma.len();
+    if width <= NARROW {
+        return normalize_narrow(s, affine, x, y, (mean, rstd));
+    }
+    let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width));
+    for ((x, y), (mean, rstd)) in rows.zip(mean.iter_mut().zip(rstd)) {
+        *mean = sum(
+            s,
+            [x],
+            #[inline(always)]
+            |[x]| x,
+        ) / width as f32;
+        let center = splat(s, *mean);
+        let squares = sum(
+            s,
+            [x],
+            #[inline(always)]
+            |[x]| (x - center) * (x - center),
+        );
+        *rstd = 1.0 / (squares / width as f32 + affine.epsilon).sqrt();
+        let scale = splat(s, *rstd);
+        put(
+            s,
+            [x, affine.gamma, affine.beta],
+            false,
+            y,
+            #[inline(always)]
+            |[x, gamma, beta]| ((x - center) * scale).mul_add(gamma, beta),
+        );
     }
 }
 
-vectorized! {
-    /// y = (x − mean) · rstd · γ + β
-    fn normalized(x: &[f32], mean: f32, rstd: f32, gamma: &[f32], beta: &[f32], y: &mut [f32]) {
-        for (((x, gamma), beta), y) in x.iter().zip(gamma).zip(beta).zip(y) {
-            *y = (x - mean) * rstd * gamma + beta;
+#[inline(always)]
+fn normalize_narrow<S: Simd>(
+    s: S,
+    affine: Affine<'_>,
+    x: &[f32],
+    y: &mut [f32],
+    (mean, rstd): (&mut [f32], &mut [f32]),
+) {
+    let width = affine.gamma.len();
+    let mut planes = NO_PLANES;
+    let (mut means, mut scales) = ([0.0; ROWS], [0.0; ROWS]);
+    let one = splat(s, 1.0);
+    let share = splat(s, 1.0 / width as f32);
+    let rows = x.chunks(ROWS * width).zip(y.chunks_mut(ROWS * width));
+    for ((x, y), (mean, rstd)) in rows.zip(mean.chunks_mut(ROWS).zip(rstd.chunks_mut(ROWS))) {
+        split(s, x, width, &mut planes);
+        for at in (0..ROWS).step_by(lanes::<S>()) {
+            let mut center = splat(s, 0.0);
+            for c in 0..width {
+                center += load::<S, S::f32s>(s, &planes[c * ROWS + at..]);
+            }
+            center *= share;
+            let mut squares = splat(s, 0.0);
+            for c in 0..width {
+                let d = load::<S, S::f32s>(s, &planes[c * ROWS + at..]) - center;
+                squares += d * d;
+            }
+            let scale = one / squares.mul_add(share, splat(s, affine.epsilon)).sqrt();
+            for c in 0..width {
+                let plane = &mut planes[c * ROWS + at..];
+                let normal = (load::<S, S::f32s>(s, plane) - center) * scale;
+                let beta = splat(s, affine.beta[c]);
+                store(plane, normal.mul_add(splat(s, affine.gamma[c]), beta));
+            }
+            store(&mut means[at..], center);
+            store(&mut scales[at..], scale);
         }
-    }
-}
-
-vectorized! {
-    /// The gradient of one row; `g` is scratch of its length.
-    fn row_gradient(
-        x: &[f32], mean: f32, rstd: f32, gamma: &[f32], dy: &[f32],
-        g: &mut [f32], accumulate: bool, dx: &mut [f32],
-    ) {
-        for ((g, dy), gamma) in g.iter_mut().zip(dy).zip(gamma) {
-            *g = dy * gamma;
-        }
-        let n = x.len() as f32;
-        let plain = sum_by(g, g, |g, _| g) / n;
-        let weighted = sum_by(g, x, |g, x| g * (x - mean) * rstd) / n;
-        for ((g, x), dx) in g.iter().zip(x).zip(dx) {
-            let d = rstd * (g - plain - (x - mean) * rstd * weighted);
-            put(dx, d, accumulate);
-        }
-    }
-}
-
-vectorized! {
-    /// dγ += dy · x̂ and dβ += dy of one row.
-    fn add_row(x: &[f32], mean: f32, rstd: f32, dy: &[f32], gamma: &mut [f32], beta: &mut [f32]) {
-        for (((x, dy), gamma), beta) in x.iter().zip(dy).zip(gamma).zip(beta) {
-            *gamma += dy * (x - mean) * rstd;
-            *beta += dy;
-        }
+        mean.copy_from_slice(&means[..mean.len()]);
+        rstd.copy_from_slice(&scales[..rstd.len()]);
+        join(s, &planes, width, false, y);
     }
 }
 
@@ -66,60 +117,261 @@ fn forward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &LayerNormForward = bytemuck::from_bytes(p);
     let [x, parameters, y, mean, rstd] = args else { unreachable!("five bindings") };
     let (x, parameters, width) = (x.real(), parameters.real(), p.width as usize);
-    let (mean, rstd) = (mean.real_mut(), rstd.real_mut());
-    rows2((&mut *mean, 1), (&mut *rstd, 1), 2 * width, |first, mean, rstd| {
-        for (i, (mean, rstd)) in mean.iter_mut().zip(rstd).enumerate() {
-            (*mean, *rstd) = moments(&x[(first + i) * width..][..width], p.epsilon);
-        }
+    let (mean, rstd) = ((mean.real_mut(), 1), (rstd.real_mut(), 1));
+    rows3((y.real_mut(), width), mean, rstd, 4 * width, |first, y, mean, rstd| {
+        by_replica(first, mean.len(), p.rows as usize, |replica, run| {
+            let flat = &parameters[replica * p.stride as usize..];
+            let affine = Affine {
+                gamma: &flat[p.gamma_offset as usize..][..width],
+                beta: &flat[p.beta_offset as usize..][..width],
+                epsilon: p.epsilon,
+            };
+            let x = &x[(first + run.start) * width..][..run.len() * width];
+            let y = &mut y[run.start * width..run.end * width];
+            let moments = (&mut mean[run.clone()], &mut rstd[run]);
+            with_vectors!(s => normalize(s, affine, x, y, moments));
+        });
     });
-    rows(y.real_mut(), width, width, |first, y| {
-        for (i, y) in y.chunks_exact_mut(width).enumerate() {
-            let row = first + i;
-            let flat = row / p.rows as usize * p.stride as usize;
-            let gamma = &parameters[flat + p.gamma_offset as usize..][..width];
-            let beta = &parameters[flat + p.beta_offset as usize..][..width];
-            normalized(&x[row * width..][..width], mean[row], rstd[row], gamma, beta, y);
+}
+
+/// Rows as they were normalized, with their upstream gradients.
+#[derive(Clone, Copy)]
+struct Normalized<'a> {
+    x: &'a [f32],
+    mean: &'a [f32],
+    rstd: &'a [f32],
+    dy: &'a [f32],
+    width: usize,
+}
+
+impl<'a> Normalized<'a> {
+    fn rows(&self, rows: Range<usize>) -> Self {
+        let elements = rows.start * self.width..rows.end * self.width;
+        Normalized {
+            x: &self.x[elements.clone()],
+            mean: &self.mean[rows.clone()],
+            rstd: &self.rstd[rows],
+            dy: &self.dy[elements],
+            width: self.width,
         }
-    });
+    }
+
+    /// A row, its mean and its 1 / √(variance + ε), its upstream gradient.
+    #[inline(always)]
+    fn each(self) -> impl Iterator<Item = (&'a [f32], f32, f32, &'a [f32])> {
+        let moments = self.mean.iter().copied().zip(self.rstd.iter().copied());
+        let rows = self.x.chunks_exact(self.width).zip(self.dy.chunks_exact(self.width));
+        rows.zip(moments).map(|((x, dy), (mean, rstd))| (x, mean, rstd, dy))
+    }
+
+    /// A block of narrow rows taken apart: x̂ and dy; what lacks to a whole block is zero.
+    #[inline(always)]
+    fn planes<S: Simd>(self, s: S, [x, dy]: &mut [Planes; 2]) {
+        let (n, width) = (self.mean.len(), self.width);
+        let (mut mean, mut rstd) = ([0.0; ROWS], [0.0; ROWS]);
+        mean[..n].copy_from_slice(self.mean);
+        rstd[..n].copy_from_slice(self.rstd);
+        if n < ROWS {
+            (*x, *dy) = (NO_PLANES, NO_PLANES);
+        }
+        split(s, self.x, width, x);
+        split(s, self.dy, width, dy);
+        for plane in x.chunks_exact_mut(ROWS).take(width) {
+            rewrite(
+                s,
+                [&mean, &rstd],
+                [plane],
+                #[inline(always)]
+                |[mean, rstd], [x]| [(x - mean) * rstd],
+            );
+        }
+    }
+}
+
+/// The gradients of rows.
+#[inline(always)]
+fn row_gradients<S: Simd>(
+    s: S,
+    rows: Normalized<'_>,
+    gamma: &[f32],
+    accumulate: bool,
+    dx: &mut [f32],
+) {
+    let width = rows.width;
+    for ((x, mean, rstd, dy), dx) in rows.each().zip(dx.chunks_exact_mut(width)) {
+        let (center, scale) = (splat(s, mean), splat(s, rstd));
+        let plain = sum(
+            s,
+            [dy, gamma],
+            #[inline(always)]
+            |[dy, gamma]| dy * gamma,
+        );
+        let weighted = sum(
+            s,
+            [x, dy, gamma],
+            #[inline(always)]
+            |[x, dy, gamma]| dy * gamma * ((x - center) * scale),
+        );
+        let (plain, weighted) = (splat(s, plain / width as f32), splat(s, weighted / width as f32));
+        put(
+            s,
+            [x, dy, gamma],
+            accumulate,
+            dx,
+            #[inline(always)]
+            |[x, dy, gamma]| scale * (dy * gamma - plain - (x - center) * scale * weighted),
+        );
+    }
+}
+
+/// The gradients of narrow rows.
+#[inline(always)]
+fn narrow_gradients<S: Simd>(
+    s: S,
+    rows: Normalized<'_>,
+    gamma: &[f32],
+    accumulate: bool,
+    dx: &mut [f32],
+) {
+    let width = rows.width;
+    let mut planes = [NO_PLANES; 2];
+    let share = splat(s, 1.0 / width as f32);
+    let mut scales = [0.0; ROWS];
+    for (i, dx) in dx.chunks_mut(ROWS * width).enumerate() {
+        let block = rows.rows(i * ROWS..i * ROWS + dx.len() / width);
+        block.planes(s, &mut planes);
+        scales[..block.rstd.len()].copy_from_slice(block.rstd);
+        let [x, dy] = &mut planes;
+        for at in (0..ROWS).step_by(lanes::<S>()) {
+            let (mut plain, mut weighted) = (splat(s, 0.0), splat(s, 0.0));
+            for c in 0..width {
+                let place = c * ROWS + at;
+                let g = load::<S, S::f32s>(s, &dy[place..]) * gamma[c];
+                plain += g;
+                weighted += g * load::<S, S::f32s>(s, &x[place..]);
+            }
+            (plain, weighted) = (plain * share, weighted * share);
+            let scale = load::<S, S::f32s>(s, &scales[at..]);
+            for c in 0..width {
+                let place = c * ROWS + at;
+                let g = load::<S, S::f32s>(s, &dy[place..]) * gamma[c];
+                let normal = load::<S, S::f32s>(s, &x[place..]);
+                store(&mut dy[place..], scale * (g - plain - normal * weighted));
+            }
+        }
+        join(s, dy, width, accumulate, dx);
+    }
 }
 
 fn backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &LayerNormBackward = bytemuck::from_bytes(p);
     let [x, parameters, mean, rstd, dy, dx] = args else { unreachable!("six bindings") };
-    let (x, parameters, dy) = (x.real(), parameters.real(), dy.real());
-    let (mean, rstd, width) = (mean.real(), rstd.real(), p.width as usize);
+    let (parameters, width) = (parameters.real(), p.width as usize);
+    let (x, mean, rstd, dy) = (x.real(), mean.real(), rstd.real(), dy.real());
+    let (all, accumulate) = (Normalized { x, mean, rstd, dy, width }, p.accumulate != 0);
     rows(dx.real_mut(), width, 4 * width, |first, dx| {
-        let mut g = vec![0.0; width];
-        for (i, dx) in dx.chunks_exact_mut(width).enumerate() {
-            let row = first + i;
-            let flat = row / p.rows as usize * p.stride as usize + p.gamma_offset as usize;
+        by_replica(first, dx.len() / width, p.rows as usize, |replica, run| {
+            let flat = replica * p.stride as usize + p.gamma_offset as usize;
             let gamma = &parameters[flat..][..width];
-            let (x, dy) = (&x[row * width..][..width], &dy[row * width..][..width]);
-            row_gradient(x, mean[row], rstd[row], gamma, dy, &mut g, p.accumulate != 0, dx);
-        }
+            let rows = all.rows(first + run.start..first + run.end);
+            let dx = &mut dx[run.start * width..run.end * width];
+            with_vectors!(s => if width <= NARROW {
+                narrow_gradients(s, rows, gamma, accumulate, dx);
+            } else {
+                row_gradients(s, rows, gamma, accumulate, dx);
+            });
+        });
     });
 }
+
+/// Adds Σ dy · x̂ and Σ dy of rows to dγ and dβ.
+#[inline(always)]
+fn add_rows<S: Simd>(s: S, rows: Normalized<'_>, gamma: &mut [f32], beta: &mut [f32]) {
+    for (x, mean, rstd, dy) in rows.each() {
+        let (mean, rstd) = (splat(s, mean), splat(s, rstd));
+        rewrite(
+            s,
+            [x, dy],
+            [&mut *gamma, &mut *beta],
+            #[inline(always)]
+            |[x, dy], [gamma, beta]| [gamma + dy * ((x - mean) * rstd), beta + dy],
+        );
+    }
+}
+
+/// As [`add_rows`], of narrow rows.
+#[inline(always)]
+fn add_narrow_rows<S: Simd>(s: S, rows: Normalized<'_>, gamma: &mut [f32], beta: &mut [f32]) {
+    let mut planes = [NO_PLANES; 2];
+    // A sum for each row of a block.
+    let mut sums = [NO_PLANES; 2];
+    let (width, count) = (rows.width, rows.mean.len());
+    for start in (0..count).step_by(ROWS) {
+        rows.rows(start..count.min(start + ROWS)).planes(s, &mut planes);
+        let ([x, dy], [gammas, betas]) = (&planes, &mut sums);
+        let all = width * ROWS;
+        rewrite(
+            s,
+            [&x[..all], &dy[..all]],
+            [&mut gammas[..all], &mut betas[..all]],
+            #[inline(always)]
+            |[x, dy], [gamma, beta]| [gamma + dy * x, beta + dy],
+        );
+    }
+    for (out, sums) in [gamma, beta].into_iter().zip(&sums) {
+        for (out, sums) in out.iter_mut().zip(sums.chunks_exact(ROWS)) {
+            *out += sum(
+                s,
+                [sums],
+                #[inline(always)]
+                |[x]| x,
+            );
+        }
+    }
+}
+
+/// Elements of a part, which is summed by itself: sizes alone say in which order is added.
+const PART: usize = 1 << 16;
 
 fn backward_parameters(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &LayerNormBackwardParameters = bytemuck::from_bytes(p);
     let [x, mean, rstd, dy, gradients] = args else { unreachable!("five bindings") };
     let (x, mean, rstd, dy) = (x.real(), mean.real(), rstd.real(), dy.real());
     let (count, width) = (p.rows as usize, p.width as usize);
+    let all = Normalized { x, mean, rstd, dy, width };
     let gradients = gradients.real_mut();
+    let length = PART.div_ceil(width).next_multiple_of(ROWS);
     for r in 0..replicas {
-        let (mut gamma, mut beta) = (vec![0.0; width], vec![0.0; width]);
-        for row in r * count..(r + 1) * count {
-            let (x, dy) = (&x[row * width..][..width], &dy[row * width..][..width]);
-            add_row(x, mean[row], rstd[row], dy, &mut gamma, &mut beta);
-        }
+        let rows = all.rows(r * count..(r + 1) * count);
+        let mut sums = vec![0.0; count.div_ceil(length).max(1) * 2 * width];
+        sums.par_chunks_mut(2 * width).enumerate().for_each(|(part, sums)| {
+            let rows = rows.rows(count.min(part * length)..count.min((part + 1) * length));
+            let (gamma, beta) = sums.split_at_mut(width);
+            with_vectors!(s => if width <= NARROW {
+                add_narrow_rows(s, rows, gamma, beta);
+            } else {
+                add_rows(s, rows, gamma, beta);
+            });
+        });
+        let (total, others) = sums.split_at_mut(2 * width);
+        let add = |y: &mut [f32], x: &[f32], accumulate| {
+            with_vectors!(s => put(
+                s,
+                [x],
+                accumulate,
+                y,
+                #[inline(always)]
+                |[x]| x,
+            ));
+        };
+        others.chunks_exact(2 * width).for_each(|part| add(total, part, true));
+        let (gamma, beta) = total.split_at(width);
         for (offset, sums, mode) in
             [(p.gamma_offset, gamma, p.gamma_mode), (p.beta_offset, beta, p.beta_mode)]
         {
             let first = r * p.stride as usize + offset as usize;
             if mode < 2 {
-                for (d, sum) in gradients[first..][..width].iter_mut().zip(sums) {
-                    put(d, sum, mode == 1);
-                }
+                add(&mut gradients[first..][..width], sums, mode == 1);
             }
         }
     }

@@ -1,15 +1,17 @@
-//! Optimizers on the CPU: loops that the compiler vectorizes, on chunks that fit a core's
-//! cache and are shared among the threads.
+//! Optimizers on the CPU: vectors, in chunks that are shared among the threads.
 
+use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::Arg;
 use tern_shaders::cpu::optimizer::{Adam, NORM_CHUNK, NormPartial, Proximal, Sgd, SgdPlain};
 use tern_shaders::state::{ACTIVE, RATE, STEP, WORDS};
 
 use super::Table;
+use super::isa::with_vectors;
+use super::vector::{put, rewrite, splat, sum};
 
 /// Words that a thread takes at once.
-const CHUNK: usize = 1 << 14;
+const CHUNK: usize = 1 << 16;
 
 pub(super) static TABLE: Table = &[
     ("optimizer/sgd_plain", sgd_plain),
@@ -80,9 +82,13 @@ fn sgd_plain(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         };
         let g = range.of(g, r).par_chunks(CHUNK);
         w.par_chunks_mut(CHUNK).zip(g).for_each(|(w, g)| {
-            for (w, g) in w.iter_mut().zip(g) {
-                *w -= rate * (scale * g + p.weight_decay * *w);
-            }
+            with_vectors!(s => rewrite(
+                s,
+                [g],
+                [w],
+                #[inline(always)]
+                |[g], [w]| [w - (g * scale + w * p.weight_decay) * rate],
+            ));
         });
     });
 }
@@ -95,19 +101,25 @@ fn sgd(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let m = range.each(m.real_mut(), replicas);
     range.each(w.real_mut(), replicas).zip(m).for_each(|((r, w), (_, m))| {
         let Some(step) = step(state, r, p.scale, p.clipped, clip) else { return };
-        if step.first {
-            m.fill(0.0);
-        }
         // w −= rate · (past · m + now · g) with the new m.
         let (past, now) = if p.nesterov != 0 { (p.momentum, 1.0) } else { (1.0, 0.0) };
         let g = range.of(g, r).par_chunks(CHUNK);
         let w = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK));
         w.zip(g).for_each(|((w, m), g)| {
-            for ((w, m), g) in w.iter_mut().zip(m).zip(g) {
-                let g = step.scale * g + p.weight_decay * *w;
-                *m = p.momentum * *m + g;
-                *w -= step.rate * (past * *m + now * g);
+            if step.first {
+                m.fill(0.0);
             }
+            with_vectors!(s => rewrite(
+                s,
+                [g],
+                [w, m],
+                #[inline(always)]
+                |[g], [w, m]| {
+                    let g = g * step.scale + w * p.weight_decay;
+                    let m = m * p.momentum + g;
+                    [w - (m * past + g * now) * step.rate, m]
+                },
+            ));
         });
     });
 }
@@ -121,10 +133,6 @@ fn adam(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let v = range.each(v.real_mut(), replicas);
     range.each(w.real_mut(), replicas).zip(m).zip(v).for_each(|(((r, w), (_, m)), (_, v))| {
         let Some(step) = step(state, r, p.scale, p.clipped, clip) else { return };
-        if step.first {
-            m.fill(0.0);
-            v.fill(0.0);
-        }
         let rate = step.rate / -(step.steps * p.log_beta1).exp_m1();
         let root = 1.0 / (-(step.steps * p.log_beta2).exp_m1()).sqrt();
         let (l2, keep) = if p.decoupled != 0 {
@@ -135,12 +143,23 @@ fn adam(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         let g = range.of(g, r).par_chunks(CHUNK);
         let m = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
         w.par_chunks_mut(CHUNK).zip(m).zip(g).for_each(|((w, (m, v)), g)| {
-            for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
-                let g = step.scale * g + l2 * *w;
-                *m += p.fresh1 * (g - *m);
-                *v += p.fresh2 * (g * g - *v);
-                *w = keep * *w - rate * *m / (v.sqrt() * root + p.epsilon);
+            if step.first {
+                m.fill(0.0);
+                v.fill(0.0);
             }
+            with_vectors!(s => rewrite(
+                s,
+                [g],
+                [w, m, v],
+                #[inline(always)]
+                |[g], [w, m, v]| {
+                    let g = g * step.scale + w * l2;
+                    let m = m + (g - m) * p.fresh1;
+                    let v = v + (g * g - v) * p.fresh2;
+                    let size = v.sqrt() * root + splat(s, p.epsilon);
+                    [w * keep - m * rate / size, m, v]
+                },
+            ));
         });
     });
 }
@@ -154,20 +173,15 @@ fn norm_partial(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         let chunks = range.of(g, r).par_chunks(NORM_CHUNK as usize);
         let to = r * p.partial_stride as usize + p.partial_offset as usize;
         let partial = &mut partial[to..][..chunks.len()];
-        partial.par_iter_mut().zip(chunks).for_each(|(partial, chunk)| *partial = squares(chunk));
+        partial.par_iter_mut().zip(chunks).for_each(|(partial, chunk)| {
+            *partial = with_vectors!(s => sum(
+                s,
+                [chunk],
+                #[inline(always)]
+                |[g]| g * g,
+            ));
+        });
     }
-}
-
-/// Sum of squares in sixteen lanes, in the same order for the same length.
-fn squares(x: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let (whole, rest) = x.as_chunks::<16>();
-    for x in whole {
-        for (lane, x) in lanes.iter_mut().zip(x) {
-            *lane += x * x;
-        }
-    }
-    lanes.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>()
 }
 
 fn proximal(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -179,9 +193,14 @@ fn proximal(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         let w = range.of(w, r).par_chunks(CHUNK);
         let anchor = reference[range.within(r, p.reference_stride)].par_chunks(CHUNK);
         g.par_chunks_mut(CHUNK).zip(w).zip(anchor).for_each(|((g, w), anchor)| {
-            for ((g, w), anchor) in g.iter_mut().zip(w).zip(anchor) {
-                *g += p.mu * (w - anchor);
-            }
+            with_vectors!(s => put(
+                s,
+                [w, anchor],
+                true,
+                g,
+                #[inline(always)]
+                |[w, anchor]| (w - anchor) * p.mu,
+            ));
         });
     });
 }

@@ -1,46 +1,84 @@
 //! Sharing rows out among threads. Which thread computes a row changes nothing in it.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
+
+use super::vector::MOST_LANES;
 
 /// Element visits below which another thread costs more than it saves.
 const GRAIN: usize = 1 << 15;
 
-/// Calls `f` with parts of `a` and `b` that hold the same rows, and the number of the first:
-/// rows of `a_width` and `b_width` elements, each about `work` element visits.
-pub(crate) fn rows2<A: Send, B: Send>(
+/// Parts that a thread takes of what is long: few, since memory is fastest where it is read on
+/// and on, and more than one, so that no thread waits long for another.
+const PARTS: usize = 4;
+
+/// Calls `f` with the number of a row and parts of `a`, `b` and `c` that start with it: rows of
+/// `a_width`, `b_width` and `c_width` elements, each about `work` element visits.
+pub(crate) fn rows3<A: Send, B: Send, C: Send>(
     (a, a_width): (&mut [A], usize),
     (b, b_width): (&mut [B], usize),
+    (c, c_width): (&mut [C], usize),
     work: usize,
-    f: impl Fn(usize, &mut [A], &mut [B]) + Send + Sync,
+    f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Send + Sync,
 ) {
     if a.is_empty() {
         return;
     }
     let part = GRAIN.div_ceil(work.max(1));
     if a.len() <= part * a_width {
-        return f(0, a, b);
+        return f(0, a, b, c);
+    }
+    let even = a.len().div_ceil(a_width * PARTS * rayon::current_num_threads());
+    let mut part = part.max(even);
+    if part > MOST_LANES {
+        // Whole vectors, of single elements too.
+        part = part.next_multiple_of(MOST_LANES);
     }
     a.par_chunks_mut(part * a_width)
         .zip(b.par_chunks_mut(part * b_width))
+        .zip(c.par_chunks_mut(part * c_width))
         .enumerate()
-        .for_each(|(i, (a, b))| f(i * part, a, b));
+        .for_each(|(i, ((a, b), c))| f(i * part, a, b, c));
 }
 
-/// [`rows2`] with one slice.
+/// [`rows3`] with two slices.
+pub(crate) fn rows2<A: Send, B: Send>(
+    (a, a_width): (&mut [A], usize),
+    b: (&mut [B], usize),
+    work: usize,
+    f: impl Fn(usize, &mut [A], &mut [B]) + Send + Sync,
+) {
+    let mut nothing = vec![(); a.len().div_ceil(a_width.max(1))];
+    rows3((a, a_width), b, (&mut nothing, 1), work, |first, a, b, _| f(first, a, b));
+}
+
+/// [`rows3`] with one slice.
 pub(crate) fn rows<A: Send>(
     a: &mut [A],
     width: usize,
     work: usize,
     f: impl Fn(usize, &mut [A]) + Send + Sync,
 ) {
-    let mut nothing = vec![(); a.len() / width.max(1)];
+    let mut nothing = vec![(); a.len().div_ceil(width.max(1))];
     rows2((a, width), (&mut nothing, 1), work, |first, a, _| f(first, a));
 }
 
-/// Overwrites or adds, by a kernel's `accumulate` flag.
-#[inline(always)]
-pub(crate) fn put(y: &mut f32, value: f32, accumulate: bool) {
-    *y = if accumulate { *y + value } else { value };
+/// Cuts rows `first..first + count` into runs of one replica, of `per` rows: calls `f` with the replica and the
+/// run, counted from `first`.
+pub(crate) fn by_replica(
+    first: usize,
+    count: usize,
+    per: usize,
+    mut f: impl FnMut(usize, Range<usize>),
+) {
+    let mut at = 0;
+    while at < count {
+        let replica = (first + at) / per;
+        let end = count.min((replica + 1) * per - first);
+        f(replica, at..end);
+        at = end;
+    }
 }
 
 #[cfg(test)]

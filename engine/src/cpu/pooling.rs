@@ -1,16 +1,21 @@
-//! Pooling on the CPU: planes are shared among the threads, and within one a row of windows is
-//! taken tap by tap. Who wins can't be foretold: a branch on it costs more than all the rest.
+//! Pooling on the CPU: planes are shared among the threads, and within one a vector of a row's
+//! windows is taken tap by tap.
+//!
+//! Planes are copied to lines with room on both sides, so that each window sees a number at each
+//! tap, and vectors past the last window, too. Who wins a window can't be foretold: a branch on
+//! it costs more than all the rest.
 
-use std::hint::select_unpredictable;
 use std::ops::Range;
 
+use fearless_simd::Simd;
+use fearless_simd::prelude::*;
 use tern_shaders::Arg;
 use tern_shaders::cpu::convolution::pooling::Pool;
 
 use super::Table;
+use super::isa::with_vectors;
 use super::parallel::{rows, rows2};
-use super::vmath::vectorized;
-use super::windows::seeing;
+use super::vector::{MOST_LANES, inlined, lanes, load, put, splat, store, store_part};
 
 pub(super) static TABLE: Table = &[
     ("convolution/max_pool_forward", max_forward),
@@ -19,213 +24,363 @@ pub(super) static TABLE: Table = &[
     ("convolution/average_pool_backward", average_backward),
 ];
 
-/// A column of the windows' taps: the windows of a row that see pixels and no padding under it,
-/// and the first one's pixel.
-struct Column {
-    windows: Range<usize>,
-    pixel: usize,
-}
-
-/// Sizes of a plane, and what its windows see.
-struct Planes<'a> {
-    p: &'a Pool,
+/// Sizes of a plane, and of the lines that it is copied to.
+struct Planes {
     count: usize,
-    input: usize,
-    output: usize,
+    height: usize,
+    width: usize,
+    out_h: usize,
     out_w: usize,
-    /// Pixels from one window to the next.
+    kernel_h: usize,
+    kernel_w: usize,
+    stride_h: usize,
     stride: usize,
-    /// Pixels of a window.
-    area: f32,
-    /// Pixels under all windows.
-    work: usize,
-    columns: Vec<Column>,
+    padding_h: usize,
+    padding: usize,
+    /// Words of a line: padding, a row, and what vectors see behind it.
+    line: usize,
+    accumulate: bool,
 }
 
-impl<'a> Planes<'a> {
-    fn of(p: &'a [u8], replicas: usize) -> Self {
+impl Planes {
+    fn of(p: &[u8], replicas: usize) -> Self {
         let p: &Pool = bytemuck::from_bytes(p);
-        let (width, out_w) = (p.width as usize, p.out_w as usize);
-        let (padding, stride) = (p.padding_w as usize, p.stride_w as usize);
-        let column = |j: usize| {
-            let windows = seeing(0..out_w, j, width, padding, stride);
-            let pixel = windows.start * stride + j;
-            (!windows.is_empty()).then(|| Column { windows, pixel: pixel - padding })
-        };
-        let (output, area) = (p.out_h as usize * out_w, (p.kernel_h * p.kernel_w) as usize);
+        let (width, out_w, stride) = (p.width as usize, p.out_w as usize, p.stride_w as usize);
+        let (padding, kernel_w) = (p.padding_w as usize, p.kernel_w as usize);
+        let seen = out_w.next_multiple_of(MOST_LANES) * stride + kernel_w;
         Planes {
-            p,
             count: replicas * p.planes as usize,
-            input: p.height as usize * width,
-            output,
+            height: p.height as usize,
+            width,
+            out_h: p.out_h as usize,
             out_w,
+            kernel_h: p.kernel_h as usize,
+            kernel_w,
+            stride_h: p.stride_h as usize,
             stride,
-            area: area as f32,
-            work: area * output,
-            columns: (0..p.kernel_w as usize).filter_map(column).collect(),
+            padding_h: p.padding_h as usize,
+            padding,
+            line: seen.max(padding + width),
+            accumulate: p.accumulate != 0,
         }
     }
 
-    /// The first pixel under a window.
-    #[inline(always)]
-    fn first(&self, row: usize, column: usize, stride: usize) -> usize {
-        let p = self.p;
-        let h = (row * p.stride_h as usize).saturating_sub(p.padding_h as usize);
-        h * p.width as usize + (column * stride).saturating_sub(p.padding_w as usize)
+    fn input(&self) -> usize {
+        self.height * self.width
     }
 
-    /// For each tap of the windows of an output row: calls `f` with those windows that see a
-    /// pixel and no padding under it, and the first one's pixel.
+    fn output(&self) -> usize {
+        self.out_h * self.out_w
+    }
+
+    /// Pixels under the windows of a plane.
+    fn work(&self) -> usize {
+        self.kernel_h * self.kernel_w * self.output()
+    }
+
+    /// Pixels under a window.
+    fn area(&self) -> f32 {
+        (self.kernel_h * self.kernel_w) as f32
+    }
+
+    /// Rows of pixels under a row of windows.
     #[inline(always)]
-    fn each_tap(&self, row: usize, mut f: impl FnMut(Range<usize>, usize)) {
-        let p = self.p;
-        for i in 0..p.kernel_h as usize {
-            let h = (row * p.stride_h as usize + i).checked_sub(p.padding_h as usize);
-            let Some(h) = h.filter(|h| *h < p.height as usize) else { continue };
-            for column in &self.columns {
-                f(column.windows.clone(), h * p.width as usize + column.pixel);
-            }
+    fn under(&self, row: usize) -> Range<usize> {
+        let first = row * self.stride_h;
+        let past = (first + self.kernel_h).saturating_sub(self.padding_h).min(self.height);
+        first.saturating_sub(self.padding_h)..past
+    }
+
+    /// Lines for one plane.
+    fn lines(&self, filler: f32) -> Vec<f32> {
+        vec![filler; self.height * self.line]
+    }
+
+    /// Rows of windows over a row of pixels.
+    #[inline(always)]
+    fn over(&self, h: usize) -> Range<usize> {
+        let h = h + self.padding_h;
+        (h + 1).saturating_sub(self.kernel_h).div_ceil(self.stride_h)
+            ..self.out_h.min(h / self.stride_h + 1)
+    }
+
+    /// Pixels of a line a stride apart, whole vectors of them.
+    fn class(&self) -> usize {
+        (self.padding + self.width).div_ceil(self.stride).next_multiple_of(MOST_LANES)
+    }
+
+    /// Words of a line of windows: such as there aren't on both sides.
+    fn windows_line(&self) -> usize {
+        self.kernel_w + self.out_w.max(self.class())
+    }
+
+    /// Lines for the windows of one plane.
+    fn windows<T: Copy>(&self, none: T) -> Vec<T> {
+        vec![none; self.out_h * self.windows_line()]
+    }
+
+    /// Copies what windows have to their lines.
+    #[inline(always)]
+    fn spread_windows<T: Copy>(&self, y: &[T], lines: &mut [T]) {
+        let lines = lines.chunks_exact_mut(self.windows_line());
+        for (y, line) in y.chunks_exact(self.out_w).zip(lines) {
+            line[self.kernel_w..][..self.out_w].copy_from_slice(y);
+        }
+    }
+
+    /// Copies a plane to its lines.
+    #[inline(always)]
+    fn spread(&self, x: &[f32], lines: &mut [f32]) {
+        for (x, line) in x.chunks_exact(self.width).zip(lines.chunks_exact_mut(self.line)) {
+            line[self.padding..][..self.width].copy_from_slice(x);
         }
     }
 }
 
-vectorized! {
-    /// Max pooling of a few planes.
-    fn max_planes(s: &Planes<'_>, x: &[f32], y: &mut [f32], index: &mut [u32]) {
-        // By constants, so that the loops are compiled for these.
-        match s.stride {
-            1 => max_planes_by(s, 1, x, y, index),
-            2 => max_planes_by(s, 2, x, y, index),
-            _ => max_planes_by(s, s.stride, x, y, index),
-        }
-    }
-}
-
+/// A vector of pixels, `stride` apart.
 #[inline(always)]
-fn max_planes_by(s: &Planes, stride: usize, x: &[f32], y: &mut [f32], index: &mut [u32]) {
-    let out = y.chunks_exact_mut(s.output).zip(index.chunks_exact_mut(s.output));
-    for (x, (y, index)) in x.chunks_exact(s.input).zip(out) {
-        let lines = y.chunks_exact_mut(s.out_w).zip(index.chunks_exact_mut(s.out_w));
-        for (row, (y, index)) in lines.enumerate() {
-            for (o, (y, index)) in y.iter_mut().zip(index.iter_mut()).enumerate() {
-                let place = s.first(row, o, stride);
-                (*y, *index) = (x[place], place as u32);
+fn seen<S: Simd>(s: S, x: &[f32], stride: usize) -> S::f32s {
+    match stride {
+        1 => load(s, x),
+        2 => load::<S, S::f32s>(s, x).deinterleave(load::<S, S::f32s>(s, &x[lanes::<S>()..])).0,
+        _ => {
+            let mut pixels = [0.0; MOST_LANES];
+            let all = pixels.iter_mut().take(lanes::<S>()).zip(x.iter().step_by(stride));
+            all.for_each(|(pixel, x)| *pixel = *x);
+            load(s, &pixels)
+        }
+    }
+}
+
+/// Calls a function with the stride, of which the usual ones are constants: its loops are
+/// compiled for these.
+macro_rules! by_stride {
+    ($planes:expr, $stride:ident => $call:expr) => {
+        match $planes.stride {
+            1 => {
+                let $stride = 1;
+                $call
             }
-            s.each_tap(row, |windows, pixel| {
-                let (y, index) = (&mut y[windows.clone()], &mut index[windows]);
-                let mut place = pixel as u32;
-                for ((y, index), x) in y.iter_mut().zip(index).zip(x[pixel..].chunks(stride)) {
-                    let wins = x[0] > *y;
-                    *y = select_unpredictable(wins, x[0], *y);
-                    *index = select_unpredictable(wins, place, *index);
-                    place += stride as u32;
+            2 => {
+                let $stride = 2;
+                $call
+            }
+            $stride => $call,
+        }
+    };
+}
+
+/// Writes a vector of results; what follows them is written later, if there is something.
+#[inline(always)]
+fn set<S: Simd, V: SimdBase<S>>(y: &mut [V::Element], vector: V) {
+    if y.len() >= V::LEN {
+        store(y, vector);
+    } else {
+        store_part(y, y.len(), vector);
+    }
+}
+
+/// Max pooling of a few planes.
+#[inline(always)]
+fn max_planes<S: Simd>(
+    s: S,
+    p: &Planes,
+    stride: usize,
+    x: &[f32],
+    (y, index): (&mut [f32], &mut [u32]),
+) {
+    let mut lines = p.lines(f32::NEG_INFINITY);
+    let mut numbers = [0; MOST_LANES];
+    numbers.iter_mut().zip(0..).for_each(|(number, i)| *number = i * stride as u32);
+    let numbers: S::u32s = load(s, &numbers);
+    for (plane, x) in x.chunks_exact(p.input()).take(y.len() / p.output()).enumerate() {
+        p.spread(x, &mut lines);
+        for row in 0..p.out_h {
+            let under = p.under(row);
+            for first in (0..p.out_w).step_by(lanes::<S>()) {
+                let at = first * stride;
+                // Places at the first tap, padding included.
+                let place = inlined(
+                    #[inline(always)]
+                    |h: usize, tap: usize| {
+                        numbers + ((h * p.width + at + tap).wrapping_sub(p.padding) as u32)
+                    },
+                );
+                let mut most = seen(s, &lines[under.start * p.line + at..], stride);
+                let mut won = place(under.start, 0);
+                if at < p.padding {
+                    // Windows whose first tap is padding begin with the row's first pixel.
+                    let edge = (p.padding - at).div_ceil(stride).min(lanes::<S>());
+                    // In copies, since what is written by number isn't kept in a register.
+                    let (mut edge_most, mut edge_won) = (most, won);
+                    edge_most.as_mut_slice()[..edge].fill(x[under.start * p.width]);
+                    edge_won.as_mut_slice()[..edge].fill((under.start * p.width) as u32);
+                    (most, won) = (edge_most, edge_won);
                 }
-            });
+                for h in under.clone() {
+                    for tap in 0..p.kernel_w {
+                        let x = seen(s, &lines[h * p.line + at + tap..], stride);
+                        let wins = x.simd_gt(most);
+                        most = wins.select(x, most);
+                        won = wins.select(place(h, tap), won);
+                    }
+                }
+                let to = plane * p.output() + row * p.out_w + first;
+                set::<S, S::f32s>(&mut y[to..], most);
+                set::<S, S::u32s>(&mut index[to..], won);
+            }
         }
     }
 }
 
 /// y = the largest pixel under each window, index = its place, the first of equals.
 fn max_forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let s = Planes::of(p, replicas);
+    let p = Planes::of(p, replicas);
     let [x, y, index] = args else { unreachable!("three bindings") };
-    let (x, n) = (x.real(), s.count * s.output);
+    let (x, n, output) = (x.real(), p.count * p.output(), p.output());
     let (y, index) = (&mut y.real_mut()[..n], &mut index.word_mut()[..n]);
-    rows2((y, s.output), (index, s.output), s.work, |first, y, index| {
-        max_planes(&s, &x[first * s.input..], y, index);
+    rows2((y, output), (index, output), p.work(), |first, y, index| {
+        let x = &x[first * p.input()..];
+        with_vectors!(s => by_stride!(p, stride => max_planes(s, &p, stride, x, (y, index))));
     });
 }
 
-/// Calls `add` for each run of windows of a few planes, the first of which is number `first`: the
-/// windows' numbers, counted through all planes, their plane, and the first one's pixel in it.
+/// The gradients of a few planes' pixels: each is the sum of what the windows over it give.
+///
+/// Pixels whose distance from a window's first is the same but for whole strides lie under
+/// windows that are neighbors: they are one class, whose sums are vectors. `give` gets a place
+/// among the windows' lines that [`Planes::windows`] makes, and the places of the pixels.
 #[inline(always)]
-fn each_run(
-    s: &Planes,
-    first: usize,
-    dx: &mut [f32],
-    mut add: impl FnMut(Range<usize>, &mut [f32], usize),
-) {
-    if s.p.accumulate == 0 {
-        dx.fill(0.0);
-    }
-    for (plane, dx) in dx.chunks_exact_mut(s.input).enumerate() {
-        for row in 0..s.p.out_h as usize {
-            let start = (first + plane) * s.output + row * s.out_w;
-            s.each_tap(row, |windows, pixel| {
-                add(start + windows.start..start + windows.end, dx, pixel);
-            });
+fn gradients<S: Simd>(s: S, p: &Planes, give: impl Fn(usize, S::u32s) -> S::f32s, dx: &mut [f32]) {
+    let (stride, class) = (p.stride, p.class());
+    let mut numbers = [0; MOST_LANES];
+    numbers.iter_mut().zip(0..).for_each(|(number, i)| *number = i * stride as u32);
+    let numbers: S::u32s = load(s, &numbers);
+    let (mut sums, mut line) = (vec![0.0; stride * class], vec![0.0; stride * class]);
+    for (h, dx) in dx.chunks_exact_mut(p.width).enumerate() {
+        let rows = p.over(h);
+        for first in 0..stride {
+            for m in (0..class).step_by(lanes::<S>()) {
+                let pixel = h * p.width + m * stride + first;
+                let places = numbers + (pixel.wrapping_sub(p.padding) as u32);
+                let mut sum = splat(s, 0.0);
+                for row in rows.clone() {
+                    let start = row * p.windows_line() + p.kernel_w + m;
+                    for tap in 0..(p.kernel_w.saturating_sub(first)).div_ceil(stride) {
+                        sum += give(start - tap, places);
+                    }
+                }
+                store(&mut sums[first * class + m..], sum);
+            }
         }
+        if stride > 1 {
+            for (first, sums) in sums.chunks_exact(class).enumerate() {
+                let pixels = line[first..].iter_mut().step_by(stride);
+                pixels.zip(sums).for_each(|(pixel, sum)| *pixel = *sum);
+            }
+        }
+        let line = if stride > 1 { &line } else { &sums };
+        put(
+            s,
+            [&line[p.padding..]],
+            p.accumulate,
+            dx,
+            #[inline(always)]
+            |[x]| x,
+        );
     }
 }
 
-vectorized! {
-    /// Gradients of a few planes.
-    fn won_planes(s: &Planes<'_>, first: usize, dy: &[f32], index: &[u32], dx: &mut [f32]) {
-        match s.stride {
-            1 => won_planes_by(s, 1, first, dy, index, dx),
-            2 => won_planes_by(s, 2, first, dy, index, dx),
-            _ => won_planes_by(s, s.stride, first, dy, index, dx),
-        }
-    }
-}
-
+/// Gradients of max pooling of a few planes.
 #[inline(always)]
-fn won_planes_by(
-    s: &Planes,
-    stride: usize,
-    first: usize,
-    dy: &[f32],
-    index: &[u32],
-    dx: &mut [f32],
-) {
-    each_run(s, first, dx, |windows, dx, pixel| {
-        let mut place = pixel as u32;
-        let given = dy[windows.clone()].iter().zip(&index[windows]);
-        for ((dy, index), dx) in given.zip(dx[pixel..].chunks_mut(stride)) {
-            dx[0] += select_unpredictable(*index == place, *dy, 0.0);
-            place += stride as u32;
-        }
-    });
+fn won_planes<S: Simd>(s: S, p: &Planes, (dy, index): (&[f32], &[u32]), dx: &mut [f32]) {
+    let zero = splat(s, 0.0);
+    let (mut given, mut winner) = (p.windows(0.0), p.windows(u32::MAX));
+    for (plane, dx) in dx.chunks_exact_mut(p.input()).enumerate() {
+        p.spread_windows(&dy[plane * p.output()..], &mut given);
+        p.spread_windows(&index[plane * p.output()..], &mut winner);
+        gradients(
+            s,
+            p,
+            #[inline(always)]
+            |at, places| {
+                let winner: S::u32s = load(s, &winner[at..]);
+                winner.simd_eq(places).select(load(s, &given[at..]), zero)
+            },
+            dx,
+        );
+    }
 }
 
 /// dx (+)= dy of the windows that each pixel won.
 fn max_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let s = Planes::of(p, replicas);
+    let p = Planes::of(p, replicas);
     let [dy, index, dx] = args else { unreachable!("three bindings") };
-    let (dy, index) = (dy.real(), index.word());
-    rows(&mut dx.real_mut()[..s.count * s.input], s.input, s.work, |first, dx| {
-        won_planes(&s, first, dy, index, dx);
+    let (dy, index, input) = (dy.real(), index.word(), p.input());
+    rows(&mut dx.real_mut()[..p.count * input], input, p.work(), |first, dx| {
+        let given = (&dy[first * p.output()..], &index[first * p.output()..]);
+        with_vectors!(s => won_planes(s, &p, given, dx));
     });
+}
+
+/// Average pooling of a few planes.
+#[inline(always)]
+fn mean_planes<S: Simd>(s: S, p: &Planes, stride: usize, x: &[f32], y: &mut [f32]) {
+    let mut lines = p.lines(0.0);
+    let share = 1.0 / p.area();
+    for (plane, x) in x.chunks_exact(p.input()).take(y.len() / p.output()).enumerate() {
+        p.spread(x, &mut lines);
+        for row in 0..p.out_h {
+            for first in (0..p.out_w).step_by(lanes::<S>()) {
+                let at = first * stride;
+                let mut sum = splat(s, 0.0);
+                for h in p.under(row) {
+                    for tap in 0..p.kernel_w {
+                        sum += seen(s, &lines[h * p.line + at + tap..], stride);
+                    }
+                }
+                let to = plane * p.output() + row * p.out_w + first;
+                set::<S, S::f32s>(&mut y[to..], sum * share);
+            }
+        }
+    }
 }
 
 /// y = the mean under each window, padding counted as zeros.
 fn average_forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let s = Planes::of(p, replicas);
+    let p = Planes::of(p, replicas);
     let [x, y] = args else { unreachable!("two bindings") };
-    let x = x.real();
-    rows(&mut y.real_mut()[..s.count * s.output], s.output, s.work, |first, y| {
-        y.fill(0.0);
-        let x = x[first * s.input..].chunks_exact(s.input);
-        for (x, y) in x.zip(y.chunks_exact_mut(s.output)) {
-            for (row, y) in y.chunks_exact_mut(s.out_w).enumerate() {
-                s.each_tap(row, |windows, pixel| {
-                    let seen = x[pixel..].chunks(s.stride);
-                    y[windows].iter_mut().zip(seen).for_each(|(y, x)| *y += x[0] / s.area);
-                });
-            }
-        }
+    let (x, output) = (x.real(), p.output());
+    rows(&mut y.real_mut()[..p.count * output], output, p.work(), |first, y| {
+        let x = &x[first * p.input()..];
+        with_vectors!(s => by_stride!(p, stride => mean_planes(s, &p, stride, x, y)));
     });
+}
+
+/// Gradients of average pooling of a few planes.
+#[inline(always)]
+fn shared_planes<S: Simd>(s: S, p: &Planes, dy: &[f32], dx: &mut [f32]) {
+    let mut given = p.windows(0.0);
+    let share = splat(s, 1.0 / p.area());
+    for (plane, dx) in dx.chunks_exact_mut(p.input()).enumerate() {
+        p.spread_windows(&dy[plane * p.output()..], &mut given);
+        gradients(
+            s,
+            p,
+            #[inline(always)]
+            |at, _| load::<S, S::f32s>(s, &given[at..]) * share,
+            dx,
+        );
+    }
 }
 
 /// dx (+)= dy / area of the windows that hold each pixel.
 fn average_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let s = Planes::of(p, replicas);
+    let p = Planes::of(p, replicas);
     let [dy, dx] = args else { unreachable!("two bindings") };
-    let dy = dy.real();
-    rows(&mut dx.real_mut()[..s.count * s.input], s.input, s.work, |first, dx| {
-        each_run(&s, first, dx, |windows, dx, pixel| {
-            let seen = dx[pixel..].chunks_mut(s.stride);
-            seen.zip(&dy[windows]).for_each(|(dx, dy)| dx[0] += dy / s.area);
-        });
+    let (dy, input) = (dy.real(), p.input());
+    rows(&mut dx.real_mut()[..p.count * input], input, p.work(), |first, dx| {
+        let dy = &dy[first * p.output()..];
+        with_vectors!(s => shared_planes(s, &p, dy, dx));
     });
 }

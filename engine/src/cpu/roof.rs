@@ -1,7 +1,5 @@
 //! What the CPU can do at most, on all threads.
 
-use std::array::from_fn;
-
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use tern_shaders::cpu::roof::{CHAINS, Copy, MultiplyAdd};
@@ -10,7 +8,7 @@ use tern_shaders::{Arg, TwinFn};
 use super::isa::with_vectors;
 use super::mixed::{get, map, set};
 use super::parallel::rows;
-use super::vector::{lanes, splat};
+use super::vector::{from_fn, lanes, splat};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
     &[("roof/copy", copy), ("roof/multiply_add", multiply_add)];

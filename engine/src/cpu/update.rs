@@ -1,13 +1,12 @@
-//! Fast differences and scaling of updates: chunks that the compiler turns into vectors.
+//! Fast differences and scaling of updates.
 
-use rayon::prelude::*;
 use tern_shaders::Arg;
 use tern_shaders::cpu::update::{Difference, Rescale};
 
 use super::Table;
-
-/// Elements that a thread takes at once.
-const CHUNK: usize = 1 << 14;
+use super::isa::with_vectors;
+use super::parallel::rows;
+use super::vector::{put, rewrite};
 
 pub(super) static TABLE: Table = &[("update/difference", difference), ("update/rescale", rescale)];
 
@@ -16,23 +15,34 @@ fn difference(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let [x, base, y] = args else { unreachable!("three bindings") };
     let n = p.n as usize;
     let base = &base.real()[..n];
-    let rows = y.real_mut()[..replicas * n].par_chunks_mut(n).zip(x.real().par_chunks(n));
-    rows.for_each(|(y, x)| {
-        let x = x.par_chunks(CHUNK).zip(base.par_chunks(CHUNK));
-        y.par_chunks_mut(CHUNK).zip(x).for_each(|(y, (x, base))| {
-            for ((y, x), base) in y.iter_mut().zip(x).zip(base) {
-                *y = x - base;
-            }
+    let y = y.real_mut()[..replicas * n].chunks_mut(n);
+    for (y, x) in y.zip(x.real().chunks(n)) {
+        rows(y, 1, 1, |first, y| {
+            with_vectors!(s => put(
+                s,
+                [&x[first..], &base[first..]],
+                false,
+                y,
+                #[inline(always)]
+                |[x, base]| x - base,
+            ));
         });
-    });
+    }
 }
 
 fn rescale(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Rescale = bytemuck::from_bytes(p);
     let [scalar, x] = args else { unreachable!("two bindings") };
     let n = p.n as usize;
-    let rows = x.real_mut()[..replicas * n].par_chunks_mut(n).zip(scalar.real());
-    rows.for_each(|(x, scalar)| {
-        x.par_chunks_mut(CHUNK).for_each(|x| x.iter_mut().for_each(|x| *x *= scalar));
-    });
+    for (x, scalar) in x.real_mut()[..replicas * n].chunks_mut(n).zip(scalar.real()) {
+        rows(x, 1, 1, |_, x| {
+            with_vectors!(s => rewrite(
+                s,
+                [],
+                [x],
+                #[inline(always)]
+                |[], [x]| [x * *scalar],
+            ));
+        });
+    }
 }

@@ -7,7 +7,8 @@
 //! copied to one and padded.
 //!
 //! Errors, over all arguments: `exp` 2 units in the last place (results below 2.5e-38 become
-//! zero), `sigmoid` 3, `tanh` 3; the tests measure them on every instruction set.
+//! zero), `sigmoid` 3, `tanh` 3, `ln` and `ln_1p` 3; the tests measure them on every instruction
+//! set.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Select, Simd};
@@ -247,6 +248,35 @@ pub(super) fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
     most.as_slice().iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
 }
 
+/// How many elements `f` counts: it gives 1 or 0 for each of a vector's.
+#[inline(always)]
+pub(super) fn tally<S: Simd, V: SimdBase<S>>(
+    s: S,
+    x: &[V::Element],
+    f: impl Fn(V) -> S::u32s,
+) -> u32 {
+    let mut counts = [S::u32s::splat(s, 0); 4];
+    let width = lanes::<S>();
+    let (quads, rest) = x.split_at(x.len() - x.len() % (4 * width));
+    for quad in quads.chunks_exact(4 * width) {
+        for k in 0..4 {
+            counts[k] += f(load(s, &quad[k * width..]));
+        }
+    }
+    let vectors = rest.chunks_exact(width);
+    let last = vectors.remainder();
+    for vector in vectors {
+        counts[0] += f(load(s, vector));
+    }
+    let counts = (counts[0] + counts[1]) + (counts[2] + counts[3]);
+    let mut sum = counts.as_slice().iter().sum();
+    if let Some(filler) = last.first() {
+        let last = f(load_part(s, last, last.len(), *filler));
+        sum += last.as_slice()[..rest.len() % width].iter().sum::<u32>();
+    }
+    sum
+}
+
 // ln 2 in two parts; the first has few enough bits that its multiples by whole numbers up to
 // 2^11 are exact.
 const LN2_HIGH: f32 = 0.692_871_1;
@@ -321,40 +351,60 @@ pub(super) fn tanh<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     (e / (e + 2.0)).copysign(x)
 }
 
+/// ln((1 + t) / (1 − t)) for |t| up to 1/3: twice the series of the area hyperbolic tangent, its
+/// last coefficient raised for what is left out.
+#[inline(always)]
+fn ln_of_ratio<S: Simd>(s: S, t: S::f32s) -> S::f32s {
+    let square = t * t;
+    let mut q = splat(s, 0.17);
+    for coefficient in [2.0 / 11.0, 2.0 / 9.0, 2.0 / 7.0, 2.0 / 5.0, 2.0 / 3.0] {
+        q = q.mul_add(square, splat(s, coefficient));
+    }
+    (t * square).mul_add(q, t + t)
+}
+
+/// ln(1 + x) for x from 0 to 1, NaN for NaN.
+#[inline(always)]
+pub(super) fn ln_1p<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    ln_of_ratio(s, x / (x + 2.0))
+}
+
+/// ln x for x from 1 to 2^126, NaN for NaN.
+#[inline(always)]
+pub(super) fn ln<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    // x = 2^n m with m from √½ to √2: what is added carries the upper half into the exponent.
+    let bits: S::u32s = x.bitcast();
+    let one = 1f32.to_bits();
+    let shifted = bits + (one - std::f32::consts::FRAC_1_SQRT_2.to_bits());
+    let n: S::f32s = ((shifted >> 23) - 127).to_float();
+    let m: S::f32s = (bits - (((shifted >> 23) << 23) - one)).bitcast();
+    let y = ln_of_ratio(s, (m - 1.0) / (m + 1.0));
+    let y = n.mul_add(splat(s, LN2_HIGH), n.mul_add(splat(s, LN2_LOW), y));
+    x.simd_eq(x).select(y, x)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::isa::{Isa, with_vectors};
     use super::*;
 
-    /// y = f(x) for one of the three functions.
+    /// y = f(x) for one of the functions.
     #[inline(always)]
     fn map<S: Simd>(s: S, which: u32, x: &[f32], y: &mut [f32]) {
-        match which {
-            0 => put(
-                s,
-                [x],
-                false,
-                y,
-                #[inline(always)]
-                |[x]| exp(s, x),
-            ),
-            1 => put(
-                s,
-                [x],
-                false,
-                y,
-                #[inline(always)]
-                |[x]| sigmoid(s, x),
-            ),
-            _ => put(
-                s,
-                [x],
-                false,
-                y,
-                #[inline(always)]
-                |[x]| tanh(s, x),
-            ),
-        }
+        put(
+            s,
+            [x],
+            false,
+            y,
+            #[inline(always)]
+            |[x]| match which {
+                0 => exp(s, x),
+                1 => sigmoid(s, x),
+                2 => tanh(s, x),
+                3 => ln_1p(s, x.abs()),
+                _ => ln(s, x.abs() + 1.0),
+            },
+        );
     }
 
     fn one(isa: Isa, which: u32, x: f32) -> f32 {
@@ -394,6 +444,12 @@ mod tests {
             assert!(sigmoid <= 3.0, "sigmoid {sigmoid} on {isa}");
             let tanh = error(isa, 2, 20.0, f64::tanh);
             assert!(tanh <= 3.0, "tanh {tanh} on {isa}");
+            let ln_1p = error(isa, 3, 1.0, |x| x.abs().ln_1p());
+            assert!(ln_1p <= 3.0, "ln_1p {ln_1p} on {isa}");
+            for limit in [1.0, 1e4, 1e36] {
+                let ln = error(isa, 4, limit, |x| f64::from(x.abs() as f32 + 1.0).ln());
+                assert!(ln <= 3.0, "ln {ln} up to {limit} on {isa}");
+            }
         }
     }
 
@@ -427,9 +483,12 @@ mod tests {
                 assert_eq!(twice, (n * n.max(1) - n) as f32 / 2.0 + n as f32, "{isa} {n}");
                 let expected = if n == 0 { f32::NEG_INFINITY } else { (n - 1) as f32 };
                 assert_eq!(with_vectors!(isa.level().unwrap(), s => largest(s, &x)), expected);
+                let odd: Vec<u32> = (0..n as u32).map(|i| i % 2).collect();
+                let counted = with_vectors!(isa.level().unwrap(), s => tally(s, &odd, inlined(#[inline(always)] |x| x)));
+                assert_eq!(counted as usize, n / 2, "{isa} {n}");
                 let (mut a, mut b) = (x.clone(), vec![1.0; n]);
                 with_vectors!(isa.level().unwrap(), s => {
-                                        rewrite(s, [&x], [&mut a, &mut b], #[inline(always)] |[x], [a, b]| [a + x, b + b])
+                    rewrite(s, [&x], [&mut a, &mut b], #[inline(always)] |[x], [a, b]| [a + x, b + b])
                 });
                 assert!(a.iter().zip(&x).all(|(a, x)| *a == 2.0 * x), "{isa} {n}");
                 assert!(b.iter().all(|b| *b == 2.0), "{isa} {n}");

@@ -188,12 +188,21 @@ fn elementwise_cases(rows: u32, width: u32, replicas: usize, cases: &mut Vec<Cas
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, classes, replicas) in
-        [(1, 1, 1), (3, 7, 2), (800, 90, 1), (65, 1025, 2), (20, 10_000, 1), (2, 60_000, 1)]
-    {
+    for (rows, classes, replicas) in [
+        (1, 1, 1),
+        (3, 7, 2),
+        (800, 90, 1),
+        (65, 1025, 2),
+        (20, 10_000, 1),
+        (2, 60_000, 1),
+        (133, 2, 2),
+        (67, 31, 3),
+    ] {
         cross_entropy_cases(rows, classes, replicas, &mut cases);
     }
-    for (rows, width, replicas) in [(1, 1, 1), (10, 1, 4), (33, 5, 2), (3, 1500, 1)] {
+    for (rows, width, replicas) in
+        [(1, 1, 1), (10, 1, 4), (33, 5, 2), (3, 1500, 1), (133, 3, 2), (70, 32, 3)]
+    {
         elementwise_cases(rows, width, replicas, &mut cases);
     }
     for (rows, replicas) in [(1u32, 1usize), (100, 3), (60_000, 1), (70_000, 1)] {

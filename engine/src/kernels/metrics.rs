@@ -73,9 +73,15 @@ fn coarse(n: usize, key: u32) -> Data {
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, classes, replicas) in
-        [(1u32, 1u32, 1usize), (3, 7, 2), (800, 90, 1), (65, 1025, 2), (3, 60_000, 1)]
-    {
+    for (rows, classes, replicas) in [
+        (1u32, 1u32, 1usize),
+        (3, 7, 2),
+        (800, 90, 1),
+        (65, 1025, 2),
+        (3, 60_000, 1),
+        (133, 2, 2),
+        (67, 31, 3),
+    ] {
         let (n, all) = (rows as usize * replicas, (rows * classes) as usize * replicas);
         let size = format!("{rows} x {classes}");
         let logits = coarse(all, 1);

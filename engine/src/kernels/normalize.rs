@@ -81,9 +81,15 @@ impl Graph {
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, width, replicas) in
-        [(1u32, 1u32, 1usize), (5, 7, 3), (100, 256, 1), (33, 1300, 2), (60_000, 2, 1)]
-    {
+    for (rows, width, replicas) in [
+        (1u32, 1u32, 1usize),
+        (5, 7, 3),
+        (100, 256, 1),
+        (33, 1300, 2),
+        (60_000, 2, 1),
+        (133, 3, 2),
+        (70, 32, 3),
+    ] {
         let (n, all) = (rows as usize * replicas, (rows * width) as usize * replicas);
         let (gamma_offset, beta_offset, epsilon) = (64, 64 + width, 1e-5);
         let stride = 64 + 2 * width + 3;

@@ -115,9 +115,16 @@ fn values(n: usize) -> Data {
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, columns, replicas) in
-        [(1, 1, 1), (3, 5, 2), (7, 90, 3), (800, 33, 2), (2048, 4, 1), (70_000, 3, 1)]
-    {
+    for (rows, columns, replicas) in [
+        (1, 1, 1),
+        (3, 5, 2),
+        (7, 90, 3),
+        (800, 33, 2),
+        (2048, 4, 1),
+        (70_000, 3, 1),
+        (133, 2, 2),
+        (70, 31, 3),
+    ] {
         let n = rows * columns * replicas;
         let label = format!("{rows}x{columns}, {replicas} replicas");
         for (parts, accumulate) in [(1, 0), (1, 1), (4, 0)] {

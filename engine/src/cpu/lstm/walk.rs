@@ -8,9 +8,8 @@ use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
 use super::{MOST_ROWS, Sizes, VECTORS};
-use crate::cpu::vector::{
-    from_fn, inlined, lanes, load, load_part, sigmoid, splat, store, store_part, tanh,
-};
+use crate::cpu::mixed::{get, set};
+use crate::cpu::vector::{from_fn, inlined, lanes, load, sigmoid, splat, tanh};
 
 /// Slices a step, of a task's rows, and the layer's packed weights. `hs` and `cs` have one slot
 /// more than there are steps.
@@ -119,18 +118,6 @@ fn multiply_group<S: Simd>(
     }
 }
 
-/// The first `n` elements, a vector at most, then zeros.
-#[inline(always)]
-fn get<S: Simd>(s: S, x: &[f32], n: usize) -> S::f32s {
-    if n == lanes::<S>() { load(s, x) } else { load_part(s, x, n, 0.0) }
-}
-
-/// Writes the first `n` elements, a vector at most.
-#[inline(always)]
-fn set<S: Simd>(y: &mut [f32], n: usize, vector: S::f32s) {
-    if n == lanes::<S>() { store(y, vector) } else { store_part(y, n, vector) }
-}
-
 /// A task's rows forward through all steps.
 #[inline(always)]
 pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
@@ -155,7 +142,9 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
                         #[inline(always)]
                         |v| match sizes.gate(v) {
                             Some(gate) => {
-                                sums[v] + get(s, &bias[gate + first..], n) + get(s, &row[gate..], n)
+                                sums[v]
+                                    + get::<S, S::f32s>(s, &bias[gate + first..], n)
+                                    + get::<S, S::f32s>(s, &row[gate..], n)
                             }
                             None => sums[v],
                         },
@@ -167,12 +156,12 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
                     let h = o * tanh(s, c);
                     for (v, gate) in [i, f, g, o].into_iter().enumerate() {
                         if let Some(at) = sizes.gate(v) {
-                            set::<S>(&mut row[at..], n, gate);
+                            set(&mut row[at..], n, gate);
                         }
                     }
-                    set::<S>(&mut cells[at..], n, c);
-                    set::<S>(&mut after[at..], n, h);
-                    set::<S>(&mut y[t][at..], n, h);
+                    set(&mut cells[at..], n, c);
+                    set(&mut after[at..], n, h);
+                    set(&mut y[t][at..], n, h);
                 }
             }
         }
@@ -232,7 +221,7 @@ fn backward_units<S: Simd>(
         |_| t + 1 == sizes.steps,
     );
     for upstream in [above, task.dy.get(t).copied()].into_iter().flatten() {
-        dh += get(s, &upstream[at..], n);
+        dh += get::<S, S::f32s>(s, &upstream[at..], n);
     }
     let row = &task.gates[t][r * width + first..(r + 1) * width];
     let gate = inlined(
@@ -244,7 +233,7 @@ fn backward_units<S: Simd>(
     );
     let (i, g, o) = (gate(0), gate(2), gate(3));
     let f = if sizes.coupled { one - i } else { gate(1) };
-    let old = get(s, &task.cs[t][at..], n);
+    let old: S::f32s = get(s, &task.cs[t][at..], n);
     let squashed = tanh(s, get(s, &task.cs[t + 1][at..], n));
     let d = (dh * o).mul_add(one - squashed * squashed, get(s, &task.dc[at..], n));
     let other = if sizes.coupled { g - old } else { g };
@@ -254,11 +243,11 @@ fn backward_units<S: Simd>(
         d * i * (one - g * g),
         dh * squashed * o * (one - o),
     ];
-    set::<S>(&mut task.dc[at..], n, d * f);
+    set(&mut task.dc[at..], n, d * f);
     let row = &mut task.dgates[t][r * width..(r + 1) * width];
     for (v, gradient) in gradients.into_iter().enumerate() {
         if let Some(gate) = sizes.gate(v) {
-            set::<S>(&mut row[gate + first..], n, gradient);
+            set(&mut row[gate + first..], n, gradient);
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Partial sums for the scales of ternary codes.
 
-use std::array::from_fn;
-
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
@@ -10,7 +8,7 @@ use tern_shaders::cpu::ternary::Moments;
 
 use super::super::isa::with_vectors;
 use super::super::mixed::{get, set};
-use super::super::vector::{lanes, splat};
+use super::super::vector::{from_fn, lanes, splat};
 use super::finite_or_zero;
 
 /// Lanes a task takes; it walks its tensor in rows of all lanes.

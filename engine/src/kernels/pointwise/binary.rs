@@ -64,7 +64,14 @@ impl Graph {
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let sizes = [(1u32, 1u32, 1usize), (3, 7, 3), (1, 1000, 2), (100, 257, 1), (60_000, 1, 1)];
+    let sizes = [
+        (1u32, 1u32, 1usize),
+        (3, 7, 3),
+        (1, 1000, 2),
+        (100, 257, 1),
+        (60_000, 1, 1),
+        (1500, 3, 2),
+    ];
     for (rows, period, replicas) in sizes {
         let n = rows * period;
         let (all, right) = (n as usize * replicas, period as usize * replicas);

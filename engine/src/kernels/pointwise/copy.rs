@@ -256,7 +256,7 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(Case::new(&FILL, format!("{n}"), &params, replicas, buffers));
     }
     for (rows, width, outside, replicas) in
-        [(1u32, 1u32, 0u32, 1usize), (5, 3, 4, 3), (100, 64, 1, 1)]
+        [(1u32, 1u32, 0u32, 1usize), (5, 3, 4, 3), (100, 64, 1, 1), (70, 33, 0, 2), (9, 8, 5, 1)]
     {
         for accumulate in [0, 1] {
             let own = Block { rows, width, offset: outside };
@@ -272,9 +272,15 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(Case::new(&COPY, label, &out, replicas, vec![large, small]));
         }
     }
-    for (outer, a, b, inner, replicas) in
-        [(1u32, 1, 1, 1, 1usize), (2, 3, 5, 7, 2), (1, 65, 130, 1, 1)]
-    {
+    for (outer, a, b, inner, replicas) in [
+        (1u32, 1, 1, 1, 1usize),
+        (2, 3, 5, 7, 2),
+        (1, 65, 130, 1, 1),
+        (3, 3, 70, 1, 2),
+        (2, 70, 3, 1, 1),
+        (5, 16, 17, 2, 1),
+        (1, 9, 70, 33, 1),
+    ] {
         let n = (outer * a * b * inner) as usize * replicas;
         for accumulate in [0, 1] {
             let label = format!("{outer} x {a} x {b} x {inner} accumulate {accumulate}");

@@ -44,9 +44,15 @@ impl Graph {
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, classes, replicas) in
-        [(1u32, 1u32, 1usize), (3, 7, 2), (80, 90, 1), (5, 1300, 2), (1, 30_000, 1)]
-    {
+    for (rows, classes, replicas) in [
+        (1u32, 1u32, 1usize),
+        (3, 7, 2),
+        (80, 90, 1),
+        (5, 1300, 2),
+        (1, 30_000, 1),
+        (133, 2, 2),
+        (67, 31, 3),
+    ] {
         let n = (rows * classes) as usize * replicas;
         for logarithm in [0, 1] {
             let size = format!("{rows} x {classes} logarithm {logarithm}");
