@@ -22,7 +22,8 @@ fn processor() -> Option<String> {
     Some(name.trim().to_string()).filter(|name| !name.is_empty())
 }
 
-fn output(program: &str, arguments: &[&str]) -> Option<String> {
+/// What a program prints, run in this crate's folder; `None` if it fails or prints nothing.
+pub fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let folder = env!("CARGO_MANIFEST_DIR");
     let output = Command::new(program).args(arguments).current_dir(folder).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_string();

@@ -6,6 +6,7 @@
 mod devices;
 mod heap;
 mod host;
+mod instructions;
 mod kernels;
 mod measure;
 mod models;
@@ -67,6 +68,11 @@ enum Command {
     Tune(tune::Options),
     /// Time federated rounds, in simulation and beside Flower's.
     Rounds(rounds::Options),
+    /// Count the instructions of training steps by Valgrind, and compare with recorded numbers.
+    Instructions(instructions::Options),
+    /// Train a model for some steps: what `instructions` counts.
+    #[command(hide = true)]
+    Steps(instructions::Steps),
 }
 
 /// Which devices to use.
@@ -95,5 +101,7 @@ fn main() -> Result<()> {
         }
         Some(Command::Tune(options)) => tune::run(options),
         Some(Command::Rounds(options)) => rounds::run(options),
+        Some(Command::Instructions(options)) => instructions::run(options),
+        Some(Command::Steps(options)) => instructions::steps(options),
     }
 }

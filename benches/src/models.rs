@@ -11,6 +11,7 @@ use tern_shaders::cpu::random::{pcg4d, uniform};
 const BATCHES: usize = 16;
 
 /// A training step with its sizes.
+#[derive(Clone, Copy)]
 pub struct Workload {
     /// Name in tables and in the peers' results.
     pub name: &'static str,
@@ -23,6 +24,7 @@ pub struct Workload {
     kind: Kind,
 }
 
+#[derive(Clone, Copy)]
 enum Kind {
     Language { vocabulary: usize, dimension: usize, hidden: usize, layers: usize, steps: usize },
     Perceptron { width: usize, hidden: &'static [usize], classes: usize },
@@ -60,6 +62,20 @@ impl Workload {
         let forward = model.forward(&mut graph, x, Mode::Train)?;
         let loss = graph.cross_entropy(forward.output, targets)?;
         Ok(graph.train(loss, &training)?)
+    }
+
+    /// The same model, small enough for a processor that is emulated: the same kernels, on whole
+    /// vectors, with a hundredth of the arithmetic.
+    pub fn reduced(mut self) -> Self {
+        match &mut self.kind {
+            Kind::Language { vocabulary, dimension, hidden, steps, .. } => {
+                *vocabulary = (*vocabulary).min(1_000);
+                *dimension = (*dimension).min(32);
+                (*hidden, *steps) = (*hidden / 4, *steps / 5);
+            }
+            Kind::Perceptron { .. } | Kind::Convolution { .. } => self.batch /= 4,
+        }
+        self
     }
 
     /// Time steps, batch and hidden units of its LSTM, if it has one.

@@ -1,0 +1,26 @@
+//! The command as it is called. That there is such a test has `cargo test` build the command,
+//! which CI runs then.
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
+
+use std::process::Command;
+
+fn refused(arguments: &[&str]) -> String {
+    let command = env!("CARGO_BIN_EXE_tern-benches");
+    let output = Command::new(command).args(arguments).output().unwrap();
+    assert!(!output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn wrong_options_are_refused_by_name() {
+    for (arguments, expected) in [
+        (&["--isa", "avx9"][..], "avx512, avx2, neon or base"),
+        (&["rounds", "--threads", "0"], "--threads"),
+        (&["steps", "resnet", "1"], "\"resnet\", expected one of char-lstm"),
+        (&["instructions", "resnet"], "no model's name contains \"resnet\""),
+        (&["instructions", "--file", "/nowhere/counts.json"], "/nowhere/counts.json"),
+    ] {
+        let said = refused(arguments);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
