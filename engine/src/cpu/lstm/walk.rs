@@ -152,7 +152,7 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
                     let i = sigmoid(s, pre[0]);
                     let f = if sizes.coupled { one - i } else { sigmoid(s, pre[1]) };
                     let (g, o) = (tanh(s, pre[2]), sigmoid(s, pre[3]));
-                    let c = f.mul_add(get(s, &old_cells[at..], n), i * g);
+                    let c = f.mul_add(get::<S, S::f32s>(s, &old_cells[at..], n), i * g);
                     let h = o * tanh(s, c);
                     for (v, gate) in [i, f, g, o].into_iter().enumerate() {
                         if let Some(at) = sizes.gate(v) {
@@ -235,7 +235,7 @@ fn backward_units<S: Simd>(
     let f = if sizes.coupled { one - i } else { gate(1) };
     let old: S::f32s = get(s, &task.cs[t][at..], n);
     let squashed = tanh(s, get(s, &task.cs[t + 1][at..], n));
-    let d = (dh * o).mul_add(one - squashed * squashed, get(s, &task.dc[at..], n));
+    let d = (dh * o).mul_add(one - squashed * squashed, get::<S, S::f32s>(s, &task.dc[at..], n));
     let other = if sizes.coupled { g - old } else { g };
     let gradients = [
         d * other * i * (one - i),
