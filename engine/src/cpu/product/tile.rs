@@ -65,7 +65,8 @@ pub(super) fn multiply<S: Simd>(
     match columns.div_ceil(lanes::<S>()) {
         1 => by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         2 => by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        3 | 4 => by_rows!(4: 1 2 3 4),
+        3 => by_rows!(3: 1 2 3 4),
+        4 => by_rows!(4: 1 2 3 4),
         vectors => unreachable!("a tile of {vectors} vectors"),
     }
 }
