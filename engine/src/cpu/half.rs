@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn every_half_comes_back_and_its_neighbors_round_to_it() {
         for isa in Isa::available() {
-            let words: Vec<u32> = (0..1 << 15).map(|i| 2 * i | (2 * i + 1) << 16).collect();
+            let words: Vec<u32> = (0..1 << 15).map(|i| (2 * i) | ((2 * i + 1) << 16)).collect();
             let mut numbers = vec![0.0; 2 * words.len()];
             with_vectors!(isa.level().unwrap(), s => unpack_slice(s, &words, &mut numbers));
             for (bits, number) in (0..=u16::MAX).zip(&numbers) {
