@@ -99,8 +99,7 @@ struct Rule<'a> {
 const DRAWS: usize = 4;
 
 impl Rule<'_> {
-    /// The codes of `x` from word `first` on, which is a multiple of 4; `residual` is empty
-    /// without feedback.
+    /// The codes of `x` from word `first` on; `residual` is empty without feedback.
     #[inline(always)]
     fn words<S: Simd>(
         &self,

@@ -52,6 +52,7 @@ struct Layout {
 }
 
 impl Layout {
+    /// Lanes of `bits` bits, at least those of a code.
     fn new(bits: u32) -> Self {
         let count = 32 / bits;
         let mut steps = [Step::default(); 4];
