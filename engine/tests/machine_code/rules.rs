@@ -63,6 +63,13 @@ pub struct Rule {
 /// prints the counts.
 pub const RULES: &[Rule] = &[
     Rule {
+        kernel: "matrix products",
+        of: "product::part",
+        within: &[("product/tile.rs", "tile")],
+        // Fourteen rows by two vectors; without 32 registers six, of four lanes four.
+        form: Form::Products { least: [28, 12, 8], base_spills: 2 },
+    },
+    Rule {
         kernel: "LSTM forward, products",
         of: "lstm::forward_on",
         within: &[("lstm/walk.rs", "multiply")],
