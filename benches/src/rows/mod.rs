@@ -1,6 +1,8 @@
 //! Cases large enough to be timed, besides those that the engine checks.
 
 mod federated;
+mod gather;
+mod memory;
 mod network;
 mod training;
 
@@ -29,7 +31,14 @@ impl Size {
 
 /// The rows of all families.
 pub fn rows(size: Size) -> Vec<Case> {
-    [network::rows(size), training::rows(size), federated::rows(size)].concat()
+    [
+        network::rows(size),
+        training::rows(size),
+        federated::rows(size),
+        memory::rows(size),
+        gather::rows(size),
+    ]
+    .concat()
 }
 
 /// A product of M × N × K by one of the kernels `matmul/nn`, `matmul/nt` and `matmul/tn`.

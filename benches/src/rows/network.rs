@@ -181,7 +181,7 @@ fn tables(size: Size) -> Vec<Case> {
 }
 
 /// The lists that `embedding/links` makes.
-fn chains(tokens: &Data, vocabulary: u32) -> Data {
+pub(super) fn chains(tokens: &Data, vocabulary: u32) -> Data {
     let Data::U32(tokens) = tokens else { return words(0, 1, 0) };
     let mut link = vec![0; vocabulary as usize + tokens.len()];
     tern_shaders::cpu::embedding::links(

@@ -11,7 +11,7 @@ use tern_shaders::{Arg, TwinFn, state};
 use super::embedding::gather_rows;
 use super::isa::with_vectors;
 use super::parallel::{by_replica, rows, rows2};
-use super::planes::{Layout, transpose};
+use super::planes::{Layout, NARROW, PART, parts_of_columns, take_apart, transpose};
 use super::random::pcg4d;
 use super::vector::{inlined, lanes, load, store};
 
@@ -124,7 +124,7 @@ fn samples(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let x = &mut x.real_mut()[..replicas * p.batch as usize * width];
     rows(x, width, width, |first, x| {
         let row = |i: usize| place(index[first + i], p.samples, width);
-        with_vectors!(s => gather_rows(s, source, width, 0.0, row, x));
+        gather_rows(source, width, 0.0, row, x);
     });
 }
 
@@ -134,14 +134,27 @@ fn words(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (source, index) = (source.word(), index.word());
     let (batch, width) = (p.batch as usize, p.width as usize);
     let x = &mut x.word_mut()[..replicas * batch * width];
+    // Vectors move floats; their bits stay.
     if p.time_major == 0 {
-        // Vectors move floats; their bits stay.
         let (source, filler): (&[f32], _) =
             (bytemuck::cast_slice(source), f32::from_bits(p.padding));
         rows(bytemuck::cast_slice_mut(x), width, width, |first, x| {
             let row = |i: usize| place(index[first + i], p.samples, width);
-            with_vectors!(s => gather_rows(s, source, width, filler, row, x));
+            gather_rows(source, width, filler, row, x);
         });
+        return;
+    }
+    if width <= NARROW && batch > PART {
+        let (source, filler): (&[f32], _) =
+            (bytemuck::cast_slice(source), f32::from_bits(p.padding));
+        for (r, x) in x.chunks_exact_mut(batch * width).enumerate() {
+            parts_of_columns(bytemuck::cast_slice_mut(x), batch, |first, columns| {
+                let row = |i: usize| place(index[r * batch + first + i], p.samples, width);
+                let mut samples = vec![0.0; columns[0].len() * width];
+                gather_rows(source, width, filler, row, &mut samples);
+                with_vectors!(s => take_apart(s, &samples, columns, false));
+            });
+        }
         return;
     }
     rows(x, batch, 2 * batch, |first, x| {

@@ -6,7 +6,7 @@ use tern_shaders::{Arg, TwinFn};
 
 use super::isa::with_vectors;
 use super::parallel::rows;
-use super::vector::{inlined, lanes, put};
+use super::vector::{MOST_LANES, inlined, lanes, put};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
     &[("embedding/gather", gather), ("embedding/scatter_add", scatter_add)];
@@ -24,14 +24,13 @@ fn gather(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
                 code => Some(table + code.min(p.vocabulary - 1) as usize * width),
             }
         };
-        with_vectors!(s => gather_rows(s, parameters, width, 0.0, |i| row(first + i), y));
+        gather_rows(parameters, width, 0.0, |i| row(first + i), y);
     });
 }
 
 /// y\[i\] = the row that starts at place `row(i)` of a table, or a filler.
 #[inline(always)]
-pub(super) fn gather_rows<S: Simd>(
-    s: S,
+pub(super) fn gather_rows(
     table: &[f32],
     width: usize,
     filler: f32,
@@ -57,19 +56,13 @@ pub(super) fn gather_rows<S: Simd>(
         2 => few(2, y),
         3 => few(3, y),
         4 => few(4, y),
-        _ if width < lanes::<S>() => few(width, y),
+        _ if width < MOST_LANES => few(width, y),
         _ => {
             for (i, y) in y.chunks_exact_mut(width).enumerate() {
                 match row(i) {
                     None => y.fill(filler),
-                    Some(from) => put(
-                        s,
-                        [&table[from..]],
-                        false,
-                        y,
-                        #[inline(always)]
-                        |[x]| x,
-                    ),
+                    // The C library's copy fetches ahead.
+                    Some(from) => y.copy_from_slice(&table[from..][..width]),
                 }
             }
         }

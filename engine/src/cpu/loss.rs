@@ -61,21 +61,60 @@ fn mean(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     }
 }
 
-/// log Σ e^x of rows.
+/// log Σ e^x of rows, and how far it is from the target's x; zero where that is ignored.
 #[inline(always)]
-fn log_sums<S: Simd>(s: S, x: &[f32], classes: usize, log_sums: &mut [f32]) {
-    if classes > NARROW {
-        for (x, log_sum) in x.chunks_exact(classes).zip(log_sums) {
-            *log_sum = log_sum_exp(s, x);
-        }
-        return;
+fn losses<S: Simd>(
+    s: S,
+    (x, classes): (&[f32], usize),
+    target: &[u32],
+    loss: &mut [f32],
+    log_sum: &mut [f32],
+) {
+    if classes <= NARROW {
+        return narrow_losses(s, (x, classes), target, loss, log_sum);
     }
+    let rows = x.chunks_exact(classes).zip(target);
+    for ((x, target), (loss, total)) in rows.zip(loss.iter_mut().zip(log_sum)) {
+        *total = log_sum_exp(s, x);
+        *loss = match *target {
+            IGNORED => 0.0,
+            class => *total - x[(class as usize).min(classes - 1)],
+        };
+    }
+}
+
+#[inline(always)]
+fn narrow_losses<S: Simd>(
+    s: S,
+    (x, classes): (&[f32], usize),
+    target: &[u32],
+    loss: &mut [f32],
+    log_sum: &mut [f32],
+) {
     let mut planes = NO_PLANES;
-    let mut block = [0.0; ROWS];
-    for (x, log_sums) in x.chunks(ROWS * classes).zip(log_sums.chunks_mut(ROWS)) {
+    let (mut targets, mut log_sums, mut losses) = ([IGNORED; ROWS], [0.0; ROWS], [0.0; ROWS]);
+    let zero = splat(s, 0.0);
+    let (ignored, last) = (S::u32s::splat(s, IGNORED), S::u32s::splat(s, classes as u32 - 1));
+    let rows = x.chunks(ROWS * classes).zip(target.chunks(ROWS));
+    let results = loss.chunks_mut(ROWS).zip(log_sum.chunks_mut(ROWS));
+    for ((x, target), (loss, log_sum)) in rows.zip(results) {
+        let n = loss.len();
+        targets[..n].copy_from_slice(target);
         split(s, x, classes, &mut planes);
-        log_sum_exps(s, &planes, classes, &mut block);
-        log_sums.copy_from_slice(&block[..log_sums.len()]);
+        log_sum_exps(s, &planes, classes, &mut log_sums);
+        for at in (0..ROWS).step_by(lanes::<S>()) {
+            let target = load::<S, S::u32s>(s, &targets[at..]);
+            let place = target.min(last);
+            let mut own = zero;
+            for c in 0..classes {
+                let x = load::<S, S::f32s>(s, &planes[c * ROWS + at..]);
+                own = place.simd_eq(S::u32s::splat(s, c as u32)).select(x, own);
+            }
+            let distance = load::<S, S::f32s>(s, &log_sums[at..]) - own;
+            store(&mut losses[at..], target.simd_eq(ignored).select(zero, distance));
+        }
+        loss.copy_from_slice(&losses[..n]);
+        log_sum.copy_from_slice(&log_sums[..n]);
     }
 }
 
@@ -86,19 +125,9 @@ fn forward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (row_loss, log_sum) = (row_loss.real_mut(), log_sum.real_mut());
     // An exponential counts for several visits of an element.
     rows2((row_loss, 1), (log_sum, 1), 4 * classes, |first, row_loss, log_sum| {
-        // As long as the rows of a block are in the cache.
-        let blocks = row_loss.chunks_mut(ROWS).zip(log_sum.chunks_mut(ROWS));
-        for (first, (row_loss, log_sum)) in (first..).step_by(ROWS).zip(blocks) {
-            let x = &logits[first * classes..][..row_loss.len() * classes];
-            with_vectors!(s => log_sums(s, x, classes, log_sum));
-            let rows = x.chunks_exact(classes).zip(&target[first..]);
-            for ((x, target), (loss, total)) in rows.zip(row_loss.iter_mut().zip(log_sum)) {
-                *loss = match *target {
-                    IGNORED => 0.0,
-                    class => *total - x[(class as usize).min(classes - 1)],
-                };
-            }
-        }
+        let n = row_loss.len();
+        let (x, target) = (&logits[first * classes..][..n * classes], &target[first..][..n]);
+        with_vectors!(s => losses(s, (x, classes), target, row_loss, log_sum));
     });
 }
 

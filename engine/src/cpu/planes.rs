@@ -3,6 +3,7 @@
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
+use rayon::prelude::*;
 
 use super::vector::{MOST_LANES, inlined, lanes, load, put, splat, store};
 
@@ -172,9 +173,10 @@ fn split_block<S: Simd>(s: S, x: &[f32], width: usize, planes: &mut Planes) {
             let (later_even, later_odd) = load(2).deinterleave(load(3));
             let (a, c) = even.deinterleave(later_even);
             let (b, d) = odd.deinterleave(later_odd);
-            for (k, plane) in [a, b, c, d].into_iter().enumerate() {
+            let all = [a, b, c, d];
+            for k in 0..4 {
                 if k < width {
-                    store(&mut planes[(first + k) * ROWS + at..], plane);
+                    store(&mut planes[(first + k) * ROWS + at..], all[k]);
                 }
             }
         }
@@ -197,8 +199,9 @@ fn join_block<S: Simd>(s: S, planes: &Planes, width: usize, y: &mut [f32]) {
             let part = quads[at..][..lanes::<S>()].as_flattened_mut();
             let (a, b) = even.interleave(odd);
             let (c, d) = later_even.interleave(later_odd);
-            for (v, vector) in [a, b, c, d].into_iter().enumerate() {
-                store(&mut part[v * lanes::<S>()..], vector);
+            let all = [a, b, c, d];
+            for v in 0..4 {
+                store(&mut part[v * lanes::<S>()..], all[v]);
             }
         }
         let last = y.len() - 3;
@@ -250,32 +253,76 @@ pub(super) fn split<S: Simd>(s: S, x: &[f32], width: usize, planes: &mut Planes)
     );
 }
 
+#[inline(always)]
+fn join_by<S: Simd>(s: S, planes: &Planes, width: usize, y: &mut [f32]) {
+    match width {
+        1 => y.copy_from_slice(&planes[..y.len()]),
+        _ if y.len() < ROWS * width => join_few(planes, width, y),
+        2 => join_pairs(s, planes, y),
+        3 => join_block(s, planes, 3, y),
+        _ => join_block(s, planes, width, y),
+    }
+}
+
 /// Puts planes together to rows, or adds them.
 pub(super) fn join<S: Simd>(s: S, planes: &Planes, width: usize, accumulate: bool, y: &mut [f32]) {
     s.vectorize(
         #[inline(always)]
         || {
-            let mut sums = NO_PLANES;
-            let to = if accumulate { &mut sums[..y.len()] } else { &mut *y };
-            match width {
-                1 => to.copy_from_slice(&planes[..to.len()]),
-                _ if to.len() < ROWS * width => join_few(planes, width, to),
-                2 => join_pairs(s, planes, to),
-                3 => join_block(s, planes, 3, to),
-                _ => join_block(s, planes, width, to),
+            if !accumulate {
+                return join_by(s, planes, width, y);
             }
-            if accumulate {
-                put(
-                    s,
-                    [&sums],
-                    true,
-                    y,
-                    #[inline(always)]
-                    |[x]| x,
-                );
-            }
+            let mut rows = NO_PLANES;
+            let rows = &mut rows[..y.len()];
+            join_by(s, planes, width, rows);
+            put(
+                s,
+                [rows],
+                true,
+                y,
+                #[inline(always)]
+                |[x]| x,
+            );
         },
     );
+}
+
+/// Rows of a part that one thread takes of long columns.
+pub(super) const PART: usize = 1 << 12;
+
+/// Calls `f` with the number of a row and the parts of all columns, `length` elements each, that
+/// start with it.
+pub(super) fn parts_of_columns(
+    y: &mut [f32],
+    length: usize,
+    f: impl Fn(usize, &mut [&mut [f32]]) + Sync,
+) {
+    let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
+    parts.resize_with(length.div_ceil(PART), Vec::new);
+    for column in y.chunks_exact_mut(length) {
+        parts.iter_mut().zip(column.chunks_mut(PART)).for_each(|(part, piece)| part.push(piece));
+    }
+    parts.par_iter_mut().enumerate().for_each(|(i, columns)| f(i * PART, columns));
+}
+
+/// columns\[c\]\[i\] (+)= x\[i\]\[c\] of narrow rows.
+#[inline(always)]
+pub(super) fn take_apart<S: Simd>(s: S, x: &[f32], columns: &mut [&mut [f32]], accumulate: bool) {
+    let mut planes = NO_PLANES;
+    let width = columns.len();
+    for (i, x) in x.chunks(ROWS * width).enumerate() {
+        split(s, x, width, &mut planes);
+        for (plane, column) in planes.chunks_exact(ROWS).zip(columns.iter_mut()) {
+            put(
+                s,
+                [plane],
+                accumulate,
+                &mut column[i * ROWS..][..x.len() / width],
+                #[inline(always)]
+                |[x]| x,
+            );
+        }
+    }
 }
 
 #[cfg(test)]

@@ -273,7 +273,15 @@ fn gradients<S: Simd>(s: S, p: &Planes, give: impl Fn(usize, S::u32s) -> S::f32s
                 store(&mut sums[first * class + m..], sum);
             }
         }
-        if stride > 1 {
+        if stride == 2 {
+            let (even, odd) = sums.split_at(class);
+            for at in (0..class).step_by(lanes::<S>()) {
+                let even = load::<S, S::f32s>(s, &even[at..]);
+                let (low, high) = even.interleave(load::<S, S::f32s>(s, &odd[at..]));
+                store(&mut line[2 * at..], low);
+                store(&mut line[2 * at + lanes::<S>()..], high);
+            }
+        } else if stride > 2 {
             for (first, sums) in sums.chunks_exact(class).enumerate() {
                 let pixels = line[first..].iter_mut().step_by(stride);
                 pixels.zip(sums).for_each(|(pixel, sum)| *pixel = *sum);

@@ -83,7 +83,7 @@ pub(super) fn inlined<F>(f: F) -> F {
 pub(super) fn rewrite<S: Simd, const I: usize, const O: usize>(
     s: S,
     inputs: [&[f32]; I],
-    mut outputs: [&mut [f32]; O],
+    outputs: [&mut [f32]; O],
     f: impl Fn([S::f32s; I], [S::f32s; O]) -> [S::f32s; O],
 ) {
     let (n, width) = (outputs[0].len(), lanes::<S>());
@@ -99,8 +99,10 @@ pub(super) fn rewrite<S: Simd, const I: usize, const O: usize>(
             #[inline(always)]
             |o| load(s, &outputs[o][at..]),
         );
-        for (to, y) in outputs.iter_mut().zip(f(x, y)) {
-            store(&mut to[at..], y);
+        // By number: an iterator over an array of vectors can keep it in memory.
+        let y = f(x, y);
+        for o in 0..O {
+            store(&mut outputs[o][at..], y[o]);
         }
     }
     if whole < n {
@@ -113,8 +115,9 @@ pub(super) fn rewrite<S: Simd, const I: usize, const O: usize>(
             #[inline(always)]
             |o| load_part(s, &outputs[o][whole..], rest, 0.0),
         );
-        for (to, y) in outputs.iter_mut().zip(f(x, y)) {
-            store_part(&mut to[whole..], rest, y);
+        let y = f(x, y);
+        for o in 0..O {
+            store_part(&mut outputs[o][whole..], rest, y[o]);
         }
     }
 }

@@ -66,7 +66,7 @@ pub fn cases() -> Vec<Case> {
         }
     }
     for (batch, width, samples, replicas) in
-        [(1u32, 1u32, 1u32, 1usize), (5, 3, 7, 3), (9, 65, 40, 2), (70, 67, 9, 2)]
+        [(1u32, 1u32, 1u32, 1usize), (5, 3, 7, 3), (9, 65, 40, 2), (70, 67, 9, 2), (5000, 2, 9, 1)]
     {
         let out = replicas * (batch * width) as usize;
         let index = index(replicas * batch as usize, samples);

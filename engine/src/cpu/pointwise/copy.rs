@@ -1,13 +1,14 @@
 //! Moving and scaling: fill, copy of a block, swap of axes, multiplication by a number.
 
 use fearless_simd::Simd;
-use rayon::prelude::*;
 use tern_shaders::cpu::pointwise::{Copy, Fill, Scale, ScaleBy, Transpose};
 use tern_shaders::{Arg, TwinFn};
 
 use crate::cpu::isa::with_vectors;
 use crate::cpu::parallel::rows;
-use crate::cpu::planes::{Layout, NARROW, NO_PLANES, ROWS, join, split, transpose as turn};
+use crate::cpu::planes::{
+    Layout, NARROW, NO_PLANES, PART, ROWS, join, parts_of_columns, take_apart, transpose as turn,
+};
 use crate::cpu::vector::{inlined, lanes, load, put, splat, store};
 
 pub(in crate::cpu) static TABLE: &[(&str, TwinFn<f32>)] = &[
@@ -158,29 +159,6 @@ fn turn_columns<S: Simd>(
     turn(s, at, x, y);
 }
 
-/// Rows of a part of the narrow rows that one thread takes.
-const PART: usize = 1 << 14;
-
-/// columns\[c\]\[i\] (+)= x\[i\]\[c\] of narrow rows.
-#[inline(always)]
-fn take_apart<S: Simd>(s: S, x: &[f32], columns: &mut [&mut [f32]], accumulate: bool) {
-    let mut planes = NO_PLANES;
-    let width = columns.len();
-    for (i, x) in x.chunks(ROWS * width).enumerate() {
-        split(s, x, width, &mut planes);
-        for (plane, column) in planes.chunks_exact(ROWS).zip(columns.iter_mut()) {
-            put(
-                s,
-                [plane],
-                accumulate,
-                &mut column[i * ROWS..][..x.len() / width],
-                #[inline(always)]
-                |[x]| x,
-            );
-        }
-    }
-}
-
 /// y\[j\]\[i\] (+)= x\[i\]\[j\] for `count` of the `b` columns, of few rows.
 #[inline(always)]
 fn put_together<S: Simd>(
@@ -210,12 +188,8 @@ fn transpose(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     if inner == 1 && b <= NARROW && a > PART {
         // Few long columns, of which threads take parts.
         for (x, y) in x.chunks_exact(a * b).zip(y.chunks_exact_mut(a * b)) {
-            let mut tasks: Vec<Vec<&mut [f32]>> = Vec::new();
-            tasks.resize_with(a.div_ceil(PART), Vec::new);
-            for y in y.chunks_exact_mut(a) {
-                tasks.iter_mut().zip(y.chunks_mut(PART)).for_each(|(task, y)| task.push(y));
-            }
-            tasks.par_iter_mut().zip(x.par_chunks(PART * b)).for_each(|(columns, x)| {
+            parts_of_columns(y, a, |first, columns| {
+                let x = &x[first * b..][..columns[0].len() * b];
                 with_vectors!(s => take_apart(s, x, columns, accumulate));
             });
         }
@@ -228,7 +202,7 @@ fn transpose(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
             let count = (b - j).min(y.len() / width - at);
             let x = &x[(outer * a * b + j) * inner..];
             let y = &mut y[at * width..];
-            with_vectors!(s => if inner == 1 && a <= NARROW {
+            with_vectors!(s => if inner == 1 && a <= NARROW && count >= ROWS {
                 put_together(s, x, [a, b, count], accumulate, y);
             } else if inner == 1 {
                 turn_columns(s, x, [a, b, count], accumulate, y);
