@@ -63,6 +63,9 @@ pub(super) fn store_part<S: Simd, V: SimdBase<S>>(y: &mut [V::Element], n: usize
 /// always inlined, and with it the closure: otherwise that is compiled without the vectors.
 #[inline(always)]
 pub(super) fn from_fn<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+    if N == 0 {
+        return std::array::from_fn(|_| unreachable!("an array without places"));
+    }
     let mut all = [f(0); N];
     for i in 1..N {
         all[i] = f(i);

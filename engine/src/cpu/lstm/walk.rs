@@ -154,9 +154,10 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
                     let (g, o) = (tanh(s, pre[2]), sigmoid(s, pre[3]));
                     let c = f.mul_add(get::<S, S::f32s>(s, &old_cells[at..], n), i * g);
                     let h = o * tanh(s, c);
-                    for (v, gate) in [i, f, g, o].into_iter().enumerate() {
+                    let activated = [i, f, g, o];
+                    for v in 0..VECTORS {
                         if let Some(at) = sizes.gate(v) {
-                            set(&mut row[at..], n, gate);
+                            set(&mut row[at..], n, activated[v]);
                         }
                     }
                     set(&mut cells[at..], n, c);
@@ -245,9 +246,9 @@ fn backward_units<S: Simd>(
     ];
     set(&mut task.dc[at..], n, d * f);
     let row = &mut task.dgates[t][r * width..(r + 1) * width];
-    for (v, gradient) in gradients.into_iter().enumerate() {
+    for v in 0..VECTORS {
         if let Some(gate) = sizes.gate(v) {
-            set(&mut row[gate + first..], n, gradient);
+            set(&mut row[gate + first..], n, gradients[v]);
         }
     }
 }
