@@ -266,7 +266,9 @@ fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>
                         pack::rows(s, a.part(rows.clone(), depths.clone()), shape, packed_a);
                         for at in (0..columns.len()).step_by(shape.columns) {
                             let sliver = if at < dense {
-                                Sliver { data: &block.data[at..], row: b.row }
+                                // Of one row, the distance to the next may be anything.
+                                let row = if depth == 1 { columns.len() } else { b.row };
+                                Sliver { data: &block.data[at..], row }
                             } else {
                                 let width = shape.width::<S>(columns.len() - at);
                                 Sliver { data: &packed_b[(at - dense) * depth..], row: width }

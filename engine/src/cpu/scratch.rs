@@ -21,10 +21,17 @@ pub(super) fn lend(count: usize, f: impl FnOnce(&mut [f32])) {
     let mut buffer = KEPT.with_borrow_mut(|kept| kept.pop()).unwrap_or_default();
     let lines = count.div_ceil(LINE) + 1;
     if buffer.len() < lines {
-        buffer.resize(lines, Line([0.0; LINE]));
+        grow(&mut buffer, lines);
     }
     f(bytemuck::cast_slice_mut(&mut buffer[..lines]));
     KEPT.with_borrow_mut(|kept| kept.push(buffer));
+}
+
+/// Apart, so that the loops of who borrows have none of it.
+#[cold]
+#[inline(never)]
+fn grow(buffer: &mut Vec<Line>, lines: usize) {
+    buffer.resize(lines, Line([0.0; LINE]));
 }
 
 #[cfg(test)]

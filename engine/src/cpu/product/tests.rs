@@ -73,6 +73,7 @@ fn every_way_and_block_is_taken() {
         ([40, 8, 20], Way::Transposed, [true, false]),
         ([40, 5, 20], Way::Transposed, [false, false]),
         ([14, 70, 3], Way::Blocks, [false, false]),
+        ([5, 70, 1], Way::Blocks, [false, true]),
         ([130, 33, 1030], Way::Blocks, [false, true]),
         ([9, 2060, 17], Way::Blocks, [true, false]),
     ];
