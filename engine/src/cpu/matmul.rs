@@ -12,7 +12,7 @@ pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
     &[("matmul/nn", nn), ("matmul/nt", nt), ("matmul/tn", tn)];
 
 /// Multiplications below which a second thread costs more than it saves.
-const WORTH_A_THREAD: usize = 1 << 22;
+const WORTH_A_THREAD: usize = 1 << 20;
 
 /// Elements below which the epilogue stays on one thread.
 const WORTH_AN_EPILOGUE: usize = 1 << 14;
