@@ -295,6 +295,31 @@ fn who_is_unknown_gets_no_memory_for_a_body() {
 }
 
 #[test]
+fn who_still_sends_a_body_is_told_why_it_is_refused() {
+    let server = serve(Limits::default());
+    let body = vec![1; 4 << 20];
+    let target = "/v1/poll";
+    let whole = request(target, &signed(2, target, &body, Millis::now().0, 1), &body);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // The answer lies here long before the body has gone out.
+    for part in whole.chunks(1 << 20) {
+        stream.write_all(part).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (status, text) = answer(stream);
+    assert!(status == 403 && text.contains("\"unknown\""), "{text}");
+    // Who never stops is cut off.
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(&whole[..whole.len() - body.len()]).unwrap();
+    let started = Instant::now();
+    while stream.write_all(&[1; 100]).is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(started.elapsed() < Duration::from_secs(30), "is read without end");
+    }
+}
+
+#[test]
 fn too_many_requests_are_told_to_wait() {
     let limits = Limits { requests_per_client: 0.001, burst_seconds: 5_000.0, ..Limits::default() };
     let server = serve(limits);

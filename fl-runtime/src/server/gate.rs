@@ -3,19 +3,23 @@
 use std::collections::HashMap;
 use std::future::{Future, Ready, ready};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum_server::accept::Accept;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::limits::{Limits, network};
 use super::metrics::Metrics;
+
+/// Longest time that a closed connection is read on for.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Lets connections in; put before TLS.
 #[derive(Clone)]
@@ -105,6 +109,10 @@ impl Drop for Place {
 /// The time that writes wait is drawn from an account of `stall` at most, to which each byte
 /// written pays what it may take at the least rate. Reading is timed where it is known that
 /// something must come: the header by the HTTP server, the body by its reader.
+///
+/// Closing reads on until the peer closes, too: a request is refused before its body is read,
+/// and a socket that is dropped with bytes unread resets the connection, which takes the answer
+/// from a peer that still writes.
 pub(super) struct Watched<S> {
     stream: S,
     place: Place,
@@ -114,6 +122,8 @@ pub(super) struct Watched<S> {
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
     /// When the first byte must be there: the HTTP server's clock starts with it.
     first: Option<Pin<Box<Sleep>>>,
+    /// How long what still comes is read, once the connection is closed on this side.
+    farewell: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
@@ -126,6 +136,7 @@ impl<S> Watched<S> {
             account: stall,
             waiting: None,
             first: None,
+            farewell: None,
         }
     }
 
@@ -183,7 +194,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -211,7 +222,30 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let watched = &mut *self;
+        let farewell = match &mut watched.farewell {
+            Some(farewell) => farewell,
+            None => {
+                ready!(Pin::new(&mut watched.stream).poll_shutdown(cx))?;
+                watched.farewell.insert(Box::pin(sleep(FAREWELL)))
+            }
+        };
+        // First the clock: who sends without end must not keep it from being looked at.
+        if farewell.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut bytes = [MaybeUninit::uninit(); 4096];
+        loop {
+            let mut buffer = ReadBuf::uninit(&mut bytes);
+            match ready!(Pin::new(&mut watched.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    let received = buffer.filled().len() as u64;
+                    watched.place.places.metrics.received.inc_by(received);
+                }
+                // The peer has closed or reset it.
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }
 
@@ -250,7 +284,7 @@ mod tests {
         let mut watched = Watched::new(near, place(), stall, 1_000_000);
         let slow = tokio::spawn(async move {
             while far.read_u8().await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                sleep(Duration::from_millis(10)).await;
             }
         });
         let error = watched.write_all(&[0; 100_000]).await.unwrap_err();
@@ -264,7 +298,7 @@ mod tests {
             let mut buffer = [0; 1_000];
             for _ in 0..100 {
                 far.read_exact(&mut buffer).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(4)).await;
+                sleep(Duration::from_millis(4)).await;
             }
         });
         watched.write_all(&[0; 100_000]).await.unwrap();
