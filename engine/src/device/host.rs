@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tern_shaders::{Access, Arg, Element, Kernel, Real, Twin, TwinFn, state};
 
-use super::lanes::{self, Shares};
+use super::crew::Crew;
+use super::lanes;
 use super::{Buffer, Call, Data, Sequence, Slot, Storage, Timing};
 
 /// Typed host memory. A lock a buffer: a kernel call reads some and writes others.
@@ -190,6 +191,9 @@ impl<F: HostReal> Host<F> {
 /// Words that a step touches from which on its kernels are large enough for all threads.
 const LARGE: usize = 1 << 22;
 
+/// Words that runs touch from which on they are worth going to the threads' pool.
+const WORTH_A_POOL: usize = 1 << 16;
+
 /// Of so many threads, what they are worth at one large sequence.
 const EFFICIENCY: f64 = 0.85;
 
@@ -316,13 +320,29 @@ impl<F: HostReal> Steps<F> {
         }
     }
 
-    fn run(&self, times: usize, scratch: &Scratch<F>) {
+    fn run(&self, times: usize, scratch: &Scratch<F>, crew: &Crew) {
         for _ in 0..times {
             if self.rests() {
                 return;
             }
-            self.steps.iter().for_each(|step| step.run(scratch));
+            for step in &self.steps {
+                crew.call();
+                step.run(scratch);
+            }
         }
+    }
+}
+
+/// Runs sequences one after another, each on all threads. What is worth it runs on one of these
+/// threads itself: every kernel that shares its work out would else wake one and then be woken by
+/// it, which takes longer than many kernels do.
+fn together<F: HostReal>(sequences: &[&Steps<F>], times: usize, scratch: &Scratch<F>) {
+    let run = |crew: Crew| sequences.iter().for_each(|s| s.run(times, scratch, &crew));
+    let words: usize = sequences.iter().map(|s| s.words()).sum();
+    if words.saturating_mul(times) < WORTH_A_POOL {
+        run(Crew::none());
+    } else {
+        rayon::scope(|_| run(Crew::here()));
     }
 }
 
@@ -334,33 +354,35 @@ impl<F: HostReal> Program<F> {
     /// Every sequence `times` over.
     pub fn run(&self, times: usize) {
         if self.lanes == 1 {
-            return self.sequences.iter().for_each(|s| s.run(times, self.scratch(0)));
+            return together(&self.sequences.iter().collect::<Vec<_>>(), times, self.scratch(0));
         }
         let costs: Vec<u64> = self.sequences.iter().map(|s| s.cost(times)).collect();
         let large = self.sequences.first().is_some_and(|s| s.words() > LARGE);
         let gain = if large { EFFICIENCY * self.lanes as f64 } else { 1.0 };
-        let Shares { together, apart } = lanes::share(&costs, self.lanes, gain);
-        together.iter().for_each(|i| self.sequences[*i].run(times, self.scratch(0)));
+        let shares = lanes::share(&costs, self.lanes, gain);
+        let first: Vec<_> = shares.together.iter().map(|i| &self.sequences[*i]).collect();
+        together(&first, times, self.scratch(0));
+        let apart = shares.apart;
         let next = AtomicUsize::new(0);
         lanes::each(self.lanes.min(apart.len()), &|lane| {
+            let crew = Crew::here();
             while let Some(i) = apart.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.sequences[*i].run(times, self.scratch(lane));
+                self.sequences[*i].run(times, self.scratch(lane), &crew);
             }
         });
     }
 
     pub fn profile(&self) -> Vec<Timing> {
+        let time = |step: &Step<F>| {
+            let start = Instant::now();
+            step.run(self.scratch(0));
+            Timing {
+                kernel: step.kernel.name.into(),
+                label: step.label.clone(),
+                seconds: start.elapsed().as_secs_f64(),
+            }
+        };
         let steps = self.sequences.iter().flat_map(|sequence| &sequence.steps);
-        steps
-            .map(|step| {
-                let start = Instant::now();
-                step.run(self.scratch(0));
-                Timing {
-                    kernel: step.kernel.name.into(),
-                    label: step.label.clone(),
-                    seconds: start.elapsed().as_secs_f64(),
-                }
-            })
-            .collect()
+        rayon::scope(|_| steps.map(time).collect())
     }
 }

@@ -1,5 +1,6 @@
 //! Devices: a GPU through wgpu, the CPU, or the `f64` oracle, behind one interface.
 
+mod crew;
 mod gpu;
 mod host;
 mod lanes;
