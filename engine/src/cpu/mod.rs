@@ -18,6 +18,7 @@ mod mixed;
 mod normalize;
 mod optimizer;
 pub(crate) mod parallel;
+mod part;
 mod planes;
 mod pointwise;
 mod pooling;

@@ -14,6 +14,7 @@ use tern_shaders::cpu::convolution::pooling::Pool;
 
 use super::Table;
 use super::isa::with_vectors;
+use super::mixed::{self, get};
 use super::parallel::{rows, rows2};
 use super::vector::{MOST_LANES, inlined, lanes, load, put, splat, store, store_part};
 
@@ -107,25 +108,6 @@ impl Planes {
     /// Pixels of a line a stride apart, whole vectors of them.
     fn class(&self) -> usize {
         (self.padding + self.width).div_ceil(self.stride).next_multiple_of(MOST_LANES)
-    }
-
-    /// Words of a line of windows: such as there aren't on both sides.
-    fn windows_line(&self) -> usize {
-        self.kernel_w + self.out_w.max(self.class())
-    }
-
-    /// Lines for the windows of one plane.
-    fn windows<T: Copy>(&self, none: T) -> Vec<T> {
-        vec![none; self.out_h * self.windows_line()]
-    }
-
-    /// Copies what windows have to their lines.
-    #[inline(always)]
-    fn spread_windows<T: Copy>(&self, y: &[T], lines: &mut [T]) {
-        let lines = lines.chunks_exact_mut(self.windows_line());
-        for (y, line) in y.chunks_exact(self.out_w).zip(lines) {
-            line[self.kernel_w..][..self.out_w].copy_from_slice(y);
-        }
     }
 
     /// Copies a plane to its lines.
@@ -245,107 +227,64 @@ fn max_forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     });
 }
 
-/// The gradients of a few planes' pixels: each is the sum of what the windows over it give.
-///
-/// Pixels whose distance from a window's first is the same but for whole strides lie under
-/// windows that are neighbors: they are one class, whose sums are vectors. `give` gets a place
-/// among the windows' lines that [`Planes::windows`] makes, and the places of the pixels.
-#[inline(always)]
-fn gradients<S: Simd>(s: S, p: &Planes, give: impl Fn(usize, S::u32s) -> S::f32s, dx: &mut [f32]) {
-    let (stride, class) = (p.stride, p.class());
-    let mut numbers = [0; MOST_LANES];
-    numbers.iter_mut().zip(0..).for_each(|(number, i)| *number = i * stride as u32);
-    let numbers: S::u32s = load(s, &numbers);
-    let (mut sums, mut line) = (vec![0.0; stride * class], vec![0.0; stride * class]);
-    for (h, dx) in dx.chunks_exact_mut(p.width).enumerate() {
-        let rows = p.over(h);
-        for first in 0..stride {
-            for m in (0..class).step_by(lanes::<S>()) {
-                let pixel = h * p.width + m * stride + first;
-                let places = numbers + (pixel.wrapping_sub(p.padding) as u32);
-                let mut sum = splat(s, 0.0);
-                for row in rows.clone() {
-                    let start = row * p.windows_line() + p.kernel_w + m;
-                    for tap in 0..(p.kernel_w.saturating_sub(first)).div_ceil(stride) {
-                        sum += give(start - tap, places);
-                    }
-                }
-                store(&mut sums[first * class + m..], sum);
-            }
-        }
-        if stride == 2 {
-            let (even, odd) = sums.split_at(class);
-            for at in (0..class).step_by(lanes::<S>()) {
-                let even = load::<S, S::f32s>(s, &even[at..]);
-                let (low, high) = even.interleave(load::<S, S::f32s>(s, &odd[at..]));
-                store(&mut line[2 * at..], low);
-                store(&mut line[2 * at + lanes::<S>()..], high);
-            }
-        } else if stride > 2 {
-            for (first, sums) in sums.chunks_exact(class).enumerate() {
-                let pixels = line[first..].iter_mut().step_by(stride);
-                pixels.zip(sums).for_each(|(pixel, sum)| *pixel = *sum);
-            }
-        }
-        let line = if stride > 1 { &line } else { &sums };
-        put(
-            s,
-            [&line[p.padding..]],
-            p.accumulate,
-            dx,
-            #[inline(always)]
-            |[x]| x,
-        );
-    }
-}
-
-/// Gradients of max pooling of a few planes.
-#[inline(always)]
-fn won_planes<S: Simd>(s: S, p: &Planes, (dy, index): (&[f32], &[u32]), dx: &mut [f32]) {
-    let zero = splat(s, 0.0);
-    let (mut given, mut winner) = (p.windows(0.0), p.windows(u32::MAX));
-    for (plane, dx) in dx.chunks_exact_mut(p.input()).enumerate() {
-        p.spread_windows(&dy[plane * p.output()..], &mut given);
-        p.spread_windows(&index[plane * p.output()..], &mut winner);
-        gradients(
-            s,
-            p,
-            #[inline(always)]
-            |at, places| {
-                let winner: S::u32s = load(s, &winner[at..]);
-                winner.simd_eq(places).select(load(s, &given[at..]), zero)
-            },
-            dx,
-        );
-    }
-}
-
-/// dx (+)= dy of the windows that each pixel won.
+/// dx (+)= dy of the windows that each pixel won. Each window goes to its winner: vectors of
+/// pixels that look for their windows take three times as long.
 fn max_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p = Planes::of(p, replicas);
     let [dy, index, dx] = args else { unreachable!("three bindings") };
-    let (dy, index, input) = (dy.real(), index.word(), p.input());
+    let (dy, index, input, output) = (dy.real(), index.word(), p.input(), p.output());
     rows(&mut dx.real_mut()[..p.count * input], input, p.work(), |first, dx| {
-        let given = (&dy[first * p.output()..], &index[first * p.output()..]);
-        with_vectors!(s => won_planes(s, &p, given, dx));
+        if !p.accumulate {
+            dx.fill(0.0);
+        }
+        let windows = dy[first * output..].chunks_exact(output);
+        let winners = index[first * output..].chunks_exact(output);
+        for ((dx, dy), winners) in dx.chunks_exact_mut(input).zip(windows).zip(winners) {
+            for (dy, winner) in dy.iter().zip(winners) {
+                if let Some(dx) = dx.get_mut(*winner as usize) {
+                    *dx += dy;
+                }
+            }
+        }
     });
 }
 
-/// Average pooling of a few planes.
+/// y = the sums of rows, times a factor.
+#[inline(always)]
+fn add_rows<S: Simd>(
+    s: S,
+    x: &[f32],
+    width: usize,
+    rows: Range<usize>,
+    factor: S::f32s,
+    y: &mut [f32],
+) {
+    for at in (0..width).step_by(lanes::<S>()) {
+        let n = lanes::<S>().min(width - at);
+        let mut sum = splat(s, 0.0);
+        for row in rows.clone() {
+            sum += get::<S, S::f32s>(s, &x[row * width + at..], n);
+        }
+        mixed::set(&mut y[at..], n, sum * factor);
+    }
+}
+
+/// Average pooling of a few planes: the rows of pixels under a row of windows are added up, then
+/// what lies under each window. One plane's sums are written before they are read: shifted by a
+/// tap, they could not be had from stores that are under way.
 #[inline(always)]
 fn mean_planes<S: Simd>(s: S, p: &Planes, stride: usize, x: &[f32], y: &mut [f32]) {
-    let mut lines = p.lines(0.0);
-    let share = 1.0 / p.area();
+    let mut lines = vec![0.0; p.out_h * p.line];
+    let (share, one) = (splat(s, 1.0 / p.area()), splat(s, 1.0));
     for (plane, x) in x.chunks_exact(p.input()).take(y.len() / p.output()).enumerate() {
-        p.spread(x, &mut lines);
-        for row in 0..p.out_h {
+        for (row, line) in lines.chunks_exact_mut(p.line).enumerate() {
+            add_rows(s, x, p.width, p.under(row), one, &mut line[p.padding..]);
+        }
+        for (row, line) in lines.chunks_exact(p.line).enumerate() {
             for first in (0..p.out_w).step_by(lanes::<S>()) {
-                let at = first * stride;
                 let mut sum = splat(s, 0.0);
-                for h in p.under(row) {
-                    for tap in 0..p.kernel_w {
-                        sum += seen(s, &lines[h * p.line + at + tap..], stride);
-                    }
+                for tap in 0..p.kernel_w {
+                    sum += seen(s, &line[first * stride + tap..], stride);
                 }
                 let to = plane * p.output() + row * p.out_w + first;
                 set::<S, S::f32s>(&mut y[to..], sum * share);
@@ -365,20 +304,74 @@ fn average_forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     });
 }
 
-/// Gradients of average pooling of a few planes.
+/// Gradients of average pooling of a few planes: the rows of windows over a row of pixels are
+/// added up, then the windows over each pixel. Rows of pixels under the same windows are alike.
+///
+/// Pixels whose distance from a window's first is the same but for whole strides lie under
+/// windows that are neighbors: they are one class, whose sums are vectors.
 #[inline(always)]
-fn shared_planes<S: Simd>(s: S, p: &Planes, dy: &[f32], dx: &mut [f32]) {
-    let mut given = p.windows(0.0);
+fn shared_planes<S: Simd>(s: S, p: &Planes, stride: usize, dy: &[f32], dx: &mut [f32]) {
+    let (l, class) = (lanes::<S>(), p.class());
     let share = splat(s, 1.0 / p.area());
-    for (plane, dx) in dx.chunks_exact_mut(p.input()).enumerate() {
-        p.spread_windows(&dy[plane * p.output()..], &mut given);
-        gradients(
-            s,
-            p,
-            #[inline(always)]
-            |at, _| load::<S, S::f32s>(s, &given[at..]) * share,
-            dx,
-        );
+    // Rows of windows, and for each row of pixels which of these are over it.
+    let mut over: Vec<Range<usize>> = Vec::new();
+    let which = (0..p.height).map(|h| {
+        let rows = p.over(h);
+        if over.last() != Some(&rows) {
+            over.push(rows);
+        }
+        over.len() - 1
+    });
+    let which: Vec<usize> = which.collect();
+    // No windows lie before the first and after the last.
+    let windows_line = p.kernel_w + p.out_w.max(class);
+    let mut windows = vec![0.0; over.len() * windows_line];
+    let mut lines = vec![0.0; over.len() * stride * class];
+    for (dx, dy) in dx.chunks_exact_mut(p.input()).zip(dy.chunks_exact(p.output())) {
+        for (rows, windows) in over.iter().zip(windows.chunks_exact_mut(windows_line)) {
+            add_rows(s, dy, p.out_w, rows.clone(), share, &mut windows[p.kernel_w..]);
+        }
+        let all = windows.chunks_exact(windows_line).zip(lines.chunks_exact_mut(stride * class));
+        for (windows, line) in all {
+            // The sums of a class from pixel `m` of it on.
+            let sum = inlined(
+                #[inline(always)]
+                |first: usize, m: usize| {
+                    let mut sum = splat(s, 0.0);
+                    for tap in 0..p.kernel_w.saturating_sub(first).div_ceil(stride) {
+                        sum += load::<S, S::f32s>(s, &windows[p.kernel_w + m - tap..]);
+                    }
+                    sum
+                },
+            );
+            for m in (0..class).step_by(l) {
+                match stride {
+                    1 => store(&mut line[m..], sum(0, m)),
+                    2 => {
+                        let (low, high) = sum(0, m).interleave(sum(1, m));
+                        store(&mut line[2 * m..], low);
+                        store(&mut line[2 * m + l..], high);
+                    }
+                    _ => {
+                        for first in 0..stride {
+                            let pixels = line[m * stride + first..].iter_mut().step_by(stride);
+                            let sums = sum(first, m);
+                            pixels.zip(sums.as_slice()).for_each(|(pixel, sum)| *pixel = *sum);
+                        }
+                    }
+                }
+            }
+        }
+        for (dx, which) in dx.chunks_exact_mut(p.width).zip(&which) {
+            put(
+                s,
+                [&lines[which * stride * class + p.padding..]],
+                p.accumulate,
+                dx,
+                #[inline(always)]
+                |[x]| x,
+            );
+        }
     }
 }
 
@@ -389,6 +382,6 @@ fn average_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (dy, input) = (dy.real(), p.input());
     rows(&mut dx.real_mut()[..p.count * input], input, p.work(), |first, dx| {
         let dy = &dy[first * p.output()..];
-        with_vectors!(s => shared_planes(s, &p, dy, dx));
+        with_vectors!(s => by_stride!(p, stride => shared_planes(s, &p, stride, dy, dx)));
     });
 }

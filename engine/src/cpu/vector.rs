@@ -3,8 +3,8 @@
 //!
 //! Functions here take a token `s: S` that stands for the instruction set
 //! ([`with_vectors!`](super::isa::with_vectors)), and work on vectors of its native width: a
-//! compiler can't turn them into something else. What passes a length that fills no vector is
-//! copied to one and padded.
+//! compiler can't turn them into something else. What fills no vector is padded
+//! ([`load_part`]).
 //!
 //! Errors, over all arguments: `exp` 2 units in the last place (results below 2.5e-38 become
 //! zero), `sigmoid` 3, `tanh` 3, `ln` and `ln_1p` 3; the tests measure them on every instruction
@@ -12,6 +12,8 @@
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Select, Simd};
+
+pub(super) use super::part::{load_part, store_part};
 
 /// Lanes of the widest vectors.
 pub(super) const MOST_LANES: usize = 16;
@@ -34,29 +36,10 @@ pub(super) fn load<S: Simd, V: SimdBase<S>>(s: S, x: &[V::Element]) -> V {
     V::from_slice(s, &x[..V::LEN])
 }
 
-/// The first `n` elements, at most a vector, then `filler`.
-#[inline(always)]
-pub(super) fn load_part<S: Simd, V: SimdBase<S>>(
-    s: S,
-    x: &[V::Element],
-    n: usize,
-    filler: V::Element,
-) -> V {
-    let mut lanes = [filler; MOST_LANES];
-    lanes[..n].copy_from_slice(&x[..n]);
-    V::from_slice(s, &lanes[..V::LEN])
-}
-
 /// Writes a vector to the start of a slice.
 #[inline(always)]
 pub(super) fn store<S: Simd, V: SimdBase<S>>(y: &mut [V::Element], vector: V) {
     vector.store_slice(&mut y[..V::LEN]);
-}
-
-/// Writes the first `n` elements.
-#[inline(always)]
-pub(super) fn store_part<S: Simd, V: SimdBase<S>>(y: &mut [V::Element], n: usize, vector: V) {
-    y[..n].copy_from_slice(&vector.as_slice()[..n]);
 }
 
 /// An array of what a closure gives for each place. Unlike the one of the standard library it is

@@ -192,7 +192,7 @@ impl<F: HostReal> Host<F> {
 const LARGE: usize = 1 << 22;
 
 /// Words that runs touch from which on they are worth going to the threads' pool.
-const WORTH_A_POOL: usize = 1 << 16;
+const WORTH_A_POOL: usize = 1 << 18;
 
 /// Of so many threads, what they are worth at one large sequence.
 const EFFICIENCY: f64 = 0.85;

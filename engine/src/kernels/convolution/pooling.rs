@@ -3,6 +3,7 @@
 use tern_shaders::Element;
 use tern_shaders::cpu::convolution::pooling::{
     AVERAGE_POOL_BACKWARD, AVERAGE_POOL_FORWARD, MAX_POOL_BACKWARD, MAX_POOL_FORWARD, Pool,
+    max_pool_forward,
 };
 
 use super::cases::noise;
@@ -127,8 +128,12 @@ fn pool_cases(cases: &mut Vec<Case>, sizes: [u32; 9], replicas: u32) {
     let output = replicas * planes * p.out_h * p.out_w;
     let label = format!("{sizes:?}");
     let (x, y, dy) = (noise(input, 1), noise(output, 2), noise(output, 3));
-    let index = Data::U32((0..output).map(|i| i * 31 % (height * width)).collect());
     let replicas = replicas as usize;
+    // A window is won by one of its pixels: which, depends on other numbers than `x`.
+    let (Data::F32(other), Data::F32(mut most)) = (noise(input, 4), y.clone()) else { return };
+    let mut won = vec![0; output as usize];
+    max_pool_forward(&p, replicas, &other, &mut most, &mut won);
+    let index = Data::U32(won);
     let mut add = |kernel, label: &str, p: &Pool, buffers| {
         cases.push(Case::new(kernel, label, p, replicas, buffers));
     };

@@ -79,8 +79,8 @@ pub fn max_pool_forward<F: Real>(
     });
 }
 
-/// dx (+)= dy of the windows that each pixel won. Shapes: `dy`, `index`
-/// `[R, planes, out_h, out_w]`, `dx` `[R, planes, height, width]`.
+/// dx (+)= dy of the windows that each pixel won; a window is won by one of its pixels. Shapes:
+/// `dy`, `index` `[R, planes, out_h, out_w]`, `dx` `[R, planes, height, width]`.
 pub fn max_pool_backward<F: Real>(
     p: &Pool,
     replicas: usize,
