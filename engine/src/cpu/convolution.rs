@@ -3,13 +3,16 @@
 
 use std::ops::Range;
 
+use fearless_simd::Simd;
 use rayon::prelude::*;
 use tern_shaders::Arg;
 use tern_shaders::cpu::convolution::{Convolution, Finish};
 
 use super::Table;
+use super::isa::with_vectors;
 use super::product::{View, multiply};
 use super::scratch::lend;
+use super::vector::{lanes, put, splat, store_part};
 use super::windows::seeing;
 
 pub(super) static TABLE: Table = &[
@@ -53,6 +56,7 @@ struct Run {
 }
 
 /// Calls `f` for each run of a range of output pixels.
+#[inline(always)]
 fn runs(p: &Convolution, pixels: Range<usize>, mut f: impl FnMut(Run)) {
     let (height, width) = (p.height as usize, p.width as usize);
     let (out_w, stride) = (p.out_w as usize, p.stride_w as usize);
@@ -84,17 +88,62 @@ fn runs(p: &Convolution, pixels: Range<usize>, mut f: impl FnMut(Run)) {
 
 /// What each tap sees at each of the pixels: `[taps, pixels]`.
 fn unfold(p: &Convolution, image: &[f32], pixels: Range<usize>, matrix: &mut [f32]) {
-    runs(p, pixels, |run| {
-        matrix[run.matrix.start..run.seen.start].fill(0.0);
-        matrix[run.seen.end..run.matrix.end].fill(0.0);
-        let to = &mut matrix[run.seen];
-        if p.stride_w == 1 {
-            to.copy_from_slice(&image[run.image..][..to.len()]);
-        } else {
-            let from = image[run.image..].iter().step_by(p.stride_w as usize);
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-        }
-    });
+    with_vectors!(s => runs(
+        p,
+        pixels,
+        #[inline(always)]
+        |run| {
+            zero(s, &mut matrix[run.matrix.start..run.seen.start]);
+            zero(s, &mut matrix[run.seen.end..run.matrix.end]);
+            let to = &mut matrix[run.seen];
+            if p.stride_w == 1 {
+                add(s, &image[run.image..][..to.len()], false, to);
+            } else {
+                let from = image[run.image..].iter().step_by(p.stride_w as usize);
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            }
+        },
+    ));
+}
+
+/// Adds to the pixels of an image what each tap has for them.
+fn fold(p: &Convolution, pixels: Range<usize>, matrix: &[f32], image: &mut [f32]) {
+    with_vectors!(s => runs(
+        p,
+        pixels,
+        #[inline(always)]
+        |run| {
+            let from = &matrix[run.seen];
+            if p.stride_w == 1 {
+                add(s, from, true, &mut image[run.image..][..from.len()]);
+            } else {
+                let to = image[run.image..].iter_mut().step_by(p.stride_w as usize);
+                to.zip(from).for_each(|(to, from)| *to += from);
+            }
+        },
+    ));
+}
+
+/// y (+)= x; runs are short.
+#[inline(always)]
+fn add<S: Simd>(s: S, x: &[f32], accumulate: bool, y: &mut [f32]) {
+    put(
+        s,
+        [x],
+        accumulate,
+        y,
+        #[inline(always)]
+        |[x]| x,
+    );
+}
+
+/// y = 0; a padding is short.
+#[inline(always)]
+fn zero<S: Simd>(s: S, y: &mut [f32]) {
+    match y.len() <= lanes::<S>() {
+        true => store_part(y, y.len(), splat(s, 0.0)),
+        false => y.fill(0.0),
+    }
 }
 
 fn forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -136,16 +185,7 @@ fn input_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         let dy = View::rows(dy, s.filters, s.plane, s.plane);
         lend(s.taps * s.plane, |matrix| {
             multiply(matrix, s.plane, false, weight.transposed(), dy);
-            runs(p, 0..s.plane, |run| {
-                let from = &matrix[run.seen];
-                if p.stride_w == 1 {
-                    let to = &mut dx[run.image..][..from.len()];
-                    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-                } else {
-                    let to = dx[run.image..].iter_mut().step_by(p.stride_w as usize);
-                    to.zip(from).for_each(|(to, from)| *to += from);
-                }
-            });
+            fold(p, 0..s.plane, matrix, dx);
         });
     });
 }
