@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
+use rayon::prelude::*;
 use tern_shaders::cpu::data::{NONE, Rows, Select, Stream, Windows, Words};
 use tern_shaders::{Arg, TwinFn, state};
 
 use super::embedding::gather_rows;
 use super::isa::with_vectors;
-use super::parallel::{by_replica, rows, rows2};
+use super::parallel::{by_replica, rows};
 use super::planes::{Layout, NARROW, PART, parts_of_columns, take_apart, transpose};
 use super::random::pcg4d;
 use super::vector::{inlined, lanes, load, store};
@@ -227,12 +228,64 @@ impl Text<'_> {
             }
         };
         let (inside, past) = to.split_at_mut(known);
-        if self.packed {
+        if self.packed && cfg!(target_endian = "little") {
+            // A word's lowest byte, the first token, comes first.
+            let bytes: &[u8] = bytemuck::cast_slice(self.tokens);
+            let bytes = bytes.get(from..).unwrap_or_default();
+            inside.iter_mut().zip(bytes).for_each(|(to, byte)| *to = u32::from(*byte));
+        } else if self.packed {
             inside.iter_mut().enumerate().for_each(|(i, to)| *to = token(from + i));
         } else if known > 0 {
             inside.copy_from_slice(&self.tokens[from..][..known]);
         }
         past.fill(token(self.length - 1));
+    }
+}
+
+/// Columns that one thread takes: each window is read once.
+const COLUMNS: usize = 8 * BLOCK;
+
+/// Some columns of a replica's inputs and targets, a slice a step.
+struct Part<'a> {
+    replica: usize,
+    first: usize,
+    inputs: Vec<&'a mut [u32]>,
+    targets: Vec<&'a mut [u32]>,
+}
+
+/// Cuts inputs and targets `[R, steps, batch]` into parts.
+fn parts<'a>(
+    steps: usize,
+    batch: usize,
+    inputs: &'a mut [u32],
+    targets: &'a mut [u32],
+) -> Vec<Part<'a>> {
+    let mut parts: Vec<Part<'a>> = Vec::new();
+    let replicas = inputs.chunks_exact_mut(steps * batch);
+    let replicas = replicas.zip(targets.chunks_exact_mut(steps * batch));
+    for (replica, (inputs, targets)) in replicas.enumerate() {
+        let known = parts.len();
+        let lines = || Vec::with_capacity(steps);
+        let part = |first| Part { replica, first, inputs: lines(), targets: lines() };
+        parts.extend((0..batch).step_by(COLUMNS).map(part));
+        let lines = inputs.chunks_exact_mut(batch).zip(targets.chunks_exact_mut(batch));
+        for (inputs, targets) in lines {
+            let pieces = inputs.chunks_mut(COLUMNS).zip(targets.chunks_mut(COLUMNS));
+            for (part, (inputs, targets)) in parts[known..].iter_mut().zip(pieces) {
+                part.inputs.push(inputs);
+                part.targets.push(targets);
+            }
+        }
+    }
+    parts
+}
+
+/// Writes a tile's columns to these of the lines.
+fn spread(tile: &Tile, columns: Range<usize>, lines: &mut [&mut [u32]]) {
+    let mut turned = NO_TILE;
+    turn(tile, 0..columns.len(), 0..lines.len(), BLOCK, &mut turned);
+    for (line, turned) in lines.iter_mut().zip(turned.chunks_exact(BLOCK)) {
+        line[columns.clone()].copy_from_slice(&turned[..columns.len()]);
     }
 }
 
@@ -246,37 +299,38 @@ fn read(
     inputs: &mut [u32],
     targets: &mut [u32],
 ) {
-    rows2((inputs, batch), (targets, batch), 4 * batch, |first, inputs, targets| {
-        by_replica(first, inputs.len() / batch, steps, |r, run| {
-            let own = run.start * batch..run.end * batch;
-            let (inputs, targets) = (&mut inputs[own.clone()], &mut targets[own]);
-            let start = first + run.start - r * steps;
-            let mut tiles = [NO_TILE; 2];
-            let mut tokens = [0; BLOCK + 1];
-            for (columns, lines) in blocks(batch, run.len()) {
-                let [given, next] = &mut tiles;
-                let all = given.chunks_exact_mut(BLOCK).zip(next.chunks_exact_mut(BLOCK));
-                for ((given, next), b) in all.zip(columns.clone()) {
-                    let (n, (from, len)) = (lines.len(), window(r, b));
-                    let t = start + lines.start;
-                    // Tokens of the window from here on.
-                    let left = len.saturating_sub(t);
-                    let known = left.min(n + 1);
-                    if known > 0 {
-                        text.read(from + t, &mut tokens[..known]);
-                    }
-                    let inside = known.min(n);
-                    given[..inside].copy_from_slice(&tokens[..inside]);
-                    given[inside..n].fill(padding);
-                    let inside = known.saturating_sub(1);
-                    next[..inside].copy_from_slice(&tokens[1..][..inside]);
-                    next[inside..n].fill(NONE);
+    let fill = |part: &mut Part<'_>| {
+        let Part { replica, first, inputs, targets } = part;
+        let mut tiles = [NO_TILE; 2];
+        let mut tokens = [0; BLOCK + 1];
+        let width = inputs.first().map_or(0, |line| line.len());
+        for (columns, lines) in blocks(width, steps) {
+            let [given, next] = &mut tiles;
+            let all = given.chunks_exact_mut(BLOCK).zip(next.chunks_exact_mut(BLOCK));
+            for ((given, next), b) in all.zip(columns.clone()) {
+                let (n, (from, len)) = (lines.len(), window(*replica, *first + b));
+                // Tokens of the window from here on.
+                let left = len.saturating_sub(lines.start);
+                let known = left.min(n + 1);
+                if known > 0 {
+                    text.read(from + lines.start, &mut tokens[..known]);
                 }
-                turn(given, columns.clone(), lines.clone(), batch, inputs);
-                turn(next, columns, lines, batch, targets);
+                let inside = known.min(n);
+                given[..inside].copy_from_slice(&tokens[..inside]);
+                given[inside..n].fill(padding);
+                let inside = known.saturating_sub(1);
+                next[..inside].copy_from_slice(&tokens[1..][..inside]);
+                next[inside..n].fill(NONE);
             }
-        });
-    });
+            spread(given, columns.clone(), &mut inputs[lines.clone()]);
+            spread(next, columns, &mut targets[lines]);
+        }
+    };
+    let mut parts = parts(steps, batch, inputs, targets);
+    match &mut parts[..] {
+        [part] => fill(part),
+        parts => parts.par_iter_mut().for_each(fill),
+    }
 }
 
 fn windows(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {

@@ -43,7 +43,7 @@ const SCALAR: &[(&str, &str)] = &[
 /// Parts of the names of functions that loops of vectorized code may call: what ends the
 /// program, what copies memory, and other vectorized code.
 const CALLED: [&str; 6] =
-    ["panic", "_fail", "drop_in_place", "mem", "vectorize_", "cpu7scratch4grow"];
+    ["panic", "_fail", "drop_in_place", "mem", "vectorize", "cpu7scratch4grow"];
 
 fn engine() -> Binary {
     // Links the kernels.

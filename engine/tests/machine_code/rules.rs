@@ -70,29 +70,23 @@ pub const RULES: &[Rule] = &[
         form: Form::Products { least: [28, 12, 8], base_spills: 2 },
     },
     Rule {
-        kernel: "LSTM forward, products",
-        of: "lstm::forward_on",
+        kernel: "LSTM, products",
+        of: "lstm::walk::apart",
         within: &[("lstm/walk.rs", "multiply")],
         // Six rows by four vectors; without 32 registers by two.
-        form: Form::Products { least: [24, 12, 12], base_spills: 2 },
-    },
-    Rule {
-        kernel: "LSTM backward, products",
-        of: "lstm::backward_on",
-        within: &[("lstm/walk.rs", "multiply")],
         form: Form::Products { least: [24, 12, 12], base_spills: 2 },
     },
     Rule {
         kernel: "LSTM forward",
         of: "lstm::forward_on",
         within: &[],
-        form: Form::Elements { least: 150 },
+        form: Form::Elements { least: 75 },
     },
     Rule {
         kernel: "LSTM backward",
         of: "lstm::backward_on",
         within: &[],
-        form: Form::Elements { least: 100 },
+        form: Form::Elements { least: 40 },
     },
 ];
 

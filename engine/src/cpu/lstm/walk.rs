@@ -118,6 +118,16 @@ fn multiply_group<S: Simd>(
     }
 }
 
+/// [`multiply_group`] as a function of its own: its sums need the registers that what is around
+/// it would keep constants in.
+#[inline(always)]
+fn apart<S: Simd>(s: S, panel: &[f32], x: &[f32], group: (Group, usize), sums: &mut Sums<S>) {
+    s.vectorize(
+        #[inline(always)]
+        || multiply_group(s, panel, x, group, sums),
+    );
+}
+
 /// A task's rows forward through all steps.
 #[inline(always)]
 pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
@@ -134,7 +144,7 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
             let first = p * l;
             let n = l.min(hidden - first);
             for group in groups(rows) {
-                multiply_group(s, panel, before, (group, hidden), &mut sums);
+                apart(s, panel, before, (group, hidden), &mut sums);
                 for (r, sums) in (group.first..).zip(&sums[..group.rows]) {
                     let row = &mut gates[t][r * width + first..(r + 1) * width];
                     let at = r * hidden + first;
@@ -187,7 +197,7 @@ pub(super) fn backward<S: Simd>(s: S, mut task: BackwardTask<'_>) {
             for group in groups(rows) {
                 if !last {
                     let after = &task.dgates[t + 1];
-                    multiply_group(s, panel, after, (group, width), &mut sums);
+                    apart(s, panel, after, (group, width), &mut sums);
                 }
                 for (r, sums) in (group.first..).zip(&sums[..group.rows]) {
                     for (v, sum) in sums.iter().enumerate() {
