@@ -79,6 +79,8 @@ const WORKLOADS: [Workload; 4] = [
 #[derive(Serialize)]
 struct Measured {
     workload: &'static str,
+    /// Processor, threads and instruction set.
+    processor: String,
     by: String,
     parameters: usize,
     clients: usize,
@@ -239,6 +241,7 @@ fn measure(workload: &Workload, device: &Device, folder: &Path, rounds: u32) -> 
     let population = samples.population(device)?;
     Ok(Measured {
         workload: workload.name,
+        processor: describe(),
         by: format!("Tern, {}", device.name()),
         parameters: layout.parameters().count(),
         clients: population.len(),
@@ -269,6 +272,7 @@ fn peer(workload: &Workload, folder: &Path, options: &Options) -> Result<Measure
     let mut found: Found = serde_json::from_str(line)?;
     Ok(Measured {
         workload: workload.name,
+        processor: describe(),
         by: found.peer,
         parameters: layout.parameters().count(),
         clients: clients.len(),

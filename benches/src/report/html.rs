@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::view::{
-    Column, beside, columns, kernel_rows, keys, machine, outcome, paired, percent, roof, timed_rate,
+    Column, LOW_TITLE, beside, columns, keys, low_first, machine, outcome, paired, percent, roof,
+    timed_rate,
 };
 use super::{Outcome, Report, Training};
 use crate::table::{bytes, digits, seconds};
@@ -173,14 +174,16 @@ fn date(time: u64) -> String {
 }
 
 fn kernels(columns: &[Column<'_>]) -> String {
-    let rows = kernel_rows(columns);
-    if rows.is_empty() {
+    let [below, others] = low_first(columns);
+    if below.len() + others.len() == 0 {
         return String::new();
     }
     let mut table = Table::new("kernel", columns);
     let mut family = "";
-    for (kernel, sizes) in rows {
-        let own = kernel.split('/').next().unwrap_or(kernel);
+    let low = format!("on the CPU {LOW_TITLE}");
+    let below = below.into_iter().map(|row| (low.as_str(), row));
+    let others = others.into_iter().map(|row| (row.0.split('/').next().unwrap_or(row.0), row));
+    for (own, (kernel, sizes)) in below.chain(others) {
         if own != family {
             family = own;
             table.family(family);
@@ -421,6 +424,21 @@ mod tests {
                 + page.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
         }
+    }
+
+    #[test]
+    fn rows_of_a_cpu_that_are_low_come_first() {
+        let mut report = sample(1e-3);
+        let device = &mut report.devices[0];
+        device.adapter.kind = "cpu".into();
+        let timed = device.kernels.iter_mut().filter_map(|row| match &mut row.outcome {
+            Outcome::Timed(timed) => Some(timed),
+            _ => None,
+        });
+        timed.last().expect("a row is timed").share = Some(0.1);
+        let page = html(&[report]);
+        let low = page.find(&format!("on the CPU {LOW_TITLE}")).expect("has its heading");
+        assert!(low < page.find("matmul/nt").expect("has other rows"));
     }
 
     #[test]

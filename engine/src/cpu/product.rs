@@ -149,16 +149,16 @@ fn product(
     }
     let target = Target::new(c, m, n, row);
     let [rows, columns] = grid(threads, m, n);
-    let part = |(i, mut c): (usize, Target<'_>)| {
+    let compute = |(i, mut c): (usize, Target<'_>)| {
         let (rows, columns) = (&rows[i / columns.len()], &columns[i % columns.len()]);
         let (a, b) = (a.part(rows.clone(), 0..k), b.part(0..k, columns.clone()));
         part(vectors, way, &mut c, add, a, b);
     };
     let parts = target.cut(&rows, &columns);
     if parts.len() == 1 {
-        parts.into_iter().enumerate().for_each(part);
+        parts.into_iter().enumerate().for_each(compute);
     } else {
-        parts.into_par_iter().enumerate().for_each(part);
+        parts.into_par_iter().enumerate().for_each(compute);
     }
 }
 
