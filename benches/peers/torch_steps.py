@@ -105,9 +105,9 @@ def lstm(device, sizes):
 
 
 def numbers(sizes):
-    """The numbers of a label: `3 of 4 × 5` gives 3, 4, 5, and `16 Mi` 2^24."""
-    found = re.findall(r"(\d+)( Mi)?", sizes)
-    return [int(n) << (20 if mebi else 0) for n, mebi in found]
+    """The numbers of a label: `3 of 4 × 5` gives 3, 4, 5, `16 Mi` 2^24 and `0.5 Mi` 2^19."""
+    found = re.findall(r"(\d+(?:\.\d+)?)( Mi)?", sizes)
+    return [int(float(n) * 2**20) if mebi else int(n) for n, mebi in found]
 
 
 def noise(device, *shape):
@@ -130,9 +130,14 @@ def product_of_halves(device, sizes):
 
 
 def activation(device, sizes):
-    function = {"tanh": torch.tanh}[sizes.split(",")[0]]
     x = noise(device, *numbers(sizes))
     y = torch.empty_like(x)
+    kind = sizes.split(",")[0].lower()
+    if kind == "relu":
+        return lambda: torch.clamp_min(x, 0, out=y)
+    if kind == "gelu":
+        return lambda: torch.ops.aten.gelu.out(x, approximate="tanh", out=y)
+    function = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}[kind]
     return lambda: function(x, out=y)
 
 
