@@ -136,9 +136,9 @@ pub(super) fn put<S: Simd, const I: usize>(
     }
 }
 
-/// Elements in a row that are summed before they are added to the total: rounding errors grow
-/// with a chain's length.
-const BLOCK: usize = 4096;
+/// Additions to a lane of one of the four sums before these are added up, and of such blocks
+/// before the next level: rounding errors grow with a chain's length.
+const CHAIN: usize = 64;
 
 /// Σ f(x[i]), `N` slices of one length, in an order that depends on the length alone (and the
 /// width of vectors).
@@ -152,9 +152,14 @@ pub(super) fn sum<S: Simd, const N: usize>(
     let x = x.map(|x| &x[..n]);
     let zero = splat(s, 0.0);
     let mut total = zero;
-    for start in (0..n).step_by(BLOCK) {
-        let block = x.map(|x| &x[start..n.min(start + BLOCK)]);
-        total += sum_block(s, block, zero, &f);
+    let length = 4 * width * CHAIN;
+    for first in (0..n).step_by(length * CHAIN) {
+        let mut part = zero;
+        for start in (first..n.min(first + length * CHAIN)).step_by(length) {
+            let block = x.map(|x| &x[start..n.min(start + length)]);
+            part += sum_block(s, block, zero, &f);
+        }
+        total += part;
     }
     let mut lanes = [0.0; MOST_LANES];
     store(&mut lanes, total);
