@@ -13,8 +13,8 @@ use tern_shaders::cpu::loss::{
 };
 use tern_shaders::cpu::metrics::{ACCURACY, Accuracy, RANK, Rank, TOP_K, TopK};
 use tern_shaders::cpu::normalize::{
-    LAYER_NORM_BACKWARD, LAYER_NORM_BACKWARD_PARAMETERS, LAYER_NORM_FORWARD, LayerNormBackward,
-    LayerNormBackwardParameters, LayerNormForward,
+    LAYER_NORM_BACKWARD, LAYER_NORM_BACKWARD_PARAMETERS, LayerNormBackward,
+    LayerNormBackwardParameters,
 };
 use tern_shaders::cpu::pointwise::*;
 use tern_shaders::cpu::reduce::{
@@ -23,7 +23,7 @@ use tern_shaders::cpu::reduce::{
 use tern_shaders::schedule::Schedule;
 use tern_shaders::{Activation, Kernel, state};
 
-use super::{Size, all_floats, case, floats, words};
+use super::{Size, all_floats, case, floats, layer_norm, words};
 
 /// Rows of these families.
 pub fn rows(size: Size) -> Vec<Case> {
@@ -199,19 +199,8 @@ fn softmax(words: u32) -> Vec<Case> {
 fn normalization(words: u32) -> Vec<Case> {
     let mut cases = Vec::new();
     for width in [2, 3, 512] {
-        let rows = words / (2 * width + 2);
-        let n = rows * width;
-        let label = format!("{rows} × {width}");
         let stride = 2 * width;
-        let p = LayerNormForward {
-            rows,
-            width,
-            epsilon: 1e-5,
-            gamma_offset: 0,
-            beta_offset: width,
-            stride,
-        };
-        cases.push(plain(&LAYER_NORM_FORWARD, label, &p, &[n, stride, n, rows, rows]));
+        cases.push(layer_norm(words / (2 * width + 2), width));
         let rows = words / (3 * width + 2);
         let n = rows * width;
         let label = format!("{rows} × {width}");

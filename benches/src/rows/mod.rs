@@ -8,6 +8,7 @@ mod training;
 
 use tern_engine::kernels::Case;
 use tern_engine::{Data, Device, Kind};
+use tern_shaders::cpu::normalize::{LAYER_NORM_FORWARD, LayerNormForward};
 use tern_shaders::cpu::random::{pcg4d, uniform};
 use tern_shaders::{Access, Element, Kernel, Variant};
 
@@ -39,6 +40,21 @@ pub fn rows(size: Size) -> Vec<Case> {
         gather::rows(size),
     ]
     .concat()
+}
+
+/// Layer norm of so many rows, with its gain and bias in one vector.
+fn layer_norm(rows: u32, width: u32) -> Case {
+    let p = LayerNormForward {
+        rows,
+        width,
+        epsilon: 1e-5,
+        gamma_offset: 0,
+        beta_offset: width,
+        stride: 2 * width,
+    };
+    let lengths = [rows * width, 2 * width, rows * width, rows, rows].map(|n| n as usize);
+    let buffers = all_floats(&LAYER_NORM_FORWARD, &lengths);
+    case(&LAYER_NORM_FORWARD, format!("{rows} × {width}"), &p, buffers)
 }
 
 /// A product of M × N × K by one of the kernels `matmul/nn`, `matmul/nt` and `matmul/tn`.

@@ -14,12 +14,11 @@ use tern_shaders::cpu::lstm::{
     STEP_FORWARD, State,
 };
 use tern_shaders::cpu::matmul::{Gemm, NN, NT, TN};
-use tern_shaders::cpu::normalize::{LAYER_NORM_FORWARD, LayerNormForward};
 use tern_shaders::cpu::pointwise::{ACTIVATION_FORWARD, ActivationForward, SCALE, Scale};
 use tern_shaders::cpu::reduce::{COLUMNS, Columns, SUM, Sum};
 use tern_shaders::{Activation, Kernel};
 
-use super::{Size, all_floats, bits, case, floats, words};
+use super::{Size, all_floats, bits, case, floats, layer_norm, words};
 
 /// Rows of these families.
 pub fn rows(size: Size) -> Vec<Case> {
@@ -253,18 +252,5 @@ fn pointwise(size: Size) -> Vec<Case> {
     let parts = 1024;
     let p = Sum { n: n as u32, parts: parts as u32, scale: 1.0 };
     let sum = case(&SUM, label, &p, all_floats(&SUM, &[n, parts]));
-    let (rows, width) = (4096u32, 256u32);
-    let p = LayerNormForward {
-        rows,
-        width,
-        epsilon: 1e-5,
-        gamma_offset: 0,
-        beta_offset: width,
-        stride: 2 * width,
-    };
-    let all = (rows * width) as usize;
-    let lengths = [all, 2 * width as usize, all, rows as usize, rows as usize];
-    let buffers = all_floats(&LAYER_NORM_FORWARD, &lengths);
-    let norm = case(&LAYER_NORM_FORWARD, format!("{rows} × {width}"), &p, buffers);
-    vec![tanh, scale, sums, sum, norm]
+    vec![tanh, scale, sums, sum, layer_norm(4096, 256)]
 }

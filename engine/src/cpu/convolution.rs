@@ -12,7 +12,7 @@ use super::Table;
 use super::isa::with_vectors;
 use super::product::{View, multiply};
 use super::scratch::lend;
-use super::vector::{lanes, put, splat, store_part};
+use super::vector::{assign, lanes, splat, store_part};
 use super::windows::seeing;
 
 pub(super) static TABLE: Table = &[
@@ -97,7 +97,7 @@ fn unfold(p: &Convolution, image: &[f32], pixels: Range<usize>, matrix: &mut [f3
             zero(s, &mut matrix[run.seen.end..run.matrix.end]);
             let to = &mut matrix[run.seen];
             if p.stride_w == 1 {
-                add(s, &image[run.image..][..to.len()], false, to);
+                assign(s, &image[run.image..][..to.len()], false, to);
             } else {
                 let from = image[run.image..].iter().step_by(p.stride_w as usize);
                 to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
@@ -115,26 +115,13 @@ fn fold(p: &Convolution, pixels: Range<usize>, matrix: &[f32], image: &mut [f32]
         |run| {
             let from = &matrix[run.seen];
             if p.stride_w == 1 {
-                add(s, from, true, &mut image[run.image..][..from.len()]);
+                assign(s, from, true, &mut image[run.image..][..from.len()]);
             } else {
                 let to = image[run.image..].iter_mut().step_by(p.stride_w as usize);
                 to.zip(from).for_each(|(to, from)| *to += from);
             }
         },
     ));
-}
-
-/// y (+)= x; runs are short.
-#[inline(always)]
-fn add<S: Simd>(s: S, x: &[f32], accumulate: bool, y: &mut [f32]) {
-    put(
-        s,
-        [x],
-        accumulate,
-        y,
-        #[inline(always)]
-        |[x]| x,
-    );
 }
 
 /// y = 0; a padding is short.

@@ -12,7 +12,7 @@ use tern_shaders::{Arg, TwinFn, state};
 use super::embedding::gather_rows;
 use super::isa::with_vectors;
 use super::parallel::{by_replica, rows};
-use super::planes::{Layout, NARROW, PART, parts_of_columns, take_apart, transpose};
+use super::planes::{Layout, NARROW, PART, cut, parts_of_columns, take_apart, transpose};
 use super::random::pcg4d;
 use super::vector::{inlined, lanes, load, store};
 
@@ -136,23 +136,20 @@ fn words(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (batch, width) = (p.batch as usize, p.width as usize);
     let x = &mut x.word_mut()[..replicas * batch * width];
     // Vectors move floats; their bits stay.
+    let (floats, filler): (&[f32], _) = (bytemuck::cast_slice(source), f32::from_bits(p.padding));
     if p.time_major == 0 {
-        let (source, filler): (&[f32], _) =
-            (bytemuck::cast_slice(source), f32::from_bits(p.padding));
         rows(bytemuck::cast_slice_mut(x), width, width, |first, x| {
             let row = |i: usize| place(index[first + i], p.samples, width);
-            gather_rows(source, width, filler, row, x);
+            gather_rows(floats, width, filler, row, x);
         });
         return;
     }
     if width <= NARROW && batch > PART {
-        let (source, filler): (&[f32], _) =
-            (bytemuck::cast_slice(source), f32::from_bits(p.padding));
         for (r, x) in x.chunks_exact_mut(batch * width).enumerate() {
             parts_of_columns(bytemuck::cast_slice_mut(x), batch, |first, columns| {
                 let row = |i: usize| place(index[r * batch + first + i], p.samples, width);
                 let mut samples = vec![0.0; columns[0].len() * width];
-                gather_rows(source, width, filler, row, &mut samples);
+                gather_rows(floats, width, filler, row, &mut samples);
                 with_vectors!(s => take_apart(s, &samples, columns, false));
             });
         }
@@ -260,24 +257,15 @@ fn parts<'a>(
     inputs: &'a mut [u32],
     targets: &'a mut [u32],
 ) -> Vec<Part<'a>> {
-    let mut parts: Vec<Part<'a>> = Vec::new();
     let replicas = inputs.chunks_exact_mut(steps * batch);
-    let replicas = replicas.zip(targets.chunks_exact_mut(steps * batch));
-    for (replica, (inputs, targets)) in replicas.enumerate() {
-        let known = parts.len();
-        let lines = || Vec::with_capacity(steps);
-        let part = |first| Part { replica, first, inputs: lines(), targets: lines() };
-        parts.extend((0..batch).step_by(COLUMNS).map(part));
-        let lines = inputs.chunks_exact_mut(batch).zip(targets.chunks_exact_mut(batch));
-        for (inputs, targets) in lines {
-            let pieces = inputs.chunks_mut(COLUMNS).zip(targets.chunks_mut(COLUMNS));
-            for (part, (inputs, targets)) in parts[known..].iter_mut().zip(pieces) {
-                part.inputs.push(inputs);
-                part.targets.push(targets);
-            }
-        }
-    }
-    parts
+    let replicas = replicas.zip(targets.chunks_exact_mut(steps * batch)).enumerate();
+    let parts = replicas.flat_map(|(replica, (inputs, targets))| {
+        let parts = cut(inputs, batch, COLUMNS).into_iter().zip(cut(targets, batch, COLUMNS));
+        let part =
+            move |(i, (inputs, targets))| Part { replica, first: i * COLUMNS, inputs, targets };
+        parts.enumerate().map(part)
+    });
+    parts.collect()
 }
 
 /// Writes a tile's columns to these of the lines.

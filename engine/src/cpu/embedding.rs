@@ -6,7 +6,7 @@ use tern_shaders::{Arg, TwinFn};
 
 use super::isa::with_vectors;
 use super::parallel::rows;
-use super::vector::{MOST_LANES, inlined, lanes, put};
+use super::vector::{MOST_LANES, assign, inlined, lanes};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
     &[("embedding/gather", gather), ("embedding/scatter_add", scatter_add)];
@@ -124,14 +124,7 @@ fn add_lists<S: Simd>(
             for (head, row) in heads.iter().zip(table.chunks_exact_mut(width)) {
                 let mut j = *head as usize;
                 while j < next.len() {
-                    put(
-                        s,
-                        [&dy[j * width..]],
-                        true,
-                        row,
-                        #[inline(always)]
-                        |[dy]| dy,
-                    );
+                    assign(s, &dy[j * width..], true, row);
                     j = next[j] as usize;
                 }
             }

@@ -13,7 +13,7 @@ use tern_shaders::{Arg, TwinFn};
 use super::isa::with_vectors;
 use super::parallel::{by_replica, rows, rows3};
 use super::planes::{NARROW, NO_PLANES, Planes, ROWS, join, split};
-use super::vector::{lanes, load, put, rewrite, splat, store, sum};
+use super::vector::{assign, lanes, load, put, rewrite, splat, store, sum};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
     ("normalize/layer_norm_forward", forward),
@@ -355,14 +355,7 @@ fn backward_parameters(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         });
         let (total, others) = sums.split_at_mut(2 * width);
         let add = |y: &mut [f32], x: &[f32], accumulate| {
-            with_vectors!(s => put(
-                s,
-                [x],
-                accumulate,
-                y,
-                #[inline(always)]
-                |[x]| x,
-            ));
+            with_vectors!(s => assign(s, x, accumulate, y));
         };
         others.chunks_exact(2 * width).for_each(|part| add(total, part, true));
         let (gamma, beta) = total.split_at(width);

@@ -5,7 +5,7 @@ use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 
-use super::vector::{MOST_LANES, inlined, lanes, load, put, splat, store};
+use super::vector::{MOST_LANES, assign, inlined, lanes, load, splat, store};
 
 /// Rows up to this wide are taken apart.
 pub(super) const NARROW: usize = 32;
@@ -275,20 +275,24 @@ pub(super) fn join<S: Simd>(s: S, planes: &Planes, width: usize, accumulate: boo
             let mut rows = NO_PLANES;
             let rows = &mut rows[..y.len()];
             join_by(s, planes, width, rows);
-            put(
-                s,
-                [rows],
-                true,
-                y,
-                #[inline(always)]
-                |[x]| x,
-            );
+            assign(s, rows, true, y);
         },
     );
 }
 
 /// Rows of a part that one thread takes of long columns.
 pub(super) const PART: usize = 1 << 12;
+
+/// Cuts lines of `length` elements into parts of `size`: a part has its piece of each line.
+pub(super) fn cut<T>(lines: &mut [T], length: usize, size: usize) -> Vec<Vec<&mut [T]>> {
+    let mut parts: Vec<Vec<&mut [T]>> = Vec::new();
+    let count = lines.len() / length.max(1);
+    parts.resize_with(length.div_ceil(size), || Vec::with_capacity(count));
+    for line in lines.chunks_exact_mut(length) {
+        parts.iter_mut().zip(line.chunks_mut(size)).for_each(|(part, piece)| part.push(piece));
+    }
+    parts
+}
 
 /// Calls `f` with the number of a row and the parts of all columns, `length` elements each, that
 /// start with it.
@@ -297,11 +301,7 @@ pub(super) fn parts_of_columns(
     length: usize,
     f: impl Fn(usize, &mut [&mut [f32]]) + Sync,
 ) {
-    let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
-    parts.resize_with(length.div_ceil(PART), Vec::new);
-    for column in y.chunks_exact_mut(length) {
-        parts.iter_mut().zip(column.chunks_mut(PART)).for_each(|(part, piece)| part.push(piece));
-    }
+    let mut parts = cut(y, length, PART);
     parts.par_iter_mut().enumerate().for_each(|(i, columns)| f(i * PART, columns));
 }
 
@@ -313,14 +313,7 @@ pub(super) fn take_apart<S: Simd>(s: S, x: &[f32], columns: &mut [&mut [f32]], a
     for (i, x) in x.chunks(ROWS * width).enumerate() {
         split(s, x, width, &mut planes);
         for (plane, column) in planes.chunks_exact(ROWS).zip(columns.iter_mut()) {
-            put(
-                s,
-                [plane],
-                accumulate,
-                &mut column[i * ROWS..][..x.len() / width],
-                #[inline(always)]
-                |[x]| x,
-            );
+            assign(s, plane, accumulate, &mut column[i * ROWS..][..x.len() / width]);
         }
     }
 }

@@ -11,7 +11,7 @@ use tern_shaders::{Activation, Arg, TwinFn};
 
 use super::isa::with_vectors;
 use super::parallel::rows;
-use super::vector::{put, sigmoid, splat, tanh};
+use super::vector::{assign, put, sigmoid, splat, tanh};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
     ("pointwise/activation_forward", activation_forward),
@@ -90,14 +90,7 @@ fn activate_gradient<S: Simd>(
 ) {
     let (zero, one) = (splat(s, 0.0), splat(s, 1.0));
     match kind {
-        Activation::Identity => put(
-            s,
-            [dy],
-            accumulate,
-            dx,
-            #[inline(always)]
-            |[dy]| dy,
-        ),
+        Activation::Identity => assign(s, dy, accumulate, dx),
         Activation::Relu => put(
             s,
             [x, dy],

@@ -16,7 +16,7 @@ use super::Table;
 use super::isa::with_vectors;
 use super::mixed::{self, get};
 use super::parallel::{rows, rows2};
-use super::vector::{MOST_LANES, inlined, lanes, load, put, splat, store, store_part};
+use super::vector::{MOST_LANES, assign, inlined, lanes, load, splat, store, store_part};
 
 pub(super) static TABLE: Table = &[
     ("convolution/max_pool_forward", max_forward),
@@ -363,14 +363,7 @@ fn shared_planes<S: Simd>(s: S, p: &Planes, stride: usize, dy: &[f32], dx: &mut 
             }
         }
         for (dx, which) in dx.chunks_exact_mut(p.width).zip(&which) {
-            put(
-                s,
-                [&lines[which * stride * class + p.padding..]],
-                p.accumulate,
-                dx,
-                #[inline(always)]
-                |[x]| x,
-            );
+            assign(s, &lines[which * stride * class + p.padding..], p.accumulate, dx);
         }
     }
 }

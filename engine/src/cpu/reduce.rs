@@ -10,7 +10,7 @@ use tern_shaders::{Arg, TwinFn};
 use super::isa::with_vectors;
 use super::parallel::rows;
 use super::planes::{NARROW, NO_PLANES, Planes, ROWS, join, split};
-use super::vector::{lanes, load, put, rewrite, splat, store, sum as sum_in};
+use super::vector::{assign, lanes, load, put, rewrite, splat, store, sum as sum_in};
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
     ("reduce/columns", columns),
@@ -62,14 +62,7 @@ fn chunks(words: &mut [f32], length: usize, work: usize, task: impl Fn(usize, &m
 
 /// y += x
 fn add_to(y: &mut [f32], x: &[f32]) {
-    with_vectors!(s => put(
-        s,
-        [x],
-        true,
-        y,
-        #[inline(always)]
-        |[x]| x,
-    ));
+    with_vectors!(s => assign(s, x, true, y));
 }
 
 /// out (+)= the sums of the columns of a matrix of `count` rows and as many columns as `out`

@@ -136,6 +136,19 @@ pub(super) fn put<S: Simd, const I: usize>(
     }
 }
 
+/// y (+)= x; `x` is of the length of `y`, or longer.
+#[inline(always)]
+pub(super) fn assign<S: Simd>(s: S, x: &[f32], accumulate: bool, y: &mut [f32]) {
+    put(
+        s,
+        [x],
+        accumulate,
+        y,
+        #[inline(always)]
+        |[x]| x,
+    );
+}
+
 /// Additions to a lane of one of the four sums before these are added up, and of such blocks
 /// before the next level: rounding errors grow with a chain's length.
 const CHAIN: usize = 64;

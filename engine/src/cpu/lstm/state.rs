@@ -7,7 +7,7 @@ use tern_shaders::{Arg, TwinFn};
 
 use crate::cpu::isa::with_vectors;
 use crate::cpu::parallel::{rows, rows2};
-use crate::cpu::vector::{lanes, load, put, rewrite, splat, store};
+use crate::cpu::vector::{assign, lanes, load, rewrite, splat, store};
 
 pub(in crate::cpu) static TABLE: &[(&str, TwinFn<f32>)] = &[
     ("lstm/state_load", load_state),
@@ -109,13 +109,6 @@ fn backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         }
     });
     rows(&mut dc0.real_mut()[..all], 1, 1, |first, dc0| {
-        with_vectors!(s => put(
-            s,
-            [&dc[first..]],
-            p.accumulate_c != 0,
-            dc0,
-            #[inline(always)]
-            |[dc]| dc,
-        ));
+        with_vectors!(s => assign(s, &dc[first..], p.accumulate_c != 0, dc0));
     });
 }

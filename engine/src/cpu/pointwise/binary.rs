@@ -12,7 +12,7 @@ use tern_shaders::{Arg, TwinFn};
 use crate::cpu::isa::with_vectors;
 use crate::cpu::parallel::rows;
 use crate::cpu::reduce::column_sums;
-use crate::cpu::vector::{put, rewrite};
+use crate::cpu::vector::{assign, put, rewrite};
 
 pub(in crate::cpu) static TABLE: &[(&str, TwinFn<f32>)] = &[
     ("pointwise/binary_forward", forward),
@@ -106,14 +106,7 @@ fn backward_left(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
         Binary::Multiply => Some(Repeated::new(b.real(), p.n, p.period)),
     };
     rows(da.real_mut(), 1, 1, |first, da| match &factor {
-        None => with_vectors!(s => put(
-            s,
-            [&dy[first..]],
-            accumulate,
-            da,
-            #[inline(always)]
-            |[dy]| dy,
-        )),
+        None => with_vectors!(s => assign(s, &dy[first..], accumulate, da)),
         Some(b) => b.each(first, da.len(), |run, b| {
             let dy = &dy[first + run.start..];
             with_vectors!(s => put(

@@ -9,7 +9,7 @@ use crate::cpu::parallel::rows;
 use crate::cpu::planes::{
     Layout, NARROW, NO_PLANES, PART, ROWS, join, parts_of_columns, take_apart, transpose as turn,
 };
-use crate::cpu::vector::{inlined, lanes, load, put, splat, store};
+use crate::cpu::vector::{assign, inlined, lanes, load, put, splat, store};
 
 pub(in crate::cpu) static TABLE: &[(&str, TwinFn<f32>)] = &[
     ("pointwise/scale", scale),
@@ -104,14 +104,7 @@ fn move_rows<S: Simd>(
                     }
                 }
                 for (x, y) in x.chunks(x_row).zip(y.chunks_mut(y_row)) {
-                    put(
-                        s,
-                        [&x[whole..width]],
-                        accumulate,
-                        &mut y[whole..width],
-                        #[inline(always)]
-                        |[x]| x,
-                    );
+                    assign(s, &x[whole..width], accumulate, &mut y[whole..width]);
                 }
             }
         }
