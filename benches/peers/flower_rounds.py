@@ -209,7 +209,8 @@ def main():
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         },
     )
-    peer = f"Flower {flwr.__version__}, PyTorch {torch.__version__}, {cores} actors"
+    vectors = torch.backends.cpu.get_cpu_capability().lower()
+    peer = f"Flower {flwr.__version__}, PyTorch {torch.__version__}, {cores} actors, {vectors}"
     print(json.dumps({"peer": peer, **found}))
 
 

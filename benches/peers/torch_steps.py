@@ -273,7 +273,8 @@ def say(answer):
 def main():
     threads = int(sys.argv[1])
     torch.set_num_threads(threads)
-    peers = {"cpu": f"PyTorch {torch.__version__}, CPU, {threads} threads"}
+    vectors = torch.backends.cpu.get_cpu_capability().lower()
+    peers = {"cpu": f"PyTorch {torch.__version__}, CPU, {threads} threads, {vectors}"}
     if torch.cuda.is_available():
         # Products of 32-bit floats as such, as ours are.
         torch.backends.cuda.matmul.allow_tf32 = False

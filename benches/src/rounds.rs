@@ -2,7 +2,6 @@
 //! data, clients and first model.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -19,6 +18,7 @@ use tern_fl::{Layout, RunPlan};
 
 use crate::Devices;
 use crate::measure::times;
+use crate::peers;
 use crate::processor::{Processor, describe};
 use crate::report::Times;
 use crate::table::{Table, digits, seconds};
@@ -260,7 +260,7 @@ fn peer(workload: &Workload, folder: &Path, options: &Options) -> Result<Measure
     std::fs::create_dir_all(&job)?;
     let clients = write_job(&job, &samples, &plan, &layout)?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/flower_rounds.py");
-    let mut command = Command::new(&options.python);
+    let mut command = peers::python(&options.python);
     let output = command.arg(&script).arg(&job).output();
     let output = output.with_context(|| format!("{}", options.python.display()))?;
     std::fs::remove_dir_all(&job)?;

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Deserialize;
+use tern_engine::Isa;
 
 use crate::processor::threads;
 use crate::progress::Progress;
@@ -59,6 +60,26 @@ impl From<Found> for Peer {
     }
 }
 
+/// The command of a peer in Python, which computes with the vectors that we do: ATen, oneDNN and
+/// MKL each read a variable of their own.
+pub fn python(python: &Path) -> Command {
+    let mut command = Command::new(python);
+    if let Some(names) = vectors(Isa::current()) {
+        let variables = ["ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"];
+        command.envs(variables.into_iter().zip(names));
+    }
+    command
+}
+
+/// What ATen, oneDNN and MKL call a set below the widest.
+fn vectors(isa: Isa) -> Option<[&'static str; 3]> {
+    match isa {
+        Isa::Avx2 => Some(["avx2", "AVX2", "AVX2"]),
+        Isa::Base => Some(["default", "SSE41", "SSE4_2"]),
+        _ => None,
+    }
+}
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
@@ -83,7 +104,7 @@ impl Peers {
         if !self.peers {
             return Ok(None);
         }
-        let torch = Command::new(&self.python).args(["-c", "import torch"]).output();
+        let torch = python(&self.python).args(["-c", "import torch"]).output();
         if torch.is_ok_and(|o| o.status.success()) {
             progress.part("PyTorch starts");
             return Torch::start(&self.python, &folder().join("torch_steps.py")).map(Some);
@@ -133,6 +154,20 @@ fn parse(text: &str) -> Result<Vec<Found>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn python_computes_with_the_vectors_that_were_pinned() {
+        let set = |isa| vectors(isa).map(|names| names[0]);
+        assert_eq!(set(Isa::Avx2), Some("avx2"));
+        assert_eq!(set(Isa::Base), Some("default"));
+        assert_eq!(set(Isa::Avx512), None);
+        let command = python(Path::new("python3"));
+        let given: Vec<_> =
+            command.get_envs().filter_map(|(name, value)| name.to_str().zip(value)).collect();
+        let wanted =
+            vectors(Isa::current()).map(|names| ("ATEN_CPU_CAPABILITY", names[0].as_ref()));
+        assert_eq!(given.into_iter().find(|(name, _)| name.starts_with("ATEN")), wanted);
+    }
 
     #[test]
     fn peers_are_compared_with_devices_of_their_kind() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -56,7 +56,7 @@ impl Torch {
     /// # Errors
     /// If it doesn't start.
     pub fn start(python: &Path, script: &Path) -> Result<Self> {
-        let mut command = Command::new(python);
+        let mut command = super::python(python);
         command.arg(script).arg(threads().to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{command:?}"))?;

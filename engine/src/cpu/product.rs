@@ -184,9 +184,9 @@ enum Way {
 impl Way {
     fn of(a: View<'_>, b: View<'_>) -> Self {
         let (m, n, k) = (a.rows, b.columns, a.columns);
-        if n <= FEW && m > 2 * FEW {
+        if n <= NARROW && m > 2 * NARROW {
             Way::Transposed
-        } else if m <= FEW && b.row == 1 && b.column != 1 && k >= 16 {
+        } else if m <= SHORT && b.row == 1 && b.column != 1 && k >= 16 {
             Way::Dot
         } else {
             Way::Blocks
@@ -194,8 +194,10 @@ impl Way {
     }
 }
 
-/// Rows or columns that are few.
-const FEW: usize = 8;
+/// Columns that are few: to write the product twice is cheaper than to compute lanes for nothing.
+const NARROW: usize = 8;
+/// Rows that are few: they pass over B too seldom to make up for packing it.
+const SHORT: usize = 20;
 
 /// Cuts m rows by n columns into a rectangle a thread, as near to squares as can be.
 fn grid(threads: usize, m: usize, n: usize) -> [Vec<Range<usize>>; 2] {
@@ -218,6 +220,10 @@ const ROWS: usize = 112;
 /// Columns of B that are packed at a time, to stay in the last-level cache.
 const COLUMNS: usize = 1024;
 
+/// Floats of B that stay in the second-level cache while rows of A pass by one group after the
+/// other, whose tiles then follow one another in C. Of more, each sliver meets all rows.
+const NEAR: usize = 1 << 16;
+
 /// Cuts a length into parts of `most` or less, as even as can be. What it counts by is carried from
 /// part to part, so that no loop over a part computes it again.
 #[inline(always)]
@@ -238,11 +244,12 @@ fn even(length: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
 fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     let shape = Shape::of::<S>();
-    if k == 0 && !add {
-        (0..m).for_each(|i| c.line(i, 0, n).fill(0.0));
+    if k == 0 {
+        (0..m).filter(|_| !add).for_each(|i| c.line(i, 0, n).fill(0.0));
+        return;
     }
-    // One pass over a matrix whose rows are dense is cheaper than packing it.
-    let as_is = b.column == 1 && m <= shape.rows;
+    // Two passes over a matrix whose rows are dense are cheaper than packing it.
+    let as_is = b.column == 1 && m <= 2 * shape.rows;
     let most = k.min(DEPTH);
     // Whole vectors are stored, so that the last one of A may reach past its end.
     let size_a = (most * m.min(ROWS)).next_multiple_of(LINE) + LINE;
@@ -264,29 +271,15 @@ fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>
                     pack::columns(s, block.part(0..depth, dense..columns.len()), shape, packed_b);
                     for rows in even(m, ROWS) {
                         pack::rows(s, a.part(rows.clone(), depths.clone()), shape, packed_a);
-                        for at in (0..columns.len()).step_by(shape.columns) {
-                            let sliver = if at < dense {
-                                // Of one row, the distance to the next may be anything.
-                                let row = if depth == 1 { columns.len() } else { b.row };
-                                Sliver { data: &block.data[at..], row }
-                            } else {
-                                let width = shape.width::<S>(columns.len() - at);
-                                Sliver { data: &packed_b[(at - dense) * depth..], row: width }
-                            };
-                            let place = (first + at, shape.columns.min(columns.len() - at));
-                            for group in even(rows.len(), shape.rows) {
-                                let a = &packed_a[group.start * depth..][..group.len() * depth];
-                                let i = rows.start + group.start;
-                                tile::multiply(
-                                    s,
-                                    c,
-                                    add,
-                                    (i, group.len()),
-                                    place,
-                                    a,
-                                    sliver,
-                                    depth,
-                                );
+                        let place = (rows.start, first);
+                        let panels =
+                            Panels { place, add, depth, a: packed_a, block, dense, packed_b };
+                        let near = depth * columns.len() <= NEAR;
+                        let step = if near { columns.len() } else { shape.columns };
+                        for at in (0..columns.len()).step_by(step.max(1)) {
+                            let columns = at..columns.len().min(at + step);
+                            for rows in even(rows.len(), shape.rows) {
+                                tile::multiply(s, c, &panels, rows, columns.clone());
                             }
                         }
                     }
@@ -294,4 +287,34 @@ fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>
             }
         },
     );
+}
+
+/// Rows of A by columns of B of some depth, ready for the micro-kernel.
+struct Panels<'a> {
+    /// Where their product begins in C.
+    place: (usize, usize),
+    add: bool,
+    depth: usize,
+    /// Groups of rows, depth by depth.
+    a: &'a [f32],
+    block: View<'a>,
+    /// Columns of B that are read where they are; the others are packed.
+    dense: usize,
+    packed_b: &'a [f32],
+}
+
+impl Panels<'_> {
+    /// The columns of B from `at` on.
+    #[inline(always)]
+    fn sliver<S: Simd>(&self, at: usize) -> Sliver<'_> {
+        let columns = self.block.columns;
+        if at < self.dense {
+            // Of one row, the distance to the next may be anything.
+            let row = if self.depth == 1 { columns } else { self.block.row };
+            Sliver { data: &self.block.data[at..], row }
+        } else {
+            let row = Shape::of::<S>().width::<S>(columns - at);
+            Sliver { data: &self.packed_b[(at - self.dense) * self.depth..], row }
+        }
+    }
 }

@@ -65,9 +65,16 @@ pub const RULES: &[Rule] = &[
     Rule {
         kernel: "matrix products",
         of: "product::part",
-        within: &[("product/tile.rs", "tile")],
+        within: &[("product/tile.rs", "tiles")],
         // Fourteen rows by two vectors; without 32 registers six, of four lanes four.
         form: Form::Products { least: [28, 12, 8], base_spills: 2 },
+    },
+    Rule {
+        kernel: "matrix products of few rows",
+        of: "product::part",
+        within: &[("product/dot.rs", "tile")],
+        // Five rows by two columns.
+        form: Form::Products { least: [10, 10, 10], base_spills: 2 },
     },
     Rule {
         kernel: "LSTM, products",

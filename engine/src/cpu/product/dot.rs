@@ -3,11 +3,11 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
-use super::{Target, View};
+use super::{Target, View, even};
 use crate::cpu::vector::{from_fn, lanes, load, load_part, splat};
 
-/// Rows by columns whose sums fit the registers, with the vectors of both.
-const ROWS: usize = 4;
+/// Rows by columns whose sums fit sixteen registers, with a vector of each column.
+const ROWS: usize = 5;
 const COLUMNS: usize = 2;
 
 /// c (+)= a · b, where the elements of a column of b follow one another.
@@ -24,9 +24,10 @@ pub(super) fn multiply<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>
         View::rows(&dense, a.rows, a.columns, a.columns)
     };
     for j in (0..b.columns).step_by(COLUMNS) {
-        for i in (0..a.rows).step_by(ROWS) {
-            let (rows, columns) = (ROWS.min(a.rows - i), COLUMNS.min(b.columns - j));
+        for rows in even(a.rows, ROWS) {
+            let (i, rows, columns) = (rows.start, rows.len(), COLUMNS.min(b.columns - j));
             match (rows, columns) {
+                (5, 2) => tile::<S, 5, 2>(s, c, add, a, b, (i, j)),
                 (4, 2) => tile::<S, 4, 2>(s, c, add, a, b, (i, j)),
                 (3, 2) => tile::<S, 3, 2>(s, c, add, a, b, (i, j)),
                 (2, 2) => tile::<S, 2, 2>(s, c, add, a, b, (i, j)),

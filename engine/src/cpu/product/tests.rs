@@ -70,6 +70,8 @@ proptest! {
 fn every_way_and_block_is_taken() {
     let ways = [
         ([3, 40, 70], Way::Dot, [false, true]),
+        ([11, 41, 70], Way::Dot, [true, true]),
+        ([21, 40, 70], Way::Blocks, [false, true]),
         ([40, 8, 20], Way::Transposed, [true, false]),
         ([40, 5, 20], Way::Transposed, [false, false]),
         ([14, 70, 3], Way::Blocks, [false, false]),

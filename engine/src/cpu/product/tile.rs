@@ -1,9 +1,11 @@
 //! The micro-kernel: a tile of C, a few rows by a few vectors, its sums in registers.
 
+use std::ops::Range;
+
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
-use super::Target;
+use super::{Panels, Target};
 use crate::cpu::vector::{from_fn, lanes, load, load_part, splat, store, store_part};
 
 /// Rows and columns of the largest tile: its sums, a row of B and a factor fit the registers.
@@ -40,81 +42,88 @@ pub(super) struct Sliver<'a> {
     pub row: usize,
 }
 
-/// c[i.., j..] (+)= a · b for `rows` rows packed in `a`, depth by depth, and `columns` columns.
+/// c (+)= a · b for some rows, as many as a tile has at most, and columns of panels.
 #[inline(always)]
 pub(super) fn multiply<S: Simd>(
     s: S,
     c: &mut Target<'_>,
-    add: bool,
-    (i, rows): (usize, usize),
-    (j, columns): (usize, usize),
-    a: &[f32],
-    b: Sliver<'_>,
-    depth: usize,
+    panels: &Panels<'_>,
+    rows: Range<usize>,
+    columns: Range<usize>,
 ) {
-    assert!(rows <= Shape::of::<S>().rows);
-    let place = Place { i, j, columns, add };
+    let (l, shape) = (lanes::<S>(), Shape::of::<S>());
+    let Range { start: first, end } = rows;
+    let rows = end - first;
+    assert!(rows <= shape.rows);
+    let vectors = columns.len().div_ceil(l);
+    let split = columns.end.min(columns.start + vectors / (shape.columns / l) * shape.columns);
     macro_rules! by_rows {
-        ($v:literal: $($r:literal)*) => {
+        ($columns:expr, $v:literal: $($r:literal)*) => {
             match rows {
-                $($r => tile::<S, $r, $v>(s, c, place, a, b, depth),)*
+                $($r => tiles::<S, $r, $v>(s, c, panels, first, $columns),)*
                 rows => unreachable!("a tile of {rows} rows"),
             }
         };
     }
-    match columns.div_ceil(lanes::<S>()) {
-        1 => by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        2 => by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        3 => by_rows!(3: 1 2 3 4),
-        4 => by_rows!(4: 1 2 3 4),
-        vectors => unreachable!("a tile of {vectors} vectors"),
-    }
-}
-
-/// Where a tile is, how many columns of it there are, and whether it is added.
-#[derive(Clone, Copy)]
-struct Place {
-    i: usize,
-    j: usize,
-    columns: usize,
-    add: bool,
-}
-
-#[inline(always)]
-fn tile<S: Simd, const R: usize, const V: usize>(
-    s: S,
-    c: &mut Target<'_>,
-    place: Place,
-    a: &[f32],
-    b: Sliver<'_>,
-    depth: usize,
-) {
-    let l = lanes::<S>();
-    let mut sums = [[splat(s, 0.0); V]; R];
-    let factors = &a.as_chunks::<R>().0[..depth];
-    for (factors, b) in factors.iter().zip(b.data.chunks(b.row)) {
-        let b: [S::f32s; V] = from_fn(
-            #[inline(always)]
-            |v| load(s, &b[v * l..]),
-        );
-        for r in 0..R {
-            let factor = splat(s, factors[r]);
-            for v in 0..V {
-                sums[r][v] = b[v].mul_add(factor, sums[r][v]);
-            }
+    // What a tile of this set never has isn't compiled.
+    let wide = shape.columns / l > 2;
+    if split > columns.start {
+        match wide {
+            true => by_rows!(columns.start..split, 4: 1 2 3 4),
+            false => by_rows!(columns.start..split, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         }
     }
-    for (r, sums) in sums.into_iter().enumerate() {
-        let line = c.line(place.i + r, place.j, place.columns);
-        for (v, sum) in sums.into_iter().enumerate() {
-            let line = &mut line[(v * l).min(place.columns)..];
-            if let Some(whole) = line.get_mut(..l) {
-                store(whole, if place.add { sum + load::<S, S::f32s>(s, whole) } else { sum });
-            } else {
-                let n = line.len();
-                let sum =
-                    if place.add { sum + load_part::<S, S::f32s>(s, line, n, 0.0) } else { sum };
-                store_part(line, n, sum);
+    match ((columns.end - split).div_ceil(l), wide) {
+        (0, _) => {}
+        (1, _) => by_rows!(split..columns.end, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (2, true) => by_rows!(split..columns.end, 2: 1 2 3 4),
+        (3, true) => by_rows!(split..columns.end, 3: 1 2 3 4),
+        (vectors, _) => unreachable!("a tile of {vectors} vectors"),
+    }
+}
+
+/// Tiles of `R` rows side by side, each `V` vectors wide.
+#[inline(always)]
+fn tiles<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    c: &mut Target<'_>,
+    panels: &Panels<'_>,
+    row: usize,
+    columns: Range<usize>,
+) {
+    let l = lanes::<S>();
+    let factors = &panels.a[row * panels.depth..].as_chunks::<R>().0[..panels.depth];
+    for at in columns.clone().step_by(V * l) {
+        let sliver = panels.sliver::<S>(at);
+        let mut sums = [[splat(s, 0.0); V]; R];
+        let mut next = sliver.data;
+        for factors in factors {
+            let b: [S::f32s; V] = from_fn(
+                #[inline(always)]
+                |v| load(s, &next[v * l..]),
+            );
+            next = next.get(sliver.row..).unwrap_or_default();
+            for r in 0..R {
+                let factor = splat(s, factors[r]);
+                for v in 0..V {
+                    sums[r][v] = b[v].mul_add(factor, sums[r][v]);
+                }
+            }
+        }
+        let (i, j) = (panels.place.0 + row, panels.place.1 + at);
+        let width = (V * l).min(columns.end - at);
+        for (r, sums) in sums.into_iter().enumerate() {
+            let line = c.line(i + r, j, width);
+            for (v, sum) in sums.into_iter().enumerate() {
+                let line = &mut line[(v * l).min(width)..];
+                if let Some(whole) = line.get_mut(..l) {
+                    store(whole, if panels.add { sum + load::<S, S::f32s>(s, whole) } else { sum });
+                } else {
+                    let n = line.len();
+                    let part = |line| load_part::<S, S::f32s>(s, line, n, 0.0);
+                    let sum = if panels.add { sum + part(line) } else { sum };
+                    store_part(line, n, sum);
+                }
             }
         }
     }
