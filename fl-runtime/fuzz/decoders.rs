@@ -11,13 +11,13 @@ use tern_fl::config::Config;
 use tern_fl::coordinator::Event;
 use tern_fl::layout::ModelKind;
 use tern_fl::personalize::{Public, Publisher};
-use tern_fl::secagg::Packing;
 use tern_fl::server::Service;
 use tern_fl::store::Durability;
 use tern_fl::store::client::ClientStore;
 use tern_fl::teach::{self, Aggregator, Budget, Labels, Limit, Mechanism, Noise, Voters};
 use tern_fl::update::{Format, Kind, add_difference};
-use tern_fl::{ClientId, Layout, Result, RunId, RunPlan, StrategyState, TaskSpec, secagg, wire};
+use tern_fl::{ClientId, Layout, Result, RunId, RunPlan, StrategyState, TaskSpec, wire};
+use tern_secagg::Packing;
 
 /// Messages of the protocol, and the journal's events.
 pub fn wire(data: &[u8]) {
@@ -94,11 +94,6 @@ pub fn config(data: &[u8]) {
             assert!(message.starts_with("fuzz.toml:") && error.line >= 1 && error.column >= 1);
         }
     }
-}
-
-/// Messages of secure aggregation.
-pub fn secagg(data: &[u8]) {
-    secagg::decode_any(data);
 }
 
 /// Headers, one a line in the order of their names' constants, then a body.

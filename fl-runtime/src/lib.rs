@@ -29,7 +29,6 @@ pub mod participant;
 pub mod personalize;
 pub mod plan;
 pub mod plot;
-pub mod secagg;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod simulate;
@@ -50,3 +49,4 @@ pub use layout::Layout;
 pub use masking::{Code, Masking};
 pub use plan::{RunPlan, TaskSpec};
 pub use strategy::{Strategy, StrategyState};
+pub use tern_secagg as secagg;

@@ -5,8 +5,8 @@ use sha2::{Digest as _, Sha256};
 use tern_engine::kernels::masked::FixedPoint;
 
 use crate::plan::{Encoding, Secure};
-use crate::secagg::{Assumptions, Packing, Session};
 use crate::{Digest, Error, Layout, Result, RunId, Turn};
+use tern_secagg::{Assumptions, Packing, Session};
 
 /// Bits of a word in fixed point.
 const FIXED_BITS: u32 = 32;

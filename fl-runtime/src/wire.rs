@@ -75,7 +75,7 @@ pub struct Finish {
         ::prost::alloc::string::String,
         f64,
     >,
-    /// In secure rounds: with whom the client shares masks, `secagg::Included`, encoded.
+    /// In secure rounds: with whom the client shares masks, `tern_secagg::Included`, encoded.
     #[prost(bytes = "vec", tag = "6")]
     pub included: ::prost::alloc::vec::Vec<u8>,
 }
@@ -154,7 +154,7 @@ pub struct Train {
     /// Ternary scales that the server sets, one a tensor; empty if clients choose their own.
     #[prost(float, repeated, tag = "2")]
     pub scales: ::prost::alloc::vec::Vec<f32>,
-    /// In secure rounds: sealed shares of this client's neighbors, `secagg::Inbox`, encoded.
+    /// In secure rounds: sealed shares of this client's neighbors, `tern_secagg::Inbox`, encoded.
     #[prost(bytes = "vec", tag = "3")]
     pub inbox: ::prost::alloc::vec::Vec<u8>,
     /// In secure weighted rounds: the most samples of a client in the cohort. Updates are
@@ -195,21 +195,21 @@ pub struct Advertise {}
 /// Send sealed shares of this client's secrets to its neighbors.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShareKeys {
-    /// Everyone's keys: `secagg::Roster`, encoded.
+    /// Everyone's keys: `tern_secagg::Roster`, encoded.
     #[prost(bytes = "vec", tag = "1")]
     pub roster: ::prost::alloc::vec::Vec<u8>,
 }
 /// Sign the set of those whose masked vectors arrived.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfirmSet {
-    /// `secagg::Survivors`, encoded.
+    /// `tern_secagg::Survivors`, encoded.
     #[prost(bytes = "vec", tag = "1")]
     pub survivors: ::prost::alloc::vec::Vec<u8>,
 }
 /// Send shares that remove masks.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Unmask {
-    /// `secagg::Request`, encoded.
+    /// `tern_secagg::Request`, encoded.
     #[prost(bytes = "vec", tag = "1")]
     pub request: ::prost::alloc::vec::Vec<u8>,
 }
@@ -274,28 +274,28 @@ pub struct Evaluated {
 /// A client's public keys for one session.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Keys {
-    /// `secagg::Advertisement`, encoded.
+    /// `tern_secagg::Advertisement`, encoded.
     #[prost(bytes = "vec", tag = "1")]
     pub advertisement: ::prost::alloc::vec::Vec<u8>,
 }
 /// Sealed shares for neighbors.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Shares {
-    /// `secagg::Shares`, encoded.
+    /// `tern_secagg::Shares`, encoded.
     #[prost(bytes = "vec", tag = "1")]
     pub shares: ::prost::alloc::vec::Vec<u8>,
 }
 /// A signed set of survivors.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Confirmation {
-    /// `secagg::Confirmation`, encoded.
+    /// `tern_secagg::Confirmation`, encoded.
     #[prost(bytes = "vec", tag = "1")]
     pub confirmation: ::prost::alloc::vec::Vec<u8>,
 }
 /// Revealed shares.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reveal {
-    /// `secagg::Reveal`, encoded.
+    /// `tern_secagg::Reveal`, encoded.
     #[prost(bytes = "vec", tag = "1")]
     pub reveal: ::prost::alloc::vec::Vec<u8>,
 }

@@ -11,11 +11,10 @@ use proptest::prelude::*;
 
 type Decoder = fn(&[u8]);
 
-const DECODERS: [(&str, Decoder); 8] = [
+const DECODERS: [(&str, Decoder); 7] = [
     ("wire", decoders::wire),
     ("update", decoders::update),
     ("config", decoders::config),
-    ("secagg", decoders::secagg),
     ("auth", decoders::auth),
     ("models", decoders::models),
     ("services", decoders::services),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::combine::Combine;
 use super::secure::{Members, decode, refused};
 use super::{Candidate, Coordinator, Effect, Phase, Progress, Upload, check_metrics};
-use crate::secagg::{Included, server};
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal, RunPlan, Turn};
+use tern_secagg::{Included, server};
 
 /// Waits for updates.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use super::{
     Best, Coordinator, Effect, Head, Metrics, Phase, RoundRecord, Score, Upload, mean_metrics,
 };
 use crate::plan::Goal;
-use crate::secagg::Masks;
 use crate::{ClientId, Millis, Refusal, Turn};
+use tern_secagg::Masks;
 
 /// Waits for the aggregate of these uploads.
 #[derive(Clone, Debug)]

@@ -36,7 +36,7 @@ pub struct Upload {
     pub samples: u32,
     /// What training measured.
     pub metrics: Metrics,
-    /// In secure rounds: [`secagg::Included`](crate::secagg::Included), encoded.
+    /// In secure rounds: [`tern_secagg::Included`](tern_secagg::Included), encoded.
     pub included: Vec<u8>,
 }
 

@@ -29,7 +29,6 @@ pub use event::{Candidate, Effect, Event, Head, Metrics, RoundRecord, Score, Upl
 pub(crate) use event::{check_metrics, mean_metrics};
 
 use crate::masking::Masking;
-use crate::secagg::Failure;
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Digest, Millis, Refusal, Result, RunId, RunPlan, Turn};
 use advertise::Advertise;
@@ -40,6 +39,7 @@ use confirm::Confirm;
 use evaluate::Evaluate;
 use gather::Gather;
 use share::Share;
+use tern_secagg::Failure;
 use unmask::Unmask;
 
 /// The best model so far.

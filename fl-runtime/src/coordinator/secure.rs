@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Progress;
-use crate::secagg::{self, Message};
 use crate::{ClientId, Refusal};
+use tern_secagg::Message;
 
 /// Those who were asked, and those of them who won't answer any more.
 #[derive(Clone, Debug, Default)]
@@ -65,9 +65,9 @@ pub(super) fn decode<M: Message>(bytes: &[u8]) -> Result<M, Refusal> {
 }
 
 /// What the protocol refuses.
-pub(super) fn refused(refusal: secagg::Refusal) -> Refusal {
+pub(super) fn refused(refusal: tern_secagg::Refusal) -> Refusal {
     match refusal {
-        secagg::Refusal::Changed => Refusal::Conflict("message"),
+        tern_secagg::Refusal::Changed => Refusal::Conflict("message"),
         other => Refusal::Protocol(other.to_string()),
     }
 }

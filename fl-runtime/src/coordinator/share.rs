@@ -6,9 +6,9 @@ use super::collect::{Collect, Masked};
 use super::secure::{Members, counted, decode, refused};
 use super::{Coordinator, Effect, Phase};
 use crate::masking::job;
-use crate::secagg::{Message, Shares, server};
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal};
+use tern_secagg::{Message, Shares, server};
 
 /// Waits for shares.
 #[derive(Clone, Debug)]

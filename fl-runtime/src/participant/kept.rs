@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::coordinator::Metrics;
-use crate::secagg::History;
 use crate::trainer::OptimizerState;
 use crate::{Digest, Turn, wire};
+use tern_secagg::History;
 
 /// What must survive the process.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,7 +37,7 @@ pub struct Pending {
     pub residual: Vec<f32>,
     /// What the optimizer goes on from if it is counted.
     pub optimizer: Arc<OptimizerState>,
-    /// In secure rounds: [`secagg::Included`](crate::secagg::Included), encoded.
+    /// In secure rounds: [`tern_secagg::Included`](tern_secagg::Included), encoded.
     pub included: Vec<u8>,
 }
 

@@ -4,11 +4,11 @@
 use ed25519_dalek::SigningKey;
 
 use super::{Action, Participant, decline};
-use crate::secagg::{
-    Abort, Confirmation, Inbox, Masks, Message, Reveal, Roster, Seed, Shares, client,
-};
 use crate::wire::{self, instruction::What, message::Body};
 use crate::{Digest, Error, Masking, Result, Turn};
+use tern_secagg::{
+    Abort, Confirmation, Inbox, Masks, Message, Reveal, Roster, Seed, Shares, client,
+};
 
 /// What a client needs for secure aggregation.
 pub(super) struct Secure {

@@ -165,7 +165,7 @@ fn less_secure_runs_than_asked_for_are_refused() {
 
 #[test]
 fn sessions_of_fewer_clients_than_asked_for_are_not_joined() {
-    use crate::secagg::{Advertisement, Message, server};
+    use tern_secagg::{Advertisement, Message, server};
     let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
     (plan.cohort.size, plan.cohort.minimum) = (5, 3);
     plan.secure = Some(crate::plan::Secure { corrupt: 0.0, ..Default::default() });

@@ -3,8 +3,8 @@
 use super::{
     Encoding, MOST_FRACTION_BITS, RunPlan, Secure, Selection, StrategySpec, TernaryMethod, Updates,
 };
-use crate::secagg::{MAX_MEMBERS, Parameters};
 use crate::{Error, Layout, Result};
+use tern_secagg::{MAX_MEMBERS, Parameters};
 
 pub(super) fn within<T: PartialOrd + std::fmt::Display>(
     name: &str,

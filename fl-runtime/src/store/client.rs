@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::coordinator::Metrics;
 use crate::participant::{Kept, Pending};
-use crate::secagg::History;
 use crate::store::{self, Durability};
 use crate::trainer::OptimizerState;
 use crate::update::Codec;
 use crate::{Digest, Error, Result, RunId, Turn};
+use tern_secagg::History;
 
 /// The folder of a client in one run.
 #[derive(Clone, Debug)]

@@ -8,8 +8,8 @@
 
 use zeroize::Zeroizing;
 
-use crate::secagg::random::Random;
 use crate::{Error, Result};
+use tern_secagg::Random;
 
 /// Scales are multiples of one part in this many.
 const GRID: u64 = 64;

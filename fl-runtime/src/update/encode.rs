@@ -6,8 +6,8 @@ use tern_engine::kernels::ternary::{self, Coding, Rule, TernaryCodec};
 use tern_engine::{Data, Device, Element, Pass, Vector};
 
 use crate::plan::TernaryMethod;
-use crate::secagg::Masks;
 use crate::{Layout, Result};
+use tern_secagg::Masks;
 
 /// Where the scales of ternary codes come from.
 #[derive(Clone, Copy, Debug, PartialEq)]

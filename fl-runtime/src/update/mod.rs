@@ -22,8 +22,8 @@ use sha2::{Digest as _, Sha256};
 pub use encode::{Codec, Scales};
 
 use crate::plan::Encoding;
-use crate::secagg::{Packing, Unpacker};
 use crate::{Digest, Layout, Refusal, Result};
+use tern_secagg::{Packing, Unpacker};
 
 /// Elements that are read at a time.
 const CHUNK: usize = 1 << 14;

@@ -1,11 +1,11 @@
 use super::*;
 use crate::layout::{Layout, ModelKind, TensorSpec};
 use crate::plan::TernaryMethod;
-use crate::secagg::Masks;
 use crate::{Error, Total};
 use proptest::prelude::*;
 use tern_engine::Device;
 use tern_engine::kernels::masked::{FixedPoint, Mask};
+use tern_secagg::Masks;
 
 /// Three tensors: one of a single element, one that crosses chunks.
 fn layout() -> Layout {

@@ -6,11 +6,11 @@ use tern_engine::Device;
 use tern_fl::federation::Federation;
 use tern_fl::participant::Pending;
 use tern_fl::plan::{Encoding, StrategySpec};
-use tern_fl::secagg::Masks;
 use tern_fl::store::journal::CountedUpload;
 use tern_fl::trainer::{Trained, coding_key};
 use tern_fl::update::{Codec, Format};
 use tern_fl::{ClientId, Code, Digest, Layout, Masking, RunPlan, Turn, wire};
+use tern_secagg::Masks;
 use tern_shaders::cpu::fixed;
 
 /// An update as its client made it.

@@ -48,7 +48,7 @@
 //!
 //! ```
 //! use ed25519_dalek::SigningKey;
-//! use tern_fl::secagg::*;
+//! use tern_secagg::*;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // Nobody colludes with the server, and two of five may drop out. 64 numbers mod 2^20.
@@ -132,13 +132,14 @@
 
 pub mod client;
 mod error;
+mod field;
 mod graph;
 mod keys;
 mod mask;
 mod messages;
 mod pack;
 pub mod parameters;
-pub(crate) mod random;
+mod random;
 pub mod server;
 mod session;
 mod shamir;
@@ -154,7 +155,7 @@ pub use messages::{
 };
 pub use pack::{PackError, Packing, Unpacker};
 pub use parameters::{Assumptions, MAX_MEMBERS, ParameterError, Parameters, SMALL};
-pub use random::Seed;
+pub use random::{Random, Seed};
 pub use session::{History, Session};
 pub use shamir::Share;
 pub use tern_shaders::cpu::chacha::Mask;

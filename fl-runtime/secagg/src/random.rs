@@ -3,7 +3,7 @@
 use tern_shaders::cpu::chacha::{BLOCK, block};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::shamir::P;
+use crate::field::P;
 
 /// 32 uniform bytes that everything a client draws in one session comes from. Moved into the
 /// session: a seed serves once.
@@ -29,7 +29,7 @@ impl Seed {
 
 /// Numbers from the ChaCha20 stream of a key that is used for nothing else.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub(crate) struct Random {
+pub struct Random {
     key: [u32; 8],
     words: [u32; BLOCK],
     used: usize,
@@ -37,7 +37,8 @@ pub(crate) struct Random {
 }
 
 impl Random {
-    pub(crate) fn new(key: &[u8; 32]) -> Self {
+    /// The stream of a key, from its beginning.
+    pub fn new(key: &[u8; 32]) -> Self {
         let mut random = Random { key: [0; 8], words: [0; BLOCK], used: BLOCK, counter: 0 };
         for (word, bytes) in random.key.iter_mut().zip(key.as_chunks::<4>().0) {
             *word = u32::from_le_bytes(*bytes);
@@ -55,12 +56,13 @@ impl Random {
         self.words[self.used - 1]
     }
 
-    pub(crate) fn long(&mut self) -> u64 {
+    /// A uniform number of 64 bits.
+    pub fn long(&mut self) -> u64 {
         u64::from(self.word()) | u64::from(self.word()) << 32
     }
 
     /// A uniform element of the field of 2^61 − 1.
-    pub(crate) fn element(&mut self) -> u64 {
+    pub fn element(&mut self) -> u64 {
         loop {
             let element = Zeroizing::new(self.long() & P);
             // One value in 2^61 is drawn again.
@@ -71,7 +73,7 @@ impl Random {
     }
 
     /// A uniform number below `bound`, which isn't zero.
-    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+    pub fn below(&mut self, bound: u32) -> u32 {
         let bound = u64::from(bound);
         // The largest multiple of the bound: numbers from there on would favor the small ones.
         let fair = u64::MAX - u64::MAX % bound;

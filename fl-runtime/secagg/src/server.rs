@@ -196,8 +196,9 @@ impl Collecting {
         Ok(())
     }
 
-    /// What [`Collecting::upload`] does with what [`Collecting::check`] found right.
-    pub(crate) fn note(&mut self, by: u32, included: Included) {
+    /// What [`Collecting::upload`] does with what [`Collecting::check`] found right: for a caller
+    /// that journals an upload between the two, and shall not check its signatures twice.
+    pub fn note(&mut self, by: u32, included: Included) {
         self.uploaded.insert(by, included);
     }
 

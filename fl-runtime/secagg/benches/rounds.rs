@@ -3,7 +3,7 @@
 //! dropped at 2^-40 and 2^-20. Checks that the sum is exact, then prints the time of a client
 //! and of the server on one core, and the bytes.
 //!
-//! `cargo bench -p tern-fl --bench secagg`
+//! `cargo bench -p tern-secagg`
 
 #![allow(clippy::print_stdout, reason = "a command prints its table")]
 
@@ -12,7 +12,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
-use tern_fl::secagg::{
+use tern_secagg::{
     Assumptions, History, Message, Packing, Parameters, Seed, Session, Unpacker, client, server,
 };
 use tern_shaders::cpu::ternary::{EncodeLanes, encode_lanes, lane_bits};

@@ -8,10 +8,9 @@
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::random::Random;
+use crate::field::{P, add, inverse, mul, sub};
+use crate::random::Random;
 
-/// The field's modulus.
-pub(super) const P: u64 = (1 << 61) - 1;
 /// Limbs of a secret.
 const LIMBS: usize = 5;
 /// Bits of every limb but the last, which has 16.
@@ -65,41 +64,6 @@ impl std::fmt::Debug for Share {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Share(..)")
     }
-}
-
-/// x mod p of x ≤ p + 1.
-fn once_reduced(x: u64) -> u64 {
-    let less = x.wrapping_sub(P);
-    // All ones where the subtraction went below zero.
-    let below = (less >> 63).wrapping_neg();
-    (x & below) | (less & !below)
-}
-
-fn add(a: u64, b: u64) -> u64 {
-    let sum = a + b;
-    once_reduced((sum & P) + (sum >> 61))
-}
-
-fn sub(a: u64, b: u64) -> u64 {
-    add(a, P - b)
-}
-
-fn mul(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    add(product as u64 & P, (product >> 61) as u64)
-}
-
-/// 1 / x by Fermat's little theorem, x^(p − 2). 0 gives 0.
-fn inverse(x: u64) -> u64 {
-    let (mut power, mut result) = (x, 1);
-    // p − 2 = 2^61 − 3: all bits but the second lowest.
-    for bit in 0..61 {
-        if bit != 1 {
-            result = mul(result, power);
-        }
-        power = mul(power, power);
-    }
-    result
 }
 
 fn limbs(secret: &[u8; 32]) -> Zeroizing<[u64; LIMBS]> {

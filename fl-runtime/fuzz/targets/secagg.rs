@@ -1,7 +1,0 @@
-#![no_main]
-
-#[path = "../decoders.rs"]
-#[allow(dead_code)] // A target is one of them.
-mod decoders;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| decoders::secagg(data));
