@@ -20,6 +20,7 @@ use tern_engine::{Device, load_model};
 use tern_fl::client::{Client, Http, Options as ClientOptions, Outcome};
 use tern_fl::federation::{self, Admission, Federation};
 use tern_fl::identity::Identity;
+use tern_fl::key_file;
 use tern_fl::server::{self, Board, Limits, Server, Service};
 use tern_fl::trainer::Trainer;
 use tern_fl::{ClientId, Digest, RunId, RunPlan, Strategy, tls};
@@ -110,7 +111,7 @@ impl Place {
         for client in 0..clients {
             let folder = place.client(client);
             fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-            Identity::load_or_create(&folder.join(KEY))?;
+            key_file::load_or_create(&folder.join(KEY))?;
         }
         Ok(place)
     }
@@ -144,7 +145,7 @@ impl Place {
 
     /// The key of a client.
     pub fn key(&self, number: usize) -> Result<Identity> {
-        Ok(Identity::load(&self.client(number).join(KEY))?)
+        Ok(key_file::load(&self.client(number).join(KEY))?)
     }
 
     /// Who a client is: names for a simulation of the same run.
@@ -212,7 +213,7 @@ impl Place {
             ..federation::Options::default()
         };
         let federation = Federation::open(&run, &plan, &initial, options)?;
-        let board = Board::with_file(&run.join("metrics.jsonl"), tern_fl::Millis::now().0)?;
+        let board = Board::with_file(&run.join("metrics.jsonl"), tern_fl::clock::now().0)?;
         let tls = tls::server(&self.path("server.pem"), &self.path("server.key"))?;
         // Everybody is here, and rounds take less than the time between two requests elsewhere.
         let limits =

@@ -7,46 +7,34 @@
 //! everything on disk; [`local::run`] drives it with clients in the same process.
 
 pub mod align;
-pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod clock;
 #[cfg(all(feature = "client", feature = "server"))]
 pub mod config;
-pub mod coordinator;
 pub mod data;
-mod error;
 #[cfg(feature = "server")]
 pub mod federation;
-mod fold;
-mod hex;
-mod id;
-pub mod identity;
-pub mod layout;
+pub mod key_file;
 #[cfg(feature = "server")]
 pub mod local;
-mod masking;
-pub mod participant;
 pub mod personalize;
-pub mod plan;
 pub mod plot;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod simulate;
 pub mod store;
-pub mod strategy;
 pub mod teach;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod tls;
 pub mod trainer;
-pub mod update;
-#[rustfmt::skip]
-pub mod wire;
 
-pub use error::{Error, Refusal, Result};
-pub use fold::Total;
-pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Turn};
-pub use layout::Layout;
-pub use masking::{Code, Masking};
-pub use plan::{RunPlan, TaskSpec};
-pub use strategy::{Strategy, StrategyState};
+pub(crate) use tern_protocol::hex;
+pub use tern_protocol::{
+    ClientId, Code, Digest, Error, Layout, Masking, Millis, ParseIdError, Refusal, Result, RunId,
+    RunPlan, Strategy, StrategyState, TaskSpec, Total, Turn,
+};
+pub use tern_protocol::{
+    auth, coordinator, identity, layout, metrics, participant, plan, strategy, update, wire,
+};
 pub use tern_secagg as secagg;

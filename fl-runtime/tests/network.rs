@@ -14,6 +14,7 @@ use prost::Message;
 use tern_engine::nn::ModelSpec;
 use tern_fl::auth::{Credentials, SIGNATURE, TIME};
 use tern_fl::client::{CallError, Http};
+use tern_fl::clock;
 use tern_fl::federation::{Admission, Federation};
 use tern_fl::identity::Identity;
 use tern_fl::layout::ModelKind;
@@ -170,7 +171,7 @@ fn only_who_signs_and_is_enrolled_is_answered() {
         assert!(http_run(&http).await.unwrap().task.contains("\"test\""));
     });
     let (target, body) = ("/v1/poll", wire::Poll::default().encode_to_vec());
-    let now = Millis::now().0;
+    let now = clock::now().0;
     let check = |headers: &[(String, String)], body: &[u8], name: &str| {
         let (status, text) = raw(&server, &request(target, headers, body));
         assert_eq!(status, 401, "{text}");
@@ -211,7 +212,7 @@ async fn http_run(http: &Http) -> Result<wire::Run, CallError> {
 fn garbage_and_bodies_that_are_too_large_are_refused() {
     let limits = Limits { message_bytes: 4096, ..Limits::default() };
     let server = serve(limits);
-    let now = Millis::now().0;
+    let now = clock::now().0;
     event_loop().block_on(enrolled(&server, 1));
     // What is no HTTP, no message, no route, no method.
     assert!([0, 400].contains(&raw(&server, &[0x16, 3, 1, 0, 0, 255, 7, 7, b'\n', b'\n']).0));
@@ -254,7 +255,7 @@ fn slow_clients_are_cut_off_and_do_not_hold_up_others() {
     let limits = Limits { header_seconds: 0.3, stall_seconds: 0.3, ..Limits::default() };
     let server = serve(limits);
     event_loop().block_on(enrolled(&server, 1));
-    let now = Millis::now().0;
+    let now = clock::now().0;
     let connect = |bytes: &[u8]| {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -278,7 +279,7 @@ fn slow_clients_are_cut_off_and_do_not_hold_up_others() {
 fn who_is_unknown_gets_no_memory_for_a_body() {
     let server = serve(Limits::default());
     let body = [1; 10_000];
-    let headers = |target, key| signed(key, target, &body, Millis::now().0, key);
+    let headers = |target, key| signed(key, target, &body, clock::now().0, key);
     // The body never comes: only who needn't wait for it answers at once.
     let started = Instant::now();
     for (target, status, name) in [
@@ -299,7 +300,7 @@ fn who_still_sends_a_body_is_told_why_it_is_refused() {
     let server = serve(Limits::default());
     let body = vec![1; 4 << 20];
     let target = "/v1/poll";
-    let whole = request(target, &signed(2, target, &body, Millis::now().0, 1), &body);
+    let whole = request(target, &signed(2, target, &body, clock::now().0, 1), &body);
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // The answer lies here long before the body has gone out.
@@ -397,7 +398,7 @@ fn uploads_and_downloads_go_on_after_a_cut() {
         assert_eq!(ask().await.unwrap().offset, 0);
         assert_eq!(send(piece(0, &body[..4096])).await.unwrap().offset, 4096);
         let (target, bytes) = piece(4096, &body[4096..6000]);
-        let whole = request(&target, &signed(1, &target, &bytes, Millis::now().0, 1), &bytes);
+        let whole = request(&target, &signed(1, &target, &bytes, clock::now().0, 1), &bytes);
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(&whole[..whole.len() - 900]).unwrap();
         drop(stream);

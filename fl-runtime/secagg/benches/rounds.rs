@@ -5,6 +5,7 @@
 //!
 //! `cargo bench -p tern-secagg`
 
+#![allow(clippy::disallowed_types, reason = "a benchmark reads the clock")]
 #![allow(clippy::print_stdout, reason = "a command prints its table")]
 
 use std::collections::BTreeMap;

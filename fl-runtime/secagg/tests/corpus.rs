@@ -1,5 +1,6 @@
 //! Replays the fuzz target's corpus, and bounded random changes of it, through the decoders.
 
+#![allow(clippy::disallowed_methods, reason = "a test reads files")]
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use tern_engine::{Arena, Device, Flat, IGNORE, RowData};
 use super::probe::Probe;
 use super::record::{Recorder, Run, Step};
 use super::{Model, Objective, Phase, Settings, TaskModel};
-use crate::coordinator::Metrics;
+use crate::metrics::Metrics;
 use crate::trainer::{Job, Trained, Trainer};
 use crate::{Error, Result, TaskSpec};
 

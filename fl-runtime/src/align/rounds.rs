@@ -1,7 +1,7 @@
 //! The runs: as a plan for a third node, and driven by the target itself.
 
-use crate::coordinator::{Metrics, mean_metrics};
 use crate::layout::Layout;
+use crate::metrics::{self, Metrics};
 use crate::plan::{Evaluation, Form, StrategySpec};
 use crate::strategy::advance;
 use crate::trainer::{Job, Trained, Trainer, training_seed};
@@ -109,7 +109,7 @@ pub fn run<T: Trainer>(
             return Err(Error::Trainer([what, reasons.join(", ")].join("; ")));
         }
         advance(strategy, Form::Delta, &layout, &mut model, total.mean(), &mut state)?;
-        let metrics = mean_metrics(reports.iter().map(|(samples, metrics)| (*samples, metrics)));
+        let metrics = metrics::mean(reports.iter().map(|(samples, metrics)| (*samples, metrics)));
         let loss = metrics.get(&plan.evaluation.metric).copied();
         observe(&Round { number, phase: strategy.phase(number), metrics, absent }, &model);
         // As the coordinator does it: only rounds with a loss count.

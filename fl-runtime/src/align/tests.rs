@@ -323,7 +323,7 @@ fn a_node_that_fails_sits_out_and_the_others_go_on() {
             &mut self,
             task: &TaskSpec,
             model: &[f32],
-        ) -> Result<(u32, crate::coordinator::Metrics)> {
+        ) -> Result<(u32, crate::metrics::Metrics)> {
             self.0.evaluate(task, model)
         }
     }

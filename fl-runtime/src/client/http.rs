@@ -10,7 +10,8 @@ use reqwest::{Response, StatusCode};
 use thiserror::Error;
 
 use crate::auth;
-use crate::identity::{Identity, IdentityError};
+use crate::clock;
+use crate::identity::Identity;
 use crate::tls::{self, TlsError};
 use crate::{Digest, Millis, wire};
 
@@ -59,8 +60,8 @@ pub enum CallError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// A request can't be signed.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
+    #[error("no random numbers from the system: {0}")]
+    Random(#[from] getrandom::Error),
 }
 
 impl CallError {
@@ -225,7 +226,7 @@ impl Http {
         // Twice at most: the first answer may tell that the clock is off.
         let mut again = true;
         loop {
-            let now = Millis::now().0.saturating_add_signed(self.ahead.load(Ordering::Relaxed));
+            let now = clock::now().0.saturating_add_signed(self.ahead.load(Ordering::Relaxed));
             let request = ("POST", target, body.as_slice());
             let signed = self.identity.sign_request(request, Millis(now))?;
             let mut builder = self
@@ -247,7 +248,7 @@ impl Http {
             match server_time {
                 Some(time) if again => {
                     let ahead =
-                        i64::try_from(time).unwrap_or(0).saturating_sub_unsigned(Millis::now().0);
+                        i64::try_from(time).unwrap_or(0).saturating_sub_unsigned(clock::now().0);
                     self.ahead.store(ahead, Ordering::Relaxed);
                     tracing::debug!(ahead, "took the server's time");
                     again = false;
@@ -355,7 +356,7 @@ mod tests {
         let http = Http::new(&url, None, Identity::from_secret(&[1; 32])).unwrap();
         let error = http.enroll("").await.unwrap_err();
         assert_eq!((error.retry(), error.name()), (Some(Duration::ZERO), None), "{error}");
-        let served = Millis::now().0.saturating_add_signed(http.ahead.load(Ordering::Relaxed));
+        let served = clock::now().0.saturating_add_signed(http.ahead.load(Ordering::Relaxed));
         assert!(served < 60_000, "took the time it was told: {served}");
         serving.abort();
     }

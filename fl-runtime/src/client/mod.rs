@@ -44,6 +44,7 @@ pub use conditions::{Conditions, DeviceState};
 pub use http::{CallError, Http, Part};
 
 use crate::identity::Identity;
+use crate::key_file;
 use crate::layout::Layout;
 use crate::participant::{Action, Input, LeastSecure, Participant};
 use crate::plan::Form;
@@ -138,7 +139,7 @@ impl Client {
         let folder = &options.folder;
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
         let path = folder.join("client.key");
-        let identity = Identity::load_or_create(&path).map_err(|e| Error::file(&path, e))?;
+        let identity = key_file::load_or_create(&path).map_err(|e| Error::file(&path, e))?;
         let http = Http::new(&options.server, options.authority.as_deref(), identity)
             .map_err(|error| Error::value("server", error, "one to connect to"))?;
         Ok(Client { http, options })

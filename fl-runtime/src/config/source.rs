@@ -37,6 +37,12 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+impl From<ConfigError> for crate::Error {
+    fn from(error: ConfigError) -> Self {
+        crate::Error::Config(Box::new(error))
+    }
+}
+
 /// A TOML file's name and text.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {

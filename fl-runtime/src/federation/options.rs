@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
-use crate::coordinator::Metrics;
+use crate::metrics::Metrics;
 use crate::store::{Durability, Faults};
 use crate::{ClientId, Digest, Result, RunId, Strategy};
 

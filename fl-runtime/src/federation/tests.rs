@@ -4,8 +4,8 @@ use ed25519_dalek::SigningKey;
 
 use super::*;
 use crate::RunId;
-use crate::coordinator::Metrics;
 use crate::layout::{ModelKind, TensorSpec};
+use crate::metrics::Metrics;
 use crate::participant::{Action, Input, Kept, Participant};
 use crate::plan::{Cohort, Encoding, Form, Secure, Selection, StrategySpec};
 use crate::store::Durability;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tern_engine::Device;
 
 use super::{Evaluator, Options};
-use crate::coordinator::{Coordinator, Head, Metrics, Unmasking, is_measured};
+use crate::coordinator::{Coordinator, Head, Unmasking};
+use crate::metrics::{Metrics, is_measured};
 use crate::plan::Encoding;
 use crate::store::blobs::Blobs;
 use crate::strategy::advance;

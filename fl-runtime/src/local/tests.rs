@@ -3,8 +3,8 @@ use tern_engine::{Device, RowData};
 
 use super::*;
 use crate::TaskSpec;
-use crate::coordinator::Metrics;
 use crate::layout::ModelKind;
+use crate::metrics::Metrics;
 use crate::plan::{Encoding, Secure, Selection};
 use crate::simulate::{Population, Simulation};
 use crate::trainer::{EngineTrainer, Job, LocalData, Trained};

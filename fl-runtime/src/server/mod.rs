@@ -48,6 +48,7 @@ use service::{Offered, Services};
 pub use status::{BestScore, Board, Member, Page, Row};
 
 use crate::auth::Window;
+use crate::clock;
 use crate::federation::{Clock, Federation};
 use crate::{ClientId, Error, Millis};
 
@@ -114,7 +115,7 @@ impl Server {
         show(&board, &federation);
         let metrics = Arc::new(Metrics::new(board.clone()));
         let mut clock = Clock::new(federation.coordinator().now());
-        let started = clock.read(Millis::now());
+        let started = clock.read(clock::now());
         let app = App {
             enrolled: RwLock::new(federation.enrolled().copied().collect()),
             federation: Mutex::new(federation),
@@ -220,7 +221,7 @@ async fn tick(app: Arc<App>) {
 async fn step(app: &Arc<App>, visible: bool) -> Result<(), Error> {
     let look = app.clone();
     let work = app.with(move |federation| {
-        federation.advance(Millis::now())?;
+        federation.advance(clock::now())?;
         if visible {
             show(&look.board, federation);
         }
@@ -231,7 +232,7 @@ async fn step(app: &Arc<App>, visible: bool) -> Result<(), Error> {
     let done = tokio::task::spawn_blocking(move || work.run()).await;
     let done =
         done.unwrap_or_else(|error| Err(Error::value("the making of a model", error, "no panic")));
-    app.with(move |federation| federation.complete(Millis::now(), done)).await.map_err(bug)?
+    app.with(move |federation| federation.complete(clock::now(), done)).await.map_err(bug)?
 }
 
 /// Writes what the run leaves for people.
@@ -260,7 +261,7 @@ impl App {
     /// The time, which is never set back.
     fn now(&self) -> Millis {
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        clock.read(Millis::now())
+        clock.read(clock::now())
     }
 
     /// Runs what may wait for the disk, or for another request, off the event loop; tells who

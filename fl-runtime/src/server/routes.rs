@@ -22,8 +22,9 @@ use super::reply::{Denied, message};
 use super::service::Offered;
 use super::signed::Signed;
 use super::{App, ENROLL, UPLOAD, failed};
+use crate::clock;
 use crate::federation::Federation;
-use crate::{ClientId, Digest, Millis, Refusal, Turn, wire};
+use crate::{ClientId, Digest, Refusal, Turn, wire};
 
 type Shared = State<Arc<App>>;
 
@@ -106,7 +107,7 @@ async fn enroll(State(app): Shared, signed: Signed) -> Response {
         let wire::Enroll { token } = decode(&signed, "enroll")?;
         let client = signed.client;
         let token = (!token.is_empty()).then_some(token);
-        app.with(move |federation| federation.enroll(Millis::now(), client, token.as_deref()))
+        app.with(move |federation| federation.enroll(clock::now(), client, token.as_deref()))
             .await??;
         app.remember(client);
         tracing::info!(%client, "enrolled");
@@ -148,7 +149,7 @@ async fn poll(State(app): Shared, signed: Signed) -> Response {
         let mut stopping = app.stopping.subscribe();
         loop {
             changed.borrow_and_update();
-            let poll = app.with(move |federation| federation.poll(Millis::now(), &client, samples));
+            let poll = app.with(move |federation| federation.poll(clock::now(), &client, samples));
             let instruction = poll.await??;
             let waits = matches!(instruction.what, None | Some(wire::instruction::What::Wait(_)));
             // Another version, not a later one: they start anew with the process.
@@ -172,7 +173,7 @@ async fn take(State(app): Shared, signed: Signed) -> Response {
     let client = signed.client;
     let result = async {
         let said: wire::Message = decode(&signed, "message")?;
-        app.with(move |federation| federation.message(Millis::now(), &client, said))
+        app.with(move |federation| federation.message(clock::now(), &client, said))
             .await?
             .map_err(Denied::from)
     };
@@ -233,7 +234,7 @@ async fn finish(State(app): Shared, signed: Signed) -> Response {
         let received = checked?;
         let accept = move |federation: &mut Federation| {
             let _alone = alone;
-            federation.accept(Millis::now(), received, said)
+            federation.accept(clock::now(), received, said)
         };
         app.with(accept).await?.map_err(Denied::from)
     };

@@ -14,7 +14,8 @@ use super::memory::{Held, WAIT};
 use super::reply::Denied;
 use super::{App, ENROLL, UPLOAD};
 use crate::auth::{AuthError, Credentials};
-use crate::{ClientId, Millis, Refusal};
+use crate::clock;
+use crate::{ClientId, Refusal};
 
 /// Most bytes of a request of somebody unknown: room for a token.
 const MOST_UNKNOWN: usize = 4096;
@@ -117,7 +118,7 @@ impl App {
     pub fn admit_address(&self, request: &Request) -> Result<(), Denied> {
         let Some(address) = peer(request.extensions()) else { return Ok(()) };
         self.addresses
-            .take(address, Millis::now())
+            .take(address, clock::now())
             .map_err(|wait| Denied::busy("address_rate", wait))
     }
 }
@@ -133,6 +134,7 @@ mod tests {
     use ed25519_dalek::SigningKey;
 
     use super::*;
+    use crate::Millis;
     use crate::auth::Window;
     use crate::federation::Clock;
 

@@ -4,7 +4,7 @@ use tern_engine::{Arena, Data, Device, Flat, Plan, Schedule, Tensor, Vector};
 use tern_shaders::state;
 
 use super::slots::{Slots, Task};
-use crate::coordinator::Metrics;
+use crate::metrics::Metrics;
 use crate::trainer::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics};
 use crate::{Error, Layout, Result, RunPlan};
 

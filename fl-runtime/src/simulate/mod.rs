@@ -44,7 +44,6 @@ mod evaluate;
 #[cfg(feature = "files")]
 pub mod files;
 mod optimizers;
-mod partition;
 mod population;
 mod server;
 mod slots;
@@ -55,10 +54,11 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use partition::{Partition, by_value, partition};
 pub use population::{Population, client_id};
+pub use tern_protocol::partition::{Partition, by_value, partition};
 
-use crate::coordinator::{Coordinator, Effect, Event, Head, Metrics, RoundRecord, Upload};
+use crate::coordinator::{Coordinator, Effect, Event, Head, RoundRecord, Upload};
+use crate::metrics::Metrics;
 use crate::trainer::{LocalData, Recorder, coding_key, training_seed};
 use crate::update::{Format, Kind};
 use crate::wire::{self, message::Body};

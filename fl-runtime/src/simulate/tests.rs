@@ -380,7 +380,7 @@ fn clients_measure_what_they_would_alone() {
             EngineTrainer::new(&device, LocalData::Rows(data)).evaluate(&task, &model).unwrap()
         });
         let alone: Vec<(u32, Metrics)> = alone.collect();
-        let expected = crate::coordinator::mean_metrics(alone.iter().map(|(n, m)| (*n, m)));
+        let expected = crate::metrics::mean(alone.iter().map(|(n, m)| (*n, m)));
         for (name, value) in &rounds[0].evaluation {
             assert!((value - expected[name]).abs() < 1e-6, "{name}: {value}");
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::coordinator::Metrics;
+use crate::metrics::Metrics;
 use crate::participant::{Kept, Pending};
 use crate::store::{self, Durability};
 use crate::trainer::OptimizerState;

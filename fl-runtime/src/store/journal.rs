@@ -6,7 +6,8 @@ use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Durability, Faults};
-use crate::coordinator::{Metrics, RoundRecord};
+use crate::coordinator::RoundRecord;
+use crate::metrics::Metrics;
 use crate::{ClientId, Digest, Error, Millis, Result, Turn, wire};
 
 /// Raised when the tables change.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Error;
-use crate::identity::create_private;
+use crate::key_file::create_private;
 
 /// How files end that are not written to theirs.
 pub(crate) const PARTIAL: &str = "partial";

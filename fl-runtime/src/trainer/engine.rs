@@ -5,8 +5,8 @@ use tern_shaders::state;
 
 use super::record::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics, state_record};
 use super::{Job, OptimizerState, Trained, Trainer, clip_norm};
-use crate::coordinator::Metrics;
 use crate::layout::Layout;
+use crate::metrics::Metrics;
 use crate::plan::LocalTraining;
 use crate::{Digest, Error, Result, TaskSpec};
 

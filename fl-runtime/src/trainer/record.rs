@@ -9,8 +9,8 @@ use tern_engine::{
 };
 use tern_shaders::state;
 
-use crate::coordinator::Metrics;
 use crate::layout::ModelKind;
+use crate::metrics::Metrics;
 use crate::plan::{Form, LocalTraining};
 use crate::{Error, Result};
 

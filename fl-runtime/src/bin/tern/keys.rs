@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use tern_fl::identity::Identity;
+use tern_fl::key_file;
 
 /// Makes a device's key, or reads one, and prints its public half for the server's list.
 #[derive(Args, Debug)]
@@ -16,7 +16,7 @@ pub struct Options {
 
 /// Prints the public key alone, so that it can be appended to a list.
 pub fn run(options: &Options) -> Result<()> {
-    let identity = Identity::load_or_create(&options.file)?;
+    let identity = key_file::load_or_create(&options.file)?;
     super::say(format_args!("{}", identity.client()));
     Ok(())
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use tern_fl::clock;
 use tern_fl::config::{AdmissionConfig, Config, ServerConfig};
 use tern_fl::federation::{self, Admission, Federation};
 use tern_fl::server::{self, Board, Server};
 use tern_fl::store::Durability;
-use tern_fl::{ClientId, Layout, Millis, RunPlan, tls};
+use tern_fl::{ClientId, Layout, RunPlan, tls};
 use tokio::sync::Notify;
 
 use super::view;
@@ -54,7 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
         Federation::open(&config.folder, &plan, &initial, federation_options(&config)?)?;
     let used = config.folder.join("config.toml");
     std::fs::copy(&options.config, &used).with_context(|| used.display().to_string())?;
-    let board = Board::with_file(&config.folder.join("metrics.jsonl"), Millis::now().0)?;
+    let board = Board::with_file(&config.folder.join("metrics.jsonl"), clock::now().0)?;
     let tls = match &config.tls {
         Some(files) => Some(tls::server(&files.certificate, &files.key)?),
         None => None,

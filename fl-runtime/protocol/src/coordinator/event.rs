@@ -4,17 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::metrics::Metrics;
 use crate::{ClientId, Digest, Refusal, Turn, wire};
-
-/// Measurements by name.
-pub type Metrics = BTreeMap<String, f64>;
-
-/// Most metrics of a message.
-const MOST_METRICS: usize = 32;
-/// Longest name of a metric.
-const LONGEST_NAME: usize = 64;
-/// Largest magnitude of a metric, so that sums over all samples stay finite.
-const LARGEST_METRIC: f64 = 1e12;
 
 /// A client that could take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,39 +130,6 @@ pub enum Effect {
     Committed(Box<RoundRecord>),
     /// So is the run.
     Finished,
-}
-
-/// Whether a metric has a value that can be added up and kept; a model that diverges has none.
-pub(crate) fn is_measured(value: f64) -> bool {
-    value.abs() <= LARGEST_METRIC
-}
-
-/// Refuses metrics that nobody could have measured.
-pub(crate) fn check_metrics(metrics: &Metrics) -> Result<(), Refusal> {
-    if metrics.len() > MOST_METRICS {
-        return Err(Refusal::Metrics("more than 32"));
-    }
-    if metrics.keys().any(|name| name.len() > LONGEST_NAME) {
-        return Err(Refusal::Metrics("a name of more than 64 bytes"));
-    }
-    if !metrics.values().copied().all(is_measured) {
-        return Err(Refusal::Metrics("a number that isn't within ±1e12"));
-    }
-    Ok(())
-}
-
-/// Means weighted by samples; a metric counts for those that have it.
-pub(crate) fn mean_metrics<'a>(parts: impl Iterator<Item = (u32, &'a Metrics)>) -> Metrics {
-    let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
-    for (samples, metrics) in parts {
-        for (name, value) in metrics {
-            let (sum, weight) = sums.entry(name).or_default();
-            *sum += f64::from(samples) * value;
-            *weight += f64::from(samples);
-        }
-    }
-    let mean = |(name, (sum, weight)): (&str, (f64, f64))| (name.to_string(), sum / weight);
-    sums.into_iter().filter(|(_, (_, weight))| *weight > 0.0).map(mean).collect()
 }
 
 impl From<Turn> for wire::Turn {

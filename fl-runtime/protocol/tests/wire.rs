@@ -1,5 +1,7 @@
 //! `src/wire.rs` is what prost makes of `src/wire.proto`. To make it anew:
-//! `TERN_WRITE=1 cargo test -p tern-fl --test wire`.
+//! `TERN_WRITE=1 cargo test -p tern-protocol --test wire`.
+
+#![allow(clippy::disallowed_methods, reason = "a test reads and writes files")]
 
 use std::path::Path;
 

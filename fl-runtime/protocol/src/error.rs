@@ -49,9 +49,8 @@ pub enum Error {
     #[error("secure aggregation: {0}")]
     Aborted(String),
     /// A configuration's.
-    #[cfg(all(feature = "client", feature = "server"))]
     #[error(transparent)]
-    Config(#[from] crate::config::ConfigError),
+    Config(Box<dyn std::error::Error + Send + Sync>),
     /// An answer that would cost more privacy than is left.
     #[error(
         "the privacy budget is ε = {budget:.3} at δ = {delta:e}: {spent:.3} is spent, and the \
@@ -82,7 +81,8 @@ impl Error {
         Error::Value { name: name.into(), value: value.to_string(), expected: expected.into() }
     }
 
-    pub(crate) fn file(path: &Path, reason: impl std::fmt::Display) -> Self {
+    /// A [`Error::File`].
+    pub fn file(path: &Path, reason: impl std::fmt::Display) -> Self {
         Error::File { path: path.display().to_string(), reason: reason.to_string() }
     }
 }

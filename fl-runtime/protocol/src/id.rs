@@ -105,12 +105,6 @@ impl RunId {
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// The system's clock.
-    pub fn now() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Millis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
-    }
-
     /// This much later.
     pub fn after(self, milliseconds: u64) -> Self {
         Millis(self.0.saturating_add(milliseconds))

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use super::evaluate::Evaluate;
 use super::gather::Gather;
-use super::{
-    Best, Coordinator, Effect, Head, Metrics, Phase, RoundRecord, Score, Upload, mean_metrics,
-};
+use super::{Best, Coordinator, Effect, Head, Phase, RoundRecord, Score, Upload};
+use crate::metrics::{self, Metrics};
 use crate::plan::Goal;
 use crate::{ClientId, Millis, Refusal, Turn};
 use tern_secagg::Masks;
@@ -50,7 +49,7 @@ impl Coordinator {
         uploads: BTreeMap<ClientId, Upload>,
         evaluation: Metrics,
     ) -> Vec<Effect> {
-        let training = mean_metrics(uploads.values().map(|u| (u.samples, &u.metrics)));
+        let training = metrics::mean(uploads.values().map(|u| (u.samples, &u.metrics)));
         let metric = self.plan.evaluation.metric.as_str();
         let value = [&head.metrics, &evaluation, &training].into_iter().find_map(|m| m.get(metric));
         let score = value.map(|value| self.score(*value, head.public));

@@ -1,14 +1,14 @@
 //! Bytes as hex digits.
 
 /// Two lower-case digits a byte.
-pub(crate) fn encode(bytes: &[u8]) -> String {
+pub fn encode(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
     bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
 }
 
 /// Exactly `N` bytes, from digits of either case.
-pub(crate) fn decode<const N: usize>(digits: &str) -> Option<[u8; N]> {
+pub fn decode<const N: usize>(digits: &str) -> Option<[u8; N]> {
     if digits.len() != 2 * N {
         return None;
     }

@@ -158,7 +158,7 @@ pub struct Updates {
 
 impl Updates {
     /// Clips elements to the bound, as a client does before it sends them.
-    pub(crate) fn clip(&self, update: &mut [f32]) {
+    pub fn clip(&self, update: &mut [f32]) {
         let bound = self.bound;
         let beyond = update.iter().filter(|x| x.abs() > bound).count();
         if beyond > 0 {

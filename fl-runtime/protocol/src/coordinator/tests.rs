@@ -1,5 +1,6 @@
 use super::*;
 use crate::layout::ModelKind;
+use crate::metrics::Metrics;
 use tern_engine::nn::ModelSpec;
 
 const RUN: RunId = RunId([5; 16]);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::coordinator::Metrics;
+use crate::metrics::Metrics;
 use crate::trainer::OptimizerState;
 use crate::{Digest, Turn, wire};
 use tern_secagg::History;

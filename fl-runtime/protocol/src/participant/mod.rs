@@ -20,7 +20,7 @@ pub use kept::{Kept, Pending};
 pub use least::LeastSecure;
 pub use secure::Entropy;
 
-use crate::coordinator::Metrics;
+use crate::metrics::Metrics;
 use crate::trainer::{Job, Trained, training_seed};
 use crate::update::{Codec, Format, Kind, add_difference};
 use crate::wire::{self, instruction::What};
@@ -316,7 +316,7 @@ impl Participant {
 }
 
 /// This attempt goes on without this client.
-pub(crate) fn decline(turn: Turn, reason: &str) -> Action {
+pub fn decline(turn: Turn, reason: &str) -> Action {
     let reason = reason.chars().take(200).collect();
     send(turn, wire::message::Body::Declined(wire::Declined { reason }))
 }

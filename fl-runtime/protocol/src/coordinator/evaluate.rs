@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Coordinator, Effect, Head, Metrics, Phase, Progress, Upload, check_metrics, mean_metrics,
-};
+use super::{Coordinator, Effect, Head, Phase, Progress, Upload};
+use crate::metrics::{self, Metrics};
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal};
 
@@ -59,7 +58,7 @@ impl Coordinator {
         if samples > most {
             return Err(Refusal::Samples { given: samples, most });
         }
-        check_metrics(&metrics)?;
+        metrics::check(&metrics)?;
         self.answer(now, client, Some((samples, metrics)))
     }
 
@@ -98,7 +97,7 @@ impl Coordinator {
         let Phase::Evaluate(evaluate) = &self.phase else { return Vec::new() };
         let Evaluate { head, uploads, results, .. } = evaluate.clone();
         let measured = results.values().flatten();
-        let mean = mean_metrics(measured.map(|(samples, metrics)| (*samples, metrics)));
+        let mean = metrics::mean(measured.map(|(samples, metrics)| (*samples, metrics)));
         self.commit(head, uploads, mean)
     }
 }

@@ -4,7 +4,7 @@
 //! naming it in the plan as [`StrategySpec::Custom`].
 //!
 //! ```
-//! use tern_fl::{Strategy, StrategyState};
+//! use tern_protocol::{Strategy, StrategyState};
 //!
 //! /// Follows the sign of the mean update only (signSGD).
 //! struct Sign(f32);
@@ -103,7 +103,7 @@ impl StrategySpec {
 }
 
 /// One step of a strategy from a mean update, in place.
-pub(crate) fn advance(
+pub fn advance(
     strategy: &dyn Strategy,
     form: Form,
     layout: &Layout,

@@ -23,10 +23,7 @@ mod unmask;
 
 use std::collections::BTreeMap;
 
-#[cfg(feature = "server")]
-pub(crate) use event::is_measured;
-pub use event::{Candidate, Effect, Event, Head, Metrics, RoundRecord, Score, Upload};
-pub(crate) use event::{check_metrics, mean_metrics};
+pub use event::{Candidate, Effect, Event, Head, RoundRecord, Score, Upload};
 
 use crate::masking::Masking;
 use crate::wire::{self, instruction::What};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::secure::abort;
 use super::{Action, Assignment, Participant, Pending, Purpose, decline};
-use crate::coordinator::check_metrics;
 use crate::masking::job;
+use crate::metrics;
 use crate::plan::Encoding;
 use crate::trainer::{Trained, coding_key};
 use crate::update::{Codec, Scales};
@@ -49,7 +49,7 @@ impl Participant {
             true => self.encode_masked(&assignment, update, samples)?,
             false => self.encode(turn, &update, &assignment.scales)?,
         };
-        let metrics = if check_metrics(&metrics).is_ok() { metrics } else { Default::default() };
+        let metrics = if metrics::check(&metrics).is_ok() { metrics } else { Default::default() };
         let digest = Digest::of(&body);
         let included = self.secure.as_ref().map(|secure| secure.included(turn)).unwrap_or_default();
         self.kept.pending = Some(Pending {

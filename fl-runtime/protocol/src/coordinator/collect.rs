@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::combine::Combine;
 use super::secure::{Members, decode, refused};
-use super::{Candidate, Coordinator, Effect, Phase, Progress, Upload, check_metrics};
+use super::{Candidate, Coordinator, Effect, Phase, Progress, Upload};
+use crate::metrics;
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal, RunPlan, Turn};
 use tern_secagg::{Included, server};
@@ -120,7 +121,7 @@ impl Collect {
             None if !upload.included.is_empty() => return Err(Refusal::Malformed("included")),
             None => {}
         }
-        check_metrics(&upload.metrics)
+        metrics::check(&upload.metrics)
     }
 
     fn done(&self) -> bool {

@@ -1,0 +1,51 @@
+//! What clients measure, and means over clients.
+
+use std::collections::BTreeMap;
+
+use crate::Refusal;
+
+/// Measurements by name.
+pub type Metrics = BTreeMap<String, f64>;
+
+/// Most metrics of a message.
+const MAX_METRICS: usize = 32;
+/// Longest name of a metric, in bytes.
+const MAX_NAME: usize = 64;
+/// Largest magnitude of a metric, so that sums over all samples stay finite.
+const MAX_VALUE: f64 = 1e12;
+
+/// Whether a metric has a value that can be added up and kept; a model that diverges has none.
+pub fn is_measured(value: f64) -> bool {
+    value.abs() <= MAX_VALUE
+}
+
+/// Refuses metrics that nobody could have measured.
+///
+/// # Errors
+/// [`Refusal::Metrics`], which says why.
+pub fn check(metrics: &Metrics) -> Result<(), Refusal> {
+    if metrics.len() > MAX_METRICS {
+        return Err(Refusal::Metrics("more than 32"));
+    }
+    if metrics.keys().any(|name| name.len() > MAX_NAME) {
+        return Err(Refusal::Metrics("a name of more than 64 bytes"));
+    }
+    if !metrics.values().copied().all(is_measured) {
+        return Err(Refusal::Metrics("a number that isn't within ±1e12"));
+    }
+    Ok(())
+}
+
+/// Means weighted by samples; a metric counts for those that have it.
+pub fn mean<'a>(parts: impl Iterator<Item = (u32, &'a Metrics)>) -> Metrics {
+    let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for (samples, metrics) in parts {
+        for (name, value) in metrics {
+            let (sum, weight) = sums.entry(name).or_default();
+            *sum += f64::from(samples) * value;
+            *weight += f64::from(samples);
+        }
+    }
+    let mean = |(name, (sum, weight)): (&str, (f64, f64))| (name.to_string(), sum / weight);
+    sums.into_iter().filter(|(_, (_, weight))| *weight > 0.0).map(mean).collect()
+}
