@@ -40,8 +40,12 @@
 //! The CPU computes every plan, too ([`Device::cpu`]), by fast functions where they exist and
 //! by the kernels' twins elsewhere; [`Device::oracle`] computes it in `f64`.
 //!
-//! Calls whose names end in `_async` are the core; the others wait on the calling thread and
-//! are there with the feature `blocking` (on by default).
+//! # Features
+//!
+//! - `gpu` (on by default): GPUs, through wgpu. Without it there is the CPU alone, and neither
+//!   wgpu nor naga is built.
+//! - `blocking` (on by default): calls that wait on the calling thread. Those whose names end in
+//!   `_async` are the core.
 
 mod arena;
 mod backward;

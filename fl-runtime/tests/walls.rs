@@ -22,7 +22,7 @@ const WALLS: &[(&str, &[&[&str]])] = &[
             &["prost", "tern-engine", "tern-protocol", "tern-fl", "wgpu"],
         ],
     ),
-    ("tern-protocol", &[NETWORK, STORAGE, TERMINAL, &["tern-fl"]]),
+    ("tern-protocol", &[NETWORK, STORAGE, TERMINAL, &["naga", "tern-fl", "wgpu"]]),
 ];
 
 /// All that a crate is built from, itself included.

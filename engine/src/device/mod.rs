@@ -1,6 +1,7 @@
 //! Devices: a GPU through wgpu, the CPU, or the `f64` oracle, behind one interface.
 
 mod crew;
+#[cfg_attr(not(feature = "gpu"), path = "no_gpu.rs")]
 mod gpu;
 mod host;
 mod lanes;
@@ -103,6 +104,7 @@ pub(crate) struct Call {
     pub slots: Vec<Slot>,
     pub replicas: usize,
     /// The GPU variant that must compute it; `None` leaves the choice to the device.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "the CPU has no variants"))]
     pub variant: Option<&'static str>,
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Backend, Device, Gpu};
-use crate::tuning::{Table, Tuning};
+use super::gpu::{self, Adapter};
+use super::{Backend, Device};
+use crate::tuning::Tuning;
 use crate::{Error, Result};
 
 /// What kind of device it is.
@@ -19,17 +20,6 @@ pub enum Kind {
     Cpu,
     /// A GPU interface in software: for tests, ten times slower than [`Kind::Cpu`].
     Software,
-}
-
-impl From<wgpu::DeviceType> for Kind {
-    fn from(kind: wgpu::DeviceType) -> Self {
-        match kind {
-            wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
-            wgpu::DeviceType::IntegratedGpu => Kind::Integrated,
-            wgpu::DeviceType::Cpu => Kind::Software,
-            wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => Kind::Virtual,
-        }
-    }
 }
 
 /// Which device to open.
@@ -132,74 +122,13 @@ pub struct AdapterSummary {
     pub features: Vec<String>,
 }
 
-fn instance() -> wgpu::Instance {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    // Overcommitted memory shows as an out-of-memory error instead of a lost device.
-    descriptor.memory_budget_thresholds.for_resource_creation = Some(97);
-    wgpu::Instance::new(descriptor)
-}
-
-/// PCI numbers of Qualcomm, Arm and Imagination: their drivers compute wrong sums with subgroups
-/// and are kept off the fast paths.
-const UNTRUSTED: [u32; 3] = [0x5143, 0x13b5, 0x1010];
-
-/// The features of an adapter that Tern can use.
-fn usable(adapter: &wgpu::Adapter) -> wgpu::Features {
-    use wgpu::Features;
-    let mut wanted = Features::SHADER_F16 | Features::TIMESTAMP_QUERY;
-    if !UNTRUSTED.contains(&adapter.get_info().vendor) {
-        wanted |= Features::SUBGROUP;
-        // The one size that the kernels are written for.
-        let fits = |p: &wgpu::CooperativeMatrixProperties| {
-            use wgpu::CooperativeScalarType::{F16, F32};
-            [p.m_size, p.n_size, p.k_size] == [16; 3] && (p.ab_type, p.cr_type) == (F16, F32)
-        };
-        if adapter.cooperative_matrix_properties().iter().any(fits) {
-            wanted |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-        }
-    }
-    adapter.features() & wanted
-}
-
-async fn enumerate() -> Vec<wgpu::Adapter> {
-    let mut adapters = instance().enumerate_adapters(wgpu::Backends::all()).await;
-    adapters.retain(|a| {
-        let flags = a.get_downlevel_capabilities().flags;
-        flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
-    });
-    adapters.sort_by_key(|a| Kind::from(a.get_info().device_type));
-    adapters
-}
-
-fn summary(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
-    let info = adapter.get_info();
-    let limits = adapter.limits();
-    let (subgroup_min, subgroup_max) = match usable(adapter).contains(wgpu::Features::SUBGROUP) {
-        true => (info.subgroup_min_size, info.subgroup_max_size),
-        false => (0, 0),
-    };
-    AdapterSummary {
-        index,
-        name: info.name,
-        kind: info.device_type.into(),
-        backend: format!("{:?}", info.backend),
-        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
-        max_binding: limits.max_storage_buffer_binding_size,
-        max_buffer: limits.max_buffer_size,
-        workgroup_memory: limits.max_compute_workgroup_storage_size,
-        invocations: limits.max_compute_invocations_per_workgroup,
-        subgroups: [subgroup_min, subgroup_max],
-        features: usable(adapter).iter_names().map(|(name, _)| name.to_string()).collect(),
-    }
-}
-
 /// Every device there is, best first; the CPU is always among them.
 pub async fn adapters() -> Vec<AdapterSummary> {
-    list(&enumerate().await)
+    list(&gpu::enumerate().await)
 }
 
-fn list(adapters: &[wgpu::Adapter]) -> Vec<AdapterSummary> {
-    let mut all: Vec<_> = adapters.iter().map(|a| summary(0, a)).collect();
+fn list(adapters: &[Adapter]) -> Vec<AdapterSummary> {
+    let mut all: Vec<_> = adapters.iter().map(|a| a.summary(0)).collect();
     let at = all.iter().position(|a| a.kind > Kind::Cpu).unwrap_or(all.len());
     all.insert(at, cpu());
     all.iter_mut().enumerate().for_each(|(i, a)| a.index = i);
@@ -228,7 +157,7 @@ pub(super) async fn open(options: &DeviceOptions) -> Result<Device> {
     if options.select == Select::Kind(Kind::Cpu) {
         return Ok(Device::cpu());
     }
-    let adapters = enumerate().await;
+    let adapters = gpu::enumerate().await;
     let all = list(&adapters);
     let chosen = match &options.select {
         Select::Best => all.iter().find(|a| a.kind <= Kind::Cpu),
@@ -241,10 +170,11 @@ pub(super) async fn open(options: &DeviceOptions) -> Result<Device> {
     };
     let Some(chosen) = chosen else {
         let found: Vec<_> = all.iter().map(|a| format!("{} {}", a.index, a.name)).collect();
-        return Err(Error::NoDevice {
-            wanted: format!("{:?}", options.select),
-            found: found.join(", "),
-        });
+        let mut found = found.join(", ");
+        if cfg!(not(feature = "gpu")) {
+            found.push_str(" (the program was built without the feature `gpu`)");
+        }
+        return Err(Error::NoDevice { wanted: format!("{:?}", options.select), found });
     };
     if chosen.kind == Kind::Cpu {
         return Ok(Device::cpu());
@@ -252,7 +182,8 @@ pub(super) async fn open(options: &DeviceOptions) -> Result<Device> {
     // The list has the CPU in between; adapters after it are one place further.
     let cpu = all.iter().position(|a| a.kind == Kind::Cpu).unwrap_or(all.len());
     let adapter = &adapters[chosen.index - usize::from(chosen.index > cpu)];
-    let device = open_adapter(adapter, chosen.index, options).await?;
+    let gpu = adapter.open(chosen.index, options).await?;
+    let device = Device(Arc::new(Backend::Gpu(Box::new(gpu))));
     for (kernel, variant) in &options.pins {
         let Some(kernel) = tern_shaders::kernels().find(|k| k.name == kernel) else {
             return Err(Error::value("kernel to pin", kernel, "one of the kernels' names"));
@@ -260,40 +191,4 @@ pub(super) async fn open(options: &DeviceOptions) -> Result<Device> {
         device.pin(kernel, variant)?;
     }
     Ok(device)
-}
-
-async fn open_adapter(
-    adapter: &wgpu::Adapter,
-    index: usize,
-    options: &DeviceOptions,
-) -> Result<Device> {
-    let info = adapter.get_info();
-    let (features, limits) = if options.portable {
-        (wgpu::Features::empty(), wgpu::Limits::default())
-    } else {
-        (usable(adapter), adapter.limits())
-    };
-    let (device, queue) = adapter
-        .request_device(&wgpu::DeviceDescriptor {
-            label: Some("tern"),
-            required_features: features,
-            required_limits: limits,
-            memory_hints: wgpu::MemoryHints::Performance,
-            // SAFETY: cooperative matrices are the one experimental feature asked for; a variant
-            // that uses them has to pass its self-test on the device first.
-            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
-            ..Default::default()
-        })
-        .await
-        .map_err(|e| Error::OpenDevice { adapter: info.name.clone(), reason: e.to_string() })?;
-    // Software has no watchdog; browsers and phones have a strict one.
-    let submit_seconds = match Kind::from(info.device_type) {
-        _ if options.portable => 0.010,
-        Kind::Software => 10.0,
-        _ => 0.050,
-    };
-    let summary = summary(index, adapter);
-    let tuned = Table::open(options.tuning, &summary);
-    let gpu = Gpu::new(device, queue, info, summary, tuned, options.checked, submit_seconds);
-    Ok(Device(Arc::new(Backend::Gpu(Box::new(gpu)))))
 }

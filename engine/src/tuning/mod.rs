@@ -6,6 +6,7 @@
 //! give the bits of R separate runs; kept in a file, it is the same on every later run.
 
 mod measure;
+#[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "a table is read for a GPU"))]
 mod table;
 mod walk;
 

@@ -1,5 +1,6 @@
 //! Plans on a GPU through wgpu: memory, pipelines, recording and submission.
 
+mod adapter;
 mod compile;
 mod replay;
 
@@ -13,6 +14,7 @@ use tern_shaders::Element;
 use super::{AdapterSummary, Data, Kind, Profile};
 use crate::tuning::Table;
 use crate::{Error, Result};
+pub(crate) use adapter::{Adapter, enumerate};
 use compile::Layout;
 pub(crate) use compile::Program;
 use replay::Pace;

@@ -1,0 +1,123 @@
+//! GPUs as the system lists them.
+
+use super::Gpu;
+use crate::device::{AdapterSummary, DeviceOptions, Kind};
+use crate::tuning::Table;
+use crate::{Error, Result};
+
+impl From<wgpu::DeviceType> for Kind {
+    fn from(kind: wgpu::DeviceType) -> Self {
+        match kind {
+            wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => Kind::Integrated,
+            wgpu::DeviceType::Cpu => Kind::Software,
+            wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => Kind::Virtual,
+        }
+    }
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    // Overcommitted memory shows as an out-of-memory error instead of a lost device.
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(97);
+    wgpu::Instance::new(descriptor)
+}
+
+/// PCI numbers of Qualcomm, Arm and Imagination: their drivers compute wrong sums with subgroups
+/// and are kept off the fast paths.
+const UNTRUSTED: [u32; 3] = [0x5143, 0x13b5, 0x1010];
+
+/// The features of an adapter that Tern can use.
+fn usable(adapter: &wgpu::Adapter) -> wgpu::Features {
+    use wgpu::Features;
+    let mut wanted = Features::SHADER_F16 | Features::TIMESTAMP_QUERY;
+    if !UNTRUSTED.contains(&adapter.get_info().vendor) {
+        wanted |= Features::SUBGROUP;
+        // The one size that the kernels are written for.
+        let fits = |p: &wgpu::CooperativeMatrixProperties| {
+            use wgpu::CooperativeScalarType::{F16, F32};
+            [p.m_size, p.n_size, p.k_size] == [16; 3] && (p.ab_type, p.cr_type) == (F16, F32)
+        };
+        if adapter.cooperative_matrix_properties().iter().any(fits) {
+            wanted |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        }
+    }
+    adapter.features() & wanted
+}
+
+/// A GPU that can be opened.
+pub(crate) struct Adapter(wgpu::Adapter);
+
+/// The GPUs there are, best first.
+pub(crate) async fn enumerate() -> Vec<Adapter> {
+    let mut adapters = instance().enumerate_adapters(wgpu::Backends::all()).await;
+    adapters.retain(|a| {
+        let flags = a.get_downlevel_capabilities().flags;
+        flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+    });
+    adapters.sort_by_key(|a| Kind::from(a.get_info().device_type));
+    adapters.into_iter().map(Adapter).collect()
+}
+
+impl Adapter {
+    /// What is known of it without opening it.
+    pub fn summary(&self, index: usize) -> AdapterSummary {
+        let adapter = &self.0;
+        let info = adapter.get_info();
+        let limits = adapter.limits();
+        let (subgroup_min, subgroup_max) = match usable(adapter).contains(wgpu::Features::SUBGROUP)
+        {
+            true => (info.subgroup_min_size, info.subgroup_max_size),
+            false => (0, 0),
+        };
+        AdapterSummary {
+            index,
+            name: info.name,
+            kind: info.device_type.into(),
+            backend: format!("{:?}", info.backend),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            max_binding: limits.max_storage_buffer_binding_size,
+            max_buffer: limits.max_buffer_size,
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+            invocations: limits.max_compute_invocations_per_workgroup,
+            subgroups: [subgroup_min, subgroup_max],
+            features: usable(adapter).iter_names().map(|(name, _)| name.to_string()).collect(),
+        }
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`Error::OpenDevice`] if the driver refuses.
+    pub async fn open(&self, index: usize, options: &DeviceOptions) -> Result<Gpu> {
+        let adapter = &self.0;
+        let info = adapter.get_info();
+        let (features, limits) = if options.portable {
+            (wgpu::Features::empty(), wgpu::Limits::default())
+        } else {
+            (usable(adapter), adapter.limits())
+        };
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("tern"),
+                required_features: features,
+                required_limits: limits,
+                memory_hints: wgpu::MemoryHints::Performance,
+                // SAFETY: cooperative matrices are the one experimental feature asked for; a variant
+                // that uses them has to pass its self-test on the device first.
+                experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| Error::OpenDevice { adapter: info.name.clone(), reason: e.to_string() })?;
+        // Software has no watchdog; browsers and phones have a strict one.
+        let submit_seconds = match Kind::from(info.device_type) {
+            _ if options.portable => 0.010,
+            Kind::Software => 10.0,
+            _ => 0.050,
+        };
+        let summary = self.summary(index);
+        let tuned = Table::open(options.tuning, &summary);
+        Ok(Gpu::new(device, queue, info, summary, tuned, options.checked, submit_seconds))
+    }
+}
