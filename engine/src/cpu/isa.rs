@@ -100,14 +100,13 @@ impl Isa {
 
     /// Its vectors, if the processor has them.
     pub(super) fn level(self) -> Option<Vectors> {
-        let level = Level::new();
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => level.as_avx512().map(Vectors::Avx512),
+            Isa::Avx512 => Level::new().as_avx512().map(Vectors::Avx512),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => level.as_avx2().map(Vectors::Avx2),
+            Isa::Avx2 => Level::new().as_avx2().map(Vectors::Avx2),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => level.as_neon().map(Vectors::Neon),
+            Isa::Neon => Level::new().as_neon().map(Vectors::Neon),
             Isa::Base => Some(Vectors::base()),
             #[allow(unreachable_patterns, reason = "other architectures have other sets")]
             _ => None,
@@ -173,11 +172,11 @@ impl Vectors {
     fn base() -> Self {
         let base: Option<Base> = match Level::baseline() {
             #[cfg(target_arch = "x86_64")]
-            level => level.as_sse2(),
+            level => Level::new().as_sse2(),
             #[cfg(target_arch = "aarch64")]
-            level => level.as_neon(),
+            level => Level::new().as_neon(),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            level => level.as_wasm_simd128(),
+            level => Level::new().as_wasm_simd128(),
             #[cfg(not(any(
                 target_arch = "x86_64",
                 target_arch = "aarch64",
