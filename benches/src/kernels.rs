@@ -1,7 +1,7 @@
 //! Every kernel: check first, then time.
 
 use anyhow::Result;
-use tern_engine::kernels::{Case, CaseTiming, Clock, Expected, cases};
+use tern_engine::ops::{Case, CaseTiming, Clock, Expected, cases};
 use tern_engine::{Device, Kind};
 
 use crate::measure::of_case;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tern_engine::kernels::CaseTiming;
+use tern_engine::ops::CaseTiming;
 
 use crate::report::Times;
 

@@ -5,7 +5,7 @@ use tern_engine::nn::{Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::{
     Activation, Arena, Batching, Device, Graph, Optimizer, Plan, RowData, TextData, Training,
 };
-use tern_shaders::cpu::random::{pcg4d, uniform};
+use tern_shaders::kernels::random::{pcg4d, uniform};
 
 /// Batches of the made-up data sets: more than a run needs before it repeats doesn't matter.
 const BATCHES: usize = 16;

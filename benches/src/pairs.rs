@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tern_engine::nn::{Lstm, Mode};
 use tern_engine::{Arena, Data, Device, Element, Graph, Parameters, Plan, Trainable};
-use tern_shaders::cpu::matmul::{NN, NT, TN};
+use tern_shaders::kernels::matmul::{NN, NT, TN};
 
 use crate::measure::{pace_seconds, times};
 use crate::peers::Torch;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tern_engine::kernels::{Case, Costs, roof};
+use tern_engine::ops::{Case, Costs, roof};
 use tern_engine::{Device, Kind};
 
 use crate::report::Roof;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use tern_shaders::Element;
-use tern_shaders::cpu::data::{
+use tern_shaders::kernels::data::{
     RESTART, ROWS, Restart, Rows, SELECT, STREAM, Select, Stream, WINDOWS, WORDS, Windows, Words,
 };
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tern_shaders::cpu::random::{pcg4d, uniform};
+use tern_shaders::kernels::random::{pcg4d, uniform};
 
 use crate::{Error, Result};
 

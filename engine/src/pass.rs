@@ -176,8 +176,8 @@ struct Pending {
     args: Vec<Bound>,
 }
 
-/// Kernel calls on vectors, recorded by [`TernaryCodec`](crate::kernels::ternary::TernaryCodec),
-/// [`Masker`](crate::kernels::masked::Masker) and [`Fold`](crate::kernels::fold::Fold), to be run
+/// Kernel calls on vectors, recorded by [`TernaryCodec`](crate::ops::ternary::TernaryCodec),
+/// [`Masker`](crate::ops::masked::Masker) and [`Fold`](crate::ops::fold::Fold), to be run
 /// together, in order.
 pub struct Pass {
     device: Device,

@@ -4,7 +4,7 @@
 use tern_shaders::{Kernel, Variant};
 
 use crate::device::Backend;
-use crate::kernels::{Case, cases_of};
+use crate::ops::{Case, cases_of};
 use crate::{Device, Error, Result};
 
 /// Elements of a case that a self-test computes; the twin is slow.
@@ -123,10 +123,10 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use tern_shaders::Feature;
-    use tern_shaders::cpu::pointwise::SCALE;
+    use tern_shaders::kernels::pointwise::SCALE;
 
     use super::*;
-    use crate::kernels::testing::software;
+    use crate::ops::testing::software;
 
     /// A variant of a kernel whose shader has been changed and asks for a feature.
     fn variant(name: &'static str, change: impl Fn(&str) -> String) -> Variant {

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use tern_shaders::cpu::optimizer::{
+use tern_shaders::kernels::optimizer::{
     ADAM, Adam, NORM_FINISH, NORM_PARTIAL, NormFinish, NormPartial, PROXIMAL, Proximal, SGD,
     SGD_PLAIN, Sgd, SgdPlain, norm_partials,
 };
-use tern_shaders::cpu::state::{ADVANCE, Advance};
+use tern_shaders::kernels::state::{ADVANCE, Advance};
 use tern_shaders::schedule::Schedule;
 use tern_shaders::{Element, state};
 

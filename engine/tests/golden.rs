@@ -10,8 +10,8 @@ use common::devices;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde_json::Value;
-use tern_engine::kernels::lstm::{LstmOptions, LstmWeights};
 use tern_engine::nn::{Input, LayerSpec, Mode, Model, ModelSpec};
+use tern_engine::ops::lstm::{LstmOptions, LstmWeights};
 use tern_engine::{
     Activation, Arena, Data, Device, Element, Flat, Graph, Init, Optimizer, Param, Parameters,
     Tensor, Trainable, Training, load_model,

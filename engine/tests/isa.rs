@@ -1,7 +1,7 @@
 //! Every kernel on every instruction set that the processor has. A file of its own: the set is
 //! one for the process.
 
-use tern_engine::kernels::cases;
+use tern_engine::ops::cases;
 use tern_engine::{Device, Isa};
 
 #[test]

@@ -27,7 +27,7 @@ fn students_are_processes_that_learn_what_those_of_the_simulation_learn() {
     let data = folder.path().join("own.csv");
     let mut text = "x,y,class\n".to_owned();
     for i in 0..600u32 {
-        let [a, b, ..] = tern_shaders::cpu::random::pcg4d([i, 1, 2, 3]).map(|n| n % 1000);
+        let [a, b, ..] = tern_shaders::kernels::random::pcg4d([i, 1, 2, 3]).map(|n| n % 1000);
         text += &format!("{a},{b},{}\n", ["no", "yes"][usize::from(a + b > 1000)]);
     }
     std::fs::write(&data, text).unwrap();

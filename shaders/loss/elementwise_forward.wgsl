@@ -12,7 +12,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> count: array<f32>;
 @group(0) @binding(4) var<storage, read_write> row_loss: array<f32>;
 
-// The kinds of shaders/src/cpu/loss.rs.
+// The kinds of shaders/src/kernels/loss.rs.
 fn element_loss(a: f32, t: f32) -> f32 {
     if p.kind == 1u {
         let e = exp(-abs(a));

@@ -1,4 +1,4 @@
-// ChaCha20 (RFC 8439), four columns at a time; the same as shaders/src/cpu/chacha.rs.
+// ChaCha20 (RFC 8439), four columns at a time; the same as shaders/src/kernels/chacha.rs.
 // Needs the binding `masks`: [.., 12] words, a mask being 8 key words, 3 nonce words and a
 // sign, 1 to add the stream or 0xffffffff to subtract it.
 struct Block {

@@ -1,5 +1,5 @@
 // 64-bit integers as vec2 (low word, high word), and f32 to fixed point by integer
-// arithmetic on the bits alone; the same numbers as shaders/src/cpu/fixed.rs.
+// arithmetic on the bits alone; the same numbers as shaders/src/kernels/fixed.rs.
 fn add64(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
     let low = a.x + b.x;
     return vec2<u32>(low, a.y + b.y + select(0u, 1u, low < a.x));

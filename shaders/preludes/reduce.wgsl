@@ -1,4 +1,4 @@
-// A row's sum (0), maximum (1) or mean (2), step by step; as in shaders/src/cpu/reduce.rs.
+// A row's sum (0), maximum (1) or mean (2), step by step; as in shaders/src/kernels/reduce.rs.
 fn reduce_start(kind: u32, first: f32) -> f32 {
     return select(0.0, first, kind == 1u);
 }

@@ -5,8 +5,8 @@
 //! of its `Cpu` device.
 
 mod activation;
-pub mod cpu;
 mod kernel;
+pub mod kernels;
 pub mod preludes;
 mod real;
 mod registry;

@@ -1,28 +1,28 @@
 //! Every kernel there is.
 
-use crate::{Kernel, cpu};
+use crate::Kernel;
 
 /// The kernels, family by family.
 pub static FAMILIES: &[&[&Kernel]] = &[
-    cpu::matmul::KERNELS,
-    cpu::half::KERNELS,
-    cpu::lstm::KERNELS,
-    cpu::embedding::KERNELS,
-    cpu::loss::KERNELS,
-    cpu::metrics::KERNELS,
-    cpu::pointwise::KERNELS,
-    cpu::reduce::KERNELS,
-    cpu::dropout::KERNELS,
-    cpu::normalize::KERNELS,
-    cpu::convolution::KERNELS,
-    cpu::optimizer::KERNELS,
-    cpu::ternary::KERNELS,
-    cpu::masked::KERNELS,
-    cpu::fold::KERNELS,
-    cpu::update::KERNELS,
-    cpu::data::KERNELS,
-    cpu::state::KERNELS,
-    cpu::roof::KERNELS,
+    crate::kernels::matmul::KERNELS,
+    crate::kernels::half::KERNELS,
+    crate::kernels::lstm::KERNELS,
+    crate::kernels::embedding::KERNELS,
+    crate::kernels::loss::KERNELS,
+    crate::kernels::metrics::KERNELS,
+    crate::kernels::pointwise::KERNELS,
+    crate::kernels::reduce::KERNELS,
+    crate::kernels::dropout::KERNELS,
+    crate::kernels::normalize::KERNELS,
+    crate::kernels::convolution::KERNELS,
+    crate::kernels::optimizer::KERNELS,
+    crate::kernels::ternary::KERNELS,
+    crate::kernels::masked::KERNELS,
+    crate::kernels::fold::KERNELS,
+    crate::kernels::update::KERNELS,
+    crate::kernels::data::KERNELS,
+    crate::kernels::state::KERNELS,
+    crate::kernels::roof::KERNELS,
 ];
 
 /// Every kernel.

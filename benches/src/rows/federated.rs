@@ -1,15 +1,17 @@
 //! Rows of the kernels that updates pass through: ternary codes, masks, sums.
 
 use tern_engine::Data;
-use tern_engine::kernels::Case;
-use tern_shaders::cpu::chacha::WORDS_A_MASK;
-use tern_shaders::cpu::fold::{ACCUMULATE, Accumulate, FINISH, Finish};
-use tern_shaders::cpu::masked::{ENCODE_MASK, EncodeMask, SUM, Sum, UNMASK_DECODE, UnmaskDecode};
-use tern_shaders::cpu::ternary::{
+use tern_engine::ops::Case;
+use tern_shaders::kernels::chacha::WORDS_A_MASK;
+use tern_shaders::kernels::fold::{ACCUMULATE, Accumulate, FINISH, Finish};
+use tern_shaders::kernels::masked::{
+    ENCODE_MASK, EncodeMask, SUM, Sum, UNMASK_DECODE, UnmaskDecode,
+};
+use tern_shaders::kernels::ternary::{
     CODES, DECODE_ACCUMULATE, DECODE_LANES, DecodeAccumulate, DecodeLanes, ENCODE_LANES,
     EncodeLanes, QUANTIZE, Quantize, lane_bits, lane_words,
 };
-use tern_shaders::cpu::update::{DIFFERENCE, Difference, RESCALE, Rescale};
+use tern_shaders::kernels::update::{DIFFERENCE, Difference, RESCALE, Rescale};
 
 use super::{Size, all_floats, bits, case, floats, words};
 

@@ -1,16 +1,16 @@
 //! Rows of what reads by number or by window: tables, data sets, pooling, states, updates.
 
 use tern_engine::Data;
-use tern_engine::kernels::Case;
-use tern_shaders::cpu::convolution::pooling::{
+use tern_engine::ops::Case;
+use tern_shaders::kernels::convolution::pooling::{
     AVERAGE_POOL_BACKWARD, AVERAGE_POOL_FORWARD, MAX_POOL_BACKWARD, MAX_POOL_FORWARD, Pool,
 };
-use tern_shaders::cpu::data::{
+use tern_shaders::kernels::data::{
     ROWS, Rows, SELECT, STREAM, Select, Stream, WINDOWS, WORDS, Windows, Words,
 };
-use tern_shaders::cpu::embedding::{GATHER, Gather, SCATTER_ADD, ScatterAdd};
-use tern_shaders::cpu::lstm::{STATE_BACKWARD, STATE_LOAD, STATE_STORE, State, StateBackward};
-use tern_shaders::cpu::update::{DIFFERENCE, Difference, RESCALE, Rescale};
+use tern_shaders::kernels::embedding::{GATHER, Gather, SCATTER_ADD, ScatterAdd};
+use tern_shaders::kernels::lstm::{STATE_BACKWARD, STATE_LOAD, STATE_STORE, State, StateBackward};
+use tern_shaders::kernels::update::{DIFFERENCE, Difference, RESCALE, Rescale};
 use tern_shaders::{Kernel, state};
 
 use super::memory::record;

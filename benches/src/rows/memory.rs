@@ -4,20 +4,20 @@
 //! The buffers of a row are 64 MiB together, beyond the caches; quick ones 4 MiB.
 
 use tern_engine::Data;
-use tern_engine::kernels::Case;
-use tern_shaders::cpu::dropout::{self, threshold};
-use tern_shaders::cpu::loss::{
+use tern_engine::ops::Case;
+use tern_shaders::kernels::dropout::{self, threshold};
+use tern_shaders::kernels::loss::{
     COUNT_TARGETS, ELEMENTWISE_BACKWARD, ELEMENTWISE_FORWARD, ElementLoss, ElementwiseBackward,
     ElementwiseForward, MEAN, Rows as LossRows, SOFTMAX_CROSS_ENTROPY_BACKWARD,
     SOFTMAX_CROSS_ENTROPY_FORWARD, SoftmaxCrossEntropyBackward, SoftmaxCrossEntropyForward,
 };
-use tern_shaders::cpu::metrics::{ACCURACY, Accuracy, RANK, Rank, TOP_K, TopK};
-use tern_shaders::cpu::normalize::{
+use tern_shaders::kernels::metrics::{ACCURACY, Accuracy, RANK, Rank, TOP_K, TopK};
+use tern_shaders::kernels::normalize::{
     LAYER_NORM_BACKWARD, LAYER_NORM_BACKWARD_PARAMETERS, LayerNormBackward,
     LayerNormBackwardParameters,
 };
-use tern_shaders::cpu::pointwise::*;
-use tern_shaders::cpu::reduce::{
+use tern_shaders::kernels::pointwise::*;
+use tern_shaders::kernels::reduce::{
     COLUMNS, Columns, ROWS, ROWS_BACKWARD, Reduction, Rows, RowsBackward,
 };
 use tern_shaders::schedule::Schedule;

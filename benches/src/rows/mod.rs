@@ -6,10 +6,10 @@ mod memory;
 mod network;
 mod training;
 
-use tern_engine::kernels::Case;
+use tern_engine::ops::Case;
 use tern_engine::{Data, Device, Kind};
-use tern_shaders::cpu::normalize::{LAYER_NORM_FORWARD, LayerNormForward};
-use tern_shaders::cpu::random::{pcg4d, uniform};
+use tern_shaders::kernels::normalize::{LAYER_NORM_FORWARD, LayerNormForward};
+use tern_shaders::kernels::random::{pcg4d, uniform};
 use tern_shaders::{Access, Element, Kernel, Variant};
 
 /// Sizes of the rows: quick ones for a look, full ones for figures.

@@ -1,21 +1,21 @@
 //! Rows of the kernels that models are made of.
 
 use tern_engine::Data;
-use tern_engine::kernels::{Case, roof};
-use tern_shaders::cpu::convolution::{Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_PARTIAL};
-use tern_shaders::cpu::embedding::{GATHER, Gather, LINKS, Links, SCATTER_ADD, ScatterAdd};
-use tern_shaders::cpu::half::{NT as HALF_NT, PACK, Pack};
-use tern_shaders::cpu::loss::{
+use tern_engine::ops::{Case, roof};
+use tern_shaders::kernels::convolution::{Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_PARTIAL};
+use tern_shaders::kernels::embedding::{GATHER, Gather, LINKS, Links, SCATTER_ADD, ScatterAdd};
+use tern_shaders::kernels::half::{NT as HALF_NT, PACK, Pack};
+use tern_shaders::kernels::loss::{
     SOFTMAX_CROSS_ENTROPY_BACKWARD, SOFTMAX_CROSS_ENTROPY_FORWARD, SoftmaxCrossEntropyBackward,
     SoftmaxCrossEntropyForward,
 };
-use tern_shaders::cpu::lstm::{
+use tern_shaders::kernels::lstm::{
     Backward, Forward, SEQUENCE_BACKWARD, SEQUENCE_FORWARD, STATE_LOAD, STATE_STORE, STEP_BACKWARD,
     STEP_FORWARD, State,
 };
-use tern_shaders::cpu::matmul::{Gemm, NN, NT, TN};
-use tern_shaders::cpu::pointwise::{ACTIVATION_FORWARD, ActivationForward, SCALE, Scale};
-use tern_shaders::cpu::reduce::{COLUMNS, Columns, SUM, Sum};
+use tern_shaders::kernels::matmul::{Gemm, NN, NT, TN};
+use tern_shaders::kernels::pointwise::{ACTIVATION_FORWARD, ActivationForward, SCALE, Scale};
+use tern_shaders::kernels::reduce::{COLUMNS, Columns, SUM, Sum};
 use tern_shaders::{Activation, Kernel};
 
 use super::{Size, all_floats, bits, case, floats, layer_norm, words};
@@ -183,7 +183,7 @@ fn tables(size: Size) -> Vec<Case> {
 pub(super) fn chains(tokens: &Data, vocabulary: u32) -> Data {
     let Data::U32(tokens) = tokens else { return words(0, 1, 0) };
     let mut link = vec![0; vocabulary as usize + tokens.len()];
-    tern_shaders::cpu::embedding::links(
+    tern_shaders::kernels::embedding::links(
         &Links { n: tokens.len() as u32, vocabulary },
         1,
         tokens,

@@ -1,8 +1,8 @@
 //! Rows of the optimizers: one dispatch over a whole model, bound by memory.
 
 use tern_engine::Data;
-use tern_engine::kernels::Case;
-use tern_shaders::cpu::optimizer::{
+use tern_engine::ops::Case;
+use tern_shaders::kernels::optimizer::{
     ADAM, Adam, NORM_PARTIAL, NormPartial, PROXIMAL, Proximal, SGD, SGD_PLAIN, Sgd, SgdPlain,
     norm_partials,
 };

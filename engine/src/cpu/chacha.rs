@@ -4,7 +4,7 @@
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
-use tern_shaders::cpu::chacha::{BLOCK, Mask, WORDS_A_MASK};
+use tern_shaders::kernels::chacha::{BLOCK, Mask, WORDS_A_MASK};
 
 use super::mixed::{get, in_turn, set};
 use super::vector::lanes;
@@ -138,7 +138,7 @@ mod tests {
     use chacha20::ChaCha20;
     use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
     use proptest::prelude::*;
-    use tern_shaders::cpu::chacha::add_block;
+    use tern_shaders::kernels::chacha::add_block;
 
     use super::super::isa::{Isa, with_vectors};
     use super::*;

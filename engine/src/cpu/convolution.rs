@@ -6,7 +6,7 @@ use std::ops::Range;
 use fearless_simd::Simd;
 use rayon::prelude::*;
 use tern_shaders::Arg;
-use tern_shaders::cpu::convolution::{Convolution, Finish};
+use tern_shaders::kernels::convolution::{Convolution, Finish};
 
 use super::Table;
 use super::isa::with_vectors;

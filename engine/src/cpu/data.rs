@@ -6,7 +6,7 @@ use std::ops::Range;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
-use tern_shaders::cpu::data::{NONE, Rows, Select, Stream, Windows, Words};
+use tern_shaders::kernels::data::{NONE, Rows, Select, Stream, Windows, Words};
 use tern_shaders::{Arg, TwinFn, state};
 
 use super::embedding::gather_rows;

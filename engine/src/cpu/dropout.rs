@@ -3,7 +3,7 @@
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
-use tern_shaders::cpu::dropout::{Backward, Forward};
+use tern_shaders::kernels::dropout::{Backward, Forward};
 use tern_shaders::{Arg, TwinFn, state};
 
 use super::isa::with_vectors;

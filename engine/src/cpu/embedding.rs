@@ -1,7 +1,7 @@
 //! Embedding: whole rows instead of element by element.
 
 use fearless_simd::Simd;
-use tern_shaders::cpu::embedding::{Gather, PADDING, ScatterAdd};
+use tern_shaders::kernels::embedding::{Gather, PADDING, ScatterAdd};
 use tern_shaders::{Arg, TwinFn};
 
 use super::isa::with_vectors;

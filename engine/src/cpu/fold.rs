@@ -3,8 +3,8 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
-use tern_shaders::cpu::fixed;
-use tern_shaders::cpu::fold::{Accumulate, Finish};
+use tern_shaders::kernels::fixed;
+use tern_shaders::kernels::fold::{Accumulate, Finish};
 use tern_shaders::{Arg, TwinFn};
 
 use super::isa::with_vectors;
@@ -37,7 +37,7 @@ fn run_accumulate(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
 }
 
 /// Adds round(x · weight · 2^fraction_bits) to pairs of words, low word first: what
-/// [`Fold`](crate::kernels::fold::Fold) does on a device, on the calling thread. `x` `[n]`,
+/// [`Fold`](crate::ops::fold::Fold) does on a device, on the calling thread. `x` `[n]`,
 /// `total` `[n, 2]`.
 pub fn accumulate(total: &mut [u32], x: &[f32], weight: u32, fraction_bits: u32) {
     with_vectors!(s => accumulate_in(s, total, x, weight, fraction_bits));

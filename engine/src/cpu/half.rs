@@ -3,7 +3,7 @@
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
-use tern_shaders::cpu::half::Pack;
+use tern_shaders::kernels::half::Pack;
 use tern_shaders::{Arg, TwinFn};
 
 use super::isa::with_vectors;
@@ -152,7 +152,7 @@ mod tests {
             let x = &x[..x.len() / 2 * 2];
             let p = Pack { n: x.len() as u32, ..Pack::default() };
             let mut expected = vec![0; x.len() / 2];
-            tern_shaders::cpu::half::pack(&p, 1, x, &mut expected);
+            tern_shaders::kernels::half::pack(&p, 1, x, &mut expected);
             for isa in Isa::available() {
                 prop_assert_eq!(&packed(isa, x), &expected, "{}", isa);
             }

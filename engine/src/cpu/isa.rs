@@ -172,11 +172,11 @@ impl Vectors {
     fn base() -> Self {
         let base: Option<Base> = match Level::baseline() {
             #[cfg(target_arch = "x86_64")]
-            level => Level::new().as_sse2(),
+            level => level.as_sse2(),
             #[cfg(target_arch = "aarch64")]
-            level => Level::new().as_neon(),
+            level => level.as_neon(),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            level => Level::new().as_wasm_simd128(),
+            level => level.as_wasm_simd128(),
             #[cfg(not(any(
                 target_arch = "x86_64",
                 target_arch = "aarch64",

@@ -3,7 +3,7 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
-use tern_shaders::cpu::loss::{
+use tern_shaders::kernels::loss::{
     ElementLoss, ElementwiseBackward, ElementwiseForward, IGNORED, Rows,
     SoftmaxCrossEntropyBackward, SoftmaxCrossEntropyForward,
 };

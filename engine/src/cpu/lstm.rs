@@ -13,7 +13,7 @@ mod walk;
 
 use fearless_simd::Simd;
 use rayon::prelude::*;
-use tern_shaders::cpu::lstm::{Backward, Forward, gate_count};
+use tern_shaders::kernels::lstm::{Backward, Forward, gate_count};
 use tern_shaders::{Arg, TwinFn};
 
 use super::isa::{Isa, Vectors, with_vectors};

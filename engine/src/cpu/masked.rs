@@ -3,8 +3,8 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
-use tern_shaders::cpu::chacha::{BLOCK, WORDS_A_MASK};
-use tern_shaders::cpu::masked::{EncodeMask, MaskWords, Sum, UnmaskDecode};
+use tern_shaders::kernels::chacha::{BLOCK, WORDS_A_MASK};
+use tern_shaders::kernels::masked::{EncodeMask, MaskWords, Sum, UnmaskDecode};
 use tern_shaders::{Arg, TwinFn};
 
 use super::chacha::add_masks;
@@ -183,7 +183,7 @@ fn decode<S: Simd>(s: S, words: &[u32], p: &UnmaskDecode, mean: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tern_shaders::cpu::fixed::{fixed64, signed_word};
+    use tern_shaders::kernels::fixed::{fixed64, signed_word};
 
     use super::super::isa::Isa;
     use super::*;
@@ -237,7 +237,7 @@ mod tests {
             };
             let words: Vec<u32> = (0..clients as u32).flat_map(|c| x.map(|x| x ^ c << 30)).collect();
             let mut expected = x;
-            tern_shaders::cpu::masked::sum::<f32>(&p, 1, &words, &mut expected);
+            tern_shaders::kernels::masked::sum::<f32>(&p, 1, &words, &mut expected);
             for isa in Isa::available() {
                 let mut total = x;
                 let clients = words.chunks(21);

@@ -3,8 +3,8 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
-use tern_shaders::cpu::loss::IGNORED;
-use tern_shaders::cpu::metrics::{Accuracy, Rank, TopK};
+use tern_shaders::kernels::loss::IGNORED;
+use tern_shaders::kernels::metrics::{Accuracy, Rank, TopK};
 use tern_shaders::{Arg, TwinFn};
 
 use super::isa::with_vectors;

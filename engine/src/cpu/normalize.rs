@@ -5,7 +5,7 @@ use std::ops::Range;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
-use tern_shaders::cpu::normalize::{
+use tern_shaders::kernels::normalize::{
     LayerNormBackward, LayerNormBackwardParameters, LayerNormForward,
 };
 use tern_shaders::{Arg, TwinFn};

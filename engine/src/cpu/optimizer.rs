@@ -3,7 +3,7 @@
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::Arg;
-use tern_shaders::cpu::optimizer::{Adam, NORM_CHUNK, NormPartial, Proximal, Sgd, SgdPlain};
+use tern_shaders::kernels::optimizer::{Adam, NORM_CHUNK, NormPartial, Proximal, Sgd, SgdPlain};
 use tern_shaders::state::{ACTIVE, RATE, STEP, WORDS};
 
 use super::Table;

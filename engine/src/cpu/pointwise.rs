@@ -6,7 +6,7 @@ pub(super) mod softmax;
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
-use tern_shaders::cpu::pointwise::{ActivationBackward, ActivationForward};
+use tern_shaders::kernels::pointwise::{ActivationBackward, ActivationForward};
 use tern_shaders::{Activation, Arg, TwinFn};
 
 use super::isa::with_vectors;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use tern_shaders::Arg;
-use tern_shaders::cpu::convolution::pooling::Pool;
+use tern_shaders::kernels::convolution::pooling::Pool;
 
 use super::Table;
 use super::isa::with_vectors;

@@ -2,7 +2,7 @@
 
 use fearless_simd::Simd;
 
-/// [`tern_shaders::cpu::random::pcg4d`] of a key a lane.
+/// [`tern_shaders::kernels::random::pcg4d`] of a key a lane.
 #[inline(always)]
 pub(super) fn pcg4d<S: Simd>(mut key: [S::u32s; 4]) -> [S::u32s; 4] {
     for word in &mut key {
@@ -46,7 +46,7 @@ mod tests {
             for isa in Isa::available() {
                 let hashes = with_vectors!(isa.level().unwrap(), s => hashes(s, keys));
                 for (lane, hash) in hashes.into_iter().enumerate() {
-                    let one = tern_shaders::cpu::random::pcg4d(keys.map(|word| word[lane]));
+                    let one = tern_shaders::kernels::random::pcg4d(keys.map(|word| word[lane]));
                     prop_assert_eq!(hash, one, "{}", isa);
                 }
             }

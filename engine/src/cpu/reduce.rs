@@ -4,7 +4,7 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
-use tern_shaders::cpu::reduce::{Columns, Rows, RowsBackward, Sum};
+use tern_shaders::kernels::reduce::{Columns, Rows, RowsBackward, Sum};
 use tern_shaders::{Arg, TwinFn};
 
 use super::isa::with_vectors;

@@ -8,7 +8,7 @@ use std::ops::Range;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
-use tern_shaders::cpu::ternary::{CODES, DecodeAccumulate, Quantize};
+use tern_shaders::kernels::ternary::{CODES, DecodeAccumulate, Quantize};
 use tern_shaders::{Arg, TwinFn};
 
 use super::isa::with_vectors;
@@ -256,7 +256,7 @@ fn add_codes<S: Simd>(s: S, codes: &[u32], step: f32, sum: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use tern_shaders::cpu::ternary::{decode_accumulate, quantize};
+    use tern_shaders::kernels::ternary::{decode_accumulate, quantize};
 
     use super::super::isa::Isa;
     use super::*;

@@ -1,7 +1,7 @@
 //! Fast differences and scaling of updates.
 
 use tern_shaders::Arg;
-use tern_shaders::cpu::update::{Difference, Rescale};
+use tern_shaders::kernels::update::{Difference, Rescale};
 
 use super::Table;
 use super::isa::with_vectors;

@@ -2,8 +2,8 @@
 
 use tern_shaders::{Activation, Element};
 
-use crate::kernels::convolution::Window;
-use crate::kernels::lstm::{LstmOptions, LstmWeights};
+use crate::ops::convolution::Window;
+use crate::ops::lstm::{LstmOptions, LstmWeights};
 use crate::{Error, Graph, Init, Param, Parameters, Result, Tensor};
 
 /// What a graph is recorded for.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tern_shaders::{Activation, Element};
 
 use super::{Conv2d, Dropout, Embedding, LayerNorm, Linear, Lstm, Mode};
-use crate::kernels::convolution::Window;
+use crate::ops::convolution::Window;
 use crate::{Error, Graph, Parameters, Result, Tensor};
 
 /// What a model takes in.

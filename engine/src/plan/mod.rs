@@ -8,7 +8,7 @@ mod losses;
 
 use std::collections::BTreeMap;
 
-use tern_shaders::cpu::state::RING_CHANNELS;
+use tern_shaders::kernels::state::RING_CHANNELS;
 use tern_shaders::{Element, state};
 
 use crate::device::{Buffer, Call, Data, Program, Sequence, Slot, Timing};

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tern_shaders::cpu::lstm::{self, gate_count};
-use tern_shaders::cpu::matmul;
+use tern_shaders::kernels::lstm::{self, gate_count};
+use tern_shaders::kernels::matmul;
 use tern_shaders::{Kernel, Variant};
 
 use super::{Choice, Source, class, left_row, right_row};
 use crate::device::{Backend, Call};
-use crate::kernels::{Case, noise};
+use crate::ops::{Case, noise};
 use crate::{Data, Device, Kind, Result};
 
 /// Time for a candidate, after the runs that warm it up.
@@ -133,7 +133,7 @@ fn product(kernel: &'static Kernel, call: &matmul::Gemm) -> Case {
     let operand = |elements: u32, key: u32| match kernel.bindings[0].element {
         // Packed halves, each below 1: sign and exponent bits that make no infinity.
         tern_shaders::Element::U32 => {
-            match crate::kernels::codes(elements as usize / 2, 1 << 30, key) {
+            match crate::ops::codes(elements as usize / 2, 1 << 30, key) {
                 Data::U32(words) => Data::U32(words.into_iter().map(|w| w & 0xbbff_bbff).collect()),
                 floats => floats,
             }

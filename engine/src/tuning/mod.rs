@@ -11,7 +11,7 @@ mod table;
 mod walk;
 
 use tern_shaders::Kernel;
-use tern_shaders::cpu::{lstm, matmul};
+use tern_shaders::kernels::{lstm, matmul};
 
 use crate::{Error, Result};
 pub(crate) use table::Table;

@@ -1,11 +1,11 @@
-use tern_shaders::cpu::matmul::{Gemm, NN, NT, TN};
-use tern_shaders::cpu::pointwise::SCALE;
+use tern_shaders::kernels::matmul::{Gemm, NN, NT, TN};
+use tern_shaders::kernels::pointwise::SCALE;
 
 use super::table::{SHIPPED, parse, rows};
 use super::*;
 use crate::device::Call;
-use crate::kernels::noise;
-use crate::kernels::testing::software;
+use crate::ops::noise;
+use crate::ops::testing::software;
 use crate::{Arena, Device, Element, Flat, Graph, Init, Kind, Parameters, Trainable};
 
 fn gemm(m: u32, n: u32, k: u32) -> Gemm {
@@ -144,7 +144,7 @@ fn pollster_wait(device: &Device, sizes: [u32; 3]) -> Choice {
 /// Candidates are measured at the call's sizes with operands of their own.
 #[test]
 fn every_measured_kernel_gets_a_case() {
-    for case in crate::kernels::cases() {
+    for case in crate::ops::cases() {
         let Some(class) = class(case.kernel, &case.params) else { continue };
         assert!(table::KERNELS.contains(&case.kernel.name), "{}", case.kernel.name);
         if case.flops > 1 << 20 {

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use tern_shaders::Element;
-use tern_shaders::cpu::lstm::{SEQUENCE_FORWARD, STEP_FORWARD, gate_count};
+use tern_shaders::kernels::lstm::{SEQUENCE_FORWARD, STEP_FORWARD, gate_count};
 
 use super::{Choice, Source, cell, round};
 use crate::device::Backend;
-use crate::kernels::lstm::{LstmOptions, LstmWeights};
+use crate::ops::lstm::{LstmOptions, LstmWeights};
 use crate::{Arena, Device, Graph, Init, Kind, Parameters, Plan, Result, Trainable};
 
 /// The class of a recurrence: a choice of a sequence kernel for it is one dispatch a sequence,

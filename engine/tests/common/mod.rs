@@ -35,12 +35,12 @@ pub fn devices() -> Vec<Device> {
 
 /// Numbers in [−1, 1), the same for the same key.
 pub fn floats(n: usize, key: u32) -> Vec<f32> {
-    use tern_shaders::cpu::random::{pcg4d, uniform};
+    use tern_shaders::kernels::random::{pcg4d, uniform};
     (0..n as u32).map(|i| 2.0 * uniform(pcg4d([i, key, 3, 4])[0]) - 1.0).collect()
 }
 
 /// Tokens below `vocabulary`, the same for the same key.
 pub fn tokens(n: usize, vocabulary: u32, key: u32) -> Vec<u32> {
-    use tern_shaders::cpu::random::pcg4d;
+    use tern_shaders::kernels::random::pcg4d;
     (0..n as u32).map(|i| pcg4d([i, key, 8, 1])[0] % vocabulary).collect()
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use tern_shaders::cpu::random::pcg4d;
+use tern_shaders::kernels::random::pcg4d;
 
 use super::options::Options;
 use crate::alphabet::Alphabet;

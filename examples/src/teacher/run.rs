@@ -81,7 +81,7 @@ mod tests {
     fn table(folder: &Path) -> String {
         let mut text = "x,y,color,site,class\n".to_owned();
         for i in 0..600u32 {
-            let [a, b, c, _] = tern_shaders::cpu::random::pcg4d([i, 1, 2, 3]).map(|n| n % 1000);
+            let [a, b, c, _] = tern_shaders::kernels::random::pcg4d([i, 1, 2, 3]).map(|n| n % 1000);
             let color = ["red", "blue"][usize::from(c > 500)];
             let class = ["no", "yes"][usize::from(a + b > 1000)];
             text += &format!("{a},{b},{color},site{},{class}\n", i % 6);

@@ -1,10 +1,10 @@
 //! Sums of updates as they come in: addition of integers is associative, so neither the order
 //! of arrival nor a restart changes a bit.
 
-use tern_engine::kernels::fold;
+use tern_engine::ops::fold;
 
 /// A weighted sum of vectors in 64-bit fixed point: the same bits as
-/// [`Fold`](tern_engine::kernels::fold::Fold) gives on any device.
+/// [`Fold`](tern_engine::ops::fold::Fold) gives on any device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Total {
     /// Pairs of words, low word first.
@@ -48,7 +48,7 @@ impl Total {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tern_shaders::cpu::fold::{Accumulate, Finish, accumulate, finish};
+    use tern_shaders::kernels::fold::{Accumulate, Finish, accumulate, finish};
 
     proptest! {
         #[test]

@@ -2,7 +2,7 @@
 //! vectors become words, and which session an attempt is.
 
 use sha2::{Digest as _, Sha256};
-use tern_engine::kernels::masked::FixedPoint;
+use tern_engine::ops::masked::FixedPoint;
 
 use crate::plan::{Encoding, Secure};
 use crate::{Digest, Error, Layout, Result, RunId, Turn};

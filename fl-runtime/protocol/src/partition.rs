@@ -1,7 +1,7 @@
 //! Dealing the rows of one data set out to many clients.
 
-use tern_shaders::cpu::data::permute;
-use tern_shaders::cpu::random::pcg4d;
+use tern_shaders::kernels::data::permute;
+use tern_shaders::kernels::random::pcg4d;
 
 use crate::{Error, Result};
 

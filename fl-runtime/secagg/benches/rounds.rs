@@ -16,7 +16,7 @@ use ed25519_dalek::SigningKey;
 use tern_secagg::{
     Assumptions, History, Message, Packing, Parameters, Seed, Session, Unpacker, client, server,
 };
-use tern_shaders::cpu::ternary::{EncodeLanes, encode_lanes, lane_bits};
+use tern_shaders::kernels::ternary::{EncodeLanes, encode_lanes, lane_bits};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

@@ -7,7 +7,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use tern_shaders::cpu::chacha::Mask;
+use tern_shaders::kernels::chacha::Mask;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 

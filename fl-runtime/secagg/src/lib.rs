@@ -158,4 +158,4 @@ pub use parameters::{Assumptions, MAX_MEMBERS, ParameterError, Parameters, SMALL
 pub use random::{Random, Seed};
 pub use session::{History, Session};
 pub use shamir::Share;
-pub use tern_shaders::cpu::chacha::Mask;
+pub use tern_shaders::kernels::chacha::Mask;

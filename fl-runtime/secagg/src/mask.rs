@@ -5,7 +5,7 @@
 //! into the vector's order once for all masks.
 
 use rayon::prelude::*;
-use tern_shaders::cpu::chacha::{BLOCK, Mask};
+use tern_shaders::kernels::chacha::{BLOCK, Mask};
 use zeroize::Zeroize;
 
 /// Words of a task.
@@ -127,7 +127,7 @@ fn by_crate(words: &mut [u32], masks: &[Mask], counter: u32) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use tern_shaders::cpu::chacha::{BLOCK, Mask};
+    use tern_shaders::kernels::chacha::{BLOCK, Mask};
 
     /// "expand 32-byte k"
     const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
@@ -258,8 +258,8 @@ mod x86 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tern_shaders::cpu::chacha::add_block;
-    use tern_shaders::cpu::masked::{MaskWords, mask_words};
+    use tern_shaders::kernels::chacha::add_block;
+    use tern_shaders::kernels::masked::{MaskWords, mask_words};
 
     /// By the plain code that the kernels are held against.
     fn plainly(words: &mut [u32], masks: &[Mask], counter: u32) {

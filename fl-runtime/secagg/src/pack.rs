@@ -2,7 +2,7 @@
 //! lowest bits of the first byte.
 
 use serde::{Deserialize, Serialize};
-use tern_shaders::cpu::ternary::{lane_bits, lane_words};
+use tern_shaders::kernels::ternary::{lane_bits, lane_words};
 
 /// Most words of a vector.
 const MAX_WORDS: usize = 1 << 30;

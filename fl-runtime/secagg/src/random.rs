@@ -1,6 +1,6 @@
 //! A client's randomness: one 32-byte seed, and streams drawn from keys.
 
-use tern_shaders::cpu::chacha::{BLOCK, block};
+use tern_shaders::kernels::chacha::{BLOCK, block};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::field::P;

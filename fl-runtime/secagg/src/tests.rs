@@ -246,7 +246,7 @@ fn a_client_alone_is_hidden_by_its_masks() {
 
 #[test]
 fn masks_are_those_of_the_engines_masker() {
-    use tern_engine::kernels::masked::Masker;
+    use tern_engine::ops::masked::Masker;
     use tern_engine::{Data, Device, Pass, Vector};
 
     let device = Device::cpu();

@@ -9,7 +9,7 @@ use tern_engine::{
     Activation, Activations, Arena, Data, Device, Flat, Graph, Optimizer, Param, Parameters, Plan,
     Schedule, Tensor, Trainable, Training,
 };
-use tern_shaders::cpu::random::pcg4d;
+use tern_shaders::kernels::random::pcg4d;
 use tern_shaders::state;
 
 use super::batch::Domain;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use tern_engine::kernels::fold::Fold;
-use tern_engine::kernels::update::Updates;
+use tern_engine::ops::fold::Fold;
+use tern_engine::ops::update::Updates;
 use tern_engine::{Data, Device, Element, Pass, Vector};
 
 use super::slots::floats;

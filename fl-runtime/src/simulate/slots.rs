@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use tern_engine::kernels::fold::Fold;
-use tern_engine::kernels::ternary::{Coding, Rule, Scales, TernaryCodec};
-use tern_engine::kernels::update::Updates;
+use tern_engine::ops::fold::Fold;
+use tern_engine::ops::ternary::{Coding, Rule, Scales, TernaryCodec};
+use tern_engine::ops::update::Updates;
 use tern_engine::{Arena, Data, Device, Element, Flat, Pass, Plan, Vector};
 use tern_shaders::state;
 

@@ -1,7 +1,7 @@
-use tern_engine::kernels::fold::Fold;
 use tern_engine::nn::ModelSpec;
+use tern_engine::ops::fold::Fold;
 use tern_engine::{DeviceOptions, Element, Kind as DeviceKind, Optimizer, Pass, Select, Vector};
-use tern_shaders::cpu::random::{pcg4d, uniform};
+use tern_shaders::kernels::random::{pcg4d, uniform};
 
 use super::*;
 use crate::Total;

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 /// Three classes by angle.
 fn points(count: usize, seed: u32) -> (Vec<f32>, Vec<u32>) {
-    let number = |i: u32| tern_shaders::cpu::random::pcg4d([i, seed, 1, 2]);
+    let number = |i: u32| tern_shaders::kernels::random::pcg4d([i, seed, 1, 2]);
     let mut features = Vec::new();
     let mut labels = Vec::new();
     for i in 0..count as u32 {

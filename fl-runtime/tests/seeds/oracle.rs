@@ -11,7 +11,7 @@ use tern_fl::trainer::{Trained, coding_key};
 use tern_fl::update::{Codec, Format};
 use tern_fl::{ClientId, Code, Digest, Layout, Masking, RunPlan, Turn, wire};
 use tern_secagg::Masks;
-use tern_shaders::cpu::fixed;
+use tern_shaders::kernels::fixed;
 
 /// An update as its client made it.
 struct Made {

@@ -2,7 +2,7 @@
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
-use tern_shaders::cpu::lstm::{State, StateBackward, gate_count};
+use tern_shaders::kernels::lstm::{State, StateBackward, gate_count};
 use tern_shaders::{Arg, TwinFn};
 
 use crate::cpu::isa::with_vectors;

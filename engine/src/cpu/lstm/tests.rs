@@ -1,6 +1,6 @@
 use tern_shaders::Kernel;
-use tern_shaders::cpu::lstm::{SEQUENCE_BACKWARD, SEQUENCE_FORWARD};
-use tern_shaders::{Access, cpu::random};
+use tern_shaders::kernels::lstm::{SEQUENCE_BACKWARD, SEQUENCE_FORWARD};
+use tern_shaders::{Access, kernels::random};
 
 use super::*;
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use fearless_simd::Simd;
-use tern_shaders::cpu::pointwise::{
+use tern_shaders::kernels::pointwise::{
     Binary, BinaryBackwardLeft, BinaryBackwardRight, BinaryForward,
 };
 use tern_shaders::{Arg, TwinFn};

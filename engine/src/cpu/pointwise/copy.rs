@@ -1,7 +1,7 @@
 //! Moving and scaling: fill, copy of a block, swap of axes, multiplication by a number.
 
 use fearless_simd::Simd;
-use tern_shaders::cpu::pointwise::{Copy, Fill, Scale, ScaleBy, Transpose};
+use tern_shaders::kernels::pointwise::{Copy, Fill, Scale, ScaleBy, Transpose};
 use tern_shaders::{Arg, TwinFn};
 
 use crate::cpu::isa::with_vectors;

@@ -2,7 +2,7 @@
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
-use tern_shaders::cpu::pointwise::{SoftmaxBackward, SoftmaxForward};
+use tern_shaders::kernels::pointwise::{SoftmaxBackward, SoftmaxForward};
 use tern_shaders::{Arg, TwinFn};
 
 use crate::cpu::isa::with_vectors;

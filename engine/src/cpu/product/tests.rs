@@ -5,8 +5,8 @@ use super::*;
 fn numbers(n: usize, key: u32) -> Vec<f32> {
     (0..n as u32)
         .map(|i| {
-            let hash = tern_shaders::cpu::random::pcg4d([i, key, 3, 4])[0];
-            tern_shaders::cpu::random::uniform(hash) - 0.5
+            let hash = tern_shaders::kernels::random::pcg4d([i, key, 3, 4])[0];
+            tern_shaders::kernels::random::uniform(hash) - 0.5
         })
         .collect()
 }

@@ -6,7 +6,7 @@ use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::Arg;
-use tern_shaders::cpu::ternary::{CODES, DecodeLanes, EncodeLanes};
+use tern_shaders::kernels::ternary::{CODES, DecodeLanes, EncodeLanes};
 
 use super::super::isa::with_vectors;
 use super::super::mixed::{get, set};
@@ -201,7 +201,7 @@ fn decode<S: Simd>(
 
 #[cfg(test)]
 mod tests {
-    use tern_shaders::cpu::ternary::{decode_lanes, encode_lanes, lane_words};
+    use tern_shaders::kernels::ternary::{decode_lanes, encode_lanes, lane_words};
 
     use super::super::super::isa::Isa;
     use super::*;

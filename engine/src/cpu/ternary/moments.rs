@@ -4,7 +4,7 @@ use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::Arg;
-use tern_shaders::cpu::ternary::Moments;
+use tern_shaders::kernels::ternary::Moments;
 
 use super::super::isa::with_vectors;
 use super::super::mixed::{get, set};
@@ -139,7 +139,7 @@ impl Task<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tern_shaders::cpu::ternary::moments;
+    use tern_shaders::kernels::ternary::moments;
 
     use super::super::super::isa::Isa;
     use super::*;

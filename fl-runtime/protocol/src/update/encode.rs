@@ -1,8 +1,8 @@
 //! Writing bodies, on the device that trained.
 
 use half::f16;
-use tern_engine::kernels::masked::{FixedPoint, Mask, Masker};
-use tern_engine::kernels::ternary::{self, Coding, Rule, TernaryCodec};
+use tern_engine::ops::masked::{FixedPoint, Mask, Masker};
+use tern_engine::ops::ternary::{self, Coding, Rule, TernaryCodec};
 use tern_engine::{Data, Device, Element, Pass, Vector};
 
 use crate::plan::TernaryMethod;

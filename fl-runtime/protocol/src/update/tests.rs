@@ -4,7 +4,7 @@ use crate::plan::TernaryMethod;
 use crate::{Error, Total};
 use proptest::prelude::*;
 use tern_engine::Device;
-use tern_engine::kernels::masked::{FixedPoint, Mask};
+use tern_engine::ops::masked::{FixedPoint, Mask};
 use tern_secagg::Masks;
 
 /// Three tensors: one of a single element, one that crosses chunks.

@@ -170,7 +170,7 @@ fn hold_out(options: &Options, rows: Rows, mut parts: Vec<Vec<usize>>, seed: u32
         let key = [seed, client as u32 ^ 0x0e1d];
         let count = part.len() as u32;
         let mixed: Vec<usize> = (0..count)
-            .map(|i| part[tern_shaders::cpu::data::permute(i, count, key) as usize])
+            .map(|i| part[tern_shaders::kernels::data::permute(i, count, key) as usize])
             .collect();
         held_out.extend_from_slice(&mixed[kept..]);
         *part = mixed[..kept].to_vec();

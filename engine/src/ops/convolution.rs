@@ -1,0 +1,170 @@
+//! 2-D convolution, NCHW: `y[b, o] = bias[o] + Σ weight[o, c] ⋆ x[b, c]`.
+
+use tern_shaders::Element;
+use tern_shaders::kernels::convolution::{
+    Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_FINISH, WEIGHT_PARTIAL,
+};
+
+use super::Case;
+use crate::{Backward, Error, Flat, Graph, Operand, Param, Result, Tensor};
+
+mod cases;
+mod pooling;
+
+/// Trips of a kernel's loop that no device cuts short.
+const MAX_TRIPS: u64 = 60_000;
+
+/// How a window moves over an image, rows first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Pixels from one place to the next, at least 1.
+    pub stride: [usize; 2],
+    /// Pixels around the image that count as zero (never, for the largest of a window); fewer
+    /// than the window has.
+    pub padding: [usize; 2],
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Window { stride: [1, 1], padding: [0, 0] }
+    }
+}
+
+/// Sizes as a kernel takes them.
+fn words<const N: usize>(op: &'static str, sizes: [usize; N]) -> Result<[u32; N]> {
+    let mut words = [0; N];
+    for (word, size) in words.iter_mut().zip(sizes) {
+        // A million a dimension: sums of a size and twice a padding can't overflow.
+        *word = u32::try_from(size)
+            .ok()
+            .filter(|n| *n < 1 << 20)
+            .ok_or_else(|| Error::shape(op, format!("{sizes:?}: no size may reach 1,048,576")))?;
+    }
+    Ok(words)
+}
+
+fn images(graph: &Graph, op: &'static str, x: Tensor) -> Result<[usize; 4]> {
+    let shape = graph.shape(x);
+    <[usize; 4]>::try_from(shape).map_err(|_| {
+        Error::shape(op, format!("{shape:?}, expected [batch, channels, height, width]"))
+    })
+}
+
+fn convolution(
+    graph: &Graph,
+    x: Tensor,
+    weight: &Param,
+    bias: Option<&Param>,
+    window: Window,
+) -> Result<Convolution> {
+    let op = "conv2d";
+    let shape = images(graph, op, x)?;
+    let [batch, channels, height, width] = words(op, shape)?;
+    let fault = |what: &str| {
+        let bias = bias.map(|b| b.shape.clone());
+        Error::shape(
+            op,
+            format!("{shape:?} under {:?}, bias {bias:?}, {window:?}: {what}", weight.shape),
+        )
+    };
+    let [filters, depth, kernel_h, kernel_w] = words(
+        op,
+        <[usize; 4]>::try_from(&weight.shape[..])
+            .map_err(|_| fault("the weight has four dimensions"))?,
+    )?;
+    if depth != channels {
+        return Err(fault("the weight's second dimension is the number of channels"));
+    }
+    if bias.is_some_and(|b| b.shape != [filters as usize]) {
+        return Err(fault("the bias has one value a filter"));
+    }
+    // Rows of taps, taps, and the planes under each.
+    let trips =
+        u64::from(kernel_h) * (1 + u64::from(kernel_w) * (1 + u64::from(channels.max(filters))));
+    if trips > MAX_TRIPS {
+        return Err(fault("too many planes times taps for one sum"));
+    }
+    let [stride_h, stride_w, padding_h, padding_w] =
+        words(op, [window.stride[0], window.stride[1], window.padding[0], window.padding[1]])?;
+    let [weight_offset, bias_offset, parameter_stride] =
+        [weight.offset, bias.map_or(0, |b| b.offset), graph.parameter_stride()].map(|n| n as u32);
+    let sizes = Convolution {
+        batch,
+        channels,
+        height,
+        width,
+        filters,
+        kernel_h,
+        kernel_w,
+        stride_h,
+        stride_w,
+        padding_h,
+        padding_w,
+        weight_offset,
+        bias_offset,
+        bias: bias.is_some().into(),
+        parameter_stride,
+        ..Convolution::default()
+    };
+    sizes.complete().ok_or_else(|| fault("the filter doesn't fit"))
+}
+
+impl Graph {
+    /// 2-D convolution as `torch.nn.functional.conv2d`: `x` `[batch, channels, height, width]`,
+    /// `weight` `[filters, channels, kernel_h, kernel_w]`, `bias` `[filters]`; the result is
+    /// `[batch, filters, out_h, out_w]` with out = ⌊(size + 2 padding − kernel) / stride⌋ + 1.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes don't go together, the filter doesn't fit into the padded
+    /// image, or taps times planes exceed what one sum may have.
+    pub fn conv2d(
+        &mut self,
+        x: Tensor,
+        weight: &Param,
+        bias: Option<&Param>,
+        window: Window,
+    ) -> Result<Tensor> {
+        let p = convolution(self, x, weight, bias, window)?;
+        let shape = [p.batch, p.filters, p.out_h, p.out_w].map(|n| n as usize);
+        let y = self.tensor("convolution", &shape, Element::F32);
+        let parameters = Operand::Flat(Flat::Parameters);
+        self.dispatch(&FORWARD, &p, &[x.into(), parameters, y.into()]);
+        let (weight, bias) = (weight.clone(), bias.cloned());
+        let weights: Vec<Param> =
+            [Some(weight.clone()), bias.clone()].into_iter().flatten().collect();
+        let weights: Vec<&Param> = weights.iter().collect();
+        self.on_backward(&[x], &weights, &[y], move |b| {
+            let Some(dy) = b.gradient(y) else { return Ok(()) };
+            if let Some((dx, accumulate)) = b.target(x) {
+                let args = [dy.into(), parameters, dx.into()];
+                b.dispatch(&INPUT_BACKWARD, &Convolution { accumulate, ..p }, &args);
+            }
+            let weight_target = b.weight_target(&weight);
+            let bias_target = bias.as_ref().and_then(|bias| b.weight_target(bias));
+            if weight_target.is_none() && bias_target.is_none() {
+                return Ok(());
+            }
+            let p = Convolution { bias: bias_target.is_some().into(), ..p };
+            let shape = [p.splits, p.filters, p.columns()].map(|n| n as usize);
+            let partial = b.tensor("weight sums", &shape, Element::F32);
+            b.dispatch(&WEIGHT_PARTIAL, &p, &[x.into(), dy.into(), partial.into()]);
+            let targets = [
+                weight_target.map(|accumulate| p.weight_finish(accumulate)),
+                bias_target.map(|accumulate| p.bias_finish(accumulate)),
+            ];
+            for finish in targets.into_iter().flatten() {
+                b.dispatch(&WEIGHT_FINISH, &finish, &[partial.into(), Backward::GRADIENTS]);
+            }
+            Ok(())
+        });
+        Ok(y)
+    }
+}
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    [cases::cases(), pooling::cases()].concat()
+}
+
+#[cfg(test)]
+mod tests;

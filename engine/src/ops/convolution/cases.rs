@@ -1,0 +1,90 @@
+//! Cases of the convolution's kernels.
+
+use tern_shaders::kernels::convolution::{
+    Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_FINISH, WEIGHT_PARTIAL,
+};
+use tern_shaders::kernels::random::{pcg4d, uniform};
+
+use crate::Data;
+use crate::ops::Case;
+
+/// Numbers without a pattern that a wrong index could hit by chance.
+pub(super) fn noise(n: u32, key: u32) -> Data {
+    let bits = |i: u32| pcg4d([i, key, 0, 0])[0];
+    Data::F32((0..n).map(|i| uniform(bits(i)) - 0.5).collect())
+}
+
+/// [batch, channels, height, width, filters, kernel_h, kernel_w, stride_h, stride_w,
+/// padding_h, padding_w, bias] and replicas.
+const CONVOLUTIONS: &[([u32; 12], u32)] = &[
+    ([1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], 1),
+    ([2, 3, 5, 4, 2, 3, 2, 2, 1, 1, 1, 1], 3),
+    ([3, 2, 9, 11, 17, 4, 3, 3, 2, 2, 0, 1], 2),
+    ([2, 9, 7, 7, 8, 1, 1, 1, 1, 0, 0, 0], 2),
+    ([4, 1, 28, 28, 16, 5, 5, 1, 1, 2, 2, 1], 1),
+    ([8, 16, 14, 14, 32, 3, 3, 1, 1, 1, 1, 1], 1),
+    // A long sum: 2,000 planes of 9 taps, and one of 72,000 pixels.
+    ([1, 2000, 3, 3, 1, 3, 3, 1, 1, 1, 1, 0], 1),
+    ([2, 1, 200, 180, 1, 1, 1, 1, 1, 0, 0, 1], 1),
+];
+
+fn convolution_cases(cases: &mut Vec<Case>, sizes: [u32; 12], replicas: u32) {
+    let [batch, channels, height, width, filters, kernel_h, kernel_w, ..] = sizes;
+    let [.., stride_h, stride_w, padding_h, padding_w, bias] = sizes;
+    let weight = filters * channels * kernel_h * kernel_w;
+    let base = Convolution {
+        batch,
+        channels,
+        height,
+        width,
+        filters,
+        kernel_h,
+        kernel_w,
+        stride_h,
+        stride_w,
+        padding_h,
+        padding_w,
+        weight_offset: 3,
+        bias_offset: 3 + weight,
+        bias,
+        parameter_stride: 4 + weight + filters,
+        ..Convolution::default()
+    };
+    let Some(p) = base.complete() else { return };
+    let input = replicas * batch * channels * height * width;
+    let output = replicas * batch * filters * p.out_h * p.out_w;
+    let label = format!("{sizes:?}");
+    let (x, y, dy) = (noise(input, 1), noise(output, 2), noise(output, 3));
+    let parameters = noise(replicas * p.parameter_stride, 4);
+    let partial = noise(replicas * p.splits * filters * p.columns(), 5);
+    let flops = 2 * u64::from(output) * u64::from(p.taps());
+    let replicas = replicas as usize;
+    // Sums of up to 36,000 terms below 1/4, one after the other.
+    let case = |kernel, label: &str, params: &Convolution, buffers| {
+        Case::new(kernel, label, params, replicas, buffers).flops(flops).tolerance(5e-5)
+    };
+    cases.push(case(&FORWARD, &label, &p, vec![x.clone(), parameters.clone(), y]));
+    cases.push(case(&WEIGHT_PARTIAL, &label, &p, vec![x.clone(), dy.clone(), partial.clone()]));
+    for accumulate in [0, 1] {
+        let label = format!("{label} accumulate {accumulate}");
+        let params = Convolution { accumulate, ..p };
+        let buffers = vec![dy.clone(), parameters.clone(), x.clone()];
+        cases.push(case(&INPUT_BACKWARD, &label, &params, buffers));
+        let weight = Some(p.weight_finish(accumulate));
+        let bias = (bias != 0).then(|| p.bias_finish(accumulate));
+        for finish in [weight, bias].into_iter().flatten() {
+            let label = format!("{label} of {}", finish.count);
+            let buffers = vec![partial.clone(), parameters.clone()];
+            cases.push(Case::new(&WEIGHT_FINISH, label, &finish, replicas, buffers));
+        }
+    }
+}
+
+/// Cases of the convolution.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (sizes, replicas) in CONVOLUTIONS {
+        convolution_cases(&mut cases, *sizes, *replicas);
+    }
+    cases
+}

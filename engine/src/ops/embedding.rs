@@ -1,0 +1,168 @@
+//! Embedding tables: lookup and its gradient.
+
+use tern_shaders::kernels::embedding::{
+    GATHER, Gather, LINKS, Links, MAX_POSITIONS, SCATTER_ADD, ScatterAdd,
+};
+use tern_shaders::{Element, kernels};
+
+use super::{Case, codes, noise};
+use crate::{Backward, Data, Error, Flat, Graph, Kind, Operand, Param, Result, Tensor};
+
+impl Graph {
+    /// y\[..., :\] = table\[token\[...\], :\] for tokens of any shape and a table
+    /// `[vocabulary, width]`. The token `u32::MAX` is padding: it gives zeros and receives
+    /// no gradient; any other past the vocabulary counts as the last one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the tokens are no words or the table is no matrix. When the table
+    /// is trained on a GPU, for more than 60,000 tokens too.
+    pub fn embedding(&mut self, token: Tensor, table: &Param) -> Result<Tensor> {
+        self.check_words("embedding", token)?;
+        let [vocabulary, width] = table.shape[..] else {
+            let what = format!("{} {:?}, expected [vocabulary, width]", table.name, table.shape);
+            return Err(Error::shape("embedding", what));
+        };
+        let (vocabulary, width) = (vocabulary as u32, width as u32);
+        let n = self.len(token) as u32;
+        let (table_offset, table_stride) = (table.offset as u32, self.parameter_stride() as u32);
+        let shape = [self.shape(token), &[width as usize]].concat();
+        let y = self.tensor("embedding", &shape, Element::F32);
+        let params = Gather { n, width, vocabulary, table_offset, table_stride };
+        let parameters = Operand::Flat(Flat::Parameters);
+        self.dispatch(&GATHER, &params, &[parameters, token.into(), y.into()]);
+        let weight = table.clone();
+        self.on_backward(&[], &[table], &[y], move |b| {
+            let Some(dy) = b.gradient(y) else { return Ok(()) };
+            let Some(accumulate) = b.weight_target(&weight) else { return Ok(()) };
+            if n > MAX_POSITIONS && b.profile().kind != Kind::Cpu {
+                let what = format!("{n} tokens, at most {MAX_POSITIONS} to train {}", weight.name);
+                return Err(Error::shape("embedding", what));
+            }
+            let link = b.tensor("links", &[(vocabulary + n) as usize], Element::U32);
+            b.dispatch(&LINKS, &Links { n, vocabulary }, &[token.into(), link.into()]);
+            let params =
+                ScatterAdd { n, width, vocabulary, table_offset, table_stride, accumulate };
+            let args = [link.into(), dy.into(), Backward::GRADIENTS];
+            b.dispatch(&SCATTER_ADD, &params, &args);
+            Ok(())
+        });
+        Ok(y)
+    }
+}
+
+/// The lists of a buffer of tokens, for the cases of the gradient.
+fn links_of(p: &Links, replicas: usize, token: &Data) -> Data {
+    let words = (p.n + p.vocabulary) as usize * replicas;
+    let mut link = vec![0; words];
+    if let Data::U32(token) = token {
+        kernels::embedding::links(p, replicas, token, &mut link);
+    }
+    Data::U32(link)
+}
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (n, width, vocabulary, replicas) in
+        [(1u32, 1u32, 1u32, 1usize), (7, 3, 5, 3), (320, 33, 10_000, 1), (800, 8, 90, 2)]
+    {
+        let size = format!("{n} of {vocabulary} x {width}");
+        let (table_offset, table_stride) = (64, 64 + vocabulary * width + 5);
+        // Some past the vocabulary, some padding.
+        let token = codes(n as usize * replicas, vocabulary + 1, n);
+        let flat = noise(table_stride as usize * replicas, 1.0, 1);
+        let rows = noise((n * width) as usize * replicas, 2.0, 2);
+        let params = Gather { n, width, vocabulary, table_offset, table_stride };
+        let buffers = vec![flat.clone(), token.clone(), rows.clone()];
+        cases.push(Case::new(&GATHER, &size, &params, replicas, buffers));
+        let links = Links { n, vocabulary };
+        let link = links_of(&links, replicas, &token);
+        let blank = Data::U32(vec![7; link.len()]);
+        cases.push(Case::new(&LINKS, &size, &links, replicas, vec![token, blank]));
+        for accumulate in [0, 1] {
+            let params =
+                ScatterAdd { n, width, vocabulary, table_offset, table_stride, accumulate };
+            let label = format!("{size} accumulate {accumulate}");
+            let buffers = vec![link.clone(), rows.clone(), flat.clone()];
+            cases.push(Case::new(&SCATTER_ADD, label, &params, replicas, buffers));
+        }
+    }
+    // As many positions as one invocation may visit, the searched token at the very end.
+    let n = MAX_POSITIONS;
+    let mut token = vec![0; n as usize];
+    token[n as usize - 1] = 1;
+    let (token, links) = (Data::U32(token), Links { n, vocabulary: 2 });
+    let link = links_of(&links, 1, &token);
+    let blank = Data::U32(vec![7; link.len()]);
+    cases.push(Case::new(&LINKS, "most positions", &links, 1, vec![token, blank]));
+    let params =
+        ScatterAdd { n, width: 1, vocabulary: 2, table_offset: 0, table_stride: 2, accumulate: 0 };
+    // Whole numbers, whose sum is exact: a position left out shows.
+    let ones = Data::F32(vec![1.0; n as usize]);
+    let buffers = vec![link, ones, noise(2, 1.0, 3)];
+    cases.push(Case::new(&SCATTER_ADD, "most positions", &params, 1, buffers));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{constant_words, gradient_check_with, run_cases, software};
+    use crate::{Activation, Arena, Device, Init, Parameters, Trainable};
+
+    #[test]
+    fn cases_hold_on_every_device() {
+        run_cases(&cases());
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() {
+        let mut parameters = Parameters::new();
+        let other = parameters.add("other", &[3], Init::Normal(1.0)).unwrap();
+        let table = parameters.add("table", &[5, 3], Init::Normal(1.0)).unwrap();
+        gradient_check_with(&parameters, &[], |g, _| {
+            let Data::U32(tokens) = codes(64, 6, 4) else { unreachable!() };
+            let token = constant_words(g, tokens);
+            let row = g.embedding(token, &table)?;
+            // Used twice, so that the second use adds.
+            let again = g.embedding(token, &table)?;
+            let row = g.activation(row, Activation::Tanh);
+            g.multiply(row, again)
+        });
+        assert_eq!(other.offset, 0, "the table does not start the flat vector");
+    }
+
+    #[test]
+    fn wrong_shapes_are_refused() {
+        let mut parameters = Parameters::new();
+        let vector = parameters.add("vector", &[5], Init::Zeros).unwrap();
+        let table = parameters.add("table", &[5, 3], Init::Zeros).unwrap();
+        let mut graph = Graph::new(&Arena::new(&Device::cpu(), &parameters, &[1]).unwrap());
+        let token = graph.input("token", &[4], Element::U32);
+        let floats = graph.input("floats", &[4], Element::F32);
+        let message = graph.embedding(token, &vector).unwrap_err().to_string();
+        assert_eq!(message, "embedding: vector [5], expected [vocabulary, width]");
+        let message = graph.embedding(floats, &table).unwrap_err().to_string();
+        assert_eq!(message, "embedding: [4] holds F32, expected U32");
+    }
+
+    #[test]
+    fn more_positions_than_a_gpu_can_sum_are_refused_where_the_table_is_trained() {
+        let mut parameters = Parameters::new();
+        let table = parameters.add("table", &[5, 1], Init::Zeros).unwrap();
+        let cpu = Device::cpu();
+        for device in software().iter().map(|(_, device)| device).chain([&cpu]) {
+            let arena = Arena::new(device, &parameters, &[1]).unwrap();
+            let record = || {
+                let mut graph = Graph::new(&arena);
+                let token = graph.input("token", &[60_001], Element::U32);
+                let y = graph.embedding(token, &table).unwrap();
+                (graph, y)
+            };
+            assert!(record().0.forward().is_ok(), "lookup has no limit");
+            let (graph, y) = record();
+            let trained = graph.gradients(&[(y, y)], &Trainable::All, &[]);
+            assert_eq!(trained.is_ok(), device.profile().kind == Kind::Cpu);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Recording matrix products: what `matmul`, `linear` and the layers build on.
+
+use tern_shaders::kernels::half;
+use tern_shaders::kernels::matmul::{self, LONGEST};
+use tern_shaders::{Activation, Element, Kernel};
+
+use super::reduce::sum_columns;
+use crate::graph::Home;
+use crate::{Backward, Flat, Graph, Kind, Operand, Param, Tensor};
+
+/// How the operands of a product are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// C = A·B with `a [m, k]`, `b [k, n]`.
+    Nn,
+    /// C = A·Bᵀ with `a [m, k]`, `b [n, k]`.
+    Nt,
+    /// C = Aᵀ·B with `a [k, m]`, `b [k, n]`.
+    Tn,
+}
+
+impl Order {
+    /// The kernel that computes it.
+    pub fn kernel(self) -> &'static Kernel {
+        match self {
+            Order::Nn => &matmul::NN,
+            Order::Nt => &matmul::NT,
+            Order::Tn => &matmul::TN,
+        }
+    }
+}
+
+/// A matrix (or a vector, a bias) somewhere in an operand. All numbers are words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Matrix {
+    operand: Operand,
+    /// First word within a replica.
+    offset: usize,
+    /// From replica to replica; 0 if they share it.
+    stride: usize,
+    /// From row to row.
+    row: usize,
+}
+
+impl Matrix {
+    /// A whole tensor as rows of its last dimension.
+    pub fn tensor(graph: &Graph, tensor: Tensor) -> Self {
+        let shared = matches!(graph.tensors[tensor.0].home, Home::Shared(_));
+        Matrix {
+            operand: tensor.into(),
+            offset: 0,
+            stride: if shared { 0 } else { graph.len(tensor) },
+            row: graph.shape(tensor).last().copied().unwrap_or(1),
+        }
+    }
+
+    /// A parameter as rows of its last dimension.
+    pub fn weight(graph: &Graph, param: &Param) -> Self {
+        Matrix {
+            operand: Operand::Flat(Flat::Parameters),
+            offset: param.offset,
+            stride: graph.parameter_stride(),
+            row: param.shape.last().copied().unwrap_or(1),
+        }
+    }
+
+    /// A parameter's gradient, laid out like the parameter.
+    pub fn gradient(graph: &Graph, param: &Param) -> Self {
+        Matrix { operand: Backward::GRADIENTS, ..Self::weight(graph, param) }
+    }
+
+    /// Begins `words` later: at another row, column or time step.
+    pub fn skip(self, words: usize) -> Self {
+        Matrix { offset: self.offset + words, ..self }
+    }
+}
+
+/// C = act(op(A)·op(B) + bias [+ C]) to be recorded. Sizes are those of the product: C is
+/// m × n, and k is summed over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gemm {
+    order: Order,
+    size: [usize; 3],
+    a: Matrix,
+    b: Matrix,
+    c: Matrix,
+    bias: Option<Matrix>,
+    activation: Activation,
+    accumulate: bool,
+}
+
+impl Gemm {
+    /// C = op(A)·op(B) with `size` = [m, n, k].
+    pub fn new(order: Order, size: [usize; 3], a: Matrix, b: Matrix, c: Matrix) -> Self {
+        let (bias, activation, accumulate) = (None, Activation::Identity, false);
+        Gemm { order, size, a, b, c, bias, activation, accumulate }
+    }
+
+    /// Adds a bias `[n]` to every row.
+    pub fn bias(self, bias: Option<Matrix>) -> Self {
+        Gemm { bias, ..self }
+    }
+
+    /// Applies an activation last.
+    pub fn activation(self, activation: Activation) -> Self {
+        Gemm { activation, ..self }
+    }
+
+    /// Adds what C holds if the flag is 1.
+    pub fn accumulate(self, flag: u32) -> Self {
+        Gemm { accumulate: flag != 0, ..self }
+    }
+
+    /// Parts of K whose products are computed side by side and then summed. Where C is small
+    /// and K long, its tiles alone would leave most of a GPU idle. A function of the shape, so
+    /// that a replica's numbers don't depend on how many others there are.
+    fn splits(&self, graph: &Graph) -> usize {
+        let [m, n, k] = self.size;
+        let plain = self.bias.is_none() && self.activation == Activation::Identity;
+        let small = m * n <= 1 << 16 && k >= 1 << 12 && self.c.row == n;
+        let parallel = !matches!(graph.profile().kind, Kind::Cpu);
+        let enough = k.div_ceil(LONGEST as usize);
+        if plain && small && parallel { (k >> 10).clamp(2, 64).max(enough) } else { 1 }
+    }
+
+    /// Records the product.
+    pub fn record(self, graph: &mut Graph) {
+        let [m, n, _] = self.size;
+        let splits = self.splits(graph);
+        if splits > 1 {
+            let parts = graph.tensor("parts of a product", &[splits, m, n], Element::F32);
+            let c = Matrix::tensor(graph, parts);
+            Gemm { c, accumulate: false, ..self }.pieces(graph, splits);
+            let flag = u32::from(self.accumulate);
+            let Matrix { operand, offset, stride, .. } = self.c;
+            sum_columns(graph, parts, [splits, m * n], (operand, offset, stride), flag);
+            return;
+        }
+        self.pieces(graph, 1);
+    }
+
+    /// The parameters of the product in one call.
+    fn params(&self) -> matmul::Gemm {
+        let (Gemm { a, b, c, bias, .. }, [m, n, k]) = (self, self.size.map(|n| n as u32));
+        matmul::Gemm {
+            m,
+            n,
+            k,
+            a_offset: a.offset as u32,
+            a_stride: a.stride as u32,
+            a_row: a.row as u32,
+            b_offset: b.offset as u32,
+            b_stride: b.stride as u32,
+            b_row: b.row as u32,
+            c_offset: c.offset as u32,
+            c_stride: c.stride as u32,
+            c_row: c.row as u32,
+            bias_offset: bias.map_or(0, |x| x.offset as u32),
+            bias_stride: bias.map_or(0, |x| x.stride as u32),
+            has_bias: u32::from(bias.is_some()),
+            activation: self.activation as u32,
+            accumulate: u32::from(self.accumulate),
+            splits: 1,
+        }
+    }
+
+    /// Records C = act(A·Bᵀ + bias) with both operands as halves: each is packed first. Their
+    /// rows are k long and k is a multiple of four.
+    pub(super) fn record_halves(self, graph: &mut Graph) {
+        let [m, n, k] = self.size;
+        let mut pack = |label: &str, from: Matrix, rows: usize| {
+            let halves = graph.tensor(label, &[rows, k / 2], Element::U32);
+            let params = half::Pack {
+                n: (rows * k) as u32,
+                offset: from.offset as u32,
+                stride: from.stride as u32,
+            };
+            graph.dispatch(&half::PACK, &params, &[from.operand, halves.into()]);
+            // Sizes of A and B count halves.
+            (halves, Matrix { operand: halves.into(), offset: 0, stride: rows * k, row: k })
+        };
+        let (left, a) = pack("left halves", self.a, m);
+        let (right, b) = pack("right halves", self.b, n);
+        let params = Gemm { a, b, ..self }.params();
+        // Without a bias its binding still needs a buffer that isn't written.
+        let bias = self.bias.map_or(self.a.operand, |x| x.operand);
+        graph.dispatch(&half::NT, &params, &[left.into(), right.into(), bias, self.c.operand]);
+    }
+
+    /// Records one call for each stretch of K that an invocation can sum; each adds to the one
+    /// before, the last one activates.
+    fn pieces(self, graph: &mut Graph, splits: usize) {
+        let k = self.size[2];
+        let longest = if splits > 1 { k } else { LONGEST as usize };
+        for first in (0..k).step_by(longest) {
+            let length = longest.min(k - first);
+            let (down_a, down_b) = (self.order == Order::Tn, self.order != Order::Nt);
+            let a = self.a.skip(first * if down_a { self.a.row } else { 1 });
+            let b = self.b.skip(first * if down_b { self.b.row } else { 1 });
+            let bias = self.bias.filter(|_| first == 0);
+            let last = first + length == k;
+            let params = matmul::Gemm {
+                k: length as u32,
+                has_bias: u32::from(bias.is_some()),
+                activation: if last { self.activation as u32 } else { 0 },
+                accumulate: u32::from(self.accumulate || first > 0),
+                splits: splits as u32,
+                ..Gemm { a, b, bias, ..self }.params()
+            };
+            // Without a bias its binding still needs a buffer that isn't written.
+            let bias = bias.map_or(a.operand, |x| x.operand);
+            let args = [a.operand, b.operand, bias, self.c.operand];
+            graph.dispatch(self.order.kernel(), &params, &args);
+        }
+    }
+}

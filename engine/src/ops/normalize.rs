@@ -1,0 +1,174 @@
+//! Layer normalization.
+
+use tern_shaders::Element;
+use tern_shaders::kernels::normalize::{
+    LAYER_NORM_BACKWARD, LAYER_NORM_BACKWARD_PARAMETERS, LAYER_NORM_FORWARD, LayerNormBackward,
+    LayerNormBackwardParameters, LayerNormForward,
+};
+
+use super::{Case, noise};
+use crate::{Backward, Data, Error, Flat, Graph, Operand, Param, Result, Tensor};
+
+/// The mode of a parameter's gradient in [`LayerNormBackwardParameters`].
+fn mode(b: &mut Backward<'_>, weight: &Param) -> u32 {
+    b.weight_target(weight).unwrap_or(2)
+}
+
+impl Graph {
+    /// Normalizes over the last axis: y = (x − mean) / √(variance + ε) · γ + β, γ and β
+    /// `[width]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if γ or β is not as long as the last axis, [`Error::Value`] unless
+    /// ε is positive.
+    pub fn layer_norm(
+        &mut self,
+        x: Tensor,
+        gamma: &Param,
+        beta: &Param,
+        epsilon: f32,
+    ) -> Result<Tensor> {
+        let (rows, width) = self.check_rows("layer_norm", x)?;
+        for weight in [gamma, beta] {
+            if weight.shape != [width as usize] {
+                let (x, name, shape) = (self.shape(x), &weight.name, &weight.shape);
+                return Err(Error::shape("layer_norm", format!("{x:?} with {name} {shape:?}")));
+            }
+        }
+        // Written so that a NaN fails.
+        if !(epsilon > 0.0 && epsilon.is_finite()) {
+            return Err(Error::value("layer_norm's epsilon", epsilon, "a positive number"));
+        }
+        let shape = self.shape(x).to_vec();
+        let y = self.tensor("layer_norm", &shape, Element::F32);
+        let mean = self.tensor("mean", &[rows as usize], Element::F32);
+        let rstd = self.tensor("rstd", &[rows as usize], Element::F32);
+        let (gamma_offset, beta_offset) = (gamma.offset as u32, beta.offset as u32);
+        let stride = self.parameter_stride() as u32;
+        let params = LayerNormForward { rows, width, epsilon, gamma_offset, beta_offset, stride };
+        let parameters = Operand::Flat(Flat::Parameters);
+        let args = [x.into(), parameters, y.into(), mean.into(), rstd.into()];
+        self.dispatch(&LAYER_NORM_FORWARD, &params, &args);
+        let weights = [gamma.clone(), beta.clone()];
+        self.on_backward(&[x], &[gamma, beta], &[y], move |b| {
+            let Some(dy) = b.gradient(y) else { return Ok(()) };
+            if let Some((dx, accumulate)) = b.target(x) {
+                let params = LayerNormBackward { rows, width, gamma_offset, stride, accumulate };
+                let [x, mean, rstd, dy, dx] = [x, mean, rstd, dy, dx].map(Operand::from);
+                b.dispatch(&LAYER_NORM_BACKWARD, &params, &[x, parameters, mean, rstd, dy, dx]);
+            }
+            let [gamma_mode, beta_mode] = [0, 1].map(|i| mode(b, &weights[i]));
+            if (gamma_mode, beta_mode) != (2, 2) {
+                let params = LayerNormBackwardParameters {
+                    rows,
+                    width,
+                    gamma_offset,
+                    beta_offset,
+                    stride,
+                    gamma_mode,
+                    beta_mode,
+                };
+                let [x, mean, rstd, dy] = [x, mean, rstd, dy].map(Operand::from);
+                let args = [x, mean, rstd, dy, Backward::GRADIENTS];
+                b.dispatch(&LAYER_NORM_BACKWARD_PARAMETERS, &params, &args);
+            }
+            Ok(())
+        });
+        Ok(y)
+    }
+}
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, width, replicas) in [
+        (1u32, 1u32, 1usize),
+        (5, 7, 3),
+        (100, 256, 1),
+        (33, 1300, 2),
+        (60_000, 2, 1),
+        (133, 3, 2),
+        (70, 32, 3),
+    ] {
+        let (n, all) = (rows as usize * replicas, (rows * width) as usize * replicas);
+        let (gamma_offset, beta_offset, epsilon) = (64, 64 + width, 1e-5);
+        let stride = 64 + 2 * width + 3;
+        let flat = noise(stride as usize * replicas, 1.0, 1);
+        let (x, y, dy) = (noise(all, 4.0, 2), noise(all, 1.0, 3), noise(all, 2.0, 4));
+        let (mean, rstd) = (noise(n, 0.1, 5), noise(n, 1.0, 6));
+        let size = format!("{rows} x {width}");
+        cases.push(Case::new(
+            &LAYER_NORM_FORWARD,
+            &size,
+            &LayerNormForward { rows, width, epsilon, gamma_offset, beta_offset, stride },
+            replicas,
+            [&x, &flat, &y, &mean, &rstd].map(Data::clone).to_vec(),
+        ));
+        for accumulate in [0, 1] {
+            cases.push(Case::new(
+                &LAYER_NORM_BACKWARD,
+                format!("{size} accumulate {accumulate}"),
+                &LayerNormBackward { rows, width, gamma_offset, stride, accumulate },
+                replicas,
+                [&x, &flat, &mean, &rstd, &dy, &y].map(Data::clone).to_vec(),
+            ));
+        }
+        for (gamma_mode, beta_mode) in [(0, 1), (1, 2), (2, 0)] {
+            let params = LayerNormBackwardParameters {
+                rows,
+                width,
+                gamma_offset,
+                beta_offset,
+                stride,
+                gamma_mode,
+                beta_mode,
+            };
+            cases.push(Case::new(
+                &LAYER_NORM_BACKWARD_PARAMETERS,
+                format!("{size} modes {gamma_mode} {beta_mode}"),
+                &params,
+                replicas,
+                [&x, &mean, &rstd, &dy, &flat].map(Data::clone).to_vec(),
+            ));
+        }
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{gradient_check_with, run_cases};
+    use crate::{Activation, Arena, Device, Init, Parameters};
+
+    #[test]
+    fn cases_hold_on_every_device() {
+        run_cases(&cases());
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() {
+        let mut parameters = Parameters::new();
+        let gamma = parameters.add("gamma", &[6], Init::Normal(1.0)).unwrap();
+        let beta = parameters.add("beta", &[6], Init::Normal(1.0)).unwrap();
+        gradient_check_with(&parameters, &[&[2, 4, 6]], |g, x| {
+            let mid = g.activation(x[0], Activation::Tanh);
+            let y = g.layer_norm(mid, &gamma, &beta, 1e-2)?;
+            // The same weights again: their gradients add.
+            let y = g.layer_norm(y, &gamma, &beta, 1e-2)?;
+            Ok(g.activation(y, Activation::Tanh))
+        });
+    }
+
+    #[test]
+    fn wrong_shapes_and_numbers_are_refused() {
+        let mut parameters = Parameters::new();
+        let gamma = parameters.add("gamma", &[6], Init::Zeros).unwrap();
+        let short = parameters.add("short", &[5], Init::Zeros).unwrap();
+        let mut g = Graph::new(&Arena::new(&Device::cpu(), &parameters, &[1]).unwrap());
+        let x = g.input("x", &[2, 6], Element::F32);
+        let message = g.layer_norm(x, &gamma, &short, 1e-5).unwrap_err().to_string();
+        assert_eq!(message, "layer_norm: [2, 6] with short [5]");
+        assert!(g.layer_norm(x, &gamma, &gamma, 0.0).is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! Cases of the state records' advance; training plans record it (see `Graph::train`).
+
+use tern_shaders::kernels::state::{ADVANCE, Advance, RING_CHANNELS};
+use tern_shaders::schedule::{Decay, Schedule};
+use tern_shaders::state;
+
+use super::Case;
+use crate::Data;
+
+/// A case of three replicas: one begins an epoch, one ends an epoch, one is at its limit.
+fn case(label: &str, schedule: &Schedule, step: u32, stream: bool) -> Case {
+    let (replicas, capacity, batch) = (3, 5, 4);
+    let p = Advance::new(batch, stream, capacity, schedule);
+    let record = |r: u32| {
+        let limit = if r == 2 { step + 1 } else { u32::MAX };
+        let mut record = state::record(r, 0, 10, limit, batch, schedule);
+        record[state::STEP] = step;
+        record[state::CURSOR] = [0, if stream { 9 } else { 8 }, 4][r as usize];
+        record[state::ACTIVE] = 1;
+        state::scaled(record, [1.0, 0.5, 3.0][r as usize])
+    };
+    let mut records: Vec<u32> = (0..replicas).flat_map(record).collect();
+    // A fourth, which rests.
+    records.extend([7; state::WORDS]);
+    records[3 * state::WORDS + state::ACTIVE] = 0;
+    let floats = |n: usize| Data::F32((0..n).map(|i| i as f32 + 0.5).collect());
+    let ring = floats(4 * capacity as usize * RING_CHANNELS);
+    Case::new(
+        &ADVANCE,
+        format!("{label} step {step}"),
+        &p,
+        4,
+        vec![Data::U32(records), floats(4), floats(4), ring],
+    )
+}
+
+/// Cases of this family.
+pub fn cases() -> Vec<Case> {
+    let schedule = |decay| Schedule { base: 0.5, warmup: 8, decay };
+    let mut cases = vec![
+        case("constant", &Schedule::constant(0.1), 0, false),
+        case("stream", &Schedule::constant(0.1), 12, true),
+    ];
+    for (label, decay) in [
+        ("cosine", Decay::Cosine { total: 200, floor: 0.01 }),
+        ("steps", Decay::Step { gamma: 0.3, period: 7 }),
+        ("exponential", Decay::Exponential { gamma: 0.99 }),
+        ("line", Decay::Linear { total: 200, floor: 0.01 }),
+    ] {
+        for step in [0, 6, 7, 8, 20, 111, 198, 199, 1000] {
+            // Rounding on the way may change the bits of the three rates.
+            let mut case = case(label, &schedule(decay), step, false);
+            case.words_may_differ = 3.0 / (4 * state::WORDS) as f64;
+            cases.push(case);
+        }
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{run_cases, software};
+    use crate::{Device, Result};
+
+    #[test]
+    fn cases_hold_on_every_device() {
+        run_cases(&cases());
+    }
+
+    /// Learning rates that a device sets for the steps from 1 on.
+    fn rates(device: &Device, schedule: &Schedule, steps: u32) -> Result<Vec<f64>> {
+        let p = Advance::new(1, false, 1, schedule);
+        let record = |step| {
+            let mut record = state::record(0, 0, 1, u32::MAX, 1, schedule);
+            record[state::STEP] = step;
+            record
+        };
+        let records = Data::U32((0..steps).flat_map(record).collect());
+        let n = steps as usize;
+        let (one, ring) = (Data::F32(vec![1.0; n]), Data::F32(vec![0.0; n * RING_CHANNELS]));
+        let case = Case::new(&ADVANCE, "rates", &p, n, vec![records, one.clone(), one, ring]);
+        let state = device.wait(case.on(device))?.swap_remove(0);
+        let rate = |record: &[f64]| f64::from(f32::from_bits(record[state::RATE] as u32));
+        Ok(state.chunks(state::WORDS).map(rate).collect())
+    }
+
+    #[test]
+    fn a_device_follows_the_schedule() {
+        let schedules = [
+            Decay::Constant,
+            Decay::Cosine { total: 60, floor: 0.01 },
+            Decay::Step { gamma: 0.3, period: 7 },
+            Decay::Exponential { gamma: 0.95 },
+            Decay::Linear { total: 60, floor: 0.01 },
+        ]
+        .map(|decay| Schedule { base: 0.5, warmup: 8, decay });
+        let cpu = [("cpu", Device::cpu())];
+        for (name, device) in cpu.iter().chain(software()) {
+            for schedule in &schedules {
+                for (step, rate) in (1..).zip(rates(device, schedule, 80).unwrap()) {
+                    let expected = schedule.rate(step);
+                    assert!(
+                        (rate - expected).abs() <= 5e-7,
+                        "{name}, {schedule:?}, step {step}: {rate} for {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
