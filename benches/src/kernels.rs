@@ -4,12 +4,12 @@ use anyhow::Result;
 use tern_engine::ops::{Case, CaseTiming, Clock, Expected, cases};
 use tern_engine::{Device, Kind};
 
+use crate::budget::Budget;
 use crate::measure::of_case;
 use crate::peers::Torch;
 use crate::progress::Progress;
 use crate::report::{Check, Outcome, Roof, Row, Timed};
 use crate::rows::{Size, fits, rate, rows};
-use crate::suite::Budget;
 
 /// Elements and operations of a case that a quick run checks.
 const QUICK: u64 = 1 << 18;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command prints its tables")]
 
+mod budget;
 mod devices;
 mod heap;
 mod host;

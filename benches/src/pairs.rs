@@ -8,12 +8,12 @@ use tern_engine::nn::{Lstm, Mode};
 use tern_engine::{Arena, Data, Device, Element, Graph, Parameters, Plan, Trainable};
 use tern_shaders::kernels::matmul::{NN, NT, TN};
 
+use crate::budget::Budget;
 use crate::measure::{pace_seconds, times};
 use crate::peers::Torch;
 use crate::progress::Progress;
 use crate::report::{Pair, Roof};
 use crate::rows;
-use crate::suite::Budget;
 
 /// Turns that each side has; at least, where they take long.
 const TURNS: u32 = 4;

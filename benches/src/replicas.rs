@@ -3,11 +3,11 @@
 use anyhow::{Context, Result};
 use tern_engine::{Device, Error, Kind};
 
+use crate::budget::Budget;
 use crate::measure::pace;
 use crate::models::{WORKLOADS, Workload};
 use crate::progress::Progress;
 use crate::report::{Replicas, Times};
-use crate::suite::Budget;
 use crate::table::{bytes, seconds};
 
 /// Numbers of models.

@@ -6,8 +6,8 @@ use anyhow::Result;
 use tern_engine::ops::{Case, Costs, roof};
 use tern_engine::{Device, Kind};
 
+use crate::budget::Budget;
 use crate::report::Roof;
-use crate::suite::Budget;
 
 /// Measures the roof.
 ///

@@ -1,12 +1,13 @@
 //! The suite: the roof, then every kernel, then training, on each device; one report.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use tern_engine::{Device, Isa, Kind, Outcome, Source};
 
+use crate::budget::Budget;
 use crate::pairs::Bench;
 use crate::peers::{Peers, Torch};
 use crate::processor::{Processor, threads};
@@ -101,35 +102,6 @@ impl Files {
             }
         }
         Ok(())
-    }
-}
-
-/// How long things may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Budget {
-    /// A look rather than figures.
-    pub quick: bool,
-}
-
-impl Budget {
-    /// Time for a row of a kernel.
-    pub fn row(self) -> Duration {
-        Duration::from_millis(if self.quick { 50 } else { 500 })
-    }
-
-    /// Time for a training step, each of the two ways.
-    pub fn training(self) -> Duration {
-        Duration::from_millis(if self.quick { 300 } else { 4_000 })
-    }
-
-    /// Time for each side of a pair.
-    pub fn pair(self) -> Duration {
-        Duration::from_millis(if self.quick { 200 } else { 1_000 })
-    }
-
-    /// Longest step of several models that is still run, in seconds.
-    pub fn longest_step(self) -> f64 {
-        if self.quick { 0.5 } else { 20.0 }
     }
 }
 

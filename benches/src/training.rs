@@ -6,13 +6,13 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use tern_engine::{Device, Plan};
 
+use crate::budget::Budget;
 use crate::heap;
 use crate::measure::{pace, times};
 use crate::models::{WORKLOADS, Workload};
 use crate::peers::Torch;
 use crate::progress::Progress;
 use crate::report::{KernelTime, Training};
-use crate::suite::Budget;
 
 /// Steps of a run whose losses are read once, at most: what a plan keeps on the device is more.
 const STREAM: f64 = 50.0;

@@ -8,20 +8,11 @@ use tern_shaders::kernels::data::{
 };
 
 use crate::device::Buffer;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Feed, Graph, Tensor};
 use crate::{Data, Device, Error, Operand, Result};
 
 /// Target of a row or position that counts for nothing.
 pub const IGNORE: u32 = u32::MAX;
-
-/// How a graph takes batches; becomes part of the state records.
-#[derive(Clone, Debug)]
-pub(crate) struct Feed {
-    pub batch: usize,
-    pub stream: bool,
-    /// By replica, repeated if there are more replicas.
-    pub parts: Vec<Range<usize>>,
-}
 
 /// Which samples each replica trains on, and in which order.
 #[derive(Clone, Debug, PartialEq, Eq)]

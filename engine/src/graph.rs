@@ -1,9 +1,10 @@
 //! Recording a model: ops push forward dispatches and, on the tape, their backward.
 
+use std::ops::Range;
+
 use tern_shaders::{Element, Kernel};
 
 use crate::backward::Backward;
-use crate::dataset::Feed;
 use crate::device::{Buffer, Profile};
 use crate::{Arena, Error, Flat, Param, Result};
 
@@ -75,6 +76,15 @@ pub(crate) struct Entry {
     pub weights: Vec<usize>,
     pub outputs: Vec<Tensor>,
     pub backward: BackwardFn,
+}
+
+/// How a graph takes batches; becomes part of the state records.
+#[derive(Clone, Debug)]
+pub(crate) struct Feed {
+    pub batch: usize,
+    pub stream: bool,
+    /// By replica, repeated if there are more replicas.
+    pub parts: Vec<Range<usize>>,
 }
 
 /// A model being recorded for the device of an arena. Exists at build time only: it becomes

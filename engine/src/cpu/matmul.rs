@@ -1,12 +1,11 @@
 //! Matrix products of kernels: which products, on how many threads, and the epilogue.
 
 use rayon::prelude::*;
-use tern_shaders::kernels::matmul::Gemm;
+use tern_shaders::kernels::matmul::{Gemm, Order};
 use tern_shaders::{Activation, Arg, TwinFn};
 
 use super::pointwise::activate;
 use super::product::{View, multiply_on};
-use crate::ops::matmul::Order;
 
 pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
     &[("matmul/nn", nn), ("matmul/nt", nt), ("matmul/tn", tn)];

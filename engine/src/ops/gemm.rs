@@ -1,34 +1,12 @@
 //! Recording matrix products: what `matmul`, `linear` and the layers build on.
 
 use tern_shaders::kernels::half;
-use tern_shaders::kernels::matmul::{self, LONGEST};
-use tern_shaders::{Activation, Element, Kernel};
+use tern_shaders::kernels::matmul::{self, LONGEST, Order};
+use tern_shaders::{Activation, Element};
 
 use super::reduce::sum_columns;
 use crate::graph::Home;
 use crate::{Backward, Flat, Graph, Kind, Operand, Param, Tensor};
-
-/// How the operands of a product are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// C = A·B with `a [m, k]`, `b [k, n]`.
-    Nn,
-    /// C = A·Bᵀ with `a [m, k]`, `b [n, k]`.
-    Nt,
-    /// C = Aᵀ·B with `a [k, m]`, `b [k, n]`.
-    Tn,
-}
-
-impl Order {
-    /// The kernel that computes it.
-    pub fn kernel(self) -> &'static Kernel {
-        match self {
-            Order::Nn => &matmul::NN,
-            Order::Nt => &matmul::NT,
-            Order::Tn => &matmul::TN,
-        }
-    }
-}
 
 /// A matrix (or a vector, a bias) somewhere in an operand. All numbers are words.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,9 @@
 
 use tern_shaders::Activation;
 use tern_shaders::kernels::half::{NT, PACK, Pack};
-use tern_shaders::kernels::matmul::LONGEST;
+use tern_shaders::kernels::matmul::{LONGEST, Order};
 
-use super::matmul::{self, Order};
+use super::matmul;
 use super::{Case, noise};
 use crate::{Data, Error, Graph, Param, Result, Tensor};
 

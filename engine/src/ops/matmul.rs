@@ -1,11 +1,11 @@
 //! Matrix products of tensors, and the linear layer.
 
-use tern_shaders::kernels::matmul;
+use tern_shaders::kernels::matmul::{self, Order};
 use tern_shaders::kernels::pointwise::{ACTIVATION_BACKWARD, ActivationBackward};
 use tern_shaders::{Activation, Element};
 
 use super::Case;
-pub(crate) use super::gemm::{Gemm, Matrix, Order};
+pub(crate) use super::gemm::{Gemm, Matrix};
 use super::reduce::sum_columns;
 use crate::{Backward, Data, Error, Graph, Param, Result, Tensor};
 

@@ -7,6 +7,28 @@
 use crate::activation::{Activation, activate};
 use crate::{Kernel, Real, Variant, kernel, params};
 
+/// How the operands of a product are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// C = A·B with `a [m, k]`, `b [k, n]`.
+    Nn,
+    /// C = A·Bᵀ with `a [m, k]`, `b [n, k]`.
+    Nt,
+    /// C = Aᵀ·B with `a [k, m]`, `b [k, n]`.
+    Tn,
+}
+
+impl Order {
+    /// The kernel that computes it.
+    pub fn kernel(self) -> &'static Kernel {
+        match self {
+            Order::Nn => &NN,
+            Order::Nt => &NT,
+            Order::Tn => &TN,
+        }
+    }
+}
+
 params!(
     /// Parameters of [`NN`], [`NT`] and [`TN`]. All offsets and strides are in words.
     Gemm {

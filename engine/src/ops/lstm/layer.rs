@@ -4,10 +4,11 @@ use tern_shaders::kernels::lstm::{
     Backward as BackwardParams, Forward, SEQUENCE_BACKWARD, SEQUENCE_FORWARD, STATE_BACKWARD,
     STATE_LOAD, STATE_STORE, STEP_BACKWARD, STEP_FORWARD, State, StateBackward, gate_count,
 };
+use tern_shaders::kernels::matmul::Order;
 use tern_shaders::{Element, Kernel, Variant};
 
 use super::LstmWeights;
-use crate::ops::matmul::{Gemm, Matrix, Order};
+use crate::ops::matmul::{Gemm, Matrix};
 use crate::ops::reduce::sum_columns;
 use crate::{Backward, Error, Flat, Graph, Kind, Operand, Result, Tensor};
 
