@@ -1,0 +1,69 @@
+//! Trains a multilayer perceptron on handwritten digits and counts right answers on others.
+//!
+//! `cargo run --release -p tern-examples --example train_mlp`
+
+#![allow(clippy::print_stdout, reason = "a program for the terminal")]
+
+use anyhow::{Result, bail};
+use tern_engine::nn::{Mode, ModelSpec};
+use tern_engine::{
+    Arena, Batching, Data, Device, Flat, Graph, Optimizer, RowData, Training, save_model,
+};
+use tern_examples::text::bundled;
+use tern_fl::simulate::files::{Rows, digits};
+
+const BATCH: usize = 64;
+const EPOCHS: usize = 3;
+
+fn read(part: &str) -> Result<Rows> {
+    let file = |what: &str| bundled(&format!("mnist8-{part}-{what}-ubyte.gz"));
+    Ok(digits(&file("images-idx3")?, &file("labels-idx1")?)?)
+}
+
+fn upload(device: &Device, rows: &Rows) -> Result<RowData> {
+    let Rows { features, width, labels, classes } = rows;
+    Ok(RowData::upload(device, features, *width, labels, classes.len())?)
+}
+
+fn main() -> Result<()> {
+    // The best device there is, or the one that TERN_DEVICE names.
+    let device = Device::from_env()?;
+    let (train, test) = (read("train")?, read("test")?);
+
+    // The model is data; its parameters are one flat vector, started from a seed.
+    let (parameters, model) = ModelSpec::mlp(train.width, &[128], 10).build()?;
+    let arena = Arena::new(&device, &parameters, &[1])?;
+
+    // A training step, recorded once: a shuffled batch, forward, loss, backward, Adam.
+    let data = upload(&device, &train)?;
+    let mut graph = Graph::new(&arena);
+    let (inputs, targets) = graph.row_batch(&data, &Batching::shuffled(BATCH))?;
+    let logits = model.forward(&mut graph, inputs, Mode::Train)?.output;
+    let loss = graph.cross_entropy(logits, targets)?;
+    let mut training = graph.train(loss, &Training::new(Optimizer::adam(), 1e-3))?;
+
+    // A step of evaluation, on the same parameters.
+    let held_out = upload(&device, &test)?;
+    let mut graph = Graph::new(&arena);
+    let (inputs, targets) = graph.row_batch(&held_out, &Batching::in_order(BATCH))?;
+    let logits = model.forward(&mut graph, inputs, Mode::Evaluate)?.output;
+    let loss = graph.cross_entropy(logits, targets)?;
+    let counts = graph.accuracy(logits, targets, 2)?;
+    let mut evaluation = graph.evaluate(loss)?;
+
+    println!("{} parameters on {}", parameters.count(), device.name());
+    for epoch in 1..=EPOCHS {
+        let losses = training.run(data.len().div_ceil(BATCH))?;
+        println!("epoch {epoch}: loss {:.3}", losses.mean().unwrap_or(f32::NAN));
+    }
+    evaluation.run(held_out.len().div_ceil(BATCH))?;
+    let Data::U32(counts) = evaluation.read(counts)? else { bail!("counts are words") };
+    let share = 100.0 * f64::from(counts[0]) / f64::from(counts[2]);
+    println!("{share:.1} % of {} other digits are named right", counts[2]);
+
+    // In PyTorch's names and shapes.
+    let path = std::env::temp_dir().join("mlp.safetensors");
+    save_model(&path, &parameters, &arena.read(Flat::Parameters, 0)?)?;
+    println!("the model is in {}", path.display());
+    Ok(())
+}
