@@ -7,8 +7,9 @@
 use anyhow::{Result, bail};
 use tern_engine::nn::{Mode, ModelSpec};
 use tern_engine::{Arena, Batching, Data, Device, Element, Graph, Optimizer, TextData, Training};
+use tern_examples::alphabet::Alphabet;
 use tern_examples::text::bundled;
-use tern_fl::simulate::files::{Alphabet, read_text};
+use tern_fl::simulate::files::read_text;
 
 const STEPS: usize = 50;
 const BATCH: usize = 20;
@@ -18,12 +19,11 @@ const START: &str = "The king ";
 fn main() -> Result<()> {
     let device = Device::from_env()?;
     let text = read_text(&bundled("shakespeare-roles.txt.gz")?)?.text;
-    let alphabet = Alphabet::of([text.as_str()].into_iter());
+    let alphabet = Alphabet::of([text.as_str()]);
 
     // Windows of 50 characters, the next one of each to be predicted; they stay on the device.
-    let vocabulary = alphabet.vocabulary();
-    let tokens = alphabet.tokens(&text);
-    let data = TextData::upload(&device, &[tokens], vocabulary, STEPS, STEPS)?;
+    let vocabulary = alphabet.tokens();
+    let data = TextData::upload(&device, &[alphabet.encode(&text)], vocabulary, STEPS, STEPS)?;
 
     let (parameters, model) = ModelSpec::language_model(vocabulary, 16, 128, 1).build()?;
     let arena = Arena::new(&device, &parameters, &[1])?;
@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     let mut random = 1u32;
     for _ in 0..200 {
         let recent: String = written[written.len() - context..].iter().collect();
-        prediction.write(input, &Data::U32(alphabet.tokens(&recent)))?;
+        prediction.write(input, &Data::U32(alphabet.encode(&recent)))?;
         prediction.run(1)?;
         let (Data::F32(logits), Data::U32(places)) =
             (prediction.read(logits)?, prediction.read(places)?)
@@ -66,7 +66,7 @@ fn main() -> Result<()> {
             left > 0.0
         });
         let place = places[last + drawn.count().min(CHOICES - 1)];
-        written.push(alphabet.character(place).unwrap_or('?'));
+        written.push(alphabet.char(place).unwrap_or('?'));
     }
     println!("{}", written.iter().collect::<String>());
     Ok(())

@@ -9,15 +9,15 @@ use tern_engine::nn::{Mode, ModelSpec};
 use tern_engine::{
     Arena, Batching, Data, Device, Flat, Graph, Optimizer, RowData, Training, save_model,
 };
-use tern_examples::text::bundled;
+use tern_examples::text::bundled_digits;
 use tern_fl::simulate::files::{Rows, digits};
 
 const BATCH: usize = 64;
 const EPOCHS: usize = 3;
 
-fn read(part: &str) -> Result<Rows> {
-    let file = |what: &str| bundled(&format!("mnist8-{part}-{what}-ubyte.gz"));
-    Ok(digits(&file("images-idx3")?, &file("labels-idx1")?)?)
+fn read(name: &str) -> Result<Rows> {
+    let [images, labels] = bundled_digits(name)?;
+    Ok(digits(&images, &labels)?)
 }
 
 fn upload(device: &Device, rows: &Rows) -> Result<RowData> {
@@ -28,7 +28,7 @@ fn upload(device: &Device, rows: &Rows) -> Result<RowData> {
 fn main() -> Result<()> {
     // The best device there is, or the one that TERN_DEVICE names.
     let device = Device::from_env()?;
-    let (train, test) = (read("train")?, read("test")?);
+    let (train, test) = (read("mnist8-train")?, read("mnist8-test")?);
 
     // The model is data; its parameters are one flat vector, started from a seed.
     let (parameters, model) = ModelSpec::mlp(train.width, &[128], 10).build()?;

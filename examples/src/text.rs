@@ -41,6 +41,12 @@ pub fn bundled(file: &str) -> Result<PathBuf> {
     }
 }
 
+/// Images and labels of digits that are bundled: of `mnist8-train`, `mnist8-test` or `optdigits`.
+pub fn bundled_digits(name: &str) -> Result<[PathBuf; 2]> {
+    let file = |what: &str| bundled(&format!("{name}-{what}-ubyte.gz"));
+    Ok([file("images-idx3")?, file("labels-idx1")?])
+}
+
 /// What files hold, as far as they can be read.
 #[derive(Debug, Default)]
 pub struct Found {

@@ -4,12 +4,13 @@
 
 #[path = "../fuzz/decoders.rs"]
 mod decoders;
+#[path = "../fuzz/replay.rs"]
+mod replay;
 
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-
-type Decoder = fn(&[u8]);
+use replay::Decoder;
 
 const DECODERS: [(&str, Decoder); 7] = [
     ("wire", decoders::wire),
@@ -21,29 +22,14 @@ const DECODERS: [(&str, Decoder); 7] = [
     ("state", decoders::state),
 ];
 
-fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let files = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut files: Vec<_> = files
-        .map(|entry| {
-            let path = entry.unwrap().path();
-            let bytes = std::fs::read(&path).unwrap();
-            (path, bytes)
-        })
-        .collect();
-    files.sort();
-    files
+fn folder(target: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
 }
 
 #[test]
 fn the_corpus_is_decoded_or_refused() {
     for (target, decode) in DECODERS {
-        let files = corpus(target);
-        assert!(files.len() >= 3, "{target}: {} files", files.len());
-        for (path, bytes) in files {
-            let decoded = std::panic::catch_unwind(|| decode(&bytes));
-            assert!(decoded.is_ok(), "{}", path.display());
-        }
+        replay::whole(&folder(target), decode);
     }
 }
 
@@ -62,16 +48,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         for (target, decode) in DECODERS {
-            let files = corpus(target);
-            let mut bytes = pick.get(&files).1.clone();
-            if bytes.is_empty() {
-                continue;
-            }
-            for (at, byte) in &changes {
-                *at.get_mut(&mut bytes) = *byte;
-            }
-            decode(&bytes);
-            decode(&bytes[..cut.index(bytes.len())]);
+            replay::changed(&folder(target), decode, pick, &changes, cut);
         }
     }
 }

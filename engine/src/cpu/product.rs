@@ -245,7 +245,9 @@ fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>
     let (m, n, k) = (a.rows, b.columns, a.columns);
     let shape = Shape::of::<S>();
     if k == 0 {
-        (0..m).filter(|_| !add).for_each(|i| c.line(i, 0, n).fill(0.0));
+        if !add {
+            (0..m).for_each(|i| c.line(i, 0, n).fill(0.0));
+        }
         return;
     }
     // Two passes over a matrix whose rows are dense are cheaper than packing it.
@@ -276,7 +278,7 @@ fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>
                             Panels { place, add, depth, a: packed_a, block, dense, packed_b };
                         let near = depth * columns.len() <= NEAR;
                         let step = if near { columns.len() } else { shape.columns };
-                        for at in (0..columns.len()).step_by(step.max(1)) {
+                        for at in (0..columns.len()).step_by(step) {
                             let columns = at..columns.len().min(at + step);
                             for rows in even(rows.len(), shape.rows) {
                                 tile::multiply(s, c, &panels, rows, columns.clone());

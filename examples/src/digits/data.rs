@@ -7,6 +7,7 @@ use tern_fl::data::{Rows, read_rows};
 use tern_fl::simulate::files::digits;
 
 use super::options::{CLASSES, Options, SIDE, Scale};
+use crate::text::bundled_digits;
 
 /// Numbers of an image.
 const PIXELS: usize = SIDE * SIDE;
@@ -129,10 +130,8 @@ impl Images {
 /// The digits that come with the demos: MNIST's, for training and test, and optdigits'.
 fn bundled() -> Result<[Images; 3]> {
     let read = |name: &str| -> Result<Images> {
-        let file = |kind: &str, rank: u32| {
-            crate::text::bundled(&format!("{name}-{kind}-idx{rank}-ubyte.gz"))
-        };
-        let rows = digits(&file("images", 3)?, &file("labels", 1)?)?;
+        let [images, labels] = bundled_digits(name)?;
+        let rows = digits(&images, &labels)?;
         Ok(Images { pixels: rows.features, labels: rows.labels })
     };
     Ok([read("mnist8-train")?, read("mnist8-test")?, read("optdigits")?])

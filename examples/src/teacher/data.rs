@@ -10,7 +10,7 @@ use tern_fl::simulate::{Partition, by_value, partition};
 use tern_fl::teach::{Part, Samples, usable};
 
 use super::options::{Bundled, Options};
-use crate::text::bundled;
+use crate::text::{bundled, bundled_digits};
 
 /// Rows with their classes.
 #[derive(Clone, Debug, Default)]
@@ -105,11 +105,8 @@ pub fn load(options: &Options) -> Result<Vec<Problem>> {
     let load = |set: Bundled| match set {
         Bundled::Mnist => {
             ensure!(by.is_none(), "--by is for tables, MNIST is none");
-            let file = |part: &str, what: &str| bundled(&format!("mnist8-{part}-{what}-ubyte.gz"));
-            let both = |part: &str| {
-                Ok::<_, anyhow::Error>([file(part, "images-idx3")?, file(part, "labels-idx1")?])
-            };
-            images("MNIST 8×8".into(), &[both("train")?, both("test")?])
+            let files = [bundled_digits("mnist8-train")?, bundled_digits("mnist8-test")?];
+            images("MNIST 8×8".into(), &files)
         }
         Bundled::Adult => {
             // The weight of a row in the census says nothing of the row.

@@ -3,10 +3,10 @@
 
 use sha2::{Digest as _, Sha256};
 use tern_engine::ops::masked::FixedPoint;
+use tern_secagg::{Assumptions, Packing, Session};
 
 use crate::plan::{Encoding, Secure};
 use crate::{Digest, Error, Layout, Result, RunId, Turn};
-use tern_secagg::{Assumptions, Packing, Session};
 
 /// Bits of a word in fixed point.
 const FIXED_BITS: u32 = 32;

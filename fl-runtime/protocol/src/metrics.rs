@@ -23,7 +23,7 @@ pub fn is_measured(value: f64) -> bool {
 ///
 /// # Errors
 /// [`Refusal::Metrics`], which says why.
-pub fn check(metrics: &Metrics) -> Result<(), Refusal> {
+pub(crate) fn check(metrics: &Metrics) -> Result<(), Refusal> {
     if metrics.len() > MAX_METRICS {
         return Err(Refusal::Metrics("more than 32"));
     }

@@ -62,7 +62,7 @@ impl Random {
     }
 
     /// A uniform element of the field of 2^61 − 1.
-    pub fn element(&mut self) -> u64 {
+    pub(crate) fn element(&mut self) -> u64 {
         loop {
             let element = Zeroizing::new(self.long() & P);
             // One value in 2^61 is drawn again.
@@ -73,7 +73,7 @@ impl Random {
     }
 
     /// A uniform number below `bound`, which isn't zero.
-    pub fn below(&mut self, bound: u32) -> u32 {
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
         let bound = u64::from(bound);
         // The largest multiple of the bound: numbers from there on would favor the small ones.
         let fair = u64::MAX - u64::MAX % bound;

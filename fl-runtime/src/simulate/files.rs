@@ -134,11 +134,6 @@ impl Alphabet {
         self.characters.len() + 1
     }
 
-    /// The character of a token; `None` for the one that stands for all others.
-    pub fn character(&self, token: u32) -> Option<char> {
-        self.characters.get(token as usize).copied()
-    }
-
     /// A text as tokens.
     pub fn tokens(&self, text: &str) -> Vec<u32> {
         let token = |c| self.characters.binary_search(&c).map_or(self.characters.len(), |at| at);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tern_secagg::History;
 
 use crate::metrics::Metrics;
 use crate::participant::{Kept, Pending};
@@ -15,7 +16,6 @@ use crate::store::{self, Durability};
 use crate::trainer::OptimizerState;
 use crate::update::Codec;
 use crate::{Digest, Error, Result, RunId, Turn};
-use tern_secagg::History;
 
 /// The folder of a client in one run.
 #[derive(Clone, Debug)]

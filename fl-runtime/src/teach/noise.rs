@@ -6,10 +6,10 @@
 //! Discrete Gaussian noise costs as much as continuous noise of its σ (Theorem 14 there), and
 //! discrete Laplace noise as continuous noise of its scale.
 
+use tern_secagg::Random;
 use zeroize::Zeroizing;
 
 use crate::{Error, Result};
-use tern_secagg::Random;
 
 /// Scales are multiples of one part in this many.
 const GRID: u64 = 64;

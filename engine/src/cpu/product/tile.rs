@@ -120,8 +120,10 @@ fn tiles<S: Simd, const R: usize, const V: usize>(
                     store(whole, if panels.add { sum + load::<S, S::f32s>(s, whole) } else { sum });
                 } else {
                     let n = line.len();
-                    let part = |line| load_part::<S, S::f32s>(s, line, n, 0.0);
-                    let sum = if panels.add { sum + part(line) } else { sum };
+                    let sum = match panels.add {
+                        true => sum + load_part::<S, S::f32s>(s, line, n, 0.0),
+                        false => sum,
+                    };
                     store_part(line, n, sum);
                 }
             }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use tern_secagg::{Advertisement, Message, Session, server};
+
 use super::secure::{Members, counted, decode, refused};
 use super::share::Share;
 use super::{Candidate, Coordinator, Effect, Phase};
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal};
-use tern_secagg::{Advertisement, Message, Session, server};
 
 /// Waits for keys.
 #[derive(Clone, Debug)]

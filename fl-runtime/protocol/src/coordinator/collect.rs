@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use tern_secagg::{Included, server};
+
 use super::combine::Combine;
 use super::secure::{Members, decode, refused};
 use super::{Candidate, Coordinator, Effect, Phase, Progress, Upload};
 use crate::metrics;
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal, RunPlan, Turn};
-use tern_secagg::{Included, server};
 
 /// Waits for updates.
 #[derive(Clone, Debug)]

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tern_secagg::Masks;
+
 use super::evaluate::Evaluate;
 use super::gather::Gather;
 use super::{Best, Coordinator, Effect, Head, Phase, RoundRecord, Score, Upload};
 use crate::metrics::{self, Metrics};
 use crate::plan::Goal;
 use crate::{ClientId, Millis, Refusal, Turn};
-use tern_secagg::Masks;
 
 /// Waits for the aggregate of these uploads.
 #[derive(Clone, Debug)]

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tern_secagg::{Confirmation, Message, server};
+
 use super::secure::{Members, counted, decode, refused};
 use super::unmask::Unmask;
 use super::{Coordinator, Effect, Phase, Upload};
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal};
-use tern_secagg::{Confirmation, Message, server};
 
 /// Waits for signatures.
 #[derive(Clone, Debug)]

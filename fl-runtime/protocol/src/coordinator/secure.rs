@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tern_secagg::Message;
+
 use super::Progress;
 use crate::{ClientId, Refusal};
-use tern_secagg::Message;
 
 /// Those who were asked, and those of them who won't answer any more.
 #[derive(Clone, Debug, Default)]

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tern_secagg::{Message, Shares, server};
+
 use super::collect::{Collect, Masked};
 use super::secure::{Members, counted, decode, refused};
 use super::{Coordinator, Effect, Phase};
 use crate::masking::job;
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal};
-use tern_secagg::{Message, Shares, server};
 
 /// Waits for shares.
 #[derive(Clone, Debug)]

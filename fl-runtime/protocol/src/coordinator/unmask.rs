@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tern_secagg::{Reveal, server};
+
 use super::combine::{Combine, Unmasking};
 use super::confirm::Confirm;
 use super::secure::{Members, counted, decode, refused};
 use super::{Coordinator, Effect, Phase, Upload};
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal};
-use tern_secagg::{Reveal, server};
 
 /// Waits for shares.
 #[derive(Clone, Debug)]

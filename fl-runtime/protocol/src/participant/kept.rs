@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use tern_secagg::History;
+
 use crate::metrics::Metrics;
 use crate::trainer::OptimizerState;
 use crate::{Digest, Turn, wire};
-use tern_secagg::History;
 
 /// What must survive the process.
 #[derive(Clone, Debug, Default, PartialEq)]

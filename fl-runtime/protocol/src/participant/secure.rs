@@ -2,13 +2,13 @@
 //! the middle of a session has dropped out of it, and never joins the same one again.
 
 use ed25519_dalek::SigningKey;
+use tern_secagg::{
+    Abort, Confirmation, Inbox, Masks, Message, Reveal, Roster, Seed, Shares, client,
+};
 
 use super::{Action, Participant, decline};
 use crate::wire::{self, instruction::What, message::Body};
 use crate::{Digest, Error, Masking, Result, Turn};
-use tern_secagg::{
-    Abort, Confirmation, Inbox, Masks, Message, Reveal, Roster, Seed, Shares, client,
-};
 
 /// What a client needs for secure aggregation.
 pub(super) struct Secure {

@@ -1,10 +1,11 @@
 //! Whether a plan makes sense.
 
+use tern_secagg::{MAX_MEMBERS, Parameters};
+
 use super::{
     Encoding, MOST_FRACTION_BITS, RunPlan, Secure, Selection, StrategySpec, TernaryMethod, Updates,
 };
 use crate::{Error, Layout, Result};
-use tern_secagg::{MAX_MEMBERS, Parameters};
 
 pub(super) fn within<T: PartialOrd + std::fmt::Display>(
     name: &str,

@@ -4,12 +4,12 @@ mod check;
 mod training;
 
 use serde::{Deserialize, Serialize};
+use tern_secagg::Assumptions;
 pub use training::{LocalTraining, RateDecay};
 
 use crate::layout::{Layout, ModelKind};
 use crate::masking::Masking;
 use crate::{Digest, Result, RunId};
-use tern_secagg::Assumptions;
 
 /// Most bits after the binary point of a round's sums; more than any mean in `f32` needs.
 pub const MOST_FRACTION_BITS: u32 = 40;

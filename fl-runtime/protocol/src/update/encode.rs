@@ -4,10 +4,10 @@ use half::f16;
 use tern_engine::ops::masked::{FixedPoint, Mask, Masker};
 use tern_engine::ops::ternary::{self, Coding, Rule, TernaryCodec};
 use tern_engine::{Data, Device, Element, Pass, Vector};
+use tern_secagg::Masks;
 
 use crate::plan::TernaryMethod;
 use crate::{Layout, Result};
-use tern_secagg::Masks;
 
 /// Where the scales of ternary codes come from.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -18,12 +18,12 @@ use std::ops::Range;
 
 use half::f16;
 use sha2::{Digest as _, Sha256};
+use tern_secagg::{Packing, Unpacker};
 
 pub use encode::{Codec, Scales};
 
 use crate::plan::Encoding;
 use crate::{Digest, Layout, Refusal, Result};
-use tern_secagg::{Packing, Unpacker};
 
 /// Elements that are read at a time.
 const CHUNK: usize = 1 << 14;
