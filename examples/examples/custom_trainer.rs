@@ -8,8 +8,8 @@
 use anyhow::Result;
 use tern_engine::Device;
 use tern_fl::layout::{ModelKind, TensorSpec};
-use tern_fl::local::{Client, Options, run};
 use tern_fl::metrics::Metrics;
+use tern_fl::server::local::{Client, Options, run};
 use tern_fl::trainer::{Job, Trained, Trainer};
 use tern_fl::{RunPlan, TaskSpec};
 

@@ -18,12 +18,13 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use tern_engine::{Device, load_model};
 use tern_fl::client::{Client, Http, Options as ClientOptions, Outcome};
-use tern_fl::federation::{self, Admission, Federation};
+use tern_fl::host::key_file;
+use tern_fl::host::tls;
 use tern_fl::identity::Identity;
-use tern_fl::key_file;
-use tern_fl::server::{self, Board, Limits, Server, Service};
+use tern_fl::server::federation::{self, Admission, Federation};
+use tern_fl::server::http::{self, Board, Limits, Server, Service};
 use tern_fl::trainer::Trainer;
-use tern_fl::{ClientId, Digest, RunId, RunPlan, Strategy, tls};
+use tern_fl::{ClientId, Digest, RunId, RunPlan, Strategy};
 
 use crate::report::replace;
 
@@ -213,17 +214,17 @@ impl Place {
             ..federation::Options::default()
         };
         let federation = Federation::open(&run, &plan, &initial, options)?;
-        let board = Board::with_file(&run.join("metrics.jsonl"), tern_fl::clock::now().0)?;
+        let board = Board::with_file(&run.join("metrics.jsonl"), tern_fl::host::clock::now().0)?;
         let tls = tls::server(&self.path("server.pem"), &self.path("server.key"))?;
         // Everybody is here, and rounds take less than the time between two requests elsewhere.
         let limits =
             Limits { requests_per_client: 1e3, requests_per_address: 1e4, ..Limits::default() };
-        let options = server::Options {
+        let options = http::Options {
             tls: Some(tls),
             limits,
             folder: Some(run),
             services,
-            ..server::Options::default()
+            ..http::Options::default()
         };
         let server = Server::new(federation, board, options);
         let listener = TcpListener::bind(("127.0.0.1", 0))?;

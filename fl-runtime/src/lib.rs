@@ -1,40 +1,50 @@
 //! Federated training on Tern's engine: clients train on data that never leaves them, a server
 //! adds up their updates, round by round.
 //!
-//! Both sides are state machines without I/O ([`coordinator::Coordinator`],
-//! [`participant::Participant`]), which the network, the simulation and the tests drive alike.
-//! [`federation::Federation`] is the server without its network: a coordinator that remembers
-//! everything on disk; [`local::run`] drives it with clients in the same process.
+//! Where to begin:
+//!
+//! - [`RunPlan`] says all about a run: model, cohorts, training, updates, strategy, secure
+//!   aggregation.
+//! - `simulate::Simulation` runs it on one device, with clients side by side.
+//! - `server::local::run` runs it with trainers of one's own in one process, the whole protocol
+//!   included; `server::http::Server` serves it to a `client::Client` on each device.
+//! - `methods` are learning methods beyond: private labels, personal models, transfer.
+//!
+//! This crate gathers those that it is made of, each behind a feature of its name:
+//!
+//! | module | crate | feature |
+//! |---|---|---|
+//! | here | `tern-protocol`: plans, updates, both sides as state machines | |
+//! | [`secagg`] | `tern-secagg`: secure aggregation | |
+//! | [`host`] | `tern-host`: files, keys, certificates, the time | |
+//! | `client` | `tern-client` | `client` |
+//! | `server` | `tern-server`: federations, in one process | `local` |
+//! | `server::http` | `tern-server`, over the network | `server` |
+//! | `simulate` | `tern-simulate` | `simulate`, `files` |
+//! | `methods` | `tern-methods` | `methods` |
+//!
+//! `gpu` is the engine's: without it there is the CPU alone, and no driver is linked. `cli` is
+//! the `tern` command; [`data`] and `config` are what it reads.
 
-pub mod align;
-#[cfg(feature = "client")]
-pub mod client;
-pub mod clock;
 #[cfg(all(feature = "client", feature = "server"))]
 pub mod config;
 pub mod data;
-#[cfg(feature = "server")]
-pub mod federation;
-pub mod key_file;
-#[cfg(feature = "server")]
-pub mod local;
-pub mod personalize;
-pub mod plot;
-#[cfg(feature = "server")]
-pub mod server;
-pub mod simulate;
-pub mod store;
-pub mod teach;
-#[cfg(any(feature = "client", feature = "server"))]
-pub mod tls;
-pub mod trainer;
 
-pub(crate) use tern_protocol::hex;
+#[cfg(feature = "client")]
+pub use tern_client as client;
+pub use tern_host as host;
+#[cfg(feature = "methods")]
+pub use tern_methods as methods;
 pub use tern_protocol::{
     ClientId, Code, Digest, Error, Layout, Masking, Millis, ParseIdError, Refusal, Result, RunId,
     RunPlan, Strategy, StrategyState, TaskSpec, Total, Turn,
 };
 pub use tern_protocol::{
-    auth, coordinator, identity, layout, metrics, participant, plan, strategy, update, wire,
+    auth, coordinator, identity, layout, metrics, participant, partition, plan, strategy, trainer,
+    update, wire,
 };
 pub use tern_secagg as secagg;
+#[cfg(feature = "local")]
+pub use tern_server as server;
+#[cfg(feature = "simulate")]
+pub use tern_simulate as simulate;

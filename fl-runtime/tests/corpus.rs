@@ -12,11 +12,8 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use replay::Decoder;
 
-const DECODERS: [(&str, Decoder); 7] = [
-    ("wire", decoders::wire),
-    ("update", decoders::update),
+const DECODERS: [(&str, Decoder); 4] = [
     ("config", decoders::config),
-    ("auth", decoders::auth),
     ("models", decoders::models),
     ("services", decoders::services),
     ("state", decoders::state),

@@ -14,12 +14,14 @@ use prost::Message;
 use tern_engine::nn::ModelSpec;
 use tern_fl::auth::{Credentials, SIGNATURE, TIME};
 use tern_fl::client::{CallError, Http};
-use tern_fl::clock;
-use tern_fl::federation::{Admission, Federation};
+use tern_fl::host::clock;
+use tern_fl::host::tls;
 use tern_fl::identity::Identity;
 use tern_fl::layout::ModelKind;
-use tern_fl::server::{Board, Limits, Options, Server};
-use tern_fl::{Digest, Millis, RunPlan, federation, tls, wire};
+use tern_fl::server::federation;
+use tern_fl::server::federation::{Admission, Federation};
+use tern_fl::server::http::{Board, Limits, Options, Server};
+use tern_fl::{Digest, Millis, RunPlan, wire};
 use tokio::sync::oneshot;
 
 const TOKEN: &str = "the operator's token";

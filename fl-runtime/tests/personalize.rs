@@ -11,8 +11,8 @@ use tern_engine::{Data, Device, Schedule};
 use tern_fl::ClientId;
 use tern_fl::client::Http;
 use tern_fl::identity::Identity;
-use tern_fl::personalize::{Client, Public, Publisher, Recipe, Shape, download};
-use tern_fl::server::{Service, ServiceError};
+use tern_fl::methods::personalize::{Client, Public, Publisher, Recipe, Shape, download};
+use tern_fl::server::http::{Service, ServiceError};
 
 /// Writes down what reaches a publisher.
 struct Overheard {

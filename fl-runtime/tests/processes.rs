@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tern_fl::config::Config;
-use tern_fl::server::Row;
+use tern_fl::server::http::Row;
 use tern_fl::update::Codec;
 use tern_fl::{ClientId, Digest};
 

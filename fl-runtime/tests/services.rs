@@ -11,7 +11,7 @@ use std::time::Duration;
 use tern_fl::ClientId;
 use tern_fl::client::Http;
 use tern_fl::identity::Identity;
-use tern_fl::server::{AT_A_TIME, Service, ServiceError};
+use tern_fl::server::http::{AT_A_TIME, Service, ServiceError};
 
 /// Gives back what it is sent, backwards, with the first byte of who sent it.
 struct Backwards;

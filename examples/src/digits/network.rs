@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_engine::load_model;
-use tern_fl::align::Settings;
+use tern_fl::methods::align::Settings;
 use tern_fl::{RunPlan, Strategy};
 
 use super::data::Transfer;

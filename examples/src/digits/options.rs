@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use tern_engine::Activation;
 use tern_engine::nn::{Input, LayerSpec, ModelSpec};
-use tern_fl::align::{Model, Objective, Settings};
+use tern_fl::methods::align::{Model, Objective, Settings};
 
 use crate::network::NetworkOptions;
 use crate::options::RunOptions;

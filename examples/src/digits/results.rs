@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 use tern_engine::save_model;
-use tern_fl::align::Model;
+use tern_fl::methods::align::Model;
 
 use super::transfer::{Features, Measured};
 use crate::report::{Report, Series, Table, spread};

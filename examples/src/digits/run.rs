@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use tern_fl::align::Settings;
+use tern_fl::methods::align::Settings;
 
 use super::data::{Digits, Transfer};
 use super::network;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use tern_engine::Device;
-use tern_fl::align::{Fusion, Model, Node, Phase, Settings, plan, run};
-use tern_fl::local::{self, Client};
+use tern_fl::methods::align::{Fusion, Model, Node, Phase, Settings, plan, run};
 use tern_fl::metrics::Metrics;
+use tern_fl::server::local::{self, Client};
 use tern_fl::{ClientId, RunPlan};
 
 use super::data::{Images, Transfer};

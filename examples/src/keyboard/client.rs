@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use tern_engine::{Decay, Device, Schedule};
-use tern_fl::personalize::{self, Batch, Client, Merge, Round, Shape};
+use tern_fl::methods::personalize::{self, Batch, Client, Merge, Round, Shape};
 
 use super::public::PublicModel;
 use super::reader::batches;

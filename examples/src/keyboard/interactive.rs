@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tern_engine::Device;
 
-use tern_fl::personalize::Merge;
+use tern_fl::methods::personalize::Merge;
 
 use super::client::{Keyboard, Recipe};
 use super::predictor::Predictor;
@@ -191,7 +191,7 @@ impl Session<'_> {
 mod tests {
     use super::*;
     use crate::keyboard::public::{Card, tiny};
-    use tern_fl::personalize::Public;
+    use tern_fl::methods::personalize::Public;
 
     fn session(script: &str) -> String {
         let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tern_engine::Device;
-use tern_fl::personalize::Score;
+use tern_fl::methods::personalize::Score;
 
 use super::predictor::Predictor;
 use super::public::PublicModel;

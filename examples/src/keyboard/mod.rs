@@ -4,7 +4,7 @@
 //! A [`server`] trains the public model on public text and publishes it as files
 //! ([`public`]). Each [`client`] loads it, collects what its user types together with what the
 //! model expected, and trains on it once the preset count is reached, as
-//! [`tern_fl::personalize`] does it for any model. [`run`] tells the story
+//! [`tern_fl::methods::personalize`] does it for any model. [`run`] tells the story
 //! from end to end and [`measure`]s it on lines that no model has seen; [`interactive`] lets a
 //! person be the user.
 

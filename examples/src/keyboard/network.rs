@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tern_engine::Device;
-use tern_fl::personalize::{Publisher, download};
+use tern_fl::methods::personalize::{Publisher, download};
 
 use super::data::Texts;
 use super::options::{Options, Scale};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tern_engine::{Device, save_model};
-use tern_fl::personalize::Client;
+use tern_fl::methods::personalize::Client;
 
 use super::client::Keyboard;
 use super::measure::{HeldBack, Meter, Worth};

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tern_engine::nn::{Input, LayerSpec, Model, ModelSpec};
 use tern_engine::{Arena, Device, Flat, Parameters, load_model, save_model};
-use tern_fl::personalize::Public;
+use tern_fl::methods::personalize::Public;
 
 use crate::alphabet::Alphabet;
 

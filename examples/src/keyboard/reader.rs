@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tern_engine::Arena;
 use tern_engine::nn::ModelSpec;
-use tern_fl::personalize::{Batch, Score, Scorer, Shape};
+use tern_fl::methods::personalize::{Batch, Score, Scorer, Shape};
 
 use crate::users::{Windows, windows};
 

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use tern_fl::personalize::{Merge, Round, Score};
+use tern_fl::methods::personalize::{Merge, Round, Score};
 
 use super::measure::Worth;
 use super::server::Curve;
@@ -293,7 +293,7 @@ impl Results {
 mod tests {
     use super::*;
     use crate::keystrokes::Keystrokes;
-    use tern_fl::personalize::Work;
+    use tern_fl::methods::personalize::Work;
 
     fn worth(top1: usize, pressed: usize) -> Worth {
         let scores = Score { targets: 100, top1, top3: top1 + 20, loss: 1.5 };

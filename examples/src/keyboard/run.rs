@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use tern_engine::Device;
-use tern_fl::personalize::{Public, Score};
+use tern_fl::methods::personalize::{Public, Score};
 
 use super::client::LEAST_RECORDS;
 use super::data::Texts;

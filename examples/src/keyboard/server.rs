@@ -5,7 +5,7 @@ use tern_engine::nn::{Mode, Model, ModelSpec};
 use tern_engine::{
     Arena, Decay, Device, Flat, Graph, Optimizer, Plan, Schedule, TextData, Training,
 };
-use tern_fl::personalize::Score;
+use tern_fl::methods::personalize::Score;
 
 use super::client::WINDOW;
 use super::options::Scale;

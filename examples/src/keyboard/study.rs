@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use tern_engine::{Device, Trainable};
-use tern_fl::personalize::{self, Batch, Client, Learner, Reuse, Shape, Work};
+use tern_fl::methods::personalize::{self, Batch, Client, Learner, Reuse, Shape, Work};
 
 use super::client::{Recipe, typed};
 use super::measure::{HeldBack, Meter};

@@ -12,7 +12,7 @@ use tern_engine::nn::ModelSpec;
 use tern_engine::save_model;
 use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
-use tern_fl::server::Row;
+use tern_fl::server::http::Row;
 
 use super::{FOUND, Place};
 use crate::progress::Progress;

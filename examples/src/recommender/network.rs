@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_engine::{Device, load_model};
 use tern_fl::layout::ModelKind;
-use tern_fl::local::{self, Client};
 use tern_fl::plan::{Encoding, Form};
+use tern_fl::server::local::{self, Client};
 use tern_fl::{Layout, RunPlan};
 
 use super::arms::{ARMS, Arm};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use tern_engine::Device;
 use tern_fl::layout::ModelKind;
-use tern_fl::local;
 use tern_fl::plan::Encoding;
+use tern_fl::server::local;
 
 use super::arms::ARMS;
 use super::data::Data;

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use tern_fl::methods::teach::{Part, Samples, usable};
 use tern_fl::simulate::files::{BadLine, Rows, Table, digits_by};
 use tern_fl::simulate::{Partition, by_value, partition};
-use tern_fl::teach::{Part, Samples, usable};
 
 use super::options::{Bundled, Options};
 use crate::text::{bundled, bundled_digits};

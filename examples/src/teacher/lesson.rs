@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Device, Optimizer, save_model};
-use tern_fl::plan::LocalTraining;
-use tern_fl::simulate::client_id;
-use tern_fl::teach::{
+use tern_fl::ClientId;
+use tern_fl::methods::teach::{
     Aggregator, Budget, Mechanism, Models, Noise, Part, Recipe, Samples, Service, Spent, Voters,
     accuracy, plurality,
 };
+use tern_fl::plan::LocalTraining;
 
 use super::data::{Parts, Problem, Set};
 use super::options::{Scale, mechanisms};
@@ -218,7 +218,7 @@ pub trait Tutor {
 
 impl<V: Voters> Tutor for Service<V> {
     fn labels(&mut self, samples: &[f32]) -> Result<Result<Vec<Option<u32>>, String>> {
-        match self.answer(client_id(0), samples) {
+        match self.answer(ClientId::numbered(0), samples) {
             Ok(labels) => Ok(Ok(labels)),
             Err(error @ tern_fl::Error::Budget { .. }) => Ok(Err(error.to_string())),
             Err(error) => Err(error.into()),

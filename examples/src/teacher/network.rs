@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tern_engine::Device;
 use tern_fl::client::CallError;
-use tern_fl::server;
-use tern_fl::teach::{Budget, Labels, Models, Spent, ask};
+use tern_fl::methods::teach::{Budget, Labels, Models, Spent, ask};
+use tern_fl::server::http;
 
 use super::data::Problem;
 use super::lesson::{Faculty, Tutor, budget_file, compare, learn, service, teach};
@@ -60,7 +60,7 @@ fn serve(
     problem: &Problem,
 ) -> Result<()> {
     let labels = mechanisms(scale.teachers).map(|(name, _)| Labels::new(&called(name)));
-    let services = labels.iter().map(|labels| labels.clone() as Arc<dyn server::Service>);
+    let services = labels.iter().map(|labels| labels.clone() as Arc<dyn http::Service>);
     place.serve_while(services.collect(), None, || {
         let report = Report::create(place.server())?;
         let (teachers, faculty): (Models, Faculty) = teach(device, problem, scale, seed)?;

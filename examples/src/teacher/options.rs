@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use tern_fl::teach::{Limit, Mechanism};
+use tern_fl::methods::teach::{Limit, Mechanism};
 
 use crate::network::NetworkOptions;
 use crate::options::RunOptions;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use tern_fl::teach::{Limit, Mechanism};
+use tern_fl::methods::teach::{Limit, Mechanism};
 
 use crate::report::{Report, Series, Table, spread};
 

@@ -69,6 +69,15 @@ hexadecimal! {
     ClientId, 32, "client key"
 }
 
+impl ClientId {
+    /// The name of a simulated client: its number, so that keys are in the order of numbers.
+    pub fn numbered(number: usize) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        ClientId(bytes)
+    }
+}
+
 hexadecimal! {
     /// SHA-256 of a body.
     Digest, 32, "SHA-256 digest"

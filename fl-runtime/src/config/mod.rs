@@ -10,14 +10,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tern_protocol::participant::LeastSecure;
+use tern_protocol::plan::RunPlan;
+use tern_protocol::{ClientId, Error, hex};
+use tern_server::http::Limits;
 
 pub use source::{ConfigError, Source};
 
 use crate::data::Tokens;
-use crate::participant::LeastSecure;
-use crate::plan::RunPlan;
-use crate::server::Limits;
-use crate::{ClientId, Error, hex};
 
 const TEMPLATE: &str = include_str!("template.toml");
 /// The token in it, which anybody can read there.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tern_engine::nn::ModelSpec;
 use tern_fl::RunPlan;
-use tern_fl::federation::{self, Federation};
 use tern_fl::layout::ModelKind;
-use tern_fl::server::{Board, Options, Server, Service};
+use tern_fl::server::federation::{self, Federation};
+use tern_fl::server::http::{Board, Options, Server, Service};
 
 /// A server that listens until this is dropped.
 pub struct Serving {

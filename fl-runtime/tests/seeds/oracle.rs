@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use tern_engine::Device;
-use tern_fl::federation::Federation;
 use tern_fl::participant::Pending;
 use tern_fl::plan::{Encoding, StrategySpec};
-use tern_fl::store::journal::CountedUpload;
+use tern_fl::server::federation::Federation;
+use tern_fl::server::journal::CountedUpload;
 use tern_fl::trainer::{Trained, coding_key};
 use tern_fl::update::{Codec, Format};
 use tern_fl::{ClientId, Code, Digest, Layout, Masking, RunPlan, Turn, wire};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ed25519_dalek::SigningKey;
-use tern_fl::federation::{Federation, Options};
+use tern_fl::client::store::ClientStore;
+use tern_fl::host::files::{Durability, Faults};
 use tern_fl::layout::{ModelKind, TensorSpec};
 use tern_fl::plan::{Cohort, Encoding, Secure, Selection};
-use tern_fl::store::client::ClientStore;
-use tern_fl::store::{Durability, Faults};
+use tern_fl::server::federation::{Federation, Options};
 use tern_fl::{ClientId, Digest, Millis, Refusal, RunId, RunPlan, Turn, wire};
 
 use crate::member::{Around, Member};

@@ -12,9 +12,9 @@ use anyhow::Result;
 use serde::Serialize;
 use tern_engine::Device;
 use tern_fl::layout::{ModelKind, TensorSpec};
-use tern_fl::local::{self, Client};
 use tern_fl::metrics::Metrics;
 use tern_fl::plan::{Encoding, StrategySpec};
+use tern_fl::server::local::{self, Client};
 use tern_fl::trainer::{Job, Trained, Trainer};
 use tern_fl::{Error, Layout, RunPlan, TaskSpec};
 

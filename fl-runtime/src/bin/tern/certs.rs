@@ -9,7 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use tern_fl::key_file::write_new_private;
+use tern_fl::host::files::write_new_private;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Days that the authority's certificate is valid.

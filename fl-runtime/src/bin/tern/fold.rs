@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tern_fl::config::Config;
-use tern_fl::federation::audit;
+use tern_fl::server::federation::audit;
 
 use super::server::{federation_options, initial};
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use tern_fl::key_file;
+use tern_fl::host::key_file;
 
 /// Makes a device's key, or reads one, and prints its public half for the server's list.
 #[derive(Args, Debug)]

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use tern_fl::clock;
 use tern_fl::config::{AdmissionConfig, Config, ServerConfig};
-use tern_fl::federation::{self, Admission, Federation};
-use tern_fl::server::{self, Board, Server};
-use tern_fl::store::Durability;
-use tern_fl::{ClientId, Layout, RunPlan, tls};
+use tern_fl::host::clock;
+use tern_fl::host::files::Durability;
+use tern_fl::host::tls;
+use tern_fl::server::federation::{self, Admission, Federation};
+use tern_fl::server::http::{self, Board, Server};
+use tern_fl::{ClientId, Layout, RunPlan};
 use tokio::sync::Notify;
 
 use super::view;
@@ -64,7 +65,7 @@ pub fn run(options: &Options) -> Result<()> {
     let server = Server::new(
         federation,
         board.clone(),
-        server::Options {
+        http::Options {
             tls,
             limits: config.limits.clone(),
             dashboard: config.dashboard,

@@ -13,7 +13,7 @@ use tern_engine::{Device, save_model};
 use tern_fl::config::Config;
 use tern_fl::coordinator::RoundRecord;
 use tern_fl::metrics::Metrics;
-use tern_fl::plot::{Panel, Series, draw};
+use tern_fl::server::plot::{Panel, Series, draw};
 use tern_fl::simulate::{self, Simulation};
 use tern_fl::{Layout, RunPlan};
 

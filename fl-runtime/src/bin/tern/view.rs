@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{
     Axis, Block, Cell, Chart, Dataset, GraphType, LineGauge, Paragraph, Row, Table, Wrap,
 };
-use tern_fl::server::{Board, Page};
+use tern_fl::server::http::{Board, Page};
 
 /// Time between two pictures.
 const REFRESH: Duration = Duration::from_millis(250);
@@ -169,7 +169,7 @@ fn curve(frame: &mut Frame<'_>, page: &Page, area: Rect, name: &str, color: Colo
 }
 
 fn rounds(page: &Page) -> Table<'_> {
-    let score = |row: &tern_fl::server::Row| match row.metrics.get(&page.metric) {
+    let score = |row: &tern_fl::server::http::Row| match row.metrics.get(&page.metric) {
         Some(value) => format!("{value:.4}"),
         None => "–".into(),
     };
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use tern_fl::server::{BestScore, Member};
+    use tern_fl::server::http::{BestScore, Member};
 
     fn text(page: &Page, width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_view_shows_the_round_and_what_was_committed() {
-        let row = |round: u32, loss: f64| tern_fl::server::Row {
+        let row = |round: u32, loss: f64| tern_fl::server::http::Row {
             round,
             attempt: 1,
             metrics: [("accuracy".to_owned(), 0.5), ("loss".to_owned(), loss)].into(),

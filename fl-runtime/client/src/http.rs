@@ -1,0 +1,364 @@
+//! Signed calls to a server.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use prost::Message;
+use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderMap, RANGE, RETRY_AFTER};
+use reqwest::{Response, StatusCode};
+use thiserror::Error;
+
+use tern_host::clock;
+use tern_host::tls::{self, TlsError};
+use tern_protocol::auth;
+use tern_protocol::identity::Identity;
+use tern_protocol::{Digest, Millis, wire};
+
+/// Why a call failed.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// The server wasn't reached, or its answer didn't arrive: try again later.
+    #[error("{target}: {reason}")]
+    Network {
+        /// What was called.
+        target: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server is busy or restarting: try again later.
+    #[error("{target}: {status}, {reason}")]
+    Busy {
+        /// What was called.
+        target: String,
+        /// Status of the answer.
+        status: u16,
+        /// What the server says.
+        reason: String,
+        /// How long it asks to wait.
+        wait: Option<Duration>,
+    },
+    /// The server refused, and would again.
+    #[error("{target}: refused, {name}: {reason}")]
+    Refused {
+        /// What was called.
+        target: String,
+        /// Stable name of the reason.
+        name: String,
+        /// The reason in words.
+        reason: String,
+    },
+    /// The answer is none.
+    #[error("{target}: the answer is not {expected}")]
+    Answer {
+        /// What was called.
+        target: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// The certificate authorities can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A request can't be signed.
+    #[error("no random numbers from the system: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+impl CallError {
+    /// How long the server asks to wait at least; `None` if trying again is no use.
+    pub fn retry(&self) -> Option<Duration> {
+        match self {
+            // What is no answer of Tern's comes from something in between, which may go away.
+            CallError::Network { .. } | CallError::Answer { .. } => Some(Duration::ZERO),
+            CallError::Busy { wait, .. } => Some(wait.unwrap_or_default()),
+            _ => None,
+        }
+    }
+
+    /// Name of the server's reason, if it refused.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            CallError::Refused { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// Time for a call beyond what the server may wait on purpose.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Most bytes of an answer that isn't a blob's piece.
+const MOST_ANSWER: usize = 4 << 20;
+
+/// A server as a client sees it.
+#[derive(Debug)]
+pub struct Http {
+    client: reqwest::Client,
+    base: String,
+    identity: Identity,
+    /// Milliseconds that the server's clock is ahead of this one.
+    ahead: AtomicI64,
+}
+
+/// A part of a blob.
+#[derive(Debug)]
+pub struct Part {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Bytes of the whole.
+    pub total: u64,
+}
+
+impl Http {
+    /// For a server at `https://host:port`, trusting the authorities in a PEM file or, without
+    /// one, those of the system.
+    ///
+    /// # Errors
+    /// [`CallError::Tls`]; [`CallError::Network`] if there can be no client.
+    pub fn new(
+        server: &str,
+        authority: Option<&Path>,
+        identity: Identity,
+    ) -> Result<Self, CallError> {
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(15))
+            // Below the server's, so that no request goes out on a connection being closed.
+            .pool_idle_timeout(Duration::from_secs(5))
+            .redirect(reqwest::redirect::Policy::none())
+            .http1_only();
+        tls::install_provider();
+        if let Some(path) = authority {
+            builder = builder.tls_backend_preconfigured(tls::client(path)?);
+        }
+        let client = builder.build().map_err(|e| network(server, e))?;
+        let base = server.trim_end_matches('/').to_owned();
+        Ok(Http { client, base, identity, ahead: AtomicI64::new(0) })
+    }
+
+    /// Who signs.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Posts a message and reads the answer. `wait` is what the server may wait on purpose.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn call<A: Message + Default>(
+        &self,
+        target: &str,
+        message: &impl Message,
+        wait: Duration,
+    ) -> Result<A, CallError> {
+        self.post(target, message.encode_to_vec(), wait).await
+    }
+
+    /// Posts bytes and reads the answer.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn post<A: Message + Default>(
+        &self,
+        target: &str,
+        body: Vec<u8>,
+        wait: Duration,
+    ) -> Result<A, CallError> {
+        let answer = self.send(target, body, HeaderMap::new(), wait).await?;
+        let bytes = read(target, answer, MOST_ANSWER).await?;
+        let unreadable = CallError::Answer { target: target.into(), expected: "of the protocol" };
+        A::decode(bytes.as_slice()).map_err(|_| unreadable)
+    }
+
+    /// Registers at the server, with a token if it asks for one.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn enroll(&self, token: &str) -> Result<(), CallError> {
+        let enroll = wire::Enroll { token: token.into() };
+        let wire::Ack { .. } = self.call("/v1/enroll", &enroll, Duration::ZERO).await?;
+        Ok(())
+    }
+
+    /// Asks a service of the server's host program, as an enrolled client.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn service(&self, name: &str, request: Vec<u8>) -> Result<Vec<u8>, CallError> {
+        let target = format!("/v1/service/{name}");
+        let answer = self.send(&target, request, HeaderMap::new(), Duration::ZERO).await?;
+        read(&target, answer, MOST_ANSWER).await
+    }
+
+    /// Reads a part of a blob from an offset; the server says how much it gives at a time.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn part(&self, digest: Digest, offset: u64) -> Result<Part, CallError> {
+        let target = format!("/v1/blob/{digest}");
+        let mut headers = HeaderMap::new();
+        if let Ok(range) = format!("bytes={offset}-").parse() {
+            headers.insert(RANGE, range);
+        }
+        let answer = self.send(&target, Vec::new(), headers, Duration::ZERO).await?;
+        let expected =
+            || CallError::Answer { target: target.clone(), expected: "a part of a blob" };
+        // bytes first-last/total
+        let range = answer.headers().get(CONTENT_RANGE).and_then(|r| r.to_str().ok());
+        let (place, total) =
+            range.and_then(|r| r.strip_prefix("bytes ")?.split_once('/')).ok_or_else(expected)?;
+        let total = total.parse().map_err(|_| expected())?;
+        if place.split_once('-').and_then(|(first, _)| first.parse().ok()) != Some(offset) {
+            return Err(expected());
+        }
+        let bytes = read(&target, answer, MOST_ANSWER).await?;
+        match bytes.is_empty() || bytes.len() as u64 > total - offset.min(total) {
+            true => Err(expected()),
+            false => Ok(Part { bytes, total }),
+        }
+    }
+
+    async fn send(
+        &self,
+        target: &str,
+        body: Vec<u8>,
+        headers: HeaderMap,
+        wait: Duration,
+    ) -> Result<Response, CallError> {
+        // Twice at most: the first answer may tell that the clock is off.
+        let mut again = true;
+        loop {
+            let now = clock::now().0.saturating_add_signed(self.ahead.load(Ordering::Relaxed));
+            let request = ("POST", target, body.as_slice());
+            let signed = self.identity.sign_request(request, Millis(now))?;
+            let mut builder = self
+                .client
+                .post(format!("{}{target}", self.base))
+                .headers(headers.clone())
+                .header(ACCEPT, "application/x-protobuf")
+                .timeout(wait + PATIENCE)
+                .body(body.clone());
+            for (name, value) in signed.headers() {
+                builder = builder.header(name, value);
+            }
+            let answer = builder.send().await.map_err(|e| network(target, e))?;
+            if answer.status().is_success() {
+                return Ok(answer);
+            }
+            let server_time = number(answer.headers(), auth::TIME);
+            let error = refusal(target, answer).await;
+            match server_time {
+                Some(time) if again => {
+                    let ahead =
+                        i64::try_from(time).unwrap_or(0).saturating_sub_unsigned(clock::now().0);
+                    self.ahead.store(ahead, Ordering::Relaxed);
+                    tracing::debug!(ahead, "took the server's time");
+                    again = false;
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+}
+
+fn number(headers: &HeaderMap, name: impl reqwest::header::AsHeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+async fn refusal(target: &str, answer: Response) -> CallError {
+    let status = answer.status();
+    let wait = number(answer.headers(), RETRY_AFTER).map(Duration::from_secs);
+    let target = target.to_owned();
+    let said = match read(&target, answer, 1 << 16).await {
+        Ok(bytes) => wire::Refused::decode(bytes.as_slice()).unwrap_or_default(),
+        Err(error) => return error,
+    };
+    let wire::Refused { name, reason } = said;
+    let temporary = status.is_server_error()
+        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+        // A connection that broke off, a nonce that was taken already, a clock that was set.
+        || matches!(name.as_str(), "cut" | "replayed" | "stale");
+    match temporary || name.is_empty() {
+        true => CallError::Busy { target, status: status.as_u16(), reason, wait },
+        false => CallError::Refused { target, name, reason },
+    }
+}
+
+async fn read(target: &str, mut answer: Response, most: usize) -> Result<Vec<u8>, CallError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|e| network(target, e))? {
+        if bytes.len() + chunk.len() > most {
+            return Err(CallError::Answer { target: target.into(), expected: "within its limit" });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// With the whole chain of causes: what matters, a wrong certificate say, is at its end.
+fn network(target: &str, error: reqwest::Error) -> CallError {
+    let error = error.without_url();
+    let mut reason = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(next) = cause {
+        reason = format!("{reason}: {next}");
+        cause = next.source();
+    }
+    CallError::Network { target: target.into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_engine::nn::ModelSpec;
+    use tern_protocol::RunPlan;
+    use tern_protocol::layout::ModelKind;
+    use tern_server::federation::{self, Federation};
+    use tern_server::http::{Board, Options, Server};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_whose_clock_is_off_learns_the_servers_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(3, &[], 2)), 1);
+        let initial = plan.check().unwrap().parameters().initial(1);
+        let options = federation::Options::default();
+        let federation = Federation::open(folder.path(), &plan, &initial, options).unwrap();
+        let server = Server::new(federation, Board::new(0), Options::default());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(server.serve(listener, std::future::pending()));
+        let http = Http::new(&url, None, Identity::from_secret(&[1; 32])).unwrap();
+        let hour = 3_600_000;
+        for off in [hour, -hour] {
+            http.ahead.store(off, Ordering::Relaxed);
+            let enroll = wire::Enroll::default();
+            let wire::Ack { .. } = http.call("/v1/enroll", &enroll, Duration::ZERO).await.unwrap();
+            assert!(http.ahead.load(Ordering::Relaxed).abs() < hour / 2);
+        }
+        // Nobody listens: that may change.
+        serving.abort();
+        let lost = Http::new("http://127.0.0.1:1", None, Identity::from_secret(&[1; 32])).unwrap();
+        let called: Result<wire::Ack, _> =
+            lost.call("/v1/enroll", &wire::Enroll::default(), Duration::ZERO).await;
+        let error = called.unwrap_err();
+        assert_eq!(error.retry(), Some(Duration::ZERO), "{error}");
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_whose_time_is_never_met_is_tried_later() {
+        let stale = || async {
+            let refused = wire::Refused { name: "stale".into(), reason: "too late".into() };
+            (StatusCode::UNAUTHORIZED, [(auth::TIME, "5")], refused.encode_to_vec())
+        };
+        let app = axum::Router::new().fallback(stale);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+        let http = Http::new(&url, None, Identity::from_secret(&[1; 32])).unwrap();
+        let error = http.enroll("").await.unwrap_err();
+        assert_eq!((error.retry(), error.name()), (Some(Duration::ZERO), None), "{error}");
+        let served = clock::now().0.saturating_add_signed(http.ahead.load(Ordering::Relaxed));
+        assert!(served < 60_000, "took the time it was told: {served}");
+        serving.abort();
+    }
+}

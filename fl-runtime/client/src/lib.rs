@@ -1,0 +1,417 @@
+//! A client over the network: what an app links.
+//!
+//! ```no_run
+//! use tern_client::{Client, Options};
+//! use tern_engine::{Device, RowData};
+//! use tern_protocol::trainer::{EngineTrainer, LocalData};
+//!
+//! # async fn take_part(features: Vec<f32>, labels: Vec<u32>) -> tern_protocol::Result<()> {
+//! // The app's own data: it stays on this device.
+//! let device = Device::from_env()?;
+//! let data = RowData::upload(&device, &features, 64, &labels, 10)?;
+//! let trainer = EngineTrainer::new(&device, LocalData::Rows(data));
+//!
+//! let client = Client::new(Options {
+//!     token: Some("what the operator gave out".into()),
+//!     ..Options::new("https://federation.example:8443", "state/federation")
+//! })?;
+//! // Until the run is over or the app says stop; a restart goes on from the folder.
+//! let outcome = client.run(trainer, &device, std::future::pending()).await?;
+//! println!("{outcome:?}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The client polls the server, does what [`Participant`] says, and keeps what must survive in
+//! its folder. It goes on through restarts of either side and losses of the network: it waits
+//! ([`Backoff`]) and tries again, uploads and downloads go on where they broke off.
+
+mod backoff;
+mod conditions;
+mod http;
+pub mod store;
+mod transfer;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tern_engine::{Device, save_model};
+use tern_host::files::Durability;
+use tern_host::key_file;
+use tern_protocol::identity::Identity;
+use tern_protocol::layout::Layout;
+use tern_protocol::participant::{Action, Input, LeastSecure, Participant};
+use tern_protocol::plan::Form;
+use tern_protocol::trainer::{Job, Trained, Trainer};
+use tern_protocol::wire::message::Body;
+use tern_protocol::{Digest, Error, Result, TaskSpec, wire};
+use tokio::task::spawn_blocking;
+
+pub use backoff::Backoff;
+pub use conditions::{Conditions, DeviceState};
+pub use http::{CallError, Http, Part};
+
+use crate::store::ClientStore;
+use transfer::Download;
+
+/// Longest wait of a poll, which the server may shorten.
+const POLL: Duration = Duration::from_secs(25);
+/// Time between looks at conditions that don't hold.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// How a client takes part.
+#[derive(Debug)]
+pub struct Options {
+    /// The server's address: `https://host:port`.
+    pub server: String,
+    /// Authorities to trust (PEM) instead of the system's.
+    pub authority: Option<PathBuf>,
+    /// Folder of the client's key and state.
+    pub folder: PathBuf,
+    /// Token to enroll with.
+    pub token: Option<String>,
+    /// The least secure aggregation that it takes part with; any run if not given.
+    pub least_secure: Option<LeastSecure>,
+    /// When the device takes part.
+    pub conditions: Conditions,
+    /// How long to wait after failures.
+    pub backoff: Backoff,
+}
+
+impl Options {
+    /// For a server, with a folder of the client's own; no token, any run, at any time.
+    pub fn new(server: &str, folder: impl Into<PathBuf>) -> Self {
+        Options {
+            server: server.into(),
+            authority: None,
+            folder: folder.into(),
+            token: None,
+            least_secure: None,
+            conditions: Conditions::default(),
+            backoff: Backoff::default(),
+        }
+    }
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The run is over; its best model is in this file.
+    Finished(PathBuf),
+    /// The host program asked to stop.
+    Stopped,
+}
+
+/// A client of a server.
+#[derive(Debug)]
+pub struct Client {
+    http: Http,
+    options: Options,
+}
+
+/// One run that the client takes part in.
+struct Session<T> {
+    participant: Participant,
+    store: ClientStore,
+    folder: PathBuf,
+    layout: Layout,
+    trainer: Option<T>,
+    download: Option<Download>,
+    /// Version of the last instruction.
+    version: u64,
+}
+
+/// Why a session ends.
+enum End {
+    Finished(Digest),
+    /// The server doesn't know this client, or has another run: enroll again.
+    Again,
+}
+
+impl Client {
+    /// A client with the key of its folder; a new key where there is none.
+    ///
+    /// # Errors
+    /// [`Error::File`] for the folder, [`Error::Value`] for a key or certificates that can't be
+    /// used.
+    pub fn new(options: Options) -> Result<Self> {
+        let folder = &options.folder;
+        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+        let path = folder.join("client.key");
+        let identity = key_file::load_or_create(&path).map_err(|e| Error::file(&path, e))?;
+        let http = Http::new(&options.server, options.authority.as_deref(), identity)
+            .map_err(|error| Error::value("server", error, "one to connect to"))?;
+        Ok(Client { http, options })
+    }
+
+    /// Who this is: the public key.
+    pub fn identity(&self) -> &Identity {
+        self.http.identity()
+    }
+
+    /// Takes part until the run is over or `stop` is there. `device` encodes updates.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the server admits this client not; [`Error::File`] if its state
+    /// can't be kept; what the participant finds wrong with the task, or less in it than
+    /// [`Options::least_secure`]. Failures of the network,
+    /// and those of the trainer, are no errors: it goes on.
+    pub async fn run<T: Trainer + Send + 'static>(
+        mut self,
+        trainer: T,
+        device: &Device,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Outcome> {
+        tokio::select! {
+            outcome = self.take_part(trainer, device) => outcome,
+            () = stop => Ok(Outcome::Stopped),
+        }
+    }
+
+    async fn take_part<T: Trainer + Send + 'static>(
+        &mut self,
+        trainer: T,
+        device: &Device,
+    ) -> Result<Outcome> {
+        let mut trainer = Some(trainer);
+        loop {
+            let task = self.enroll().await?;
+            tracing::info!(run = %task.run, name = task.name, client = %self.identity().client(), "enrolled");
+            let mut session = self.session(task, device, trainer.take()).await?;
+            match self.work(&mut session).await? {
+                End::Again => trainer = session.trainer.take(),
+                End::Finished(best) => {
+                    let path = self.options.folder.join("model.safetensors");
+                    self.keep_best(&mut session, best, &path).await?;
+                    tracing::info!(model = %path.display(), "the run is over");
+                    return Ok(Outcome::Finished(path));
+                }
+            }
+        }
+    }
+
+    /// Registers, and learns the task.
+    async fn enroll(&mut self) -> Result<TaskSpec> {
+        let token = self.options.token.clone().unwrap_or_default();
+        loop {
+            let answer = match self.http.enroll(&token).await {
+                Ok(()) => self.http.post("/v1/run", Vec::new(), Duration::ZERO).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(wire::Run { task }) => {
+                    self.options.backoff.reset();
+                    return serde_json::from_str(&task)
+                        .map_err(|error| Error::value("task", error, "one of this version"));
+                }
+                Err(error) => self.pause(error).await?,
+            }
+        }
+    }
+
+    async fn session<T>(
+        &self,
+        task: TaskSpec,
+        device: &Device,
+        trainer: Option<T>,
+    ) -> Result<Session<T>> {
+        let store = ClientStore::open(&self.options.folder, &task.run, Durability::Power)?;
+        let kept = store.load()?;
+        let layout = Layout::of(&task.model)?;
+        let mut participant = Participant::new(self.identity().signing_key(), task, device, kept)?;
+        if let Some(least) = self.options.least_secure {
+            participant = participant.with_least(least)?;
+        }
+        let folder = self.options.folder.clone();
+        Ok(Session { participant, store, folder, layout, trainer, download: None, version: 0 })
+    }
+
+    /// Does what the server and the participant say, until the session ends.
+    async fn work<T: Trainer + Send + 'static>(&mut self, session: &mut Session<T>) -> Result<End> {
+        loop {
+            if !self.options.conditions.hold() {
+                tracing::debug!(conditions = ?self.options.conditions, "waiting for");
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            let samples = session.trainer.as_ref().map_or(0, Trainer::samples);
+            let wait = POLL.as_millis() as u32;
+            let poll = wire::Poll { samples, version: session.version, wait };
+            let instruction: wire::Instruction = match self.http.call("/v1/poll", &poll, POLL).await
+            {
+                Ok(instruction) => instruction,
+                Err(error) if error.name() == Some("unknown") => return Ok(End::Again),
+                Err(error) => {
+                    session.version = 0;
+                    self.pause(error).await?;
+                    continue;
+                }
+            };
+            self.options.backoff.reset();
+            session.version = instruction.version;
+            if let Some(end) = self.follow(session, Input::Instruction(instruction)).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Does the actions that follow from an input, and those that follow from these.
+    async fn follow<T: Trainer + Send + 'static>(
+        &mut self,
+        session: &mut Session<T>,
+        input: Input,
+    ) -> Result<Option<End>> {
+        let mut actions: VecDeque<Action> = session.participant.handle(input)?.into();
+        while let Some(action) = actions.pop_front() {
+            let input = match action {
+                Action::Wait => continue,
+                Action::Stop(best) => return Ok(Some(End::Finished(best))),
+                Action::Save => {
+                    session.store.save(session.participant.kept())?;
+                    continue;
+                }
+                Action::Fetch(digest) => self.fetch(session, digest).await,
+                Action::Train(job) => self.train(session, job).await?,
+                Action::Evaluate(job) => self.evaluate(session, job).await,
+                Action::Send(message) => self
+                    .http
+                    .call("/v1/message", &message, Duration::ZERO)
+                    .await
+                    .map(|wire::Ack { .. }| Input::Delivered),
+                Action::Upload => self.upload(session).await,
+            };
+            let input = match input {
+                Ok(input) => input,
+                Err(error) => {
+                    // The instruction comes again, and with it the action.
+                    session.version = 0;
+                    match error.name() {
+                        Some(name) => Input::Refused(name.to_owned()),
+                        None => {
+                            let reason = error.to_string();
+                            self.pause(error).await?;
+                            Input::Failed(reason)
+                        }
+                    }
+                }
+            };
+            actions.extend(session.participant.handle(input)?);
+        }
+        Ok(None)
+    }
+
+    async fn train<T: Trainer + Send + 'static>(
+        &mut self,
+        session: &mut Session<T>,
+        job: Job,
+    ) -> Result<Result<Input, CallError>> {
+        let turn = job.turn;
+        if !self.options.conditions.hold() {
+            return Ok(self.decline(turn, "the device is in use").await);
+        }
+        let start = job.model.clone();
+        tracing::info!(round = turn.round, attempt = turn.attempt, "training");
+        let trained: Result<Trained> =
+            session.with_trainer(move |trainer, task| trainer.train(task, &job)).await?;
+        let trained = match trained {
+            Ok(trained) => trained,
+            Err(error) => {
+                tracing::error!(%error, "training failed, sitting this round out");
+                return Ok(self.decline(turn, &error.to_string()).await);
+            }
+        };
+        if session.participant.task().updates.form == Form::Delta {
+            let own: Vec<f32> = start.iter().zip(&trained.update).map(|(a, b)| a + b).collect();
+            let path = session.folder.join("personal.safetensors");
+            save_model(&path, session.layout.parameters(), &own)?;
+        }
+        Ok(Ok(Input::Trained(trained)))
+    }
+
+    async fn evaluate<T: Trainer + Send + 'static>(
+        &mut self,
+        session: &mut Session<T>,
+        job: Job,
+    ) -> Result<Input, CallError> {
+        let model = job.model.clone();
+        let evaluated = session
+            .with_trainer(move |trainer, task| trainer.evaluate(task, &model))
+            .await
+            .and_then(|evaluated| evaluated);
+        match evaluated {
+            Ok((samples, metrics)) => Ok(Input::Evaluated { samples, metrics }),
+            Err(error) => {
+                tracing::error!(%error, "evaluation failed");
+                self.decline(job.turn, &error.to_string()).await
+            }
+        }
+    }
+
+    /// Tells the server not to wait for this client.
+    async fn decline(&self, turn: tern_protocol::Turn, reason: &str) -> Result<Input, CallError> {
+        let reason: String = reason.chars().take(200).collect();
+        let body = Some(Body::Declined(wire::Declined { reason: reason.clone() }));
+        let message = wire::Message { round: turn.round, attempt: turn.attempt, body };
+        let wire::Ack { .. } = self.http.call("/v1/message", &message, Duration::ZERO).await?;
+        Ok(Input::Failed(reason))
+    }
+
+    /// Fetches the run's best model and stores it.
+    async fn keep_best<T>(
+        &mut self,
+        session: &mut Session<T>,
+        best: Digest,
+        path: &Path,
+    ) -> Result<()> {
+        let bytes = loop {
+            match self.download(session, best).await {
+                Ok(bytes) => break bytes,
+                Err(error) => self.pause(error).await?,
+            }
+        };
+        let expected = 4 * session.layout.elements();
+        if Digest::of(&bytes) != best || bytes.len() != expected {
+            let given = format!("{} bytes with SHA-256 {}", bytes.len(), Digest::of(&bytes));
+            return Err(Error::value("best model", given, format!("{expected} with {best}")));
+        }
+        let flat: Vec<f32> =
+            bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
+        Ok(save_model(path, session.layout.parameters(), &flat)?)
+    }
+
+    /// Waits before trying again.
+    ///
+    /// # Errors
+    /// If trying again is no use.
+    async fn pause(&mut self, error: CallError) -> Result<()> {
+        let Some(asked) = error.retry() else {
+            return Err(Error::value("server's answer", error, "that it takes this client"));
+        };
+        let wait = self.options.backoff.wait(Some(asked));
+        tracing::warn!(%error, seconds = wait.as_secs_f64(), "trying again");
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+}
+
+impl<T: Trainer + Send + 'static> Session<T> {
+    /// Runs the trainer off the event loop.
+    async fn with_trainer<R: Send + 'static>(
+        &mut self,
+        run: impl FnOnce(&mut T, &TaskSpec) -> R + Send + 'static,
+    ) -> Result<R> {
+        let lost = || Error::Trainer("it panicked before".into());
+        let mut trainer = self.trainer.take().ok_or_else(lost)?;
+        let task = self.participant.task().clone();
+        let ran = spawn_blocking(move || {
+            let result = run(&mut trainer, &task);
+            (trainer, result)
+        });
+        let (trainer, result) =
+            ran.await.map_err(|error| Error::Trainer(format!("it panicked: {error}")))?;
+        self.trainer = Some(trainer);
+        Ok(result)
+    }
+}

@@ -1,0 +1,143 @@
+//! Bodies up and down, in pieces that go on where they broke off.
+
+use std::time::Duration;
+
+use tern_protocol::participant::Input;
+use tern_protocol::{Digest, Refusal, wire};
+
+use super::{CallError, Client, Session};
+
+/// Bytes of a piece of an upload, at first; a server that takes less says so.
+const PIECE: usize = 256 << 10;
+/// Bytes of the smallest piece.
+const LEAST: usize = 1 << 10;
+/// Bytes that a model's body may have beyond its elements.
+const MARGIN: u64 = 4096;
+
+/// A body that is being fetched.
+pub(super) struct Download {
+    digest: Digest,
+    bytes: Vec<u8>,
+}
+
+impl Client {
+    pub(super) async fn fetch<T>(
+        &self,
+        session: &mut Session<T>,
+        digest: Digest,
+    ) -> Result<Input, CallError> {
+        match self.download(session, digest).await {
+            Ok(bytes) => Ok(Input::Fetched { digest, bytes }),
+            // The round went on meanwhile; the next instruction names another model.
+            Err(error) if error.name() == Some("no_blob") => Ok(Input::Failed(error.to_string())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All of a body. What came of it stays with the session if the network fails.
+    pub(super) async fn download<T>(
+        &self,
+        session: &mut Session<T>,
+        digest: Digest,
+    ) -> Result<Vec<u8>, CallError> {
+        let most = 4 * session.layout.elements() as u64 + MARGIN;
+        let kept = session.download.take().filter(|download| download.digest == digest);
+        let mut download = kept.unwrap_or(Download { digest, bytes: Vec::new() });
+        loop {
+            let part = match self.http.part(digest, download.bytes.len() as u64).await {
+                Ok(part) if part.total <= most => part,
+                Ok(_) => {
+                    let target = format!("/v1/blob/{digest}");
+                    let expected = "a body as long as a model";
+                    return Err(CallError::Answer { target, expected });
+                }
+                Err(error) => {
+                    session.download = Some(download);
+                    return Err(error);
+                }
+            };
+            download.bytes.extend_from_slice(&part.bytes);
+            if download.bytes.len() as u64 == part.total {
+                return Ok(download.bytes);
+            }
+        }
+    }
+
+    /// Uploads the pending update, from where the server has it.
+    pub(super) async fn upload<T>(&self, session: &Session<T>) -> Result<Input, CallError> {
+        self.send_pending(session).await.map_err(elsewhere)
+    }
+
+    async fn send_pending<T>(&self, session: &Session<T>) -> Result<Input, CallError> {
+        let Some(pending) = &session.participant.kept().pending else {
+            return Ok(Input::Failed("there is no update to upload".into()));
+        };
+        let turn = pending.turn;
+        let place = format!("/v1/upload?round={}&attempt={}", turn.round, turn.attempt);
+        let ask = self.http.post::<wire::Received>(&place, Vec::new(), Duration::ZERO).await;
+        let mut offset = match ask {
+            Ok(received) => received.offset,
+            // All of it is there: finishing again says whether it is the same.
+            Err(error) if error.name() == Some("repeated") => pending.body.len() as u64,
+            Err(error) => return Err(error),
+        };
+        let mut piece = PIECE;
+        while let Some(rest) = rest(&pending.body, offset) {
+            let bytes = rest[..rest.len().min(piece)].to_vec();
+            let target = format!("{place}&offset={offset}");
+            match self.http.post::<wire::Received>(&target, bytes, Duration::ZERO).await {
+                Ok(received) => offset = received.offset,
+                Err(error) if error.name() == Some("too_large") && piece > LEAST => piece /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        let finish = pending.finish();
+        let wire::Ack { repeated } = self.http.call("/v1/finish", &finish, Duration::ZERO).await?;
+        tracing::info!(
+            round = turn.round,
+            attempt = turn.attempt,
+            bytes = pending.body.len(),
+            repeated,
+            "uploaded"
+        );
+        Ok(Input::Delivered)
+    }
+}
+
+/// The server has other bytes of a body than its client thinks: it is asked again, after a while,
+/// where to go on.
+fn elsewhere(error: CallError) -> CallError {
+    match error {
+        CallError::Refused { target, name, reason }
+            if Refusal::RESUMED.contains(&name.as_str()) =>
+        {
+            CallError::Busy { target, status: 409, reason: format!("{name}, {reason}"), wait: None }
+        }
+        other => other,
+    }
+}
+
+/// What the server lacks of a body; `None` if nothing.
+fn rest(body: &[u8], offset: u64) -> Option<&[u8]> {
+    body.get(usize::try_from(offset).ok()?..).filter(|rest| !rest.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_that_is_elsewhere_is_tried_again() {
+        let refused = |name: &str| CallError::Refused {
+            target: "/v1/upload".into(),
+            name: name.into(),
+            reason: "offset 7, expected 0".into(),
+        };
+        for name in Refusal::RESUMED {
+            let error = elsewhere(refused(name));
+            assert_eq!((error.retry(), error.name()), (Some(Duration::ZERO), None), "{error}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        assert_eq!(elsewhere(refused("number")).name(), Some("number"));
+    }
+}

@@ -1,0 +1,188 @@
+//! Recording a task's model: the same plans for one client and for many side by side.
+
+use std::ops::Range;
+
+use tern_engine::nn::{Input, Mode, Model};
+use tern_engine::{
+    Arena, Batching, Graph, Parameters, Plan, RowData, Schedule, Tensor, TextData, Trainable,
+    Training,
+};
+use tern_shaders::state;
+
+use crate::layout::ModelKind;
+use crate::metrics::Metrics;
+use crate::plan::{Form, LocalTraining};
+use crate::{Error, Result};
+
+/// Rows of a batch in evaluation. The last one is masked, so that the size changes nothing.
+pub const EVALUATION_BATCH: usize = 256;
+
+/// Classes that are looked at for the metric `top3`.
+const TOP: u32 = 3;
+
+/// Data of a client, on its device.
+#[derive(Clone)]
+pub enum LocalData {
+    /// Rows with a class each.
+    Rows(RowData),
+    /// Windows of texts.
+    Text(TextData),
+}
+
+impl LocalData {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        match self {
+            LocalData::Rows(rows) => rows.len(),
+            LocalData::Text(text) => text.len(),
+        }
+    }
+
+    /// Whether there are none; there never are.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn batch(&self, graph: &mut Graph, batching: &Batching) -> Result<(Tensor, Tensor)> {
+        Ok(match self {
+            LocalData::Rows(rows) => graph.row_batch(rows, batching)?,
+            LocalData::Text(text) => graph.text_batch(text, batching)?,
+        })
+    }
+}
+
+/// A task's layers, to be recorded with softmax cross-entropy on an arena of one model or of many
+/// side by side. Which samples a replica takes and how many steps is up to its state record.
+pub struct Recorder {
+    parameters: Parameters,
+    input: Input,
+    model: Model,
+}
+
+impl Recorder {
+    /// Of the layers that a task describes.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a model of tensors alone; the engine's for layers that make no sense.
+    pub fn new(model: &ModelKind) -> Result<Self> {
+        let ModelKind::Layers(spec) = model else {
+            let expected = "layers, or a trainer of its own";
+            return Err(Error::value("model of the task", "tensors alone", expected));
+        };
+        let (parameters, model) = spec.build()?;
+        Ok(Recorder { parameters, input: spec.input, model })
+    }
+
+    /// The model's parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Loss, logits and targets of the next batch.
+    fn loss(
+        &self,
+        graph: &mut Graph,
+        data: &LocalData,
+        batching: &Batching,
+        mode: Mode,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let (inputs, targets) = data.batch(graph, batching)?;
+        let logits = self.model.forward(graph, inputs, mode)?.output;
+        let outputs = graph.shape(logits).last().copied().unwrap_or(0);
+        self.check(data, outputs)?;
+        Ok((graph.cross_entropy(logits, targets)?, logits, targets))
+    }
+
+    /// Refuses data with tokens or classes that the model doesn't have, which kernels would take
+    /// for its last one.
+    fn check(&self, data: &LocalData, outputs: usize) -> Result<()> {
+        let (name, needed, has) = match (data, self.input) {
+            (LocalData::Rows(rows), _) => ("classes of the data", rows.classes(), outputs),
+            (LocalData::Text(text), Input::Tokens { vocabulary }) => {
+                ("tokens of the data", text.vocabulary(), vocabulary.min(outputs))
+            }
+            (LocalData::Text(text), _) => ("tokens of the data", text.vocabulary(), outputs),
+        };
+        match needed <= has {
+            true => Ok(()),
+            false => Err(Error::value(name, needed, format!("at most the model's {has}"))),
+        }
+    }
+
+    /// A training step, and where updates are gradients the gradient of a batch.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for tokens or classes that the model doesn't have; the engine's for data
+    /// of another shape.
+    pub fn training(
+        &self,
+        arena: &Arena,
+        data: &LocalData,
+        local: &LocalTraining,
+        form: Form,
+    ) -> Result<(Plan, Option<Plan>)> {
+        let batching = Batching::shuffled(local.batch as usize);
+        let mut graph = Graph::new(arena);
+        let (loss, ..) = self.loss(&mut graph, data, &batching, Mode::Train)?;
+        let training = Training {
+            schedule: Schedule::constant(local.rate),
+            clip_norm: local.clip_gradient,
+            proximal: local.proximal,
+            ..Training::new(local.optimizer, local.rate)
+        };
+        let train = graph.train(loss, &training)?;
+        if form == Form::Delta {
+            return Ok((train, None));
+        }
+        let mut graph = Graph::new(arena);
+        let (loss, ..) = self.loss(&mut graph, data, &batching, Mode::Train)?;
+        let one = graph.constant(1.0, &[1]);
+        let (gradient, _) = graph.gradients(&[(loss, one)], &Trainable::All, &[])?;
+        Ok((train, Some(gradient)))
+    }
+
+    /// A step of evaluation, and the counts that [`evaluation_metrics`] reads.
+    ///
+    /// # Errors
+    /// As of [`Recorder::training`].
+    pub fn evaluation(&self, arena: &Arena, data: &LocalData) -> Result<(Plan, Tensor)> {
+        let mut graph = Graph::new(arena);
+        let batching = Batching::in_order(data.len().min(EVALUATION_BATCH));
+        let (loss, logits, targets) = self.loss(&mut graph, data, &batching, Mode::Evaluate)?;
+        let counts = graph.accuracy(logits, targets, TOP)?;
+        Ok((graph.evaluate(loss)?, counts))
+    }
+}
+
+/// The record of a replica that is about to train `steps` steps on a part of the samples, with an
+/// optimizer that has made `done` steps before: its moments count then. The round says how far the
+/// learning rate has fallen.
+pub fn state_record(
+    local: &LocalTraining,
+    round: u32,
+    seed: u32,
+    part: Range<usize>,
+    steps: u32,
+    done: u32,
+) -> [u32; state::WORDS] {
+    let (base, count) = (part.start as u32, part.len() as u32);
+    let schedule = Schedule::constant(local.rate);
+    let record = state::record(seed, base, count, steps, local.batch, &schedule);
+    let mut record = state::scaled(record, local.scale(round) as f32);
+    record[state::STEP] = done;
+    record[state::LIMIT] = done.saturating_add(steps);
+    record
+}
+
+/// `accuracy` and `top3` from the counts of [`Graph::accuracy`], and `loss`.
+pub fn evaluation_metrics(counts: &[u32], loss: Option<f32>) -> Metrics {
+    let rows = f64::from(counts[2].max(1));
+    let mut metrics = Metrics::from([
+        ("accuracy".to_string(), f64::from(counts[0]) / rows),
+        (format!("top{TOP}"), f64::from(counts[1]) / rows),
+    ]);
+    if let Some(loss) = loss {
+        metrics.insert("loss".into(), loss.into());
+    }
+    metrics
+}

@@ -1,0 +1,344 @@
+//! Bodies in a folder. A file is whole or not there: it is written beside and renamed.
+//!
+//! `models/<digest>` holds models and strategies' states, `uploads/<round>-<attempt>-<client>`
+//! accepted updates, `partial/` what is not complete. Files are named after what they are for, so
+//! that one body sent by two clients is two files.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use tern_protocol::{ClientId, Digest, Error, Result, Turn};
+
+use tern_host::files::{Durability, Faults, rename};
+
+/// The folder of a run's bodies. Clones share the count of its bytes.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    folder: PathBuf,
+    durability: Durability,
+    used: Arc<AtomicU64>,
+    /// Held by what removes files, and shared by uploads that come in: the bytes of a file are
+    /// given back once.
+    gate: Arc<RwLock<()>>,
+    most: u64,
+    faults: Faults,
+}
+
+impl Blobs {
+    /// Opens or makes the folder. Writes that would take it above `most` bytes fail as they do
+    /// on a full disk.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn open(folder: &Path, durability: Durability, most: u64, faults: Faults) -> Result<Self> {
+        let mut used = 0;
+        for name in ["models", "uploads", "partial"] {
+            let path = folder.join(name);
+            std::fs::create_dir_all(&path).map_err(|e| Error::file(&path, e))?;
+            for entry in std::fs::read_dir(&path).map_err(|e| Error::file(&path, e))? {
+                let entry = entry.map_err(|e| Error::file(&path, e))?;
+                used += entry.metadata().map_err(|e| Error::file(&path, e))?.len();
+            }
+        }
+        let used = Arc::new(AtomicU64::new(used));
+        let (folder, gate) = (folder.to_path_buf(), Arc::default());
+        Ok(Blobs { folder, durability, used, gate, most, faults })
+    }
+
+    /// Where a model is.
+    pub fn model_path(&self, digest: &Digest) -> PathBuf {
+        self.folder.join("models").join(digest.to_string())
+    }
+
+    /// Where an accepted update is.
+    pub fn upload_path(&self, turn: Turn, client: &ClientId) -> PathBuf {
+        self.folder.join("uploads").join(name(turn, client))
+    }
+
+    fn partial_path(&self, turn: Turn, client: &ClientId) -> PathBuf {
+        self.folder.join("partial").join(name(turn, client))
+    }
+
+    /// Takes this many bytes of the quota.
+    fn reserve(&self, path: &Path, bytes: u64) -> Result<()> {
+        self.faults.check().map_err(|reason| Error::file(path, reason))?;
+        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.most);
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        taken.map(|_| ()).map_err(|used| {
+            Error::file(path, format!("no space: {used} bytes used, at most {}", self.most))
+        })
+    }
+
+    fn release(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a file was removed; it stays as it is while the guard lives.
+    fn removed(&self, path: &Path) -> (bool, RwLockReadGuard<'_, ()>) {
+        let guard = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        (!path.exists(), guard)
+    }
+
+    /// Bytes of all bodies.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Stores a model under its digest.
+    ///
+    /// # Errors
+    /// [`Error::File`]; nothing is left of it then.
+    pub fn put_model(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        let path = self.model_path(&digest);
+        if path.exists() {
+            return Ok(digest);
+        }
+        let partial = self.folder.join("partial").join(format!("model-{digest}"));
+        self.reserve(&path, bytes.len() as u64)?;
+        let written = File::create(&partial)
+            .and_then(|mut file| file.write_all(bytes).map(|()| file))
+            .map_err(|e| Error::file(&partial, e))
+            .and_then(|file| self.keep(&file, &partial, &path));
+        if written.is_err() {
+            self.release(bytes.len() as u64);
+            // It may not even be there.
+            let _ = std::fs::remove_file(&partial);
+        }
+        written.map(|()| digest)
+    }
+
+    /// Reads a model.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn read_model(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let path = self.model_path(digest);
+        std::fs::read(&path).map_err(|e| Error::file(&path, e))
+    }
+
+    /// Renames a written file, flushed first if power may fail.
+    fn keep(&self, file: &File, from: &Path, to: &Path) -> Result<()> {
+        self.faults.check().map_err(|reason| Error::file(to, reason))?;
+        rename(file, from, to, self.durability)
+    }
+
+    /// Opens the partial upload of a client, and says how long it is.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn partial(&self, turn: Turn, client: &ClientId) -> Result<Partial> {
+        let path = self.partial_path(turn, client);
+        let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
+        let file = file.map_err(|e| Error::file(&path, e))?;
+        let len = file.metadata().map_err(|e| Error::file(&path, e))?.len();
+        Ok(Partial { blobs: self.clone(), path, file, len })
+    }
+
+    /// Makes a complete partial upload an accepted one.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn accept(&self, partial: &Partial, turn: Turn, client: &ClientId) -> Result<()> {
+        let path = self.upload_path(turn, client);
+        // One may be left of an upload that was stored, but not noted.
+        let replaced = std::fs::metadata(&path).map_or(0, |data| data.len());
+        self.keep(&partial.file, &partial.path, &path)?;
+        self.release(replaced);
+        Ok(())
+    }
+
+    /// Opens an accepted update.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn upload(&self, turn: Turn, client: &ClientId) -> Result<File> {
+        let path = self.upload_path(turn, client);
+        File::open(&path).map_err(|e| Error::file(&path, e))
+    }
+
+    /// Removes what is not to be kept of a folder.
+    fn sweep(&self, folder: &str, keep: impl Fn(&str) -> bool) -> Result<()> {
+        let path = self.folder.join(folder);
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        for entry in std::fs::read_dir(&path).map_err(|e| Error::file(&path, e))? {
+            let entry = entry.map_err(|e| Error::file(&path, e))?;
+            if entry.file_name().to_str().is_some_and(&keep) {
+                continue;
+            }
+            let bytes = entry.metadata().map_or(0, |data| data.len());
+            self.faults.check().map_err(|reason| Error::file(&entry.path(), reason))?;
+            match std::fs::remove_file(entry.path()) {
+                Ok(()) => self.release(bytes),
+                // Renamed or removed meanwhile.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::file(&entry.path(), e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes models other than these.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn sweep_models(&self, kept: &[Digest]) -> Result<()> {
+        self.sweep("models", |name| name.parse().is_ok_and(|digest| kept.contains(&digest)))
+    }
+
+    /// Removes partial uploads of attempts before `open`, and accepted ones unless `kept` has
+    /// their attempt.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn sweep_uploads(&self, open: Turn, kept: impl Fn(Turn) -> bool) -> Result<()> {
+        let turn = |name: &str| {
+            let mut parts = name.splitn(3, '-');
+            let mut number = || parts.next()?.parse().ok();
+            Some(Turn::new(number()?, number()?))
+        };
+        self.sweep("partial", |name| turn(name).is_some_and(|turn| turn >= open))?;
+        self.sweep("uploads", |name| turn(name).is_some_and(|turn| turn >= open || kept(turn)))
+    }
+}
+
+fn name(turn: Turn, client: &ClientId) -> String {
+    format!("{}-{}-{client}", turn.round, turn.attempt)
+}
+
+/// An upload that is coming in.
+#[derive(Debug)]
+pub struct Partial {
+    blobs: Blobs,
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+impl Partial {
+    /// Bytes there are.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends.
+    ///
+    /// # Errors
+    /// [`Error::File`]; the file has its old length then.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let (removed, _guard) = self.blobs.removed(&self.path);
+        if removed {
+            return Err(Error::file(&self.path, "removed, as its attempt is over"));
+        }
+        let count = bytes.len() as u64;
+        self.blobs.reserve(&self.path, count)?;
+        if let Err(error) = self.file.write_all(bytes) {
+            self.blobs.release(count);
+            self.file.set_len(self.len).map_err(|e| Error::file(&self.path, e))?;
+            return Err(Error::file(&self.path, error));
+        }
+        self.len += count;
+        Ok(())
+    }
+
+    /// The file, from its start.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn reader(&mut self) -> Result<&File> {
+        self.file.seek(SeekFrom::Start(0)).map_err(|e| Error::file(&self.path, e))?;
+        Ok(&self.file)
+    }
+
+    /// Forgets what came in.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn clear(&mut self) -> Result<()> {
+        let (removed, _guard) = self.blobs.removed(&self.path);
+        self.file.set_len(0).map_err(|e| Error::file(&self.path, e))?;
+        if !removed {
+            self.blobs.release(self.len);
+        }
+        self.len = 0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    const ANN: ClientId = ClientId([1; 32]);
+
+    #[test]
+    fn uploads_go_on_where_they_stopped_and_old_ones_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let open =
+            || Blobs::open(folder.path(), Durability::Power, 1_000, Faults::default()).unwrap();
+        let (blobs, turn) = (open(), Turn::new(2, 1));
+        blobs.partial(turn, &ANN).unwrap().append(b"half").unwrap();
+        // The process dies and comes back.
+        let blobs = open();
+        let mut partial = blobs.partial(turn, &ANN).unwrap();
+        assert_eq!((partial.len(), blobs.used()), (4, 4));
+        partial.append(b" whole").unwrap();
+        blobs.accept(&partial, turn, &ANN).unwrap();
+        let mut text = String::new();
+        blobs.upload(turn, &ANN).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "half whole");
+        assert!(blobs.partial(turn, &ANN).unwrap().is_empty());
+        blobs.sweep_uploads(turn, |_| false).unwrap();
+        assert!(blobs.upload(turn, &ANN).is_ok());
+        blobs.sweep_uploads(Turn::new(3, 1), |turn| turn == Turn::new(2, 1)).unwrap();
+        assert!(blobs.upload(turn, &ANN).is_ok());
+        blobs.sweep_uploads(Turn::new(3, 1), |_| false).unwrap();
+        assert!(blobs.upload(turn, &ANN).is_err());
+        assert_eq!(blobs.used(), 0);
+    }
+
+    #[test]
+    fn an_upload_whose_attempt_ends_meanwhile_is_counted_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path(), Durability::Process, 10, Faults::default()).unwrap();
+        let mut uploads = [1, 2].map(|n| {
+            let mut partial = blobs.partial(Turn::new(1, 1), &ClientId([n; 32])).unwrap();
+            partial.append(b"half").unwrap();
+            partial
+        });
+        blobs.sweep_uploads(Turn::new(1, 2), |_| false).unwrap();
+        assert_eq!(blobs.used(), 0);
+        let error = uploads[0].append(b"more").unwrap_err().to_string();
+        assert!(error.contains("its attempt is over"), "{error}");
+        uploads[1].clear().unwrap();
+        assert_eq!(blobs.used(), 0);
+        blobs.partial(Turn::new(1, 2), &ANN).unwrap().append(b"0123456789").unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path(), Durability::Process, 10, Faults::default()).unwrap();
+        let digest = blobs.put_model(b"12345678").unwrap();
+        assert_eq!(blobs.put_model(b"12345678").unwrap(), digest);
+        assert!(blobs.put_model(b"abc").unwrap_err().to_string().contains("no space"));
+        let mut partial = blobs.partial(Turn::new(1, 1), &ANN).unwrap();
+        partial.append(b"12").unwrap();
+        assert!(partial.append(b"3").is_err());
+        assert_eq!((partial.len(), blobs.used()), (2, 10));
+        blobs.sweep_models(&[]).unwrap();
+        partial.append(b"3").unwrap();
+        assert_eq!(blobs.used(), 3);
+        partial.clear().unwrap();
+        assert_eq!(blobs.used(), 0);
+    }
+}

@@ -1,0 +1,111 @@
+//! A body on its way in. Receiving and checking need no lock around the federation, only around
+//! the one upload.
+
+use std::io::BufReader;
+
+use tern_protocol::update::Format;
+use tern_protocol::{ClientId, Digest, Error, Refusal, Result, Turn};
+
+use super::stored;
+use crate::blobs::{Blobs, Partial};
+
+/// An upload of a client, as far as it is here.
+#[derive(Debug)]
+pub struct Incoming {
+    partial: Partial,
+    turn: Turn,
+    client: ClientId,
+    format: Format,
+}
+
+/// A complete and checked body.
+#[derive(Debug)]
+pub struct Received {
+    pub(super) incoming: Incoming,
+    pub(super) digest: Digest,
+}
+
+impl Incoming {
+    pub(super) fn open(
+        blobs: &Blobs,
+        turn: Turn,
+        client: ClientId,
+        format: Format,
+    ) -> Result<Self> {
+        Ok(Incoming { partial: blobs.partial(turn, &client)?, turn, client, format })
+    }
+
+    /// Bytes there are.
+    pub fn len(&self) -> u64 {
+        self.partial.len()
+    }
+
+    /// Whether there are none yet.
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_empty()
+    }
+
+    /// Bytes there will be.
+    pub fn expected(&self) -> u64 {
+        self.format.bytes()
+    }
+
+    /// The attempt it is for.
+    pub fn turn(&self) -> Turn {
+        self.turn
+    }
+
+    /// Whose it is.
+    pub fn client(&self) -> &ClientId {
+        &self.client
+    }
+
+    pub(super) fn partial(&self) -> &Partial {
+        &self.partial
+    }
+
+    /// Takes the part that starts at `offset`; returns how much there is then.
+    ///
+    /// # Errors
+    /// [`Refusal::Offset`] if it doesn't go on where the last ended, [`Refusal::Length`] if it
+    /// is too long, [`Refusal::Storage`] if it can't be stored.
+    pub fn append(&mut self, offset: u64, bytes: &[u8]) -> Result<u64, Refusal> {
+        if offset != self.len() {
+            return Err(Refusal::Offset { given: offset, expected: self.len() });
+        }
+        let (given, expected) = (offset.saturating_add(bytes.len() as u64), self.expected());
+        if given > expected {
+            return Err(Refusal::Length { given, expected });
+        }
+        self.partial.append(bytes).map_err(stored)?;
+        Ok(self.len())
+    }
+
+    /// Checks the whole body: its length, the hash that was announced, its numbers. A body that
+    /// fails is forgotten, so that it can be sent again.
+    ///
+    /// # Errors
+    /// What is wrong with it; [`Refusal::Storage`] if it can't be read.
+    pub fn finish(mut self, announced: &[u8]) -> Result<Received, Refusal> {
+        let (given, expected) = (self.len(), self.expected());
+        if given != expected {
+            return Err(Refusal::Length { given, expected });
+        }
+        let checked = self.check();
+        let refusal = match checked {
+            Ok(digest) if digest.0 == announced => {
+                return Ok(Received { incoming: self, digest });
+            }
+            Ok(_) => Refusal::Hash,
+            Err(Error::Refused(refusal)) => refusal,
+            Err(other) => return Err(stored(other)),
+        };
+        self.partial.clear().map_err(stored)?;
+        Err(refusal)
+    }
+
+    fn check(&mut self) -> Result<Digest> {
+        let format = &self.format;
+        format.check(BufReader::with_capacity(1 << 16, self.partial.reader()?))
+    }
+}

@@ -1,0 +1,458 @@
+//! The server of a run without its network: a [`Coordinator`] that remembers everything on disk.
+//!
+//! Each event that the coordinator takes is in the journal before anything else comes of it, and
+//! before its sender is told. After a restart the events of the open round are handled again, and
+//! the total is folded anew from the stored updates; integers add up to the same bits. So the
+//! process may end at any moment: nothing that was acknowledged is lost, and nothing counts twice.
+//!
+//! Calls that read and write bodies ([`Incoming`]) and the making of a model ([`Work`]) are apart
+//! from the federation, so that a server can run them outside of the lock around it.
+
+mod audit;
+mod clock;
+mod incoming;
+mod options;
+mod presence;
+mod start;
+mod status;
+mod uploads;
+mod work;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use audit::{Audit, audit};
+pub(crate) use clock::Clock;
+pub use incoming::{Incoming, Received};
+pub use options::{Admission, Evaluator, Options};
+pub use status::Status;
+pub use work::{Done, Work};
+
+use tern_protocol::coordinator::{Coordinator, Effect, Event};
+use tern_protocol::layout::Layout;
+use tern_protocol::plan::TaskSpec;
+use tern_protocol::update::Format;
+use tern_protocol::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, Turn, wire};
+
+use crate::blobs::Blobs;
+use crate::journal::{CommittedRound, CountedUpload, Journal};
+use presence::Presence;
+use start::{check_run, load, start};
+use work::{Sum, Tools};
+
+/// A run on this machine.
+pub struct Federation {
+    plan: RunPlan,
+    task: TaskSpec,
+    layout: Layout,
+    options: Options,
+    journal: Journal,
+    blobs: Blobs,
+    coordinator: Coordinator,
+    tools: Arc<Tools>,
+    /// What the uploads of the open attempt add up to; unknown after a restart or a failure.
+    total: Option<Sum>,
+    /// Whether a [`Work`] is out.
+    working: bool,
+    presence: Presence,
+    clock: Clock,
+    /// When the coordinator began to wait for clients.
+    gathering: Option<Millis>,
+    version: u64,
+    refusals: BTreeMap<&'static str, u64>,
+    uploaded: u64,
+}
+
+impl Federation {
+    /// Opens the run in a folder, or starts it from the flat vector `initial`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a plan that makes no sense or is not the one that the run was started
+    /// with, naming the field; [`Error::File`], [`Error::Journal`].
+    pub fn open(folder: &Path, plan: &RunPlan, initial: &[f32], options: Options) -> Result<Self> {
+        let layout = plan.check()?;
+        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+        let (durability, faults) = (options.durability, || options.faults.clone());
+        let mut journal = Journal::open(&folder.join("journal.sqlite"), durability, faults())?;
+        let blobs = Blobs::open(folder, durability, options.max_bytes, faults())?;
+        let (run, first) = match journal.get("run")? {
+            Some(run) => (check_run(&journal, plan, &run)?, false),
+            None => (start(&mut journal, &blobs, plan, &layout, initial, &options)?, true),
+        };
+        let coordinator = load(&journal, plan, run)?;
+        let strategy = plan.strategy.build(options.strategy.as_ref())?;
+        let tools = Arc::new(Tools::new(plan, &layout, strategy, &options, blobs.clone())?);
+        let clock = Clock::new(coordinator.now());
+        let mut clients = journal.clients()?;
+        clients.retain(|client| options.keeps(client));
+        let presence = Presence::new(clients, options.presence);
+        tracing::info!(
+            run = %run, new = first, turn = %coordinator.turn(), phase = coordinator.phase(), "open"
+        );
+        let federation = Federation {
+            task: plan.task(run)?,
+            plan: plan.clone(),
+            layout,
+            options,
+            journal,
+            blobs,
+            coordinator,
+            tools,
+            total: None,
+            working: false,
+            presence,
+            clock,
+            gathering: None,
+            version: 1,
+            refusals: BTreeMap::new(),
+            uploaded: 0,
+        };
+        federation.sweep()?;
+        Ok(federation)
+    }
+
+    /// What clients need to know of the run.
+    pub fn task(&self) -> &TaskSpec {
+        &self.task
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &RunPlan {
+        &self.plan
+    }
+
+    /// The layout of its model.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Registers a client, if the operator admits it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotAdmitted`]; [`Refusal::Storage`].
+    pub fn enroll(
+        &mut self,
+        now: Millis,
+        client: ClientId,
+        token: Option<&str>,
+    ) -> Result<(), Refusal> {
+        if self.presence.knows(&client) {
+            return Ok(());
+        }
+        if !self.options.admits(&client, token) {
+            return self.refuse(Refusal::NotAdmitted);
+        }
+        match self.journal.enroll(now, &client) {
+            Ok(()) => self.presence.enroll(client),
+            Err(error) => return self.refuse(stored(error)),
+        }
+        Ok(())
+    }
+
+    /// Whether a client is registered.
+    pub fn is_enrolled(&self, client: &ClientId) -> bool {
+        self.presence.knows(client)
+    }
+
+    /// Clients that are registered.
+    #[cfg(feature = "http")]
+    pub(crate) fn enrolled(&self) -> impl Iterator<Item = &ClientId> {
+        self.presence.enrolled()
+    }
+
+    /// A registered client is there, and asks for nothing yet.
+    pub(crate) fn greet(&mut self, now: Millis, client: ClientId, samples: u32) {
+        let now = self.clock.read(now);
+        self.presence.seen(now, client, samples.min(self.plan.updates.max_samples));
+    }
+
+    /// A client is there; what should it do?
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`]; [`Refusal::Storage`] if what follows can't be stored.
+    pub fn poll(
+        &mut self,
+        now: Millis,
+        client: &ClientId,
+        samples: u32,
+    ) -> Result<wire::Instruction, Refusal> {
+        self.known(client)?;
+        self.greet(now, *client, samples);
+        let now = self.clock.read(now);
+        self.gather(now)?;
+        let mut instruction = self.coordinator.instruction(client);
+        instruction.version = self.version;
+        instruction.remaining = self.coordinator.deadline().map_or(0, |end| end.since(now).max(1));
+        Ok(instruction)
+    }
+
+    /// Takes a message.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn message(
+        &mut self,
+        now: Millis,
+        client: &ClientId,
+        message: wire::Message,
+    ) -> Result<wire::Ack, Refusal> {
+        self.known(client)?;
+        let now = self.clock.read(now);
+        self.acknowledge(now, Event::Message { client: *client, message })
+    }
+
+    /// Counts a refusal that was made outside of the federation, and gives it back.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn refuse<T>(&mut self, refusal: Refusal) -> Result<T, Refusal> {
+        *self.refusals.entry(refusal.name()).or_default() += 1;
+        tracing::debug!(name = refusal.name(), %refusal, "refused");
+        Err(refusal)
+    }
+
+    fn known(&mut self, client: &ClientId) -> Result<(), Refusal> {
+        match self.presence.knows(client) {
+            true => Ok(()),
+            false => self.refuse(Refusal::Unknown(*client)),
+        }
+    }
+
+    /// What bodies of the open attempt look like.
+    fn format(&self) -> Format {
+        self.tools.format(&self.coordinator)
+    }
+
+    fn acknowledge(&mut self, now: Millis, event: Event) -> Result<wire::Ack, Refusal> {
+        match self.apply(now, event) {
+            Ok(()) => Ok(wire::Ack { repeated: false }),
+            Err(Refusal::Repeated) => Ok(wire::Ack { repeated: true }),
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
+    /// Handles an event, stores it, and then does what it asks for.
+    fn apply(&mut self, now: Millis, event: Event) -> Result<(), Refusal> {
+        let journaled = event.to_wire(now.max(self.coordinator.now()).0);
+        let effects = self.coordinator.handle(now, event)?;
+        let record = effects.iter().find_map(|effect| match effect {
+            Effect::Committed(record) => Some(record),
+            _ => None,
+        });
+        let stored = match record {
+            Some(record) => {
+                let snapshot = self.coordinator.snapshot();
+                self.journal.commit(self.coordinator.now(), record, &snapshot)
+            }
+            // All that a failed attempt leaves is its number, which the snapshot has.
+            None if effects.contains(&Effect::Clear) => {
+                self.journal.repeat(&self.coordinator.snapshot())
+            }
+            None => self.journal.append(&journaled),
+        };
+        if let Err(error) = stored {
+            // What isn't stored didn't happen.
+            self.reload();
+            return Err(self::stored(error));
+        }
+        self.version += 1;
+        for effect in effects {
+            self.perform(effect);
+        }
+        Ok(())
+    }
+
+    fn reload(&mut self) {
+        self.total = None;
+        match load(&self.journal, &self.plan, self.task.run) {
+            Ok(coordinator) => self.coordinator = coordinator,
+            // Without its journal a run can't go on, but what it has stays whole.
+            Err(error) => tracing::error!(%error, "reading the journal again"),
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Fold { client, weight } => {
+                // An unknown total is folded as a whole once it is needed.
+                let Some(mut total) = self.total.take() else { return };
+                match self.tools.fold(&self.coordinator, &mut total, &client, weight) {
+                    Ok(()) => self.total = Some(total),
+                    Err(error) => tracing::warn!(%error, %client, "folding an update"),
+                }
+            }
+            Effect::Clear => self.begin(),
+            Effect::Aggregate => {}
+            Effect::Committed(record) => {
+                let (turn, updates) = (record.turn, record.uploads.len());
+                tracing::info!(round = turn.round, attempt = turn.attempt, updates, "committed");
+                self.begin();
+            }
+            Effect::Finished => tracing::info!("finished"),
+        }
+    }
+
+    /// A new attempt: nothing in the total, and nothing kept of the last.
+    fn begin(&mut self) {
+        self.total = None;
+        self.gathering = None;
+        if let Err(error) = self.sweep() {
+            tracing::warn!(%error, "removing what is no longer needed");
+        }
+    }
+
+    fn sweep(&self) -> Result<()> {
+        self.blobs.sweep_models(&self.coordinator.kept())?;
+        let open = self.coordinator.turn();
+        let keep = |turn: Turn| {
+            self.options.keep_uploads
+                && self.journal.turn(turn.round).is_ok_and(|made| made == Some(turn))
+        };
+        self.blobs.sweep_uploads(open, keep)
+    }
+
+    /// Starts the round if enough clients are there.
+    fn gather(&mut self, now: Millis) -> Result<(), Refusal> {
+        if !self.coordinator.wants_cohort() {
+            return Ok(());
+        }
+        let since = *self.gathering.get_or_insert(now);
+        if self.next_attempt().is_some_and(|next| now < next) {
+            return Ok(());
+        }
+        let cohort = &self.plan.cohort;
+        let waited = now.since(since) >= cohort.gather;
+        let enough = if waited { cohort.minimum } else { cohort.asked() };
+        // Most polls of many clients need no look at all of them.
+        if self.presence.heard() < enough as usize {
+            return Ok(());
+        }
+        let online = self.presence.online(now);
+        if online.len() < enough as usize {
+            return Ok(());
+        }
+        self.apply(now, Event::Start { online })?;
+        self.total = Some(self.tools.empty(&self.coordinator));
+        Ok(())
+    }
+
+    /// When the attempt may start that clients are being gathered for: one that follows on
+    /// others that failed waits.
+    pub fn next_attempt(&self) -> Option<Millis> {
+        let since = self.gathering.filter(|_| self.coordinator.wants_cohort())?;
+        Some(since.after(pause(self.coordinator.turn().attempt)))
+    }
+
+    /// Lets time pass: deadlines, cohorts, and the making of a model.
+    ///
+    /// # Errors
+    /// If a model can't be made or something can't be stored; the next call tries again.
+    pub fn tick(&mut self, now: Millis) -> Result<()> {
+        self.advance(now)?;
+        if let Some(work) = self.work() {
+            let done = work.run();
+            self.complete(now, done)?;
+        }
+        Ok(())
+    }
+
+    /// Deadlines and cohorts alone.
+    ///
+    /// # Errors
+    /// If something can't be stored; the next call tries again.
+    pub fn advance(&mut self, now: Millis) -> Result<()> {
+        let now = self.clock.read(now);
+        if self.coordinator.deadline().is_some_and(|deadline| deadline <= now) {
+            self.apply(now, Event::Tick)?;
+        }
+        self.gather(now)?;
+        Ok(())
+    }
+
+    /// The making of a model, if it is due: to be run, outside of a lock if need be, and then
+    /// given to [`Federation::complete`].
+    pub fn work(&mut self) -> Option<Work> {
+        if self.working || !self.coordinator.combining() {
+            return None;
+        }
+        self.working = true;
+        Some(Work::new(self.tools.clone(), &self.coordinator, self.total.take()))
+    }
+
+    /// Takes the model that was made.
+    ///
+    /// # Errors
+    /// Why none was made, or why it can't be stored; it will be made again.
+    pub fn complete(&mut self, now: Millis, done: Result<Done>) -> Result<()> {
+        self.working = false;
+        let Done { turn, head } = done?;
+        let now = self.clock.read(now);
+        if turn == self.coordinator.turn() {
+            self.apply(now, Event::Aggregated(head))?;
+        }
+        Ok(())
+    }
+
+    /// Where a model or a difference of models is that clients may fetch.
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is none.
+    pub fn blob(&self, digest: &Digest) -> Result<PathBuf> {
+        let path = self.blobs.model_path(digest);
+        match self.coordinator.kept().contains(digest) && path.exists() {
+            true => Ok(path),
+            false => Err(Error::file(&path, "no such model")),
+        }
+    }
+
+    /// A stored model as a flat vector.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn model(&self, digest: &Digest) -> Result<Vec<f32>> {
+        self.tools.model(digest)
+    }
+
+    /// The coordinator, to look at.
+    pub fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
+    }
+
+    /// Rises with every change of what [`Federation::poll`] answers.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Committed rounds after round `after`.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn rounds(&self, after: u32) -> Result<Vec<CommittedRound>> {
+        self.journal.rounds(after)
+    }
+
+    /// Updates that a committed round counted.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn counted(&self, round: u32) -> Result<Vec<CountedUpload>> {
+        self.journal.uploads(round)
+    }
+}
+
+/// Milliseconds before an attempt: the second follows at once, the third after two seconds, each
+/// later one after twice as long, at most a minute.
+fn pause(attempt: u32) -> u64 {
+    match attempt {
+        0..=2 => 0,
+        _ => 1_000 * (1u64 << (attempt - 2).min(6)).min(60),
+    }
+}
+
+fn stored(error: Error) -> Refusal {
+    Refusal::Storage(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! Who is registered, and who was heard of lately.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tern_protocol::coordinator::Candidate;
+use tern_protocol::{ClientId, Millis};
+
+#[derive(Debug)]
+pub(super) struct Presence {
+    enrolled: BTreeSet<ClientId>,
+    /// When, and with how many samples.
+    seen: BTreeMap<ClientId, (Millis, u32)>,
+    /// Milliseconds after which a silent client is gone.
+    window: u64,
+}
+
+impl Presence {
+    pub fn new(enrolled: Vec<ClientId>, window: u64) -> Self {
+        Presence { enrolled: enrolled.into_iter().collect(), seen: BTreeMap::new(), window }
+    }
+
+    pub fn knows(&self, client: &ClientId) -> bool {
+        self.enrolled.contains(client)
+    }
+
+    pub fn enroll(&mut self, client: ClientId) {
+        self.enrolled.insert(client);
+    }
+
+    pub fn enrolled(&self) -> impl ExactSizeIterator<Item = &ClientId> {
+        self.enrolled.iter()
+    }
+
+    pub fn seen(&mut self, now: Millis, client: ClientId, samples: u32) {
+        self.seen.insert(client, (now, samples));
+    }
+
+    /// Clients heard of since the start, whether or not they are still there.
+    pub fn heard(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Who is there with data, in order of their keys.
+    pub fn online(&self, now: Millis) -> Vec<Candidate> {
+        let lately = self
+            .seen
+            .iter()
+            .filter(|(_, (seen, samples))| now.since(*seen) <= self.window && *samples > 0);
+        lately
+            .map(|(client, (_, samples))| Candidate { client: *client, samples: *samples })
+            .collect()
+    }
+}

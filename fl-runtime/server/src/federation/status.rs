@@ -1,0 +1,71 @@
+//! A look at a run, for those who watch.
+
+use std::collections::BTreeMap;
+
+use tern_protocol::coordinator::Progress;
+use tern_protocol::{ClientId, RunId};
+
+use super::Federation;
+
+/// What a run is doing, for those who watch.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Status {
+    /// Name of the run.
+    pub name: String,
+    /// The run.
+    pub run: RunId,
+    /// The open round.
+    pub round: u32,
+    /// The attempt at it.
+    pub attempt: u32,
+    /// Rounds of the plan.
+    pub rounds: u32,
+    /// Name of the phase.
+    pub phase: &'static str,
+    /// Milliseconds until the phase ends, if it ends by itself.
+    pub remaining: Option<u64>,
+    /// The cohort, with how far each member is in this phase.
+    pub cohort: Vec<(ClientId, Progress)>,
+    /// Clients heard of lately.
+    pub online: usize,
+    /// Clients registered.
+    pub enrolled: usize,
+    /// Bytes of updates received since the process started.
+    pub uploaded: u64,
+    /// Bytes of all bodies on disk.
+    pub stored: u64,
+    /// Refused messages by reason, since the process started.
+    pub refusals: BTreeMap<&'static str, u64>,
+    /// Round and score of the best model.
+    pub best: Option<(u32, f64)>,
+    /// Whether the run is over.
+    pub finished: bool,
+    /// Rises with every change.
+    pub version: u64,
+}
+
+impl Federation {
+    /// What the run is doing.
+    pub fn status(&self) -> Status {
+        let coordinator = &self.coordinator;
+        let now = self.clock.now();
+        Status {
+            name: self.plan.name.clone(),
+            run: self.task.run,
+            round: coordinator.turn().round,
+            attempt: coordinator.turn().attempt,
+            rounds: self.plan.rounds,
+            phase: coordinator.phase(),
+            remaining: coordinator.deadline().map(|deadline| deadline.since(now)),
+            cohort: coordinator.cohort(),
+            online: self.presence.online(now).len(),
+            enrolled: self.presence.enrolled().len(),
+            uploaded: self.uploaded,
+            stored: self.blobs.used(),
+            refusals: self.refusals.clone(),
+            best: coordinator.best().map(|best| (best.round, best.score)),
+            finished: coordinator.finished(),
+            version: self.version,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Attempts that fail, bodies that get lost, keys that are revoked.
+
+use tern_protocol::coordinator::Progress;
+
+use super::*;
+
+#[test]
+fn a_key_that_is_listed_no_more_is_refused_from_the_next_start_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |admission, revoked| {
+        let options = Options { admission, revoked, ..options() };
+        Federation::open(folder.path(), &plan(), &initial(&plan()), options).unwrap()
+    };
+    let list = |numbers: &[u8]| Admission::List(numbers.iter().map(|number| id(*number)).collect());
+    let mut federation = open(list(&[1, 2]), vec![]);
+    for number in [1, 2] {
+        federation.enroll(Millis(1), id(number), None).unwrap();
+    }
+    let refused = |federation: &mut Federation| {
+        assert_eq!(federation.poll(Millis(2), &id(1), 10).unwrap_err().name(), "unknown");
+        let again = federation.enroll(Millis(2), id(1), Some("token")).unwrap_err();
+        assert_eq!((again.name(), federation.status().enrolled), ("not_admitted", 1));
+        federation.poll(Millis(2), &id(2), 10).unwrap();
+    };
+    drop(federation);
+    refused(&mut open(list(&[2]), vec![]));
+    // By name, where a token or nothing at all is enough.
+    refused(&mut open(Admission::Open, vec![id(1)]));
+    refused(&mut open(Admission::Token("token".into()), vec![id(1)]));
+    // It was registered, and is again.
+    open(list(&[1, 2]), vec![]).poll(Millis(3), &id(1), 10).unwrap();
+}
+
+#[test]
+fn an_update_survives_a_body_that_the_server_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut federation = opened(folder.path(), options());
+    let mut member = Member::new(&mut federation, 1);
+    let turn = Turn::new(1, 1);
+    // The server has something else in its place; the client goes on behind it.
+    federation.upload_append(&id(1), turn, 0, &[0; 300]).unwrap();
+    member.turn(&mut federation, Millis(2));
+    assert_eq!(federation.status().refusals["hash"], 1);
+    assert!(member.participant.kept().pending.is_some());
+    let cohort = federation.coordinator().cohort();
+    assert!(cohort.contains(&(id(1), Progress::Asked)), "{cohort:?}");
+    member.turn(&mut federation, Millis(3));
+    assert_eq!(federation.coordinator().accepted().count(), 1);
+}
+
+/// Attempts that fail by their deadlines, until this one is open; the time.
+fn failing(federation: &mut Federation, attempt: u32) -> Millis {
+    let mut now = Millis(1);
+    while federation.coordinator().turn().attempt < attempt {
+        now = federation.coordinator().deadline().unwrap_or(now.after(1_000));
+        for number in 1..=4 {
+            federation.poll(now, &id(number), 10).unwrap();
+        }
+        federation.advance(now).unwrap();
+    }
+    now
+}
+
+#[test]
+fn attempts_that_fail_leave_nothing_in_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = || {
+        let path = folder.path().join("journal.sqlite");
+        let journal = Journal::open(&path, Durability::None, Default::default()).unwrap();
+        journal.events().unwrap().len()
+    };
+    let mut federation = opened(folder.path(), options());
+    assert_eq!(events(), 1);
+    let now = failing(&mut federation, 5);
+    assert_eq!((events(), federation.coordinator().phase()), (0, "gather"));
+    let before = format!("{:?}", federation.coordinator());
+    // A restart goes on with the same attempt.
+    let mut federation =
+        Federation::open(folder.path(), &plan(), &initial(&plan()), options()).unwrap();
+    assert_eq!(format!("{:?}", federation.coordinator()), before);
+    for number in 1..=4 {
+        federation.poll(now, &id(number), 10).unwrap();
+    }
+    federation.advance(now.after(60_000)).unwrap();
+    assert_eq!(federation.coordinator().turn(), Turn::new(1, 5));
+    assert_eq!((events(), federation.coordinator().phase()), (1, "collect"));
+}
+
+#[test]
+fn attempts_that_fail_again_and_again_wait_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut federation = opened(folder.path(), options());
+    for (attempt, seconds) in [(2, 0), (3, 2), (4, 4), (5, 8), (9, 60)] {
+        let now = failing(&mut federation, attempt);
+        let end = now.after(1_000 * seconds);
+        let phase = |federation: &mut Federation, now: Millis| {
+            for number in 1..=4 {
+                federation.poll(now, &id(number), 10).unwrap();
+            }
+            federation.coordinator().phase()
+        };
+        phase(&mut federation, now);
+        if seconds > 0 {
+            assert_eq!(federation.next_attempt(), Some(end), "attempt {attempt}");
+            assert_eq!(phase(&mut federation, Millis(end.0 - 1)), "gather", "attempt {attempt}");
+        }
+        assert_eq!(phase(&mut federation, end), "collect", "attempt {attempt}");
+    }
+    assert_eq!(federation.next_attempt(), None);
+    assert_eq!([1, 2, u32::MAX].map(pause), [0, 0, 60_000]);
+}

@@ -1,0 +1,89 @@
+//! What a run leaves in its folder for people: models as safetensors and a plot.
+
+use std::path::{Path, PathBuf};
+
+use tern_engine::save_model;
+use tern_protocol::layout::Layout;
+use tern_protocol::{Error, Result};
+
+use super::status::{Page, Row};
+use crate::federation::Federation;
+use crate::plot::{Panel, Series, draw};
+
+/// Files that are written after each committed round: `model.safetensors`, the last one,
+/// `best.safetensors`, the one with the best score, and `plot.svg`.
+pub(super) struct Keeper {
+    folder: PathBuf,
+    layout: Layout,
+}
+
+/// Models to be written, as they were at a moment.
+pub(super) struct Models {
+    last: Vec<f32>,
+    best: Vec<f32>,
+}
+
+impl Models {
+    /// Copies them, so that the federation can go on while they are written.
+    pub fn of(federation: &Federation) -> Result<Self> {
+        let coordinator = federation.coordinator();
+        Ok(Models {
+            last: federation.model(&coordinator.head().public)?,
+            best: federation.model(&coordinator.best_model())?,
+        })
+    }
+}
+
+impl Keeper {
+    pub fn new(folder: &Path, layout: &Layout) -> Self {
+        Keeper { folder: folder.into(), layout: layout.clone() }
+    }
+
+    pub fn write(&self, models: &Models, page: &Page) -> Result<()> {
+        for (name, model) in [("model", &models.last), ("best", &models.best)] {
+            self.replace(&format!("{name}.safetensors"), |path| {
+                Ok(save_model(path, self.layout.parameters(), model)?)
+            })?;
+        }
+        self.replace("plot.svg", |path| plot(path, page))
+    }
+
+    /// Writes beside and renames, so that readers find a whole file.
+    fn replace(&self, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let (path, beside) = (self.folder.join(name), self.folder.join(format!("new-{name}")));
+        write(&beside)?;
+        std::fs::rename(&beside, &path).map_err(|reason| Error::file(&path, reason))
+    }
+}
+
+/// A panel a metric, the one that counts first, then the bytes.
+fn plot(path: &Path, page: &Page) -> Result<()> {
+    let names = page.metrics();
+    let points = |value: &dyn Fn(&Row) -> Option<f64>| -> Vec<(f64, f64)> {
+        let point = |row: &Row| Some((f64::from(row.round), value(row)?));
+        page.history.iter().filter_map(point).collect()
+    };
+    let lines: Vec<_> =
+        names.iter().map(|name| points(&|row| row.metrics.get(*name).copied())).collect();
+    let megabytes = |bytes: u64| Some(bytes as f64 / 1e6);
+    let (up, down) =
+        (points(&|row| megabytes(row.bytes_up)), points(&|row| megabytes(row.bytes_down)));
+    let mut panels: Vec<Panel<'_>> = names
+        .iter()
+        .zip(&lines)
+        .map(|(name, points)| Panel {
+            title: name,
+            axes: ("round", name),
+            series: vec![Series { name, points }],
+        })
+        .collect();
+    panels.push(Panel {
+        title: "bytes a round",
+        axes: ("round", "MB"),
+        series: vec![
+            Series { name: "updates", points: &up },
+            Series { name: "models", points: &down },
+        ],
+    });
+    draw(path, &panels)
+}

@@ -1,0 +1,310 @@
+//! The server: a [`Federation`] over HTTP.
+//!
+//! Clients post signed protobuf messages ([`tern_protocol::auth`], `wire.proto`): `/v1/enroll`,
+//! `/v1/run`, `/v1/poll` (answered when there is something to do), `/v1/message`,
+//! `/v1/upload?round=&attempt=&offset=` (a piece of an upload; without `offset`, where to go
+//! on), `/v1/finish`, `/v1/blob/{sha256}` (a piece from `Range: bytes=N-`), and
+//! `/v1/service/{name}` for what a host program answers itself ([`Service`]). People and
+//! programs get `/health`, `/metrics`, `/status.json` and, at `/`, the dashboard.
+//!
+//! What arrives is bounded ([`Limits`]): connections, requests, bytes, and the time that
+//! each may take. What is refused is counted by its reason's name.
+
+mod dashboard;
+mod gate;
+mod keep;
+mod limits;
+mod memory;
+mod metrics;
+mod reply;
+mod routes;
+mod service;
+mod signed;
+mod status;
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum_server::Handle;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use hyper_util::rt::TokioTimer;
+use tern_host::clock;
+use tern_protocol::auth::Window;
+use tern_protocol::{ClientId, Error, Millis};
+use tokio::sync::watch;
+
+use gate::Gate;
+use keep::{Keeper, Models};
+pub use limits::Limits;
+use limits::Rates;
+use memory::Memory;
+use metrics::Metrics;
+use reply::Denied;
+pub use service::{AT_A_TIME, Service, ServiceError};
+use service::{Offered, Services};
+pub use status::{BestScore, Board, Member, Page, Row};
+
+use crate::federation::{Clock, Federation};
+
+const ENROLL: &str = "/v1/enroll";
+const UPLOAD: &str = "/v1/upload";
+/// Time between looks at the clock for the federation's deadlines.
+const TICK: Duration = Duration::from_millis(100);
+/// Time that requests under way have when the server stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How to serve.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// Certificate and key; `None` for HTTP on a loopback address or behind a proxy.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Limits on what arrives.
+    pub limits: Limits,
+    /// Whether `/`, `/status.json` and `/metrics` are served.
+    pub dashboard: bool,
+    /// Folder for `model.safetensors`, `best.safetensors` and `plot.svg`, written after each
+    /// round.
+    pub folder: Option<PathBuf>,
+    /// What is answered beside the rounds.
+    pub services: Vec<Arc<dyn Service>>,
+}
+
+/// A federation and what serves it.
+pub struct Server {
+    app: Arc<App>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// What requests share.
+struct App {
+    federation: Mutex<Federation>,
+    board: Board,
+    /// Rises when an instruction may have changed.
+    changed: watch::Sender<u64>,
+    stopping: watch::Sender<bool>,
+    window: Window,
+    /// What requests' times are compared with.
+    clock: Mutex<Clock>,
+    /// As the federation has them, to be asked without waiting for it.
+    enrolled: RwLock<HashSet<ClientId>>,
+    clients: Rates<ClientId>,
+    addresses: Rates<std::net::IpAddr>,
+    memory: Memory,
+    /// One upload of a client is written at a time; clients share these by their keys.
+    uploads: [Arc<tokio::sync::Mutex<()>>; 64],
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    dashboard: bool,
+    keeper: Option<Keeper>,
+    services: Services,
+}
+
+impl Server {
+    /// Serves this federation and shows on `board` what it does.
+    pub fn new(federation: Federation, board: Board, options: Options) -> Self {
+        let Options { tls, limits, dashboard, folder, services } = options;
+        let services =
+            services.into_iter().map(|s| (s.name().to_owned(), Offered::new(s))).collect();
+        let keeper = folder.map(|folder| Keeper::new(&folder, federation.layout()));
+        show(&board, &federation);
+        let metrics = Arc::new(Metrics::new(board.clone()));
+        let mut clock = Clock::new(federation.coordinator().now());
+        let started = clock.read(clock::now());
+        let app = App {
+            enrolled: RwLock::new(federation.enrolled().copied().collect()),
+            federation: Mutex::new(federation),
+            board,
+            changed: watch::Sender::new(0),
+            stopping: watch::Sender::new(false),
+            window: Window::new((limits.clock_seconds * 1e3) as u64, started),
+            clock: Mutex::new(clock),
+            clients: Rates::new(limits.requests_per_client, limits.burst_seconds),
+            addresses: Rates::new(limits.requests_per_address, limits.burst_seconds),
+            memory: Memory::new(&limits),
+            uploads: std::array::from_fn(|_| Arc::default()),
+            metrics,
+            limits,
+            dashboard,
+            keeper,
+            services,
+        };
+        Server { app: Arc::new(app), tls }
+    }
+
+    /// Serves on a listener until `stop` is there; then requests under way are finished, polls
+    /// that wait are answered, and the federation is closed.
+    ///
+    /// # Errors
+    /// The listener's.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> std::io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let Server { app, tls } = self;
+        let service =
+            routes::router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        let gate = Gate::new(&app.limits, app.metrics.clone());
+        let header_time = Duration::from_secs_f64(app.limits.header_seconds);
+        let handle = Handle::new();
+        let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).http1_only();
+        server
+            .http_builder()
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(header_time)
+            .max_buf_size(32 << 10);
+        let serving = async {
+            match tls {
+                Some(config) => {
+                    let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(config))
+                        .handshake_timeout(header_time)
+                        .acceptor(gate);
+                    server.acceptor(acceptor).serve(service).await
+                }
+                None => server.acceptor(gate).serve(service).await,
+            }
+        };
+        let stopping = async {
+            stop.await;
+            tracing::info!("stopping");
+            app.stopping.send_replace(true);
+            handle.graceful_shutdown(Some(GRACE));
+            std::future::pending().await
+        };
+        tokio::select! {
+            result = serving => result,
+            () = stopping => Ok(()),
+            () = tick(app.clone()) => Ok(()),
+        }
+    }
+}
+
+/// Lets the federation look at the clock, and makes its models.
+async fn tick(app: Arc<App>) {
+    let mut changed = app.changed.subscribe();
+    let mut shown = Instant::now();
+    // Written once at the start, too: the process may have ended before it wrote the last.
+    let mut kept = None;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {}
+            // The last update of a round may just have come.
+            _ = changed.changed() => {}
+        }
+        // Its count of clients and its clock go on without events.
+        let show = shown.elapsed() >= Duration::from_secs(1);
+        if let Err(error) = step(&app, show).await {
+            tracing::error!(%error, "the round can't go on now, trying again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        if show {
+            shown = Instant::now();
+        }
+        let rounds = app.board.rounds();
+        if kept != Some(rounds) {
+            kept = Some(rounds);
+            if let Err(error) = keep(&app).await {
+                tracing::warn!(%error, "writing models and plot");
+            }
+        }
+    }
+}
+
+async fn step(app: &Arc<App>, visible: bool) -> Result<(), Error> {
+    let look = app.clone();
+    let work = app.with(move |federation| {
+        federation.advance(clock::now())?;
+        if visible {
+            show(&look.board, federation);
+        }
+        Ok::<_, Error>(federation.work())
+    });
+    let Some(work) = work.await.map_err(bug)?? else { return Ok(()) };
+    // Without the lock: it can take long, and clients are answered meanwhile.
+    let done = tokio::task::spawn_blocking(move || work.run()).await;
+    let done =
+        done.unwrap_or_else(|error| Err(Error::value("the making of a model", error, "no panic")));
+    app.with(move |federation| federation.complete(clock::now(), done)).await.map_err(bug)?
+}
+
+/// Writes what the run leaves for people.
+async fn keep(app: &Arc<App>) -> Result<(), Error> {
+    if app.keeper.is_none() {
+        return Ok(());
+    }
+    let models = app.with(|federation| Models::of(federation)).await.map_err(bug)??;
+    let app = app.clone();
+    let write = move || match &app.keeper {
+        Some(keeper) => keeper.write(&models, &app.board.page()),
+        None => Ok(()),
+    };
+    tokio::task::spawn_blocking(write).await.map_err(failed).map_err(bug)?
+}
+
+fn bug(denied: Denied) -> Error {
+    Error::value("the server's step", denied.reason, "no panic")
+}
+
+impl App {
+    fn lock(&self) -> MutexGuard<'_, Federation> {
+        self.federation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time, which is never set back.
+    fn now(&self) -> Millis {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.read(clock::now())
+    }
+
+    /// Runs what may wait for the disk, or for another request, off the event loop; tells who
+    /// waits if it changed anything.
+    async fn with<T: Send + 'static>(
+        self: &Arc<Self>,
+        run: impl FnOnce(&mut Federation) -> T + Send + 'static,
+    ) -> Result<T, Denied> {
+        let app = self.clone();
+        let ran = tokio::task::spawn_blocking(move || {
+            let mut federation = app.lock();
+            let version = federation.version();
+            let result = run(&mut federation);
+            if federation.version() != version {
+                show(&app.board, &federation);
+                app.changed.send_replace(federation.version());
+            }
+            result
+        });
+        ran.await.map_err(failed)
+    }
+
+    /// Counts and answers a refusal.
+    fn deny(&self, denied: Denied, headers: &HeaderMap) -> Response {
+        self.metrics.refused(denied.name);
+        tracing::debug!(name = denied.name, reason = denied.reason, "refused");
+        denied.answer(headers)
+    }
+}
+
+/// Shows the federation's state to watchers.
+fn show(board: &Board, federation: &Federation) {
+    let shown = federation
+        .rounds(board.rounds())
+        .and_then(|rounds| board.update(federation.plan(), federation.status(), rounds));
+    if let Err(error) = shown {
+        tracing::warn!(%error, "showing the run's state");
+    }
+}
+
+/// A panic off the event loop is a bug; its request fails and the server goes on.
+fn failed(error: tokio::task::JoinError) -> Denied {
+    tracing::error!(%error, "a request failed");
+    let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
+    Denied::new(status, "internal", "the server failed")
+}

@@ -1,0 +1,406 @@
+//! What is asked where.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use prost::Message;
+use tern_host::clock;
+use tern_protocol::{ClientId, Digest, Refusal, Turn, wire};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout_at;
+
+use super::memory::{WAIT, holding};
+use super::reply::{Denied, message};
+use super::service::Offered;
+use super::signed::Signed;
+use super::{App, ENROLL, UPLOAD, failed};
+use crate::federation::Federation;
+
+type Shared = State<Arc<App>>;
+
+/// Routes, for the metrics; what is none of them is `other`.
+const ROUTES: [&str; 12] = [
+    ENROLL,
+    "/v1/run",
+    "/v1/poll",
+    "/v1/message",
+    UPLOAD,
+    "/v1/finish",
+    "/health",
+    "/metrics",
+    "/status.json",
+    "/",
+    "/v1/blob/",
+    "/v1/service/",
+];
+
+pub(super) fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new()
+        .route(ENROLL, post(enroll))
+        .route("/v1/run", post(run))
+        .route("/v1/poll", post(poll))
+        .route("/v1/message", post(take))
+        .route(UPLOAD, post(upload))
+        .route("/v1/finish", post(finish))
+        .route("/v1/blob/{digest}", post(blob))
+        .route("/v1/service/{name}", post(service))
+        .route("/health", get(health));
+    if app.dashboard {
+        router = router
+            .route("/", get(super::dashboard::page))
+            .route("/status.json", get(super::dashboard::status))
+            .route("/metrics", get(super::dashboard::metrics));
+    }
+    router
+        .method_not_allowed_fallback(other_method)
+        .fallback(nothing_here)
+        .layer(from_fn_with_state(app.clone(), observe))
+        .with_state(app)
+}
+
+/// Bounds and counts what comes from an address.
+async fn observe(State(app): Shared, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let path = request.uri().path();
+    let route = ROUTES.iter().find(|r| match **r {
+        "/v1/blob/" | "/v1/service/" => path.starts_with(**r),
+        route => path == route,
+    });
+    let route = route.copied().unwrap_or("other");
+    let answer = match app.admit_address(&request) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => app.deny(denied, request.headers()),
+    };
+    app.metrics.answered(route, answer.status().as_u16(), started.elapsed().as_secs_f64());
+    answer
+}
+
+/// A handler's result, answered as the client asked.
+fn answered<T>(
+    app: &App,
+    headers: &HeaderMap,
+    result: Result<T, Denied>,
+    answer: impl FnOnce(T) -> Response,
+) -> Response {
+    match result {
+        Ok(value) => answer(value),
+        Err(denied) => app.deny(denied, headers),
+    }
+}
+
+fn decode<M: Message + Default>(signed: &Signed, what: &'static str) -> Result<M, Denied> {
+    M::decode(signed.body.clone()).map_err(|_| Refusal::Malformed(what).into())
+}
+
+async fn enroll(State(app): Shared, signed: Signed) -> Response {
+    let result = async {
+        let wire::Enroll { token } = decode(&signed, "enroll")?;
+        let client = signed.client;
+        let token = (!token.is_empty()).then_some(token);
+        app.with(move |federation| federation.enroll(clock::now(), client, token.as_deref()))
+            .await??;
+        app.remember(client);
+        tracing::info!(%client, "enrolled");
+        Ok(wire::Ack { repeated: false })
+    };
+    answered(&app, &signed.headers, result.await, |ack| message(&ack))
+}
+
+async fn run(State(app): Shared, signed: Signed) -> Response {
+    let client = signed.client;
+    let result = async {
+        let task = app.with(move |federation| {
+            known(federation, &client).map(|()| serde_json::to_string(federation.task()))
+        });
+        let task = task.await??.map_err(|error| Refusal::Storage(error.to_string()))?;
+        Ok(wire::Run { task })
+    };
+    answered(&app, &signed.headers, result.await, |run| message(&run))
+}
+
+fn known(federation: &mut Federation, client: &ClientId) -> Result<(), Refusal> {
+    match federation.is_enrolled(client) {
+        true => Ok(()),
+        false => federation.refuse(Refusal::Unknown(*client)),
+    }
+}
+
+/// Answers at once when there is something to do, else when that may have changed: what the
+/// client is told is compared, so that it isn't woken by what others do.
+async fn poll(State(app): Shared, signed: Signed) -> Response {
+    let client = signed.client;
+    let result = async {
+        let wire::Poll { samples, version, wait } = decode(&signed, "poll")?;
+        let longest = Duration::from_secs_f64(app.limits.poll_seconds);
+        let deadline =
+            tokio::time::Instant::now() + longest.min(Duration::from_millis(wait.into()));
+        // Subscribed before the first look, so that nothing is missed in between.
+        let mut changed = app.changed.subscribe();
+        let mut stopping = app.stopping.subscribe();
+        loop {
+            changed.borrow_and_update();
+            let poll = app.with(move |federation| federation.poll(clock::now(), &client, samples));
+            let instruction = poll.await??;
+            let waits = matches!(instruction.what, None | Some(wire::instruction::What::Wait(_)));
+            // Another version, not a later one: they start anew with the process.
+            if !waits && instruction.version != version || *stopping.borrow() {
+                return Ok(instruction);
+            }
+            tokio::select! {
+                woken = timeout_at(deadline, changed.changed()) => {
+                    if woken.is_err() {
+                        return Ok(instruction);
+                    }
+                }
+                _ = stopping.changed() => return Ok(instruction),
+            }
+        }
+    };
+    answered(&app, &signed.headers, result.await, |instruction| message(&instruction))
+}
+
+async fn take(State(app): Shared, signed: Signed) -> Response {
+    let client = signed.client;
+    let result = async {
+        let said: wire::Message = decode(&signed, "message")?;
+        app.with(move |federation| federation.message(clock::now(), &client, said))
+            .await?
+            .map_err(Denied::from)
+    };
+    answered(&app, &signed.headers, result.await, |ack| message(&ack))
+}
+
+/// Reads `round`, `attempt` and, where it is given, `offset`.
+fn place(query: &str) -> Result<(Turn, Option<u64>), Denied> {
+    let malformed = || Denied::from(Refusal::Malformed("query"));
+    let (mut round, mut attempt, mut offset) = (None, None, None);
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').ok_or_else(malformed)?;
+        match name {
+            "round" => round = Some(value.parse().map_err(|_| malformed())?),
+            "attempt" => attempt = Some(value.parse().map_err(|_| malformed())?),
+            "offset" => offset = Some(value.parse().map_err(|_| malformed())?),
+            _ => return Err(malformed()),
+        }
+    }
+    match (round, attempt) {
+        (Some(round), Some(attempt)) => Ok((Turn { round, attempt }, offset)),
+        _ => Err(malformed()),
+    }
+}
+
+async fn upload(State(app): Shared, signed: Signed) -> Response {
+    let Signed { client, body, query, headers, held, .. } = signed;
+    let result = async {
+        let (turn, offset) = place(&query)?;
+        let alone = app.alone(&client).await;
+        let mut incoming = app.with(move |federation| federation.incoming(&client, turn)).await??;
+        let Some(first) = offset else { return Ok(incoming.len()) };
+        let (_, appended) = keeping((alone, held), move || incoming.append(first, &body)).await?;
+        Ok(appended?)
+    };
+    let received = |offset| message(&wire::Received { offset });
+    answered(&app, &headers, result.await, received)
+}
+
+async fn finish(State(app): Shared, signed: Signed) -> Response {
+    let client = signed.client;
+    let result = async {
+        let said: wire::Finish = decode(&signed, "finish")?;
+        let turn = Turn::new(said.round, said.attempt);
+        let alone = app.alone(&client).await;
+        let again = said.clone();
+        let incoming = app.with(move |federation| match federation.incoming(&client, turn) {
+            Err(Refusal::Repeated) => federation.finish_again(&client, turn, &again).map(Err),
+            incoming => incoming.map(Ok),
+        });
+        let incoming = match incoming.await?? {
+            Ok(incoming) => incoming,
+            Err(ack) => return Ok(ack),
+        };
+        // The whole body is read here: others needn't wait for that.
+        let digest = said.digest.clone();
+        let (alone, checked) = keeping(alone, move || incoming.finish(&digest)).await?;
+        let received = checked?;
+        let accept = move |federation: &mut Federation| {
+            let _alone = alone;
+            federation.accept(clock::now(), received, said)
+        };
+        app.with(accept).await?.map_err(Denied::from)
+    };
+    answered(&app, &signed.headers, result.await, |ack| message(&ack))
+}
+
+/// A piece of a blob: at most as much as a piece of an upload, so that memory is bounded and
+/// a download that breaks off goes on where it was.
+async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) -> Response {
+    let Signed { client, headers: asked, address, held, .. } = signed;
+    // Who holds some and waits for more would wait for others that do the same.
+    drop(held);
+    let result = async {
+        let digest: Digest = digest.parse().map_err(|_| Refusal::Malformed("digest"))?;
+        let first = first_byte(&asked)?;
+        let most = app.limits.piece_bytes;
+        let held = app.memory.hold(address, most, WAIT).await?;
+        let path = app.with(move |federation| {
+            known(federation, &client).map(|()| federation.blob(&digest).ok())
+        });
+        let gone = || Denied::new(StatusCode::NOT_FOUND, "no_blob", "no such model, or no longer");
+        let path = path.await??.ok_or_else(gone)?;
+        let read = tokio::task::spawn_blocking(move || piece(&path, first, most)).await;
+        let (bytes, total) = match read.map_err(failed)? {
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(gone()),
+            Err(error) => return Err(Refusal::Storage(error.to_string()).into()),
+        };
+        if bytes.is_empty() {
+            let reason = format!("the blob has {total} bytes, asked from {first}");
+            return Err(Denied::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", reason));
+        }
+        app.board.sent(bytes.len() as u64);
+        let range = format!("bytes {first}-{}/{total}", first + bytes.len() as u64 - 1);
+        let headers = [
+            (CONTENT_TYPE, "application/octet-stream".to_owned()),
+            (ACCEPT_RANGES, "bytes".to_owned()),
+            (CONTENT_RANGE, range),
+        ];
+        Ok((StatusCode::PARTIAL_CONTENT, headers, holding(bytes, held)).into_response())
+    };
+    answered(&app, &asked, result.await, |answer| answer)
+}
+
+/// An answer of the host program's.
+async fn service(State(app): Shared, Path(name): Path<String>, signed: Signed) -> Response {
+    let client = signed.client;
+    let result = async {
+        app.with(move |federation| known(federation, &client)).await??;
+        let unknown = || {
+            let offered: Vec<_> = app.services.keys().map(String::as_str).collect();
+            let reason = format!("no service {name:?}, expected one of [{}]", offered.join(", "));
+            Denied::new(StatusCode::NOT_FOUND, "no_service", reason)
+        };
+        let Offered { service, turns } = app.services.get(&name).ok_or_else(unknown)?.clone();
+        // It is never closed.
+        let turn = turns.acquire_owned().await.ok();
+        let body = signed.body.clone();
+        let (_, answer) = keeping(turn, move || service.answer(&client, &body)).await?;
+        Ok(answer?)
+    };
+    let bytes =
+        |answer: Vec<u8>| ([(CONTENT_TYPE, "application/octet-stream")], answer).into_response();
+    answered(&app, &signed.headers, result.await, bytes)
+}
+
+impl App {
+    /// Waits until no other request writes this client's upload.
+    async fn alone(&self, client: &ClientId) -> OwnedMutexGuard<()> {
+        self.uploads[usize::from(client.0[0]) % self.uploads.len()].clone().lock_owned().await
+    }
+}
+
+/// Runs what may wait for the disk off the event loop, and gives back what it keeps meanwhile. A
+/// request may be dropped at any moment, but what it has begun goes on: until that is done it is
+/// kept.
+async fn keeping<K: Send + 'static, T: Send + 'static>(
+    kept: K,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<(K, T), Denied> {
+    let ran = tokio::task::spawn_blocking(move || {
+        let done = run();
+        (kept, done)
+    });
+    ran.await.map_err(failed)
+}
+
+/// The offset of `Range: bytes=N-` or `bytes=N-M`, whose end is the server's business.
+fn first_byte(headers: &HeaderMap) -> Result<u64, Denied> {
+    let Some(range) = headers.get(RANGE) else { return Ok(0) };
+    let first = range.to_str().ok().and_then(|r| {
+        let (first, last) = r.strip_prefix("bytes=")?.split_once('-')?;
+        let last_is_good = last.is_empty() || last.parse::<u64>().is_ok();
+        last_is_good.then(|| first.parse().ok()).flatten()
+    });
+    first.ok_or_else(|| Refusal::Malformed("range").into())
+}
+
+fn piece(path: &FilePath, first: u64, most: usize) -> std::io::Result<(Vec<u8>, u64)> {
+    let mut file = File::open(path)?;
+    let total = file.metadata()?.len();
+    file.seek(SeekFrom::Start(first))?;
+    let mut bytes = Vec::with_capacity(most.min(total.saturating_sub(first) as usize));
+    file.take(most as u64).read_to_end(&mut bytes)?;
+    Ok((bytes, total))
+}
+
+/// Whether the server works: it can look at its federation.
+async fn health(State(app): Shared) -> Response {
+    let healthy = app.with(|_| ()).await;
+    answered(&app, &HeaderMap::new(), healthy, |()| "ok\n".into_response())
+}
+
+async fn nothing_here(State(app): Shared, request: Request) -> Response {
+    let denied = Denied::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here");
+    app.deny(denied, request.headers())
+}
+
+async fn other_method(State(app): Shared, request: Request) -> Response {
+    let reason = format!("{} is not answered here", request.method());
+    let denied = Denied::new(StatusCode::METHOD_NOT_ALLOWED, "method", reason);
+    app.deny(denied, request.headers())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_read_or_refused() {
+        let read = |query| place(query).map_err(|d| d.name);
+        assert_eq!(read("round=1&attempt=2&offset=3"), Ok((Turn::new(1, 2), Some(3))));
+        assert_eq!(read("attempt=2&round=1"), Ok((Turn::new(1, 2), None)));
+        for query in ["", "round=1", "round=1&attempt=x", "round=1&attempt=1&size=3", "round=-1"] {
+            assert_eq!(read(query), Err("malformed"), "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_stays_alone_after_its_request_is_dropped() {
+        let place = Arc::new(tokio::sync::Mutex::new(()));
+        let alone = place.clone().lock_owned().await;
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel();
+        let request = tokio::spawn(keeping(alone, move || {
+            begun.send(()).unwrap();
+            ends.recv().unwrap();
+        }));
+        tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        assert!(place.try_lock().is_err(), "it still writes");
+        end.send(()).unwrap();
+        drop(place.lock().await);
+    }
+
+    #[test]
+    fn ranges_are_read_or_refused() {
+        let read = |range: &str| {
+            let headers = HeaderMap::from_iter([(RANGE, range.parse().unwrap())]);
+            first_byte(&headers).map_err(|d| d.name)
+        };
+        assert_eq!(first_byte(&HeaderMap::new()).unwrap(), 0);
+        assert_eq!((read("bytes=7-"), read("bytes=0-9")), (Ok(7), Ok(0)));
+        for range in ["bytes=-7", "bytes=7", "bytes=7-x", "lines=7-", "bytes=1-2,4-5"] {
+            assert_eq!(read(range), Err("malformed"), "{range}");
+        }
+    }
+}

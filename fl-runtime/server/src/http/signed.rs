@@ -1,0 +1,163 @@
+//! Taking a request in: its address, its size, its body, its signature, in the order of cost.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, PoisonError};
+
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::extract::{ConnectInfo, FromRequest, Request};
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{Extensions, HeaderMap, StatusCode};
+use tern_host::clock;
+use tern_protocol::auth::{AuthError, Credentials};
+use tern_protocol::{ClientId, Refusal};
+use tokio::time::timeout;
+
+use super::limits::{Limits, network};
+use super::memory::{Held, WAIT};
+use super::reply::Denied;
+use super::{App, ENROLL, UPLOAD};
+
+/// Most bytes of a request of somebody unknown: room for a token.
+const MOST_UNKNOWN: usize = 4096;
+
+/// A request that a client signed, whole.
+pub(super) struct Signed {
+    pub client: ClientId,
+    pub body: Bytes,
+    /// The query, as it was sent.
+    pub query: String,
+    pub headers: HeaderMap,
+    /// Where it came from, as far as limits go.
+    pub address: IpAddr,
+    /// The memory its body holds.
+    pub held: Held,
+}
+
+impl FromRequest<Arc<App>> for Signed {
+    type Rejection = axum::response::Response;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+        let headers = request.headers().clone();
+        take(request, app).await.map_err(|denied| app.deny(denied, &headers))
+    }
+}
+
+async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
+    let (parts, body) = request.into_parts();
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let credentials = Credentials::parse(header)?;
+    app.window.check_time(credentials.time, app.now())?;
+    let Limits { piece_bytes, message_bytes, .. } = app.limits;
+    let most = match parts.uri.path() {
+        ENROLL => message_bytes.min(MOST_UNKNOWN),
+        // Who is not enrolled gets no memory. The key may still be somebody else's.
+        _ if !app.is_enrolled(&credentials.key) => {
+            return Err(Refusal::Unknown(credentials.key).into());
+        }
+        UPLOAD => piece_bytes,
+        _ => message_bytes,
+    };
+    let address = peer(&parts.extensions).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let (body, held) = read(app, body, &parts.headers, address, most).await?;
+    let target = parts.uri.path_and_query().map_or("/", |t| t.as_str()).to_owned();
+    let (method, query) = (parts.method.clone(), parts.uri.query().unwrap_or("").to_owned());
+    let checked = tokio::task::spawn_blocking(move || {
+        let verified = credentials.verify(method.as_str(), &target, &body);
+        verified.map(|()| (credentials, body))
+    });
+    let (credentials, body) = checked.await.map_err(|_| Denied::from(AuthError::Signature))??;
+    let now = app.now();
+    // Counted only now: nobody else can use up a client's share.
+    app.clients.take(credentials.key, now).map_err(|wait| Denied::busy("rate", wait))?;
+    app.window.admit(&credentials, now)?;
+    Ok(Signed { client: credentials.key, body, query, headers: parts.headers, address, held })
+}
+
+/// Reads a body within its size and its time.
+async fn read(
+    app: &Arc<App>,
+    body: Body,
+    headers: &HeaderMap,
+    address: IpAddr,
+    most: usize,
+) -> Result<(Bytes, Held), Denied> {
+    let too_large = |bytes: &dyn std::fmt::Display| {
+        let reason = format!("the body has {bytes} bytes, expected at most {most}");
+        Denied::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason)
+    };
+    let length = headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<usize>().ok());
+    if let Some(length) = length.filter(|length| *length > most) {
+        return Err(too_large(&length));
+    }
+    // A request without a body needs none; one of unknown length may come to the most.
+    let exact = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    let expected = length.or(exact).unwrap_or(most);
+    let held = app.memory.hold(address, expected, WAIT).await?;
+    let slow = |_| Denied::new(StatusCode::REQUEST_TIMEOUT, "slow", "the body comes too slowly");
+    match timeout(app.limits.body_time(expected), to_bytes(body, most)).await.map_err(slow)? {
+        Ok(bytes) => Ok((bytes, held)),
+        Err(_) if length.is_none() => Err(too_large(&"too many")),
+        Err(error) => {
+            let reason = format!("the body ends early: {error}");
+            Err(Denied::new(StatusCode::BAD_REQUEST, "cut", reason))
+        }
+    }
+}
+
+impl App {
+    fn is_enrolled(&self, client: &ClientId) -> bool {
+        self.enrolled.read().unwrap_or_else(PoisonError::into_inner).contains(client)
+    }
+
+    /// Knows a client that was registered.
+    pub fn remember(&self, client: ClientId) {
+        self.enrolled.write().unwrap_or_else(PoisonError::into_inner).insert(client);
+    }
+
+    /// Counts a request of an address.
+    pub fn admit_address(&self, request: &Request) -> Result<(), Denied> {
+        let Some(address) = peer(request.extensions()) else { return Ok(()) };
+        self.addresses
+            .take(address, clock::now())
+            .map_err(|wait| Denied::busy("address_rate", wait))
+    }
+}
+
+/// Where a request came from.
+fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
+    Some(network(peer.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+    use tern_protocol::Millis;
+    use tern_protocol::auth::Window;
+
+    use super::*;
+    use crate::federation::Clock;
+
+    #[test]
+    fn a_clock_set_back_refuses_nobody_and_takes_nothing_twice() {
+        let mut clock = Clock::new(Millis(0));
+        let window = Window::new(100, clock.read(Millis(50_000)));
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let signed =
+            |time, nonce| Credentials::sign(&key, ("POST", "/", b""), Millis(time), [nonce; 16]);
+        let first = signed(50_010, 1);
+        window.admit(&first, clock.read(Millis(50_010))).unwrap();
+        // By more than all that has passed since the start.
+        let now = clock.read(Millis(20_000));
+        assert_eq!(window.admit(&first, now), Err(AuthError::Replayed));
+        // Who has the right time is told the server's, and then taken.
+        let stale = window.admit(&signed(20_000, 2), now);
+        let Err(AuthError::Stale { now: told, .. }) = stale else { panic!("{stale:?}") };
+        let now = clock.read(Millis(20_030));
+        window.admit(&signed(told, 3), now).unwrap();
+        // Forward again: what was signed before is too old.
+        let now = clock.read(Millis(50_020));
+        let stale = window.admit(&first, now);
+        assert_eq!(stale, Err(AuthError::Stale { time: 50_010, now: now.0 }));
+    }
+}

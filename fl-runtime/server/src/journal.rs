@@ -1,0 +1,355 @@
+//! The server's memory in SQLite: plan, clients, events of the open round, committed rounds.
+
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use tern_protocol::coordinator::RoundRecord;
+use tern_protocol::metrics::Metrics;
+use tern_protocol::{ClientId, Digest, Error, Millis, Result, Turn, wire};
+
+use tern_host::files::{Durability, Faults};
+
+/// Raised when the tables change.
+const VERSION: u32 = 1;
+
+const TABLES: &str = "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE clients (client BLOB PRIMARY KEY, enrolled INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE rounds (
+    round INTEGER PRIMARY KEY, attempt INTEGER NOT NULL, committed INTEGER NOT NULL,
+    model BLOB NOT NULL, public BLOB NOT NULL,
+    training TEXT NOT NULL, evaluation TEXT NOT NULL, central TEXT NOT NULL, score REAL);
+CREATE TABLE uploads (
+    round INTEGER NOT NULL, client BLOB NOT NULL, digest BLOB NOT NULL, bytes INTEGER NOT NULL,
+    samples INTEGER NOT NULL, PRIMARY KEY (round, client)) WITHOUT ROWID;
+";
+
+/// The database of a run.
+pub struct Journal {
+    connection: Connection,
+    path: PathBuf,
+    faults: Faults,
+}
+
+/// A committed round.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct CommittedRound {
+    /// The round.
+    pub round: u32,
+    /// The attempt that made it.
+    pub attempt: u32,
+    /// When.
+    pub committed: Millis,
+    /// The model, as the server has it.
+    pub model: Digest,
+    /// The model, as clients have it.
+    pub public: Digest,
+    /// Clients' training, weighted by samples.
+    pub training: Metrics,
+    /// Clients' evaluation of the new model, weighted by samples.
+    pub evaluation: Metrics,
+    /// Central evaluation of the new model.
+    pub central: Metrics,
+    /// The plan's metric.
+    pub score: Option<f64>,
+    /// Updates in it.
+    pub updates: u32,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+}
+
+/// An update that is in a committed round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountedUpload {
+    /// Whose.
+    pub client: ClientId,
+    /// SHA-256 of its body.
+    pub digest: Digest,
+    /// Bytes of its body.
+    pub bytes: u64,
+    /// Samples: its weight.
+    pub samples: u32,
+}
+
+impl Journal {
+    /// Opens or makes the database.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn open(path: &Path, durability: Durability, faults: Faults) -> Result<Self> {
+        let named = named(path);
+        let connection = Connection::open(path).map_err(&named)?;
+        let synchronous = match durability {
+            Durability::None => "OFF",
+            // With a write-ahead log the operating system has it all when a process ends.
+            Durability::Process => "NORMAL",
+            Durability::Power => "FULL",
+        };
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(&named)?;
+        connection.pragma_update(None, "synchronous", synchronous).map_err(&named)?;
+        let version: u32 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(&named)?;
+        match version {
+            0 => {
+                let script = format!("BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
+                connection.execute_batch(&script).map_err(&named)?;
+            }
+            VERSION => {}
+            other => {
+                let reason = format!("version {other}, expected {VERSION}");
+                return Err(Error::Journal { path: path.display().to_string(), reason });
+            }
+        }
+        Ok(Journal { connection, path: path.to_path_buf(), faults })
+    }
+
+    /// A value by name.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn get(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let mut find = self
+            .connection
+            .prepare_cached("SELECT value FROM meta WHERE name = ?1")
+            .map_err(named(&self.path))?;
+        find.query_row([name], |row| row.get(0)).optional().map_err(named(&self.path))
+    }
+
+    /// Sets values by name, all or none.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn set(&mut self, values: &[(&str, &[u8])]) -> Result<()> {
+        self.transaction(|transaction| {
+            values.iter().try_for_each(|(name, value)| set(transaction, name, value))
+        })
+    }
+
+    fn writable(&self) -> Result<()> {
+        let path = || self.path.display().to_string();
+        self.faults.check().map_err(|reason| Error::Journal { path: path(), reason: reason.into() })
+    }
+
+    fn transaction(
+        &mut self,
+        run: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<()> {
+        self.writable()?;
+        let named = named(&self.path);
+        let transaction = self.connection.transaction().map_err(&named)?;
+        run(&transaction).map_err(&named)?;
+        transaction.commit().map_err(&named)
+    }
+
+    /// Appends an event to those of the open round.
+    ///
+    /// # Errors
+    /// [`Error::Journal`]; the event is not in the journal then.
+    pub fn append(&mut self, event: &wire::Journaled) -> Result<()> {
+        self.writable()?;
+        let mut insert = self
+            .connection
+            .prepare_cached("INSERT INTO events (body) VALUES (?1)")
+            .map_err(named(&self.path))?;
+        insert.execute([event.encode_to_vec()]).map_err(named(&self.path))?;
+        Ok(())
+    }
+
+    /// Events of the open round, in order.
+    ///
+    /// # Errors
+    /// [`Error::Journal`], also for an event that can't be read.
+    pub fn events(&self) -> Result<Vec<wire::Journaled>> {
+        let named = named(&self.path);
+        let mut all = self
+            .connection
+            .prepare_cached("SELECT body FROM events ORDER BY number")
+            .map_err(&named)?;
+        let bodies = all.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(&named)?;
+        let mut events = Vec::new();
+        for body in bodies {
+            let body = body.map_err(&named)?;
+            let event = wire::Journaled::decode(&body[..]).map_err(|error| Error::Journal {
+                path: self.path.display().to_string(),
+                reason: format!("event {}: {error}", events.len()),
+            })?;
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    /// Ends an attempt that failed: the state before the next one and no open events, at once.
+    ///
+    /// # Errors
+    /// [`Error::Journal`]; nothing changed then.
+    pub fn repeat(&mut self, snapshot: &[u8]) -> Result<()> {
+        self.transaction(|transaction| {
+            transaction.execute("DELETE FROM events", [])?;
+            set(transaction, "snapshot", snapshot)
+        })
+    }
+
+    /// Ends a round: its record, the state after it, and no open events, all at once.
+    ///
+    /// # Errors
+    /// [`Error::Journal`]; nothing changed then.
+    pub fn commit(&mut self, now: Millis, record: &RoundRecord, snapshot: &[u8]) -> Result<()> {
+        let json = |metrics: &Metrics| serde_json::to_string(metrics).unwrap_or_default();
+        self.transaction(|transaction| {
+            transaction.execute("DELETE FROM events", [])?;
+            set(transaction, "snapshot", snapshot)?;
+            transaction.execute(
+                "INSERT INTO rounds VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                params![
+                    record.turn.round,
+                    record.turn.attempt,
+                    now.0 as i64,
+                    record.head.model.0,
+                    record.head.public.0,
+                    json(&record.training),
+                    json(&record.evaluation),
+                    json(&record.head.metrics),
+                    record.score.map(|score| score.value),
+                ],
+            )?;
+            let mut insert =
+                transaction.prepare_cached("INSERT INTO uploads VALUES (?1, ?2, ?3, ?4, ?5)")?;
+            for (client, upload) in &record.uploads {
+                let round = record.turn.round;
+                let bytes = upload.bytes as i64;
+                let (client, digest) = (client.0, upload.digest.0);
+                insert.execute(params![round, client, digest, bytes, upload.samples])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Registers a client; registering it again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn enroll(&mut self, now: Millis, client: &ClientId) -> Result<()> {
+        self.writable()?;
+        let mut insert = self
+            .connection
+            .prepare_cached("INSERT OR IGNORE INTO clients VALUES (?1, ?2)")
+            .map_err(named(&self.path))?;
+        insert.execute(params![client.0, now.0 as i64]).map_err(named(&self.path))?;
+        Ok(())
+    }
+
+    /// Clients that are registered.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn clients(&self) -> Result<Vec<ClientId>> {
+        let named = named(&self.path);
+        let mut all = self.connection.prepare("SELECT client FROM clients").map_err(&named)?;
+        let clients = all.query_map([], |row| row.get(0).map(ClientId)).map_err(&named)?;
+        clients.collect::<rusqlite::Result<_>>().map_err(&named)
+    }
+
+    /// Committed rounds after round `after`, in order.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn rounds(&self, after: u32) -> Result<Vec<CommittedRound>> {
+        let named = named(&self.path);
+        let query = "SELECT *,
+                (SELECT COUNT(*) FROM uploads WHERE uploads.round = rounds.round),
+                (SELECT IFNULL(SUM(bytes), 0) FROM uploads WHERE uploads.round = rounds.round)
+            FROM rounds WHERE round > ?1 ORDER BY round";
+        let mut all = self.connection.prepare_cached(query).map_err(&named)?;
+        let metrics = |text: String| serde_json::from_str(&text).unwrap_or_default();
+        let rounds = all.query_map([after], |row| {
+            Ok(CommittedRound {
+                round: row.get(0)?,
+                attempt: row.get(1)?,
+                committed: Millis(row.get::<_, i64>(2)? as u64),
+                model: Digest(row.get(3)?),
+                public: Digest(row.get(4)?),
+                training: metrics(row.get(5)?),
+                evaluation: metrics(row.get(6)?),
+                central: metrics(row.get(7)?),
+                score: row.get(8)?,
+                updates: row.get(9)?,
+                bytes: row.get::<_, i64>(10)? as u64,
+            })
+        });
+        rounds.map_err(&named)?.collect::<rusqlite::Result<_>>().map_err(&named)
+    }
+
+    /// Updates in a committed round, in order of their clients' keys.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn uploads(&self, round: u32) -> Result<Vec<CountedUpload>> {
+        let named = named(&self.path);
+        let query =
+            "SELECT client, digest, bytes, samples FROM uploads WHERE round = ?1 ORDER BY client";
+        let mut all = self.connection.prepare_cached(query).map_err(&named)?;
+        let uploads = all.query_map([round], |row| {
+            Ok(CountedUpload {
+                client: ClientId(row.get(0)?),
+                digest: Digest(row.get(1)?),
+                bytes: row.get::<_, i64>(2)? as u64,
+                samples: row.get(3)?,
+            })
+        });
+        uploads.map_err(&named)?.collect::<rusqlite::Result<_>>().map_err(&named)
+    }
+
+    /// The attempt that made a committed round.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn turn(&self, round: u32) -> Result<Option<Turn>> {
+        let query = "SELECT attempt FROM rounds WHERE round = ?1";
+        let mut find = self.connection.prepare_cached(query).map_err(named(&self.path))?;
+        let attempt = find.query_row([round], |row| row.get(0)).optional();
+        Ok(attempt.map_err(named(&self.path))?.map(|attempt| Turn::new(round, attempt)))
+    }
+}
+
+fn set(transaction: &Transaction<'_>, name: &str, value: &[u8]) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
+    insert.execute(params![name, value])?;
+    Ok(())
+}
+
+fn named(path: &Path) -> impl Fn(rusqlite::Error) -> Error + use<> {
+    let path = path.display().to_string();
+    move |error| Error::Journal { path: path.clone(), reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_there_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.sqlite");
+        let event = tern_protocol::coordinator::Event::Tick.to_wire(7);
+        {
+            let mut journal = Journal::open(&path, Durability::Process, Faults::default()).unwrap();
+            journal.set(&[("plan", b"{}"), ("run", &[1; 16])]).unwrap();
+            journal.append(&event).unwrap();
+            journal.enroll(Millis(1), &ClientId([3; 32])).unwrap();
+            journal.enroll(Millis(2), &ClientId([3; 32])).unwrap();
+        }
+        let journal = Journal::open(&path, Durability::Process, Faults::default()).unwrap();
+        assert_eq!(journal.get("plan").unwrap().unwrap(), b"{}");
+        assert_eq!(journal.get("other").unwrap(), None);
+        assert_eq!(journal.events().unwrap(), [event]);
+        assert_eq!(journal.clients().unwrap(), [ClientId([3; 32])]);
+        drop(journal);
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
+        let error =
+            Journal::open(&path, Durability::Process, Faults::default()).err().unwrap().to_string();
+        assert!(error.contains("version 9"), "{error}");
+    }
+}

@@ -1,0 +1,367 @@
+//! A federation whose clients are all in this process: trainers in, models and rounds out.
+//!
+//! It is the protocol itself, [`Federation`] and [`Participant`]s, with calls in place of the
+//! network: for trainers of one's own, which a simulation doesn't run, and for secure
+//! aggregation. Time is the run's own: it jumps to the next deadline when nobody has anything left
+//! to do, so that nothing ever sleeps. The same clients with the same seed give the same models as
+//! a simulation and as a run over the network.
+//!
+//! ```
+//! use tern_engine::nn::ModelSpec;
+//! use tern_engine::{Device, RowData};
+//! use tern_protocol::layout::ModelKind;
+//! use tern_protocol::plan::Secure;
+//! use tern_protocol::trainer::{EngineTrainer, LocalData};
+//! use tern_protocol::RunPlan;
+//! use tern_server::local::{Client, Options, run};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let device = Device::cpu();
+//! // Ten points on a line for each of three clients; the class is the sign.
+//! let mut clients = Vec::new();
+//! for number in 0..3 {
+//!     let x: Vec<f32> = (0..10).map(|i| (i * 3 + number) as f32 / 15.0 - 0.95).collect();
+//!     let labels: Vec<u32> = x.iter().map(|x| u32::from(*x > 0.0)).collect();
+//!     let data = LocalData::Rows(RowData::upload(&device, &x, 1, &labels, 2)?);
+//!     clients.push(Client::numbered(number as usize, EngineTrainer::new(&device, data)));
+//! }
+//! let mut plan = RunPlan::new("signs", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 20);
+//! (plan.cohort.size, plan.cohort.minimum) = (3, 2);
+//! plan.training.rate = 1.0;
+//! plan.secure = Some(Secure { corrupt: 0.0, ..Secure::default() });
+//!
+//! let folder = std::env::temp_dir().join(format!("tern-local-{}", std::process::id()));
+//! let mut losses = Vec::new();
+//! let outcome = run(&plan, None, &mut clients, Options::new(&device, &folder), |round, _model| {
+//!     losses.push(round.committed.training["loss"]);
+//! })?;
+//! assert!(losses[19] < 0.5 * losses[0]);
+//! assert_eq!(outcome.rounds.len(), 20);
+//! # std::fs::remove_dir_all(&folder)?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use prost::Message as _;
+use tern_engine::Device;
+use tern_host::files::Durability;
+use tern_protocol::identity::Identity;
+use tern_protocol::participant::{Action, Input, Kept, Participant, decline};
+use tern_protocol::trainer::Trainer;
+use tern_protocol::wire::instruction::What;
+use tern_protocol::wire::message::Body;
+use tern_protocol::{
+    ClientId, Digest, Error, Millis, Refusal, Result, RunId, RunPlan, Strategy, wire,
+};
+
+use crate::federation::{self, Evaluator, Federation};
+use crate::journal::{CommittedRound, CountedUpload};
+
+/// Attempts at a round after which a run gives up: nobody is late, so that the next one would
+/// fail, too.
+const ATTEMPTS: u32 = 5;
+
+/// A client: who it is, and what it trains with.
+#[derive(Debug)]
+pub struct Client<T> {
+    /// Its key.
+    pub identity: Identity,
+    /// Its trainer, and with it its data.
+    pub trainer: T,
+}
+
+impl<T> Client<T> {
+    /// A client whose key follows from a number: in one process keys keep nobody out.
+    pub fn numbered(number: usize, trainer: T) -> Self {
+        let secret = Digest::of(format!("client {number} of a local federation").as_bytes());
+        Client { identity: Identity::from_secret(&secret.0), trainer }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> ClientId {
+        self.identity.client()
+    }
+}
+
+/// What a run needs beside plan and clients.
+#[derive(Clone)]
+pub struct Options {
+    /// Where updates are encoded; trainers have devices of their own.
+    pub device: Device,
+    /// Folder of the server's journal and models. It must not hold a run yet.
+    pub folder: PathBuf,
+    /// The run, part of the key of drawn codes.
+    pub run: RunId,
+    /// A strategy that the plan names.
+    pub strategy: Option<Arc<dyn Strategy>>,
+    /// Central evaluation, after each round.
+    pub evaluator: Option<Arc<dyn Evaluator>>,
+}
+
+impl Options {
+    /// For a device and a folder.
+    pub fn new(device: &Device, folder: impl Into<PathBuf>) -> Self {
+        Options {
+            device: device.clone(),
+            folder: folder.into(),
+            run: RunId([0; 16]),
+            strategy: None,
+            evaluator: None,
+        }
+    }
+}
+
+/// Bytes between the server and all clients, without what HTTP and TLS would add.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Traffic {
+    /// Bodies of updates.
+    pub uploaded: u64,
+    /// Bodies of models and of differences of models.
+    pub downloaded: u64,
+    /// Messages of clients: keys, shares and signatures of secure aggregation, and whatever goes
+    /// with an update.
+    pub said: u64,
+    /// Instructions of the server other than to wait.
+    pub told: u64,
+}
+
+/// A round that was committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Round {
+    /// As the journal has it.
+    pub committed: CommittedRound,
+    /// The updates in it.
+    pub counted: Vec<CountedUpload>,
+    /// What was sent since the last, failed attempts included.
+    pub traffic: Traffic,
+    /// Clients that were asked and did not take part, and why.
+    pub absent: Vec<(ClientId, String)>,
+}
+
+/// What a run comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The last model as clients have it, a flat vector.
+    pub model: Vec<f32>,
+    /// The best model by the plan's metric; the last if none has a score.
+    pub best: Vec<f32>,
+    /// The rounds.
+    pub rounds: Vec<Round>,
+}
+
+/// Runs a plan from `initial`, or from a model drawn by the plan's seed, until it is over;
+/// `on_round` sees each committed round with the model that clients have then. A client whose
+/// trainer fails sits the attempt out, and the federation goes on without it.
+///
+/// # Errors
+/// [`Error::Value`] for a plan that makes no sense, a folder that holds a run, two clients with
+/// one key, or fewer clients with data than a round needs; [`Error::Trainer`] if a round fails
+/// again and again; [`Error::File`] and [`Error::Journal`].
+pub fn run<T: Trainer>(
+    plan: &RunPlan,
+    initial: Option<&[f32]>,
+    clients: &mut [Client<T>],
+    options: Options,
+    mut on_round: impl FnMut(&Round, &[f32]),
+) -> Result<Outcome> {
+    let mut local = Local::open(plan, initial, clients, options)?;
+    let mut rounds: Vec<Round> = Vec::new();
+    while !local.federation.coordinator().finished() {
+        local.pass(clients)?;
+        for committed in local.federation.rounds(rounds.len() as u32)? {
+            let counted = local.federation.counted(committed.round)?;
+            let traffic = std::mem::take(&mut local.traffic);
+            let absent = std::mem::take(&mut local.absent);
+            let model = local.federation.model(&committed.public)?;
+            let round = Round { committed, counted, traffic, absent };
+            on_round(&round, &model);
+            rounds.push(round);
+        }
+    }
+    let coordinator = local.federation.coordinator();
+    let [model, best] = [coordinator.head().public, coordinator.best_model()];
+    let read = |digest| local.federation.model(&digest);
+    Ok(Outcome { model: read(model)?, best: read(best)?, rounds })
+}
+
+/// A run under way.
+struct Local {
+    federation: Federation,
+    /// In the order of the clients.
+    participants: Vec<Participant>,
+    now: Millis,
+    traffic: Traffic,
+    absent: Vec<(ClientId, String)>,
+}
+
+impl Local {
+    fn open<T>(
+        plan: &RunPlan,
+        initial: Option<&[f32]>,
+        clients: &[Client<T>],
+        options: Options,
+    ) -> Result<Self> {
+        let layout = plan.check()?;
+        if options.folder.join("journal.sqlite").exists() {
+            let folder = options.folder.display();
+            return Err(Error::value("folder of the run", folder, "one that holds no run yet"));
+        }
+        let drawn;
+        let initial = match initial {
+            Some(initial) => initial,
+            None => {
+                drawn = layout.parameters().initial(plan.seed);
+                drawn.as_slice()
+            }
+        };
+        let server = federation::Options {
+            durability: Durability::None,
+            presence: u64::MAX,
+            run: Some(options.run),
+            strategy: options.strategy,
+            evaluator: options.evaluator,
+            ..federation::Options::default()
+        };
+        let mut federation = Federation::open(&options.folder, plan, initial, server)?;
+        let now = Millis(0);
+        let mut participants = Vec::new();
+        for client in clients {
+            let id = client.id();
+            if federation.is_enrolled(&id) {
+                return Err(Error::value("key of two clients", id, "one a client"));
+            }
+            federation.enroll(now, id, None)?;
+            let key = client.identity.signing_key();
+            let task = federation.task().clone();
+            participants.push(Participant::new(key, task, &options.device, Kept::default())?);
+        }
+        let (traffic, absent) = (Traffic::default(), Vec::new());
+        Ok(Local { federation, participants, now, traffic, absent })
+    }
+
+    /// Every client asks once and does as it is told, then the server does what is due. If that
+    /// changed nothing, time jumps.
+    fn pass<T: Trainer>(&mut self, clients: &mut [Client<T>]) -> Result<()> {
+        let before = self.federation.version();
+        // All are there before any of them asks, so that cohorts are drawn from all.
+        for client in &*clients {
+            self.federation.greet(self.now, client.id(), client.trainer.samples());
+        }
+        for (at, client) in clients.iter_mut().enumerate() {
+            self.turn(at, client)?;
+        }
+        self.federation.tick(self.now)?;
+        if self.federation.version() == before {
+            self.jump(clients)?;
+        }
+        let turn = self.federation.coordinator().turn();
+        if turn.attempt > ATTEMPTS {
+            let reasons: Vec<_> =
+                self.absent.iter().map(|(id, why)| format!("{id:?}: {why}")).collect();
+            let what = format!("{turn}: too few updates that can be counted");
+            return Err(Error::Trainer([what, reasons.join(", ")].join("; ")));
+        }
+        Ok(())
+    }
+
+    /// To the deadline, or past the times to gather clients in and to wait for another attempt.
+    fn jump<T: Trainer>(&mut self, clients: &[Client<T>]) -> Result<()> {
+        let coordinator = self.federation.coordinator();
+        let minimum = self.federation.plan().cohort.minimum as usize;
+        let with_data = clients.iter().filter(|client| client.trainer.samples() > 0).count();
+        if with_data < minimum {
+            let expected = format!("at least cohort.minimum, {minimum}");
+            return Err(Error::value("clients with data", with_data, expected));
+        }
+        let gathered = self.now.after(self.federation.plan().cohort.gather);
+        let next = self.federation.next_attempt().unwrap_or(gathered);
+        self.now = coordinator.deadline().unwrap_or(gathered.max(next));
+        self.federation.tick(self.now)
+    }
+
+    /// One instruction and all that comes of it.
+    fn turn<T: Trainer>(&mut self, at: usize, client: &mut Client<T>) -> Result<()> {
+        let id = client.id();
+        let instruction = self.federation.poll(self.now, &id, client.trainer.samples())?;
+        if !matches!(instruction.what, Some(What::Wait(_)) | None) {
+            self.traffic.told += instruction.encoded_len() as u64;
+        }
+        let participant = &mut self.participants[at];
+        let mut actions: VecDeque<Action> =
+            participant.handle(Input::Instruction(instruction))?.into();
+        while let Some(action) = actions.pop_front() {
+            let input = match action {
+                // What a client keeps is in its participant for as long as this process lives.
+                Action::Save | Action::Wait => continue,
+                Action::Stop(_) => return Ok(()),
+                Action::Fetch(digest) => self.fetch(digest)?,
+                Action::Send(message) => self.send(&id, message),
+                Action::Upload => self.upload(at, &id),
+                Action::Train(job) => {
+                    let trained = client.trainer.train(self.participants[at].task(), &job);
+                    match trained {
+                        Ok(trained) => Input::Trained(trained),
+                        Err(error) => self.sit_out(&id, decline(job.turn, &error.to_string())),
+                    }
+                }
+                Action::Evaluate(job) => {
+                    match client.trainer.evaluate(self.participants[at].task(), &job.model) {
+                        Ok((samples, metrics)) => Input::Evaluated { samples, metrics },
+                        Err(error) => self.sit_out(&id, decline(job.turn, &error.to_string())),
+                    }
+                }
+            };
+            actions.extend(self.participants[at].handle(input)?);
+        }
+        Ok(())
+    }
+
+    fn fetch(&mut self, digest: Digest) -> Result<Input> {
+        let path = self.federation.blob(&digest)?;
+        let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
+        self.traffic.downloaded += bytes.len() as u64;
+        Ok(Input::Fetched { digest, bytes })
+    }
+
+    fn send(&mut self, id: &ClientId, message: wire::Message) -> Input {
+        self.traffic.said += message.encoded_len() as u64;
+        if let Some(Body::Declined(declined)) = &message.body {
+            tracing::warn!(client = %id, reason = declined.reason, "sits out");
+            self.absent.push((*id, declined.reason.clone()));
+        }
+        told(self.federation.message(self.now, id, message))
+    }
+
+    /// Tells the server not to wait for this client.
+    fn sit_out(&mut self, id: &ClientId, declined: Action) -> Input {
+        if let Action::Send(message) = declined {
+            self.send(id, message);
+        }
+        Input::Failed("sits out".into())
+    }
+
+    fn upload(&mut self, at: usize, id: &ClientId) -> Input {
+        let Some(pending) = &self.participants[at].kept().pending else {
+            return Input::Failed("nothing to upload".into());
+        };
+        let finish = pending.finish();
+        self.traffic.said += finish.encoded_len() as u64;
+        self.traffic.uploaded += pending.body.len() as u64;
+        let appended = self.federation.upload_append(id, pending.turn, 0, &pending.body);
+        told(appended.and_then(|_| self.federation.upload_finish(self.now, id, finish)))
+    }
+}
+
+fn told(result: Result<wire::Ack, Refusal>) -> Input {
+    match result {
+        Ok(_) => Input::Delivered,
+        Err(refusal) => Input::Refused(refusal.name().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Measuring models: on data that the server holds, and on the clients' own.
+
+use tern_engine::{Arena, Data, Device, Flat, Plan, Schedule, Tensor, Vector};
+use tern_protocol::metrics::Metrics;
+use tern_protocol::trainer::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics};
+use tern_protocol::{Error, Layout, Result, RunPlan};
+use tern_shaders::state;
+
+use super::slots::{Slots, Task};
+
+/// Evaluation on data that the server holds.
+pub(super) struct Central {
+    arena: Arena,
+    plan: Plan,
+    counts: Tensor,
+    samples: usize,
+}
+
+impl Central {
+    pub fn new(
+        device: &Device,
+        plan: &RunPlan,
+        layout: &Layout,
+        recorder: &Recorder,
+        data: &LocalData,
+    ) -> Result<Self> {
+        let arena = Arena::new(device, layout.parameters(), &[plan.seed])?;
+        let (plan, counts) = recorder.evaluation(&arena, data)?;
+        Ok(Central { arena, plan, counts, samples: data.len() })
+    }
+
+    /// `loss`, `accuracy`, `top3`.
+    pub fn run(&mut self, model: &Vector) -> Result<Metrics> {
+        Vector::of_tile(&self.arena, 0, Flat::Parameters)?.copy_from(model)?;
+        self.plan.rewind()?;
+        let losses = self.plan.run(self.samples.div_ceil(EVALUATION_BATCH))?;
+        let counts = words(self.plan.read(self.counts)?)?;
+        Ok(evaluation_metrics(&counts, losses.mean()))
+    }
+}
+
+/// Evaluation by clients, in the slots that trained.
+pub(super) struct Clients {
+    plan: Plan,
+    counts: Tensor,
+    batch: usize,
+}
+
+impl Clients {
+    pub fn new(slots: &Slots, recorder: &Recorder, data: &LocalData) -> Result<Self> {
+        let (plan, counts) = recorder.evaluation(slots.arena(), data)?;
+        Ok(Clients { plan, counts, batch: data.len().min(EVALUATION_BATCH) })
+    }
+
+    /// What each of `tasks` measures of the model on its part; their steps don't matter.
+    pub fn run(&mut self, slots: &Slots, model: &Vector, tasks: &[Task]) -> Result<Vec<Metrics>> {
+        slots.broadcast(model, tasks.len())?;
+        self.plan.rewind()?;
+        let schedule = Schedule::constant(0.0);
+        let batch = self.batch;
+        let steps = |task: &Task| task.part.len().div_ceil(batch) as u32;
+        let records = (0..slots.len()).map(|slot| match tasks.get(slot) {
+            Some(task) => {
+                let (base, count) = (task.part.start as u32, task.part.len() as u32);
+                state::record(0, base, count, steps(task), batch as u32, &schedule)
+            }
+            None => [0; state::WORDS],
+        });
+        self.plan.set_states(&records.collect::<Vec<_>>())?;
+        // Counts go on in slots that are done, so they are read as each is.
+        let mut ends: Vec<u32> = tasks.iter().map(steps).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let (mut done, mut sums) = (0, vec![(0.0, 0.0); tasks.len()]);
+        let mut metrics = vec![Metrics::new(); tasks.len()];
+        for end in ends {
+            let losses = self.plan.run((end - done) as usize)?;
+            done = end;
+            let counts = words(self.plan.read(self.counts)?)?;
+            for (slot, (loss, rows)) in sums.iter_mut().enumerate() {
+                let batches = losses.by_replica[slot].iter().zip(&losses.rows[slot]);
+                for (l, r) in batches {
+                    *loss += f64::from(*l) * f64::from(*r);
+                    *rows += f64::from(*r);
+                }
+                if steps(&tasks[slot]) == end {
+                    let mean = (*rows > 0.0).then(|| (*loss / *rows) as f32);
+                    metrics[slot] = evaluation_metrics(&counts[3 * slot..3 * slot + 3], mean);
+                }
+            }
+        }
+        Ok(metrics)
+    }
+}
+
+fn words(data: Data) -> Result<Vec<u32>> {
+    match data {
+        Data::U32(words) => Ok(words),
+        Data::F32(_) => Err(Error::value("counts", "floats", "words")),
+    }
+}

@@ -1,0 +1,145 @@
+//! The server's side of a simulated round: the sum of updates on the device, the strategy, the
+//! models.
+
+use std::sync::Arc;
+
+use tern_engine::ops::fold::Fold;
+use tern_engine::ops::update::Updates;
+use tern_engine::{Data, Device, Element, Pass, Vector};
+use tern_protocol::plan::{Encoding, Form, StrategySpec};
+use tern_protocol::strategy::advance;
+use tern_protocol::update::{Codec, Scales, add_difference};
+use tern_protocol::{Error, Layout, Result, RunPlan, Strategy, StrategyState};
+
+use super::slots::floats;
+
+/// The server of a simulated run.
+pub(super) struct Server {
+    device: Device,
+    plan: RunPlan,
+    layout: Layout,
+    updates: Updates,
+    strategy: Arc<dyn Strategy>,
+    state: StrategyState,
+    codec: Codec,
+    fold: Fold,
+    mean: Vector,
+    norm: Vector,
+    /// The model as the server has it.
+    model: Vector,
+    /// The model as clients have it, where that is another one.
+    public: Option<Vector>,
+    best: Option<Vector>,
+}
+
+impl Server {
+    pub fn new(
+        device: &Device,
+        plan: &RunPlan,
+        layout: &Layout,
+        initial: &[f32],
+        own: Option<&Arc<dyn Strategy>>,
+    ) -> Result<Self> {
+        let n = layout.elements();
+        if initial.len() != n {
+            let expected = format!("{n} values");
+            return Err(Error::value(
+                "initial model",
+                format!("{} values", initial.len()),
+                expected,
+            ));
+        }
+        let initial = Data::F32(initial.to_vec());
+        let public = match plan.updates.downlink {
+            Encoding::Ternary => Some(Vector::upload(device, &initial)?),
+            Encoding::Full | Encoding::Half => None,
+        };
+        Ok(Server {
+            device: device.clone(),
+            plan: plan.clone(),
+            layout: layout.clone(),
+            updates: Updates::new(layout.parameters())?,
+            strategy: plan.strategy.build(own)?,
+            state: StrategyState::default(),
+            codec: Codec::new(device, layout)?,
+            fold: Fold::new(device, n, plan.fraction_bits())?,
+            mean: Vector::zeros(device, Element::F32, n)?,
+            norm: Vector::zeros(device, Element::F32, 1)?,
+            model: Vector::upload(device, &initial)?,
+            public,
+            best: None,
+        })
+    }
+
+    /// The model as clients have it.
+    pub fn public(&self) -> &Vector {
+        self.public.as_ref().unwrap_or(&self.model)
+    }
+
+    /// The best model so far; the last if none was kept.
+    pub fn best(&self) -> &Vector {
+        self.best.as_ref().unwrap_or_else(|| self.public())
+    }
+
+    /// Keeps the clients' model as the best one.
+    pub fn keep_best(&mut self) -> Result<()> {
+        let best = match self.best.take() {
+            Some(best) => best,
+            None => Vector::zeros(&self.device, Element::F32, self.layout.elements())?,
+        };
+        best.copy_from(self.public())?;
+        self.best = Some(best);
+        Ok(())
+    }
+
+    /// The sum of the round's updates.
+    pub fn fold(&mut self) -> &mut Fold {
+        &mut self.fold
+    }
+
+    /// The sum starts again from nothing.
+    pub fn clear(&mut self) -> Result<()> {
+        let zeros = Data::U32(vec![0; 2 * self.layout.elements()]);
+        Ok(self.fold.resume(&zeros, 0)?)
+    }
+
+    /// The new model from the sum.
+    pub fn aggregate(&mut self, round: u32) -> Result<()> {
+        let plan = &self.plan;
+        let added = plan.strategy == StrategySpec::Average { rate: 1.0 }
+            && plan.updates.form == Form::Delta;
+        let mut pass = Pass::new(&self.device);
+        self.fold.finish(&mut pass, &self.mean)?;
+        if added {
+            self.updates.apply(&mut pass, &self.mean, &self.model)?;
+            // A norm that is finite says that every element is.
+            self.updates.clip(&mut pass, &self.model, None, &self.norm)?;
+            pass.run()?;
+            let norm = floats(&self.norm)?[0];
+            if !norm.is_finite() {
+                let name = format!("norm of the model after round {round}");
+                return Err(Error::value(name, norm, "a finite number"));
+            }
+        } else {
+            // Other strategies are the host's: one vector down, one up.
+            pass.run()?;
+            let (mut model, mean) = (floats(&self.model)?, floats(&self.mean)?);
+            let form = plan.updates.form;
+            let strategy = &*self.strategy;
+            advance(strategy, form, &self.layout, &mut model, mean, &mut self.state)?;
+            self.model.write(&Data::F32(model))?;
+        }
+        self.publish(round)
+    }
+
+    /// The clients' model, where they get ternary differences.
+    fn publish(&mut self, round: u32) -> Result<()> {
+        let Some(public) = &self.public else { return Ok(()) };
+        let (model, old) = (floats(&self.model)?, floats(public)?);
+        let ahead: Vec<f32> = model.iter().zip(&old).map(|(a, b)| a - b).collect();
+        let scales = Scales::Own(self.plan.updates.ternary);
+        let key = [round, u32::MAX, self.plan.seed];
+        let (body, _) = self.codec.ternary(&ahead, &vec![0.0; ahead.len()], scales, key)?;
+        Ok(public.write(&Data::F32(add_difference(&self.layout, &old, &body)?))?)
+    }
+}
