@@ -170,10 +170,7 @@ impl Arena {
     /// [`Error::Value`] for a replica that isn't there; device errors.
     pub async fn read_async(&self, flat: Flat, replica: usize) -> Result<Vec<f32>> {
         let slot = self.slot(flat, replica).await?;
-        match self.0.device.read(&slot.buffer, slot.at, slot.words).await? {
-            Data::F32(values) => Ok(values),
-            Data::U32(_) => unreachable!("flat vectors hold floats"),
-        }
+        self.0.device.read(&slot.buffer, slot.at, slot.words).await?.floats()
     }
 
     /// Reads a replica's flat vector in `f64`, which on the oracle is its full precision.

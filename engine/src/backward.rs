@@ -47,6 +47,9 @@ pub(crate) fn drain(
     trained: Vec<bool>,
     sources: &[Tensor],
 ) -> Result<Drained> {
+    graph.check()?;
+    let ends = seeds.iter().flat_map(|(output, gradient)| [*output, *gradient]);
+    graph.own(&ends.chain(sources.iter().copied()).collect::<Vec<_>>())?;
     let tape = std::mem::take(&mut graph.tape);
     let wanted = wanted(graph, &tape, &trained, sources);
     let weight_written = vec![false; trained.len()];
@@ -104,7 +107,7 @@ impl Backward<'_> {
     /// Whether the gradient of an output is the constant one, so that it needs no
     /// multiplication.
     pub fn is_one(&self, y: Tensor) -> bool {
-        let is = |g: Tensor| matches!(self.graph.tensors[g.0].home, Home::Constant(1.0));
+        let is = |g: Tensor| matches!(self.graph.info(g).home, Home::Constant(1.0));
         self.gradient(y).is_some_and(is)
     }
 
@@ -117,7 +120,7 @@ impl Backward<'_> {
         if let Some(gradient) = self.gradient(x) {
             return Some((gradient, 1));
         }
-        let label = format!("d {}", self.graph.tensors[x.0].label);
+        let label = format!("d {}", self.graph.info(x).label);
         let shape = self.shape(x).to_vec();
         let gradient = self.tensor(&label, &shape, Element::F32);
         let root = self.graph.root(x);
@@ -129,7 +132,7 @@ impl Backward<'_> {
     /// true; false if `x` has a gradient already (add to it by [`Backward::target`]) or wants
     /// none. Later gradients of `x` are added to the tensor, so it must be nobody else's.
     pub fn alias(&mut self, x: Tensor, gradient: Tensor) -> bool {
-        let transient = matches!(self.graph.tensors[gradient.0].home, Home::Transient);
+        let transient = matches!(self.graph.info(gradient).home, Home::Transient);
         if !self.wants(x) || self.gradient(x).is_some() || !transient {
             return false;
         }
@@ -141,7 +144,7 @@ impl Backward<'_> {
     /// The `accumulate` flag for a parameter's gradient, which goes to
     /// [`Backward::GRADIENTS`] at the parameter's offset. `None` if it isn't trained.
     pub fn weight_target(&mut self, weight: &Param) -> Option<u32> {
-        if !self.trained[weight.index] {
+        if !self.trained.get(weight.index).copied().unwrap_or(false) {
             return None;
         }
         Some(u32::from(std::mem::replace(&mut self.weight_written[weight.index], true)))

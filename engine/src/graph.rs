@@ -1,6 +1,7 @@
 //! Recording a model: ops push forward dispatches and, on the tape, their backward.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tern_shaders::{Element, Kernel};
 
@@ -8,9 +9,21 @@ use crate::backward::Backward;
 use crate::device::{Buffer, Profile};
 use crate::{Arena, Error, Flat, Param, Result};
 
-/// A handle to a tensor of a graph; its shape is per replica.
+/// A handle to a tensor of a graph; its shape is per replica. Another graph, or a plan of another,
+/// refuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tensor(pub(crate) usize);
+pub struct Tensor(pub(crate) usize, pub(crate) GraphId);
+
+/// Tells the graphs of a process apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct GraphId(u64);
+
+impl GraphId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        GraphId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// What an argument of a kernel is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +103,7 @@ pub(crate) struct Feed {
 /// A model being recorded for the device of an arena. Exists at build time only: it becomes
 /// a [`Plan`](crate::Plan).
 pub struct Graph {
+    pub(crate) id: GraphId,
     pub(crate) arena: Arena,
     pub(crate) tensors: Vec<Info>,
     pub(crate) calls: Vec<Recorded>,
@@ -100,12 +114,24 @@ pub struct Graph {
     profile: Profile,
     scope: String,
     random_ops: u32,
+    /// The first thing recorded that can't be computed: no plan comes of the graph.
+    fault: Option<Error>,
+    /// What a tensor of another graph looks like.
+    foreign: Info,
 }
 
 impl Graph {
     /// An empty graph on an arena.
     pub fn new(arena: &Arena) -> Self {
+        let foreign = Info {
+            label: "a tensor of another graph".into(),
+            shape: vec![1],
+            element: Element::F32,
+            home: Home::Transient,
+            root: usize::MAX,
+        };
         Graph {
+            id: GraphId::next(),
             arena: arena.clone(),
             tensors: Vec::new(),
             calls: Vec::new(),
@@ -115,7 +141,55 @@ impl Graph {
             profile: arena.device().profile(),
             scope: String::new(),
             random_ops: 0,
+            fault: None,
+            foreign,
         }
+    }
+
+    /// What is known of a tensor.
+    pub(crate) fn info(&self, tensor: Tensor) -> &Info {
+        match tensor.1 == self.id {
+            true => &self.tensors[tensor.0],
+            false => &self.foreign,
+        }
+    }
+
+    /// No plan comes of a graph that records tensors of another.
+    fn claim(&mut self, tensors: &[Tensor]) {
+        if let Err(fault) = self.own(tensors) {
+            self.blame(fault);
+        }
+    }
+
+    fn blame(&mut self, fault: Error) {
+        self.fault.get_or_insert(fault);
+    }
+
+    /// Refuses tensors of other graphs.
+    pub(crate) fn own(&self, tensors: &[Tensor]) -> Result<()> {
+        match tensors.iter().all(|tensor| tensor.1 == self.id) {
+            true => Ok(()),
+            false => Err(Error::value("tensor", &self.foreign.label, "one of the graph's")),
+        }
+    }
+
+    /// Refuses a parameter that isn't where the arena has it: another model's.
+    fn of_arena(&self, weight: &Param) -> Result<()> {
+        let place = |p: &Param| (p.name.clone(), p.shape.clone(), p.offset);
+        match self.arena.parameters().iter().nth(weight.index) {
+            Some(known) if place(known) == place(weight) => Ok(()),
+            known => {
+                let say = |p: &Param| format!("{} {:?} at {}", p.name, p.shape, p.offset);
+                let expected = known.map_or("none of this number".into(), say);
+                let expected = format!("the arena's: {expected}");
+                Err(Error::value("parameter", say(weight), expected))
+            }
+        }
+    }
+
+    /// What was recorded that can't be computed.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.fault.take().map_or(Ok(()), Err)
     }
 
     /// What the device is and allows.
@@ -130,24 +204,32 @@ impl Graph {
 
     /// A tensor's shape, replicas not counted.
     pub fn shape(&self, tensor: Tensor) -> &[usize] {
-        &self.tensors[tensor.0].shape
+        &self.info(tensor).shape
     }
 
     /// A tensor's number of elements, replicas not counted.
     pub fn len(&self, tensor: Tensor) -> usize {
-        self.tensors[tensor.0].len()
+        self.info(tensor).len()
     }
 
     /// A tensor's element type.
     pub fn element(&self, tensor: Tensor) -> Element {
-        self.tensors[tensor.0].element
+        self.info(tensor).element
     }
 
     fn register(&mut self, label: &str, shape: &[usize], element: Element, home: Home) -> Tensor {
         let root = self.tensors.len();
         let label = format!("{}{label}", self.scope);
-        self.tensors.push(Info { label, shape: shape.to_vec(), element, home, root });
-        Tensor(root)
+        let elements = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+        let fits = elements.is_some_and(|n| n > 0 && u32::try_from(n).is_ok());
+        if !fits {
+            // Kernels count in words of 32 bits.
+            let expected = format!("1 to {} elements", u32::MAX);
+            self.blame(Error::value(format!("shape of {label}"), format!("{shape:?}"), expected));
+        }
+        let shape = if fits { shape.to_vec() } else { vec![1] };
+        self.tensors.push(Info { label, shape, element, home, root });
+        Tensor(root, self.id)
     }
 
     /// A tensor that lives within a step. Its memory is shared with tensors of other
@@ -169,15 +251,21 @@ impl Graph {
 
     /// A buffer that all replicas read.
     pub(crate) fn shared(&mut self, label: &str, buffer: &Buffer) -> Tensor {
+        if !self.arena.device().owns(buffer) {
+            let device = self.arena.device().name();
+            self.blame(Error::value(format!("device of the {label}"), "another", device));
+        }
         self.register(label, &[buffer.words], buffer.element, Home::Shared(buffer.clone()))
     }
 
     /// Keeps a tensor's values after the step, to be read by
     /// [`Plan::read`](crate::Plan::read) or used by another plan.
     pub fn keep(&mut self, tensor: Tensor) -> Tensor {
-        let root = self.tensors[tensor.0].root;
-        if matches!(self.tensors[root].home, Home::Transient) {
-            self.tensors[root].home = Home::Persistent;
+        let root = self.root(tensor);
+        match self.tensors.get_mut(root) {
+            Some(info) if matches!(info.home, Home::Transient) => info.home = Home::Persistent,
+            Some(_) => {}
+            None => self.claim(&[tensor]),
         }
         tensor
     }
@@ -187,13 +275,15 @@ impl Graph {
     /// # Errors
     /// [`Error::Shape`] if the number of elements differs.
     pub fn reshape(&mut self, tensor: Tensor, shape: &[usize]) -> Result<Tensor> {
-        let info = &self.tensors[tensor.0];
-        if info.len() != shape.iter().product::<usize>() {
+        self.own(&[tensor])?;
+        let info = self.info(tensor);
+        let elements = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+        if elements != Some(info.len()) {
             return Err(Error::shape("reshape", format!("{:?} to {shape:?}", info.shape)));
         }
         let view = Info { shape: shape.to_vec(), ..info.clone() };
         self.tensors.push(view);
-        Ok(Tensor(self.tensors.len() - 1))
+        Ok(Tensor(self.tensors.len() - 1, self.id))
     }
 
     /// Puts a name before the labels of what `record` records.
@@ -219,6 +309,11 @@ impl Graph {
         params: &impl bytemuck::Pod,
         args: &[Operand],
     ) {
+        for arg in args {
+            if let Operand::Tensor(tensor) = arg {
+                self.claim(&[*tensor]);
+            }
+        }
         self.calls.push(Recorded {
             kernel,
             label: format!("{}{}", self.scope, kernel.name),
@@ -236,6 +331,13 @@ impl Graph {
         outputs: &[Tensor],
         backward: impl FnOnce(&mut Backward<'_>) -> Result<()> + 'static,
     ) {
+        self.claim(inputs);
+        self.claim(outputs);
+        for weight in weights {
+            if let Err(fault) = self.of_arena(weight) {
+                self.blame(fault);
+            }
+        }
         self.tape.push(Entry {
             inputs: inputs.to_vec(),
             weights: weights.iter().map(|w| w.index).collect(),
@@ -257,6 +359,6 @@ impl Graph {
     }
 
     pub(crate) fn root(&self, tensor: Tensor) -> usize {
-        self.tensors[tensor.0].root
+        self.info(tensor).root
     }
 }

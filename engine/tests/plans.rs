@@ -148,20 +148,20 @@ fn passes_apart_equal_a_step_and_saved_activations_train_later() {
             (arena, plan, x, labels)
         };
         let (whole, mut plan, x, labels) = new();
-        let write = |plan: &mut tern_engine::Plan, i: usize| {
+        let write = |plan: &mut tern_engine::Plan, [x, labels]: [Tensor; 2], i: usize| {
             plan.write(x, &Data::F32(batches[i].0.clone())).unwrap();
             plan.write(labels, &Data::U32(batches[i].1.clone())).unwrap();
         };
-        write(&mut plan, 0);
+        write(&mut plan, [x, labels], 0);
         plan.run(1).unwrap();
 
-        let (apart, mut plan, ..) = new();
-        write(&mut plan, 0);
+        let (apart, mut plan, x, labels) = new();
+        write(&mut plan, [x, labels], 0);
         plan.forward().unwrap();
         let saved = plan.save().unwrap();
         assert!(saved.bytes() > 0);
         // Another batch passes through before the first one's gradient is taken.
-        write(&mut plan, 1);
+        write(&mut plan, [x, labels], 1);
         plan.forward().unwrap();
         plan.restore(&saved).unwrap();
         plan.backward().unwrap();

@@ -4,9 +4,9 @@
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
-use anyhow::{Result, bail};
-use tern_engine::nn::{Mode, ModelSpec};
-use tern_engine::{Arena, Batching, Data, Device, Element, Graph, Optimizer, TextData, Training};
+use anyhow::Result;
+use tern_engine::nn::{Mode, ModelSpec, TextPredictor};
+use tern_engine::{Arena, Batching, Device, Graph, Optimizer, TextData, Training};
 use tern_examples::alphabet::Alphabet;
 use tern_examples::text::bundled;
 use tern_fl::simulate::files::read_text;
@@ -38,36 +38,25 @@ fn main() -> Result<()> {
     }
 
     // It writes on: of the four most probable next characters one is drawn, again and again.
-    let mut written: Vec<char> = START.chars().collect();
-    let context = written.len();
-    let mut graph = Graph::new(&arena);
-    let input = graph.input("characters", &[context, 1], Element::U32);
-    let logits = model.forward(&mut graph, input, Mode::Evaluate)?.output;
-    let (logits, places) = graph.top_k(logits, CHOICES as u32)?;
-    let (logits, places) = (graph.keep(logits), graph.keep(places));
-    let mut prediction = graph.forward()?;
-    let mut random = 1u32;
+    let mut reader = TextPredictor::new(&arena, &model)?;
+    let mut next = reader.start(&[&alphabet.encode(START)])?.swap_remove(0);
+    let (mut written, mut random) = (String::from(START), 1u32);
     for _ in 0..200 {
-        let recent: String = written[written.len() - context..].iter().collect();
-        prediction.write(input, &Data::U32(alphabet.encode(&recent)))?;
-        prediction.run(1)?;
-        let (Data::F32(logits), Data::U32(places)) =
-            (prediction.read(logits)?, prediction.read(places)?)
-        else {
-            bail!("logits are floats, places words")
-        };
-        // Of the last time step, the largest first.
-        let last = places.len() - CHOICES;
-        let weights = logits[last..].iter().map(|x| (x - logits[last]).exp());
+        let mut best: Vec<(u32, f32)> = (0..).zip(next.logits).collect();
+        best.sort_by(|a, b| b.1.total_cmp(&a.1));
+        best.truncate(CHOICES);
+        let weight = |logit: f32| (logit - best[0].1).exp();
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let mut left = random as f32 / u32::MAX as f32 * weights.clone().sum::<f32>();
-        let drawn = weights.take_while(|weight| {
-            left -= weight;
-            left > 0.0
+        let sum: f32 = best.iter().map(|(_, logit)| weight(*logit)).sum();
+        let mut left = random as f32 / u32::MAX as f32 * sum;
+        let drawn = best.iter().position(|(_, logit)| {
+            left -= weight(*logit);
+            left <= 0.0
         });
-        let place = places[last + drawn.count().min(CHOICES - 1)];
-        written.push(alphabet.char(place).unwrap_or('?'));
+        let (token, _) = best[drawn.unwrap_or(CHOICES - 1)];
+        written.push(alphabet.char(token).unwrap_or('?'));
+        next = reader.step(&[&next.state], &[token])?.swap_remove(0);
     }
-    println!("{}", written.iter().collect::<String>());
+    println!("{written}");
     Ok(())
 }

@@ -4,11 +4,9 @@
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
-use anyhow::{Result, bail};
-use tern_engine::nn::{Mode, ModelSpec};
-use tern_engine::{
-    Arena, Batching, Data, Device, Flat, Graph, Optimizer, RowData, Training, save_model,
-};
+use anyhow::Result;
+use tern_engine::nn::{Mode, ModelSpec, Predictor};
+use tern_engine::{Arena, Batching, Device, Flat, Graph, Optimizer, RowData, Training, save_model};
 use tern_examples::text::bundled_digits;
 use tern_fl::simulate::files::{Rows, digits};
 
@@ -57,9 +55,15 @@ fn main() -> Result<()> {
         println!("epoch {epoch}: loss {:.3}", losses.mean().unwrap_or(f32::NAN));
     }
     evaluation.run(held_out.len().div_ceil(BATCH))?;
-    let Data::U32(counts) = evaluation.read(counts)? else { bail!("counts are words") };
+    let counts = evaluation.read(counts)?.words()?;
     let share = 100.0 * f64::from(counts[0]) / f64::from(counts[2]);
     println!("{share:.1} % of {} other digits are named right", counts[2]);
+
+    // What it says of one image.
+    let mut predictor = Predictor::new(&arena, &model, BATCH)?;
+    let logits = predictor.predict(&test.features[..test.width])?;
+    let said = (0..10).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
+    println!("the first of them is a {said}, says the model: it is a {}", test.labels[0]);
 
     // In PyTorch's names and shapes.
     let path = std::env::temp_dir().join("mlp.safetensors");

@@ -25,11 +25,14 @@ impl<F> Clone for Memory<F> {
 }
 
 impl<F: Real> Memory<F> {
-    pub fn zeroed(words: usize, element: Element) -> Self {
-        Memory(Arc::new(RwLock::new(match element {
+    /// `None` if there is not so much memory.
+    pub fn zeroed(words: usize, element: Element) -> Option<Self> {
+        // Asked for beforehand: `vec!` ends the process, but has zeros from the system for nothing.
+        Vec::<F>::new().try_reserve_exact(words).ok()?;
+        Some(Memory(Arc::new(RwLock::new(match element {
             Element::F32 => Typed::Real(vec![F::zero(); words]),
             Element::U32 => Typed::Word(vec![0; words]),
-        })))
+        }))))
     }
 
     pub fn same(&self, other: &Self) -> bool {

@@ -1,5 +1,6 @@
 //! Devices: a GPU through wgpu, the CPU, or the `f64` oracle, behind one interface.
 
+mod call;
 mod crew;
 #[cfg_attr(not(feature = "gpu"), path = "no_gpu.rs")]
 mod gpu;
@@ -11,8 +12,9 @@ use std::sync::Arc;
 
 use tern_shaders::{Element, Kernel, Variant};
 
-use crate::Result;
 use crate::tuning::Tuning;
+use crate::{Error, Result};
+pub(crate) use call::{Buffer, Call, Sequence, Slot, Storage};
 pub(crate) use gpu::Gpu;
 pub(crate) use host::Host;
 pub use select::{AdapterSummary, DeviceOptions, Kind, Select, adapters};
@@ -68,57 +70,27 @@ impl Data {
             Data::U32(_) => Element::U32,
         }
     }
-}
 
-/// Memory on a device.
-#[derive(Clone)]
-pub(crate) struct Buffer {
-    pub words: usize,
-    pub element: Element,
-    pub storage: Storage,
-}
+    /// The floats.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for words.
+    pub fn floats(self) -> Result<Vec<f32>> {
+        match self {
+            Data::F32(values) => Ok(values),
+            Data::U32(_) => Err(Error::value("element type", "U32", "F32")),
+        }
+    }
 
-#[derive(Clone)]
-pub(crate) enum Storage {
-    Cpu(host::Memory<f32>),
-    Oracle(host::Memory<f64>),
-    Gpu(gpu::Memory),
-}
-
-/// A part of a buffer bound to one argument of a kernel.
-#[derive(Clone)]
-pub(crate) struct Slot {
-    pub buffer: Buffer,
-    /// First word; a multiple of 64.
-    pub at: usize,
-    pub words: usize,
-}
-
-/// One kernel call, ready to be compiled for a device.
-#[derive(Clone)]
-pub(crate) struct Call {
-    pub kernel: &'static Kernel,
-    pub label: String,
-    /// The parameter struct as words, which also aligns it.
-    pub params: Vec<u32>,
-    pub slots: Vec<Slot>,
-    pub replicas: usize,
-    /// The GPU variant that must compute it; `None` leaves the choice to the device.
-    #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "the CPU has no variants"))]
-    pub variant: Option<&'static str>,
-}
-
-/// Calls in order. A program's sequences share no memory that one of them writes but scratch, so
-/// that they may run side by side.
-pub(crate) struct Sequence {
-    pub calls: Vec<Call>,
-    /// State records of its replicas; where all rest, the calls may be left out.
-    pub records: Option<Slot>,
-}
-
-impl From<Vec<Call>> for Sequence {
-    fn from(calls: Vec<Call>) -> Self {
-        Sequence { calls, records: None }
+    /// The words.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for floats.
+    pub fn words(self) -> Result<Vec<u32>> {
+        match self {
+            Data::U32(values) => Ok(values),
+            Data::F32(_) => Err(Error::value("element type", "F32", "U32")),
+        }
     }
 }
 
@@ -247,10 +219,17 @@ impl Device {
         words: usize,
         element: Element,
     ) -> Result<Buffer> {
-        let words = words.max(1).next_multiple_of(64);
+        let none = || Error::OutOfMemory {
+            what: what.into(),
+            needed: (words as u64).saturating_mul(4),
+            available: 0,
+        };
+        let words = words.max(1).checked_next_multiple_of(64).ok_or_else(none)?;
         let storage = match &*self.0 {
-            Backend::Cpu(_) => Storage::Cpu(host::Memory::zeroed(words, element)),
-            Backend::Oracle(_) => Storage::Oracle(host::Memory::zeroed(words, element)),
+            Backend::Cpu(_) => Storage::Cpu(host::Memory::zeroed(words, element).ok_or_else(none)?),
+            Backend::Oracle(_) => {
+                Storage::Oracle(host::Memory::zeroed(words, element).ok_or_else(none)?)
+            }
             Backend::Gpu(gpu) => Storage::Gpu(gpu.allocate(what, words).await?),
         };
         Ok(Buffer { words, element, storage })
@@ -340,7 +319,7 @@ impl Device {
         scratch: &[Vec<Buffer>],
     ) -> Result<Program> {
         for call in sequences.iter().flat_map(|sequence| &sequence.calls) {
-            check(call)?;
+            self.check(call)?;
         }
         Ok(match &*self.0 {
             Backend::Cpu(host) => Program::Cpu(host.compile(sequences, scratch)),
@@ -433,51 +412,6 @@ impl Device {
         match &*self.0 {
             Backend::Gpu(gpu) => gpu.allocated(),
             _ => 0,
-        }
-    }
-}
-
-/// The rules a call must keep on every device; breaking one is a bug in a wrapper.
-fn check(call: &Call) -> Result<()> {
-    let fault = |reason: String| Err(crate::Error::Kernel { kernel: call.label.clone(), reason });
-    if call.slots.len() != call.kernel.bindings.len() {
-        return fault(format!(
-            "{} buffers bound, {} wants {}",
-            call.slots.len(),
-            call.kernel.name,
-            call.kernel.bindings.len()
-        ));
-    }
-    if call.params.len() != call.kernel.fields.len() {
-        return fault(format!("{} takes another parameter struct", call.kernel.name));
-    }
-    for (i, (slot, binding)) in call.slots.iter().zip(call.kernel.bindings).enumerate() {
-        if slot.buffer.element != binding.element {
-            return fault(format!("{} holds {:?}", binding.name, slot.buffer.element));
-        }
-        if slot.at + slot.words > slot.buffer.words || !slot.at.is_multiple_of(64) {
-            return fault(format!(
-                "{} binds past its buffer or off a multiple of 64",
-                binding.name
-            ));
-        }
-        for (other, its) in call.slots[..i].iter().zip(call.kernel.bindings) {
-            let writes = [binding, its].iter().any(|b| b.access == tern_shaders::Access::ReadWrite);
-            if writes && other.buffer.same(&slot.buffer) {
-                return fault(format!("{} and {} are one buffer", its.name, binding.name));
-            }
-        }
-    }
-    Ok(())
-}
-
-impl Buffer {
-    pub(crate) fn same(&self, other: &Buffer) -> bool {
-        match (&self.storage, &other.storage) {
-            (Storage::Cpu(a), Storage::Cpu(b)) => a.same(b),
-            (Storage::Oracle(a), Storage::Oracle(b)) => a.same(b),
-            (Storage::Gpu(a), Storage::Gpu(b)) => a.buffer == b.buffer,
-            _ => false,
         }
     }
 }

@@ -107,6 +107,10 @@ impl Gpu {
         match *self {}
     }
 
+    pub fn owns(&self, _: &Memory) -> bool {
+        match *self {}
+    }
+
     pub async fn allocate(&self, _: &str, _: usize) -> Result<Memory> {
         match *self {}
     }

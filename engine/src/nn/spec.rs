@@ -287,6 +287,11 @@ pub struct Forward {
 }
 
 impl Model {
+    /// What it takes.
+    pub fn input(&self) -> Input {
+        self.input
+    }
+
     /// Records the layers on an input: `[T, B]` words for tokens, `[B, width]` floats
     /// otherwise.
     ///

@@ -23,7 +23,7 @@ pub(crate) struct Matrix {
 impl Matrix {
     /// A whole tensor as rows of its last dimension.
     pub fn tensor(graph: &Graph, tensor: Tensor) -> Self {
-        let shared = matches!(graph.tensors[tensor.0].home, Home::Shared(_));
+        let shared = matches!(graph.info(tensor).home, Home::Shared(_));
         Matrix {
             operand: tensor.into(),
             offset: 0,

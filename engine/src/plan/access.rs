@@ -16,9 +16,7 @@ impl Plan {
         let mut records = Vec::with_capacity(self.records.len());
         for chunk in &ready.chunks {
             let words = chunk.replicas * state::WORDS;
-            let Data::U32(words) = self.arena.device().read(&chunk.state, 0, words).await? else {
-                unreachable!("state is words")
-            };
+            let words = self.arena.device().read(&chunk.state, 0, words).await?.words()?;
             records.extend(words.chunks_exact(state::WORDS).map(|r| {
                 let mut record = [0; state::WORDS];
                 record.copy_from_slice(r);
@@ -97,7 +95,7 @@ impl Plan {
             .filter(|(i, info)| {
                 info.root == *i && matches!(info.home, Home::Persistent) && self.writes(*i)
             })
-            .map(|(i, info)| (format!("tensor.{i}.{}", info.label), Tensor(i)))
+            .map(|(i, info)| (format!("tensor.{i}.{}", info.label), Tensor(i, self.id)))
             .collect()
     }
 
@@ -111,6 +109,9 @@ impl Plan {
 
     /// The root of a tensor that has a buffer of its own.
     fn own(&self, tensor: Tensor) -> Result<usize> {
+        if tensor.1 != self.id {
+            return Err(Error::value("tensor", "one of another graph", "one of the plan's"));
+        }
         let root = self.tensors[tensor.0].root;
         match self.tensors[root].home {
             Home::Persistent => Ok(root),

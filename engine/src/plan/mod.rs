@@ -12,7 +12,7 @@ use tern_shaders::kernels::state::RING_CHANNELS;
 use tern_shaders::{Element, state};
 
 use crate::device::{Buffer, Call, Data, Program, Sequence, Slot, Timing};
-use crate::graph::{Graph, Home, Info, Operand, Recorded};
+use crate::graph::{Graph, GraphId, Home, Info, Operand, Recorded};
 use crate::memory::{self, Blocks, Memory};
 use crate::{Arena, Choice, Error, Flat, Result};
 pub use apart::Activations;
@@ -26,6 +26,7 @@ const RING: usize = RING_STEPS * RING_CHANNELS;
 /// A fixed sequence of kernel calls over the models of an arena. Nothing is allocated before
 /// the first use, and nothing after it.
 pub struct Plan {
+    id: GraphId,
     arena: Arena,
     tensors: Vec<Info>,
     calls: Vec<Recorded>,
@@ -63,12 +64,13 @@ struct Chunk {
 
 impl Plan {
     pub(crate) fn new(
-        graph: Graph,
+        mut graph: Graph,
         boundary: usize,
         records: Vec<[u32; state::WORDS]>,
         advances: bool,
     ) -> Result<Self> {
-        let Graph { arena, tensors, calls, .. } = graph;
+        graph.check()?;
+        let Graph { id, arena, tensors, calls, .. } = graph;
         let limit = arena.device().profile().max_binding;
         let mut tile = arena.tile();
         for info in tensors.iter().filter(|i| !matches!(i.home, Home::Shared(_))) {
@@ -81,7 +83,18 @@ impl Plan {
             tile = tile.min(usize::try_from(fitting).unwrap_or(usize::MAX));
         }
         let blocks = memory::assign(&tensors, &calls, tile);
-        Ok(Plan { arena, tensors, calls, boundary, blocks, tile, records, advances, ready: None })
+        Ok(Plan {
+            id,
+            arena,
+            tensors,
+            calls,
+            boundary,
+            blocks,
+            tile,
+            records,
+            advances,
+            ready: None,
+        })
     }
 
     /// The arena whose models the plan computes.
@@ -356,9 +369,7 @@ impl Plan {
         let mut replica = 0;
         for chunk in &self.ready().chunks {
             let words = chunk.replicas * RING;
-            let Data::F32(ring) = self.arena.device().read(&chunk.ring, 0, words).await? else {
-                unreachable!("losses are floats")
-            };
+            let ring = self.arena.device().read(&chunk.ring, 0, words).await?.floats()?;
             for ring in ring.chunks_exact(RING) {
                 let steps = before[replica]..after[replica];
                 let slot = |step: u32| step as usize % RING_STEPS * RING_CHANNELS;

@@ -4,19 +4,15 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
-use tern_engine::nn::{Mode, ModelSpec};
-use tern_engine::{Arena, Data as Values, Device, Element, Flat, Graph, Plan, Tensor, load_model};
+use tern_engine::nn::{ModelSpec, Predictor};
+use tern_engine::{Arena, Device, Flat, load_model};
 
 use super::data::{Customer, Data, Sample};
 
 /// The model and its layers on a device.
 pub struct Recommender {
     arena: Arena,
-    plan: Plan,
-    input: Tensor,
-    scores: Tensor,
-    rows: usize,
-    width: usize,
+    predictor: Predictor,
 }
 
 /// A product to offer.
@@ -41,21 +37,17 @@ pub struct Hits {
 
 impl Recommender {
     /// Layers without weights yet, for so many customers at a time.
-    pub fn new(device: &Device, spec: &ModelSpec, width: usize, rows: usize) -> Result<Self> {
+    pub fn new(device: &Device, spec: &ModelSpec, rows: usize) -> Result<Self> {
         let (parameters, model) = spec.build()?;
         let arena = Arena::new(device, &parameters, &[0])?;
-        let mut graph = Graph::new(&arena);
-        let input = graph.input("features", &[rows, width], Element::F32);
-        let output = model.forward(&mut graph, input, Mode::Evaluate)?.output;
-        let scores = graph.keep(output);
-        let plan = graph.forward()?;
-        Ok(Recommender { arena, plan, input, scores, rows, width })
+        let predictor = Predictor::new(&arena, &model, rows)?;
+        Ok(Recommender { arena, predictor })
     }
 
     /// 3.6: a downloaded model, for one customer at a time.
-    pub fn load(device: &Device, spec: &ModelSpec, width: usize, file: &Path) -> Result<Self> {
+    pub fn load(device: &Device, spec: &ModelSpec, file: &Path) -> Result<Self> {
         let model = load_model(file, &spec.build()?.0)?;
-        let mut recommender = Self::new(device, spec, width, 1)?;
+        let mut recommender = Self::new(device, spec, 1)?;
         recommender.set_model(&model)?;
         Ok(recommender)
     }
@@ -67,18 +59,7 @@ impl Recommender {
 
     /// A score for each product, customer after customer.
     pub fn scores(&mut self, features: &[f32]) -> Result<Vec<f32>> {
-        let mut all = Vec::new();
-        for part in features.chunks(self.rows * self.width) {
-            let mut padded = part.to_vec();
-            padded.resize(self.rows * self.width, 0.0);
-            self.plan.write(self.input, &Values::F32(padded))?;
-            self.plan.run(1)?;
-            let Values::F32(scores) = self.plan.read(self.scores)? else {
-                anyhow::bail!("scores are floats");
-            };
-            all.extend(&scores[..scores.len() / self.rows * (part.len() / self.width)]);
-        }
-        Ok(all)
+        Ok(self.predictor.predict(features)?)
     }
 
     /// 3.7: the best products for a customer, of those that they don't own.
@@ -152,7 +133,7 @@ mod tests {
     fn recommendations_leave_out_what_is_owned_and_add_up() {
         let spec = ModelSpec::mlp(8, &[], 4);
         let device = Device::cpu();
-        let mut recommender = Recommender::new(&device, &spec, 8, 1).unwrap();
+        let mut recommender = Recommender::new(&device, &spec, 1).unwrap();
         let (parameters, _) = spec.build().unwrap();
         let mut model = vec![0.0; parameters.words()];
         let bias = parameters.get("0.bias").unwrap().offset;

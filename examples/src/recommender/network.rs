@@ -120,8 +120,7 @@ fn run_arm(
         .map(|number| place.client(number).join("model.safetensors"))
         .next()
         .context("no terminal has a model")?;
-    let mut recommender =
-        Recommender::new(device, &train::spec(data, scale), data.width(), train::ROWS)?;
+    let mut recommender = Recommender::new(device, &train::spec(data, scale), train::ROWS)?;
     let downloaded = load_model(&file, layout.parameters())?;
     recommender.set_model(&downloaded)?;
     let hits = recommender.measure(data, &data.held_out())?;

@@ -148,7 +148,7 @@ fn example(
     let path = report.path("model.safetensors");
     let model = &arms.get(1).and_then(|arm| arm.runs.first()).context("no run")?.model;
     save_model(&path, &spec.build()?.0, model)?;
-    let mut recommender = Recommender::load(device, &spec, data.width(), &path)?;
+    let mut recommender = Recommender::load(device, &spec, &path)?;
     let held_out = data.held_out();
     let owned = |customer: usize| {
         (0..data.products.len()).filter(move |p| data.customers[customer].owns(*p))

@@ -107,7 +107,7 @@ pub fn run(arm: &Arm, data: &Data, scale: &Scale, seed: u32, device: &Device) ->
     let watch = Watch {
         data,
         held_out: data.held_out(),
-        recommender: Recommender::new(device, &spec(data, scale), data.width(), ROWS)?,
+        recommender: Recommender::new(device, &spec(data, scale), ROWS)?,
         scale: *scale,
         progress: Progress::new(arm.name, u64::from(scale.rounds)),
         curve: Vec::new(),

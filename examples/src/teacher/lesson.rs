@@ -57,7 +57,7 @@ fn alone(
 }
 
 /// What a model knows of the test set.
-fn tested(model: &Models, problem: &Problem) -> Result<f64> {
+fn tested(model: &mut Models, problem: &Problem) -> Result<f64> {
     let predicted = model.predict(&problem.test.features)?;
     Ok(accuracy(&predicted[0], &problem.test.labels))
 }
@@ -187,11 +187,11 @@ pub fn compare(
     // A budget may not allow a single label.
     let told = match most {
         0 => None,
-        _ => Some(tested(&alone(device, &learner, &truth, None)?, problem)?),
+        _ => Some(tested(&mut alone(device, &learner, &truth, None)?, problem)?),
     };
     let open = student(problem, scale, seed, scale.open_steps);
     let private = problem.private.samples(width);
-    let open = tested(&alone(device, &open, &private, Some("not private"))?, problem)?;
+    let open = tested(&mut alone(device, &open, &private, Some("not private"))?, problem)?;
     let Faculty { teachers, left_out, samples, teacher, ensemble, .. } = faculty;
     let true_labels = (most, told);
     Ok(Lesson {
@@ -327,8 +327,8 @@ fn measured(
     got: &Set,
 ) -> Result<(Point, Models)> {
     let (problem, recipe) = at;
-    let model = alone(device, recipe, &got.samples(problem.width), None)?;
-    let accuracy = tested(&model, problem)?;
+    let mut model = alone(device, recipe, &got.samples(problem.width), None)?;
+    let accuracy = tested(&mut model, problem)?;
     let (epsilon, answers) = (tutor.spent().epsilon, got.labels.len());
     Ok((Point { epsilon, answers, accuracy }, model))
 }

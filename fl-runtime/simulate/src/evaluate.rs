@@ -1,9 +1,9 @@
 //! Measuring models: on data that the server holds, and on the clients' own.
 
-use tern_engine::{Arena, Data, Device, Flat, Plan, Schedule, Tensor, Vector};
+use tern_engine::{Arena, Device, Flat, Plan, Schedule, Tensor, Vector};
 use tern_protocol::metrics::Metrics;
 use tern_protocol::trainer::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics};
-use tern_protocol::{Error, Layout, Result, RunPlan};
+use tern_protocol::{Layout, Result, RunPlan};
 use tern_shaders::state;
 
 use super::slots::{Slots, Task};
@@ -34,7 +34,7 @@ impl Central {
         Vector::of_tile(&self.arena, 0, Flat::Parameters)?.copy_from(model)?;
         self.plan.rewind()?;
         let losses = self.plan.run(self.samples.div_ceil(EVALUATION_BATCH))?;
-        let counts = words(self.plan.read(self.counts)?)?;
+        let counts = self.plan.read(self.counts)?.words()?;
         Ok(evaluation_metrics(&counts, losses.mean()))
     }
 }
@@ -76,7 +76,7 @@ impl Clients {
         for end in ends {
             let losses = self.plan.run((end - done) as usize)?;
             done = end;
-            let counts = words(self.plan.read(self.counts)?)?;
+            let counts = self.plan.read(self.counts)?.words()?;
             for (slot, (loss, rows)) in sums.iter_mut().enumerate() {
                 let batches = losses.by_replica[slot].iter().zip(&losses.rows[slot]);
                 for (l, r) in batches {
@@ -90,12 +90,5 @@ impl Clients {
             }
         }
         Ok(metrics)
-    }
-}
-
-fn words(data: Data) -> Result<Vec<u32>> {
-    match data {
-        Data::U32(words) => Ok(words),
-        Data::F32(_) => Err(Error::value("counts", "floats", "words")),
     }
 }

@@ -303,8 +303,5 @@ impl Slots {
 }
 
 pub(super) fn floats(vector: &Vector) -> Result<Vec<f32>> {
-    match vector.read()? {
-        Data::F32(values) => Ok(values),
-        Data::U32(_) => Err(Error::value("vector", "words", "floats")),
-    }
+    Ok(vector.read()?.floats()?)
 }

@@ -23,7 +23,7 @@ use replay::Pace;
 #[derive(Clone)]
 pub(crate) struct Memory {
     pub buffer: wgpu::Buffer,
-    _claim: Arc<Claim>,
+    claim: Arc<Claim>,
 }
 
 /// Bytes held on a device, given back when dropped.
@@ -193,6 +193,11 @@ impl Gpu {
         })
     }
 
+    /// Whether it allocated this memory.
+    pub fn owns(&self, memory: &Memory) -> bool {
+        Arc::ptr_eq(&memory.claim.total, &self.allocated)
+    }
+
     pub async fn allocate(&self, what: &str, words: usize) -> Result<Memory> {
         self.fault()?;
         let limits = self.device.limits();
@@ -218,7 +223,7 @@ impl Gpu {
             self.fault()?;
             return Err(Error::Kernel { kernel: what.into(), reason: error.to_string() });
         }
-        Ok(Memory { buffer, _claim: Arc::new(self.claim(words)) })
+        Ok(Memory { buffer, claim: Arc::new(self.claim(words)) })
     }
 
     pub fn write(&self, buffer: &wgpu::Buffer, at: usize, data: &Data) -> Result<()> {

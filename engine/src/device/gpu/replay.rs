@@ -8,7 +8,7 @@ use tern_shaders::Element;
 
 use super::compile::{Program, Step};
 use super::{Gpu, lock};
-use crate::device::{Data, Timing};
+use crate::device::Timing;
 use crate::{Error, Result};
 
 /// How many dispatches a submit may hold, learned from what submits took, so that none runs
@@ -148,9 +148,7 @@ impl Gpu {
         let resolved = self.buffer("profile", words, usage);
         encoder.resolve_query_set(&queries.set, 0..queries.count, &resolved, 0);
         self.submit(encoder);
-        let Data::U32(words) = self.read(&resolved, 0, words, Element::U32).await? else {
-            unreachable!("words were asked for")
-        };
+        let words = self.read(&resolved, 0, words, Element::U32).await?.words()?;
         let period = f64::from(self.queue.get_timestamp_period()) * 1e-9;
         let ticks: &[u64] = &bytemuck::pod_collect_to_vec::<u32, u64>(&words);
         let seconds = |t: &[u64]| t[1].saturating_sub(t[0]) as f64 * period;

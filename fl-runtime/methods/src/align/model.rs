@@ -179,22 +179,38 @@ impl Model {
     }
 
     /// Records G.
-    pub(super) fn extract(&self, graph: &mut Graph, x: Tensor, mode: Mode) -> Result<Tensor> {
+    pub(super) fn extract(
+        &self,
+        graph: &mut Graph,
+        x: Tensor,
+        mode: Mode,
+    ) -> tern_engine::Result<Tensor> {
         Ok(self.extractor.forward(graph, x, mode)?.output)
     }
 
     /// Records T.
-    pub(super) fn classify(&self, graph: &mut Graph, f: Tensor, mode: Mode) -> Result<Tensor> {
+    pub(super) fn classify(
+        &self,
+        graph: &mut Graph,
+        f: Tensor,
+        mode: Mode,
+    ) -> tern_engine::Result<Tensor> {
         Ok(self.task.forward(graph, f, mode)?.output)
     }
 
     /// What D sees of features and the logits of classes.
-    pub(super) fn seen(&self, graph: &mut Graph, f: Tensor, logits: Tensor) -> Result<Tensor> {
+    pub(super) fn seen(
+        &self,
+        graph: &mut Graph,
+        f: Tensor,
+        logits: Tensor,
+    ) -> tern_engine::Result<Tensor> {
         if !self.conditional {
             return Ok(f);
         }
         let &[_, width] = graph.shape(f) else {
-            return Err(Error::value("features", "no rows", "a row a sample"));
+            let what = format!("features {:?}, expected a row a sample", graph.shape(f));
+            return Err(tern_engine::Error::Shape { op: "discriminator", what });
         };
         let probabilities = graph.softmax(logits)?;
         let ones = graph.constant(1.0, &[1, width]);
@@ -204,7 +220,7 @@ impl Model {
             let spread = graph.matmul(column, ones)?;
             seen.push(graph.multiply(f, spread)?);
         }
-        Ok(graph.concat(&seen, 1)?)
+        graph.concat(&seen, 1)
     }
 
     /// Records D on what it sees.
@@ -213,7 +229,7 @@ impl Model {
         graph: &mut Graph,
         seen: Tensor,
         mode: Mode,
-    ) -> Result<Tensor> {
+    ) -> tern_engine::Result<Tensor> {
         Ok(self.discriminator.forward(graph, seen, mode)?.output)
     }
 }

@@ -143,9 +143,8 @@ impl Step {
         let losses = self.plan.run(run.steps as usize)?;
         let mut parts = Vec::with_capacity(self.parts.len());
         for (name, tensor) in &self.parts {
-            if let Data::F32(values) = self.plan.read(*tensor)? {
-                parts.extend(values.first().map(|value| (*name, f64::from(*value))));
-            }
+            let values = self.plan.read(*tensor)?.floats()?;
+            parts.extend(values.first().map(|value| (*name, f64::from(*value))));
         }
         Ok((losses, parts))
     }

@@ -14,7 +14,7 @@ use tern_shaders::kernels::random::pcg4d;
 use tern_shaders::state;
 
 use super::batch::Domain;
-use super::score::{inputs, words};
+use super::score::inputs;
 use super::{Batch, Score, Scorer, Shape};
 
 /// Whether a training may use activations of predictions (Prediction Results Reuse, DeepType,
@@ -240,7 +240,7 @@ impl Learner {
         self.domain.check_inputs(inputs)?;
         self.plan.write(self.inputs, inputs)?;
         self.plan.forward()?;
-        words(self.plan.read(self.places)?)
+        Ok(self.plan.read(self.places)?.words()?)
     }
 
     /// Keeps the activations of the forward pass that was computed last.

@@ -85,10 +85,8 @@ impl Scorer {
             self.plan.write(self.inputs, &batch.inputs)?;
             self.plan.write(self.targets, &Data::U32(batch.targets.clone()))?;
             self.plan.run(1)?;
-            let Data::F32(loss) = self.plan.read(self.loss)? else {
-                return Err(Error::value("loss", "words", "a float"));
-            };
-            let predicted = words(self.plan.read(self.places)?)?;
+            let loss = self.plan.read(self.loss)?.floats()?;
+            let predicted = self.plan.read(self.places)?.words()?;
             let mut one = count(&batch.targets, &predicted, self.domain.top());
             one.loss = loss.first().copied().unwrap_or(f32::NAN).into();
             score = score.and(one);
@@ -136,12 +134,4 @@ pub(super) fn count(targets: &[u32], predicted: &[u32], top: usize) -> Score {
 /// A loss: JSON has `null` for one that is no number.
 pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
-}
-
-/// Predictions as they are read from a device.
-pub(super) fn words(data: Data) -> Result<Vec<u32>> {
-    match data {
-        Data::U32(words) => Ok(words),
-        Data::F32(_) => Err(Error::value("predictions", "floats", "words")),
-    }
 }

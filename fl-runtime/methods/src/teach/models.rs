@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use tern_engine::nn::{Mode, Model, ModelSpec};
-use tern_engine::{Arena, Batching, Data, Device, Element, Flat, Graph, Plan, RowData, Schedule};
-use tern_shaders::state;
-
+use tern_engine::nn::{Mode, Model, ModelSpec, Predictor};
+use tern_engine::{Arena, Device, Element, Flat, Graph, RowData, Schedule};
 use tern_protocol::ClientId;
 use tern_protocol::layout::ModelKind;
 use tern_protocol::plan::{Form, LocalTraining};
 use tern_protocol::trainer::{EVALUATION_BATCH, LocalData, Recorder, training_seed};
 use tern_protocol::{Error, Result};
+use tern_shaders::state;
 
 /// Steps between two reports of progress.
 const REPORT: usize = 100;
@@ -80,9 +79,8 @@ pub fn usable(labels: &[u32], parts: Vec<Vec<usize>>) -> (Vec<Part>, Vec<LeftOut
 
 /// Classifiers of one architecture: the teachers (2.2), or a student alone (2.6).
 pub struct Models {
-    device: Device,
     arena: Arena,
-    model: Model,
+    predictor: Predictor,
     width: usize,
     classes: usize,
 }
@@ -156,7 +154,8 @@ impl Models {
             done += now;
             progress(done as u64, total as u64, losses.mean());
         }
-        Ok(Models { device: device.clone(), arena, model, width, classes: recipe.classes })
+        let predictor = Predictor::new(&arena, &model, EVALUATION_BATCH)?;
+        Ok(Models { arena, predictor, width, classes: recipe.classes })
     }
 
     /// Number of models.
@@ -191,30 +190,10 @@ impl Models {
     ///
     /// # Errors
     /// The engine's, for rows of another width or features that are not finite.
-    pub fn predict(&self, features: &[f32]) -> Result<Vec<Vec<u32>>> {
-        let rows = features.len() / self.width;
-        // A class has to be there, and isn't looked at.
-        let data =
-            RowData::upload(&self.device, features, self.width, &vec![0; rows], self.classes)?;
-        let batch = rows.min(EVALUATION_BATCH);
-        let mut graph = Graph::new(&self.arena);
-        let (inputs, targets) = graph.row_batch(&data, &Batching::in_order(batch))?;
-        let output = self.model.forward(&mut graph, inputs, Mode::Evaluate)?.output;
-        let logits = graph.keep(output);
-        let loss = graph.cross_entropy(logits, targets)?;
-        let mut plan: Plan = graph.evaluate(loss)?;
-        let mut predicted = vec![Vec::with_capacity(rows); self.len()];
-        for first in (0..rows).step_by(batch) {
-            plan.run(1)?;
-            let Data::F32(values) = plan.read(logits)? else {
-                return Err(Error::value("logits", "words", "floats"));
-            };
-            let count = batch.min(rows - first);
-            for (model, values) in predicted.iter_mut().zip(values.chunks(batch * self.classes)) {
-                model.extend(values.chunks(self.classes).take(count).map(largest));
-            }
-        }
-        Ok(predicted)
+    pub fn predict(&mut self, features: &[f32]) -> Result<Vec<Vec<u32>>> {
+        let logits = self.predictor.predict(features)?;
+        let by_model = logits.chunks(logits.len() / self.len());
+        Ok(by_model.map(|logits| logits.chunks(self.classes).map(largest).collect()).collect())
     }
 }
 

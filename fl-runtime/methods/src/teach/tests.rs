@@ -149,7 +149,8 @@ fn a_student_learns_from_the_answers_it_got() {
     let labels: Vec<u32> = labels.into_iter().flatten().collect();
     let samples = Samples { features: &public, width: 2, labels: &labels };
     let all = [Part { number: 0, rows: (0..150).collect() }];
-    let student = Models::train(&device, &recipe(9), &samples, &all, &mut |_, _, _| {}).unwrap();
+    let mut student =
+        Models::train(&device, &recipe(9), &samples, &all, &mut |_, _, _| {}).unwrap();
     drop(service);
     // Served from here on without anybody's help.
     let served = student.predict(&test).unwrap();

@@ -1,6 +1,6 @@
 //! Training by the engine: the model from the task, the data on the device.
 
-use tern_engine::{Arena, Data, Device, Flat, Plan, Tensor};
+use tern_engine::{Arena, Device, Flat, Plan, Tensor};
 use tern_shaders::state;
 
 use super::record::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics, state_record};
@@ -146,9 +146,7 @@ impl Trainer for EngineTrainer {
         plans.arena.write(Flat::Parameters, 0, model)?;
         plans.evaluate.rewind()?;
         let losses = plans.evaluate.run(samples.div_ceil(samples.min(EVALUATION_BATCH)))?;
-        let Data::U32(counts) = plans.evaluate.read(plans.counts)? else {
-            return Err(Error::Trainer("counts are words".into()));
-        };
+        let counts = plans.evaluate.read(plans.counts)?.words()?;
         let metrics = evaluation_metrics(&counts, losses.mean());
         Ok((u32::try_from(samples).unwrap_or(u32::MAX), metrics))
     }

@@ -200,15 +200,9 @@ impl Codec {
 }
 
 fn reals(vector: &Vector) -> Result<Vec<f32>> {
-    match vector.read()? {
-        Data::F32(values) => Ok(values),
-        Data::U32(_) => unreachable!("the vector was made of floats"),
-    }
+    Ok(vector.read()?.floats()?)
 }
 
 fn words(vector: &Vector) -> Result<Vec<u32>> {
-    match vector.read()? {
-        Data::U32(words) => Ok(words),
-        Data::F32(_) => unreachable!("the vector was made of words"),
-    }
+    Ok(vector.read()?.words()?)
 }
