@@ -13,15 +13,15 @@ use crate::rows::{Size, fits, rate, rows};
 
 /// Elements and operations of a case that a quick run checks.
 const QUICK: u64 = 1 << 18;
-/// Operations above which the twin is too slow a reference, and the CPU's fast functions, which
+/// Operations above which the reference takes too long, and the CPU's fast functions, which
 /// every check holds against it, take its place.
-const SLOW_TWIN: u64 = 1 << 28;
+const SLOW_REFERENCE: u64 = 1 << 28;
 /// Bytes from which on a row is held against the copy of large buffers.
 const MEMORY: u64 = 1 << 20;
 /// Operations above which a row is for hardware alone.
 const HARDWARE: u64 = 1 << 35;
 
-/// Holds every case of every kernel against the twin.
+/// Holds every case of every kernel against the reference.
 pub fn check(
     device: &Device,
     budget: Budget,
@@ -119,7 +119,7 @@ fn row(case: &Case, device: &Device, budget: Budget, roof: Option<&Roof>) -> Out
 }
 
 fn expected(case: &Case) -> tern_engine::Result<Expected> {
-    if case.flops > SLOW_TWIN { case.expected_of_cpu() } else { Ok(case.expected()) }
+    if case.flops > SLOW_REFERENCE { case.expected_of_cpu() } else { Ok(case.expected()) }
 }
 
 fn timed(case: &Case, error: f64, t: &CaseTiming, roof: Option<&Roof>) -> Timed {

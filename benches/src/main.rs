@@ -1,4 +1,4 @@
-//! Checks and times Tern: every kernel against its twin, then the clock; training steps; the
+//! Checks and times Tern: every kernel against its reference, then the clock; training steps; the
 //! same steps in other frameworks on the same machine; and reports of all that.
 
 #![allow(clippy::print_stdout, reason = "a command prints its tables")]

@@ -65,7 +65,7 @@ fn checks(device: &Device) {
     }
     println!("{table}");
     println!(
-        "error: largest error against the f64 twin, relative to the largest magnitude of the\n\
+        "error: largest error against the f64 reference, relative to the largest magnitude of the\n\
          result (at least 1); words: largest share that differs.\n"
     );
     for check in &device.checks {

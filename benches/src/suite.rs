@@ -20,7 +20,7 @@ use crate::{Devices, devices, host, kernels, print, replicas, roof, training};
 pub enum Part {
     /// What the device can do at most, and whether its fast paths compute right.
     Roof,
-    /// All cases of every kernel against the twin.
+    /// All cases of every kernel against the reference.
     Checks,
     /// Kernels, timed.
     Kernels,

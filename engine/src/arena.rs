@@ -173,7 +173,7 @@ impl Arena {
         self.0.device.read(&slot.buffer, slot.at, slot.words).await?.floats()
     }
 
-    /// Reads a replica's flat vector in `f64`, which on the oracle is its full precision.
+    /// Reads a replica's flat vector in `f64`, which on the reference device is its full precision.
     ///
     /// # Errors
     /// As [`Arena::read_async`].

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tern_shaders::{Element, Kernel};
+use tern_shaders::{AnyKernel, Element, Kernel};
 
 use crate::backward::Backward;
 use crate::device::{Buffer, Profile};
@@ -76,7 +76,7 @@ impl Info {
 /// A dispatch as recorded: not bound to memory yet.
 #[derive(Clone)]
 pub(crate) struct Recorded {
-    pub kernel: &'static Kernel,
+    pub kernel: &'static AnyKernel,
     pub label: String,
     pub params: Vec<u32>,
     pub args: Vec<Operand>,
@@ -303,10 +303,10 @@ impl Graph {
     }
 
     /// Records a kernel call. `params` is the kernel's parameter struct.
-    pub fn dispatch(
+    pub fn dispatch<P: bytemuck::Pod>(
         &mut self,
-        kernel: &'static Kernel,
-        params: &impl bytemuck::Pod,
+        kernel: &'static Kernel<P>,
+        params: &P,
         args: &[Operand],
     ) {
         for arg in args {
@@ -315,7 +315,7 @@ impl Graph {
             }
         }
         self.calls.push(Recorded {
-            kernel,
+            kernel: kernel.any(),
             label: format!("{}{}", self.scope, kernel.name),
             params: bytemuck::pod_collect_to_vec(std::slice::from_ref(params)),
             args: args.to_vec(),

@@ -38,7 +38,7 @@
 //! ```
 //!
 //! The CPU computes every plan, too ([`Device::cpu`]), by fast functions where they exist and
-//! by the kernels' twins elsewhere; [`Device::oracle`] computes it in `f64`.
+//! by the kernels' references elsewhere; [`Device::reference_f64`] computes it in `f64`.
 //!
 //! # Features
 //!

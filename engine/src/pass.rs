@@ -1,6 +1,6 @@
 //! Work on flat vectors outside of training: updates to be coded, masked, summed.
 
-use tern_shaders::{Element, Kernel};
+use tern_shaders::{AnyKernel, Element, Kernel};
 
 use crate::device::{Buffer, Call, Slot};
 use crate::{Arena, Data, Device, Error, Flat, Result};
@@ -170,7 +170,7 @@ impl From<&Vector> for Bound {
 }
 
 struct Pending {
-    kernel: &'static Kernel,
+    kernel: &'static AnyKernel,
     params: Vec<u32>,
     replicas: usize,
     args: Vec<Bound>,
@@ -206,15 +206,15 @@ impl Pass {
         self.local(Local::Scratch(element, words))
     }
 
-    pub(crate) fn call(
+    pub(crate) fn call<P: bytemuck::Pod>(
         &mut self,
-        kernel: &'static Kernel,
-        params: &impl bytemuck::Pod,
+        kernel: &'static Kernel<P>,
+        params: &P,
         replicas: usize,
         args: &[Bound],
     ) {
         self.calls.push(Pending {
-            kernel,
+            kernel: kernel.any(),
             params: bytemuck::pod_collect_to_vec(std::slice::from_ref(params)),
             replicas,
             args: args.to_vec(),

@@ -1,13 +1,13 @@
 //! Variants that need a feature of the hardware are used only after they computed small cases
 //! right on the device at hand: some drivers offer a feature and compute it wrong.
 
-use tern_shaders::{Kernel, Variant};
+use tern_shaders::{AnyKernel, Variant};
 
 use crate::device::Backend;
 use crate::ops::{Case, cases_of};
 use crate::{Device, Error, Result};
 
-/// Elements of a case that a self-test computes; the twin is slow.
+/// Elements of a case that a self-test computes; the reference is slow.
 const SMALL: usize = 1 << 16;
 /// Cases of a variant.
 const ENOUGH: usize = 8;
@@ -37,7 +37,7 @@ pub struct SelfTest {
 }
 
 /// Small cases that the variant fits.
-fn cases(kernel: &'static Kernel, variant: &'static Variant) -> Vec<Case> {
+fn cases(kernel: &'static AnyKernel, variant: &'static Variant) -> Vec<Case> {
     let small = |case: &Case| case.buffers.iter().map(|b| b.len()).sum::<usize>() <= SMALL;
     let fits = |case: &Case| (variant.fits)(bytemuck::cast_slice(&case.params));
     let own = cases_of(kernel).into_iter().filter(|case| small(case) && fits(case));
@@ -49,7 +49,7 @@ impl Device {
     /// use.
     pub(crate) async fn admits(
         &self,
-        kernel: &'static Kernel,
+        kernel: &'static AnyKernel,
         variant: &'static Variant,
     ) -> Result<bool> {
         match self.run_self_test(kernel, variant).await? {
@@ -66,7 +66,7 @@ impl Device {
 
     async fn run_self_test(
         &self,
-        kernel: &'static Kernel,
+        kernel: &'static AnyKernel,
         variant: &'static Variant,
     ) -> Result<Outcome> {
         let cases = cases(kernel, variant);
@@ -144,15 +144,15 @@ mod tests {
     }
 
     /// The scaling of a vector with a variant before the plain one.
-    fn with(first: Variant) -> &'static Kernel {
+    fn with(first: Variant) -> &'static AnyKernel {
         let plain = Variant { features: &[], ..variant("plain", str::to_string) };
-        Box::leak(Box::new(Kernel {
+        Box::leak(Box::new(AnyKernel {
             name: SCALE.name,
             fields: SCALE.fields,
             bindings: SCALE.bindings,
             variants: Box::leak(Box::new([first, plain])),
-            twin_f32: SCALE.twin_f32,
-            twin_f64: SCALE.twin_f64,
+            reference_f32: SCALE.reference_f32,
+            reference_f64: SCALE.reference_f64,
         }))
     }
 

@@ -326,7 +326,7 @@ static PLANS: AtomicU32 = AtomicU32::new(0);
 
 #[test]
 fn no_sequence_of_calls_panics() {
-    let mut devices = vec![Device::cpu(), Device::cpu(), Device::oracle()];
+    let mut devices = vec![Device::cpu(), Device::cpu(), Device::reference_f64()];
     devices.extend(common::software(true));
     devices.extend(common::software(true));
     let calls = prop::collection::vec((0u8..KINDS, any::<Draw>()), 1..200);
@@ -375,7 +375,7 @@ fn what_does_not_belong_together_is_named() {
     let expected = "parameter is 0.weight [2, 5] at 0, expected the arena's: 0.weight [2, 3] at 0";
     assert_eq!(error, expected);
 
-    let rows = RowData::upload(&Device::oracle(), &[0.5; 6], 3, &[0, 1], 2).unwrap();
+    let rows = RowData::upload(&Device::reference_f64(), &[0.5; 6], 3, &[0, 1], 2).unwrap();
     let error = refusal(&arena, |graph| graph.row_batch(&rows, &Batching::in_order(2)).map(|_| ()));
     assert!(error.starts_with("device of the features is another, expected "), "{error}");
 
@@ -392,7 +392,7 @@ fn what_does_not_belong_together_is_named() {
     let error = plan.read(x).unwrap_err().to_string();
     assert_eq!(error, "tensor is one of another graph, expected one of the plan's");
     // A vector of another device, in a pass.
-    let host = Vector::zeros(&Device::oracle(), Element::F32, 8).unwrap();
+    let host = Vector::zeros(&Device::reference_f64(), Element::F32, 8).unwrap();
     let own = Vector::zeros(&Device::cpu(), Element::F32, 8).unwrap();
     assert!(own.copy_from(&host).unwrap_err().to_string().contains("device of a vector"));
     let huge = Vector::zeros(&Device::cpu(), Element::F32, usize::MAX / 8).map(|_| ());

@@ -1,4 +1,4 @@
-//! What PyTorch computed, against the oracle closely and every other device within `f32`.
+//! What PyTorch computed, against the reference closely and every other device within `f32`.
 //! See fixtures/README.md.
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
@@ -17,13 +17,13 @@ use tern_engine::{
     Tensor, Trainable, Training, load_model,
 };
 
-/// Oracle: hyperparameters reach the twins as `f32`. Others: ten steps of `f32` arithmetic.
+/// Reference: hyperparameters reach the references as `f32`. Others: ten steps of `f32` arithmetic.
 fn tolerance(device: &Device) -> f64 {
-    if device.name().starts_with("Oracle") { 2e-7 } else { 2e-4 }
+    if device.name().starts_with("Reference") { 2e-7 } else { 2e-4 }
 }
 
 fn all_devices() -> Vec<Device> {
-    [Device::oracle()].into_iter().chain(devices()).collect()
+    [Device::reference_f64()].into_iter().chain(devices()).collect()
 }
 
 fn path(name: &str) -> PathBuf {
@@ -109,7 +109,7 @@ fn weights(parameters: &mut Parameters, layers: usize, gates: usize) -> Vec<Lstm
 fn lstm(name: &str, layers: usize, cifg: bool) {
     let fixture = Fixture::open(name);
     for device in all_devices() {
-        let tolerance = if device.name().starts_with("Oracle") { 1e-10 } else { 1e-5 };
+        let tolerance = if device.name().starts_with("Reference") { 1e-10 } else { 1e-5 };
         let mut parameters = Parameters::new();
         let weights = weights(&mut parameters, layers, if cifg { 3 } else { 4 });
         let arena = Arena::new(&device, &parameters, &[1]).unwrap();

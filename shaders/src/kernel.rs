@@ -1,18 +1,21 @@
-//! What a kernel is: WGSL sources, bindings, a parameter struct and a CPU twin.
+//! What a kernel is: WGSL sources, bindings, a parameter struct and a reference implementation.
 //!
 //! Conventions that every kernel keeps:
 //! - group 0, binding 0 is the uniform parameter struct; storage buffers follow from
-//!   binding 1 in the order of [`Kernel::bindings`];
+//!   binding 1 in the order of [`AnyKernel::bindings`];
 //! - `workgroup_id.z` is the replica: tensors are `[R, ...]`, flat parameter buffers have
 //!   a stride in the parameter struct;
 //! - WGSL has no preprocessor here: a header of `const`s, then preludes, then the source.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
 
 use crate::Real;
 
 /// Element type of a storage buffer. Every element is one 32-bit word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element {
-    /// IEEE single precision; twins may hold it as `f64`.
+    /// IEEE single precision; references may hold it as `f64`.
     F32,
     /// Unsigned words: tokens, indices, packed codes, state, or two packed halves each, which a
     /// variant may declare as 16-bit floats.
@@ -118,7 +121,7 @@ impl Variant {
     }
 }
 
-/// A buffer as a twin sees it.
+/// A buffer as a reference sees it.
 pub enum Arg<'a, F> {
     /// Floats, read.
     Real(&'a [F]),
@@ -136,7 +139,7 @@ impl<F> Arg<'_, F> {
         match self {
             Arg::Real(x) => x,
             Arg::RealMut(x) => x,
-            _ => panic!("binding holds words, the twin wants floats"),
+            _ => panic!("binding holds words, the reference wants floats"),
         }
     }
     /// The floats of a read-write binding.
@@ -151,7 +154,7 @@ impl<F> Arg<'_, F> {
         match self {
             Arg::Word(x) => x,
             Arg::WordMut(x) => x,
-            _ => panic!("binding holds floats, the twin wants words"),
+            _ => panic!("binding holds floats, the reference wants words"),
         }
     }
     /// The words of a read-write binding.
@@ -163,11 +166,45 @@ impl<F> Arg<'_, F> {
     }
 }
 
-/// A twin with its types erased: parameter bytes, number of replicas, one argument a binding.
-pub type TwinFn<F> = fn(&[u8], usize, &mut [Arg<'_, F>]);
+/// A reference with its types erased: parameter bytes, number of replicas, one argument a binding.
+pub type ReferenceFn<F> = fn(&[u8], usize, &mut [Arg<'_, F>]);
 
-/// A kernel: every way to compute it, and its twin.
-pub struct Kernel {
+/// A kernel that takes parameters of type `P`: a dispatch with another struct doesn't compile. It
+/// derefs to what all kernels have.
+///
+/// ```compile_fail,E0308
+/// use tern_shaders::Kernel;
+/// use tern_shaders::kernels::update::{Difference, RESCALE};
+/// let kernel: &Kernel<Difference> = &RESCALE;
+/// ```
+pub struct Kernel<P> {
+    any: AnyKernel,
+    parameters: PhantomData<fn(P)>,
+}
+
+impl<P> Kernel<P> {
+    /// For [`kernel!`](crate::kernel), which sees to it that `any` reads a `P`.
+    #[doc(hidden)]
+    pub const fn new(any: AnyKernel) -> Self {
+        Kernel { any, parameters: PhantomData }
+    }
+
+    /// The kernel without the type of its parameters, as lists hold it.
+    pub const fn any(&'static self) -> &'static AnyKernel {
+        &self.any
+    }
+}
+
+impl<P> Deref for Kernel<P> {
+    type Target = AnyKernel;
+
+    fn deref(&self) -> &AnyKernel {
+        &self.any
+    }
+}
+
+/// A kernel: every way to compute it, and its reference implementation.
+pub struct AnyKernel {
     /// `family/name`, the same in the folder, the benches and the profiler.
     pub name: &'static str,
     /// Field names and types (`u32` or `f32`) of the parameter struct.
@@ -176,40 +213,40 @@ pub struct Kernel {
     pub bindings: &'static [Binding],
     /// GPU variants, the preferred one for hardware first.
     pub variants: &'static [Variant],
-    /// The twin in the device's precision.
-    pub twin_f32: TwinFn<f32>,
-    /// The twin as oracle.
-    pub twin_f64: TwinFn<f64>,
+    /// The reference in the device's precision.
+    pub reference_f32: ReferenceFn<f32>,
+    /// The reference in double precision, which devices are held against.
+    pub reference_f64: ReferenceFn<f64>,
 }
 
-impl std::fmt::Debug for Kernel {
+impl std::fmt::Debug for AnyKernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Kernel({})", self.name)
     }
 }
 
-impl Kernel {
-    /// The twin in the number type asked for.
-    pub fn twin<F: Real + Twin>(&self) -> TwinFn<F> {
-        F::twin(self)
+impl AnyKernel {
+    /// The reference in the number type asked for.
+    pub fn reference<F: Real + Reference>(&self) -> ReferenceFn<F> {
+        F::reference(self)
     }
 }
 
-/// Selects a kernel's twin by number type.
-pub trait Twin: Real {
-    /// The kernel's twin in this type.
-    fn twin(kernel: &Kernel) -> TwinFn<Self>;
+/// Selects a kernel's reference by number type.
+pub trait Reference: Real {
+    /// The kernel's reference in this type.
+    fn reference(kernel: &AnyKernel) -> ReferenceFn<Self>;
 }
 
-impl Twin for f32 {
-    fn twin(kernel: &Kernel) -> TwinFn<f32> {
-        kernel.twin_f32
+impl Reference for f32 {
+    fn reference(kernel: &AnyKernel) -> ReferenceFn<f32> {
+        kernel.reference_f32
     }
 }
 
-impl Twin for f64 {
-    fn twin(kernel: &Kernel) -> TwinFn<f64> {
-        kernel.twin_f64
+impl Reference for f64 {
+    fn reference(kernel: &AnyKernel) -> ReferenceFn<f64> {
+        kernel.reference_f64
     }
 }
 
@@ -248,7 +285,7 @@ macro_rules! kernel {
         $(#[$meta:meta])*
         $id:ident = $name:literal, $params:ty;
         bindings: [$($bname:ident : $access:ident $element:ident),+ $(,)?];
-        twin: $twin:path;
+        reference: $reference:path;
         variants: [$({
             name: $vname:literal,
             source: $source:literal,
@@ -261,17 +298,17 @@ macro_rules! kernel {
         }),+ $(,)?];
     ) => {
         $(#[$meta])*
-        pub static $id: $crate::Kernel = {
-            fn twin<F: $crate::Real>(p: &[u8], replicas: usize, args: &mut [$crate::Arg<'_, F>]) {
+        pub static $id: $crate::Kernel<$params> = {
+            fn reference<F: $crate::Real>(p: &[u8], replicas: usize, args: &mut [$crate::Arg<'_, F>]) {
                 let p: &$params = bytemuck::from_bytes(p);
                 match args {
                     [$($bname),+] => {
-                        $twin(p, replicas, $($crate::__arg!($access $element $bname)),+)
+                        $reference(p, replicas, $($crate::__arg!($access $element $bname)),+)
                     }
                     _ => panic!("{}: {} buffers bound", $name, args.len()),
                 }
             }
-            $crate::Kernel {
+            const ANY: $crate::AnyKernel = $crate::AnyKernel {
                 name: $name,
                 fields: <$params>::FIELDS,
                 bindings: &[$($crate::Binding {
@@ -297,9 +334,10 @@ macro_rules! kernel {
                         f(bytemuck::from_bytes(p), v)
                     },
                 }),+],
-                twin_f32: twin::<f32>,
-                twin_f64: twin::<f64>,
-            }
+                reference_f32: reference::<f32>,
+                reference_f64: reference::<f64>,
+            };
+            $crate::Kernel::new(ANY)
         };
     };
 }

@@ -1,7 +1,8 @@
-//! Tern's kernels: hand-written WGSL, the parameter structs they read, and a CPU twin of each.
+//! Tern's kernels: hand-written WGSL, the parameter structs they read, and a reference
+//! implementation of each in plain Rust.
 //!
 //! This crate knows nothing of any GPU interface, so that a server without one can aggregate.
-//! `tern-engine` runs the kernels; the twins are the reference for its tests and the fallback
+//! `tern-engine` runs the kernels; the reference implementations are what its tests compare with, and the fallback
 //! of its `Cpu` device.
 
 mod activation;
@@ -16,8 +17,8 @@ pub mod state;
 
 pub use activation::{Activation, activate, activate_gradient, sigmoid};
 pub use kernel::{
-    Access, Arg, Binding, Element, Feature, Kernel, MAX_GROUPS, Prelude, Twin, TwinFn, Variant,
-    linear_grid,
+    Access, AnyKernel, Arg, Binding, Element, Feature, Kernel, MAX_GROUPS, Prelude, Reference,
+    ReferenceFn, Variant, linear_grid,
 };
 pub use real::Real;
 pub use registry::{FAMILIES, kernels};

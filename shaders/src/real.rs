@@ -1,7 +1,7 @@
-//! The number types that twins run in.
+//! The number types that reference implementations run in.
 
-/// A floating-point type a CPU twin can compute in: `f32` (what a device computes)
-/// or `f64` (the oracle that both are held against).
+/// A floating-point type a CPU reference can compute in: `f32` (what a device computes)
+/// or `f64` (what both are held against).
 pub trait Real:
     num_traits::Float
     + bytemuck::Pod

@@ -1,9 +1,9 @@
 //! Every kernel there is.
 
-use crate::Kernel;
+use crate::AnyKernel;
 
 /// The kernels, family by family.
-pub static FAMILIES: &[&[&Kernel]] = &[
+pub static FAMILIES: &[&[&AnyKernel]] = &[
     crate::kernels::matmul::KERNELS,
     crate::kernels::half::KERNELS,
     crate::kernels::lstm::KERNELS,
@@ -26,6 +26,6 @@ pub static FAMILIES: &[&[&Kernel]] = &[
 ];
 
 /// Every kernel.
-pub fn kernels() -> impl Iterator<Item = &'static Kernel> {
+pub fn kernels() -> impl Iterator<Item = &'static AnyKernel> {
     FAMILIES.iter().copied().flatten().copied()
 }

@@ -15,7 +15,7 @@ macro_rules! row_kernel {
         $(#[$meta:meta])*
         $id:ident = $name:literal, $params:ty;
         bindings: [$($bname:ident : $access:ident $element:ident),+ $(,)?];
-        twin: $twin:path;
+        reference: $reference:path;
         source: $source:literal;
         $(group: [$($group:ident),*]; single: [$($single:ident),*];)?
         rows: $rows:expr;
@@ -26,7 +26,7 @@ macro_rules! row_kernel {
             $(#[$meta])*
             $id = $name, $params;
             bindings: [$($bname: $access $element),+];
-            twin: $twin;
+            reference: $reference;
             variants: [{
                 name: "wide_subgroup",
                 source: $source,
@@ -103,7 +103,7 @@ macro_rules! column_kernel {
         $(#[$meta:meta])*
         $id:ident = $name:literal, $params:ty;
         bindings: [$($bname:ident : $access:ident $element:ident),+ $(,)?];
-        twin: $twin:path;
+        reference: $reference:path;
         source: $source:literal;
         rows: $rows:expr;
         columns: $columns:expr;
@@ -112,7 +112,7 @@ macro_rules! column_kernel {
             $(#[$meta])*
             $id = $name, $params;
             bindings: [$($bname: $access $element),+];
-            twin: $twin;
+            reference: $reference;
             variants: [{
                 name: "group",
                 source: $source,

@@ -5,7 +5,7 @@ use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
-use tern_shaders::{Kernel, Variant, kernels};
+use tern_shaders::{AnyKernel, Variant, kernels};
 
 /// A shading language and the interface that takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ fn validate(module: &Module, capabilities: Capabilities) -> Result<ModuleInfo, S
         .map_err(|e| e.into_inner().to_string())
 }
 
-fn excepted(language: Language, kernel: &Kernel, variant: &Variant) -> bool {
+fn excepted(language: Language, kernel: &AnyKernel, variant: &Variant) -> bool {
     EXCEPTIONS.iter().any(|(l, k, v, _)| (*l, *k, *v) == (language, kernel.name, variant.name))
 }
 

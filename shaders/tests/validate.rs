@@ -3,9 +3,9 @@
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
-use tern_shaders::{Access, Element, Kernel, Variant, kernels};
+use tern_shaders::{Access, AnyKernel, Element, Variant, kernels};
 
-fn each_variant(mut check: impl FnMut(&Kernel, &Variant, &str)) {
+fn each_variant(mut check: impl FnMut(&AnyKernel, &Variant, &str)) {
     for kernel in kernels() {
         for variant in kernel.variants {
             check(kernel, variant, &format!("{} ({})", kernel.name, variant.name));

@@ -113,7 +113,7 @@ pub fn html(reports: &[Report]) -> String {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>Tern's benchmarks</title><style>{STYLE}</style></head><body><main>\
-         <h1>Tern’s benchmarks</h1><p>Every kernel is checked against its 64-bit twin before it \
+         <h1>Tern’s benchmarks</h1><p>Every kernel is checked against its 64-bit reference before it \
          is timed; a bar is the share of what the device was measured to do at most.</p>\
          <nav>{links}</nav>{bodies}<footer>{}</footer></main></body></html>\n",
         escape(&tools)
@@ -377,7 +377,7 @@ fn paths(columns: &[Column<'_>]) -> String {
             text
         });
     }
-    table.row(["kernels", "all cases against the twin"], false, |c| {
+    table.row(["kernels", "all cases against the reference"], false, |c| {
         let checks = &c.device.checks;
         if checks.is_empty() {
             return NONE.into();

@@ -168,7 +168,7 @@ pub struct Choice {
     pub seconds: Option<[f64; 2]>,
 }
 
-/// All cases of a kernel against the `f64` twin.
+/// All cases of a kernel against the `f64` reference.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Check {
     /// Kernel.
@@ -234,7 +234,7 @@ pub enum Outcome {
 pub struct Timed {
     /// Variant that computed it; `None` on the CPU.
     pub variant: Option<String>,
-    /// Largest error against the `f64` twin, relative to the largest magnitude (at least 1).
+    /// Largest error against the `f64` reference, relative to the largest magnitude (at least 1).
     pub error: f64,
     /// Seconds a call.
     pub times: Times,

@@ -138,7 +138,7 @@ fn states(words: u32) -> Vec<Case> {
     let size = n as usize;
     let p = State { n, steps: 1, zero: 0 };
     let mut cases = Vec::new();
-    let kernels: [(&'static Kernel, [usize; 4]); 2] = [
+    let kernels: [(&'static Kernel<State>, [usize; 4]); 2] = [
         (&STATE_LOAD, [size, size, 2 * size, 2 * size]),
         (&STATE_STORE, [2 * size, 2 * size, size, size]),
     ];

@@ -43,10 +43,10 @@ pub fn rows(size: Size) -> Vec<Case> {
 }
 
 /// A row whose buffers are all floats.
-fn plain(
-    kernel: &'static Kernel,
+fn plain<P: bytemuck::Pod>(
+    kernel: &'static Kernel<P>,
     label: impl Into<String>,
-    p: &impl bytemuck::Pod,
+    p: &P,
     lengths: &[u32],
 ) -> Case {
     let lengths: Vec<usize> = lengths.iter().map(|n| *n as usize).collect();

@@ -8,9 +8,10 @@ mod training;
 
 use tern_engine::ops::Case;
 use tern_engine::{Data, Device, Kind};
+use tern_shaders::kernels::matmul::Gemm;
 use tern_shaders::kernels::normalize::{LAYER_NORM_FORWARD, LayerNormForward};
 use tern_shaders::kernels::random::{pcg4d, uniform};
-use tern_shaders::{Access, Element, Kernel, Variant};
+use tern_shaders::{Access, AnyKernel, Element, Kernel, Variant};
 
 /// Sizes of the rows: quick ones for a look, full ones for figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ fn layer_norm(rows: u32, width: u32) -> Case {
 }
 
 /// A product of M × N × K by one of the kernels `matmul/nn`, `matmul/nt` and `matmul/tn`.
-pub fn product(kernel: &'static Kernel, sizes: [u32; 3]) -> Case {
+pub fn product(kernel: &'static Kernel<Gemm>, sizes: [u32; 3]) -> Case {
     network::product(kernel, sizes)
 }
 
@@ -96,10 +97,10 @@ fn bits(n: usize, key: u32) -> Data {
 
 /// A case from its kernel and parameters, `lengths` elements in each buffer, random floats;
 /// words have to be given. Every buffer is counted as read, and as written where it can be.
-fn case(
-    kernel: &'static Kernel,
+fn case<P: bytemuck::Pod>(
+    kernel: &'static Kernel<P>,
     label: impl Into<String>,
-    params: &impl bytemuck::Pod,
+    params: &P,
     buffers: Vec<Data>,
 ) -> Case {
     let mut case = Case::new(kernel, label, params, 1, buffers);
@@ -114,7 +115,7 @@ fn case(
 }
 
 /// Whether a kernel reads what it writes: in place, or adding to it.
-fn updates(kernel: &Kernel, binding: &str) -> bool {
+fn updates(kernel: &AnyKernel, binding: &str) -> bool {
     match kernel.name {
         "optimizer/norm_partial" => false,
         name if name.starts_with("optimizer/") => true,
@@ -125,7 +126,7 @@ fn updates(kernel: &Kernel, binding: &str) -> bool {
 }
 
 /// Random data for every buffer of a kernel whose bindings are all floats.
-fn all_floats(kernel: &Kernel, lengths: &[usize]) -> Vec<Data> {
+fn all_floats(kernel: &AnyKernel, lengths: &[usize]) -> Vec<Data> {
     debug_assert!(kernel.bindings.iter().all(|b| b.element == Element::F32));
     lengths.iter().enumerate().map(|(i, n)| floats(*n, i as u32)).collect()
 }

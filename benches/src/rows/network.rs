@@ -16,7 +16,7 @@ use tern_shaders::kernels::lstm::{
 use tern_shaders::kernels::matmul::{Gemm, NN, NT, TN};
 use tern_shaders::kernels::pointwise::{ACTIVATION_FORWARD, ActivationForward, SCALE, Scale};
 use tern_shaders::kernels::reduce::{COLUMNS, Columns, SUM, Sum};
-use tern_shaders::{Activation, Kernel};
+use tern_shaders::{Activation, AnyKernel, Kernel};
 
 use super::{Size, all_floats, bits, case, floats, layer_norm, words};
 
@@ -26,7 +26,7 @@ pub fn rows(size: Size) -> Vec<Case> {
 }
 
 /// C = A·B, Bᵀ or Aᵀ, with M × N × K.
-pub(super) fn product(kernel: &'static Kernel, [m, n, k]: [u32; 3]) -> Case {
+pub(super) fn product(kernel: &'static Kernel<Gemm>, [m, n, k]: [u32; 3]) -> Case {
     let (a_row, b_row) = match kernel.name {
         "matmul/nn" => (k, n),
         "matmul/nt" => (k, k),
@@ -127,7 +127,7 @@ fn lstm(size: Size) -> Vec<Case> {
 }
 
 /// Random data with weights, the first buffer, of a size at which a recurrence is no chaos.
-fn recurrent(kernel: &Kernel, lengths: &[usize]) -> Vec<Data> {
+fn recurrent(kernel: &AnyKernel, lengths: &[usize]) -> Vec<Data> {
     let mut buffers = all_floats(kernel, lengths);
     if let Some(Data::F32(weights)) = buffers.first_mut() {
         weights.iter_mut().for_each(|w| *w /= 16.0);

@@ -193,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_masks_length_and_counter_equal_the_twin(
+        fn any_masks_length_and_counter_equal_the_reference(
             keys: [([u8; 32], [u8; 12], bool); 3],
             count in 0usize..=3,
             length in 0usize..600,

@@ -7,7 +7,7 @@ use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::kernels::data::{NONE, Rows, Select, Stream, Windows, Words};
-use tern_shaders::{Arg, TwinFn, state};
+use tern_shaders::{Arg, ReferenceFn, state};
 
 use super::embedding::gather_rows;
 use super::isa::with_vectors;
@@ -16,7 +16,7 @@ use super::planes::{Layout, NARROW, PART, cut, parts_of_columns, take_apart, tra
 use super::random::pcg4d;
 use super::vector::{inlined, lanes, load, store};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("data/select", select),
     ("data/rows", samples),
     ("data/words", words),
@@ -71,7 +71,7 @@ impl Permutation {
         let mut count = numbers.len();
         walking[..count].copy_from_slice(numbers);
         (0..count).for_each(|place| places[place] = place);
-        // The twin walks so often at most.
+        // The reference walks so often at most.
         for _ in 0..256 {
             self.walk(s, &mut walking[..count.next_multiple_of(lanes::<S>())]);
             let mut outside = 0;

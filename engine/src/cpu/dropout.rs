@@ -1,17 +1,17 @@
-//! Dropout: elements in parallel, a vector of random numbers at a time. The mask is the twin's,
+//! Dropout: elements in parallel, a vector of random numbers at a time. The mask is the reference's,
 //! bit for bit.
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use tern_shaders::kernels::dropout::{Backward, Forward};
-use tern_shaders::{Arg, TwinFn, state};
+use tern_shaders::{Arg, ReferenceFn, state};
 
 use super::isa::with_vectors;
 use super::parallel::rows;
 use super::random::pcg4d;
 use super::vector::{MOST_LANES, inlined, lanes, load, load_part, splat, store, store_part};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("dropout/forward", forward), ("dropout/backward", backward)];
 
 fn forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {

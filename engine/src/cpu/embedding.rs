@@ -2,13 +2,13 @@
 
 use fearless_simd::Simd;
 use tern_shaders::kernels::embedding::{Gather, PADDING, ScatterAdd};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::parallel::rows;
 use super::vector::{MOST_LANES, assign, inlined, lanes};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("embedding/gather", gather), ("embedding/scatter_add", scatter_add)];
 
 fn gather(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {

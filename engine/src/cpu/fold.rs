@@ -1,18 +1,18 @@
-//! Fast fold: the same integers as the twin's, through `f64` where that is exact.
+//! Fast fold: the same integers as the reference's, through `f64` where that is exact.
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::kernels::fixed;
 use tern_shaders::kernels::fold::{Accumulate, Finish};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::mixed::{get, set};
 use super::vector::{inlined, lanes};
 
 pub(super) static TABLE: super::Table =
-    &[("fold/accumulate", run_accumulate as TwinFn<f32>), ("fold/finish", run_finish)];
+    &[("fold/accumulate", run_accumulate as ReferenceFn<f32>), ("fold/finish", run_finish)];
 
 /// Elements a task takes: their sums stay in the first-level cache from client to client.
 const CHUNK: usize = 2_048;
@@ -179,7 +179,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_floats_and_weight_add_as_the_twin_does(
+        fn any_floats_and_weight_add_as_the_reference_does(
             bits in proptest::collection::vec(any::<u32>(), 1..40),
             weight: u32,
             shift in 0u32..32,

@@ -4,14 +4,14 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use tern_shaders::kernels::half::Pack;
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::mixed::{get, set};
 use super::parallel::rows;
 use super::vector::lanes;
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[("half/pack", pack), ("half/nt", nt)];
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[("half/pack", pack), ("half/nt", nt)];
 
 /// What is above it, in bits, is infinite or NaN.
 const INFINITE: u32 = 0x7f80_0000;
@@ -145,7 +145,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_floats_are_packed_as_the_twin_does(
+        fn any_floats_are_packed_as_the_reference_does(
             bits in proptest::collection::vec(any::<u32>(), 2..100),
         ) {
             let x: Vec<f32> = bits.iter().map(|bits| f32::from_bits(*bits)).collect();

@@ -7,7 +7,7 @@ use tern_shaders::kernels::loss::{
     ElementLoss, ElementwiseBackward, ElementwiseForward, IGNORED, Rows,
     SoftmaxCrossEntropyBackward, SoftmaxCrossEntropyForward,
 };
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::parallel::{by_replica, rows, rows2};
@@ -16,7 +16,7 @@ use super::pointwise::softmax::{log_sum_exp, log_sum_exps};
 use super::reduce::{sums_of_narrow, total};
 use super::vector::{exp, lanes, ln_1p, load, put, sigmoid, splat, store, sum, tally};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("loss/count_targets", count_targets),
     ("loss/mean", mean),
     ("loss/softmax_cross_entropy_forward", forward),

@@ -14,7 +14,7 @@ mod walk;
 use fearless_simd::Simd;
 use rayon::prelude::*;
 use tern_shaders::kernels::lstm::{Backward, Forward, gate_count};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::{Isa, Vectors, with_vectors};
 use super::parallel::rows;
@@ -23,7 +23,7 @@ use super::scratch;
 use super::vector::lanes;
 use walk::{BackwardTask, ForwardTask};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("lstm/sequence_forward", sequence_forward), ("lstm/sequence_backward", sequence_backward)];
 
 /// Vectors side by side in a panel.

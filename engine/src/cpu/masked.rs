@@ -5,7 +5,7 @@ use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::kernels::chacha::{BLOCK, WORDS_A_MASK};
 use tern_shaders::kernels::masked::{EncodeMask, MaskWords, Sum, UnmaskDecode};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::chacha::add_masks;
 use super::fold::MAGIC;
@@ -14,7 +14,7 @@ use super::mixed::{apply, map, update};
 use super::vector::inlined;
 
 pub(super) static TABLE: super::Table = &[
-    ("masked/encode_mask", encode_mask as TwinFn<f32>),
+    ("masked/encode_mask", encode_mask as ReferenceFn<f32>),
     ("masked/mask_words", mask_words),
     ("masked/sum", sum),
     ("masked/unmask_decode", unmask_decode),
@@ -190,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_float_encodes_as_the_twin_does(
+        fn any_float_encodes_as_the_reference_does(
             bits in proptest::collection::vec(any::<u32>(), 1..40),
             fraction_bits in 0u32..=62,
             bound in 0u32..1 << 31,
@@ -211,7 +211,7 @@ mod tests {
         }
 
         #[test]
-        fn any_word_decodes_as_the_twin_does(
+        fn any_word_decodes_as_the_reference_does(
             words in proptest::collection::vec(any::<u32>(), 1..40), bits in 2u32..=32,
         ) {
             let modulus_mask = u32::MAX >> (32 - bits);
@@ -226,7 +226,7 @@ mod tests {
         }
 
         #[test]
-        fn any_number_of_clients_adds_as_the_twin_does(
+        fn any_number_of_clients_adds_as_the_reference_does(
             x: [u32; 21], clients in 0usize..4, accumulate in 0u32..2, bits in 2u32..=32,
         ) {
             let p = Sum {

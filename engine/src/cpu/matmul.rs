@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 use tern_shaders::kernels::matmul::{Gemm, Order};
-use tern_shaders::{Activation, Arg, TwinFn};
+use tern_shaders::{Activation, Arg, ReferenceFn};
 
 use super::pointwise::activate;
 use super::product::{View, multiply_on};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("matmul/nn", nn), ("matmul/nt", nt), ("matmul/tn", tn)];
 
 /// Multiplications below which a second thread costs more than it saves.

@@ -5,7 +5,7 @@ use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::kernels::loss::IGNORED;
 use tern_shaders::kernels::metrics::{Accuracy, Rank, TopK};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::loss::known;
@@ -13,7 +13,7 @@ use super::parallel::{rows, rows2};
 use super::planes::{NARROW, NO_PLANES, ROWS, split};
 use super::vector::{lanes, load, splat, store, tally};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("metrics/rank", rank), ("metrics/accuracy", accuracy), ("metrics/top_k", top_k)];
 
 /// Elements above `own`.

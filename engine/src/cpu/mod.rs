@@ -1,5 +1,5 @@
 //! Fast functions of the `Cpu` device, one table: kernel name → function. A kernel that
-//! isn't here runs by its twin. Each is tested against the twin like any GPU kernel.
+//! isn't here runs by its reference. Each is tested against the reference like any GPU kernel.
 
 mod chacha;
 mod convolution;
@@ -32,9 +32,9 @@ mod update;
 mod vector;
 mod windows;
 
-use tern_shaders::{Kernel, TwinFn};
+use tern_shaders::{AnyKernel, ReferenceFn};
 
-type Table = &'static [(&'static str, TwinFn<f32>)];
+type Table = &'static [(&'static str, ReferenceFn<f32>)];
 
 static TABLES: &[Table] = &[
     matmul::TABLE,
@@ -63,6 +63,6 @@ static TABLES: &[Table] = &[
 ];
 
 /// The fast function of a kernel, if it has one.
-pub(crate) fn fast(kernel: &Kernel) -> Option<TwinFn<f32>> {
+pub(crate) fn fast(kernel: &AnyKernel) -> Option<ReferenceFn<f32>> {
     TABLES.iter().copied().flatten().find(|(name, _)| *name == kernel.name).map(|(_, f)| *f)
 }

@@ -8,14 +8,14 @@ use rayon::prelude::*;
 use tern_shaders::kernels::normalize::{
     LayerNormBackward, LayerNormBackwardParameters, LayerNormForward,
 };
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::parallel::{by_replica, rows, rows3};
 use super::planes::{NARROW, NO_PLANES, Planes, ROWS, join, split};
 use super::vector::{assign, lanes, load, put, rewrite, splat, store, sum};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("normalize/layer_norm_forward", forward),
     ("normalize/layer_norm_backward", backward),
     ("normalize/layer_norm_backward_parameters", backward_parameters),

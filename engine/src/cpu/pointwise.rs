@@ -7,13 +7,13 @@ pub(super) mod softmax;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use tern_shaders::kernels::pointwise::{ActivationBackward, ActivationForward};
-use tern_shaders::{Activation, Arg, TwinFn};
+use tern_shaders::{Activation, Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::parallel::rows;
 use super::vector::{assign, put, sigmoid, splat, tanh};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("pointwise/activation_forward", activation_forward),
     ("pointwise/activation_backward", activation_backward),
 ];

@@ -5,14 +5,14 @@ use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::kernels::reduce::{Columns, Rows, RowsBackward, Sum};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::parallel::rows;
 use super::planes::{NARROW, NO_PLANES, Planes, ROWS, join, split};
 use super::vector::{assign, lanes, load, put, rewrite, splat, store, sum as sum_in};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] = &[
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("reduce/columns", columns),
     ("reduce/rows", by_rows),
     ("reduce/rows_backward", by_rows_backward),

@@ -3,14 +3,14 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use tern_shaders::kernels::roof::{CHAINS, Copy, MultiplyAdd};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::mixed::{get, set};
 use super::parallel::rows;
 use super::vector::{from_fn, lanes, splat};
 
-pub(super) static TABLE: &[(&str, TwinFn<f32>)] =
+pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("roof/copy", copy), ("roof/multiply_add", multiply_add)];
 
 fn copy(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_of_every_instruction_set_equal_the_twin() {
+    fn chains_of_every_instruction_set_equal_the_reference() {
         let p = MultiplyAdd { n: 19, rounds: 16, factor: 0.5, summand: 1.0 };
         let x: Vec<f32> = (0..19).map(|i| i as f32).collect();
         let mut expected = vec![0.0; 19];

@@ -9,7 +9,7 @@ use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::kernels::ternary::{CODES, DecodeAccumulate, Quantize};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::mixed::in_turn;
@@ -17,7 +17,7 @@ use super::random::pcg4d;
 use super::vector::{inlined, lanes, load, splat, store};
 
 pub(super) static TABLE: super::Table = &[
-    ("ternary/moments", moments::moments as TwinFn<f32>),
+    ("ternary/moments", moments::moments as ReferenceFn<f32>),
     ("ternary/quantize", quantize),
     ("ternary/decode_accumulate", decode_accumulate),
     ("ternary/encode_lanes", lanes::encode_lanes),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn every_instruction_set_gives_the_twins_codes() {
+    fn every_instruction_set_gives_the_references_codes() {
         // Five words: the last has part of the draws to itself.
         let (n, before) = (5 * CODES, 64);
         for (feedback, threshold, scale) in

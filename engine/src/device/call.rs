@@ -1,6 +1,6 @@
 //! Memory on a device, and kernel calls bound to it.
 
-use tern_shaders::{Access, Kernel};
+use tern_shaders::{Access, AnyKernel};
 
 use super::{Backend, Device, gpu, host};
 use crate::{Element, Error, Result};
@@ -16,7 +16,7 @@ pub(crate) struct Buffer {
 #[derive(Clone)]
 pub(crate) enum Storage {
     Cpu(host::Memory<f32>),
-    Oracle(host::Memory<f64>),
+    ReferenceF64(host::Memory<f64>),
     Gpu(gpu::Memory),
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Slot {
 /// One kernel call, ready to be compiled for a device.
 #[derive(Clone)]
 pub(crate) struct Call {
-    pub kernel: &'static Kernel,
+    pub kernel: &'static AnyKernel,
     pub label: String,
     /// The parameter struct as words, which also aligns it.
     pub params: Vec<u32>,
@@ -61,7 +61,7 @@ impl Buffer {
     pub(crate) fn same(&self, other: &Buffer) -> bool {
         match (&self.storage, &other.storage) {
             (Storage::Cpu(a), Storage::Cpu(b)) => a.same(b),
-            (Storage::Oracle(a), Storage::Oracle(b)) => a.same(b),
+            (Storage::ReferenceF64(a), Storage::ReferenceF64(b)) => a.same(b),
             (Storage::Gpu(a), Storage::Gpu(b)) => a.buffer == b.buffer,
             _ => false,
         }
@@ -72,7 +72,8 @@ impl Device {
     /// Whether the device can reach a buffer.
     pub(crate) fn owns(&self, buffer: &Buffer) -> bool {
         match (&*self.0, &buffer.storage) {
-            (Backend::Cpu(_), Storage::Cpu(_)) | (Backend::Oracle(_), Storage::Oracle(_)) => true,
+            (Backend::Cpu(_), Storage::Cpu(_))
+            | (Backend::ReferenceF64(_), Storage::ReferenceF64(_)) => true,
             (Backend::Gpu(gpu), Storage::Gpu(memory)) => gpu.owns(memory),
             _ => false,
         }

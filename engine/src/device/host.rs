@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use tern_shaders::{Access, Arg, Element, Kernel, Real, Twin, TwinFn, state};
+use tern_shaders::{Access, AnyKernel, Arg, Element, Real, Reference, ReferenceFn, state};
 
 use super::crew::Crew;
 use super::lanes;
@@ -112,7 +112,7 @@ pub(crate) fn copy<F: Real>(
 }
 
 /// Number types whose memory [`Storage`] can hold.
-pub(crate) trait HostReal: Real + Twin {
+pub(crate) trait HostReal: Real + Reference {
     fn memory(buffer: &Buffer) -> &Memory<Self>;
 }
 
@@ -128,7 +128,7 @@ impl HostReal for f32 {
 impl HostReal for f64 {
     fn memory(buffer: &Buffer) -> &Memory<f64> {
         match &buffer.storage {
-            Storage::Oracle(memory) => memory,
+            Storage::ReferenceF64(memory) => memory,
             _ => unreachable!("buffer of another device"),
         }
     }
@@ -136,7 +136,7 @@ impl HostReal for f64 {
 
 /// The CPU as a device.
 pub(crate) struct Host<F: Real> {
-    fast: fn(&Kernel) -> Option<TwinFn<F>>,
+    fast: fn(&AnyKernel) -> Option<ReferenceFn<F>>,
     name: &'static str,
     /// Whether threads take whole sequences of calls.
     parallel: bool,
@@ -149,8 +149,8 @@ impl Host<f32> {
 }
 
 impl<F: HostReal> Host<F> {
-    pub fn twins() -> Self {
-        Host { fast: |_| None, name: "Cpu (twins)", parallel: false }
+    pub fn reference() -> Self {
+        Host { fast: |_| None, name: "Cpu (references)", parallel: false }
     }
 
     pub fn name(&self) -> String {
@@ -167,7 +167,7 @@ impl<F: HostReal> Host<F> {
         let lanes = if scratch.is_empty() { lanes } else { lanes.min(scratch.len()) };
         let own = scratch.first().map_or(&[][..], Vec::as_slice);
         let step = |call: Call| Step {
-            function: (self.fast)(call.kernel).unwrap_or_else(|| call.kernel.twin::<F>()),
+            function: (self.fast)(call.kernel).unwrap_or_else(|| call.kernel.reference::<F>()),
             args: call.slots.iter().map(|slot| Argument::new(slot, own)).collect(),
             kernel: call.kernel,
             label: call.label,
@@ -235,8 +235,8 @@ impl<F: HostReal> Argument<F> {
 }
 
 struct Step<F: Real> {
-    function: TwinFn<F>,
-    kernel: &'static Kernel,
+    function: ReferenceFn<F>,
+    kernel: &'static AnyKernel,
     label: String,
     params: Vec<u32>,
     replicas: usize,

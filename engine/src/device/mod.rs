@@ -1,4 +1,4 @@
-//! Devices: a GPU through wgpu, the CPU, or the `f64` oracle, behind one interface.
+//! Devices: a GPU through wgpu, the CPU, or the reference in `f64`, behind one interface.
 
 mod call;
 mod crew;
@@ -10,7 +10,7 @@ mod select;
 
 use std::sync::Arc;
 
-use tern_shaders::{Element, Kernel, Variant};
+use tern_shaders::{AnyKernel, Element, Variant};
 
 use crate::tuning::Tuning;
 use crate::{Error, Result};
@@ -25,7 +25,7 @@ pub struct Device(pub(crate) Arc<Backend>);
 
 pub(crate) enum Backend {
     Cpu(Host<f32>),
-    Oracle(Host<f64>),
+    ReferenceF64(Host<f64>),
     Gpu(Box<Gpu>),
 }
 
@@ -97,7 +97,7 @@ impl Data {
 /// Calls compiled for a device, to be replayed.
 pub(crate) enum Program {
     Cpu(host::Program<f32>),
-    Oracle(host::Program<f64>),
+    ReferenceF64(host::Program<f64>),
     Gpu(gpu::Program),
 }
 
@@ -119,19 +119,20 @@ impl std::fmt::Debug for Device {
 }
 
 impl Device {
-    /// The CPU, with fast functions where they exist and twins elsewhere.
+    /// The CPU, with fast functions where they exist and references elsewhere.
     pub fn cpu() -> Self {
         Device(Arc::new(Backend::Cpu(Host::fast())))
     }
 
-    /// The CPU by twins alone: the reference for the fast functions.
-    pub fn twins() -> Self {
-        Device(Arc::new(Backend::Cpu(Host::twins())))
+    /// The CPU by reference implementations alone: what its fast functions are held against.
+    pub fn reference() -> Self {
+        Device(Arc::new(Backend::Cpu(Host::reference())))
     }
 
-    /// The oracle: every plan in `f64` by the twins. Slow; for tests.
-    pub fn oracle() -> Self {
-        Device(Arc::new(Backend::Oracle(Host::twins())))
+    /// Every plan in `f64`, by reference implementations alone: what tests hold every other device
+    /// against. Slow.
+    pub fn reference_f64() -> Self {
+        Device(Arc::new(Backend::ReferenceF64(Host::reference())))
     }
 
     /// Opens the device that the options select.
@@ -157,7 +158,7 @@ impl Device {
     pub fn name(&self) -> String {
         match &*self.0 {
             Backend::Cpu(host) => host.name(),
-            Backend::Oracle(_) => "Oracle (f64 twins)".into(),
+            Backend::ReferenceF64(_) => "Reference (f64)".into(),
             Backend::Gpu(gpu) => gpu.name(),
         }
     }
@@ -165,7 +166,7 @@ impl Device {
     /// What the device is and allows.
     pub fn profile(&self) -> Profile {
         match &*self.0 {
-            Backend::Cpu(_) | Backend::Oracle(_) => Profile {
+            Backend::Cpu(_) | Backend::ReferenceF64(_) => Profile {
                 kind: Kind::Cpu,
                 max_binding: u64::MAX,
                 max_buffer: u64::MAX,
@@ -180,7 +181,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Value`](crate::Error::Value) if the kernel has no such variant.
-    pub fn pin(&self, kernel: &Kernel, variant: &str) -> Result<()> {
+    pub fn pin(&self, kernel: &AnyKernel, variant: &str) -> Result<()> {
         match &*self.0 {
             Backend::Gpu(gpu) => gpu.pin(kernel, variant),
             _ => Ok(()),
@@ -227,8 +228,8 @@ impl Device {
         let words = words.max(1).checked_next_multiple_of(64).ok_or_else(none)?;
         let storage = match &*self.0 {
             Backend::Cpu(_) => Storage::Cpu(host::Memory::zeroed(words, element).ok_or_else(none)?),
-            Backend::Oracle(_) => {
-                Storage::Oracle(host::Memory::zeroed(words, element).ok_or_else(none)?)
+            Backend::ReferenceF64(_) => {
+                Storage::ReferenceF64(host::Memory::zeroed(words, element).ok_or_else(none)?)
             }
             Backend::Gpu(gpu) => Storage::Gpu(gpu.allocate(what, words).await?),
         };
@@ -247,7 +248,7 @@ impl Device {
         assert!(at + data.len() <= buffer.words, "write past the end of a buffer");
         match (&buffer.storage, &*self.0) {
             (Storage::Cpu(memory), _) => memory.write(at, data),
-            (Storage::Oracle(memory), _) => memory.write(at, data),
+            (Storage::ReferenceF64(memory), _) => memory.write(at, data),
             (Storage::Gpu(memory), Backend::Gpu(gpu)) => gpu.write(&memory.buffer, at, data)?,
             _ => unreachable!("buffer of another device"),
         }
@@ -257,7 +258,7 @@ impl Device {
     pub(crate) async fn read(&self, buffer: &Buffer, at: usize, words: usize) -> Result<Data> {
         match (&buffer.storage, &*self.0) {
             (Storage::Cpu(memory), _) => Ok(memory.read(at, words)),
-            (Storage::Oracle(memory), _) => Ok(memory.read(at, words)),
+            (Storage::ReferenceF64(memory), _) => Ok(memory.read(at, words)),
             (Storage::Gpu(memory), Backend::Gpu(gpu)) => {
                 gpu.read(&memory.buffer, at, words, buffer.element).await
             }
@@ -265,9 +266,9 @@ impl Device {
         }
     }
 
-    /// Reads floats at full precision: `f64` on the oracle.
+    /// Reads floats at full precision: `f64` on the reference device.
     pub(crate) async fn read_f64(&self, buffer: &Buffer, at: usize, n: usize) -> Result<Vec<f64>> {
-        if let Storage::Oracle(memory) = &buffer.storage {
+        if let Storage::ReferenceF64(memory) = &buffer.storage {
             return Ok(memory.reals(at, n));
         }
         Ok(match self.read(buffer, at, n).await? {
@@ -276,9 +277,9 @@ impl Device {
         })
     }
 
-    /// Writes floats at full precision: `f64` on the oracle.
+    /// Writes floats at full precision: `f64` on the reference device.
     pub(crate) fn write_f64(&self, buffer: &Buffer, at: usize, data: &[f64]) -> Result<()> {
-        if let Storage::Oracle(memory) = &buffer.storage {
+        if let Storage::ReferenceF64(memory) = &buffer.storage {
             memory.write_reals(at, data);
             return Ok(());
         }
@@ -290,7 +291,7 @@ impl Device {
         assert_eq!(from.words, to.words, "copy between different lengths");
         match (&from.buffer.storage, &to.buffer.storage, &*self.0) {
             (Storage::Cpu(a), Storage::Cpu(b), _) => host::copy(a, from.at, b, to.at, to.words),
-            (Storage::Oracle(a), Storage::Oracle(b), _) => {
+            (Storage::ReferenceF64(a), Storage::ReferenceF64(b), _) => {
                 host::copy(a, from.at, b, to.at, to.words);
             }
             (Storage::Gpu(a), Storage::Gpu(b), Backend::Gpu(gpu)) => {
@@ -306,7 +307,7 @@ impl Device {
     pub(crate) fn lanes(&self) -> Option<usize> {
         match &*self.0 {
             Backend::Cpu(host) => host.lanes(),
-            Backend::Oracle(host) => host.lanes(),
+            Backend::ReferenceF64(host) => host.lanes(),
             Backend::Gpu(_) => None,
         }
     }
@@ -323,7 +324,7 @@ impl Device {
         }
         Ok(match &*self.0 {
             Backend::Cpu(host) => Program::Cpu(host.compile(sequences, scratch)),
-            Backend::Oracle(host) => Program::Oracle(host.compile(sequences, scratch)),
+            Backend::ReferenceF64(host) => Program::ReferenceF64(host.compile(sequences, scratch)),
             Backend::Gpu(gpu) => {
                 let calls: Vec<Call> =
                     sequences.into_iter().flat_map(|sequence| sequence.calls).collect();
@@ -340,7 +341,7 @@ impl Device {
     pub(crate) async fn replay(&self, program: &Program, times: usize) -> Result<()> {
         match (program, &*self.0) {
             (Program::Cpu(program), _) => program.run(times),
-            (Program::Oracle(program), _) => program.run(times),
+            (Program::ReferenceF64(program), _) => program.run(times),
             (Program::Gpu(program), Backend::Gpu(gpu)) => gpu.replay(program, times).await?,
             _ => unreachable!("program of another device"),
         }
@@ -359,7 +360,7 @@ impl Device {
     pub(crate) async fn profile_program(&self, program: &Program) -> Result<Vec<Timing>> {
         match (program, &*self.0) {
             (Program::Cpu(program), _) => Ok(program.profile()),
-            (Program::Oracle(program), _) => Ok(program.profile()),
+            (Program::ReferenceF64(program), _) => Ok(program.profile()),
             (Program::Gpu(program), Backend::Gpu(gpu)) => gpu.profile_program(program).await,
             _ => unreachable!("program of another device"),
         }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::MutexGuard;
 
-use tern_shaders::{Element, Kernel, Variant};
+use tern_shaders::{AnyKernel, Element, Variant};
 
 use super::{AdapterSummary, Call, Data, DeviceOptions, Profile, Timing};
 use crate::Result;
@@ -87,7 +87,7 @@ impl Gpu {
         match *self {}
     }
 
-    pub fn pin(&self, _: &Kernel, _: &str) -> Result<()> {
+    pub fn pin(&self, _: &AnyKernel, _: &str) -> Result<()> {
         match *self {}
     }
 
@@ -99,11 +99,11 @@ impl Gpu {
         match *self {}
     }
 
-    pub fn untested(&self, _: &[Call]) -> Option<(&'static Kernel, &'static Variant)> {
+    pub fn untested(&self, _: &[Call]) -> Option<(&'static AnyKernel, &'static Variant)> {
         match *self {}
     }
 
-    pub fn trust(&self, _: &Kernel, _: &Variant, _: bool) {
+    pub fn trust(&self, _: &AnyKernel, _: &Variant, _: bool) {
         match *self {}
     }
 

@@ -1,7 +1,7 @@
-//! Cases: inputs of a kernel on which every device is held against the f64 twin.
+//! Cases: inputs of a kernel on which every device is held against the f64 reference.
 
 use tern_shaders::kernels::random::{pcg4d, uniform};
-use tern_shaders::{Access, Arg, Element, Kernel, Real, Twin};
+use tern_shaders::{Access, AnyKernel, Arg, Element, Kernel, Real, Reference};
 
 use crate::device::{Call, Data, Program, Slot};
 use crate::{Device, Error, Result};
@@ -12,7 +12,7 @@ pub struct Case {
     /// Sizes, for the tables.
     pub label: String,
     /// The kernel.
-    pub kernel: &'static Kernel,
+    pub kernel: &'static AnyKernel,
     /// Its parameter struct as words.
     pub params: Vec<u32>,
     /// Number of replicas.
@@ -42,23 +42,35 @@ pub struct Check {
     pub words_differing: f64,
 }
 
-/// Every buffer of a case after the f64 twin.
+/// Every buffer of a case after the f64 reference.
 pub struct Expected(Vec<Vec<f64>>);
 
 impl Case {
     /// A case with the usual tolerance of 1e-5.
-    pub fn new(
-        kernel: &'static Kernel,
+    pub fn new<P: bytemuck::Pod>(
+        kernel: &'static Kernel<P>,
         label: impl Into<String>,
-        params: &impl bytemuck::Pod,
+        params: &P,
+        replicas: usize,
+        buffers: Vec<Data>,
+    ) -> Self {
+        let params = bytemuck::pod_collect_to_vec(std::slice::from_ref(params));
+        Self::of_words(kernel.any(), label.into(), params, replicas, buffers)
+    }
+
+    /// [`Case::new`] for a kernel and parameters as they are recorded.
+    pub(crate) fn of_words(
+        kernel: &'static AnyKernel,
+        label: String,
+        params: Vec<u32>,
         replicas: usize,
         buffers: Vec<Data>,
     ) -> Self {
         let bytes = buffers.iter().map(|b| 4 * b.len() as u64).sum();
         Case {
-            label: label.into(),
+            label,
             kernel,
-            params: bytemuck::pod_collect_to_vec(std::slice::from_ref(params)),
+            params,
             replicas,
             variant: None,
             buffers,
@@ -87,8 +99,8 @@ impl Case {
         self
     }
 
-    /// Runs the twin in a number type and returns the buffers after it; words as floats.
-    fn twin<F: Real + Twin>(&self) -> Vec<Vec<f64>> {
+    /// Runs the reference in a number type and returns the buffers after it; words as floats.
+    fn reference<F: Real + Reference>(&self) -> Vec<Vec<f64>> {
         enum Typed<F> {
             Real(Vec<F>),
             Word(Vec<u32>),
@@ -111,7 +123,7 @@ impl Case {
                 (Typed::Word(x), Access::ReadWrite) => Arg::WordMut(x),
             })
             .collect();
-        self.kernel.twin::<F>()(bytemuck::cast_slice(&self.params), self.replicas, &mut args);
+        self.kernel.reference::<F>()(bytemuck::cast_slice(&self.params), self.replicas, &mut args);
         typed
             .into_iter()
             .map(|t| match t {
@@ -150,8 +162,8 @@ impl Case {
         Ok(results)
     }
 
-    /// What the fast functions of the CPU compute, which the tests hold against the twin: where
-    /// the twin would take too long.
+    /// What the fast functions of the CPU compute, which the tests hold against the reference: where
+    /// the reference would take too long.
     ///
     /// # Errors
     /// [`Error::Kernel`] if the case breaks an interface rule.
@@ -168,13 +180,13 @@ impl Case {
         Device::cpu().wait(self.expected_of_cpu_async())
     }
 
-    /// What the f64 twin computes: to be used for several devices, where it takes long.
+    /// What the f64 reference computes: to be used for several devices, where it takes long.
     pub fn expected(&self) -> Expected {
-        Expected(self.twin::<f64>())
+        Expected(self.reference::<f64>())
     }
 
     /// Runs the case on a device and compares every buffer it writes with the f64
-    /// twin's.
+    /// reference's.
     ///
     /// # Errors
     /// [`Error::Kernel`] if the error exceeds the tolerance, naming the buffer and the place;
@@ -199,7 +211,7 @@ impl Case {
             let fault = |at: usize| Error::Kernel {
                 kernel: format!("{} {}", self.kernel.name, self.label),
                 reason: format!(
-                    "{}[{at}] is {:e}, the twin has {:e}",
+                    "{}[{at}] is {:e}, the reference has {:e}",
                     binding.name, found[at], expected[at]
                 ),
             };

@@ -189,7 +189,7 @@ mod tests {
             (x, 1 + u * u)
         };
         let mut updates: Vec<_> = (0..9).map(update).collect();
-        let expected = mean(&Device::twins(), &updates);
+        let expected = mean(&Device::reference(), &updates);
         updates.reverse();
         assert_eq!(mean(&Device::cpu(), &updates), expected);
         for (name, device) in software() {

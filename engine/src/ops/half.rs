@@ -115,7 +115,7 @@ mod tests {
         let w = parameters.add("fc.weight", &[24, 32], Init::Uniform(0.5)).unwrap();
         let b = parameters.add("fc.bias", &[24], Init::Uniform(0.5)).unwrap();
         let devices = software().iter().map(|(_, device)| device.clone());
-        for device in [Device::oracle(), Device::cpu()].into_iter().chain(devices) {
+        for device in [Device::reference_f64(), Device::cpu()].into_iter().chain(devices) {
             let arena = Arena::new(&device, &parameters, &[1, 2]).unwrap();
             let mut results = Vec::new();
             for halves in [false, true] {

@@ -27,7 +27,7 @@ pub mod update;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use tern_shaders::Kernel;
+use tern_shaders::AnyKernel;
 
 pub use case::{Case, Check, Expected};
 pub(crate) use case::{codes, noise};
@@ -64,7 +64,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Every case of a kernel.
-pub(crate) fn cases_of(kernel: &Kernel) -> Vec<Case> {
+pub(crate) fn cases_of(kernel: &AnyKernel) -> Vec<Case> {
     let family = kernel.name.split('/').next();
     let own = FAMILIES.iter().filter(|(name, _)| family == Some(name));
     own.flat_map(|(_, cases)| cases()).filter(|case| case.kernel.name == kernel.name).collect()

@@ -80,7 +80,7 @@ fn range_cases(cases: &mut Vec<Case>, (offset, n, stride): Range, replicas: usiz
     let p = NormPartial { offset, n, stride, partial_offset, partial_stride };
     let partial = ramp(replicas * partial_stride as usize, 1.0, 13);
     let buffers = vec![g, partial];
-    // The f32 twin adds the 8,192 squares of a chunk one after the other.
+    // The f32 reference adds the 8,192 squares of a chunk one after the other.
     let case = Case::new(&NORM_PARTIAL, label, &p, replicas, buffers);
     cases.push(case.flops(work(2)).tolerance(5e-5));
 }

@@ -18,7 +18,12 @@ pub fn copy(n: usize, replicas: usize) -> Case {
     )
 }
 
-fn multiply_add(kernel: &'static Kernel, n: usize, rounds: usize, replicas: usize) -> Case {
+fn multiply_add(
+    kernel: &'static Kernel<MultiplyAdd>,
+    n: usize,
+    rounds: usize,
+    replicas: usize,
+) -> Case {
     // Chains end at summand / (1 − factor) = 2.
     let p = MultiplyAdd { n: n as u32, rounds: rounds as u32, factor: 0.5, summand: 1.0 };
     let buffers = vec![noise(n * replicas, 1.0, 1), Data::F32(vec![7.0; n * replicas])];

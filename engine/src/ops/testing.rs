@@ -50,7 +50,7 @@ pub(crate) fn run_cases(cases: &[Case]) {
         }
     };
     for case in cases {
-        check(&Device::twins(), "twin f32", case);
+        check(&Device::reference(), "reference f32", case);
         check(&Device::cpu(), "cpu", case);
     }
     for (name, device) in software() {
@@ -67,7 +67,7 @@ pub(crate) fn run_cases(cases: &[Case]) {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// Holds the gradients of an op against central differences, in `f64` by the twins. The op
+/// Holds the gradients of an op against central differences, in `f64` by the references. The op
 /// sits behind inputs of the given shapes; its output meets random upstream gradients, so
 /// no coefficient is one.
 pub(crate) fn gradient_check(
@@ -87,7 +87,7 @@ pub(crate) fn gradient_check_with(
     if parameters.is_empty() {
         parameters.add("unused", &[1], Init::Zeros).unwrap();
     }
-    let arena = Arena::new(&Device::oracle(), &parameters, &[11]).unwrap();
+    let arena = Arena::new(&Device::reference_f64(), &parameters, &[11]).unwrap();
     let mut graph = Graph::new(&arena);
     let inputs: Vec<Tensor> =
         shapes.iter().map(|shape| graph.input("x", shape, Element::F32)).collect();

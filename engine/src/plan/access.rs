@@ -185,7 +185,7 @@ impl Plan {
         })
     }
 
-    /// The floats of a kept tensor in `f64`, which on the oracle is their full precision.
+    /// The floats of a kept tensor in `f64`, which on the reference device is their full precision.
     ///
     /// # Errors
     /// As [`Plan::read_async`].

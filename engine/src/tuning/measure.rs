@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tern_shaders::kernels::lstm::{self, gate_count};
 use tern_shaders::kernels::matmul;
-use tern_shaders::{Kernel, Variant};
+use tern_shaders::{AnyKernel, Variant};
 
 use super::{Choice, Source, class, left_row, right_row};
 use crate::device::{Backend, Call};
@@ -103,7 +103,7 @@ impl Device {
 }
 
 /// A case of a call's sizes and alignment with one replica and operands of its own.
-pub(super) fn case(kernel: &'static Kernel, params: &[u32]) -> Option<Case> {
+pub(super) fn case(kernel: &'static AnyKernel, params: &[u32]) -> Option<Case> {
     let bytes: &[u8] = bytemuck::cast_slice(params);
     let case = match kernel.name {
         "lstm/step_forward" => forward(kernel, bytemuck::try_from_bytes(bytes).ok()?),
@@ -114,7 +114,7 @@ pub(super) fn case(kernel: &'static Kernel, params: &[u32]) -> Option<Case> {
     Some(case.tolerance(2e-4))
 }
 
-fn product(kernel: &'static Kernel, call: &matmul::Gemm) -> Case {
+fn product(kernel: &'static AnyKernel, call: &matmul::Gemm) -> Case {
     // Alignment is what offsets and strides matter for.
     let p = matmul::Gemm {
         a_offset: call.a_offset % 4,
@@ -144,7 +144,11 @@ fn product(kernel: &'static Kernel, call: &matmul::Gemm) -> Case {
     let buffers =
         vec![operand(a, 1), operand(b, 2), floats(p.n, 3), floats(p.splits * p.m * p.c_row, 4)];
     let label = format!("{} × {} × {}", p.m, p.n, p.k);
-    Case::new(kernel, label, &p, 1, buffers)
+    Case::of_words(kernel, label, words(&p), 1, buffers)
+}
+
+fn words(params: &impl bytemuck::Pod) -> Vec<u32> {
+    bytemuck::pod_collect_to_vec(std::slice::from_ref(params))
 }
 
 /// Words of weights and biases, and where the biases start.
@@ -157,7 +161,7 @@ fn recurrent(words: u32, hidden: u32) -> Data {
     noise(words as usize, 1.0 / (hidden as f32).sqrt(), 1)
 }
 
-fn forward(kernel: &'static Kernel, call: &lstm::Forward) -> Case {
+fn forward(kernel: &'static AnyKernel, call: &lstm::Forward) -> Case {
     let (batch, hidden) = (call.batch as usize, call.hidden as usize);
     let width = gate_count(call.cifg) * hidden;
     let (b_offset, stride) = weights(hidden, width);
@@ -166,10 +170,11 @@ fn forward(kernel: &'static Kernel, call: &lstm::Forward) -> Case {
     let mut buffers = vec![recurrent(stride, call.hidden)];
     let lengths = [2 * state, 2 * state, batch * width, state];
     buffers.extend(lengths.iter().enumerate().map(|(i, n)| noise(*n, 1.0, i as u32 + 2)));
-    Case::new(kernel, format!("batch {batch}, hidden {hidden}"), &p, 1, buffers)
+    let label = format!("batch {batch}, hidden {hidden}");
+    Case::of_words(kernel, label, words(&p), 1, buffers)
 }
 
-fn backward(kernel: &'static Kernel, call: &lstm::Backward) -> Case {
+fn backward(kernel: &'static AnyKernel, call: &lstm::Backward) -> Case {
     let (batch, hidden) = (call.batch as usize, call.hidden as usize);
     let width = gate_count(call.cifg) * hidden;
     let (_, stride) = weights(hidden, width);
@@ -180,5 +185,6 @@ fn backward(kernel: &'static Kernel, call: &lstm::Backward) -> Case {
     let lengths = [gates, 3 * state, 2 * state, state, state, gates, state];
     let mut buffers = vec![recurrent(stride, call.hidden)];
     buffers.extend(lengths.iter().enumerate().map(|(i, n)| noise(*n, 1.0, i as u32 + 2)));
-    Case::new(kernel, format!("batch {batch}, hidden {hidden}"), &p, 1, buffers)
+    let label = format!("batch {batch}, hidden {hidden}");
+    Case::of_words(kernel, label, words(&p), 1, buffers)
 }

@@ -10,7 +10,7 @@ mod measure;
 mod table;
 mod walk;
 
-use tern_shaders::Kernel;
+use tern_shaders::AnyKernel;
 use tern_shaders::kernels::{lstm, matmul};
 
 use crate::{Error, Result};
@@ -75,7 +75,7 @@ fn round(size: u32) -> u32 {
 }
 
 /// The class of a call's sizes; `None` for a kernel whose variants aren't measured.
-pub(crate) fn class(kernel: &Kernel, params: &[u32]) -> Option<String> {
+pub(crate) fn class(kernel: &AnyKernel, params: &[u32]) -> Option<String> {
     let bytes: &[u8] = bytemuck::cast_slice(params);
     match kernel.name {
         "matmul/nn" | "matmul/nt" | "matmul/tn" | "half/nt" => {
@@ -101,12 +101,12 @@ pub(crate) fn class(kernel: &Kernel, params: &[u32]) -> Option<String> {
 }
 
 /// Words of a stored row of A that are used.
-fn left_row(kernel: &Kernel, p: &matmul::Gemm) -> u32 {
+fn left_row(kernel: &AnyKernel, p: &matmul::Gemm) -> u32 {
     if kernel.name.ends_with("/tn") { p.m } else { p.k }
 }
 
 /// Words of a stored row of B that are used.
-fn right_row(kernel: &Kernel, p: &matmul::Gemm) -> u32 {
+fn right_row(kernel: &AnyKernel, p: &matmul::Gemm) -> u32 {
     if kernel.name.ends_with("/nt") { p.k } else { p.n }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tern_shaders::Kernel;
+use tern_shaders::AnyKernel;
 
 use super::{Choice, Source, Tuning};
 use crate::AdapterSummary;
@@ -112,7 +112,7 @@ pub(super) fn rows(text: &str) -> impl Iterator<Item = &str> {
 pub(super) fn parse(row: &str, source: Source) -> Option<((&'static str, String), Choice)> {
     let mut fields = row.split('\t');
     let (name, class, variant) = (fields.next()?, fields.next()?, fields.next()?);
-    let kernel: &'static Kernel = tern_shaders::kernels().find(|k| k.name == name)?;
+    let kernel: &'static AnyKernel = tern_shaders::kernels().find(|k| k.name == name)?;
     let variant = kernel.variants.iter().find(|v| v.name == variant)?.name;
     let (kernel, class) = (kernel.name, class.to_string());
     let choice = Choice { kernel, class: class.clone(), variant, source, seconds: None };

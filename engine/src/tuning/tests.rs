@@ -12,7 +12,7 @@ fn gemm(m: u32, n: u32, k: u32) -> Gemm {
     Gemm { m, n, k, a_row: k, b_row: n, c_row: n, splits: 1, ..Gemm::default() }
 }
 
-fn class_of(kernel: &Kernel, p: &Gemm) -> String {
+fn class_of(kernel: &AnyKernel, p: &Gemm) -> String {
     class(kernel, &bytemuck::pod_collect_to_vec::<_, u32>(&[*p])).unwrap()
 }
 

@@ -52,7 +52,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_the_twin_in_any_order(
+        fn equals_the_reference_in_any_order(
             updates in proptest::collection::vec(
                 (proptest::array::uniform7(-8f32..8.0), 1u32..2_000_000), 1..9),
             cut in 0usize..7,

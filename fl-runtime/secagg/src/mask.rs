@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_the_kernels_twin() {
+    fn equals_the_kernels_reference() {
         let masks = masks(70);
         let n = 3 * TASK + 5 * BLOCK;
         let mut words: Vec<u32> = (0..n as u32).collect();

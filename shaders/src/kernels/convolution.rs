@@ -3,7 +3,7 @@
 
 pub mod pooling;
 
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 params!(
     /// Parameters of the convolution's kernels. [`Convolution::complete`] fills in what follows
@@ -273,7 +273,7 @@ kernel! {
     /// 2-D convolution.
     FORWARD = "convolution/forward", Convolution;
     bindings: [x: read f32, parameters: read f32, y: write f32];
-    twin: forward;
+    reference: forward;
     variants: [{
         name: "tile_8x4",
         source: "convolution/forward.wgsl",
@@ -287,7 +287,7 @@ kernel! {
     /// Input gradient of the 2-D convolution.
     INPUT_BACKWARD = "convolution/input_backward", Convolution;
     bindings: [dy: read f32, parameters: read f32, dx: write f32];
-    twin: input_backward;
+    reference: input_backward;
     variants: [{
         name: "tile_8x4",
         source: "convolution/input_backward.wgsl",
@@ -301,7 +301,7 @@ kernel! {
     /// Weight and bias gradient of the 2-D convolution, split over the pixels.
     WEIGHT_PARTIAL = "convolution/weight_partial", Convolution;
     bindings: [x: read f32, dy: read f32, partial: write f32];
-    twin: weight_partial;
+    reference: weight_partial;
     variants: [{
         name: "tile_8x4",
         source: "convolution/weight_partial.wgsl",
@@ -318,7 +318,7 @@ kernel! {
     /// Weight and bias gradient of the 2-D convolution, the splits added up.
     WEIGHT_FINISH = "convolution/weight_finish", Finish;
     bindings: [partial: read f32, gradients: write f32];
-    twin: weight_finish;
+    reference: weight_finish;
     variants: [{
         name: "plain",
         source: "convolution/weight_finish.wgsl",
@@ -329,15 +329,15 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[
-    &FORWARD,
-    &INPUT_BACKWARD,
-    &WEIGHT_PARTIAL,
-    &WEIGHT_FINISH,
-    &pooling::MAX_POOL_FORWARD,
-    &pooling::MAX_POOL_BACKWARD,
-    &pooling::AVERAGE_POOL_FORWARD,
-    &pooling::AVERAGE_POOL_BACKWARD,
+pub static KERNELS: &[&AnyKernel] = &[
+    FORWARD.any(),
+    INPUT_BACKWARD.any(),
+    WEIGHT_PARTIAL.any(),
+    WEIGHT_FINISH.any(),
+    pooling::MAX_POOL_FORWARD.any(),
+    pooling::MAX_POOL_BACKWARD.any(),
+    pooling::AVERAGE_POOL_FORWARD.any(),
+    pooling::AVERAGE_POOL_BACKWARD.any(),
 ];
 
 #[cfg(test)]

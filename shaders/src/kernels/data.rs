@@ -6,7 +6,7 @@
 
 use crate::kernels::random::pcg4d;
 use crate::state;
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 /// An index that selects no sample, and a target that the losses ignore.
 pub const NONE: u32 = u32::MAX;
@@ -249,7 +249,7 @@ kernel! {
     /// Names the samples of the next batch, shuffled by seed and epoch.
     SELECT = "data/select", Select;
     bindings: [state: read u32, index: write u32];
-    twin: select::<F>;
+    reference: select::<F>;
     variants: [{
         name: "plain",
         source: "data/select.wgsl",
@@ -263,7 +263,7 @@ kernel! {
     /// Gathers float samples.
     ROWS = "data/rows", Rows;
     bindings: [source: read f32, index: read u32, x: write f32];
-    twin: rows;
+    reference: rows;
     variants: [{
         name: "plain",
         source: "data/rows.wgsl",
@@ -277,7 +277,7 @@ kernel! {
     /// Gathers word samples: labels, tokens.
     WORDS = "data/words", Words;
     bindings: [source: read u32, index: read u32, x: write u32];
-    twin: words::<F>;
+    reference: words::<F>;
     variants: [{
         name: "plain",
         source: "data/words.wgsl",
@@ -294,7 +294,7 @@ kernel! {
         tokens: read u32, starts: read u32, lens: read u32, index: read u32,
         inputs: write u32, targets: write u32
     ];
-    twin: windows::<F>;
+    reference: windows::<F>;
     variants: [{
         name: "plain",
         source: "data/windows.wgsl",
@@ -308,7 +308,7 @@ kernel! {
     /// Reads long text in order, a part a row.
     STREAM = "data/stream", Stream;
     bindings: [tokens: read u32, state: read u32, inputs: write u32, targets: write u32];
-    twin: stream::<F>;
+    reference: stream::<F>;
     variants: [{
         name: "plain",
         source: "data/stream.wgsl",
@@ -322,7 +322,7 @@ kernel! {
     /// Starts a carried state anew where long text does.
     RESTART = "data/restart", Restart;
     bindings: [x: read f32, state: read u32, y: write f32];
-    twin: restart;
+    reference: restart;
     variants: [{
         name: "plain",
         source: "data/restart.wgsl",
@@ -333,7 +333,8 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&SELECT, &ROWS, &WORDS, &WINDOWS, &STREAM, &RESTART];
+pub static KERNELS: &[&AnyKernel] =
+    &[SELECT.any(), ROWS.any(), WORDS.any(), WINDOWS.any(), STREAM.any(), RESTART.any()];
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 //! changes at evaluation, where the layer is left out.
 
 use super::random::pcg4d;
-use crate::{Kernel, Real, kernel, linear_grid, params, state};
+use crate::{AnyKernel, Real, kernel, linear_grid, params, state};
 
 params!(
     /// Parameters of [`FORWARD`].
@@ -75,7 +75,7 @@ kernel! {
     /// y = scale · x where the counter-based mask keeps the element, else 0.
     FORWARD = "dropout/forward", Forward;
     bindings: [x: read f32, state: read u32, y: write f32];
-    twin: forward;
+    reference: forward;
     variants: [{
         name: "plain",
         source: "dropout/forward.wgsl",
@@ -89,7 +89,7 @@ kernel! {
     /// dx (+)= scale · dy where the forward pass kept the element, else 0.
     BACKWARD = "dropout/backward", Backward;
     bindings: [dy: read f32, state: read u32, dx: write f32];
-    twin: backward;
+    reference: backward;
     variants: [{
         name: "plain",
         source: "dropout/backward.wgsl",
@@ -100,7 +100,7 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
+pub static KERNELS: &[&AnyKernel] = &[FORWARD.any(), BACKWARD.any()];
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Embedding tables: lookup and its gradient.
 
 use crate::rows::MAX_ITERATIONS;
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 /// The token of a padded position: it gives zeros and receives no gradient. Every other
 /// token past the vocabulary counts as the last one.
@@ -122,7 +122,7 @@ kernel! {
     /// Lookup: y\[i, :\] = table\[token\[i\], :\].
     GATHER = "embedding/gather", Gather;
     bindings: [parameters: read f32, token: read u32, y: write f32];
-    twin: gather;
+    reference: gather;
     variants: [{
         name: "plain",
         source: "embedding/gather.wgsl",
@@ -138,7 +138,7 @@ kernel! {
     /// (vocabulary + n) × n comparisons of words.
     LINKS = "embedding/links", Links;
     bindings: [token: read u32, link: write u32];
-    twin: links;
+    reference: links;
     variants: [{
         name: "plain",
         source: "embedding/links.wgsl",
@@ -153,7 +153,7 @@ kernel! {
     /// Gradient of the table: each row sums the positions of its token, in rising order.
     SCATTER_ADD = "embedding/scatter_add", ScatterAdd;
     bindings: [link: read u32, dy: read f32, gradients: write f32];
-    twin: scatter_add;
+    reference: scatter_add;
     variants: [{
         name: "plain",
         source: "embedding/scatter_add.wgsl",
@@ -165,7 +165,7 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&GATHER, &LINKS, &SCATTER_ADD];
+pub static KERNELS: &[&AnyKernel] = &[GATHER.any(), LINKS.any(), SCATTER_ADD.any()];
 
 #[cfg(test)]
 mod tests {

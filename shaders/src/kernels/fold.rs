@@ -2,7 +2,7 @@
 //! updates can be folded as they arrive, on any device, to the same bits.
 
 use crate::kernels::fixed;
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 params!(
     /// Parameters of [`ACCUMULATE`].
@@ -79,7 +79,7 @@ kernel! {
     /// total += Σ round(x · weight · 2^fraction_bits), 64-bit integers in pairs of words.
     ACCUMULATE = "fold/accumulate", Accumulate;
     bindings: [x: read f32, weights: read u32, total: write u32];
-    twin: accumulate;
+    reference: accumulate;
     variants: [{
         name: "plain",
         source: "fold/accumulate.wgsl",
@@ -93,7 +93,7 @@ kernel! {
     /// mean = total / (weight · 2^fraction_bits), by integer division.
     FINISH = "fold/finish", Finish;
     bindings: [total: read u32, mean: write f32];
-    twin: finish;
+    reference: finish;
     variants: [{
         name: "plain",
         source: "fold/finish.wgsl",
@@ -104,7 +104,7 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&ACCUMULATE, &FINISH];
+pub static KERNELS: &[&AnyKernel] = &[ACCUMULATE.any(), FINISH.any()];
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@
 use half::f16;
 
 use super::matmul::{Gemm, nt as float_nt, register_grid, tiled_grid};
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 params!(
     /// Parameters of [`PACK`].
@@ -60,7 +60,7 @@ kernel! {
     /// Floats to halves.
     PACK = "half/pack", Pack;
     bindings: [x: read f32, out: write u32];
-    twin: pack;
+    reference: pack;
     variants: [{
         name: "plain",
         source: "half/pack.wgsl",
@@ -74,7 +74,7 @@ kernel! {
     /// C = act(A·Bᵀ + bias [+ C]) of halves.
     NT = "half/nt", Gemm;
     bindings: [a: read u32, b: read u32, bias: read f32, c: write f32];
-    twin: nt;
+    reference: nt;
     variants: [{
         name: "cooperative_128x128",
         source: "half/nt_cooperative.wgsl",
@@ -150,7 +150,7 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&PACK, &NT];
+pub static KERNELS: &[&AnyKernel] = &[PACK.any(), NT.any()];
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@
 
 use crate::activation::sigmoid;
 use crate::rows::row_kernel;
-use crate::{Kernel, Real, kernel, linear_grid, params, state};
+use crate::{AnyKernel, Real, kernel, linear_grid, params, state};
 
 /// The target of a row that does not count.
 pub const IGNORED: u32 = u32::MAX;
@@ -239,7 +239,7 @@ row_kernel! {
     /// Number of rows with a target.
     COUNT_TARGETS = "loss/count_targets", Rows;
     bindings: [target_class: read u32, count: write f32];
-    twin: count_targets;
+    reference: count_targets;
     source: "loss/count_targets.wgsl";
     rows: |_| 1;
     length: |p| p.rows;
@@ -250,7 +250,7 @@ kernel! {
     /// Number of rows of the batch that hold samples, from the state record.
     COUNT_ROWS = "loss/count_rows", Rows;
     bindings: [state: read u32, count: write f32];
-    twin: count_rows;
+    reference: count_rows;
     variants: [{
         name: "plain",
         source: "loss/count_rows.wgsl",
@@ -264,7 +264,7 @@ row_kernel! {
     /// loss = Σ row_loss / max(count, 1).
     MEAN = "loss/mean", Rows;
     bindings: [row_loss: read f32, count: read f32, loss: write f32];
-    twin: mean;
+    reference: mean;
     source: "loss/mean.wgsl";
     rows: |_| 1;
     length: |p| p.rows;
@@ -279,7 +279,7 @@ row_kernel! {
     bindings: [
         logits: read f32, target_class: read u32, row_loss: write f32, log_sum: write f32,
     ];
-    twin: softmax_cross_entropy_forward;
+    reference: softmax_cross_entropy_forward;
     source: "loss/softmax_cross_entropy_forward.wgsl";
     rows: |p| p.rows;
     length: |p| p.classes;
@@ -294,7 +294,7 @@ kernel! {
         logits: read f32, target_class: read u32, log_sum: read f32, count: read f32,
         dloss: read f32, dlogits: write f32,
     ];
-    twin: softmax_cross_entropy_backward;
+    reference: softmax_cross_entropy_backward;
     variants: [{
         name: "plain",
         source: "loss/softmax_cross_entropy_backward.wgsl",
@@ -308,7 +308,7 @@ row_kernel! {
     /// Mean over each row of a loss element by element.
     ELEMENTWISE_FORWARD = "loss/elementwise_forward", ElementwiseForward;
     bindings: [x: read f32, target_value: read f32, count: read f32, row_loss: write f32];
-    twin: elementwise_forward;
+    reference: elementwise_forward;
     source: "loss/elementwise_forward.wgsl";
     rows: |p| p.rows;
     length: |p| p.width;
@@ -321,7 +321,7 @@ kernel! {
     bindings: [
         x: read f32, target_value: read f32, count: read f32, dloss: read f32, dx: write f32,
     ];
-    twin: elementwise_backward;
+    reference: elementwise_backward;
     variants: [{
         name: "plain",
         source: "loss/elementwise_backward.wgsl",
@@ -332,14 +332,14 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[
-    &COUNT_TARGETS,
-    &COUNT_ROWS,
-    &MEAN,
-    &SOFTMAX_CROSS_ENTROPY_FORWARD,
-    &SOFTMAX_CROSS_ENTROPY_BACKWARD,
-    &ELEMENTWISE_FORWARD,
-    &ELEMENTWISE_BACKWARD,
+pub static KERNELS: &[&AnyKernel] = &[
+    COUNT_TARGETS.any(),
+    COUNT_ROWS.any(),
+    MEAN.any(),
+    SOFTMAX_CROSS_ENTROPY_FORWARD.any(),
+    SOFTMAX_CROSS_ENTROPY_BACKWARD.any(),
+    ELEMENTWISE_FORWARD.any(),
+    ELEMENTWISE_BACKWARD.any(),
 ];
 
 #[cfg(test)]

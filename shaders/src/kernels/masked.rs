@@ -8,7 +8,7 @@
 
 use crate::kernels::chacha::{BLOCK, Mask, WORDS_A_MASK, add_block};
 use crate::kernels::fixed::{fixed64, signed_word};
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 params!(
     /// Parameters of [`ENCODE_MASK`].
@@ -116,7 +116,7 @@ pub fn encode_mask<F: Real>(
 }
 
 /// words += masks, mod `modulus_mask + 1`. Shapes: `masks` `[R, count, 12]`, `words` `[R, n]`.
-/// Generic only to have a twin's signature.
+/// Generic only to have a reference's signature.
 pub fn mask_words<F: Real>(p: &MaskWords, replicas: usize, masks: &[u32], words: &mut [u32]) {
     let n = p.n as usize;
     for r in 0..replicas {
@@ -129,7 +129,7 @@ pub fn mask_words<F: Real>(p: &MaskWords, replicas: usize, masks: &[u32], words:
 }
 
 /// total (+)= Σ over clients of words, mod `modulus_mask + 1`. Shapes: `words`
-/// `[R, clients, n]`, `total` `[R, n]`. Generic only to have a twin's signature.
+/// `[R, clients, n]`, `total` `[R, n]`. Generic only to have a reference's signature.
 pub fn sum<F: Real>(p: &Sum, replicas: usize, words: &[u32], total: &mut [u32]) {
     let (n, clients) = (p.n as usize, p.clients as usize);
     for r in 0..replicas {
@@ -167,7 +167,7 @@ kernel! {
     /// words = fixed point of x + masks, in one pass.
     ENCODE_MASK = "masked/encode_mask", EncodeMask;
     bindings: [x: read f32, masks: read u32, words: write u32];
-    twin: encode_mask;
+    reference: encode_mask;
     variants: [{
         name: "plain",
         source: "masked/encode_mask.wgsl",
@@ -181,7 +181,7 @@ kernel! {
     /// words += masks, in place.
     MASK_WORDS = "masked/mask_words", MaskWords;
     bindings: [masks: read u32, words: write u32];
-    twin: mask_words::<F>;
+    reference: mask_words::<F>;
     variants: [{
         name: "plain",
         source: "masked/mask_words.wgsl",
@@ -195,7 +195,7 @@ kernel! {
     /// total (+)= Σ over clients of words.
     SUM = "masked/sum", Sum;
     bindings: [words: read u32, total: write u32];
-    twin: sum::<F>;
+    reference: sum::<F>;
     variants: [{
         name: "plain",
         source: "masked/sum.wgsl",
@@ -209,7 +209,7 @@ kernel! {
     /// mean = weight · (words + masks) as signed numbers.
     UNMASK_DECODE = "masked/unmask_decode", UnmaskDecode;
     bindings: [words: read u32, masks: read u32, mean: write f32];
-    twin: unmask_decode;
+    reference: unmask_decode;
     variants: [{
         name: "plain",
         source: "masked/unmask_decode.wgsl",
@@ -220,7 +220,8 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&ENCODE_MASK, &MASK_WORDS, &SUM, &UNMASK_DECODE];
+pub static KERNELS: &[&AnyKernel] =
+    &[ENCODE_MASK.any(), MASK_WORDS.any(), SUM.any(), UNMASK_DECODE.any()];
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! replicas share it) and a stride from row to row, all in words.
 
 use crate::activation::{Activation, activate};
-use crate::{Kernel, Real, Variant, kernel, params};
+use crate::{AnyKernel, Kernel, Real, Variant, kernel, params};
 
 /// How the operands of a product are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Order {
 
 impl Order {
     /// The kernel that computes it.
-    pub fn kernel(self) -> &'static Kernel {
+    pub fn kernel(self) -> &'static Kernel<Gemm> {
         match self {
             Order::Nn => &NN,
             Order::Nt => &NT,
@@ -177,12 +177,12 @@ pub(super) fn tiled_grid(p: &Gemm, v: &Variant) -> [u32; 2] {
 
 /// Declares the three products with the same variants. Tiles are named rows × columns.
 macro_rules! products {
-    ($($(#[$meta:meta])* $id:ident = $name:literal, $twin:path, $ta:literal, $tb:literal;)+) => {$(
+    ($($(#[$meta:meta])* $id:ident = $name:literal, $reference:path, $ta:literal, $tb:literal;)+) => {$(
         kernel! {
             $(#[$meta])*
             $id = $name, Gemm;
             bindings: [a: read f32, b: read f32, bias: read f32, c: write f32];
-            twin: $twin;
+            reference: $reference;
             variants: [{
                 name: "tiled_16x64",
                 source: "matmul/tiled.wgsl",
@@ -312,4 +312,4 @@ products! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&NN, &NT, &TN];
+pub static KERNELS: &[&AnyKernel] = &[NN.any(), NT.any(), TN.any()];

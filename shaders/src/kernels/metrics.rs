@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::loss::IGNORED;
 use crate::rows::row_kernel;
-use crate::{Kernel, Real, params};
+use crate::{AnyKernel, Real, params};
 
 /// Most elements that [`TOP_K`] takes of a row.
 pub const MAX_K: u32 = 16;
@@ -107,7 +107,7 @@ row_kernel! {
     /// How many classes come before each row's target.
     RANK = "metrics/rank", Rank;
     bindings: [logits: read f32, target_class: read u32, ranks: write u32];
-    twin: rank;
+    reference: rank;
     source: "metrics/rank.wgsl";
     group: [BEST];
     single: [BEST];
@@ -120,7 +120,7 @@ row_kernel! {
     /// Counts of top-1 hits, top-k hits and rows with a target.
     ACCURACY = "metrics/accuracy", Accuracy;
     bindings: [ranks: read u32, counts: write u32];
-    twin: accuracy;
+    reference: accuracy;
     source: "metrics/accuracy.wgsl";
     rows: |_| 1;
     length: |p| p.rows;
@@ -131,7 +131,7 @@ row_kernel! {
     /// Values and places of the k largest of each row.
     TOP_K = "metrics/top_k", TopK;
     bindings: [x: read f32, values: write f32, places: write u32];
-    twin: top_k;
+    reference: top_k;
     source: "metrics/top_k.wgsl";
     group: [BEST, BEST_GROUP];
     single: [BEST, BEST_SINGLE];
@@ -141,7 +141,7 @@ row_kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&RANK, &ACCURACY, &TOP_K];
+pub static KERNELS: &[&AnyKernel] = &[RANK.any(), ACCURACY.any(), TOP_K.any()];
 
 #[cfg(test)]
 mod tests {

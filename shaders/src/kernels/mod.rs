@@ -1,7 +1,9 @@
-//! CPU twins: each kernel once more in plain Rust, generic over `f32` and `f64`.
+//! Kernels by family: parameter structs, declarations, and reference implementations: each kernel
+//! once more in plain Rust, generic over `f32` and `f64`.
 //!
-//! A twin takes the parameter struct, the number of replicas, then the kernel's buffers in
-//! binding order. Twins are the reference; they are kept plain and never sped up.
+//! A reference implementation takes the parameter struct, the number of replicas, then the kernel's
+//! buffers in binding order. Everything else is held against it, so it is kept plain and never sped
+//! up.
 
 pub mod chacha;
 pub mod convolution;

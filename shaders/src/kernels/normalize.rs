@@ -1,7 +1,7 @@
 //! Layer normalization (Ba, Kiros, Hinton 2016).
 
 use crate::rows::{column_kernel, row_kernel};
-use crate::{Kernel, Real, params};
+use crate::{AnyKernel, Real, params};
 
 params!(
     /// Parameters of [`LAYER_NORM_FORWARD`].
@@ -162,7 +162,7 @@ row_kernel! {
     bindings: [
         x: read f32, parameters: read f32, y: write f32, mean: write f32, rstd: write f32,
     ];
-    twin: layer_norm_forward;
+    reference: layer_norm_forward;
     source: "normalize/layer_norm_forward.wgsl";
     rows: |p| p.rows;
     length: |p| p.width;
@@ -176,7 +176,7 @@ row_kernel! {
         x: read f32, parameters: read f32, mean: read f32, rstd: read f32, dy: read f32,
         dx: write f32,
     ];
-    twin: layer_norm_backward;
+    reference: layer_norm_backward;
     source: "normalize/layer_norm_backward.wgsl";
     rows: |p| p.rows;
     length: |p| p.width;
@@ -188,15 +188,15 @@ column_kernel! {
     LAYER_NORM_BACKWARD_PARAMETERS =
         "normalize/layer_norm_backward_parameters", LayerNormBackwardParameters;
     bindings: [x: read f32, mean: read f32, rstd: read f32, dy: read f32, gradients: write f32];
-    twin: layer_norm_backward_parameters;
+    reference: layer_norm_backward_parameters;
     source: "normalize/layer_norm_backward_parameters.wgsl";
     rows: |p| p.rows;
     columns: |p| p.width;
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] =
-    &[&LAYER_NORM_FORWARD, &LAYER_NORM_BACKWARD, &LAYER_NORM_BACKWARD_PARAMETERS];
+pub static KERNELS: &[&AnyKernel] =
+    &[LAYER_NORM_FORWARD.any(), LAYER_NORM_BACKWARD.any(), LAYER_NORM_BACKWARD_PARAMETERS.any()];
 
 #[cfg(test)]
 mod tests {

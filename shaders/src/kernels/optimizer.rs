@@ -6,7 +6,7 @@
 //! [record](crate::state); a replica whose record is inactive keeps everything unchanged.
 
 use crate::state::{ACTIVE, RATE, STEP, WORDS};
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 /// Elements whose squares one partial sum of [`NORM_PARTIAL`] takes.
 pub const NORM_CHUNK: u32 = 8192;
@@ -296,7 +296,7 @@ kernel! {
     /// SGD without momentum.
     SGD_PLAIN = "optimizer/sgd_plain", SgdPlain;
     bindings: [parameters: write f32, gradients: read f32, state: read u32, clip: read f32];
-    twin: sgd_plain;
+    reference: sgd_plain;
     variants: [{
         name: "vec4",
         source: "optimizer/sgd_plain.wgsl",
@@ -313,7 +313,7 @@ kernel! {
         parameters: write f32, gradients: read f32, moment1: write f32, state: read u32,
         clip: read f32
     ];
-    twin: sgd;
+    reference: sgd;
     variants: [{
         name: "vec4",
         source: "optimizer/sgd.wgsl",
@@ -330,7 +330,7 @@ kernel! {
         parameters: write f32, gradients: read f32, moment1: write f32, moment2: write f32,
         state: read u32, clip: read f32
     ];
-    twin: adam;
+    reference: adam;
     variants: [{
         name: "vec4",
         source: "optimizer/adam.wgsl",
@@ -344,7 +344,7 @@ kernel! {
     /// First half of the global norm: sums of squares, chunk by chunk.
     NORM_PARTIAL = "optimizer/norm_partial", NormPartial;
     bindings: [gradients: read f32, partial: write f32];
-    twin: norm_partial;
+    reference: norm_partial;
     variants: [{
         name: "group",
         source: "optimizer/norm_partial_group.wgsl",
@@ -365,7 +365,7 @@ kernel! {
     /// Second half of the global norm: the norm and the factor that clips to it.
     NORM_FINISH = "optimizer/norm_finish", NormFinish;
     bindings: [partial: read f32, norm: write f32, clip: write f32];
-    twin: norm_finish;
+    reference: norm_finish;
     variants: [{
         name: "group",
         source: "optimizer/norm_finish_group.wgsl",
@@ -386,7 +386,7 @@ kernel! {
     /// FedProx's pull to a reference model.
     PROXIMAL = "optimizer/proximal", Proximal;
     bindings: [parameters: read f32, reference: read f32, gradients: write f32];
-    twin: proximal;
+    reference: proximal;
     variants: [{
         name: "vec4",
         source: "optimizer/proximal.wgsl",
@@ -397,7 +397,14 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&SGD_PLAIN, &SGD, &ADAM, &NORM_PARTIAL, &NORM_FINISH, &PROXIMAL];
+pub static KERNELS: &[&AnyKernel] = &[
+    SGD_PLAIN.any(),
+    SGD.any(),
+    ADAM.any(),
+    NORM_PARTIAL.any(),
+    NORM_FINISH.any(),
+    PROXIMAL.any(),
+];
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ pub use copy::*;
 pub use softmax::*;
 
 use crate::activation::{Activation, activate, activate_gradient};
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 params!(
     /// Parameters of [`ACTIVATION_FORWARD`].
@@ -59,7 +59,7 @@ kernel! {
     /// y = f(x), element by element.
     ACTIVATION_FORWARD = "pointwise/activation_forward", ActivationForward;
     bindings: [x: read f32, y: write f32];
-    twin: activation_forward;
+    reference: activation_forward;
     variants: [{
         name: "plain",
         source: "pointwise/activation_forward.wgsl",
@@ -73,7 +73,7 @@ kernel! {
     /// dx (+)= dy · f'(x), element by element.
     ACTIVATION_BACKWARD = "pointwise/activation_backward", ActivationBackward;
     bindings: [x: read f32, y: read f32, dy: read f32, dx: write f32];
-    twin: activation_backward;
+    reference: activation_backward;
     variants: [{
         name: "plain",
         source: "pointwise/activation_backward.wgsl",
@@ -84,19 +84,19 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[
-    &ACTIVATION_FORWARD,
-    &ACTIVATION_BACKWARD,
-    &BINARY_FORWARD,
-    &BINARY_BACKWARD_LEFT,
-    &BINARY_BACKWARD_RIGHT,
-    &SOFTMAX_FORWARD,
-    &SOFTMAX_BACKWARD,
-    &SCALE,
-    &SCALE_BY,
-    &FILL,
-    &COPY,
-    &TRANSPOSE,
+pub static KERNELS: &[&AnyKernel] = &[
+    ACTIVATION_FORWARD.any(),
+    ACTIVATION_BACKWARD.any(),
+    BINARY_FORWARD.any(),
+    BINARY_BACKWARD_LEFT.any(),
+    BINARY_BACKWARD_RIGHT.any(),
+    SOFTMAX_FORWARD.any(),
+    SOFTMAX_BACKWARD.any(),
+    SCALE.any(),
+    SCALE_BY.any(),
+    FILL.any(),
+    COPY.any(),
+    TRANSPOSE.any(),
 ];
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Long sums are cut into parts, whose sums are summed by a second call: deterministic, and
 //! rounding errors stay those of short chains.
 
-use crate::{Kernel, MAX_GROUPS, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, MAX_GROUPS, Real, kernel, linear_grid, params};
 
 /// What [`ROWS`] does to a row; the number is what the kernel receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +157,7 @@ kernel! {
     /// Sums over rows, for every column: bias gradients, second pass of split products.
     COLUMNS = "reduce/columns", Columns;
     bindings: [x: read f32, out: write f32];
-    twin: columns;
+    reference: columns;
     variants: [{
         name: "shared",
         source: "reduce/columns_shared.wgsl",
@@ -180,7 +180,7 @@ kernel! {
     /// Sum, maximum or mean of every row.
     ROWS = "reduce/rows", Rows;
     bindings: [x: read f32, out: write f32];
-    twin: rows;
+    reference: rows;
     variants: [{
         name: "subgroup",
         source: "reduce/rows_shared.wgsl",
@@ -212,7 +212,7 @@ kernel! {
     /// Gradient of [`ROWS`].
     ROWS_BACKWARD = "reduce/rows_backward", RowsBackward;
     bindings: [x: read f32, y: read f32, dy: read f32, dx: write f32];
-    twin: rows_backward;
+    reference: rows_backward;
     variants: [{
         name: "plain",
         source: "reduce/rows_backward.wgsl",
@@ -227,7 +227,7 @@ kernel! {
     /// Sums of the parts of a vector.
     SUM = "reduce/sum", Sum;
     bindings: [x: read f32, out: write f32];
-    twin: sum;
+    reference: sum;
     variants: [{
         name: "subgroup",
         source: "reduce/sum_shared.wgsl",
@@ -256,4 +256,4 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&COLUMNS, &ROWS, &ROWS_BACKWARD, &SUM];
+pub static KERNELS: &[&AnyKernel] = &[COLUMNS.any(), ROWS.any(), ROWS_BACKWARD.any(), SUM.any()];

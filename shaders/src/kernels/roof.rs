@@ -2,7 +2,7 @@
 //! uses them; the benches hold the other kernels against them (Williams et al., "Roofline",
 //! 2009).
 
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 params!(
     /// Parameters of [`COPY`].
@@ -64,7 +64,7 @@ kernel! {
     /// Moves memory.
     COPY = "roof/copy", Copy;
     bindings: [x: read f32, y: write f32];
-    twin: copy;
+    reference: copy;
     variants: [{
         name: "plain",
         source: "roof/copy.wgsl",
@@ -78,7 +78,7 @@ kernel! {
     /// Multiplies and adds numbers of 32 bits.
     MULTIPLY_ADD = "roof/multiply_add", MultiplyAdd;
     bindings: [x: read f32, y: write f32];
-    twin: multiply_add;
+    reference: multiply_add;
     variants: [{
         name: "plain",
         source: "roof/multiply_add.wgsl",
@@ -93,7 +93,7 @@ kernel! {
     /// Multiplies and adds numbers of 16 bits, where the device has them.
     MULTIPLY_ADD_HALF = "roof/multiply_add_half", MultiplyAdd;
     bindings: [x: read f32, y: write f32];
-    twin: multiply_add;
+    reference: multiply_add;
     variants: [{
         name: "f16",
         source: "roof/multiply_add.wgsl",
@@ -106,7 +106,7 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&COPY, &MULTIPLY_ADD, &MULTIPLY_ADD_HALF];
+pub static KERNELS: &[&AnyKernel] = &[COPY.any(), MULTIPLY_ADD.any(), MULTIPLY_ADD_HALF.any()];
 
 #[cfg(test)]
 mod tests {

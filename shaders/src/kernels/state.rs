@@ -2,7 +2,7 @@
 
 use crate::schedule::{Decay, Schedule};
 use crate::state::{ACTIVE, COUNT, CURSOR, EPOCH, LIMIT, RATE, ROWS, SCALE, STEP, WORDS};
-use crate::{Kernel, Real, kernel, params};
+use crate::{AnyKernel, Real, kernel, params};
 
 /// Numbers of a step in the ring: loss, rows, learning rate, and one more that the plan chooses.
 pub const RING_CHANNELS: usize = 4;
@@ -115,7 +115,7 @@ kernel! {
     /// Ends a training step: logs its loss and moves the state record on.
     ADVANCE = "state/advance", Advance;
     bindings: [state: write u32, loss: read f32, extra: read f32, ring: write f32];
-    twin: advance;
+    reference: advance;
     variants: [{
         name: "plain",
         source: "state/advance.wgsl",
@@ -126,7 +126,7 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&ADVANCE];
+pub static KERNELS: &[&AnyKernel] = &[ADVANCE.any()];
 
 #[cfg(test)]
 mod tests {

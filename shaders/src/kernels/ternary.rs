@@ -20,7 +20,7 @@ pub use lanes::{
 pub use scale::{MOMENTS, Moments, SCALE, Scale, ScaleKind, moments, scale};
 
 use crate::kernels::random::{pcg4d, uniform};
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 /// Codes in a word.
 pub const CODES: usize = 16;
@@ -180,7 +180,7 @@ kernel! {
         thresholds: read f32,
         codes: write u32,
     ];
-    twin: quantize;
+    reference: quantize;
     variants: [{
         name: "plain",
         source: "ternary/quantize.wgsl",
@@ -200,7 +200,7 @@ kernel! {
         weights: read f32,
         sum: write f32,
     ];
-    twin: decode_accumulate;
+    reference: decode_accumulate;
     variants: [{
         name: "plain",
         source: "ternary/decode_accumulate.wgsl",
@@ -211,8 +211,14 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] =
-    &[&MOMENTS, &SCALE, &QUANTIZE, &DECODE_ACCUMULATE, &ENCODE_LANES, &DECODE_LANES];
+pub static KERNELS: &[&AnyKernel] = &[
+    MOMENTS.any(),
+    SCALE.any(),
+    QUANTIZE.any(),
+    DECODE_ACCUMULATE.any(),
+    ENCODE_LANES.any(),
+    DECODE_LANES.any(),
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Updates of federated training: what each of many replicas has moved from the model that they
 //! all started from, and its clipping.
 
-use crate::{Kernel, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 params!(
     /// Parameters of [`DIFFERENCE`].
@@ -43,7 +43,7 @@ kernel! {
     /// y = x − base, the base shared by all replicas.
     DIFFERENCE = "update/difference", Difference;
     bindings: [x: read f32, base: read f32, y: write f32];
-    twin: difference;
+    reference: difference;
     variants: [{
         name: "plain",
         source: "update/difference.wgsl",
@@ -57,7 +57,7 @@ kernel! {
     /// x ← scalar · x, a scalar a replica.
     RESCALE = "update/rescale", Rescale;
     bindings: [scalar: read f32, x: write f32];
-    twin: rescale;
+    reference: rescale;
     variants: [{
         name: "plain",
         source: "update/rescale.wgsl",
@@ -68,7 +68,7 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[&DIFFERENCE, &RESCALE];
+pub static KERNELS: &[&AnyKernel] = &[DIFFERENCE.any(), RESCALE.any()];
 
 #[cfg(test)]
 mod tests {

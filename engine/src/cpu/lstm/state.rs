@@ -3,13 +3,13 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use tern_shaders::kernels::lstm::{State, StateBackward, gate_count};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use crate::cpu::isa::with_vectors;
 use crate::cpu::parallel::{rows, rows2};
 use crate::cpu::vector::{assign, lanes, load, rewrite, splat, store};
 
-pub(in crate::cpu) static TABLE: &[(&str, TwinFn<f32>)] = &[
+pub(in crate::cpu) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("lstm/state_load", load_state),
     ("lstm/state_store", store_state),
     ("lstm/state_backward", backward),

@@ -1,4 +1,4 @@
-use tern_shaders::Kernel;
+use tern_shaders::AnyKernel;
 use tern_shaders::kernels::lstm::{SEQUENCE_BACKWARD, SEQUENCE_FORWARD};
 use tern_shaders::{Access, kernels::random};
 
@@ -14,7 +14,7 @@ fn random(n: usize, key: u32) -> Vec<f32> {
 
 /// Buffers of a kernel after `run`.
 fn after(
-    kernel: &Kernel,
+    kernel: &AnyKernel,
     buffers: &[Vec<f32>],
     run: impl FnOnce(&mut [Arg<'_, f32>]),
 ) -> Vec<Vec<f32>> {
@@ -39,7 +39,7 @@ fn close(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>]) {
 
 /// Tasks of each number of rows, vectors that are full and not, on every instruction set.
 #[test]
-fn every_instruction_set_and_number_of_rows_equals_the_twin() {
+fn every_instruction_set_and_number_of_rows_equals_the_reference() {
     for isa in Isa::available() {
         for batch in (1..=11).chain([26]) {
             for (hidden, cifg) in [(1, 0), (19, 1), (70, 0)] {
@@ -68,7 +68,7 @@ fn every_instruction_set_and_number_of_rows_equals_the_twin() {
                     random(2 * STEPS * state, 5),
                 ];
                 let expected = after(&SEQUENCE_FORWARD, &buffers, |args| {
-                    (SEQUENCE_FORWARD.twin_f32)(bytemuck::bytes_of(&forward), 2, args);
+                    (SEQUENCE_FORWARD.reference_f32)(bytemuck::bytes_of(&forward), 2, args);
                 });
                 let found = after(&SEQUENCE_FORWARD, &buffers, |args| {
                     forward_on(isa.level().unwrap(), &forward, 2, args)
@@ -98,7 +98,7 @@ fn every_instruction_set_and_number_of_rows_equals_the_twin() {
                     random(2 * state, 10),
                 ];
                 let expected = after(&SEQUENCE_BACKWARD, &buffers, |args| {
-                    (SEQUENCE_BACKWARD.twin_f32)(bytemuck::bytes_of(&backward), 2, args);
+                    (SEQUENCE_BACKWARD.reference_f32)(bytemuck::bytes_of(&backward), 2, args);
                 });
                 let found = after(&SEQUENCE_BACKWARD, &buffers, |args| {
                     backward_on(isa.level().unwrap(), &backward, 2, args);

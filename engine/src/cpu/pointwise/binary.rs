@@ -7,14 +7,14 @@ use fearless_simd::Simd;
 use tern_shaders::kernels::pointwise::{
     Binary, BinaryBackwardLeft, BinaryBackwardRight, BinaryForward,
 };
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use crate::cpu::isa::with_vectors;
 use crate::cpu::parallel::rows;
 use crate::cpu::reduce::column_sums;
 use crate::cpu::vector::{assign, put, rewrite};
 
-pub(in crate::cpu) static TABLE: &[(&str, TwinFn<f32>)] = &[
+pub(in crate::cpu) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("pointwise/binary_forward", forward),
     ("pointwise/binary_backward_left", backward_left),
     ("pointwise/binary_backward_right", backward_right),

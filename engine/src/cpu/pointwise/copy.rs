@@ -2,7 +2,7 @@
 
 use fearless_simd::Simd;
 use tern_shaders::kernels::pointwise::{Copy, Fill, Scale, ScaleBy, Transpose};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use crate::cpu::isa::with_vectors;
 use crate::cpu::parallel::rows;
@@ -11,7 +11,7 @@ use crate::cpu::planes::{
 };
 use crate::cpu::vector::{assign, inlined, lanes, load, put, splat, store};
 
-pub(in crate::cpu) static TABLE: &[(&str, TwinFn<f32>)] = &[
+pub(in crate::cpu) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("pointwise/scale", scale),
     ("pointwise/scale_by", scale_by),
     ("pointwise/fill", fill),

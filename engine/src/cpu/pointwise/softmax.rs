@@ -3,14 +3,14 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use tern_shaders::kernels::pointwise::{SoftmaxBackward, SoftmaxForward};
-use tern_shaders::{Arg, TwinFn};
+use tern_shaders::{Arg, ReferenceFn};
 
 use crate::cpu::isa::with_vectors;
 use crate::cpu::parallel::rows;
 use crate::cpu::planes::{NARROW, NO_PLANES, Planes, ROWS, join, split};
 use crate::cpu::vector::{exp, lanes, largest, ln, load, put, rewrite, splat, store, sum};
 
-pub(in crate::cpu) static TABLE: &[(&str, TwinFn<f32>)] =
+pub(in crate::cpu) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("pointwise/softmax_forward", forward), ("pointwise/softmax_backward", backward)];
 
 /// log Σ e^x

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_instruction_set_and_lane_gives_the_twins_sums() {
+    fn every_instruction_set_and_lane_gives_the_references_sums() {
         let mut x: Vec<f32> = (0..2000).map(|i| (i as f32 * 0.7).sin()).collect();
         x[77] = f32::INFINITY;
         let residual: Vec<f32> = (0..2000).map(|i| (i as f32 * 0.3).cos()).collect();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use tern_shaders::{Access, Feature, Kernel, Variant};
+use tern_shaders::{Access, AnyKernel, Feature, Variant};
 
 use super::{Claim, Gpu, bytes, lock};
 use crate::device::{Call, Storage};
@@ -38,7 +38,7 @@ impl Program {
 }
 
 impl Gpu {
-    pub fn pin(&self, kernel: &Kernel, variant: &str) -> Result<()> {
+    pub fn pin(&self, kernel: &AnyKernel, variant: &str) -> Result<()> {
         let Some(found) = kernel.variants.iter().find(|v| v.name == variant) else {
             let names: Vec<_> = kernel.variants.iter().map(|v| v.name).collect();
             return Err(Error::value(
@@ -102,7 +102,7 @@ impl Gpu {
     }
 
     /// A variant that one of the calls would use and that has to pass its self-test before.
-    pub fn untested(&self, calls: &[Call]) -> Option<(&'static Kernel, &'static Variant)> {
+    pub fn untested(&self, calls: &[Call]) -> Option<(&'static AnyKernel, &'static Variant)> {
         let own_choice = calls.iter().filter(|call| call.variant.is_none());
         own_choice.filter_map(|call| Some((call.kernel, self.variant(call).ok()?))).find(
             |(kernel, variant)| {
@@ -113,11 +113,11 @@ impl Gpu {
     }
 
     /// Remembers whether a variant passed its self-test.
-    pub fn trust(&self, kernel: &Kernel, variant: &Variant, passed: bool) {
+    pub fn trust(&self, kernel: &AnyKernel, variant: &Variant, passed: bool) {
         lock(&self.trust).insert((kernel.name, variant.name), passed);
     }
 
-    fn layout(&self, kernel: &'static Kernel) -> Layout {
+    fn layout(&self, kernel: &'static AnyKernel) -> Layout {
         let mut layouts = lock(&self.layouts);
         if let Some(layout) = layouts.get(kernel.name) {
             return layout.clone();
@@ -150,7 +150,7 @@ impl Gpu {
 
     async fn pipeline(
         &self,
-        kernel: &'static Kernel,
+        kernel: &'static AnyKernel,
         variant: &'static Variant,
     ) -> Result<wgpu::ComputePipeline> {
         if let Some(pipeline) = lock(&self.pipelines).get(&(kernel.name, variant.name)) {

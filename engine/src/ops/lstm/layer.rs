@@ -5,7 +5,7 @@ use tern_shaders::kernels::lstm::{
     STATE_LOAD, STATE_STORE, STEP_BACKWARD, STEP_FORWARD, State, StateBackward, gate_count,
 };
 use tern_shaders::kernels::matmul::Order;
-use tern_shaders::{Element, Kernel, Variant};
+use tern_shaders::{AnyKernel, Element, Variant};
 
 use super::LstmWeights;
 use crate::ops::matmul::{Gemm, Matrix};
@@ -95,7 +95,7 @@ impl Layer {
     }
 
     /// Whether the device has a way to compute a kernel with these parameters.
-    fn fits(&self, graph: &Graph, kernel: &Kernel, params: &impl bytemuck::Pod) -> bool {
+    fn fits(&self, graph: &Graph, kernel: &AnyKernel, params: &impl bytemuck::Pod) -> bool {
         let fitting = |v: &Variant| (v.fits)(bytemuck::bytes_of(params));
         graph.profile().kind == Kind::Cpu || kernel.variants.iter().any(fitting)
     }

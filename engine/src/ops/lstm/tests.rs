@@ -97,9 +97,9 @@ fn run(device: &Device, whole: bool) -> (Vec<f64>, Vec<f64>) {
 
 #[test]
 fn steps_sequences_and_devices_agree() {
-    let (y, gradients) = run(&Device::oracle(), true);
+    let (y, gradients) = run(&Device::reference_f64(), true);
     let mut runs =
-        vec![("cpu", run(&Device::cpu(), true)), ("steps", run(&Device::twins(), false))];
+        vec![("cpu", run(&Device::cpu(), true)), ("steps", run(&Device::reference(), false))];
     for (name, device) in software() {
         runs.push((name, run(device, true)));
         runs.push((name, run(device, false)));
@@ -117,7 +117,7 @@ fn steps_sequences_and_devices_agree() {
 #[test]
 fn shapes_that_do_not_fit_are_named() {
     let (parameters, weights) = layers(2, 3, 1, false);
-    let arena = Arena::new(&Device::twins(), &parameters, &[0]).unwrap();
+    let arena = Arena::new(&Device::reference(), &parameters, &[0]).unwrap();
     let mut graph = Graph::new(&arena);
     let x = graph.input("x", &[4, 2, 5], Element::F32);
     let flat = graph.input("x", &[4, 2], Element::F32);

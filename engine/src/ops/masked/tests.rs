@@ -52,7 +52,7 @@ fn a_round_gives_the_mean_and_the_same_words_everywhere() {
     let x = floats(n * clients, 1.5, 3);
     for bits in [20, 32] {
         let code = FixedPoint::new(1.5, clients as u32, bits).unwrap();
-        let expected = round(&Device::twins(), &x, n, code);
+        let expected = round(&Device::reference(), &x, n, code);
         assert_eq!(round(&Device::cpu(), &x, n, code), expected);
         for (name, device) in software() {
             assert_eq!(round(device, &x, n, code), expected, "{name}");

@@ -38,7 +38,7 @@ fn reals(vector: &Vector) -> Vec<f32> {
 }
 
 fn devices() -> Vec<(&'static str, Device)> {
-    let mut devices = vec![("twins", Device::twins()), ("cpu", Device::cpu())];
+    let mut devices = vec![("references", Device::reference()), ("cpu", Device::cpu())];
     devices.extend(software().iter().cloned());
     devices
 }
@@ -119,7 +119,7 @@ fn codes_are_the_same_everywhere_for_given_scales() {
         pass.run().unwrap();
         (codes.read().unwrap(), round.residual.read().unwrap())
     };
-    let expected = run(&Device::twins());
+    let expected = run(&Device::reference());
     for (name, device) in devices() {
         assert_eq!(run(&device), expected, "{name}");
     }

@@ -128,7 +128,7 @@ kernel! {
     /// Max pooling.
     MAX_POOL_FORWARD = "convolution/max_pool_forward", Pool;
     bindings: [x: read f32, y: write f32, index: write u32];
-    twin: max_pool_forward;
+    reference: max_pool_forward;
     variants: [{
         name: "plain",
         source: "convolution/max_pool_forward.wgsl",
@@ -142,7 +142,7 @@ kernel! {
     /// Gradient of max pooling.
     MAX_POOL_BACKWARD = "convolution/max_pool_backward", Pool;
     bindings: [dy: read f32, index: read u32, dx: write f32];
-    twin: max_pool_backward;
+    reference: max_pool_backward;
     variants: [{
         name: "plain",
         source: "convolution/max_pool_backward.wgsl",
@@ -156,7 +156,7 @@ kernel! {
     /// Average pooling.
     AVERAGE_POOL_FORWARD = "convolution/average_pool_forward", Pool;
     bindings: [x: read f32, y: write f32];
-    twin: average_pool_forward;
+    reference: average_pool_forward;
     variants: [{
         name: "plain",
         source: "convolution/average_pool_forward.wgsl",
@@ -170,7 +170,7 @@ kernel! {
     /// Gradient of average pooling.
     AVERAGE_POOL_BACKWARD = "convolution/average_pool_backward", Pool;
     bindings: [dy: read f32, dx: write f32];
-    twin: average_pool_backward;
+    reference: average_pool_backward;
     variants: [{
         name: "plain",
         source: "convolution/average_pool_backward.wgsl",

@@ -7,7 +7,7 @@ use super::{
     Backward, Forward, State, StateBackward, sequence_backward, sequence_forward, state_backward,
     state_load, state_store, step_backward, step_forward,
 };
-use crate::{Kernel, Variant, kernel, linear_grid};
+use crate::{AnyKernel, Variant, kernel, linear_grid};
 
 /// Whether rows of the hidden size can be read four elements at a time; parameters start at
 /// multiples of 64 words.
@@ -39,7 +39,7 @@ macro_rules! step_kernel {
         $(#[$meta:meta])*
         $id:ident = $name:literal, $params:ty;
         bindings: $bindings:tt;
-        twin: $twin:path;
+        reference: $reference:path;
         split: $split:literal, $units:literal units, $lanes:literal lanes;
         tile: $tile:literal, $wides:literal wides;
     ) => {
@@ -47,7 +47,7 @@ macro_rules! step_kernel {
             $(#[$meta])*
             $id = $name, $params;
             bindings: $bindings;
-            twin: $twin;
+            reference: $reference;
             variants: [
             {
                 name: "split",
@@ -124,7 +124,7 @@ step_kernel! {
     /// One time step forward.
     STEP_FORWARD = "lstm/step_forward", Forward;
     bindings: [weights: read f32, hs: write f32, cs: write f32, gates: write f32, y: write f32];
-    twin: step_forward;
+    reference: step_forward;
     split: "lstm/step_forward_split.wgsl", 4 units, 16 lanes;
     tile: "lstm/step_forward.wgsl", 1 wides;
 }
@@ -136,7 +136,7 @@ step_kernel! {
         weights: read f32, gates: read f32, cs: read f32, dy: read f32, dh_last: read f32,
         dc_last: read f32, dgates: write f32, dc: write f32,
     ];
-    twin: step_backward;
+    reference: step_backward;
     split: "lstm/step_backward_split.wgsl", 8 units, 32 lanes;
     tile: "lstm/step_backward.wgsl", 2 wides;
 }
@@ -145,7 +145,7 @@ kernel! {
     /// All time steps forward in one dispatch, where H is small enough for one workgroup.
     SEQUENCE_FORWARD = "lstm/sequence_forward", Forward;
     bindings: [weights: read f32, hs: write f32, cs: write f32, gates: write f32, y: write f32];
-    twin: sequence_forward;
+    reference: sequence_forward;
     variants: [{
         name: "wide",
         source: "lstm/sequence_forward.wgsl",
@@ -188,7 +188,7 @@ kernel! {
         weights: read f32, gates: read f32, cs: read f32, dy: read f32, dh_last: read f32,
         dc_last: read f32, dgates: write f32, dc: write f32,
     ];
-    twin: sequence_backward;
+    reference: sequence_backward;
     variants: [{
         name: "plain",
         source: "lstm/sequence_backward.wgsl",
@@ -212,7 +212,7 @@ kernel! {
     /// Initial state into slot 0.
     STATE_LOAD = "lstm/state_load", State;
     bindings: [h: read f32, c: read f32, hs: write f32, cs: write f32];
-    twin: state_load;
+    reference: state_load;
     variants: [{
         name: "plain",
         source: "lstm/state_load.wgsl",
@@ -226,7 +226,7 @@ kernel! {
     /// Final state out of slot T.
     STATE_STORE = "lstm/state_store", State;
     bindings: [hs: read f32, cs: read f32, h: write f32, c: write f32];
-    twin: state_store;
+    reference: state_store;
     variants: [{
         name: "plain",
         source: "lstm/state_store.wgsl",
@@ -240,7 +240,7 @@ kernel! {
     /// Gradients of the initial state.
     STATE_BACKWARD = "lstm/state_backward", StateBackward;
     bindings: [weights: read f32, dgates: read f32, dc: read f32, dh0: write f32, dc0: write f32];
-    twin: state_backward;
+    reference: state_backward;
     variants: [{
         name: "plain",
         source: "lstm/state_backward.wgsl",
@@ -251,12 +251,12 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&Kernel] = &[
-    &STEP_FORWARD,
-    &STEP_BACKWARD,
-    &SEQUENCE_FORWARD,
-    &SEQUENCE_BACKWARD,
-    &STATE_LOAD,
-    &STATE_STORE,
-    &STATE_BACKWARD,
+pub static KERNELS: &[&AnyKernel] = &[
+    STEP_FORWARD.any(),
+    STEP_BACKWARD.any(),
+    SEQUENCE_FORWARD.any(),
+    SEQUENCE_BACKWARD.any(),
+    STATE_LOAD.any(),
+    STATE_STORE.any(),
+    STATE_BACKWARD.any(),
 ];

@@ -129,7 +129,7 @@ kernel! {
     /// y = a ∘ b.
     BINARY_FORWARD = "pointwise/binary_forward", BinaryForward;
     bindings: [a: read f32, b: read f32, y: write f32];
-    twin: binary_forward;
+    reference: binary_forward;
     variants: [{
         name: "plain",
         source: "pointwise/binary_forward.wgsl",
@@ -143,7 +143,7 @@ kernel! {
     /// Gradient of the left operand.
     BINARY_BACKWARD_LEFT = "pointwise/binary_backward_left", BinaryBackwardLeft;
     bindings: [b: read f32, dy: read f32, da: write f32];
-    twin: binary_backward_left;
+    reference: binary_backward_left;
     variants: [{
         name: "plain",
         source: "pointwise/binary_backward_left.wgsl",
@@ -157,7 +157,7 @@ column_kernel! {
     /// Gradient of the right operand, summed over its repetitions.
     BINARY_BACKWARD_RIGHT = "pointwise/binary_backward_right", BinaryBackwardRight;
     bindings: [a: read f32, dy: read f32, db: write f32];
-    twin: binary_backward_right;
+    reference: binary_backward_right;
     source: "pointwise/binary_backward_right.wgsl";
     rows: |p| p.rows;
     columns: |p| p.period;

@@ -140,7 +140,7 @@ kernel! {
     /// y = factor · x, or y += factor · x.
     SCALE = "pointwise/scale", Scale;
     bindings: [x: read f32, y: write f32];
-    twin: scale;
+    reference: scale;
     variants: [{
         name: "plain",
         source: "pointwise/scale.wgsl",
@@ -154,7 +154,7 @@ kernel! {
     /// y (+)= factor · scalar · x with a scalar from the device.
     SCALE_BY = "pointwise/scale_by", ScaleBy;
     bindings: [x: read f32, scalar: read f32, y: write f32];
-    twin: scale_by;
+    reference: scale_by;
     variants: [{
         name: "plain",
         source: "pointwise/scale_by.wgsl",
@@ -168,7 +168,7 @@ kernel! {
     /// Fills a range with a number.
     FILL = "pointwise/fill", Fill;
     bindings: [y: write f32];
-    twin: fill;
+    reference: fill;
     variants: [{
         name: "plain",
         source: "pointwise/fill.wgsl",
@@ -182,7 +182,7 @@ kernel! {
     /// Copies or adds a block of rows.
     COPY = "pointwise/copy", Copy;
     bindings: [x: read f32, y: write f32];
-    twin: copy;
+    reference: copy;
     variants: [{
         name: "plain",
         source: "pointwise/copy.wgsl",
@@ -196,7 +196,7 @@ kernel! {
     /// Swaps two neighboring axes.
     TRANSPOSE = "pointwise/transpose", Transpose;
     bindings: [x: read f32, y: write f32];
-    twin: transpose;
+    reference: transpose;
     variants: [{
         name: "plain",
         source: "pointwise/transpose.wgsl",

@@ -72,7 +72,7 @@ row_kernel! {
     /// Softmax or log-softmax of each row.
     SOFTMAX_FORWARD = "pointwise/softmax_forward", SoftmaxForward;
     bindings: [x: read f32, y: write f32];
-    twin: softmax_forward;
+    reference: softmax_forward;
     source: "pointwise/softmax_forward.wgsl";
     rows: |p| p.rows;
     length: |p| p.classes;
@@ -83,7 +83,7 @@ row_kernel! {
     /// Gradient of softmax or log-softmax.
     SOFTMAX_BACKWARD = "pointwise/softmax_backward", SoftmaxBackward;
     bindings: [y: read f32, dy: read f32, dx: write f32];
-    twin: softmax_backward;
+    reference: softmax_backward;
     source: "pointwise/softmax_backward.wgsl";
     rows: |p| p.rows;
     length: |p| p.classes;

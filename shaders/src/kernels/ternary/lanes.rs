@@ -56,7 +56,7 @@ pub fn lane_words(n: usize, bits: u32) -> usize {
 }
 
 /// Codes to lanes, the first element lowest in a word. Lanes past the vector's end are 0.
-/// Shapes: `codes` `[R, n / 16]`, `lanes` `[R, words]`. Generic only to have a twin's signature.
+/// Shapes: `codes` `[R, n / 16]`, `lanes` `[R, words]`. Generic only to have a reference's signature.
 pub fn encode_lanes<F: Real>(p: &EncodeLanes, replicas: usize, codes: &[u32], lanes: &mut [u32]) {
     let (n, per_word) = (p.n as usize, (32 / p.bits) as usize);
     for r in 0..replicas {
@@ -102,7 +102,7 @@ kernel! {
     /// Codes to lanes that clients' sums fit.
     ENCODE_LANES = "ternary/encode_lanes", EncodeLanes;
     bindings: [codes: read u32, lanes: write u32];
-    twin: encode_lanes::<F>;
+    reference: encode_lanes::<F>;
     variants: [{
         name: "plain",
         source: "ternary/encode_lanes.wgsl",
@@ -116,7 +116,7 @@ kernel! {
     /// mean (+)= scale · weight · (lane − clients).
     DECODE_LANES = "ternary/decode_lanes", DecodeLanes;
     bindings: [lanes: read u32, segments: read u32, scales: read f32, mean: write f32];
-    twin: decode_lanes;
+    reference: decode_lanes;
     variants: [{
         name: "plain",
         source: "ternary/decode_lanes.wgsl",

@@ -143,7 +143,7 @@ kernel! {
         thresholds: read f32,
         partials: write f32,
     ];
-    twin: moments;
+    reference: moments;
     variants: [{
         name: "plain",
         source: "ternary/moments.wgsl",
@@ -162,7 +162,7 @@ kernel! {
         thresholds: write f32,
         scales: write f32,
     ];
-    twin: scale;
+    reference: scale;
     variants: [
         {
             name: "workgroup",
