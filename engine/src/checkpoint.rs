@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
-use tern_shaders::state;
+use tern_shaders::state::{self, StateRecord};
 
 use crate::{Data, Error, Parameters, Plan, Result};
 
@@ -174,7 +174,8 @@ pub async fn save_checkpoint_async(path: &Path, plan: &mut Plan) -> Result<()> {
     }
     let states = plan.states_async().await?;
     let shape = [states.len(), state::WORDS];
-    tensors.push(("state".into(), Saved::new(&shape, &Data::U32(states.concat()))));
+    let words = Data::U32(StateRecord::words(&states));
+    tensors.push(("state".into(), Saved::new(&shape, &words)));
     for (name, tensor) in plan.carried() {
         let data = plan.read_async(tensor).await?;
         tensors.push((name, Saved::new(&[data.len()], &data)));
@@ -245,7 +246,8 @@ pub async fn load_checkpoint_async(path: &Path, plan: &mut Plan) -> Result<()> {
     for (tensor, data) in carried {
         plan.write_async(tensor, &data).await?;
     }
-    plan.set_states(states.as_chunks::<{ state::WORDS }>().0)
+    let states = states.as_chunks().0.iter().map(|words| StateRecord::from(*words));
+    plan.set_states(&states.collect::<Vec<_>>())
 }
 
 /// [`save_checkpoint_async`], waiting.

@@ -1,6 +1,6 @@
 //! From a recorded graph to a plan.
 
-use tern_shaders::state;
+use tern_shaders::state::{self, StateRecord};
 
 use crate::backward::drain;
 use crate::graph::{Graph, Tensor};
@@ -34,10 +34,10 @@ impl Graph {
         self.arena.parameters().iter().map(|p| trainable.covers(&p.name)).collect()
     }
 
-    pub(crate) fn blank_records(&self) -> Vec<[u32; state::WORDS]> {
+    pub(crate) fn blank_records(&self) -> Vec<StateRecord> {
         (0..self.arena.replicas() as u32)
             .map(|replica| {
-                let mut record = [0; state::WORDS];
+                let mut record = StateRecord::IDLE;
                 record[state::ACTIVE] = 1;
                 record[state::SEED] = replica;
                 record

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use tern_shaders::Element;
 use tern_shaders::kernels::optimizer::{
     ADAM, Adam, NORM_FINISH, NORM_PARTIAL, NormFinish, NormPartial, PROXIMAL, Proximal, SGD,
     SGD_PLAIN, Sgd, SgdPlain, norm_partials,
 };
 use tern_shaders::kernels::state::{ADVANCE, Advance};
 use tern_shaders::schedule::Schedule;
-use tern_shaders::{Element, state};
+use tern_shaders::state::StateRecord;
 
 use crate::backward::drain;
 use crate::graph::{Graph, Tensor};
@@ -315,27 +316,18 @@ impl Graph {
         self.dispatch(&ADVANCE, &params, &args);
     }
 
-    fn records(
-        &self,
-        schedule: &Schedule,
-        seed: u32,
-        limit: Option<u32>,
-    ) -> Vec<[u32; state::WORDS]> {
+    fn records(&self, schedule: &Schedule, seed: u32, limit: Option<u32>) -> Vec<StateRecord> {
         let limit = limit.unwrap_or(u32::MAX);
         (0..self.arena.replicas())
             .map(|replica| {
                 let seed = seed.wrapping_add(replica as u32);
                 let Some(feed) = &self.feed else {
-                    return state::record(seed, 0, 1, limit, 1, schedule);
+                    return StateRecord::new(seed, 0..1, 1, limit, schedule);
                 };
                 let part = &feed.parts[replica % feed.parts.len()];
-                let (base, count) = (part.start as u32, part.len() as u32);
-                let batch = feed.batch as u32;
-                if feed.stream {
-                    state::stream_record(seed, base, count, limit, batch, schedule)
-                } else {
-                    state::record(seed, base, count, limit, batch, schedule)
-                }
+                let part = part.start as u32..part.end as u32;
+                let make = if feed.stream { StateRecord::stream } else { StateRecord::new };
+                make(seed, part, feed.batch as u32, limit, schedule)
             })
             .collect()
     }

@@ -12,6 +12,7 @@ use tern_engine::{
     Activation, Arena, Batching, Data, Device, Element, Flat, Graph, Optimizer, Param, Plan,
     RowData, Tensor, TextData, Trainable, Training, Vector,
 };
+use tern_shaders::state::StateRecord;
 
 mod common;
 
@@ -291,7 +292,7 @@ impl World {
             40 => self.plans.get_mut(at)?.read(tensor?).is_ok(),
             41 => self.plans.get_mut(at)?.rewind().is_ok(),
             42 => {
-                let records = vec![[u32::from(c); 64]; pick(4, d)];
+                let records = vec![StateRecord::from([u32::from(c); 64]); pick(4, d)];
                 self.plans.get_mut(at)?.set_states(&records).is_ok()
             }
             43 => arena.read(flat, pick(3, b)).is_ok(),

@@ -8,6 +8,7 @@ use tern_engine::nn::{Mode, ModelSpec};
 use tern_engine::{
     Arena, Batching, Device, Flat, Graph, Kind, Optimizer, Plan, TextData, Training, Vector,
 };
+use tern_shaders::state::{self, StateRecord};
 
 const VOCABULARY: usize = 17;
 
@@ -104,7 +105,7 @@ fn a_limit_rests_each_replica_on_its_own() {
         let arena = arena(&device, &[1, 1], 2);
         let mut plan = plan(&arena, &data, vec![0..8, 0..8], 1);
         let mut states = plan.states().unwrap();
-        states[1][tern_shaders::state::LIMIT] = 2;
+        states[1][state::LIMIT] = 2;
         plan.set_states(&states).unwrap();
         let losses = plan.run(5).unwrap();
         assert_eq!(losses.by_replica.iter().map(Vec::len).collect::<Vec<_>>(), [5, 2]);
@@ -177,10 +178,8 @@ fn another_round_takes_other_parts_and_limits_without_a_new_plan() {
             for r in 0..2 {
                 arena.write(Flat::Parameters, r, &start).unwrap();
             }
-            let record = |base, count, limit| {
-                tern_shaders::state::record(seed, base, count, limit, 4, &schedule)
-            };
-            plan.set_states(&[record(5, 4, 1), record(20, 17, 5)]).unwrap();
+            let record = |part, limit| StateRecord::new(seed, part, 4, limit, &schedule);
+            plan.set_states(&[record(5..9, 1), record(20..37, 5)]).unwrap();
             let losses = plan.run(5).unwrap();
             assert_eq!(losses.by_replica.iter().map(Vec::len).collect::<Vec<_>>(), [1, 5]);
             assert_eq!(losses.rows[1], [4.0, 4.0, 4.0, 4.0, 1.0]);

@@ -3,6 +3,8 @@
 //! A plan owns one buffer of `replicas × WORDS` words. The `state/*` kernels advance it, so
 //! that nothing per step comes from the CPU.
 
+use std::ops::{Deref, DerefMut, Range};
+
 use crate::schedule::Schedule;
 
 /// Words a record takes: 256 bytes, so that a record can start a binding.
@@ -30,46 +32,90 @@ pub const LIMIT: usize = 9;
 /// Factor of the schedule's learning rates for this replica, the bits of an `f32`.
 pub const SCALE: usize = 10;
 
-/// The record of a replica that is about to train `limit` steps on the `count` samples from
-/// `base` on, in batches of `batch`. Without samples or steps it rests.
-pub fn record(
-    seed: u32,
-    base: u32,
-    count: u32,
-    limit: u32,
-    batch: u32,
-    schedule: &Schedule,
-) -> [u32; WORDS] {
-    let mut record = [0; WORDS];
-    record[ACTIVE] = u32::from(count > 0 && limit > 0);
-    record[SEED] = seed;
-    record[BASE] = base;
-    record[COUNT] = count;
-    record[ROWS] = batch.min(count);
-    record[RATE] = (schedule.rate(0) as f32).to_bits();
-    record[LIMIT] = limit;
-    record[SCALE] = 1f32.to_bits();
-    record
+/// The state record of a replica. It derefs to its words, which the constants of this module name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateRecord([u32; WORDS]);
+
+impl StateRecord {
+    /// Of a replica that rests.
+    pub const IDLE: StateRecord = StateRecord([0; WORDS]);
+
+    /// Of a replica that is about to train `limit` steps on the samples of `part`, in batches of
+    /// `batch`. Without samples or steps it rests.
+    pub fn new(seed: u32, part: Range<u32>, batch: u32, limit: u32, schedule: &Schedule) -> Self {
+        let count = part.end.saturating_sub(part.start);
+        let mut record = StateRecord::IDLE;
+        record[ACTIVE] = u32::from(count > 0 && limit > 0);
+        record[SEED] = seed;
+        record[BASE] = part.start;
+        record[COUNT] = count;
+        record[ROWS] = batch.min(count);
+        record[RATE] = (schedule.rate(0) as f32).to_bits();
+        record[LIMIT] = limit;
+        record[SCALE] = 1f32.to_bits();
+        record
+    }
+
+    /// Of a replica that reads a text stream: `part` starts at its first token, and an epoch has
+    /// as many steps as the part is long, each of `batch` full rows.
+    pub fn stream(
+        seed: u32,
+        part: Range<u32>,
+        batch: u32,
+        limit: u32,
+        schedule: &Schedule,
+    ) -> Self {
+        let mut record = StateRecord::new(seed, part, batch, limit, schedule);
+        record[ROWS] = batch;
+        record
+    }
+
+    /// With learning rates of `scale` times the schedule's; for a record that is new.
+    pub fn scaled(mut self, scale: f32) -> Self {
+        self[RATE] = (f32::from_bits(self[RATE]) * scale).to_bits();
+        self[SCALE] = scale.to_bits();
+        self
+    }
+
+    /// After `done` steps, with as many to come as before.
+    pub fn resumed(mut self, done: u32) -> Self {
+        self[STEP] = done;
+        self[LIMIT] = done.saturating_add(self[LIMIT]);
+        self
+    }
+
+    /// The words of records, one after the other, as kernels read them.
+    pub fn words(records: &[StateRecord]) -> Vec<u32> {
+        records.iter().flat_map(|record| record.0).collect()
+    }
+
+    /// Optimizer steps completed.
+    pub fn steps(&self) -> u32 {
+        self[STEP]
+    }
+
+    /// Whether the replica trains; if not, it rests and its parameters stay.
+    pub fn is_active(&self) -> bool {
+        self[ACTIVE] != 0
+    }
 }
 
-/// A new record with learning rates of `scale` times the schedule's.
-pub fn scaled(mut record: [u32; WORDS], scale: f32) -> [u32; WORDS] {
-    record[RATE] = (f32::from_bits(record[RATE]) * scale).to_bits();
-    record[SCALE] = scale.to_bits();
-    record
+impl From<[u32; WORDS]> for StateRecord {
+    fn from(words: [u32; WORDS]) -> Self {
+        StateRecord(words)
+    }
 }
 
-/// The record of a replica that reads a text stream: `base` is the first token of its part,
-/// and an epoch has `count` steps, each of `batch` full rows.
-pub fn stream_record(
-    seed: u32,
-    base: u32,
-    count: u32,
-    limit: u32,
-    batch: u32,
-    schedule: &Schedule,
-) -> [u32; WORDS] {
-    let mut record = record(seed, base, count, limit, batch, schedule);
-    record[ROWS] = batch;
-    record
+impl Deref for StateRecord {
+    type Target = [u32; WORDS];
+
+    fn deref(&self) -> &[u32; WORDS] {
+        &self.0
+    }
+}
+
+impl DerefMut for StateRecord {
+    fn deref_mut(&mut self) -> &mut [u32; WORDS] {
+        &mut self.0
+    }
 }

@@ -21,7 +21,8 @@ use tern_shaders::kernels::reduce::{
     COLUMNS, Columns, ROWS, ROWS_BACKWARD, Reduction, Rows, RowsBackward,
 };
 use tern_shaders::schedule::Schedule;
-use tern_shaders::{Activation, Kernel, state};
+use tern_shaders::state::{self, StateRecord};
+use tern_shaders::{Activation, Kernel};
 
 use super::{Size, all_floats, case, floats, layer_norm, words};
 
@@ -59,7 +60,7 @@ fn millions(n: u32) -> String {
 
 /// The record of a replica in its second step.
 pub(super) fn record(count: u32, batch: u32) -> Data {
-    let mut record = state::record(1, 0, count, u32::MAX, batch, &Schedule::constant(1e-3));
+    let mut record = StateRecord::new(1, 0..count, batch, u32::MAX, &Schedule::constant(1e-3));
     record[state::STEP] = 1;
     Data::U32(record.to_vec())
 }

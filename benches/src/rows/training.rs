@@ -7,7 +7,7 @@ use tern_shaders::kernels::optimizer::{
     norm_partials,
 };
 use tern_shaders::schedule::Schedule;
-use tern_shaders::state;
+use tern_shaders::state::StateRecord;
 
 use super::{Size, case, floats};
 
@@ -18,7 +18,7 @@ pub fn rows(size: Size) -> Vec<Case> {
     let label = format!("{} Mi words", n >> 20);
     let vector = |key| floats(n as usize, key);
     let state = || {
-        let record = state::record(1, 0, 1, u32::MAX, 1, &Schedule::constant(1e-3));
+        let record = StateRecord::new(1, 0..1, 1, u32::MAX, &Schedule::constant(1e-3));
         [Data::U32(record.to_vec()), Data::F32(vec![1.0])]
     };
     // A second moment is a sum of squares.

@@ -5,7 +5,7 @@ use tern_shaders::kernels::data::{
     Words,
 };
 use tern_shaders::schedule::Schedule;
-use tern_shaders::state;
+use tern_shaders::state::{self, StateRecord};
 
 use super::{Case, noise};
 use crate::Data;
@@ -18,8 +18,8 @@ fn words(n: usize, key: usize, below: u32) -> Data {
 fn records(count: u32, batch: u32, replicas: u32, stream: bool) -> Data {
     let record = |r: u32| {
         let schedule = Schedule::constant(0.1);
-        let make = if stream { state::stream_record } else { state::record };
-        let mut record = make(r + 5, r * count, count, 9, batch, &schedule);
+        let make = if stream { StateRecord::stream } else { StateRecord::new };
+        let mut record = make(r + 5, r * count..(r + 1) * count, batch, 9, &schedule);
         record[state::EPOCH] = r;
         if !stream {
             let rows = (count - 1) % batch + 1;
@@ -28,7 +28,7 @@ fn records(count: u32, batch: u32, replicas: u32, stream: bool) -> Data {
         } else {
             record[state::CURSOR] = count - 1;
         }
-        record
+        *record
     };
     Data::U32((0..replicas).flat_map(record).collect())
 }

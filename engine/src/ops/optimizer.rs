@@ -5,7 +5,7 @@ use tern_shaders::kernels::optimizer::{
     SGD, SGD_PLAIN, Sgd, SgdPlain, norm_partials,
 };
 use tern_shaders::schedule::Schedule;
-use tern_shaders::state;
+use tern_shaders::state::{self, StateRecord};
 
 use super::Case;
 use crate::Data;
@@ -19,10 +19,10 @@ fn ramp(n: usize, scale: f32, key: usize) -> Data {
 fn records(step: u32, replicas: usize) -> Data {
     let record = |r: usize| {
         let schedule = Schedule::constant(0.01 * (r + 1) as f64);
-        let mut record = state::record(r as u32, 0, 1, u32::MAX, 1, &schedule);
+        let mut record = StateRecord::new(r as u32, 0..1, 1, u32::MAX, &schedule);
         record[state::STEP] = step;
         record[state::ACTIVE] = u32::from(r != 1);
-        record
+        *record
     };
     Data::U32((0..replicas).flat_map(record).collect())
 }

@@ -2,7 +2,7 @@
 
 use tern_shaders::kernels::state::{ADVANCE, Advance, RING_CHANNELS};
 use tern_shaders::schedule::{Decay, Schedule};
-use tern_shaders::state;
+use tern_shaders::state::{self, StateRecord};
 
 use super::Case;
 use crate::Data;
@@ -13,11 +13,11 @@ fn case(label: &str, schedule: &Schedule, step: u32, stream: bool) -> Case {
     let p = Advance::new(batch, stream, capacity, schedule);
     let record = |r: u32| {
         let limit = if r == 2 { step + 1 } else { u32::MAX };
-        let mut record = state::record(r, 0, 10, limit, batch, schedule);
+        let mut record = StateRecord::new(r, 0..10, batch, limit, schedule);
         record[state::STEP] = step;
         record[state::CURSOR] = [0, if stream { 9 } else { 8 }, 4][r as usize];
         record[state::ACTIVE] = 1;
-        state::scaled(record, [1.0, 0.5, 3.0][r as usize])
+        *record.scaled([1.0, 0.5, 3.0][r as usize])
     };
     let mut records: Vec<u32> = (0..replicas).flat_map(record).collect();
     // A fourth, which rests.
@@ -72,9 +72,9 @@ mod tests {
     fn rates(device: &Device, schedule: &Schedule, steps: u32) -> Result<Vec<f64>> {
         let p = Advance::new(1, false, 1, schedule);
         let record = |step| {
-            let mut record = state::record(0, 0, 1, u32::MAX, 1, schedule);
+            let mut record = StateRecord::new(0, 0..1, 1, u32::MAX, schedule);
             record[state::STEP] = step;
-            record
+            *record
         };
         let records = Data::U32((0..steps).flat_map(record).collect());
         let n = steps as usize;

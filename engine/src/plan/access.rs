@@ -1,6 +1,7 @@
 //! Reading and writing what a plan holds: inputs, kept tensors, state records.
 
-use tern_shaders::{Access, Element, state};
+use tern_shaders::state::{self, StateRecord};
+use tern_shaders::{Access, Element};
 
 use crate::device::Data;
 use crate::graph::{Home, Operand, Tensor};
@@ -11,17 +12,13 @@ impl Plan {
     ///
     /// # Errors
     /// Device errors.
-    pub async fn states_async(&self) -> Result<Vec<[u32; state::WORDS]>> {
+    pub async fn states_async(&self) -> Result<Vec<StateRecord>> {
         let Some(ready) = &self.ready else { return Ok(self.records.clone()) };
         let mut records = Vec::with_capacity(self.records.len());
         for chunk in &ready.chunks {
             let words = chunk.replicas * state::WORDS;
             let words = self.arena.device().read(&chunk.state, 0, words).await?.words()?;
-            records.extend(words.chunks_exact(state::WORDS).map(|r| {
-                let mut record = [0; state::WORDS];
-                record.copy_from_slice(r);
-                record
-            }));
+            records.extend(words.as_chunks().0.iter().map(|words| StateRecord::from(*words)));
         }
         Ok(records)
     }
@@ -30,7 +27,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Value`] unless there is one a replica; device errors.
-    pub fn set_states(&mut self, records: &[[u32; state::WORDS]]) -> Result<()> {
+    pub fn set_states(&mut self, records: &[StateRecord]) -> Result<()> {
         if records.len() != self.arena.replicas() {
             let expected = self.arena.replicas().to_string();
             return Err(Error::value("number of state records", records.len(), expected));
@@ -39,7 +36,7 @@ impl Plan {
         let Some(ready) = &self.ready else { return Ok(()) };
         let mut first = 0;
         for chunk in &ready.chunks {
-            let part = self.records[first..first + chunk.replicas].concat();
+            let part = StateRecord::words(&self.records[first..first + chunk.replicas]);
             self.arena.device().write(&chunk.state, 0, &Data::U32(part))?;
             first += chunk.replicas;
         }

@@ -1,6 +1,6 @@
 //! Covers of the `async` methods that wait on the calling thread.
 
-use tern_shaders::state;
+use tern_shaders::state::StateRecord;
 
 use super::{Activations, Losses};
 use crate::device::{Data, Timing};
@@ -42,7 +42,7 @@ covers! {
     /// [`Plan::read_f64_async`], waiting.
     read_f64(tensor: Tensor) -> Vec<f64> = read_f64_async;
     /// [`Plan::states_async`], waiting.
-    states() -> Vec<[u32; state::WORDS]> = states_async;
+    states() -> Vec<StateRecord> = states_async;
     /// [`Plan::tune_async`], waiting.
     tune(again: bool) -> Vec<Choice> = tune_async;
     /// [`Plan::profile_async`], waiting.

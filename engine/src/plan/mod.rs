@@ -8,8 +8,9 @@ mod losses;
 
 use std::collections::BTreeMap;
 
+use tern_shaders::Element;
 use tern_shaders::kernels::state::RING_CHANNELS;
-use tern_shaders::{Element, state};
+use tern_shaders::state::{self, StateRecord};
 
 use crate::device::{Buffer, Call, Data, Program, Sequence, Slot, Timing};
 use crate::graph::{Graph, GraphId, Home, Info, Operand, Recorded};
@@ -35,7 +36,7 @@ pub struct Plan {
     blocks: Blocks,
     tile: usize,
     /// The state record each replica starts from.
-    records: Vec<[u32; state::WORDS]>,
+    records: Vec<StateRecord>,
     /// Whether the plan ends with `state/advance`, so that the ring fills.
     advances: bool,
     ready: Option<Ready>,
@@ -66,7 +67,7 @@ impl Plan {
     pub(crate) fn new(
         mut graph: Graph,
         boundary: usize,
-        records: Vec<[u32; state::WORDS]>,
+        records: Vec<StateRecord>,
         advances: bool,
     ) -> Result<Self> {
         graph.check()?;
@@ -265,7 +266,7 @@ impl Plan {
                 Home::Transient | Home::Shared(_) => {}
             }
         }
-        let records: Vec<u32> = self.records[first..first + replicas].concat();
+        let records = StateRecord::words(&self.records[first..first + replicas]);
         Ok(Chunk {
             tile,
             within,
@@ -357,7 +358,7 @@ impl Plan {
         if !self.advances {
             return Ok(Vec::new());
         }
-        Ok(self.states_async().await?.iter().map(|record| record[state::STEP]).collect())
+        Ok(self.states_async().await?.iter().map(StateRecord::steps).collect())
     }
 
     /// Appends the steps logged since `before`, and returns the steps completed.

@@ -4,7 +4,7 @@ use tern_engine::{Arena, Device, Flat, Plan, Schedule, Tensor, Vector};
 use tern_protocol::metrics::Metrics;
 use tern_protocol::trainer::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics};
 use tern_protocol::{Layout, Result, RunPlan};
-use tern_shaders::state;
+use tern_shaders::state::StateRecord;
 
 use super::slots::{Slots, Task};
 
@@ -61,10 +61,10 @@ impl Clients {
         let steps = |task: &Task| task.part.len().div_ceil(batch) as u32;
         let records = (0..slots.len()).map(|slot| match tasks.get(slot) {
             Some(task) => {
-                let (base, count) = (task.part.start as u32, task.part.len() as u32);
-                state::record(0, base, count, steps(task), batch as u32, &schedule)
+                let part = task.part.start as u32..task.part.end as u32;
+                StateRecord::new(0, part, batch as u32, steps(task), &schedule)
             }
-            None => [0; state::WORDS],
+            None => StateRecord::IDLE,
         });
         self.plan.set_states(&records.collect::<Vec<_>>())?;
         // Counts go on in slots that are done, so they are read as each is.

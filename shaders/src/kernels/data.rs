@@ -340,9 +340,10 @@ pub static KERNELS: &[&AnyKernel] =
 mod tests {
     use super::*;
     use crate::schedule::Schedule;
+    use crate::state::StateRecord;
 
-    fn record(base: u32, count: u32, batch: u32) -> [u32; state::WORDS] {
-        state::record(7, base, count, 100, batch, &Schedule::constant(0.1))
+    fn record(base: u32, count: u32, batch: u32) -> StateRecord {
+        StateRecord::new(7, base..base + count, batch, 100, &Schedule::constant(0.1))
     }
 
     #[test]
@@ -395,7 +396,7 @@ mod tests {
         for (cursor, rows) in [(0, 4), (4, 4), (8, 2)] {
             (state[state::CURSOR], state[state::ROWS]) = (cursor, rows);
             let mut index = [0; 4];
-            select::<f32>(&Select { batch: 4, shuffle: 1 }, 1, &state, &mut index);
+            select::<f32>(&Select { batch: 4, shuffle: 1 }, 1, &*state, &mut index);
             assert!(index[rows as usize..].iter().all(|i| *i == NONE));
             seen.extend_from_slice(&index[..rows as usize]);
         }
@@ -403,7 +404,7 @@ mod tests {
         seen.sort_unstable();
         assert_eq!(seen, (20..30).collect::<Vec<_>>());
         let mut index = [0; 4];
-        select::<f32>(&Select { batch: 4, shuffle: 0 }, 1, &state, &mut index);
+        select::<f32>(&Select { batch: 4, shuffle: 0 }, 1, &*state, &mut index);
         assert_eq!(index, [28, 29, NONE, NONE]);
     }
 
@@ -447,12 +448,12 @@ mod tests {
         let tokens: Vec<u32> = (100..130).collect();
         let p = Stream { batch: 2, steps: 3, length: 30, padding: 0, packed: 0 };
         // From token 5 on, two parts of 4 steps of 3 tokens: 5..17 and 17..29.
-        let mut state = state::stream_record(0, 5, 4, 9, 2, &Schedule::constant(0.1));
+        let mut state = StateRecord::stream(0, 5..9, 2, 9, &Schedule::constant(0.1));
         let (mut inputs, mut targets) = ([0; 6], [0; 6]);
-        stream::<f32>(&p, 1, &tokens, &state, &mut inputs, &mut targets);
+        stream::<f32>(&p, 1, &tokens, &*state, &mut inputs, &mut targets);
         assert_eq!(inputs, [105, 117, 106, 118, 107, 119]);
         state[state::CURSOR] = 3;
-        stream::<f32>(&p, 1, &tokens, &state, &mut inputs, &mut targets);
+        stream::<f32>(&p, 1, &tokens, &*state, &mut inputs, &mut targets);
         assert_eq!(inputs, [114, 126, 115, 127, 116, 128]);
         assert_eq!(targets, [115, 127, 116, 128, 117, 129]);
     }

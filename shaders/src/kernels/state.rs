@@ -131,7 +131,7 @@ pub static KERNELS: &[&AnyKernel] = &[ADVANCE.any()];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{SEED, record, stream_record};
+    use crate::state::{SEED, StateRecord};
 
     fn run(p: &Advance, state: &mut [u32], loss: f32, ring: &mut [f32]) {
         advance(p, 1, state, &[loss], &[10.0 * loss], ring);
@@ -141,12 +141,12 @@ mod tests {
     fn epochs_of_a_short_last_batch_and_the_limit() {
         let schedule = Schedule { base: 0.5, warmup: 4, decay: Decay::Constant };
         let p = Advance::new(4, false, 3, &schedule);
-        let mut state = record(9, 100, 10, 5, 4, &schedule);
+        let mut state = StateRecord::new(9, 100..110, 4, 5, &schedule);
         let mut ring = [0.0f32; 12];
         let mut seen = Vec::new();
         for step in 0..7 {
             seen.push((state[EPOCH], state[CURSOR], state[ROWS], state[ACTIVE]));
-            run(&p, &mut state, step as f32, &mut ring);
+            run(&p, &mut *state, step as f32, &mut ring);
         }
         let expected = [
             (0, 0, 4, 1),
@@ -168,10 +168,10 @@ mod tests {
     fn a_stream_counts_steps_with_full_batches() {
         let schedule = Schedule::constant(0.1);
         let p = Advance::new(8, true, 2, &schedule);
-        let mut state = stream_record(0, 0, 3, 100, 8, &schedule);
+        let mut state = StateRecord::stream(0, 0..3, 8, 100, &schedule);
         let mut ring = [0.0f32; 8];
         for _ in 0..4 {
-            run(&p, &mut state, 1.0, &mut ring);
+            run(&p, &mut *state, 1.0, &mut ring);
         }
         assert_eq!((state[EPOCH], state[CURSOR], state[ROWS]), (1, 1, 8));
     }
@@ -198,8 +198,8 @@ mod tests {
     #[test]
     fn a_replica_without_samples_or_steps_never_starts() {
         let schedule = Schedule::constant(0.1);
-        assert_eq!(record(0, 0, 0, 10, 4, &schedule)[ACTIVE], 0);
-        assert_eq!(record(0, 0, 10, 0, 4, &schedule)[ACTIVE], 0);
-        assert_eq!(record(0, 0, 3, 1, 4, &schedule)[ROWS], 3);
+        assert_eq!(StateRecord::new(0, 0..0, 4, 10, &schedule)[ACTIVE], 0);
+        assert_eq!(StateRecord::new(0, 0..10, 4, 0, &schedule)[ACTIVE], 0);
+        assert_eq!(StateRecord::new(0, 0..3, 4, 1, &schedule)[ROWS], 3);
     }
 }

@@ -6,7 +6,7 @@ use tern_engine::{
     Tensor, Training,
 };
 use tern_protocol::Result;
-use tern_shaders::state;
+use tern_shaders::state::StateRecord;
 
 use super::{Group, Model, Objective, Role, Settings};
 
@@ -138,7 +138,7 @@ impl Step {
             self.plan.write(strength, &Data::F32(vec![run.strength]))?;
         }
         let schedule = Schedule::constant(self.rate);
-        let record = state::record(run.seed, 0, self.samples, run.steps, self.batch, &schedule);
+        let record = StateRecord::new(run.seed, 0..self.samples, self.batch, run.steps, &schedule);
         self.plan.set_states(&[record])?;
         let losses = self.plan.run(run.steps as usize)?;
         let mut parts = Vec::with_capacity(self.parts.len());

@@ -11,7 +11,7 @@ use tern_engine::{
 };
 use tern_protocol::{Error, Result};
 use tern_shaders::kernels::random::pcg4d;
-use tern_shaders::state;
+use tern_shaders::state::StateRecord;
 
 use super::batch::Domain;
 use super::score::inputs;
@@ -108,7 +108,7 @@ pub struct Learner {
     scorer: Scorer,
     recipe: Recipe,
     /// The state record that a training starts from.
-    start: Vec<[u32; state::WORDS]>,
+    start: Vec<StateRecord>,
     /// Whether the last layer is trained alone. Then it is computed in the backward pass, from
     /// activations before it, which no update makes older.
     head_alone: bool,

@@ -9,7 +9,7 @@ use tern_protocol::layout::ModelKind;
 use tern_protocol::plan::{Form, LocalTraining};
 use tern_protocol::trainer::{EVALUATION_BATCH, LocalData, Recorder, training_seed};
 use tern_protocol::{Error, Result};
-use tern_shaders::state;
+use tern_shaders::state::StateRecord;
 
 /// Steps between two reports of progress.
 const REPORT: usize = 100;
@@ -143,7 +143,7 @@ impl Models {
         let records = parts.iter().zip(&seeds).map(|(part, seed)| {
             let count = part.rows.len() as u32;
             base += count;
-            state::record(*seed, base - count, count, steps(part), local.batch, &schedule)
+            StateRecord::new(*seed, base - count..base, local.batch, steps(part), &schedule)
         });
         plan.set_states(&records.collect::<Vec<_>>())?;
         let total = parts.iter().map(steps).max().unwrap_or(0) as usize;

@@ -91,7 +91,7 @@ impl Plans {
         for moment in local.optimizer.moments() {
             moments.extend(self.arena.read(*moment, 0)?);
         }
-        Ok(OptimizerState { steps: self.train.states()?[0][state::STEP], moments })
+        Ok(OptimizerState { steps: self.train.states()?[0].steps(), moments })
     }
 
     /// The gradient of the batch that would be next.

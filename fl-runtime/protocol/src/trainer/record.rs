@@ -7,7 +7,7 @@ use tern_engine::{
     Arena, Batching, Graph, Parameters, Plan, RowData, Schedule, Tensor, TextData, Trainable,
     Training,
 };
-use tern_shaders::state;
+use tern_shaders::state::StateRecord;
 
 use crate::layout::ModelKind;
 use crate::metrics::Metrics;
@@ -164,14 +164,11 @@ pub fn state_record(
     part: Range<usize>,
     steps: u32,
     done: u32,
-) -> [u32; state::WORDS] {
-    let (base, count) = (part.start as u32, part.len() as u32);
+) -> StateRecord {
+    let part = part.start as u32..part.end as u32;
     let schedule = Schedule::constant(local.rate);
-    let record = state::record(seed, base, count, steps, local.batch, &schedule);
-    let mut record = state::scaled(record, local.scale(round) as f32);
-    record[state::STEP] = done;
-    record[state::LIMIT] = done.saturating_add(steps);
-    record
+    let record = StateRecord::new(seed, part, local.batch, steps, &schedule);
+    record.scaled(local.scale(round) as f32).resumed(done)
 }
 
 /// `accuracy` and `top3` from the counts of [`Graph::accuracy`], and `loss`.

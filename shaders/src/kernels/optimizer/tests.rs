@@ -1,11 +1,11 @@
 use super::*;
 use crate::schedule::Schedule;
-use crate::state;
+use crate::state::StateRecord;
 
 const N: usize = 5;
 
 fn record(step: u32, rate: f64) -> Vec<u32> {
-    let mut record = state::record(0, 0, 1, u32::MAX, 1, &Schedule::constant(rate));
+    let mut record = StateRecord::new(0, 0..1, 1, u32::MAX, &Schedule::constant(rate));
     record[STEP] = step;
     record.to_vec()
 }
