@@ -178,7 +178,7 @@ impl Workload {
         };
         let mut plan = RunPlan::new(self.name, ModelKind::Layers(spec), rounds);
         plan.cohort.size = self.clients as u32;
-        plan.training.rate = self.rate;
+        plan.training.learning_rate = self.rate;
         plan.seed = 1;
         plan
     }
@@ -343,7 +343,7 @@ fn write_job(
         "width": width,
         "clients": clients,
         "batch": plan.training.batch,
-        "rate": plan.training.rate,
+        "rate": plan.training.learning_rate,
         "rounds": plan.rounds,
         "evaluation_batch": EVALUATION_BATCH,
         "threads": rayon::current_num_threads(),

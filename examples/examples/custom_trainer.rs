@@ -32,7 +32,7 @@ impl Trainer for Means {
         let mean = self.0.iter().sum::<f32>() / self.0.len() as f32;
         // An update is as long as the model's flat vector, whose padding stays zero.
         let mut update = vec![0.0; job.model.len()];
-        update[0] = task.training.rate as f32 * (mean - job.model[0]);
+        update[0] = task.training.learning_rate as f32 * (mean - job.model[0]);
         let metrics = Metrics::from([("loss".to_string(), self.loss(&job.model))]);
         Ok(Trained::new(update, self.samples(), metrics))
     }
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     let model = ModelKind::Tensors(vec![TensorSpec { name: "mean".into(), shape: vec![1] }]);
     let mut plan = RunPlan::new("mean", model, 15);
     (plan.cohort.size, plan.cohort.minimum) = (3, 3);
-    plan.training.rate = 0.5;
+    plan.training.learning_rate = 0.5;
 
     let folder = tempfile::tempdir()?;
     let options = Options::new(&device, folder.path());

@@ -51,7 +51,7 @@ impl Drop for Running {
 /// An odd number of pieces; large enough to take several.
 fn plan() -> RunPlan {
     let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(50, &[40], 10)), 3);
-    (plan.cohort.size, plan.cohort.gather) = (1, 50);
+    (plan.cohort.size, plan.cohort.gather_ms) = (1, 50);
     plan
 }
 

@@ -29,7 +29,7 @@ const SECURE: Kind = Kind {
     rounds: 7,
     clients: 5,
     minimum: 4,
-    cohort: "selection = \"by_samples\"\nstep = 3000\n",
+    cohort: "selection = \"by_samples\"\nstep_ms = 3000\n",
     secure: "[run.secure]\n",
 };
 
@@ -168,12 +168,12 @@ layers = [
 [run.cohort]
 size = {clients}
 minimum = {minimum}
-gather = 1000
-deadline = 3000
+gather_ms = 1000
+deadline_ms = 3000
 {cohort}[run.training]
 epochs = 2
 batch = 8
-rate = 0.3
+learning_rate = 0.3
 [run.updates]
 uplink = "ternary"
 {secure}[server]
@@ -255,7 +255,7 @@ fn a_run_survives_the_death_of_its_processes() {
     let place = run(&CLEAR, &deaths);
     // The offline fold of the recorded updates, and the model that the run left.
     let config = place.path("server.toml");
-    let folded = output(&["fold", "--config", config.to_str().unwrap()]);
+    let folded = output(&["verify", "--config", config.to_str().unwrap()]);
     assert!(folded.contains(&format!("{} rounds, every bit the same", CLEAR.rounds)), "{folded}");
     let last = folded.lines().rfind(|line| line.starts_with("round")).unwrap();
     assert!(last.contains(&place.model("run/model.safetensors")), "{last}");
@@ -267,7 +267,7 @@ fn a_run_survives_the_death_of_its_processes() {
     let mut body = std::fs::read(upload.path()).unwrap();
     body[0] ^= 1;
     std::fs::write(upload.path(), body).unwrap();
-    let checked = tern(&["fold", "--config", config.to_str().unwrap()]).output().unwrap();
+    let checked = tern(&["verify", "--config", config.to_str().unwrap()]).output().unwrap();
     assert!(!checked.status.success());
 }
 

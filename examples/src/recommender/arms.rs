@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
-use tern_fl::plan::{Encoding, Form, Secure, Selection, StrategySpec, TernaryMethod};
+use tern_fl::plan::{Encoding, Secure, Selection, StrategySpec, TernaryMethod, UpdateKind};
 
 use super::options::Scale;
 
@@ -19,7 +19,7 @@ pub struct Arm {
     /// Its row in the table.
     pub name: &'static str,
     /// 3.2: what a terminal sends.
-    pub form: Form,
+    pub kind: UpdateKind,
     /// 3.3: how it is written.
     pub uplink: Encoding,
     /// 3.5: how models come back.
@@ -32,42 +32,42 @@ pub struct Arm {
 pub const ARMS: [Arm; 6] = [
     Arm {
         name: "full precision",
-        form: Form::Delta,
+        kind: UpdateKind::Delta,
         uplink: Encoding::Full,
         downlink: Encoding::Full,
         secure: false,
     },
     Arm {
         name: "ternary delta",
-        form: Form::Delta,
+        kind: UpdateKind::Delta,
         uplink: Encoding::Ternary,
         downlink: Encoding::Full,
         secure: false,
     },
     Arm {
         name: "ternary delta, both ways",
-        form: Form::Delta,
+        kind: UpdateKind::Delta,
         uplink: Encoding::Ternary,
         downlink: Encoding::Ternary,
         secure: false,
     },
     Arm {
         name: "ternary delta + secure",
-        form: Form::Delta,
+        kind: UpdateKind::Delta,
         uplink: Encoding::Ternary,
         downlink: Encoding::Full,
         secure: true,
     },
     Arm {
         name: "gradient, full precision",
-        form: Form::Gradient,
+        kind: UpdateKind::Gradient,
         uplink: Encoding::Full,
         downlink: Encoding::Full,
         secure: false,
     },
     Arm {
         name: "gradient, ternary",
-        form: Form::Gradient,
+        kind: UpdateKind::Gradient,
         uplink: Encoding::Ternary,
         downlink: Encoding::Full,
         secure: false,
@@ -84,15 +84,15 @@ impl Arm {
         plan.cohort.minimum = (2 * scale.cohort).div_ceil(3);
         plan.training.steps = Some(scale.steps);
         plan.training.batch = scale.batch;
-        plan.training.rate = RATE;
-        plan.updates.form = self.form;
+        plan.training.learning_rate = RATE;
+        plan.updates.kind = self.kind;
         plan.updates.uplink = self.uplink;
         plan.updates.downlink = self.downlink;
-        if self.form == Form::Gradient {
+        if self.kind == UpdateKind::Gradient {
             // Where a terminal has learned its own customers by heart, its gradient is of no use
             // to the others: so it goes less far, and the center goes further by what comes.
-            plan.training.rate = GRADIENT_RATES[0];
-            plan.strategy = StrategySpec::Average { rate: GRADIENT_RATES[1] };
+            plan.training.learning_rate = GRADIENT_RATES[0];
+            plan.strategy = StrategySpec::Average { learning_rate: GRADIENT_RATES[1] };
             plan.updates.ternary = TernaryMethod::Drawn(2.5);
         }
         if self.secure {

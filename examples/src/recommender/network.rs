@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_engine::{Device, load_model};
 use tern_fl::layout::ModelKind;
-use tern_fl::plan::{Encoding, Form};
+use tern_fl::plan::{Encoding, UpdateKind};
 use tern_fl::server::local::{self, Client};
 use tern_fl::{Layout, RunPlan};
 
@@ -33,7 +33,7 @@ pub fn take_part(role: Role, place: &Place, data: &Data, device: &Device) -> Res
 
 /// Whether a way runs as processes: ternary updates, and such that only their sum is known of.
 fn networked(arm: &Arm) -> bool {
-    (arm.form, arm.uplink, arm.downlink) == (Form::Delta, Encoding::Ternary, Encoding::Full)
+    (arm.kind, arm.uplink, arm.downlink) == (UpdateKind::Delta, Encoding::Ternary, Encoding::Full)
 }
 
 /// What a network came to.

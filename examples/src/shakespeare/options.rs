@@ -31,7 +31,7 @@ pub struct Options {
     pub batch: u32,
     /// Learning rate of the clients; the default is the paper's
     #[arg(long, default_value_t = 1.47)]
-    pub rate: f64,
+    pub learning_rate: f64,
     /// Factor that the rate falls by; 1 for the paper's constant rate
     #[arg(long, value_name = "FACTOR", default_value_t = 0.32, value_parser = factor)]
     pub decay: f64,

@@ -95,7 +95,7 @@ pub fn plan(options: &Options, clients: usize, tokens: usize) -> RunPlan {
     plan.cohort.size = options.cohort.unwrap_or(tenth).min(clients as u32);
     plan.training.epochs = options.epochs;
     plan.training.batch = options.batch;
-    plan.training.rate = options.rate;
+    plan.training.learning_rate = options.learning_rate;
     let (factor, rounds) = (options.decay, options.after.clone());
     plan.training.decay = Some(RateDecay::After { factor, rounds });
     plan.evaluation.metric = "accuracy".into();
@@ -141,7 +141,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         results.parameters,
         options.epochs,
         options.batch,
-        options.rate,
+        options.learning_rate,
         options.decay,
         options.after,
     )?;
@@ -230,7 +230,7 @@ mod tests {
         let plan = plan(&Options::parse_from(["shakespeare"]), 1146, 90);
         assert_eq!((plan.cohort.size, plan.training.epochs, plan.training.batch), (115, 5, 10));
         // The rate that the paper's figure 3 keeps.
-        assert_eq!((plan.training.rate, plan.training.scale(26)), (1.47, 1.0));
+        assert_eq!((plan.training.learning_rate, plan.training.scale(26)), (1.47, 1.0));
         // The paper counts 866,578; its alphabet is not given.
         assert_eq!(plan.check().unwrap().parameters().count(), 822_570);
     }

@@ -33,8 +33,13 @@ fn recipe(problem: &Problem, hidden: usize, training: LocalTraining, seed: u32) 
     Recipe { model, classes: problem.classes, training, seed }
 }
 
-fn adam(rate: f64, batch: u32) -> LocalTraining {
-    LocalTraining { optimizer: Optimizer::adamw(), rate, batch, ..LocalTraining::default() }
+fn adam(learning_rate: f64, batch: u32) -> LocalTraining {
+    LocalTraining {
+        optimizer: Optimizer::adamw(),
+        learning_rate,
+        batch,
+        ..LocalTraining::default()
+    }
 }
 
 /// Trains one model on all samples.

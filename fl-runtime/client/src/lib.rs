@@ -43,7 +43,7 @@ use tern_host::key_file;
 use tern_protocol::identity::Identity;
 use tern_protocol::layout::Layout;
 use tern_protocol::participant::{Action, Input, LeastSecure, Participant};
-use tern_protocol::plan::Form;
+use tern_protocol::plan::UpdateKind;
 use tern_protocol::trainer::{Job, Trained, Trainer};
 use tern_protocol::wire::message::Body;
 use tern_protocol::{Digest, Error, Result, TaskSpec, wire};
@@ -322,7 +322,7 @@ impl Client {
                 return Ok(self.decline(turn, &error.to_string()).await);
             }
         };
-        if session.participant.task().updates.form == Form::Delta {
+        if session.participant.task().updates.kind == UpdateKind::Delta {
             let own: Vec<f32> = start.iter().zip(&trained.update).map(|(a, b)| a + b).collect();
             let path = session.folder.join("personal.safetensors");
             save_model(&path, session.layout.parameters(), &own)?;

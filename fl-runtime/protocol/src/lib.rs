@@ -10,10 +10,10 @@
 //! - Updates are coded by [`update`], added up by [`Total`] and applied by a [`Strategy`]; secure
 //!   rounds run [`tern_secagg`] between the two state machines.
 
+mod aggregate;
 pub mod auth;
 pub mod coordinator;
 mod error;
-mod fold;
 pub mod hex;
 mod id;
 pub mod identity;
@@ -29,8 +29,8 @@ pub mod update;
 #[rustfmt::skip]
 pub mod wire;
 
+pub use aggregate::Total;
 pub use error::{Error, Refusal, Result};
-pub use fold::Total;
 pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Turn};
 pub use layout::Layout;
 pub use masking::{Code, Masking};

@@ -29,7 +29,7 @@
 //!
 //! let mut plan = RunPlan::new("signs", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 20);
 //! plan.cohort.size = 2;
-//! plan.training.rate = 1.0;
+//! plan.training.learning_rate = 1.0;
 //! let mut simulation = Simulation::new(&plan, clients, Options::new(&device))?;
 //! let mut losses = Vec::new();
 //! while let Some(round) = simulation.round()? {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tern_engine::ops::fold::Fold;
 use tern_engine::ops::update::Updates;
 use tern_engine::{Data, Device, Element, Pass, Vector};
-use tern_protocol::plan::{Encoding, Form, StrategySpec};
+use tern_protocol::plan::{Encoding, StrategySpec, UpdateKind};
 use tern_protocol::strategy::advance;
 use tern_protocol::update::{Codec, Scales, add_difference};
 use tern_protocol::{Error, Layout, Result, RunPlan, Strategy, StrategyState};
@@ -106,8 +106,8 @@ impl Server {
     /// The new model from the sum.
     pub fn aggregate(&mut self, round: u32) -> Result<()> {
         let plan = &self.plan;
-        let added = plan.strategy == StrategySpec::Average { rate: 1.0 }
-            && plan.updates.form == Form::Delta;
+        let added = plan.strategy == StrategySpec::Average { learning_rate: 1.0 }
+            && plan.updates.kind == UpdateKind::Delta;
         let mut pass = Pass::new(&self.device);
         self.fold.finish(&mut pass, &self.mean)?;
         if added {
@@ -124,9 +124,9 @@ impl Server {
             // Other strategies are the host's: one vector down, one up.
             pass.run()?;
             let (mut model, mean) = (floats(&self.model)?, floats(&self.mean)?);
-            let form = plan.updates.form;
+            let kind = plan.updates.kind;
             let strategy = &*self.strategy;
-            advance(strategy, form, &self.layout, &mut model, mean, &mut self.state)?;
+            advance(strategy, kind, &self.layout, &mut model, mean, &mut self.state)?;
             self.model.write(&Data::F32(model))?;
         }
         self.publish(round)

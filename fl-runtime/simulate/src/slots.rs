@@ -83,7 +83,7 @@ impl Slots {
         let record = |slots: usize| -> Result<(Arena, Plan, Option<Plan>)> {
             let arena = Arena::new(device, layout.parameters(), &vec![plan.seed; slots])?;
             let (train, gradient) =
-                recorder.training(&arena, data, &plan.training, plan.updates.form)?;
+                recorder.training(&arena, data, &plan.training, plan.updates.kind)?;
             Ok((arena, train, gradient))
         };
         // What one takes says how many fit, whole rounds of them if not all at once do.

@@ -5,7 +5,7 @@ use tern_engine::{
 };
 use tern_protocol::Total;
 use tern_protocol::layout::ModelKind;
-use tern_protocol::plan::{Encoding, Form, RateDecay, StrategySpec, TernaryMethod};
+use tern_protocol::plan::{Encoding, RateDecay, StrategySpec, TernaryMethod, UpdateKind};
 use tern_shaders::kernels::random::{pcg4d, uniform};
 
 use super::*;
@@ -57,7 +57,7 @@ fn rows(device: &Device, part: &[usize]) -> LocalData {
 fn plan(clients: u32) -> RunPlan {
     let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[9], 4)), 3);
     plan.cohort.size = clients;
-    plan.training.rate = 0.2;
+    plan.training.learning_rate = 0.2;
     plan.seed = 5;
     plan
 }
@@ -83,23 +83,23 @@ const KINDS: [(&str, bool, Change); 12] = [
         p.updates.ternary = TernaryMethod::Drawn(2.5);
     }),
     ("gradient", true, |p| {
-        p.updates.form = Form::Gradient;
-        p.strategy = StrategySpec::Average { rate: 0.3 };
+        p.updates.kind = UpdateKind::Gradient;
+        p.strategy = StrategySpec::Average { learning_rate: 0.3 };
     }),
     ("adam", true, |p| {
         p.training.optimizer = Optimizer::adam();
-        p.training.rate = 0.01;
-        p.strategy = StrategySpec::Adam { rate: 0.02, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+        p.training.learning_rate = 0.01;
+        p.strategy = StrategySpec::Adam { learning_rate: 0.02, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
     }),
     ("momentum kept", true, |p| {
         p.training.optimizer = Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0, nesterov: true };
         p.training.keep_optimizer = true;
-        (p.training.rate, p.training.steps) = (0.05, Some(3));
+        (p.training.learning_rate, p.training.steps) = (0.05, Some(3));
     }),
     ("Adam kept, codes", true, |p| {
         p.training.optimizer = Optimizer::adam();
         p.training.keep_optimizer = true;
-        p.training.rate = 0.01;
+        p.training.learning_rate = 0.01;
         p.updates.uplink = Encoding::Ternary;
     }),
     ("falling rate", true, |p| {

@@ -33,15 +33,35 @@ pub fn template() -> Result<String, Error> {
     Ok(TEMPLATE.replace(KNOWN_TOKEN, &hex::encode(&token)))
 }
 
+/// The version of configuration files that this program reads.
+const VERSION: u32 = 1;
+
+/// What is looked at first: files of other versions have other keys.
+#[derive(Deserialize)]
+struct Versioned {
+    #[serde(default = "version")]
+    version: u32,
+}
+
+fn version() -> u32 {
+    VERSION
+}
+
 /// A configuration file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Version of the file; the present one if not given.
+    #[serde(default = "version")]
+    pub version: u32,
     /// What is trained and how: for the server, and for simulations.
+    #[serde(default)]
     pub run: Option<RunPlan>,
     /// How the server serves.
+    #[serde(default)]
     pub server: Option<ServerConfig>,
     /// How a client takes part.
+    #[serde(default)]
     pub client: Option<ClientConfig>,
 }
 
@@ -62,7 +82,7 @@ pub struct ServerConfig {
     /// Model to start from, safetensors; else one is drawn by the run's seed.
     #[serde(default)]
     pub initial: Option<PathBuf>,
-    /// Keeps accepted updates after their round, so that `tern fold` can check the run.
+    /// Keeps accepted updates after their round, so that `tern verify` can check the run.
     #[serde(default)]
     pub keep_uploads: bool,
     /// Waits for the disk before it acknowledges, so that a power loss loses nothing either.
@@ -170,6 +190,13 @@ impl Config {
     /// [`ConfigError`], at the line.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         let source = Source { file, text };
+        // What can't be read at all is refused below, at its line.
+        if let Ok(Versioned { version }) = toml::from_str(text)
+            && version != VERSION
+        {
+            let message = format!("version {version}, expected {VERSION}");
+            return Err(source.error(&["version"], message));
+        }
         let config: Config = source.parse()?;
         if let Some(run) = &config.run
             && let Err(error) = run.check()
@@ -283,6 +310,16 @@ mod tests {
     fn the_template_is_a_configuration() {
         let config = parse(&template().unwrap()).unwrap_or_else(|error| panic!("{error}"));
         assert!(config.run.is_some() && config.server.is_some() && config.client.is_some());
+    }
+
+    #[test]
+    fn files_of_other_versions_and_keys_are_refused_by_name() {
+        let error = parse("version = 2\n[another]\nkey = 1\n").unwrap_err().to_string();
+        assert!(error.starts_with("tern.toml:1:") && error.contains("version 2, expected 1"));
+        let old = template().unwrap().replace("learning_rate = 0.5", "rate = 0.5");
+        let error = parse(&old).unwrap_err().to_string();
+        assert!(error.contains("`rate`") && error.contains("`learning_rate`"), "{error}");
+        assert_eq!(parse("").unwrap().version, VERSION);
     }
 
     #[test]

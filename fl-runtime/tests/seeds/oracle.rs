@@ -78,7 +78,9 @@ impl Oracle {
     /// Holds a finished run against what was sent and told.
     pub fn check(&self, plan: &RunPlan, initial: &[f32], federation: &Federation) {
         let layout = plan.check().unwrap();
-        let StrategySpec::Average { rate } = plan.strategy else { panic!("another strategy") };
+        let StrategySpec::Average { learning_rate } = plan.strategy else {
+            panic!("another strategy")
+        };
         let rounds = federation.rounds(0).unwrap();
         assert_eq!(rounds.len(), plan.rounds as usize);
         let mut model = initial.to_vec();
@@ -103,7 +105,7 @@ impl Oracle {
                 None => self.mean(plan, &layout, turn, &counted),
             };
             layout.clear_padding(&mut mean);
-            model.iter_mut().zip(mean).for_each(|(x, d)| *x += rate as f32 * d);
+            model.iter_mut().zip(mean).for_each(|(x, d)| *x += learning_rate as f32 * d);
             assert_eq!(round.model, Digest::of(&Codec::full(&model)), "sum of {turn}");
         }
     }

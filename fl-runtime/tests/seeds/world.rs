@@ -118,9 +118,9 @@ fn plan(random: &mut Random, clients: u64) -> RunPlan {
         over_selection: if random.chance(500) { 1.0 } else { 1.5 },
         minimum: random.within(1..=u64::from(size)) as u32,
         selection: if random.chance(500) { Selection::Uniform } else { Selection::BySamples },
-        gather: random.within(500..=3_000),
-        deadline: random.within(4_000..=15_000),
-        step: random.within(2_000..=6_000),
+        gather_ms: random.within(500..=3_000),
+        deadline_ms: random.within(4_000..=15_000),
+        step_ms: random.within(2_000..=6_000),
     };
     plan.seed = random.word() as u32;
     plan.evaluation.on_clients = random.chance(300);

@@ -182,7 +182,8 @@ pub fn run(ratings: &Ratings, scale: &Scale, seed: u32, device: &Device) -> Resu
         plan.training.steps = Some(scale.steps);
         plan.updates.uplink = uplink;
         // Few of a cohort know a film, so that means are small: the server scales them.
-        plan.strategy = StrategySpec::Adam { rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-4 };
+        plan.strategy =
+            StrategySpec::Adam { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-4 };
         // Journal and models are of no use after the run.
         let folder = tempfile::tempdir()?;
         let mut progress = Progress::new(name, u64::from(scale.rounds));

@@ -2,7 +2,7 @@
 
 use tern_protocol::layout::Layout;
 use tern_protocol::metrics::{self, Metrics};
-use tern_protocol::plan::{Evaluation, Form, StrategySpec};
+use tern_protocol::plan::{Evaluation, StrategySpec, UpdateKind};
 use tern_protocol::strategy::advance;
 use tern_protocol::trainer::{Job, Trained, Trainer, training_seed};
 use tern_protocol::{ClientId, Error, Refusal, Result, RunId, RunPlan, StrategyState, Total, Turn};
@@ -24,7 +24,7 @@ pub fn plan(name: &str, model: &Model, settings: &Settings, nodes: u32) -> RunPl
     let mut plan = RunPlan::new(name, model.kind(), settings.rounds());
     plan.seed = settings.seed;
     (plan.cohort.size, plan.cohort.minimum) = (nodes, nodes.min(2));
-    plan.cohort.gather = GATHER;
+    plan.cohort.gather_ms = GATHER;
     plan.strategy = StrategySpec::Custom(Fusion::NAME.into());
     let metric = if settings.patience.is_some() { "loss" } else { "accuracy" };
     plan.evaluation =
@@ -108,7 +108,7 @@ pub fn run<T: Trainer>(
             let what = format!("round {number}: {} nodes are left", reports.len());
             return Err(Error::Trainer([what, reasons.join(", ")].join("; ")));
         }
-        advance(strategy, Form::Delta, &layout, &mut model, total.mean(), &mut state)?;
+        advance(strategy, UpdateKind::Delta, &layout, &mut model, total.mean(), &mut state)?;
         let metrics = metrics::mean(reports.iter().map(|(samples, metrics)| (*samples, metrics)));
         let loss = metrics.get(&plan.evaluation.metric).copied();
         observe(&Round { number, phase: strategy.phase(number), metrics, absent }, &model);

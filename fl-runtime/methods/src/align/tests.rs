@@ -143,7 +143,7 @@ fn the_target_and_a_third_node_aggregate_to_the_same_bits() {
     use tern_server::local;
     let settings = Settings { exchanges: 6, ..settings() };
     let plan = plan("test", &model(), &settings, 3);
-    assert!(plan.cohort.gather <= 1000, "an absent node holds every round up as long");
+    assert!(plan.cohort.gather_ms <= 1000, "an absent node holds every round up as long");
     let fusion = Fusion::new(&model(), &settings);
     let initial = model().initial(settings.seed);
     let clients = |numbers: std::ops::Range<usize>| {

@@ -29,7 +29,7 @@
 //! let x: Vec<f32> = (0..400).map(|i| (i as f32 - 199.5) / 200.0).collect();
 //! let labels: Vec<u32> = x.iter().map(|x| u32::from(*x > 0.0)).collect();
 //! let (parts, _) = usable(&labels, partition(&labels, 40, Partition::Iid, 1)?);
-//! let training = LocalTraining { epochs: 30, rate: 1.0, ..LocalTraining::default() };
+//! let training = LocalTraining { epochs: 30, learning_rate: 1.0, ..LocalTraining::default() };
 //! let recipe = Recipe { model: ModelSpec::mlp(1, &[], 2), classes: 2, training, seed: 1 };
 //! let samples = Samples { features: &x, width: 1, labels: &labels };
 //! let teachers = Models::train(&device, &recipe, &samples, &parts, &mut |_, _, _| {})?;

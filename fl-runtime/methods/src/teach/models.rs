@@ -6,7 +6,7 @@ use tern_engine::nn::{Mode, Model, ModelSpec, Predictor};
 use tern_engine::{Arena, Device, Element, Flat, Graph, RowData, Schedule};
 use tern_protocol::ClientId;
 use tern_protocol::layout::ModelKind;
-use tern_protocol::plan::{Form, LocalTraining};
+use tern_protocol::plan::{LocalTraining, UpdateKind};
 use tern_protocol::trainer::{EVALUATION_BATCH, LocalData, Recorder, training_seed};
 use tern_protocol::{Error, Result};
 use tern_shaders::state::StateRecord;
@@ -133,8 +133,8 @@ impl Models {
             return Err(Error::value("outputs of the model", outputs, expected));
         }
         let local = &recipe.training;
-        let (mut plan, _) = recorder.training(&arena, &data, local, Form::Delta)?;
-        let schedule = Schedule::constant(local.rate);
+        let (mut plan, _) = recorder.training(&arena, &data, local, UpdateKind::Delta)?;
+        let schedule = Schedule::constant(local.learning_rate);
         let steps = |part: &Part| {
             let epoch = part.rows.len().div_ceil(local.batch as usize) as u32;
             local.steps.unwrap_or(epoch.saturating_mul(local.epochs))

@@ -73,7 +73,7 @@ impl Coordinator {
         let members = phase.members.keep(answered);
         match phase.state.clone().close() {
             Ok((state, roster)) => {
-                let deadline = now.after(self.plan.cohort.step);
+                let deadline = now.after(self.plan.cohort.step_ms);
                 self.phase = Phase::Share(Share::new(state, roster.encode(), members, deadline));
                 Vec::new()
             }

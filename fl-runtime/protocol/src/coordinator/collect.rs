@@ -49,7 +49,7 @@ enum Answer {
 impl Collect {
     pub(super) fn new(plan: &RunPlan, now: Millis, cohort: &[Candidate]) -> Self {
         Collect {
-            deadline: now.after(plan.cohort.deadline),
+            deadline: now.after(plan.cohort.deadline_ms),
             cohort: cohort.iter().map(|member| (member.client, Answer::None)).collect(),
             enough: cohort.len().min(plan.cohort.size as usize),
             masked: None,
@@ -60,7 +60,7 @@ impl Collect {
     /// dropped.
     pub(super) fn secure(plan: &RunPlan, now: Millis, members: &Members, masked: Masked) -> Self {
         Collect {
-            deadline: now.after(plan.cohort.deadline),
+            deadline: now.after(plan.cohort.deadline_ms),
             cohort: members.asked.keys().map(|client| (*client, Answer::None)).collect(),
             enough: members.asked.len(),
             masked: Some(masked),

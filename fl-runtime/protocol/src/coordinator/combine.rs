@@ -36,7 +36,7 @@ impl Coordinator {
         };
         let uploads = uploads.clone();
         if self.plan.evaluation.on_clients {
-            let deadline = now.after(self.plan.cohort.step);
+            let deadline = now.after(self.plan.cohort.step_ms);
             self.phase = Phase::Evaluate(Evaluate::new(head, uploads, deadline));
             return Ok(Vec::new());
         }

@@ -44,7 +44,7 @@ impl Coordinator {
             Ok((state, survivors)) => {
                 let asked = uploads.iter().map(|(client, upload)| (*client, upload.samples));
                 self.phase = Phase::Confirm(Confirm {
-                    deadline: now.after(self.plan.cohort.step),
+                    deadline: now.after(self.plan.cohort.step_ms),
                     members: Members { asked: asked.collect(), ..Members::default() },
                     uploads,
                     most_samples,
@@ -86,7 +86,7 @@ impl Coordinator {
         }
         match phase.state.clone().close() {
             Ok((state, requests)) => {
-                let deadline = now.after(self.plan.cohort.step);
+                let deadline = now.after(self.plan.cohort.step_ms);
                 let requests = requests.into_iter().map(|(to, request)| (to, request.encode()));
                 let unmask = Unmask::new(phase, state, requests.collect(), deadline);
                 self.phase = Phase::Unmask(unmask);

@@ -36,7 +36,7 @@ impl Coordinator {
         self.phase = match &self.masking {
             Some(masking) => {
                 let session = masking.session(&self.run, &self.task, self.turn);
-                let deadline = now.after(self.plan.cohort.step);
+                let deadline = now.after(self.plan.cohort.step_ms);
                 Phase::Advertise(Advertise::new(session, &cohort, deadline))
             }
             None => Phase::Collect(Collect::new(&self.plan, now, &cohort)),

@@ -75,7 +75,7 @@ fn a_round_goes_from_phase_to_phase() {
 
 #[test]
 fn a_deadline_closes_with_what_is_there_or_repeats() {
-    let mut c = coordinator(|plan| plan.cohort.deadline = 100);
+    let mut c = coordinator(|plan| plan.cohort.deadline_ms = 100);
     c.handle(Millis(10), start(2)).unwrap();
     assert_eq!(c.deadline(), Some(Millis(110)));
     assert_eq!(c.handle(Millis(109), Event::Tick), Err(Refusal::NotDue));

@@ -127,7 +127,7 @@ fn tasks_that_make_no_sense_are_refused() {
     type Change = fn(&mut TaskSpec);
     let changes: [(&str, Change); 4] = [
         ("training.batch is 0", |task| task.training.batch = 0),
-        ("training.rate is -1", |task| task.training.rate = -1.0),
+        ("training.learning_rate is -1", |task| task.training.learning_rate = -1.0),
         ("updates.bound is -1", |task| task.updates.bound = -1.0),
         ("updates.bound is NaN", |task| task.updates.bound = f32::NAN),
     ];

@@ -47,9 +47,9 @@ impl RunPlan {
         within("cohort.over_selection", self.cohort.over_selection, 1.0..=10.0)?;
         within("cohort.minimum", self.cohort.minimum, 1..=self.cohort.size)?;
         for (name, time) in [
-            ("cohort.gather", self.cohort.gather),
-            ("cohort.deadline", self.cohort.deadline),
-            ("cohort.step", self.cohort.step),
+            ("cohort.gather_ms", self.cohort.gather_ms),
+            ("cohort.deadline_ms", self.cohort.deadline_ms),
+            ("cohort.step_ms", self.cohort.step_ms),
         ] {
             within(name, time, 1..=1_000_000_000)?;
         }
@@ -69,10 +69,12 @@ impl RunPlan {
 
     fn check_strategy(&self) -> Result<()> {
         match self.strategy {
-            StrategySpec::Average { rate } => within("strategy.rate", rate, 0.0..=1e9),
-            StrategySpec::Adam { rate, beta1, beta2, tau }
-            | StrategySpec::Yogi { rate, beta1, beta2, tau } => {
-                within("strategy.rate", rate, 0.0..=1e9)?;
+            StrategySpec::Average { learning_rate } => {
+                within("strategy.learning_rate", learning_rate, 0.0..=1e9)
+            }
+            StrategySpec::Adam { learning_rate, beta1, beta2, tau }
+            | StrategySpec::Yogi { learning_rate, beta1, beta2, tau } => {
+                within("strategy.learning_rate", learning_rate, 0.0..=1e9)?;
                 within("strategy.beta1", beta1, 0.0..=0.999_999)?;
                 within("strategy.beta2", beta2, 0.0..=0.999_999)?;
                 within("strategy.tau", tau, 1e-12..=1e3)
@@ -125,7 +127,7 @@ mod tests {
             ("rounds", |p| p.rounds = 0),
             ("cohort.minimum", |p| p.cohort.minimum = 11),
             ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
-            ("training.rate", |p| p.training.rate = -1.0),
+            ("training.learning_rate", |p| p.training.learning_rate = -1.0),
             ("training.decay.factor", |p| {
                 p.training.decay = Some(RateDecay::After { factor: 1.1, rounds: Vec::new() });
             }),
@@ -136,7 +138,8 @@ mod tests {
             ("updates.bound", |p| p.updates.bound = f32::INFINITY),
             ("updates.downlink", |p| p.updates.downlink = Encoding::Half),
             ("strategy.beta1", |p| {
-                p.strategy = StrategySpec::Adam { rate: 0.1, beta1: 1.0, beta2: 0.9, tau: 0.1 };
+                p.strategy =
+                    StrategySpec::Adam { learning_rate: 0.1, beta1: 1.0, beta2: 0.9, tau: 0.1 };
             }),
             ("secure", |p| p.secure = Some(Secure::default())),
         ];

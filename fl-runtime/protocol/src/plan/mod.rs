@@ -73,12 +73,12 @@ pub struct Cohort {
     pub selection: Selection,
     /// Milliseconds to wait for clients to ask `size × over_selection`, if at least `minimum`
     /// are online.
-    pub gather: u64,
+    pub gather_ms: u64,
     /// Milliseconds for training and upload.
-    pub deadline: u64,
+    pub deadline_ms: u64,
     /// Milliseconds for each of the other phases: keys, shares, confirmation, unmasking,
     /// evaluation.
-    pub step: u64,
+    pub step_ms: u64,
 }
 
 impl Default for Cohort {
@@ -88,9 +88,9 @@ impl Default for Cohort {
             over_selection: 1.0,
             minimum: 1,
             selection: Selection::Uniform,
-            gather: 10_000,
-            deadline: 600_000,
-            step: 60_000,
+            gather_ms: 10_000,
+            deadline_ms: 600_000,
+            step_ms: 60_000,
         }
     }
 }
@@ -105,7 +105,7 @@ impl Cohort {
 /// What an update is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Form {
+pub enum UpdateKind {
     /// Parameters after local training less those before.
     #[default]
     Delta,
@@ -142,7 +142,7 @@ pub enum TernaryMethod {
 #[serde(default, deny_unknown_fields)]
 pub struct Updates {
     /// What an update is.
-    pub form: Form,
+    pub kind: UpdateKind,
     /// Encoding of updates.
     pub uplink: Encoding,
     /// Encoding of models: full, or ternary differences from model to model.
@@ -171,7 +171,7 @@ impl Updates {
 impl Default for Updates {
     fn default() -> Self {
         Updates {
-            form: Form::Delta,
+            kind: UpdateKind::Delta,
             uplink: Encoding::Full,
             downlink: Encoding::Full,
             ternary: TernaryMethod::Thresholded(0.7),
@@ -231,12 +231,12 @@ pub enum StrategySpec {
     /// Adds it (FedAvg).
     Average {
         /// Factor: 1 for deltas, the learning rate for gradients.
-        rate: f64,
+        learning_rate: f64,
     },
     /// Adam on it (FedAdam).
     Adam {
         /// Learning rate.
-        rate: f64,
+        learning_rate: f64,
         /// Decay of the mean.
         beta1: f64,
         /// Decay of the squares.
@@ -247,7 +247,7 @@ pub enum StrategySpec {
     /// Yogi on it (FedYogi).
     Yogi {
         /// Learning rate.
-        rate: f64,
+        learning_rate: f64,
         /// Decay of the mean.
         beta1: f64,
         /// Decay of the squares.
@@ -261,7 +261,7 @@ pub enum StrategySpec {
 
 impl Default for StrategySpec {
     fn default() -> Self {
-        StrategySpec::Average { rate: 1.0 }
+        StrategySpec::Average { learning_rate: 1.0 }
     }
 }
 
@@ -418,7 +418,8 @@ mod tests {
     fn plans_survive_toml_and_name_what_differs() {
         let mut plan = plan();
         plan.secure = Some(Secure::default());
-        plan.strategy = StrategySpec::Yogi { rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+        plan.strategy =
+            StrategySpec::Yogi { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
         let text = toml::to_string(&plan).unwrap();
         assert_eq!(toml::from_str::<RunPlan>(&text).unwrap(), plan);
         let mut other = plan.clone();

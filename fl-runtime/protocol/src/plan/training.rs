@@ -23,7 +23,7 @@ pub struct LocalTraining {
     /// and steps; else it starts anew each round.
     pub keep_optimizer: bool,
     /// Learning rate.
-    pub rate: f64,
+    pub learning_rate: f64,
     /// How the rate falls from round to round.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay: Option<RateDecay>,
@@ -46,7 +46,7 @@ impl Default for LocalTraining {
             batch: 10,
             optimizer: Optimizer::sgd(),
             keep_optimizer: false,
-            rate: 0.1,
+            learning_rate: 0.1,
             decay: None,
             clip_gradient: None,
             clip_update: None,
@@ -65,7 +65,7 @@ impl LocalTraining {
         within("training.epochs", self.epochs, 1..=1_000_000)?;
         within("training.steps", self.steps.unwrap_or(1), 1..=u32::MAX)?;
         within("training.batch", self.batch, 1..=1_000_000)?;
-        within("training.rate", self.rate, 0.0..=most)?;
+        within("training.learning_rate", self.learning_rate, 0.0..=most)?;
         if let Some(RateDecay::Every { factor, .. } | RateDecay::After { factor, .. }) = self.decay
         {
             within("training.decay.factor", factor, 0.0..=1.0)?;

@@ -7,7 +7,7 @@ use super::{Strategy, StrategyState};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Average {
     /// Factor.
-    pub rate: f32,
+    pub learning_rate: f32,
 }
 
 impl Strategy for Average {
@@ -18,7 +18,7 @@ impl Strategy for Average {
     fn step(&self, model: &mut [f32], direction: &[f32], state: &mut StrategyState) {
         state.steps += 1;
         for (x, d) in model.iter_mut().zip(direction) {
-            *x += self.rate * d;
+            *x += self.learning_rate * d;
         }
     }
 }
@@ -30,7 +30,11 @@ mod tests {
     #[test]
     fn the_mean_is_added() {
         let mut model = [1.0, 2.0];
-        Average { rate: 0.5 }.step(&mut model, &[2.0, -4.0], &mut StrategyState::default());
+        Average { learning_rate: 0.5 }.step(
+            &mut model,
+            &[2.0, -4.0],
+            &mut StrategyState::default(),
+        );
         assert_eq!(model, [2.0, 0.0]);
     }
 }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub use adaptive::Adaptive;
 pub use average::Average;
 
-use crate::plan::{Form, StrategySpec};
+use crate::plan::{StrategySpec, UpdateKind};
 use crate::{Error, Layout, Result};
 
 /// Vectors that a strategy keeps from round to round, each as long as the model, and the number
@@ -84,12 +84,14 @@ impl StrategySpec {
     /// [`Error::Value`] if it brought none of that name.
     pub fn build(&self, own: Option<&Arc<dyn Strategy>>) -> Result<Arc<dyn Strategy>> {
         Ok(match self {
-            StrategySpec::Average { rate } => Arc::new(Average { rate: *rate as f32 }),
-            StrategySpec::Adam { rate, beta1, beta2, tau } => {
-                Arc::new(Adaptive::adam(*rate, *beta1, *beta2, *tau))
+            StrategySpec::Average { learning_rate } => {
+                Arc::new(Average { learning_rate: *learning_rate as f32 })
             }
-            StrategySpec::Yogi { rate, beta1, beta2, tau } => {
-                Arc::new(Adaptive::yogi(*rate, *beta1, *beta2, *tau))
+            StrategySpec::Adam { learning_rate, beta1, beta2, tau } => {
+                Arc::new(Adaptive::adam(*learning_rate, *beta1, *beta2, *tau))
+            }
+            StrategySpec::Yogi { learning_rate, beta1, beta2, tau } => {
+                Arc::new(Adaptive::yogi(*learning_rate, *beta1, *beta2, *tau))
             }
             StrategySpec::Custom(name) => match own {
                 Some(own) if own.name() == name => own.clone(),
@@ -105,14 +107,14 @@ impl StrategySpec {
 /// One step of a strategy from a mean update, in place.
 pub fn advance(
     strategy: &dyn Strategy,
-    form: Form,
+    kind: UpdateKind,
     layout: &Layout,
     model: &mut [f32],
     mut mean: Vec<f32>,
     state: &mut StrategyState,
 ) -> Result<()> {
     layout.clear_padding(&mut mean);
-    if form == Form::Gradient {
+    if kind == UpdateKind::Gradient {
         mean.iter_mut().for_each(|x| *x = -*x);
     }
     strategy.step(model, &mean, state);

@@ -59,7 +59,7 @@ impl EngineTrainer {
         }
         let arena = Arena::new(&self.device, recorder.parameters(), &[task.seed])?;
         let (train, gradient) =
-            recorder.training(&arena, &self.training, &task.training, task.updates.form)?;
+            recorder.training(&arena, &self.training, &task.training, task.updates.kind)?;
         let (evaluate, counts) = recorder.evaluation(&arena, &self.evaluation)?;
         Ok(Plans { key, arena, train, gradient, evaluate, counts })
     }
@@ -156,7 +156,7 @@ impl Trainer for EngineTrainer {
 mod tests {
     use super::*;
     use crate::layout::ModelKind;
-    use crate::plan::{Form, RateDecay, RunPlan};
+    use crate::plan::{RateDecay, RunPlan, UpdateKind};
     use crate::{ClientId, RunId, Turn};
     use std::sync::Arc;
     use tern_engine::nn::ModelSpec;
@@ -173,7 +173,7 @@ mod tests {
         let model = ModelKind::Layers(ModelSpec::mlp(2, &[8], 2));
         let mut plan = RunPlan::new("test", model, 1);
         plan.training.batch = 40;
-        plan.training.rate = 0.5;
+        plan.training.learning_rate = 0.5;
         change(&mut plan);
         plan.task(RunId([1; 16])).unwrap()
     }
@@ -223,7 +223,7 @@ mod tests {
         let two = update(|plan| plan.training.steps = Some(2));
         let gradient = update(|plan| {
             plan.training.steps = Some(1);
-            plan.updates.form = Form::Gradient;
+            plan.updates.kind = UpdateKind::Gradient;
         });
         assert!(norm(&gradient) > 0.01);
         for ((one, two), gradient) in one.iter().zip(&two).zip(&gradient) {
@@ -236,7 +236,7 @@ mod tests {
         let device = Device::cpu();
         let update = |rate: f64, round: u32| {
             let task = task(|plan| {
-                plan.training.rate = rate;
+                plan.training.learning_rate = rate;
                 plan.training.steps = Some(5);
                 plan.training.decay = Some(RateDecay::Every { factor: 0.5, rounds: 3 });
             });
@@ -273,7 +273,7 @@ mod tests {
             task(|plan| {
                 // One batch is all the data: two jobs of a step are one of two.
                 plan.training.optimizer = Optimizer::adam();
-                plan.training.rate = 0.01;
+                plan.training.learning_rate = 0.01;
                 plan.training.steps = Some(steps);
                 plan.training.keep_optimizer = keep;
             })

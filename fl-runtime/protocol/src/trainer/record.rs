@@ -11,7 +11,7 @@ use tern_shaders::state::StateRecord;
 
 use crate::layout::ModelKind;
 use crate::metrics::Metrics;
-use crate::plan::{Form, LocalTraining};
+use crate::plan::{LocalTraining, UpdateKind};
 use crate::{Error, Result};
 
 /// Rows of a batch in evaluation. The last one is masked, so that the size changes nothing.
@@ -119,19 +119,19 @@ impl Recorder {
         arena: &Arena,
         data: &LocalData,
         local: &LocalTraining,
-        form: Form,
+        kind: UpdateKind,
     ) -> Result<(Plan, Option<Plan>)> {
         let batching = Batching::shuffled(local.batch as usize);
         let mut graph = Graph::new(arena);
         let (loss, ..) = self.loss(&mut graph, data, &batching, Mode::Train)?;
         let training = Training {
-            schedule: Schedule::constant(local.rate),
+            schedule: Schedule::constant(local.learning_rate),
             clip_norm: local.clip_gradient,
             proximal: local.proximal,
-            ..Training::new(local.optimizer, local.rate)
+            ..Training::new(local.optimizer, local.learning_rate)
         };
         let train = graph.train(loss, &training)?;
-        if form == Form::Delta {
+        if kind == UpdateKind::Delta {
             return Ok((train, None));
         }
         let mut graph = Graph::new(arena);
@@ -166,7 +166,7 @@ pub fn state_record(
     done: u32,
 ) -> StateRecord {
     let part = part.start as u32..part.end as u32;
-    let schedule = Schedule::constant(local.rate);
+    let schedule = Schedule::constant(local.learning_rate);
     let record = StateRecord::new(seed, part, local.batch, steps, &schedule);
     record.scaled(local.scale(round) as f32).resumed(done)
 }

@@ -71,7 +71,7 @@ pub fn audit(folder: &Path, initial: &[f32], options: &Options) -> Result<Vec<Au
             fold(&blobs, &format, &mut total, turn, &upload.client, upload.samples)?;
         }
         let Sum::Clear(total) = total else { continue };
-        advance(&*strategy, plan.updates.form, &layout, &mut model, total.mean(), &mut state)?;
+        advance(&*strategy, plan.updates.kind, &layout, &mut model, total.mean(), &mut state)?;
         audits.push(Audit {
             round: round.round,
             updates: uploads.len(),

@@ -322,7 +322,7 @@ impl Federation {
             return Ok(());
         }
         let cohort = &self.plan.cohort;
-        let waited = now.since(since) >= cohort.gather;
+        let waited = now.since(since) >= cohort.gather_ms;
         let enough = if waited { cohort.minimum } else { cohort.asked() };
         // Most polls of many clients need no look at all of them.
         if self.presence.heard() < enough as usize {

@@ -7,7 +7,7 @@ use tern_protocol::RunId;
 use tern_protocol::layout::{ModelKind, TensorSpec};
 use tern_protocol::metrics::Metrics;
 use tern_protocol::participant::{Action, Input, Kept, Participant};
-use tern_protocol::plan::{Cohort, Encoding, Form, Secure, Selection, StrategySpec};
+use tern_protocol::plan::{Cohort, Encoding, Secure, Selection, StrategySpec, UpdateKind};
 use tern_protocol::trainer::{Job, Trained};
 use tern_protocol::update::Codec;
 
@@ -181,14 +181,16 @@ fn every_kind_of_run_ends_and_can_be_made_anew() {
         ("half", |p| p.updates.uplink = Encoding::Half),
         ("ternary", |p| p.updates.uplink = Encoding::Ternary),
         ("gradient", |p| {
-            p.updates.form = Form::Gradient;
-            p.strategy = StrategySpec::Average { rate: 0.1 };
+            p.updates.kind = UpdateKind::Gradient;
+            p.strategy = StrategySpec::Average { learning_rate: 0.1 };
         }),
         ("adam", |p| {
-            p.strategy = StrategySpec::Adam { rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+            p.strategy =
+                StrategySpec::Adam { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
         }),
         ("yogi", |p| {
-            p.strategy = StrategySpec::Yogi { rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+            p.strategy =
+                StrategySpec::Yogi { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
             p.cohort.selection = Selection::BySamples;
         }),
         ("evaluation", |p| p.evaluation.on_clients = true),
@@ -215,7 +217,7 @@ fn secure_rounds_come_to_the_same_mean() {
     let model = |change: fn(&mut RunPlan)| {
         let mut plan = plan();
         (plan.cohort.size, plan.cohort.over_selection) = (4, 1.0);
-        plan.strategy = StrategySpec::Average { rate: 0.5 };
+        plan.strategy = StrategySpec::Average { learning_rate: 0.5 };
         change(&mut plan);
         let folder = tempfile::tempdir().unwrap();
         let federation = run(folder.path(), &plan, 4, |_, _| ());
@@ -292,9 +294,9 @@ fn another_plan_is_refused_by_its_field() {
     let mut plan = plan();
     let flat = initial(&plan);
     Federation::open(folder.path(), &plan, &flat, options()).unwrap();
-    plan.training.rate = 0.5;
+    plan.training.learning_rate = 0.5;
     let error = Federation::open(folder.path(), &plan, &flat, options()).err().unwrap();
-    assert!(error.to_string().contains("training.rate: 0.1 and 0.5"), "{error}");
+    assert!(error.to_string().contains("training.learning_rate: 0.1 and 0.5"), "{error}");
     let folder = tempfile::tempdir().unwrap();
     assert!(Federation::open(folder.path(), &plan, &flat[1..], options()).is_err());
 }

@@ -184,9 +184,9 @@ impl Work {
         };
         let mut model = tools.model(&self.head.model)?;
         let mut state = tools.state(&self.head)?;
-        let form = tools.plan.updates.form;
+        let kind = tools.plan.updates.kind;
         let scales = next_scales(&tools.layout, &self.head.scales, &mean);
-        advance(&*tools.strategy, form, &tools.layout, &mut model, mean, &mut state)?;
+        advance(&*tools.strategy, kind, &tools.layout, &mut model, mean, &mut state)?;
         let stored = tools.blobs.put_model(&Codec::full(&model))?;
         let (public, difference) = match tools.plan.updates.downlink {
             Encoding::Ternary => {

@@ -27,7 +27,7 @@
 //! }
 //! let mut plan = RunPlan::new("signs", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 20);
 //! (plan.cohort.size, plan.cohort.minimum) = (3, 2);
-//! plan.training.rate = 1.0;
+//! plan.training.learning_rate = 1.0;
 //! plan.secure = Some(Secure { corrupt: 0.0, ..Secure::default() });
 //!
 //! let folder = std::env::temp_dir().join(format!("tern-local-{}", std::process::id()));
@@ -277,7 +277,7 @@ impl Local {
             let expected = format!("at least cohort.minimum, {minimum}");
             return Err(Error::value("clients with data", with_data, expected));
         }
-        let gathered = self.now.after(self.federation.plan().cohort.gather);
+        let gathered = self.now.after(self.federation.plan().cohort.gather_ms);
         let next = self.federation.next_attempt().unwrap_or(gathered);
         self.now = coordinator.deadline().unwrap_or(gathered.max(next));
         self.federation.tick(self.now)

@@ -37,7 +37,7 @@ fn clients(device: &Device) -> Vec<Client<EngineTrainer>> {
 fn plan() -> RunPlan {
     let mut plan = RunPlan::new("local", ModelKind::Layers(ModelSpec::mlp(2, &[8], 2)), 4);
     (plan.cohort.size, plan.cohort.minimum) = (3, 2);
-    (plan.training.epochs, plan.training.rate, plan.seed) = (2, 0.5, 5);
+    (plan.training.epochs, plan.training.learning_rate, plan.seed) = (2, 0.5, 5);
     plan
 }
 
@@ -158,7 +158,7 @@ fn a_folder_holds_one_run() {
     let initial = vec![0.0; 256];
     let mut plan = plan();
     plan.rounds = 1;
-    plan.training.rate = 0.0;
+    plan.training.learning_rate = 0.0;
     let outcome = run(&plan, Some(&initial), &mut clients(&device), options(), |_, _| ()).unwrap();
     assert_eq!(outcome.model, initial, "starts where it is told to");
     let again = run(&plan, None, &mut clients(&device), options(), |_, _| ());

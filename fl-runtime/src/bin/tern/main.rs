@@ -2,11 +2,11 @@
 
 mod certs;
 mod client;
-mod fold;
 mod init;
 mod keys;
 mod server;
 mod simulate;
+mod verify;
 mod view;
 
 use std::io::{IsTerminal, Write};
@@ -43,7 +43,7 @@ enum What {
     Init(init::Options),
     Keys(keys::Options),
     Certs(certs::Options),
-    Fold(fold::Options),
+    Verify(verify::Options),
 }
 
 fn main() -> ExitCode {
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         What::Init(options) => init::run(options),
         What::Keys(options) => keys::run(options),
         What::Certs(options) => certs::run(options),
-        What::Fold(options) => fold::run(options),
+        What::Verify(options) => verify::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -43,7 +43,7 @@ pub struct Options {
     batch: Option<u32>,
     /// Learning rate of clients.
     #[arg(long)]
-    rate: Option<f64>,
+    learning_rate: Option<f64>,
     /// Seed of the first model, of cohorts and of training.
     #[arg(long)]
     seed: Option<u32>,
@@ -127,7 +127,7 @@ fn plan(options: &Options, configured: Option<RunPlan>, data: &Data, seed: u32) 
         Some(plan) => plan,
         None => {
             let mut plan = RunPlan::new("simulation", data.model(&options.hidden)?, 20);
-            plan.training.rate = 0.1;
+            plan.training.learning_rate = 0.1;
             plan
         }
     };
@@ -137,7 +137,7 @@ fn plan(options: &Options, configured: Option<RunPlan>, data: &Data, seed: u32) 
     plan.cohort.minimum = plan.cohort.minimum.min(plan.cohort.size);
     plan.training.epochs = options.epochs.unwrap_or(plan.training.epochs);
     plan.training.batch = options.batch.unwrap_or(plan.training.batch);
-    plan.training.rate = options.rate.unwrap_or(plan.training.rate);
+    plan.training.learning_rate = options.learning_rate.unwrap_or(plan.training.learning_rate);
     Ok(plan)
 }
 

@@ -1,4 +1,4 @@
-//! `tern fold`: a run's models recomputed from the updates that it recorded.
+//! `tern verify`: a run's models recomputed from the updates that it recorded.
 
 use std::path::PathBuf;
 
