@@ -73,8 +73,11 @@ impl Devices {
         } else {
             self.device.iter().map(|text| text.parse()).collect::<tern_engine::Result<_>>()?
         };
-        let open =
-            |select| pollster::block_on(Device::open(&DeviceOptions { select, ..options.clone() }));
+        let open = |select| {
+            let mut options = options.clone();
+            options.select = select;
+            pollster::block_on(Device::open(&options))
+        };
         Ok(selected.into_iter().map(open).collect::<tern_engine::Result<_>>()?)
     }
 }

@@ -16,6 +16,7 @@ pub const IGNORE: u32 = u32::MAX;
 
 /// Which samples each replica trains on, and in which order.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Batching {
     /// Rows of a batch. The last of an epoch may be short; its missing rows are masked.
     pub batch: usize,
@@ -35,6 +36,12 @@ impl Batching {
     /// Batches of all samples in the order stored.
     pub fn in_order(batch: usize) -> Self {
         Batching { batch, shuffle: false, parts: Vec::new() }
+    }
+
+    /// With samples of each replica.
+    pub fn parts(mut self, parts: impl Into<Vec<Range<usize>>>) -> Self {
+        self.parts = parts.into();
+        self
     }
 }
 

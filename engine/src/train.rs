@@ -104,6 +104,7 @@ impl Optimizer {
 
 /// How a plan trains.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Training {
     /// How gradients change parameters.
     pub optimizer: Optimizer,
@@ -133,6 +134,42 @@ impl Training {
             seed: 0,
             limit: None,
         }
+    }
+
+    /// With a learning rate by step.
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// With some parameters that change.
+    pub fn trainable(mut self, trainable: Trainable) -> Self {
+        self.trainable = trainable;
+        self
+    }
+
+    /// With gradients scaled down to a global norm, or not.
+    pub fn clip_norm(mut self, clip_norm: impl Into<Option<f64>>) -> Self {
+        self.clip_norm = clip_norm.into();
+        self
+    }
+
+    /// With FedProx's pull to [`Flat::Reference`], or without.
+    pub fn proximal(mut self, proximal: impl Into<Option<f64>>) -> Self {
+        self.proximal = proximal.into();
+        self
+    }
+
+    /// With a seed of shuffling and dropout.
+    pub fn seed(mut self, seed: u32) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// With steps after which a replica rests, or without end.
+    pub fn limit(mut self, limit: impl Into<Option<u32>>) -> Self {
+        self.limit = limit.into();
+        self
     }
 }
 

@@ -335,10 +335,8 @@ fn mlp_with_clipping() {
         layers: layers.map(|(name, layer)| (name.into(), layer)).to_vec(),
     };
     let fixture = Fixture::open("mlp_clipped");
-    let training = Training {
-        clip_norm: Some(fixture.number("clip")),
-        ..Training::new(Optimizer::sgd(), fixture.number("lr"))
-    };
+    let training =
+        Training::new(Optimizer::sgd(), fixture.number("lr")).clip_norm(fixture.number("clip"));
     let input = (Element::F32, &[5, 7][..]);
     steps("mlp_data", "mlp_weights", "mlp_clipped", spec.build().unwrap(), input, &training);
 }

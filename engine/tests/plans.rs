@@ -71,7 +71,7 @@ fn training_stops_early_and_keeps_the_best() {
         let loss = classifier(&mut graph, x, labels);
         let mut evaluate = graph.evaluate(loss).unwrap();
 
-        let fit = Fit { epochs: 60, steps: 8, evaluation_steps: 7, patience: Some(3) };
+        let fit = Fit::new(60, 8).evaluation_steps(7).patience(3);
         let (epochs, stop) = fit.run(&mut train, Some(&mut evaluate), |_| true).unwrap();
         let losses: Vec<f32> = epochs.iter().map(|e| e.evaluation.unwrap()).collect();
         let best = losses.iter().copied().fold(f32::INFINITY, f32::min);
@@ -96,7 +96,7 @@ fn a_group_trains_while_the_rest_is_frozen_and_gradients_flow_through() {
             let loss = classifier(&mut graph, x, labels);
             let trainable =
                 Trainable::Prefixes(prefixes.iter().map(|p| (*p).to_string()).collect());
-            let training = Training { trainable, ..Training::new(Optimizer::sgd(), 0.1) };
+            let training = Training::new(Optimizer::sgd(), 0.1).trainable(trainable);
             graph.train(loss, &training).unwrap().run(4).unwrap();
             let after = arena.read(Flat::Parameters, 0).unwrap();
             let gradients = arena.read(Flat::Gradients, 0).unwrap();
@@ -127,7 +127,7 @@ fn a_plan_that_trains_nothing_is_refused() {
     let (x, labels) = graph.row_batch(&circle(&device, 8, 1), &Batching::shuffled(8)).unwrap();
     let loss = classifier(&mut graph, x, labels);
     let trainable = Trainable::Prefixes(vec!["nothing".into()]);
-    let training = Training { trainable, ..Training::new(Optimizer::sgd(), 0.1) };
+    let training = Training::new(Optimizer::sgd(), 0.1).trainable(trainable);
     assert!(matches!(graph.train(loss, &training), Err(Error::Value { .. })));
 }
 
@@ -281,10 +281,9 @@ fn devices_are_listed_and_chosen() {
     let all = pollster::block_on(tern_engine::adapters());
     assert!(all.iter().any(|a| a.name == "Cpu"));
     assert!(all.iter().enumerate().all(|(i, a)| a.index == i));
-    let error = pollster::block_on(Device::open(&tern_engine::DeviceOptions {
-        select: tern_engine::Select::Name("no such device".into()),
-        ..Default::default()
-    }));
+    let error = pollster::block_on(Device::open(&tern_engine::DeviceOptions::new(
+        tern_engine::Select::Name("no such device".into()),
+    )));
     let error = error.err().unwrap().to_string();
     assert!(error.contains("no such device") && error.contains("Cpu"), "{error}");
     let best = pollster::block_on(Device::open(&Default::default())).unwrap();

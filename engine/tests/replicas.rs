@@ -21,12 +21,11 @@ fn text(device: &Device) -> TextData {
 fn plan(arena: &Arena, data: &TextData, parts: Vec<std::ops::Range<usize>>, seed: u32) -> Plan {
     let (_, model) = ModelSpec::language_model(VOCABULARY, 5, 9, 2).build().unwrap();
     let mut graph = Graph::new(arena);
-    let batching = Batching { parts, ..Batching::shuffled(4) };
+    let batching = Batching::shuffled(4).parts(parts);
     let (inputs, targets) = graph.text_batch(data, &batching).unwrap();
     let logits = model.forward(&mut graph, inputs, Mode::Train).unwrap().output;
     let loss = graph.cross_entropy(logits, targets).unwrap();
-    let training =
-        Training { clip_norm: Some(0.5), seed, ..Training::new(Optimizer::adam(), 0.01) };
+    let training = Training::new(Optimizer::adam(), 0.01).clip_norm(0.5).seed(seed);
     graph.train(loss, &training).unwrap()
 }
 
@@ -125,11 +124,11 @@ fn threads_that_take_whole_replicas_change_no_bit() {
     let train = |parts: &[std::ops::Range<usize>], seed: u32| {
         let arena = Arena::new(&device, &parameters, &vec![7; parts.len()]).unwrap();
         let mut graph = Graph::new(&arena);
-        let batching = Batching { parts: parts.to_vec(), ..Batching::shuffled(10) };
+        let batching = Batching::shuffled(10).parts(parts.to_vec());
         let (inputs, targets) = graph.text_batch(&data, &batching).unwrap();
         let logits = model.forward(&mut graph, inputs, Mode::Train).unwrap().output;
         let loss = graph.cross_entropy(logits, targets).unwrap();
-        let training = Training { seed, ..Training::new(Optimizer::adam(), 0.01) };
+        let training = Training::new(Optimizer::adam(), 0.01).seed(seed);
         let losses = graph.train(loss, &training).unwrap().run(3).unwrap().by_replica;
         let models: Vec<_> =
             (0..parts.len()).map(|r| arena.read(Flat::Parameters, r).unwrap()).collect();

@@ -26,10 +26,9 @@ impl RunOptions {
     /// TERN_DEVICE, else the best there is.
     pub fn open(&self) -> Result<Device> {
         let options = match &self.device {
-            Some(text) => DeviceOptions {
-                select: text.parse().with_context(|| format!("--device {text}"))?,
-                ..DeviceOptions::default()
-            },
+            Some(text) => {
+                DeviceOptions::new(text.parse().with_context(|| format!("--device {text}"))?)
+            }
             None => DeviceOptions::from_env()?,
         };
         Ok(pollster::block_on(Device::open(&options))?)

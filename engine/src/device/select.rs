@@ -59,6 +59,7 @@ impl std::str::FromStr for Select {
 /// How to open a device. The default measures and reads nothing that could change numbers from
 /// run to run.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct DeviceOptions {
     /// Which one.
     pub select: Select,
@@ -74,6 +75,35 @@ pub struct DeviceOptions {
 }
 
 impl DeviceOptions {
+    /// For a device, otherwise by default.
+    pub fn new(select: Select) -> Self {
+        DeviceOptions { select, ..Default::default() }
+    }
+
+    /// With WebGPU's default limits and no optional feature, or with all there is.
+    pub fn portable(mut self, portable: bool) -> Self {
+        self.portable = portable;
+        self
+    }
+
+    /// With bounds checks in shaders, or without.
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.checked = checked;
+        self
+    }
+
+    /// With measured choices of variants.
+    pub fn tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = tuning;
+        self
+    }
+
+    /// With a kernel pinned to a variant.
+    pub fn pin(mut self, kernel: &str, variant: &str) -> Self {
+        self.pins.push((kernel.into(), variant.into()));
+        self
+    }
+
     /// What the environment asks for: the selection in `TERN_DEVICE`, the [`Tuning`] in
     /// `TERN_TUNE` (`off`, `table`, `measure`; `table` if it isn't set), and in `TERN_PIN` pins
     /// as `kernel=variant,kernel=variant`.

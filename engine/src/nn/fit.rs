@@ -4,6 +4,7 @@ use crate::{Error, Flat, Plan, Result};
 
 /// How long to train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fit {
     /// Most epochs.
     pub epochs: usize,
@@ -38,6 +39,23 @@ pub enum Stop {
 }
 
 impl Fit {
+    /// At most so many epochs of so many steps, without evaluation.
+    pub fn new(epochs: usize, steps: usize) -> Self {
+        Fit { epochs, steps, evaluation_steps: 0, patience: None }
+    }
+
+    /// With batches to evaluate after each epoch.
+    pub fn evaluation_steps(mut self, steps: usize) -> Self {
+        self.evaluation_steps = steps;
+        self
+    }
+
+    /// With an end after so many epochs without a better evaluation loss.
+    pub fn patience(mut self, epochs: impl Into<Option<usize>>) -> Self {
+        self.patience = epochs.into();
+        self
+    }
+
     /// Trains; `each` sees every epoch and returns whether to go on. With an evaluation plan
     /// (one that [`Graph::evaluate`](crate::Graph::evaluate) made, on the same arena) the
     /// models of the best epoch are put back at the end.

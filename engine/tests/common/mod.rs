@@ -8,12 +8,7 @@ use tern_engine::{Device, DeviceOptions, Kind, Select};
 /// Opens software Vulkan; `None` where there is none, unless TERN_TEST_GPU=1 says that there
 /// must be.
 pub fn software(portable: bool) -> Option<Device> {
-    let options = DeviceOptions {
-        select: Select::Kind(Kind::Software),
-        portable,
-        checked: true,
-        ..Default::default()
-    };
+    let options = DeviceOptions::new(Select::Kind(Kind::Software)).portable(portable).checked(true);
     match pollster::block_on(Device::open(&options)) {
         Ok(device) => Some(device),
         Err(e) if std::env::var("TERN_TEST_GPU").is_ok_and(|v| v == "1") => {

@@ -7,12 +7,13 @@ use tern_engine::Device;
 use tern_fl::layout::ModelKind;
 use tern_fl::plan::Encoding;
 use tern_fl::server::local;
+use tern_fl::simulate::Downlink;
 
 use super::arms::ARMS;
 use super::data::Data;
 use super::options::{Options, Scale};
 use super::run::run;
-use super::train::{self, Downlink};
+use super::train;
 use crate::text::bundled;
 
 const SCALE: Scale = Scale { rounds: 6, steps: 3, cohort: 3, batch: 8, hidden: 4, every: 3 };

@@ -1,18 +1,14 @@
 //! One run of one way to train.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result};
 use serde::Serialize;
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Device, RowData};
+use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
-use tern_fl::plan::Encoding;
 use tern_fl::server::local::{self, Client};
-use tern_fl::simulate::{self, Population, Simulation};
+use tern_fl::simulate::{self, Downlink, Population, Simulation};
 use tern_fl::trainer::{EngineTrainer, LocalData};
-use tern_fl::update::{Format, Kind};
-use tern_fl::{ClientId, Layout, RunPlan};
 
 use super::arms::Arm;
 use super::data::{Data, Sample};
@@ -182,37 +178,4 @@ pub fn client(data: &Data, number: usize, device: &Device) -> Result<Client<Engi
     let rows = RowData::upload(device, &features, data.width(), &labels, data.products.len())
         .with_context(|| format!("terminal {}", terminal.name))?;
     Ok(Client::numbered(number, EngineTrainer::new(device, LocalData::Rows(rows))))
-}
-
-/// Bytes that simulated terminals would download: the model, or where differences are sent the
-/// difference for those that had the one before.
-pub struct Downlink {
-    full: u64,
-    difference: Option<u64>,
-    before: BTreeSet<ClientId>,
-}
-
-impl Downlink {
-    /// Of a plan.
-    pub fn new(plan: &RunPlan) -> Result<Self> {
-        let layout = Layout::of(&plan.model)?;
-        let bytes = |kind| Format::new(kind, &layout, plan.updates.bound).bytes();
-        let difference = plan.updates.downlink == Encoding::Ternary;
-        Ok(Downlink {
-            full: bytes(Kind::Full),
-            difference: difference.then(|| bytes(Kind::Ternary)),
-            before: BTreeSet::new(),
-        })
-    }
-
-    /// A round's.
-    pub fn round(&mut self, cohort: BTreeSet<ClientId>) -> u64 {
-        let bytes = |client| match self.difference {
-            Some(difference) if self.before.contains(client) => difference,
-            _ => self.full,
-        };
-        let sum = cohort.iter().map(bytes).sum();
-        self.before = cohort;
-        sum
-    }
 }

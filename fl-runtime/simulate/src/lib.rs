@@ -40,6 +40,7 @@
 //! # }
 //! ```
 
+mod downlink;
 mod evaluate;
 #[cfg(feature = "files")]
 pub mod files;
@@ -54,6 +55,7 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use downlink::Downlink;
 pub use population::Population;
 pub use tern_protocol::partition::{Partition, by_value, partition};
 

@@ -12,12 +12,8 @@ use super::*;
 
 /// The CPU, and software Vulkan where there is one.
 fn devices() -> Vec<Device> {
-    let options = DeviceOptions {
-        select: Select::Kind(DeviceKind::Software),
-        portable: true,
-        checked: true,
-        ..Default::default()
-    };
+    let options =
+        DeviceOptions::new(Select::Kind(DeviceKind::Software)).portable(true).checked(true);
     let software = pollster::block_on(Device::open(&options));
     [Device::cpu()].into_iter().chain(software).collect()
 }
@@ -246,12 +242,15 @@ mod network {
             let population = population(&device, 4).named(&names).unwrap();
             let mut simulation = Simulation::new(&plan, population, Options::new(&device)).unwrap();
             let mut cohorts = std::collections::BTreeSet::new();
+            let mut downlink = Downlink::new(&plan).unwrap();
             for round in &outcome.rounds {
                 let record = simulation.round().unwrap().unwrap();
                 let counted: Vec<_> = round.counted.iter().map(|upload| upload.client).collect();
                 assert_eq!(counted, record.uploads.keys().copied().collect::<Vec<_>>());
                 let bytes: u64 = record.uploads.values().map(|upload| upload.bytes).sum();
                 assert_eq!(round.traffic.uploaded, bytes);
+                let fetched = downlink.round(counted.iter().copied().collect());
+                assert_eq!(round.traffic.downloaded, fetched, "{encoding:?}");
                 cohorts.insert(counted);
             }
             assert_eq!(simulation.model().unwrap(), outcome.model, "{encoding:?}");

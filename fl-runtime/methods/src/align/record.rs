@@ -48,8 +48,7 @@ impl Recorder<'_> {
         optimizer: Optimizer,
         rate: f64,
     ) -> Result<Step> {
-        let training =
-            Training { trainable: Model::trainable(groups), ..Training::new(optimizer, rate) };
+        let training = Training::new(optimizer, rate).trainable(Model::trainable(groups));
         Ok(Step {
             plan: graph.train(loss, &training)?,
             optimizer,

@@ -143,11 +143,9 @@ impl Learner {
             logits = graph.linear(features, weight, Some(bias), *activation)?;
         }
         let loss = graph.cross_entropy(logits, targets)?;
-        let options = Training {
-            schedule: recipe.schedule,
-            trainable: recipe.trainable.clone(),
-            ..Training::new(recipe.optimizer, recipe.schedule.base)
-        };
+        let options = Training::new(recipe.optimizer, recipe.schedule.base)
+            .schedule(recipe.schedule)
+            .trainable(recipe.trainable.clone());
         let mut plan = graph.train(loss, &options)?;
         Ok(Learner {
             start: plan.states()?,

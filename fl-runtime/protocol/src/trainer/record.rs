@@ -124,12 +124,9 @@ impl Recorder {
         let batching = Batching::shuffled(local.batch as usize);
         let mut graph = Graph::new(arena);
         let (loss, ..) = self.loss(&mut graph, data, &batching, Mode::Train)?;
-        let training = Training {
-            schedule: Schedule::constant(local.learning_rate),
-            clip_norm: local.clip_gradient,
-            proximal: local.proximal,
-            ..Training::new(local.optimizer, local.learning_rate)
-        };
+        let training = Training::new(local.optimizer, local.learning_rate)
+            .clip_norm(local.clip_gradient)
+            .proximal(local.proximal);
         let train = graph.train(loss, &training)?;
         if kind == UpdateKind::Delta {
             return Ok((train, None));

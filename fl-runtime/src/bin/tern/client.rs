@@ -45,7 +45,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// What the configuration says, else what TERN_DEVICE says.
 fn selection(config: &ClientConfig) -> Result<DeviceOptions> {
     Ok(match &config.device {
-        Some(text) => DeviceOptions { select: text.parse()?, ..DeviceOptions::default() },
+        Some(text) => DeviceOptions::new(text.parse()?),
         None => DeviceOptions::from_env()?,
     })
 }
