@@ -218,7 +218,7 @@ fn measure(workload: &Workload, device: &Device, folder: &Path, rounds: u32) -> 
     let samples = workload.samples(folder)?;
     let plan = workload.plan(&samples, rounds);
     let simulation = |held_out: Option<LocalData>| -> Result<Simulation> {
-        let options = Simulated { held_out, ..Simulated::new(device) };
+        let options = Simulated::new(device).held_out(held_out);
         Ok(Simulation::new(&plan, samples.population(device)?, options)?)
     };
     let mut timed = simulation(None)?;

@@ -9,6 +9,7 @@ pub mod keystrokes;
 pub mod network;
 pub mod options;
 pub mod progress;
+pub mod public;
 pub mod recommender;
 pub mod report;
 pub mod scatter;

@@ -207,25 +207,18 @@ impl Place {
         let initial = load_model(&self.path("initial.safetensors"), layout.parameters())?;
         let run = self.run();
         let admission = Admission::Token(self.read(TOKEN)?);
-        let options = federation::Options {
-            admission,
-            strategy,
-            run: Some(self.run_id()?),
-            ..federation::Options::default()
-        };
+        let options = federation::Options::default()
+            .admission(admission)
+            .strategy(strategy)
+            .run(self.run_id()?);
         let federation = Federation::open(&run, &plan, &initial, options)?;
         let board = Board::with_file(&run.join("metrics.jsonl"), tern_fl::host::clock::now().0)?;
         let tls = tls::server(&self.path("server.pem"), &self.path("server.key"))?;
         // Everybody is here, and rounds take less than the time between two requests elsewhere.
         let limits =
             Limits { requests_per_client: 1e3, requests_per_address: 1e4, ..Limits::default() };
-        let options = http::Options {
-            tls: Some(tls),
-            limits,
-            folder: Some(run),
-            services,
-            ..http::Options::default()
-        };
+        let options =
+            http::Options::default().tls(tls).limits(limits).folder(run).services(services);
         let server = Server::new(federation, board, options);
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let port = listener.local_addr()?.port();
@@ -280,11 +273,10 @@ impl Place {
         trainer: T,
         device: &Device,
     ) -> Result<PathBuf> {
-        let client = Client::new(ClientOptions {
-            authority: Some(self.path("server.pem")),
-            token: Some(self.read(TOKEN)?),
-            ..ClientOptions::new(&self.read("address")?, self.client(number))
-        })?;
+        let options = ClientOptions::new(&self.read("address")?, self.client(number))
+            .authority(self.path("server.pem"))
+            .token(self.read(TOKEN)?);
+        let client = Client::new(options)?;
         match event_loop()?.block_on(client.run(trainer, device, std::future::pending()))? {
             Outcome::Finished(model) => Ok(model),
             Outcome::Stopped => bail!("client {number} was stopped"),

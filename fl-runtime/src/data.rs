@@ -1,10 +1,12 @@
 //! A client's samples from files: texts, or rows of numbers. Errors name the file and the line.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tern_engine::IGNORE;
+use tern_host::csv::{self, Record};
 
 /// Why a file's samples can't be used.
 #[derive(Debug)]
@@ -109,11 +111,15 @@ pub fn read_rows(path: &Path, label: &str) -> Result<Rows, DataError> {
     let mut columns: Option<Vec<String>> = None;
     for file in files(path, "csv")? {
         let text = read(&file)?;
-        let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-        let Some((number, header)) = lines.next() else {
+        let mut records = csv::records(&text, &BTreeSet::new()).into_iter();
+        let mut next = || {
+            let record = records.next()?;
+            Some(record.map_err(|bad| error(&file, bad.line, bad.reason)))
+        };
+        let Some(Record { line: number, fields }) = next().transpose()? else {
             return Err(error(&file, 0, "empty, expected a line that names the columns"));
         };
-        let names: Vec<String> = header.split(',').map(unquoted).map(String::from).collect();
+        let names: Vec<String> = fields.iter().map(|name| name.trim().to_owned()).collect();
         let at = names.iter().position(|name| name == label).ok_or_else(|| {
             let reason = format!("no column `{label}`, expected one of {}", names.join(", "));
             error(&file, number, reason)
@@ -125,8 +131,8 @@ pub fn read_rows(path: &Path, label: &str) -> Result<Rows, DataError> {
             return Err(error(&file, number, "other columns than the file before"));
         }
         rows.width = names.len() - 1;
-        for (number, line) in lines {
-            row(&mut rows, line, (at, &names)).map_err(|reason| error(&file, number, reason))?;
+        while let Some(Record { line, fields }) = next().transpose()? {
+            row(&mut rows, &fields, (at, &names)).map_err(|reason| error(&file, line, reason))?;
         }
     }
     match rows.labels.is_empty() {
@@ -135,8 +141,8 @@ pub fn read_rows(path: &Path, label: &str) -> Result<Rows, DataError> {
     }
 }
 
-fn row(rows: &mut Rows, line: &str, (at, names): (usize, &[String])) -> Result<(), String> {
-    let values: Vec<&str> = line.split(',').map(unquoted).collect();
+fn row(rows: &mut Rows, fields: &[String], (at, names): (usize, &[String])) -> Result<(), String> {
+    let values: Vec<&str> = fields.iter().map(|field| field.trim()).collect();
     if values.len() != names.len() {
         return Err(format!("{} values, expected {}", values.len(), names.len()));
     }
@@ -154,11 +160,6 @@ fn row(rows: &mut Rows, line: &str, (at, names): (usize, &[String])) -> Result<(
         }
     }
     Ok(())
-}
-
-fn unquoted(value: &str) -> &str {
-    let value = value.trim();
-    value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value)
 }
 
 /// The file itself, or those of a folder with this extension.
@@ -223,6 +224,8 @@ mod tests {
             ("a.csv", b"x,\"class\",y\n1,0,2.5\n\n-3e1, 2 ,\"4\"\n"),
             ("b.csv", b"\xef\xbb\xbfx,class,y\r\n5,1,6\r\n"),
         ]);
+        let commas = folder(&[("a.csv", b"\"x, in mm\",class\n1,2\n")]);
+        assert_eq!(read_rows(commas.path(), "class").unwrap().features, [1.0]);
         let rows = read_rows(at.path(), "class").unwrap();
         assert_eq!((rows.width, rows.labels), (2, vec![0, 2, 1]));
         assert_eq!(rows.features, [1.0, 2.5, -30.0, 4.0, 5.0, 6.0]);
@@ -230,7 +233,7 @@ mod tests {
 
     #[test]
     fn errors_name_file_and_line() {
-        let cases: [(&str, &[u8], &str); 10] = [
+        let cases: [(&str, &[u8], &str); 11] = [
             ("a.csv", b"", "a.csv: empty"),
             ("a.csv", b"x,y\n1,2\n", "a.csv:1: no column `class`, expected one of x, y"),
             ("a.csv", b"class\n1\n", "a.csv:1: one column"),
@@ -240,6 +243,7 @@ mod tests {
             ("a.csv", b"x,class\n1,-1\n", "a.csv:2: class is `-1`"),
             ("a.csv", b"x,class\n1,4294967295\n", "a.csv:2: class is `4294967295`"),
             ("a.csv", b"x,class\n1,\xff\n", "a.csv:2: not UTF-8"),
+            ("a.csv", b"x,class\n\"1,2\n", "a.csv:2: a quote that isn't closed"),
             ("a.txt", b"x,class\n", "without .csv files"),
         ];
         for (name, bytes, expected) in cases {

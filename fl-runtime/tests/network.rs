@@ -60,7 +60,7 @@ fn serve_with(options: Options) -> Running {
     let plan = plan();
     let initial = plan.check().unwrap().parameters().initial(1);
     let admission = Admission::Token(TOKEN.into());
-    let state = federation::Options { admission, ..federation::Options::default() };
+    let state = federation::Options::default().admission(admission);
     let federation = Federation::open(folder.path(), &plan, &initial, state).unwrap();
     let server = Server::new(federation, Board::new(0), options);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -73,7 +73,7 @@ fn serve_with(options: Options) -> Running {
 }
 
 fn serve(limits: Limits) -> Running {
-    serve_with(Options { limits, dashboard: true, ..Options::default() })
+    serve_with(Options::default().limits(limits).dashboard(true))
 }
 
 fn event_loop() -> tokio::runtime::Runtime {
@@ -449,7 +449,7 @@ fn the_dashboard_is_served_if_the_operator_wants_it() {
     let json: serde_json::Value =
         serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     assert_eq!((status, &json["name"], &json["rounds"]), (200, &"test".into(), &3.into()));
-    let without = serve_with(Options { dashboard: false, ..Options::default() });
+    let without = serve_with(Options::default().dashboard(false));
     for path in ["/", "/status.json", "/metrics"] {
         assert_eq!(get(&without, path).0, 404, "{path}");
     }
@@ -489,7 +489,7 @@ fn a_server_with_another_certificate_is_not_trusted() {
     let here = certificates(&folder.path().join("here"), "127.0.0.1");
     let other = certificates(&folder.path().join("other"), "127.0.0.1");
     let config = tls::server(&here.join("server.pem"), &here.join("server.key")).unwrap();
-    let server = serve_with(Options { tls: Some(config), ..Options::default() });
+    let server = serve_with(Options::default().tls(config));
     let http = |authority: &Path, host: &str| {
         let url = format!("https://{host}:{}", server.address.port());
         Http::new(&url, Some(&authority.join("ca.pem")), identity(1)).unwrap()

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use tern_engine::{Decay, Device, Schedule};
 use tern_fl::methods::personalize::{self, Batch, Client, Merge, Round, Shape};
 
-use super::public::PublicModel;
 use super::reader::batches;
+use crate::public::PublicModel;
 use crate::users::windows;
 
 /// Characters of a training window.

@@ -12,8 +12,8 @@ use tern_fl::methods::personalize::Merge;
 
 use super::client::{Keyboard, Recipe};
 use super::predictor::Predictor;
-use super::public::PublicModel;
 use super::reader::CONTEXT;
+use crate::public::PublicModel;
 use crate::suggest::{NextChar, Search, Suggestion, partial_word, suggest};
 
 /// Characters typed before the first training: about two minutes of typing.
@@ -190,7 +190,7 @@ impl Session<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyboard::public::{Card, tiny};
+    use crate::public::{Card, tiny};
     use tern_fl::methods::personalize::Public;
 
     fn session(script: &str) -> String {

@@ -8,10 +8,10 @@ use tern_engine::Device;
 use tern_fl::methods::personalize::Score;
 
 use super::predictor::Predictor;
-use super::public::PublicModel;
 use super::reader::{Passage, Reader};
 use crate::alphabet::Alphabet;
 use crate::keystrokes::{Keystrokes, sample, type_lines};
+use crate::public::PublicModel;
 use crate::suggest::Search;
 use crate::users::User;
 
@@ -91,7 +91,7 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyboard::public::tiny;
+    use crate::public::tiny;
 
     #[test]
     fn what_is_measured_is_the_held_back_lines() {

@@ -2,7 +2,7 @@
 //! theirs (DeepType, IMWUT 2018), in one process.
 //!
 //! A [`server`] trains the public model on public text and publishes it as files
-//! ([`public`]). Each [`client`] loads it, collects what its user types together with what the
+//! ([`crate::public`]). Each [`client`] loads it, collects what its user types together with what the
 //! model expected, and trains on it once the preset count is reached, as
 //! [`tern_fl::methods::personalize`] does it for any model. [`run`] tells the story
 //! from end to end and [`measure`]s it on lines that no model has seen; [`interactive`] lets a
@@ -16,9 +16,9 @@ pub mod network;
 pub mod options;
 pub mod personalize;
 pub mod predictor;
-pub mod public;
 pub mod reader;
 pub mod results;
 pub mod run;
 pub mod server;
+pub mod steps;
 pub mod study;

@@ -14,11 +14,11 @@ use tern_fl::methods::personalize::{Publisher, download};
 use super::data::Texts;
 use super::options::{Options, Scale};
 use super::personalize::personalize;
-use super::public::PublicModel;
 use super::results::{PublicResult, Results, UserResult, medians};
-use super::run::{preset, publish, publish_again, take, tell};
 use super::server::Curve;
+use super::steps::{preset, publish, publish_again, take, tell};
 use crate::network::{FOUND, Place, Role};
+use crate::public::PublicModel;
 use crate::report::Report;
 
 /// Time between two questions for a newer model.

@@ -10,10 +10,10 @@ use tern_fl::methods::personalize::Client;
 use super::client::Keyboard;
 use super::measure::{HeldBack, Meter, Worth};
 use super::options::Scale;
-use super::public::PublicModel;
 use super::results::{MergeResult, UserResult};
 use crate::alphabet::Alphabet;
 use crate::progress::Progress;
+use crate::public::PublicModel;
 use crate::report::Report;
 use crate::users::User;
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tern_engine::nn::{self, TextPredictor, TextState};
 use tern_engine::{Arena, Device, Flat};
 
-use super::public::PublicModel;
+use crate::public::PublicModel;
 use crate::suggest::{Next, NextChar};
 
 /// A model on a device that reads many texts by one character each.
@@ -61,8 +61,8 @@ impl NextChar for Predictor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyboard::public::tiny;
     use crate::keyboard::reader::{Passage, Reader};
+    use crate::public::tiny;
 
     #[test]
     fn one_character_at_a_time_expects_what_reading_at_once_does() {

@@ -57,7 +57,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyboard::public::tiny;
+    use crate::public::tiny;
     use tern_engine::Device;
 
     #[test]

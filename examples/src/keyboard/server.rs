@@ -9,10 +9,10 @@ use tern_fl::methods::personalize::Score;
 
 use super::client::WINDOW;
 use super::options::Scale;
-use super::public::{Card, PublicModel};
 use super::reader::{Passage, Reader};
 use crate::alphabet::Alphabet;
 use crate::progress::Progress;
+use crate::public::{Card, PublicModel};
 use crate::text::Speaker;
 
 /// Steps between two points of the loss curve.

@@ -11,9 +11,9 @@ use tern_fl::methods::personalize::{self, Batch, Client, Learner, Reuse, Shape, 
 
 use super::client::{Recipe, typed};
 use super::measure::{HeldBack, Meter};
-use super::public::PublicModel;
 use crate::alphabet::Alphabet;
 use crate::progress::Progress;
+use crate::public::PublicModel;
 use crate::report::Table;
 use crate::users::User;
 
@@ -250,7 +250,7 @@ pub fn table(rows: &[Row]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyboard::public::tiny;
+    use crate::public::tiny;
 
     fn user(name: &str, saying: &str) -> User {
         let lines = |n: usize| vec![saying.to_owned(); n];

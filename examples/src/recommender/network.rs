@@ -156,6 +156,6 @@ fn in_one_process(
         client.identity = place.key(number)?;
     }
     let folder = place.path("in-one-process");
-    let options = local::Options { run: place.run_id()?, ..local::Options::new(device, folder) };
+    let options = local::Options::new(device, folder).run(place.run_id()?);
     Ok(local::run(plan, Some(initial), &mut clients, options, |_, _| ())?.best)
 }

@@ -16,7 +16,7 @@ use tern_fl::trainer::LocalData;
 
 use super::data::Texts;
 use super::options::Options;
-use crate::keyboard::public::{Card, PublicModel};
+use crate::public::{Card, PublicModel};
 use crate::report::Series;
 
 /// Characters of a window, which is a line. The paper's has 80; 32 lines of the bundled 87,764
@@ -159,10 +159,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         PublicModel::new(card, weights)?.publish(&report.path(""))
     };
     let published = |version: u32| report.path(&format!("public-v{version}.safetensors"));
-    let mut simulated = simulate::Options {
-        held_out: Some(LocalData::Text(held_out)),
-        ..simulate::Options::new(&device)
-    };
+    let mut simulated = simulate::Options::new(&device).held_out(LocalData::Text(held_out));
     results.rounds = before(&report.path(RESULTS), &results)?;
     let last = results.rounds.last().copied();
     if let Some(last) = last {

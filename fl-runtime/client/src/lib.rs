@@ -11,10 +11,8 @@
 //! let data = RowData::upload(&device, &features, 64, &labels, 10)?;
 //! let trainer = EngineTrainer::new(&device, LocalData::Rows(data));
 //!
-//! let client = Client::new(Options {
-//!     token: Some("what the operator gave out".into()),
-//!     ..Options::new("https://federation.example:8443", "state/federation")
-//! })?;
+//! let options = Options::new("https://federation.example:8443", "state/federation");
+//! let client = Client::new(options.token("what the operator gave out".to_string()))?;
 //! // Until the run is over or the app says stop; a restart goes on from the folder.
 //! let outcome = client.run(trainer, &device, std::future::pending()).await?;
 //! println!("{outcome:?}");
@@ -63,6 +61,7 @@ const LOOK: Duration = Duration::from_secs(15);
 
 /// How a client takes part.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// The server's address: `https://host:port`.
     pub server: String,
@@ -92,6 +91,36 @@ impl Options {
             conditions: Conditions::default(),
             backoff: Backoff::default(),
         }
+    }
+
+    /// With authorities to trust (PEM), or the system's.
+    pub fn authority(mut self, authority: impl Into<Option<PathBuf>>) -> Self {
+        self.authority = authority.into();
+        self
+    }
+
+    /// With a token to enroll with, or without.
+    pub fn token(mut self, token: impl Into<Option<String>>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// With the least secure aggregation that it takes part with, or any run.
+    pub fn least_secure(mut self, least_secure: impl Into<Option<LeastSecure>>) -> Self {
+        self.least_secure = least_secure.into();
+        self
+    }
+
+    /// With conditions of the device.
+    pub fn conditions(mut self, conditions: Conditions) -> Self {
+        self.conditions = conditions;
+        self
+    }
+
+    /// With waits after failures.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the federated runtime takes from the machine that it runs on: files that are whole or not
-//! there, the files of keys and certificates, the time.
+//! there, tables in them, the files of keys and certificates, the time.
 
 pub mod clock;
+pub mod csv;
 pub mod files;
 pub mod key_file;
 #[cfg(feature = "tls")]

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use table::{BadLine, Record, Table, records};
-
+pub use table::Table;
+use tern_host::csv;
+pub use tern_host::csv::{BadLine, Record};
 use tern_protocol::{Error, Result};
 
 /// A file's text.
@@ -42,6 +43,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
         .read_to_end(&mut unpacked)
         .map_err(|error| Error::file(path, format!("damaged gzip: {error}")))?;
     Ok(unpacked)
+}
+
+/// Splits a file's comma-separated values: [`csv::records`].
+pub fn records(file: &Text) -> Vec<std::result::Result<Record, BadLine>> {
+    csv::records(&file.text, &file.bad)
 }
 
 /// A file's text, unpacked if it is gzip. Bytes that aren't UTF-8 cost their lines alone.

@@ -78,6 +78,7 @@ const ATTEMPTS: u32 = 3;
 
 /// What a simulation is run with, besides the plan.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// Where it runs.
     pub device: Device,
@@ -114,6 +115,54 @@ impl Options {
             strategy: None,
             run: RunId([0; 16]),
         }
+    }
+
+    /// With so many bytes for clients' models on the device.
+    pub fn memory(mut self, memory: u64) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// With so many bytes on the device for what clients keep between rounds.
+    pub fn state_memory(mut self, state_memory: u64) -> Self {
+        self.state_memory = state_memory;
+        self
+    }
+
+    /// With a folder for what is beyond that.
+    pub fn spill(mut self, spill: impl Into<PathBuf>) -> Self {
+        self.spill = spill.into();
+        self
+    }
+
+    /// With samples for central evaluation, or without.
+    pub fn held_out(mut self, held_out: impl Into<Option<LocalData>>) -> Self {
+        self.held_out = held_out.into();
+        self
+    }
+
+    /// With a model to start from, or one that is drawn.
+    pub fn initial(mut self, initial: impl Into<Option<Vec<f32>>>) -> Self {
+        self.initial = initial.into();
+        self
+    }
+
+    /// After so many rounds, which `initial` comes from.
+    pub fn done(mut self, done: u32) -> Self {
+        self.done = done;
+        self
+    }
+
+    /// With a strategy that the plan names.
+    pub fn strategy(mut self, strategy: impl Into<Option<Arc<dyn Strategy>>>) -> Self {
+        self.strategy = strategy.into();
+        self
+    }
+
+    /// With the run, part of the key of drawn codes.
+    pub fn run(mut self, run: RunId) -> Self {
+        self.run = run;
+        self
     }
 }
 

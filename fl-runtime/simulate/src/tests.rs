@@ -171,11 +171,8 @@ mod network {
     /// The clients' model after a run by a server and its clients.
     fn model_of(plan: &RunPlan, device: &Device, clients: usize) -> Vec<f32> {
         let folder = tempfile::tempdir().unwrap();
-        let options = federation::Options {
-            durability: Durability::None,
-            run: Some(RunId([0; 16])),
-            ..Default::default()
-        };
+        let options =
+            federation::Options::default().durability(Durability::None).run(RunId([0; 16]));
         let initial = plan.check().unwrap().parameters().initial(plan.seed);
         let mut server = Federation::open(folder.path(), plan, &initial, options).unwrap();
         let parts = parts(clients);

@@ -30,7 +30,7 @@ pub fn serve(services: Vec<Arc<dyn Service>>) -> Serving {
     let initial = plan.check().unwrap().parameters().initial(1);
     let options = federation::Options::default();
     let federation = Federation::open(folder.path(), &plan, &initial, options).unwrap();
-    let server = Server::new(federation, Board::new(0), Options { services, ..Options::default() });
+    let server = Server::new(federation, Board::new(0), Options::default().services(services));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let task = tokio::spawn(server.serve(listener, std::future::pending()));

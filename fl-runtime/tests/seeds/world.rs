@@ -195,14 +195,12 @@ impl World {
     }
 
     fn open(&mut self, max_bytes: u64) {
-        let options = Options {
-            durability: Durability::None,
-            max_bytes,
-            presence: 8_000,
-            run: Some(RunId([1; 16])),
-            faults: Faults::counting(self.faults.clone()),
-            ..Options::default()
-        };
+        let options = Options::default()
+            .durability(Durability::None)
+            .max_bytes(max_bytes)
+            .presence_ms(8_000)
+            .run(RunId([1; 16]))
+            .faults(Faults::counting(self.faults.clone()));
         let server = Federation::open(&self.folder, &self.plan, &self.initial, options);
         self.server = Some(server.unwrap());
         self.say(|| "server starts".into());

@@ -1,5 +1,5 @@
 use super::*;
-use crate::keyboard::public::{Card, tiny};
+use crate::public::{Card, tiny};
 
 const GENTLE: Recipe = Recipe { rate: 1e-2, passes: 16, batch: 4, seed: 1 };
 

@@ -86,7 +86,7 @@ impl Federation {
         let clock = Clock::new(coordinator.now());
         let mut clients = journal.clients()?;
         clients.retain(|client| options.keeps(client));
-        let presence = Presence::new(clients, options.presence);
+        let presence = Presence::new(clients, options.presence_ms);
         tracing::info!(
             run = %run, new = first, turn = %coordinator.turn(), phase = coordinator.phase(), "open"
         );

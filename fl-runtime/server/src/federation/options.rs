@@ -35,6 +35,66 @@ impl Admission {
 }
 
 impl Options {
+    /// With those who may take part.
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// Without these clients, whatever admits them.
+    pub fn revoked(mut self, revoked: Vec<ClientId>) -> Self {
+        self.revoked = revoked;
+        self
+    }
+
+    /// With what acknowledged data survives.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// With at most so many bytes of bodies on disk.
+    pub fn max_bytes(mut self, max_bytes: u64) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// With updates that stay after their round, or without.
+    pub fn keep_uploads(mut self, keep_uploads: bool) -> Self {
+        self.keep_uploads = keep_uploads;
+        self
+    }
+
+    /// With clients offline after so many milliseconds of silence.
+    pub fn presence_ms(mut self, presence_ms: u64) -> Self {
+        self.presence_ms = presence_ms;
+        self
+    }
+
+    /// With an identifier of a new run, or one that is drawn.
+    pub fn run(mut self, run: impl Into<Option<RunId>>) -> Self {
+        self.run = run.into();
+        self
+    }
+
+    /// With a strategy that the plan names.
+    pub fn strategy(mut self, strategy: impl Into<Option<Arc<dyn Strategy>>>) -> Self {
+        self.strategy = strategy.into();
+        self
+    }
+
+    /// With central evaluation, or without.
+    pub fn evaluator(mut self, evaluator: impl Into<Option<Arc<dyn Evaluator>>>) -> Self {
+        self.evaluator = evaluator.into();
+        self
+    }
+
+    /// With failing writes, for tests.
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
     /// Whether a client that asks with this token, if any, may be registered.
     pub(super) fn admits(&self, client: &ClientId, token: Option<&str>) -> bool {
         !self.revoked.contains(client) && self.admission.admits(client, token)
@@ -61,6 +121,7 @@ pub trait Evaluator: Send + Sync {
 
 /// What the operator of a server chooses beside the plan.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// Who may take part.
     pub admission: Admission,
@@ -73,7 +134,7 @@ pub struct Options {
     /// Whether updates stay after their round, so that it can be checked.
     pub keep_uploads: bool,
     /// Milliseconds after which a silent client is no longer online.
-    pub presence: u64,
+    pub presence_ms: u64,
     /// Identifier of a new run; `None` draws one.
     pub run: Option<RunId>,
     /// A strategy that the plan names.
@@ -92,7 +153,7 @@ impl Default for Options {
             durability: Durability::Process,
             max_bytes: u64::MAX,
             keep_uploads: false,
-            presence: 60_000,
+            presence_ms: 60_000,
             run: None,
             strategy: None,
             evaluator: None,

@@ -61,6 +61,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How to serve.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// Certificate and key; `None` for HTTP on a loopback address or behind a proxy.
     pub tls: Option<Arc<rustls::ServerConfig>>,
@@ -73,6 +74,38 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// What is answered beside the rounds.
     pub services: Vec<Arc<dyn Service>>,
+}
+
+impl Options {
+    /// With certificate and key, or over HTTP.
+    pub fn tls(mut self, tls: impl Into<Option<Arc<rustls::ServerConfig>>>) -> Self {
+        self.tls = tls.into();
+        self
+    }
+
+    /// With limits on what arrives.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// With `/`, `/status.json` and `/metrics`, or without.
+    pub fn dashboard(mut self, dashboard: bool) -> Self {
+        self.dashboard = dashboard;
+        self
+    }
+
+    /// With a folder for models and a plot, or without.
+    pub fn folder(mut self, folder: impl Into<Option<PathBuf>>) -> Self {
+        self.folder = folder.into();
+        self
+    }
+
+    /// With services beside the rounds.
+    pub fn services(mut self, services: Vec<Arc<dyn Service>>) -> Self {
+        self.services = services;
+        self
+    }
 }
 
 /// A federation and what serves it.

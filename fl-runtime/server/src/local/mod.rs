@@ -89,6 +89,7 @@ impl<T> Client<T> {
 
 /// What a run needs beside plan and clients.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// Where updates are encoded; trainers have devices of their own.
     pub device: Device,
@@ -112,6 +113,24 @@ impl Options {
             strategy: None,
             evaluator: None,
         }
+    }
+
+    /// With the run, part of the key of drawn codes.
+    pub fn run(mut self, run: RunId) -> Self {
+        self.run = run;
+        self
+    }
+
+    /// With a strategy that the plan names.
+    pub fn strategy(mut self, strategy: impl Into<Option<Arc<dyn Strategy>>>) -> Self {
+        self.strategy = strategy.into();
+        self
+    }
+
+    /// With central evaluation, or without.
+    pub fn evaluator(mut self, evaluator: impl Into<Option<Arc<dyn Evaluator>>>) -> Self {
+        self.evaluator = evaluator.into();
+        self
     }
 }
 
@@ -220,7 +239,7 @@ impl Local {
         };
         let server = federation::Options {
             durability: Durability::None,
-            presence: u64::MAX,
+            presence_ms: u64::MAX,
             run: Some(options.run),
             strategy: options.strategy,
             evaluator: options.evaluator,

@@ -3,125 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use tern_host::csv::{BadLine, Record};
 use tern_protocol::{Error, Result};
 
-use super::{Rows, Text, read_text};
-
-/// A line of comma-separated values; a value in quotes may go on over further lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// The number of the line on which it starts, from 1.
-    pub line: usize,
-    /// Its values, without quotes.
-    pub fields: Vec<String>,
-}
-
-/// A line that can't be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadLine {
-    /// Its number, from 1.
-    pub line: usize,
-    /// What is wrong with it.
-    pub reason: String,
-    /// What it has.
-    pub fields: Vec<String>,
-}
-
-impl BadLine {
-    /// What a field says, if it still says something: it is there, not empty and UTF-8.
-    pub fn says(&self, field: usize) -> Option<&str> {
-        let said = self.fields.get(field)?.trim();
-        (!said.is_empty() && !said.contains(char::REPLACEMENT_CHARACTER)).then_some(said)
-    }
-
-    fn error(&self, path: &Path) -> Error {
-        Error::file(path, format!("line {}: {}", self.line, self.reason))
-    }
-}
-
-/// Splits comma-separated values (RFC 4180); blank lines are left out. A line that isn't UTF-8
-/// is bad, and so is one where a quote opens that isn't closed before a comma or a line's end.
-/// Reading goes on with the next.
-pub fn records(file: &Text) -> Vec<Result<Record, BadLine>> {
-    let (mut rest, mut line) = (file.text.as_str(), 1);
-    let mut records = Vec::new();
-    while !rest.is_empty() {
-        let (fields, bytes, open) = record(rest);
-        let lines = |bytes: usize| rest[..bytes].matches('\n').count();
-        let next = line + lines(bytes);
-        // The text's last line may have no end.
-        let last = next - usize::from(rest[..bytes].ends_with('\n'));
-        let not_utf8 = file.bad.range(line..=last).next();
-        let wrong = match open {
-            Some(quote) => Some((line + lines(quote), "a quote that isn't closed")),
-            None => not_utf8.map(|line| (*line, "not UTF-8")),
-        };
-        match wrong {
-            Some((line, reason)) => {
-                records.push(Err(BadLine { line, reason: reason.into(), fields }));
-            }
-            None if matches!(fields.as_slice(), [only] if only.trim().is_empty()) => {}
-            None => records.push(Ok(Record { line, fields })),
-        }
-        (rest, line) = (&rest[bytes..], next);
-    }
-    records
-}
-
-/// The fields of a text's first record, the bytes it takes, and where in it a quote opens that
-/// isn't closed; such a record ends with the line of that quote.
-fn record(text: &str) -> (Vec<String>, usize, Option<usize>) {
-    let (mut rest, mut fields, mut open) = (text, Vec::new(), None);
-    loop {
-        let inside = rest.trim_start_matches(' ').strip_prefix('"');
-        let in_line = |field: &str| open.is_none() || !field.contains('\n');
-        let (field, after) = match inside.and_then(quoted).filter(|(field, _)| in_line(field)) {
-            Some(found) => found,
-            None => {
-                if inside.is_some() {
-                    open.get_or_insert(text.len() - rest.len());
-                }
-                plain(inside.unwrap_or(rest))
-            }
-        };
-        fields.push(field);
-        match after.strip_prefix(',') {
-            Some(more) => rest = more,
-            None => {
-                let after = after.strip_prefix('\n').unwrap_or(after);
-                return (fields, text.len() - after.len(), open);
-            }
-        }
-    }
-}
-
-/// A field behind its opening quote, and what follows the closing one.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let (mut field, mut rest) = (String::new(), text);
-    loop {
-        let (part, after) = rest.split_once('"')?;
-        field.push_str(part);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                field.push('"');
-                rest = more;
-            }
-            None => {
-                let after = after.trim_start_matches([' ', '\r']);
-                let closed = after.is_empty() || after.starts_with([',', '\n']);
-                return closed.then_some((field, after));
-            }
-        }
-    }
-}
-
-/// A field without quotes, and what follows it.
-fn plain(text: &str) -> (String, &str) {
-    let (field, after) = text.split_at(text.find([',', '\n']).unwrap_or(text.len()));
-    let line_end = !after.starts_with(',');
-    let field = field.strip_suffix('\r').filter(|_| line_end).unwrap_or(field);
-    (field.to_owned(), after)
-}
+use super::{Rows, read_text, records};
 
 /// A table of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +39,7 @@ impl Table {
         let mut records = records(&file).into_iter();
         let header = match records.next() {
             Some(Ok(header)) => header.fields,
-            Some(Err(bad)) => return Err(bad.error(path)),
+            Some(Err(bad)) => return Err(bad_line_error(path, &bad)),
             None => return Err(Error::file(path, "no header line")),
         };
         let (mut rows, mut lines, mut bad) = (Vec::new(), Vec::new(), Vec::new());
@@ -258,7 +143,7 @@ impl Table {
         };
         let fit: Vec<usize> = public.iter().copied().filter(|row| !bad.contains_key(row)).collect();
         if let (true, [first, ..]) = (fit.is_empty(), public) {
-            return Err(bad_line(*first, &bad[first]).error(&self.path));
+            return Err(bad_line_error(&self.path, &bad_line(*first, &bad[first])));
         }
         let classes = different(fit.iter().map(|row| &class_of[*row]));
         let mut labels = Vec::with_capacity(rows);
@@ -286,10 +171,14 @@ impl Table {
     }
 }
 
+fn bad_line_error(path: &Path, bad: &BadLine) -> Error {
+    Error::file(path, format!("line {}: {}", bad.line, bad.reason))
+}
+
 /// What was read, if there is no bad line.
 fn all<T>(read: T, path: &Path, bad: &[BadLine]) -> Result<T> {
     match bad.first() {
-        Some(line) => Err(line.error(path)),
+        Some(line) => Err(bad_line_error(path, line)),
         None => Ok(read),
     }
 }

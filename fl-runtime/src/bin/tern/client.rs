@@ -28,12 +28,11 @@ pub fn run(options: &Options) -> Result<()> {
     tracing::info!(device = device.name(), "training on");
     let data = data(&device, &config.data)?;
     let trainer = EngineTrainer::new(&device, data);
-    let client = Client::new(client::Options {
-        authority: config.authority.clone(),
-        token: config.token.clone(),
-        least_secure: config.least_secure,
-        ..client::Options::new(&config.server, &config.folder)
-    })?;
+    let options = client::Options::new(&config.server, &config.folder)
+        .authority(config.authority.clone())
+        .token(config.token.clone())
+        .least_secure(config.least_secure);
+    let client = Client::new(options)?;
     let running = client.run(trainer, &device, super::asked_to_stop());
     match event_loop.block_on(running)? {
         Outcome::Finished(model) => super::say(format_args!("finished: {}", model.display())),

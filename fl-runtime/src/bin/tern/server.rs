@@ -65,13 +65,11 @@ pub fn run(options: &Options) -> Result<()> {
     let server = Server::new(
         federation,
         board.clone(),
-        http::Options {
-            tls,
-            limits: config.limits.clone(),
-            dashboard: config.dashboard,
-            folder: Some(config.folder.clone()),
-            services: Vec::new(),
-        },
+        http::Options::default()
+            .tls(tls)
+            .limits(config.limits.clone())
+            .dashboard(config.dashboard)
+            .folder(config.folder.clone()),
     );
     let listener = TcpListener::bind(config.listen)
         .with_context(|| format!("listening on {}", config.listen))?;
@@ -89,16 +87,15 @@ pub fn initial(plan: &RunPlan, layout: &Layout, config: &ServerConfig) -> Result
 
 /// What the configuration says of the federation.
 pub fn federation_options(config: &ServerConfig) -> Result<federation::Options> {
-    Ok(federation::Options {
-        admission: admission(&config.admission)?,
-        revoked: match &config.admission.revoked_file {
-            Some(path) => listed(path)?,
-            None => Vec::new(),
-        },
-        durability: if config.sync { Durability::Power } else { Durability::Process },
-        keep_uploads: config.keep_uploads,
-        ..federation::Options::default()
-    })
+    let revoked = match &config.admission.revoked_file {
+        Some(path) => listed(path)?,
+        None => Vec::new(),
+    };
+    Ok(federation::Options::default()
+        .admission(admission(&config.admission)?)
+        .revoked(revoked)
+        .durability(if config.sync { Durability::Power } else { Durability::Process })
+        .keep_uploads(config.keep_uploads))
 }
 
 fn admission(config: &AdmissionConfig) -> Result<Admission> {

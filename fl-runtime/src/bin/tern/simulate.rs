@@ -81,13 +81,11 @@ pub fn run(options: &Options) -> Result<()> {
     let mut simulation = Simulation::new(
         &plan,
         clients,
-        simulate::Options {
-            memory: options.memory << 20,
-            state_memory: options.state_memory << 20,
-            held_out: data.held_out(&device)?,
-            spill: options.out.clone().unwrap_or_else(std::env::temp_dir),
-            ..simulate::Options::new(&device)
-        },
+        simulate::Options::new(&device)
+            .memory(options.memory << 20)
+            .state_memory(options.state_memory << 20)
+            .held_out(data.held_out(&device)?)
+            .spill(options.out.clone().unwrap_or_else(std::env::temp_dir)),
     )?;
     let mut folder = match &options.out {
         Some(path) => Some(Folder::new(path, &plan)?),

@@ -1,0 +1,115 @@
+//! Comma-separated values.
+
+use std::collections::BTreeSet;
+
+/// A line of comma-separated values; a value in quotes may go on over further lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The number of the line on which it starts, from 1.
+    pub line: usize,
+    /// Its values, without quotes.
+    pub fields: Vec<String>,
+}
+
+/// A line that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// Its number, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What it has.
+    pub fields: Vec<String>,
+}
+
+impl BadLine {
+    /// What a field says, if it still says something: it is there, not empty and UTF-8.
+    pub fn says(&self, field: usize) -> Option<&str> {
+        let said = self.fields.get(field)?.trim();
+        (!said.is_empty() && !said.contains(char::REPLACEMENT_CHARACTER)).then_some(said)
+    }
+}
+
+/// Splits comma-separated values (RFC 4180); blank lines are left out. A line that isn't UTF-8
+/// (their numbers, from 1, are in `not_utf8`) is bad, and so is one where a quote opens that isn't
+/// closed before a comma or a line's end. Reading goes on with the next.
+pub fn records(text: &str, not_utf8: &BTreeSet<usize>) -> Vec<Result<Record, BadLine>> {
+    let (mut rest, mut line) = (text, 1);
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let (fields, bytes, open) = record(rest);
+        let lines = |bytes: usize| rest[..bytes].matches('\n').count();
+        let next = line + lines(bytes);
+        // The text's last line may have no end.
+        let last = next - usize::from(rest[..bytes].ends_with('\n'));
+        let undecoded = not_utf8.range(line..=last).next();
+        let wrong = match open {
+            Some(quote) => Some((line + lines(quote), "a quote that isn't closed")),
+            None => undecoded.map(|line| (*line, "not UTF-8")),
+        };
+        match wrong {
+            Some((line, reason)) => {
+                records.push(Err(BadLine { line, reason: reason.into(), fields }));
+            }
+            None if matches!(fields.as_slice(), [only] if only.trim().is_empty()) => {}
+            None => records.push(Ok(Record { line, fields })),
+        }
+        (rest, line) = (&rest[bytes..], next);
+    }
+    records
+}
+
+/// The fields of a text's first record, the bytes it takes, and where in it a quote opens that
+/// isn't closed; such a record ends with the line of that quote.
+fn record(text: &str) -> (Vec<String>, usize, Option<usize>) {
+    let (mut rest, mut fields, mut open) = (text, Vec::new(), None);
+    loop {
+        let inside = rest.trim_start_matches(' ').strip_prefix('"');
+        let in_line = |field: &str| open.is_none() || !field.contains('\n');
+        let (field, after) = match inside.and_then(quoted).filter(|(field, _)| in_line(field)) {
+            Some(found) => found,
+            None => {
+                if inside.is_some() {
+                    open.get_or_insert(text.len() - rest.len());
+                }
+                plain(inside.unwrap_or(rest))
+            }
+        };
+        fields.push(field);
+        match after.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => {
+                let after = after.strip_prefix('\n').unwrap_or(after);
+                return (fields, text.len() - after.len(), open);
+            }
+        }
+    }
+}
+
+/// A field behind its opening quote, and what follows the closing one.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let (mut field, mut rest) = (String::new(), text);
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        field.push_str(part);
+        match after.strip_prefix('"') {
+            Some(more) => {
+                field.push('"');
+                rest = more;
+            }
+            None => {
+                let after = after.trim_start_matches([' ', '\r']);
+                let closed = after.is_empty() || after.starts_with([',', '\n']);
+                return closed.then_some((field, after));
+            }
+        }
+    }
+}
+
+/// A field without quotes, and what follows it.
+fn plain(text: &str) -> (String, &str) {
+    let (field, after) = text.split_at(text.find([',', '\n']).unwrap_or(text.len()));
+    let line_end = !after.starts_with(',');
+    let field = field.strip_suffix('\r').filter(|_| line_end).unwrap_or(field);
+    (field.to_owned(), after)
+}
