@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use tern_engine::{Device, save_model};
 use tern_host::files::Durability;
+use tern_host::folder::FolderLock;
 use tern_host::key_file;
 use tern_protocol::identity::Identity;
 use tern_protocol::layout::Layout;
@@ -138,6 +139,7 @@ pub enum Outcome {
 pub struct Client {
     http: Http,
     options: Options,
+    _folder: FolderLock,
 }
 
 /// One run that the client takes part in.
@@ -163,16 +165,17 @@ impl Client {
     /// A client with the key of its folder; a new key where there is none.
     ///
     /// # Errors
-    /// [`Error::File`] for the folder, [`Error::Value`] for a key or certificates that can't be
+    /// [`Error::File`] for the folder, one that is in use, too; [`Error::Value`] for a key or certificates that can't be
     /// used.
     pub fn new(options: Options) -> Result<Self> {
         let folder = &options.folder;
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+        let lock = FolderLock::take(folder)?;
         let path = folder.join("client.key");
         let identity = key_file::load_or_create(&path).map_err(|e| Error::file(&path, e))?;
         let http = Http::new(&options.server, options.authority.as_deref(), identity)
             .map_err(|error| Error::value("server", error, "one to connect to"))?;
-        Ok(Client { http, options })
+        Ok(Client { http, options, _folder: lock })
     }
 
     /// Who this is: the public key.
@@ -442,5 +445,22 @@ impl<T: Trainer + Send + 'static> Session<T> {
             ran.await.map_err(|error| Error::Trainer(format!("it panicked: {error}")))?;
         self.trainer = Some(trainer);
         Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_one_clients() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Client::new(Options::new("http://127.0.0.1:1", folder.path()));
+        let first = open().unwrap();
+        let error = open().unwrap_err().to_string();
+        assert!(error.contains("in use by"), "{error}");
+        let key = first.identity().client();
+        drop(first);
+        assert_eq!(open().unwrap().identity().client(), key);
     }
 }

@@ -29,6 +29,7 @@ pub use options::{Admission, Evaluator, Options};
 pub use status::Status;
 pub use work::{Done, Work};
 
+use tern_host::folder::FolderLock;
 use tern_protocol::coordinator::{Coordinator, Effect, Event};
 use tern_protocol::layout::Layout;
 use tern_protocol::plan::TaskSpec;
@@ -62,6 +63,7 @@ pub struct Federation {
     version: u64,
     refusals: BTreeMap<&'static str, u64>,
     uploaded: u64,
+    _folder: FolderLock,
 }
 
 impl Federation {
@@ -69,10 +71,12 @@ impl Federation {
     ///
     /// # Errors
     /// [`Error::Value`] for a plan that makes no sense or is not the one that the run was started
-    /// with, naming the field; [`Error::File`], [`Error::Journal`].
+    /// with, naming the field; [`Error::File`], for a folder that is in use, too;
+    /// [`Error::Journal`].
     pub fn open(folder: &Path, plan: &RunPlan, initial: &[f32], options: Options) -> Result<Self> {
         let layout = plan.check()?;
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+        let lock = FolderLock::take(folder)?;
         let (durability, faults) = (options.durability, || options.faults.clone());
         let mut journal = Journal::open(&folder.join("journal.sqlite"), durability, faults())?;
         let blobs = Blobs::open(folder, durability, options.max_bytes, faults())?;
@@ -107,6 +111,7 @@ impl Federation {
             version: 1,
             refusals: BTreeMap::new(),
             uploaded: 0,
+            _folder: lock,
         };
         federation.sweep()?;
         Ok(federation)

@@ -276,9 +276,11 @@ fn restarts_of_both_sides_change_no_bit() {
             turns += 1;
             // Not a multiple of the members: it comes in every phase.
             if turns % 7 == 0 {
-                let again =
-                    Federation::open(folder.path(), &plan, &initial(&plan), options()).unwrap();
-                *federation = again;
+                let open = |at: &Path| Federation::open(at, &plan, &initial(&plan), options());
+                // Its folder is let go before it is opened again.
+                let elsewhere = tempfile::tempdir().unwrap();
+                *federation = open(elsewhere.path()).unwrap();
+                *federation = open(folder.path()).unwrap();
             }
             if turns % 3 == 0 {
                 member.restart();
@@ -286,6 +288,19 @@ fn restarts_of_both_sides_change_no_bit() {
         });
         assert_eq!(models(folder.path(), &plan), expected);
     }
+}
+
+#[test]
+fn a_folder_is_one_federations() {
+    let (folder, plan) = (tempfile::tempdir().unwrap(), plan());
+    let open = || Federation::open(folder.path(), &plan, &initial(&plan), options());
+    let first = open().unwrap();
+    let error = open().err().unwrap().to_string();
+    assert!(error.contains("in use by"), "{error}");
+    // The first one lost nothing by it.
+    assert_eq!(first.rounds(0).unwrap(), []);
+    drop(first);
+    open().unwrap();
 }
 
 #[test]
@@ -402,6 +417,7 @@ fn a_full_disk_refuses_until_there_is_space() {
     assert_eq!((refusal.name(), refusal.is_temporary()), ("storage", true));
     assert!(refusal.to_string().contains("no space"), "{refusal}");
     // Space is back; the upload goes on where it was.
+    drop(federation);
     let mut federation =
         Federation::open(folder.path(), &plan(), &initial(&plan()), options()).unwrap();
     assert_eq!(federation.upload_offset(&id(2), turn).unwrap(), 300);

@@ -75,6 +75,7 @@ fn attempts_that_fail_leave_nothing_in_the_journal() {
     assert_eq!((events(), federation.coordinator().phase()), (0, "gather"));
     let before = format!("{:?}", federation.coordinator());
     // A restart goes on with the same attempt.
+    drop(federation);
     let mut federation =
         Federation::open(folder.path(), &plan(), &initial(&plan()), options()).unwrap();
     assert_eq!(format!("{:?}", federation.coordinator()), before);

@@ -1,0 +1,77 @@
+//! Folders that one process owns at a time.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+use tern_protocol::{Error, Result};
+
+/// The file in a folder that is locked.
+const FILE: &str = "lock";
+
+/// A folder that is nobody else's, in this process or another, until this is dropped or the process
+/// ends, however it ends: the lock is the kernel's. The file stays.
+#[derive(Debug)]
+pub struct FolderLock {
+    // Unlocked by being closed.
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes a folder that is there.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is in use, naming by whom, or can't be written to.
+    pub fn take(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        let failed = |reason: std::io::Error| Error::file(&path, reason);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Where locks keep others from reading, it stays unnamed.
+                let named = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
+                let holder = if named { holder.trim() } else { "another process" };
+                let reason = format!("in use by {holder}, expected a folder of its own");
+                return Err(Error::file(folder, reason));
+            }
+            Err(TryLockError::Error(reason)) => return Err(failed(reason)),
+        }
+        let program = std::env::current_exe().ok();
+        let name = program.as_deref().and_then(Path::file_name).unwrap_or_default();
+        let holder = format!("process {} ({})\n", std::process::id(), name.display());
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        file.write_all(holder.as_bytes()).map_err(failed)?;
+        Ok(FolderLock { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_owner_who_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(folder.path()).unwrap();
+        let error = FolderLock::take(folder.path()).unwrap_err().to_string();
+        if cfg!(unix) {
+            assert!(
+                error.contains(&format!("in use by process {}", std::process::id())),
+                "{error}"
+            );
+        }
+        drop(lock);
+        // What is left behind, by a longer name say, is no lock.
+        std::fs::write(folder.path().join(FILE), "process 123456789 (of long ago)\n").unwrap();
+        let lock = FolderLock::take(folder.path()).unwrap();
+        let text = std::fs::read_to_string(folder.path().join(FILE));
+        assert!(cfg!(windows) || !text.unwrap().contains("long ago"));
+        drop(lock);
+        let missing = FolderLock::take(&folder.path().join("no/folder")).unwrap_err();
+        assert!(missing.to_string().contains("no/folder"));
+    }
+}
