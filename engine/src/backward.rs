@@ -56,13 +56,23 @@ pub(crate) fn drain(
     let mut backward =
         Backward { graph, gradients: HashMap::new(), wanted, trained, weight_written };
     for (output, gradient) in seeds {
-        if backward.len(*output) != backward.len(*gradient) {
-            let shapes = (backward.shape(*output), backward.shape(*gradient));
-            let what = format!("gradient {:?} for an output {:?}", shapes.1, shapes.0);
+        let (shape, given) = (backward.shape(*output).to_vec(), backward.shape(*gradient));
+        if backward.len(*output) != backward.len(*gradient)
+            || backward.element(*gradient) != Element::F32
+        {
+            let what = format!(
+                "gradient {given:?} of {:?} for an output {shape:?}",
+                backward.element(*gradient)
+            );
             return Err(Error::shape("backward", what));
         }
+        // Its elements are the output's in their order; ops go by the output's shape.
+        let gradient = match given == shape {
+            true => *gradient,
+            false => backward.reshape(*gradient, &shape)?,
+        };
         let root = backward.root(*output);
-        backward.gradients.insert(root, *gradient);
+        backward.gradients.insert(root, gradient);
     }
     for entry in tape.into_iter().rev() {
         let known = |t: &Tensor| backward.gradients.contains_key(&backward.graph.root(*t));

@@ -399,3 +399,29 @@ fn what_does_not_belong_together_is_named() {
     let huge = Vector::zeros(&Device::cpu(), Element::F32, usize::MAX / 8).map(|_| ());
     assert!(huge.unwrap_err().to_string().contains("out of memory: vector needs"));
 }
+
+#[test]
+fn gradients_to_start_from_go_by_their_outputs_shape() {
+    let (parameters, model) = ModelSpec::mlp(3, &[], 2).build().unwrap();
+    let arena = Arena::new(&Device::cpu(), &parameters, &[1]).unwrap();
+    let start = |shape: &[usize], element| {
+        let mut graph = Graph::new(&arena);
+        let x = graph.input("x", &[4, 3], Element::F32);
+        let y = model.forward(&mut graph, x, Mode::Evaluate)?.output;
+        let seed = graph.input("dy", shape, element);
+        let (mut plan, gradients) = graph.gradients(&[(y, seed)], &Trainable::All, &[x])?;
+        plan.write(x, &Data::F32(vec![0.5; 12]))?;
+        plan.write(seed, &Data::F32((0..8).map(|i| i as f32).collect()))?;
+        plan.run(1)?;
+        plan.read(gradients[0].unwrap_or(x))?.floats()
+    };
+    let expected = start(&[4, 2], Element::F32).unwrap();
+    assert!(expected.iter().any(|x| *x != 0.0));
+    // The same elements under another shape, which reached past the gradient.
+    for shape in [&[8][..], &[2, 4], &[8, 1]] {
+        assert_eq!(start(shape, Element::F32).unwrap(), expected, "{shape:?}");
+    }
+    assert!(start(&[4, 3], Element::F32).is_err());
+    let error = start(&[4, 2], Element::U32).unwrap_err().to_string();
+    assert!(error.contains("U32"), "{error}");
+}
