@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tern_shaders::{AnyKernel, Element, Kernel};
 
 use crate::backward::Backward;
-use crate::device::{Buffer, Profile};
+use crate::device::{self, Buffer, Profile};
 use crate::{Arena, Error, Flat, Param, Result};
 
 /// A handle to a tensor of a graph; its shape is per replica. Another graph, or a plan of another,
@@ -65,6 +65,11 @@ pub(crate) struct Info {
     pub home: Home,
     /// The tensor whose memory it is; itself unless it is a reshaped view.
     pub root: usize,
+}
+
+/// The number of elements of a shape, if it can be counted.
+fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size))
 }
 
 impl Info {
@@ -175,9 +180,11 @@ impl Graph {
 
     /// Refuses a parameter that isn't where the arena has it: another model's.
     fn of_arena(&self, weight: &Param) -> Result<()> {
-        let place = |p: &Param| (p.name.clone(), p.shape.clone(), p.offset);
+        let same = |p: &Param| {
+            (&p.name, &p.shape, p.offset) == (&weight.name, &weight.shape, weight.offset)
+        };
         match self.arena.parameters().iter().nth(weight.index) {
-            Some(known) if place(known) == place(weight) => Ok(()),
+            Some(known) if same(known) => Ok(()),
             known => {
                 let say = |p: &Param| format!("{} {:?} at {}", p.name, p.shape, p.offset);
                 let expected = known.map_or("none of this number".into(), say);
@@ -220,8 +227,7 @@ impl Graph {
     fn register(&mut self, label: &str, shape: &[usize], element: Element, home: Home) -> Tensor {
         let root = self.tensors.len();
         let label = format!("{}{label}", self.scope);
-        let elements = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
-        let fits = elements.is_some_and(|n| n > 0 && u32::try_from(n).is_ok());
+        let fits = elements(shape).is_some_and(|n| n > 0 && u32::try_from(n).is_ok());
         if !fits {
             // Kernels count in words of 32 bits.
             let expected = format!("1 to {} elements", u32::MAX);
@@ -277,8 +283,7 @@ impl Graph {
     pub fn reshape(&mut self, tensor: Tensor, shape: &[usize]) -> Result<Tensor> {
         self.own(&[tensor])?;
         let info = self.info(tensor);
-        let elements = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
-        if elements != Some(info.len()) {
+        if elements(shape) != Some(info.len()) {
             return Err(Error::shape("reshape", format!("{:?} to {shape:?}", info.shape)));
         }
         let view = Info { shape: shape.to_vec(), ..info.clone() };
@@ -317,7 +322,7 @@ impl Graph {
         self.calls.push(Recorded {
             kernel: kernel.any(),
             label: format!("{}{}", self.scope, kernel.name),
-            params: bytemuck::pod_collect_to_vec(std::slice::from_ref(params)),
+            params: device::words(params),
             args: args.to_vec(),
         });
     }

@@ -2,7 +2,7 @@
 
 use tern_shaders::{AnyKernel, Element, Kernel};
 
-use crate::device::{Buffer, Call, Slot};
+use crate::device::{self, Buffer, Call, Slot};
 use crate::{Arena, Data, Device, Error, Flat, Result};
 
 /// Numbers in the memory of a device. Cheap to clone; clones are the same memory.
@@ -215,7 +215,7 @@ impl Pass {
     ) {
         self.calls.push(Pending {
             kernel: kernel.any(),
-            params: bytemuck::pod_collect_to_vec(std::slice::from_ref(params)),
+            params: device::words(params),
             replicas,
             args: args.to_vec(),
         });

@@ -1,7 +1,8 @@
 //! A federated round whose server learns the sum of the updates and none of them.
 //!
 //! Five hospitals count something; each masks its numbers, and the server finds the totals. Here
-//! all of them are in one process; `tern_fl::server::local` and the `tern` command carry the same messages.
+//! all of them are in one process; `tern_fl::server::local` and the `tern` command carry the same
+//! messages.
 //!
 //! `cargo run --release -p tern-examples --example secure_round`
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 use plotters::prelude::*;
 use serde::Serialize;
+use tern_fl::server::plot::range;
 
 /// The file of a report that says which demo's it is.
 const MARK: &str = ".tern-demo";
@@ -175,19 +176,6 @@ pub fn spread(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / count.max(1.0);
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (mean, (squares / (count - 1.0).max(1.0)).sqrt())
-}
-
-/// Least and greatest value, apart even where there is one value or none.
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) =
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-    if low < high {
-        (low, high)
-    } else if low.is_finite() {
-        (low - 0.5, low + 0.5)
-    } else {
-        (0.0, 1.0)
-    }
 }
 
 /// A table in plain text: the first column to the left, the others to the right.

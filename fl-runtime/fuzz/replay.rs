@@ -43,3 +43,44 @@ pub fn changed(folder: &Path, decode: Decoder, pick: Index, changes: &[(Index, u
     decode(&bytes);
     decode(&bytes[..cut.index(bytes.len())]);
 }
+
+/// The tests of a crate's corpora: each file, arbitrary bytes, and bounded random changes of each
+/// file, through `[(target, decoder)]`.
+macro_rules! replayed {
+    ($decoders:expr) => {
+        use proptest::prelude::*;
+
+        fn folder(target: &str) -> std::path::PathBuf {
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+        }
+
+        #[test]
+        fn the_corpus_is_decoded_or_refused() {
+            for (target, decode) in $decoders {
+                $crate::replay::whole(&folder(target), decode);
+            }
+        }
+
+        proptest! {
+            #![proptest_config(ProptestConfig::with_cases(300))]
+
+            #[test]
+            fn arbitrary_bytes_are_decoded_or_refused(
+                bytes in prop::collection::vec(any::<u8>(), 0..600),
+            ) {
+                $decoders.iter().for_each(|(_, decode)| decode(&bytes));
+            }
+
+            #[test]
+            fn changed_messages_are_decoded_or_refused(
+                pick in any::<prop::sample::Index>(),
+                changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+                cut in any::<prop::sample::Index>(),
+            ) {
+                for (target, decode) in $decoders {
+                    $crate::replay::changed(&folder(target), decode, pick, &changes, cut);
+                }
+            }
+        }
+    };
+}

@@ -43,6 +43,11 @@ pub(crate) struct Call {
     pub variant: Option<&'static str>,
 }
 
+/// A kernel's parameter struct as [`Call::params`] has it.
+pub(crate) fn words(params: &impl bytemuck::Pod) -> Vec<u32> {
+    bytemuck::pod_collect_to_vec(std::slice::from_ref(params))
+}
+
 /// Calls in order. A program's sequences share no memory that one of them writes but scratch, so
 /// that they may run side by side.
 pub(crate) struct Sequence {

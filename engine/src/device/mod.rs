@@ -14,7 +14,7 @@ use tern_shaders::{AnyKernel, Element, Variant};
 
 use crate::tuning::Tuning;
 use crate::{Error, Result};
-pub(crate) use call::{Buffer, Call, Sequence, Slot, Storage};
+pub(crate) use call::{Buffer, Call, Sequence, Slot, Storage, words};
 pub(crate) use gpu::Gpu;
 pub(crate) use host::Host;
 pub use select::{AdapterSummary, DeviceOptions, Kind, Select, adapters};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use crate::nn::{Input, Mode, Model};
+use crate::nn::{Mode, Model};
 use crate::{Arena, Data, Element, Error, Graph, Plan, Result, Tensor};
 
 /// The smallest batch that there is a plan for, unless a predictor takes fewer.
@@ -50,15 +50,11 @@ impl Predictor {
     ///
     /// # Errors
     /// [`Error::Value`] for a model of tokens, which a [`TextPredictor`](super::TextPredictor)
-    /// reads, or a batch of none; [`Error::Shape`] for parameters that aren't the model's.
+    /// reads, a batch of none, or an arena of another model's parameters.
     pub fn new(arena: &Arena, model: &Model, batch: usize) -> Result<Self> {
-        let width = match model.input() {
-            Input::Features { width } => width,
-            Input::Image { channels, height, width } => channels * height * width,
-            input @ Input::Tokens { .. } => {
-                let given = format!("{input:?}");
-                return Err(Error::value("input of the model", given, "features or images"));
-            }
+        let Some(width) = model.input().floats() else {
+            let given = format!("{:?}", model.input());
+            return Err(Error::value("input of the model", given, "features or images"));
         };
         let model = model.clone();
         Self::record(arena, width, batch, move |graph, samples| {

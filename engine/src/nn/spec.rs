@@ -32,6 +32,17 @@ pub enum Input {
     },
 }
 
+impl Input {
+    /// Floats of a sample of features or of an image; `None` for tokens.
+    pub fn floats(self) -> Option<usize> {
+        match self {
+            Input::Tokens { .. } => None,
+            Input::Features { width } => Some(width),
+            Input::Image { channels, height, width } => Some(channels * height * width),
+        }
+    }
+}
+
 /// A layer of a [`ModelSpec`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,7 +3,7 @@
 use tern_shaders::kernels::random::{pcg4d, uniform};
 use tern_shaders::{Access, AnyKernel, Arg, Element, Kernel, Real, Reference};
 
-use crate::device::{Call, Data, Program, Slot};
+use crate::device::{self, Call, Data, Program, Slot};
 use crate::{Device, Error, Result};
 
 /// One input of a kernel.
@@ -54,8 +54,7 @@ impl Case {
         replicas: usize,
         buffers: Vec<Data>,
     ) -> Self {
-        let params = bytemuck::pod_collect_to_vec(std::slice::from_ref(params));
-        Self::of_words(kernel.any(), label.into(), params, replicas, buffers)
+        Self::of_words(kernel.any(), label.into(), device::words(params), replicas, buffers)
     }
 
     /// [`Case::new`] for a kernel and parameters as they are recorded.

@@ -8,7 +8,7 @@ use tern_shaders::kernels::matmul;
 use tern_shaders::{AnyKernel, Variant};
 
 use super::{Choice, Source, class, left_row, right_row};
-use crate::device::{Backend, Call};
+use crate::device::{Backend, Call, words};
 use crate::ops::{Case, noise};
 use crate::{Data, Device, Kind, Result};
 
@@ -145,10 +145,6 @@ fn product(kernel: &'static AnyKernel, call: &matmul::Gemm) -> Case {
         vec![operand(a, 1), operand(b, 2), floats(p.n, 3), floats(p.splits * p.m * p.c_row, 4)];
     let label = format!("{} × {} × {}", p.m, p.n, p.k);
     Case::of_words(kernel, label, words(&p), 1, buffers)
-}
-
-fn words(params: &impl bytemuck::Pod) -> Vec<u32> {
-    bytemuck::pod_collect_to_vec(std::slice::from_ref(params))
 }
 
 /// Words of weights and biases, and where the biases start.

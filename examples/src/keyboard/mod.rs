@@ -2,7 +2,7 @@
 //! theirs (DeepType, IMWUT 2018), in one process.
 //!
 //! A [`server`] trains the public model on public text and publishes it as files
-//! ([`crate::public`]). Each [`client`] loads it, collects what its user types together with what the
+//! ([`public`](crate::public)). Each [`client`] loads it, collects what its user types together with what the
 //! model expected, and trains on it once the preset count is reached, as
 //! [`tern_fl::methods::personalize`] does it for any model. [`run`] tells the story
 //! from end to end and [`measure`]s it on lines that no model has seen; [`interactive`] lets a

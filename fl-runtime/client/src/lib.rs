@@ -45,7 +45,7 @@ use tern_protocol::participant::{Action, Input, LeastSecure, Participant};
 use tern_protocol::plan::UpdateKind;
 use tern_protocol::trainer::{Job, Trained, Trainer};
 use tern_protocol::wire::message::Body;
-use tern_protocol::{Digest, Error, Result, TaskSpec, wire};
+use tern_protocol::{Digest, Error, Result, TaskSpec, Turn, wire};
 use tokio::task::spawn_blocking;
 
 pub use backoff::Backoff;
@@ -165,8 +165,8 @@ impl Client {
     /// A client with the key of its folder; a new key where there is none.
     ///
     /// # Errors
-    /// [`Error::File`] for the folder, one that is in use, too; [`Error::Value`] for a key or certificates that can't be
-    /// used.
+    /// [`Error::File`] for the folder, one that is in use, too; [`Error::Value`] for a key or
+    /// certificates that can't be used.
     pub fn new(options: Options) -> Result<Self> {
         let folder = &options.folder;
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
@@ -382,7 +382,7 @@ impl Client {
     }
 
     /// Tells the server not to wait for this client.
-    async fn decline(&self, turn: tern_protocol::Turn, reason: &str) -> Result<Input, CallError> {
+    async fn decline(&self, turn: Turn, reason: &str) -> Result<Input, CallError> {
         let reason: String = reason.chars().take(200).collect();
         let body = Some(Body::Declined(wire::Declined { reason: reason.clone() }));
         let message = wire::Message { round: turn.round, attempt: turn.attempt, body };

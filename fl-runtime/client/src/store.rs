@@ -1,4 +1,5 @@
-//! A client's folder: its key, and for each run what [`Participant`](tern_protocol::participant) keeps.
+//! A client's folder: its key, and for each run what
+//! [`Participant`](tern_protocol::participant) keeps.
 //!
 //! Vectors and bodies are files named after their digest, and `state.json` says which ones count.
 //! It is replaced at once, so that a crash leaves the old state or the new one. Only the folder's

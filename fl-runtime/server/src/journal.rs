@@ -327,13 +327,15 @@ fn named(path: &Path) -> impl Fn(rusqlite::Error) -> Error + use<> {
 
 #[cfg(test)]
 mod tests {
+    use tern_protocol::coordinator::Event;
+
     use super::*;
 
     #[test]
     fn what_was_written_is_there_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.sqlite");
-        let event = tern_protocol::coordinator::Event::Tick.to_wire(7);
+        let event = Event::Tick.to_wire(7);
         {
             let mut journal = Journal::open(&path, Durability::Process, Faults::default()).unwrap();
             journal.set(&[("plan", b"{}"), ("run", &[1; 16])]).unwrap();

@@ -93,8 +93,8 @@ fn panel<D: DrawingBackend>(
     Ok(())
 }
 
-/// Least and greatest value, apart even where there is one value or none.
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+/// Least and greatest value, apart even where there is one value or none: the ends of an axis.
+pub fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     if low < high {

@@ -272,7 +272,7 @@ impl Simulation {
     /// # Errors
     /// Device errors.
     pub fn model(&self) -> Result<Vec<f32>> {
-        slots::floats(self.server.public())
+        Ok(self.server.public().read()?.floats()?)
     }
 
     /// The best model so far; the last if none has a score.
@@ -280,7 +280,7 @@ impl Simulation {
     /// # Errors
     /// Device errors.
     pub fn best_model(&self) -> Result<Vec<f32>> {
-        slots::floats(self.server.best())
+        Ok(self.server.best().read()?.floats()?)
     }
 
     /// Runs a round; `None` once the run is over.

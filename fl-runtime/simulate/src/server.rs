@@ -11,8 +11,6 @@ use tern_protocol::strategy::advance;
 use tern_protocol::update::{Codec, Scales, add_difference};
 use tern_protocol::{Error, Layout, Result, RunPlan, Strategy, StrategyState};
 
-use super::slots::floats;
-
 /// The server of a simulated run.
 pub(super) struct Server {
     device: Device,
@@ -115,7 +113,7 @@ impl Server {
             // A norm that is finite says that every element is.
             self.updates.clip(&mut pass, &self.model, None, &self.norm)?;
             pass.run()?;
-            let norm = floats(&self.norm)?[0];
+            let norm = self.norm.read()?.floats()?[0];
             if !norm.is_finite() {
                 let name = format!("norm of the model after round {round}");
                 return Err(Error::value(name, norm, "a finite number"));
@@ -123,7 +121,7 @@ impl Server {
         } else {
             // Other strategies are the host's: one vector down, one up.
             pass.run()?;
-            let (mut model, mean) = (floats(&self.model)?, floats(&self.mean)?);
+            let (mut model, mean) = (self.model.read()?.floats()?, self.mean.read()?.floats()?);
             let kind = plan.updates.kind;
             let strategy = &*self.strategy;
             advance(strategy, kind, &self.layout, &mut model, mean, &mut self.state)?;
@@ -135,7 +133,7 @@ impl Server {
     /// The clients' model, where they get ternary differences.
     fn publish(&mut self, round: u32) -> Result<()> {
         let Some(public) = &self.public else { return Ok(()) };
-        let (model, old) = (floats(&self.model)?, floats(public)?);
+        let (model, old) = (self.model.read()?.floats()?, public.read()?.floats()?);
         let ahead: Vec<f32> = model.iter().zip(&old).map(|(a, b)| a - b).collect();
         let scales = Scales::Own(self.plan.updates.ternary);
         let key = [round, u32::MAX, self.plan.seed];

@@ -204,7 +204,7 @@ impl Slots {
     fn norms(&self, count: usize) -> Result<Vec<f32>> {
         let mut norms = Vec::with_capacity(count);
         for tile in self.used(count) {
-            norms.extend(floats(&tile.norms)?);
+            norms.extend(tile.norms.read()?.floats()?);
         }
         norms.truncate(count);
         Ok(norms)
@@ -241,7 +241,7 @@ impl Slots {
             return Ok(());
         }
         let update = self.update(slot)?;
-        let mut values = floats(&update)?;
+        let mut values = update.read()?.floats()?;
         values.iter_mut().for_each(|x| *x = x.clamp(-self.bound, self.bound));
         if half {
             let most = half::f16::MAX.to_f32();
@@ -286,7 +286,7 @@ impl Slots {
         self.codec.decode_accumulate(&mut pass, codes, &scales.scales, &[1.0], decoded, false)?;
         pass.run()?;
         update.copy_from(decoded)?;
-        Ok(floats(&scales.scales)?.iter().all(|scale| (0.0..=self.bound).contains(scale)))
+        Ok(scales.scales.read()?.floats()?.iter().all(|scale| (0.0..=self.bound).contains(scale)))
     }
 
     /// Adds the updates of the first slots with these weights; 0 leaves one out.
@@ -300,8 +300,4 @@ impl Slots {
         }
         Ok(pass.run()?)
     }
-}
-
-pub(super) fn floats(vector: &Vector) -> Result<Vec<f32>> {
-    Ok(vector.read()?.floats()?)
 }

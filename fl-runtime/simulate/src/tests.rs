@@ -5,7 +5,10 @@ use tern_engine::{
 };
 use tern_protocol::Total;
 use tern_protocol::layout::ModelKind;
-use tern_protocol::plan::{Encoding, RateDecay, StrategySpec, TernaryMethod, UpdateKind};
+use tern_protocol::metrics;
+use tern_protocol::plan::{
+    Encoding, Goal, RateDecay, Secure, StrategySpec, TernaryMethod, UpdateKind,
+};
 use tern_shaders::kernels::random::{pcg4d, uniform};
 
 use super::*;
@@ -287,11 +290,11 @@ fn the_sum_of_updates_is_the_servers_bit_for_bit() {
         let mut total = Total::new(n, plan.fraction_bits());
         for (slot, weight) in weights.into_iter().enumerate().rev() {
             total.begin(weight);
-            total.add(0, &slots::floats(&slots.update(slot).unwrap()).unwrap(), weight);
+            total.add(0, &slots.update(slot).unwrap().read().unwrap().floats().unwrap(), weight);
         }
         assert_eq!(fold.weight(), total.weight());
         let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-        let (found, expected) = (slots::floats(&mean).unwrap(), total.mean());
+        let (found, expected) = (mean.read().unwrap().floats().unwrap(), total.mean());
         assert!(expected.iter().any(|x| *x != 0.0));
         assert_eq!(bits(found), bits(expected), "{}", device.name());
     }
@@ -369,7 +372,7 @@ fn rounds_are_measured_and_the_best_model_is_kept() {
         plan.rounds = 30;
         plan.evaluation.on_clients = true;
         plan.evaluation.metric = "accuracy".into();
-        plan.evaluation.goal = tern_protocol::plan::Goal::Maximize;
+        plan.evaluation.goal = Goal::Maximize;
         plan.evaluation.patience = Some(3);
         let (x, labels) = points(600);
         let held_out = RowData::upload(&device, &x, 2, &labels, 4).unwrap();
@@ -410,7 +413,7 @@ fn clients_measure_what_they_would_alone() {
             EngineTrainer::new(&device, rows(&device, part)).evaluate(&task, &model).unwrap()
         });
         let alone: Vec<(u32, Metrics)> = alone.collect();
-        let expected = tern_protocol::metrics::mean(alone.iter().map(|(n, m)| (*n, m)));
+        let expected = metrics::mean(alone.iter().map(|(n, m)| (*n, m)));
         for (name, value) in &rounds[0].evaluation {
             assert!((value - expected[name]).abs() < 1e-6, "{name}: {value}");
         }
@@ -453,7 +456,7 @@ fn what_cannot_be_simulated_is_named() {
         let result = simulation.and_then(|mut simulation| simulation.round());
         result.err().map(|error| error.to_string()).unwrap_or_default()
     };
-    let error = fails(|plan| plan.secure = Some(tern_protocol::plan::Secure::default()));
+    let error = fails(|plan| plan.secure = Some(Secure::default()));
     assert!(error.contains("secure") || error.contains("minimum"), "{error}");
     let error = fails(|plan| plan.cohort.minimum = 9);
     assert!(error.contains("cohort.minimum"), "{error}");

@@ -26,7 +26,8 @@
 //!
 //! Who aggregates is a matter of where things run. On the target: [`run`] drives the nodes from
 //! there. On a third node: [`plan`] describes the run to a server, which needs no data and no
-//! knowledge of the model but its tensors; a [`Node`] is a [`Trainer`](tern_protocol::trainer::Trainer)
+//! knowledge of the model but its tensors; a [`Node`] is a
+//! [`Trainer`](tern_protocol::trainer::Trainer)
 //! like any other. Both give the same model, bit by bit, if no node misses a round and there is no
 //! [`Settings::patience`]: with it, clients of a server end with the model of the least loss, and
 //! [`run`] with the last one.

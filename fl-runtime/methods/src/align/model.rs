@@ -2,7 +2,6 @@
 
 use tern_engine::nn::{self, Mode, ModelSpec};
 use tern_engine::{Arena, Device, Element, Graph, Parameters, Tensor, Trainable};
-
 use tern_protocol::layout::{ModelKind, TensorSpec};
 use tern_protocol::{Error, Result};
 
@@ -76,12 +75,8 @@ impl Model {
         discriminator: ModelSpec,
         conditional: bool,
     ) -> Result<Self> {
-        let inputs = match extractor.input {
-            nn::Input::Features { width } => width,
-            nn::Input::Image { channels, height, width } => channels * height * width,
-            nn::Input::Tokens { .. } => {
-                return Err(Error::value("input of the extractor", "tokens", "features or images"));
-            }
+        let Some(inputs) = extractor.input.floats() else {
+            return Err(Error::value("input of the extractor", "tokens", "features or images"));
         };
         let mut parameters = Parameters::new();
         let mut register =

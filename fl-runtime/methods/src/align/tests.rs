@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Device, IGNORE};
-use tern_protocol::trainer::{Job, Trained, Trainer};
+use tern_protocol::metrics::Metrics;
+use tern_protocol::trainer::{Job, Trained, Trainer, training_seed};
 use tern_protocol::{
     ClientId, Error, Result, RunId, RunPlan, Strategy, StrategyState, TaskSpec, Turn,
 };
@@ -125,7 +126,7 @@ fn the_target_starts_from_the_sources_aggregate() {
     nodes[1].1 = source(&settings, 2).with_weight(3000);
     let (outcome, _) = run_all(&settings, &mut nodes);
     let first = model().initial(settings.seed);
-    let seed = |n| tern_protocol::trainer::training_seed(settings.seed, 1, &id(n));
+    let seed = |n| training_seed(settings.seed, 1, &id(n));
     let mut alone = |n: usize| {
         let (turn, start) = (Turn::new(1, 1), Arc::new(first.clone()));
         let job = Job::new(turn, start, seed(n as u8 + 1));
@@ -320,11 +321,7 @@ fn a_node_that_fails_sits_out_and_the_others_go_on() {
             }
             Ok(trained)
         }
-        fn evaluate(
-            &mut self,
-            task: &TaskSpec,
-            model: &[f32],
-        ) -> Result<(u32, tern_protocol::metrics::Metrics)> {
+        fn evaluate(&mut self, task: &TaskSpec, model: &[f32]) -> Result<(u32, Metrics)> {
             self.0.evaluate(task, model)
         }
     }

@@ -1,7 +1,7 @@
 //! How well a model expects what came.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use tern_engine::nn::{Input, Mode, ModelSpec};
+use tern_engine::nn::{Mode, ModelSpec};
 use tern_engine::{Arena, Data, Element, Graph, IGNORE, Plan, Tensor};
 use tern_protocol::{Error, Result};
 
@@ -106,13 +106,9 @@ pub(super) fn inputs(
         let given = format!("{rows} rows of {length}");
         return Err(Error::value("shape of a batch", given, "at least one row of one"));
     }
-    let width = match spec.input {
-        Input::Tokens { .. } => {
-            let inputs = graph.input("inputs", &[length, rows], Element::U32);
-            return Ok((inputs, graph.input("targets", &[length, rows], Element::U32)));
-        }
-        Input::Features { width } => width,
-        Input::Image { channels, height, width } => channels * height * width,
+    let Some(width) = spec.input.floats() else {
+        let inputs = graph.input("inputs", &[length, rows], Element::U32);
+        return Ok((inputs, graph.input("targets", &[length, rows], Element::U32)));
     };
     let inputs = graph.input("inputs", &[rows, width], Element::F32);
     Ok((inputs, graph.input("targets", &[rows], Element::U32)))

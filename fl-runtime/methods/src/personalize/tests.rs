@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Data, Device, IGNORE, Schedule, Trainable};
+use tern_protocol::Digest;
 
 use super::*;
 
@@ -381,7 +382,7 @@ fn a_device_that_is_damaged_is_not_opened() {
     assert!(error(SHAPE).contains("with its SHA-256 before it"));
     // One word less, and said to be whole.
     let body = &bytes[32..bytes.len() - 4];
-    std::fs::write(&file, [&tern_protocol::Digest::of(body).0[..], body].concat()).unwrap();
+    std::fs::write(&file, [&Digest::of(body).0[..], body].concat()).unwrap();
     assert!(error(SHAPE).contains("another number of words"));
 }
 

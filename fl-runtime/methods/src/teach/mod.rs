@@ -2,8 +2,9 @@
 //! al. 2017, "Semi-supervised Knowledge Transfer for Deep Learning from Private Training Data",
 //! and 2018, "Scalable Private Learning with PATE").
 //!
-//! The data owner splits the samples into disjoint parts ([`tern_protocol::partition::partition`] at
-//! random, [`tern_protocol::partition::by_value`] by the device that collected them; [`usable`] leaves
+//! The data owner splits the samples into disjoint parts
+//! ([`partition`](tern_protocol::partition::partition) at random,
+//! [`by_value`](tern_protocol::partition::by_value) by the device that collected them; [`usable`] leaves
 //! out parts that teach nothing) and trains a teacher on each: [`Models`]. A [`Service`] answers
 //! clients' unlabeled samples: each teacher votes, an [`Aggregator`] adds noise to the counts and
 //! gives the plurality, or no label where the teachers disagree. A [`Budget`] charges for every

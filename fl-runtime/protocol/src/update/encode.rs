@@ -108,9 +108,9 @@ impl Codec {
         let mut pass = Pass::new(&self.device);
         let (scales, codes) = self.quantize(&mut pass, x, &residual, scales, key)?;
         pass.run()?;
-        let mut body = Codec::full(&reals(&scales.scales)?);
-        body.extend(le_bytes(&words(&codes)?));
-        Ok((body, reals(&residual)?))
+        let mut body = Codec::full(&scales.scales.read()?.floats()?);
+        body.extend(le_bytes(&codes.read()?.words()?));
+        Ok((body, residual.read()?.floats()?))
     }
 
     /// Words of x in fixed point, under masks.
@@ -148,7 +148,7 @@ impl Codec {
         self.ternary.encode_lanes(&mut pass, &codes, cohort, &lanes)?;
         Masker::new(self.on_device(masks)).mask(&mut pass, &lanes)?;
         pass.run()?;
-        Ok((self.on_processor(&lanes, masks)?, reals(&residual)?))
+        Ok((self.on_processor(&lanes, masks)?, residual.read()?.floats()?))
     }
 
     /// Masks that the device adds: all on a GPU, none on the processor, which has a faster way.
@@ -158,7 +158,7 @@ impl Codec {
 
     /// The words, with the masks that the device has not added.
     fn on_processor(&self, vector: &Vector, masks: &Masks) -> Result<Vec<u32>> {
-        let mut words = words(vector)?;
+        let mut words = vector.read()?.words()?;
         if self.processor {
             masks.add_to(&mut words);
         }
@@ -175,7 +175,7 @@ impl Codec {
         let mut pass = Pass::new(&self.device);
         Masker::new(&[]).unmask_decode(&mut pass, &sum, code, 1, &total)?;
         pass.run()?;
-        reals(&total)
+        Ok(total.read()?.floats()?)
     }
 
     /// The mean of `clients` vectors from the sum of their lanes, without masks.
@@ -195,14 +195,6 @@ impl Codec {
         let mut pass = Pass::new(&self.device);
         self.ternary.decode_lanes(&mut pass, &sum, cohort, clients, &scales, &mean)?;
         pass.run()?;
-        reals(&mean)
+        Ok(mean.read()?.floats()?)
     }
-}
-
-fn reals(vector: &Vector) -> Result<Vec<f32>> {
-    Ok(vector.read()?.floats()?)
-}
-
-fn words(vector: &Vector) -> Result<Vec<u32>> {
-    Ok(vector.read()?.words()?)
 }
