@@ -3,7 +3,8 @@
 use anyhow::Result;
 use tern_engine::nn::{Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::{
-    Activation, Arena, Batching, Device, Graph, Optimizer, Plan, RowData, TextData, Training,
+    Activation, Arena, Batching, Device, Graph, Optimizer, Plan, RowData, TextData, TextWindows,
+    Training,
 };
 use tern_shaders::kernels::random::{pcg4d, uniform};
 
@@ -47,7 +48,7 @@ impl Workload {
         let (x, targets) = match self.kind {
             Kind::Language { vocabulary, steps, .. } => {
                 let text = words(samples * steps + 1, vocabulary as u32);
-                let data = TextData::upload(device, &[text], vocabulary, steps, steps)?;
+                let data = TextData::upload(device, &[text], TextWindows::new(vocabulary, steps))?;
                 graph.text_batch(&data, &batching)?
             }
             Kind::Perceptron { width, classes, .. } => {

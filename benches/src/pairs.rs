@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tern_engine::nn::{Lstm, Mode};
+use tern_engine::nn::{Lstm, LstmConfig, Mode};
 use tern_engine::{Arena, Data, Device, Element, Graph, Parameters, Plan, Trainable};
 use tern_shaders::kernels::matmul::{NN, NT, TN};
 
@@ -158,7 +158,7 @@ impl Bench<'_> {
 /// A plan that computes a layer's output and its parameters' gradients.
 fn layer(device: &Device, batch: usize, hidden: usize) -> Result<Plan> {
     let mut parameters = Parameters::new();
-    let lstm = Lstm::new(&mut parameters, "lstm", hidden, hidden, 1, false, 0.0)?;
+    let lstm = Lstm::new(&mut parameters, "lstm", LstmConfig::new(hidden, hidden))?;
     let arena = Arena::new(device, &parameters, &[1])?;
     let mut graph = Graph::new(&arena);
     let shape = [STEPS, batch, hidden];

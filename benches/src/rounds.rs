@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use tern_engine::nn::ModelSpec;
-use tern_engine::{Device, IGNORE, RowData, TextData};
+use tern_engine::{Device, IGNORE, RowData, TextData, TextWindows};
 use tern_fl::layout::ModelKind;
 use tern_fl::simulate::{
     Options as Simulated, Partition, Population, Simulation, files, partition,
@@ -206,9 +206,11 @@ impl Samples {
                 &test.labels,
                 10,
             )?),
-            Samples::Roles { test, vocabulary, .. } => {
-                LocalData::Text(TextData::upload(device, test, *vocabulary, WINDOW, WINDOW)?)
-            }
+            Samples::Roles { test, vocabulary, .. } => LocalData::Text(TextData::upload(
+                device,
+                test,
+                TextWindows::new(*vocabulary, WINDOW),
+            )?),
         })
     }
 }
@@ -407,7 +409,7 @@ mod tests {
         let text: Vec<u32> = (1..=170).collect();
         let (mut x, mut y) = (Vec::new(), Vec::new());
         windows(&text, &mut x, &mut y);
-        let data = TextData::upload(&Device::cpu(), &[text], 200, WINDOW, WINDOW);
+        let data = TextData::upload(&Device::cpu(), &[text], TextWindows::new(200, WINDOW));
         assert_eq!(x.len(), data.map(|data| data.len() * WINDOW).unwrap_or(0));
         assert_eq!((x[0], y[0], x[80], y[79], y[80]), (1, 2, 81, 81, 82));
         assert_eq!((x[169], y[168], y[169], y[239]), (170, 170, IGNORE, IGNORE));

@@ -55,6 +55,32 @@ pub struct RowData {
     classes: usize,
 }
 
+/// How texts are cut into samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TextWindows {
+    /// Tokens that the texts may hold are below it.
+    pub vocabulary: usize,
+    /// Inputs of a window; each has the token after it as its target.
+    pub steps: usize,
+    /// Tokens from the start of a window to that of the next; as many as steps by default, so
+    /// that every token is a target once.
+    pub stride: usize,
+}
+
+impl TextWindows {
+    /// Windows one after another.
+    pub fn new(vocabulary: usize, steps: usize) -> Self {
+        TextWindows { vocabulary, steps, stride: steps }
+    }
+
+    /// With so many tokens from the start of a window to that of the next.
+    pub fn stride(mut self, stride: usize) -> Self {
+        self.stride = stride;
+        self
+    }
+}
+
 /// Samples that are windows of token texts; the targets are the next tokens.
 #[derive(Clone)]
 pub struct TextData {
@@ -162,9 +188,8 @@ impl RowData {
 }
 
 impl TextData {
-    /// Uploads texts and cuts each into windows of `steps` inputs, starting every `stride`
-    /// tokens. A text's last window may be short, which masks its end; a text of one token
-    /// has no window.
+    /// Uploads texts and cuts each into windows. A text's last window may be short, which masks
+    /// its end; a text of one token has no window.
     ///
     /// # Errors
     /// [`Error::Value`] for a token out of the vocabulary, no window at all, or a stride or
@@ -172,10 +197,9 @@ impl TextData {
     pub async fn upload_async<T: AsRef<[u32]>>(
         device: &Device,
         texts: &[T],
-        vocabulary: usize,
-        steps: usize,
-        stride: usize,
+        windows: TextWindows,
     ) -> Result<Self> {
+        let TextWindows { vocabulary, steps, stride } = windows;
         if steps == 0 || stride == 0 {
             let given = format!("{steps} and {stride}");
             return Err(Error::value("steps and stride", given, "at least 1"));
@@ -219,11 +243,9 @@ impl TextData {
     pub fn upload<T: AsRef<[u32]>>(
         device: &Device,
         texts: &[T],
-        vocabulary: usize,
-        steps: usize,
-        stride: usize,
+        windows: TextWindows,
     ) -> Result<Self> {
-        device.wait(Self::upload_async(device, texts, vocabulary, steps, stride))
+        device.wait(Self::upload_async(device, texts, windows))
     }
 
     /// Number of windows.

@@ -1,5 +1,11 @@
 //! What can go wrong, as one type that callers branch on.
 
+use std::path::{Path, PathBuf};
+
+/// An error of another library, or a text. Messages hold it whole, so it is a field, which can be
+/// downcast, and not the [`source`](std::error::Error::source), which would say it once more.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// An error of the engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -69,12 +75,12 @@ pub enum Error {
         known: String,
     },
     /// A file that can't be read or written.
-    #[error("{path}: {reason}")]
+    #[error("{}: {reason}", path.display())]
     File {
         /// The file.
-        path: String,
-        /// What is wrong.
-        reason: String,
+        path: PathBuf,
+        /// What is wrong: an error of the system or of the format.
+        reason: Cause,
     },
 }
 
@@ -91,8 +97,8 @@ impl Error {
         Error::Value { name: name.into(), value: value.to_string(), expected: expected.into() }
     }
 
-    pub(crate) fn file(path: &std::path::Path, reason: impl std::fmt::Display) -> Self {
-        Error::File { path: path.display().to_string(), reason: reason.to_string() }
+    pub(crate) fn file(path: &Path, reason: impl Into<Cause>) -> Self {
+        Error::File { path: path.to_path_buf(), reason: reason.into() }
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use tern_engine::nn::{Mode, ModelSpec};
-//! use tern_engine::{Arena, Batching, Device, Graph, Optimizer, TextData, Training};
+//! use tern_engine::{Arena, Batching, Device, Graph, Optimizer, TextData, Training, TextWindows};
 //!
 //! # fn main() -> tern_engine::Result<()> {
 //! // The best device there is, or the one that TERN_DEVICE names.
@@ -15,7 +15,7 @@
 //!
 //! // A text as tokens, cut into windows of 16; it stays on the device.
 //! let tokens: Vec<u32> = (0..2_000).map(|i| i * i / 7 % 20).collect();
-//! let text = TextData::upload(&device, &[tokens], 20, 16, 16)?;
+//! let text = TextData::upload(&device, &[tokens], TextWindows::new(20, 16))?;
 //!
 //! // Embedding, LSTM and output layer, one model started from seed 1.
 //! let (parameters, model) = ModelSpec::language_model(20, 8, 32, 1).build()?;
@@ -72,11 +72,11 @@ pub use backward::Backward;
 pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use checkpoint::{load_checkpoint_async, load_model, save_checkpoint_async, save_model};
 pub use cpu::isa::Isa;
-pub use dataset::{Batching, IGNORE, RowData, TextData};
+pub use dataset::{Batching, IGNORE, RowData, TextData, TextWindows};
 pub use device::{
     AdapterSummary, Data, Device, DeviceOptions, Kind, Profile, Select, Timing, adapters,
 };
-pub use error::{Error, Result};
+pub use error::{Cause, Error, Result};
 pub use graph::{Graph, Operand, Tensor};
 pub use memory::Memory;
 pub use parameters::{ALIGNMENT, Init, Param, Parameters};

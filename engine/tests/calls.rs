@@ -10,7 +10,7 @@ use tern_engine::nn::{Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::ops::convolution::Window;
 use tern_engine::{
     Activation, Arena, Batching, Data, Device, Element, Flat, Graph, Optimizer, Param, Plan,
-    RowData, Tensor, TextData, Trainable, Training, Vector,
+    RowData, Tensor, TextData, TextWindows, Trainable, Training, Vector,
 };
 use tern_shaders::state::StateRecord;
 
@@ -117,7 +117,9 @@ impl World {
             }
             let rows = RowData::upload(device, &[0.5; 12], 3, &[0, 1, 0, 1], 2).unwrap();
             world.rows.push(rows);
-            world.texts.push(TextData::upload(device, &[[1u32, 2, 3, 4, 5]], 7, 2, 2).unwrap());
+            world.texts.push(
+                TextData::upload(device, &[[1u32, 2, 3, 4, 5]], TextWindows::new(7, 2)).unwrap(),
+            );
         }
         world
     }

@@ -8,8 +8,8 @@ use std::path::Path;
 use common::{devices, tokens};
 use tern_engine::nn::{Mode, ModelSpec};
 use tern_engine::{
-    Arena, Batching, Device, Error, Flat, Graph, Optimizer, Parameters, Plan, TextData, Training,
-    load_checkpoint, load_model, save_checkpoint, save_model,
+    Arena, Batching, Device, Error, Flat, Graph, Optimizer, Parameters, Plan, TextData,
+    TextWindows, Training, load_checkpoint, load_model, save_checkpoint, save_model,
 };
 
 fn parameters() -> Parameters {
@@ -18,7 +18,8 @@ fn parameters() -> Parameters {
 
 fn plan(arena: &Arena, mode: Mode) -> Plan {
     let (_, model) = ModelSpec::language_model(11, 4, 6, 1).build().unwrap();
-    let data = TextData::upload(arena.device(), &[tokens(500, 11, 3)], 11, 7, 7).unwrap();
+    let data =
+        TextData::upload(arena.device(), &[tokens(500, 11, 3)], TextWindows::new(11, 7)).unwrap();
     let mut graph = Graph::new(arena);
     let (inputs, targets) = match mode.carries() {
         true => graph.stream_batch(&data, 3).unwrap(),

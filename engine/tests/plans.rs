@@ -7,7 +7,7 @@ use common::{devices, floats, tokens};
 use tern_engine::nn::{Fit, LayerSpec, Mode, ModelSpec, Stop};
 use tern_engine::{
     Activation, Arena, Batching, Data, Device, Element, Error, Flat, Graph, Optimizer, Parameters,
-    RowData, Tensor, TextData, Trainable, Training,
+    RowData, Tensor, TextData, TextWindows, Trainable, Training,
 };
 
 /// Two classes of points in a plane: inside and outside of a circle.
@@ -36,7 +36,7 @@ fn a_stream_that_starts_over_carries_nothing_across() {
         let (parameters, model) = spec.build().unwrap();
         let arena = Arena::new(&device, &parameters, &[1, 2]).unwrap();
         let text = tokens(3 * WINDOWS * 7 + 1, 11, 3);
-        let data = TextData::upload(&device, &[text], 11, 7, 7).unwrap();
+        let data = TextData::upload(&device, &[text], TextWindows::new(11, 7)).unwrap();
         let losses = |mode| {
             let mut graph = Graph::new(&arena);
             let (inputs, targets) = graph.stream_batch(&data, 3).unwrap();
@@ -214,7 +214,8 @@ fn memory_is_known_before_and_too_little_is_named() {
     let (parameters, model) = ModelSpec::language_model(90, 8, 64, 2).build().unwrap();
     for device in devices() {
         let arena = Arena::new(&device, &parameters, &[1, 2]).unwrap();
-        let text = TextData::upload(&device, &[tokens(900, 90, 1)], 90, 20, 20).unwrap();
+        let text =
+            TextData::upload(&device, &[tokens(900, 90, 1)], TextWindows::new(90, 20)).unwrap();
         let mut graph = Graph::new(&arena);
         let (inputs, targets) = graph.text_batch(&text, &Batching::shuffled(10)).unwrap();
         let logits = model.forward(&mut graph, inputs, Mode::Train).unwrap().output;
@@ -242,9 +243,9 @@ fn memory_is_known_before_and_too_little_is_named() {
 fn bad_input_is_named() {
     let device = Device::cpu();
     let text = |r: Result<TextData, Error>| r.err().unwrap().to_string();
-    let error = text(TextData::upload(&device, &[vec![1, 2, 90]], 90, 4, 4));
+    let error = text(TextData::upload(&device, &[vec![1, 2, 90]], TextWindows::new(90, 4)));
     assert!(error.contains("token 2 is 90"), "{error}");
-    let error = text(TextData::upload(&device, &[vec![1]], 90, 4, 4));
+    let error = text(TextData::upload(&device, &[vec![1]], TextWindows::new(90, 4)));
     assert!(error.contains("two tokens"), "{error}");
     let rows =
         |f: &[f32], l: &[u32]| RowData::upload(&device, f, 2, l, 3).err().unwrap().to_string();

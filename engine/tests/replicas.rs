@@ -6,7 +6,8 @@ mod common;
 use common::{devices, tokens};
 use tern_engine::nn::{Mode, ModelSpec};
 use tern_engine::{
-    Arena, Batching, Device, Flat, Graph, Kind, Optimizer, Plan, TextData, Training, Vector,
+    Arena, Batching, Device, Flat, Graph, Kind, Optimizer, Plan, TextData, TextWindows, Training,
+    Vector,
 };
 use tern_shaders::state::{self, StateRecord};
 
@@ -14,7 +15,7 @@ const VOCABULARY: usize = 17;
 
 fn text(device: &Device) -> TextData {
     let texts = [tokens(300, VOCABULARY as u32, 1), tokens(150, VOCABULARY as u32, 2)];
-    TextData::upload(device, &texts, VOCABULARY, 12, 12).unwrap()
+    TextData::upload(device, &texts, TextWindows::new(VOCABULARY, 12)).unwrap()
 }
 
 /// A char-LSTM plan with dropout-free Adam and clipping; replica r trains on `parts[r]`.
@@ -120,7 +121,7 @@ fn threads_that_take_whole_replicas_change_no_bit() {
     let device = Device::cpu();
     let (parameters, model) = ModelSpec::language_model(60, 16, 96, 1).build().unwrap();
     let texts: Vec<Vec<u32>> = (0..3).map(|i| tokens(900 + 400 * i, 60, i as u32)).collect();
-    let data = TextData::upload(&device, &texts, 60, 40, 40).unwrap();
+    let data = TextData::upload(&device, &texts, TextWindows::new(60, 40)).unwrap();
     let train = |parts: &[std::ops::Range<usize>], seed: u32| {
         let arena = Arena::new(&device, &parameters, &vec![7; parts.len()]).unwrap();
         let mut graph = Graph::new(&arena);

@@ -6,7 +6,7 @@
 
 use anyhow::Result;
 use tern_engine::nn::{Mode, ModelSpec, TextPredictor};
-use tern_engine::{Arena, Batching, Device, Graph, Optimizer, TextData, Training};
+use tern_engine::{Arena, Batching, Device, Graph, Optimizer, TextData, TextWindows, Training};
 use tern_examples::alphabet::Alphabet;
 use tern_examples::text::bundled;
 use tern_fl::simulate::files::read_text;
@@ -23,7 +23,8 @@ fn main() -> Result<()> {
 
     // Windows of 50 characters, the next one of each to be predicted; they stay on the device.
     let vocabulary = alphabet.tokens();
-    let data = TextData::upload(&device, &[alphabet.encode(&text)], vocabulary, STEPS, STEPS)?;
+    let data =
+        TextData::upload(&device, &[alphabet.encode(&text)], TextWindows::new(vocabulary, STEPS))?;
 
     let (parameters, model) = ModelSpec::language_model(vocabulary, 16, 128, 1).build()?;
     let arena = Arena::new(&device, &parameters, &[1])?;

@@ -6,10 +6,10 @@
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
 use anyhow::{Result, ensure};
-use tern_engine::nn::Linear;
+use tern_engine::nn::{Linear, LinearConfig};
 use tern_engine::{
-    Activation, Arena, Batching, Data, Device, Element, Graph, Optimizer, Parameters, RowData,
-    Tensor, Trainable, Training,
+    Arena, Batching, Data, Device, Element, Graph, Optimizer, Parameters, RowData, Tensor,
+    Trainable, Training,
 };
 use tern_shaders::{Real, kernel, linear_grid, params};
 
@@ -87,8 +87,8 @@ fn values(device: &Device, parameters: &Parameters, x: &[f32]) -> Result<[Vec<f6
 fn main() -> Result<()> {
     let device = Device::from_env()?;
     let mut parameters = Parameters::new();
-    let hidden = Linear::new(&mut parameters, "hidden", 2, 32, true, Activation::Identity)?;
-    let output = Linear::new(&mut parameters, "output", 32, 2, true, Activation::Identity)?;
+    let hidden = Linear::new(&mut parameters, "hidden", LinearConfig::new(2, 32))?;
+    let output = Linear::new(&mut parameters, "output", LinearConfig::new(32, 2))?;
 
     // The device against the reference in double precision, and that against differences.
     let x: Vec<f32> = (-40..40).map(|i| i as f32 / 4.0).collect();

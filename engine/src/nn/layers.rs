@@ -2,6 +2,7 @@
 
 use tern_shaders::{Activation, Element};
 
+use super::{Conv2dConfig, LinearConfig, LstmConfig};
 use crate::ops::convolution::Window;
 use crate::ops::lstm::{LstmOptions, LstmWeights};
 use crate::{Error, Graph, Init, Param, Parameters, Result, Tensor};
@@ -81,14 +82,8 @@ impl Linear {
     ///
     /// # Errors
     /// As [`Parameters::add`].
-    pub fn new(
-        parameters: &mut Parameters,
-        name: &str,
-        inputs: usize,
-        outputs: usize,
-        bias: bool,
-        activation: Activation,
-    ) -> Result<Self> {
+    pub fn new(parameters: &mut Parameters, name: &str, config: LinearConfig) -> Result<Self> {
+        let LinearConfig { inputs, outputs, bias, activation } = config;
         let weight =
             parameters.add(&format!("{name}.weight"), &[outputs, inputs], bound(inputs))?;
         let bias = match bias {
@@ -119,20 +114,12 @@ pub struct Lstm {
 }
 
 impl Lstm {
-    /// Registers the layers' parameters, uniform within 1/√hidden. `dropout` is applied
-    /// between layers.
+    /// Registers the layers' parameters, uniform within 1/√hidden.
     ///
     /// # Errors
     /// [`Error::Value`] without a layer; as [`Parameters::add`].
-    pub fn new(
-        parameters: &mut Parameters,
-        name: &str,
-        inputs: usize,
-        hidden: usize,
-        layers: usize,
-        coupled: bool,
-        dropout: f32,
-    ) -> Result<Self> {
+    pub fn new(parameters: &mut Parameters, name: &str, config: LstmConfig) -> Result<Self> {
+        let LstmConfig { inputs, hidden, layers, coupled, dropout } = config;
         if layers == 0 {
             return Err(Error::value(format!("layers of {name}"), 0, "at least 1"));
         }
@@ -206,15 +193,8 @@ impl Conv2d {
     ///
     /// # Errors
     /// As [`Parameters::add`].
-    pub fn new(
-        parameters: &mut Parameters,
-        name: &str,
-        inputs: usize,
-        outputs: usize,
-        kernel: usize,
-        stride: usize,
-        padding: usize,
-    ) -> Result<Self> {
+    pub fn new(parameters: &mut Parameters, name: &str, config: Conv2dConfig) -> Result<Self> {
+        let Conv2dConfig { inputs, outputs, kernel, stride, padding } = config;
         let init = bound(inputs * kernel * kernel);
         let shape = [outputs, inputs, kernel, kernel];
         Ok(Conv2d {

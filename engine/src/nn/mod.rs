@@ -1,11 +1,13 @@
 //! Layers, models described by data, training loops and predictions.
 
+mod config;
 mod fit;
 mod layers;
 mod predict;
 mod spec;
 mod text;
 
+pub use config::{Conv2dConfig, LinearConfig, LstmConfig};
 pub use fit::{Epoch, Fit, Stop};
 pub use layers::{Conv2d, Dropout, Embedding, LayerNorm, Linear, Lstm, Mode};
 pub use predict::Predictor;

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use tern_shaders::{Activation, Element};
 
-use super::{Conv2d, Dropout, Embedding, LayerNorm, Linear, Lstm, Mode};
+use super::{
+    Conv2d, Conv2dConfig, Dropout, Embedding, LayerNorm, Linear, LinearConfig, Lstm, LstmConfig,
+    Mode,
+};
 use crate::ops::convolution::Window;
 use crate::{Error, Graph, Parameters, Result, Tensor};
 
@@ -227,12 +230,14 @@ impl LayerSpec {
             }
             (LayerSpec::Lstm { hidden, layers, coupled, dropout }, Form::Vector(width)) => {
                 *form = Form::Vector(hidden);
-                let lstm = Lstm::new(parameters, name, width, hidden, layers, coupled, dropout)?;
-                Layer::Lstm(lstm)
+                let config =
+                    LstmConfig::new(width, hidden).layers(layers).coupled(coupled).dropout(dropout);
+                Layer::Lstm(Lstm::new(parameters, name, config)?)
             }
             (LayerSpec::Linear { outputs, activation }, Form::Vector(width)) => {
                 *form = Form::Vector(outputs);
-                Layer::Linear(Linear::new(parameters, name, width, outputs, true, activation)?)
+                let config = LinearConfig::new(width, outputs).activation(activation);
+                Layer::Linear(Linear::new(parameters, name, config)?)
             }
             (
                 LayerSpec::Conv2d { outputs, kernel, stride, padding, activation },
@@ -242,9 +247,9 @@ impl LayerSpec {
                     |n: usize| (n + 2 * padding).checked_sub(kernel).map(|n| n / stride.max(1) + 1);
                 let (Some(h), Some(w)) = (size(height), size(width)) else { return unfit(*form) };
                 *form = Form::Image([outputs, h, w]);
-                let conv =
-                    Conv2d::new(parameters, name, channels, outputs, kernel, stride, padding)?;
-                Layer::Conv2d(conv, activation)
+                let config =
+                    Conv2dConfig::new(channels, outputs, kernel).stride(stride).padding(padding);
+                Layer::Conv2d(Conv2d::new(parameters, name, config)?, activation)
             }
             (LayerSpec::MaxPool2d { kernel, stride }, Form::Image([channels, height, width])) => {
                 let size = |n: usize| n.checked_sub(kernel).map(|n| n / stride.max(1) + 1);

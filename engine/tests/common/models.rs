@@ -3,7 +3,7 @@
 use tern_engine::nn::{Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::{
     Activation, Arena, Batching, Device, Graph, Optimizer, Plan, Result, RowData, Tensor, TextData,
-    Training,
+    TextWindows, Training,
 };
 
 use super::{floats, tokens};
@@ -18,7 +18,7 @@ pub fn language_model(device: &Device, sizes: [usize; 4], steps: usize, batch: u
     let [vocabulary, dimension, hidden, layers] = sizes;
     let spec = ModelSpec::language_model(vocabulary, dimension, hidden, layers);
     let text = tokens(2 * batch * steps + 1, vocabulary as u32, 1);
-    let data = TextData::upload(device, &[text], vocabulary, steps, steps).unwrap();
+    let data = TextData::upload(device, &[text], TextWindows::new(vocabulary, steps)).unwrap();
     train(device, &spec, |graph| graph.text_batch(&data, &Batching::in_order(batch)))
 }
 

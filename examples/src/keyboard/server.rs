@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use tern_engine::nn::{Mode, Model, ModelSpec};
 use tern_engine::{
-    Arena, Decay, Device, Flat, Graph, Optimizer, Plan, Schedule, TextData, Training,
+    Arena, Decay, Device, Flat, Graph, Optimizer, Plan, Schedule, TextData, TextWindows, Training,
 };
 use tern_fl::methods::personalize::Score;
 
@@ -153,7 +153,7 @@ fn steps(
     // A short text is read by fewer rows, so that each reads a few windows.
     let batch = batch.min(stream.len() / (4 * (WINDOW + 1)));
     ensure!(batch > 0, "{} characters are too few to train on", stream.len());
-    let data = TextData::upload(arena.device(), &[stream], vocabulary, WINDOW, WINDOW)?;
+    let data = TextData::upload(arena.device(), &[stream], TextWindows::new(vocabulary, WINDOW))?;
     let mut graph = Graph::new(arena);
     let (inputs, targets) = graph.stream_batch(&data, batch)?;
     let forward = model.forward(&mut graph, inputs, Mode::TrainCarrying)?;

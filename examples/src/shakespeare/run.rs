@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use tern_engine::TextData;
 use tern_engine::nn::ModelSpec;
+use tern_engine::{TextData, TextWindows};
 use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
 use tern_fl::plan::{Goal, RateDecay};
@@ -116,7 +116,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let plan = plan(options, texts.clients.len(), tokens);
     let layout = plan.check()?;
     let clients = Population::passages(&device, &texts.clients, tokens, WINDOW)?;
-    let held_out = TextData::upload(&device, &texts.test, tokens, WINDOW, WINDOW)?;
+    let held_out = TextData::upload(&device, &texts.test, TextWindows::new(tokens, WINDOW))?;
     let mut results = Results {
         device: device.name(),
         plan: plan.clone(),

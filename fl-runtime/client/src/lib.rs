@@ -434,15 +434,14 @@ impl<T: Trainer + Send + 'static> Session<T> {
         &mut self,
         run: impl FnOnce(&mut T, &TaskSpec) -> R + Send + 'static,
     ) -> Result<R> {
-        let lost = || Error::Trainer("it panicked before".into());
+        let lost = || Error::trainer("it panicked before");
         let mut trainer = self.trainer.take().ok_or_else(lost)?;
         let task = self.participant.task().clone();
         let ran = spawn_blocking(move || {
             let result = run(&mut trainer, &task);
             (trainer, result)
         });
-        let (trainer, result) =
-            ran.await.map_err(|error| Error::Trainer(format!("it panicked: {error}")))?;
+        let (trainer, result) = ran.await.map_err(|error| Error::trainer(error))?;
         self.trainer = Some(trainer);
         Ok(result)
     }

@@ -1,7 +1,9 @@
 //! What can go wrong: [`Error`] for the one who runs the program, [`Refusal`] for the one who
 //! sent a message.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+pub use tern_engine::Cause;
 
 use crate::{ClientId, Turn};
 
@@ -20,20 +22,20 @@ pub enum Error {
         expected: String,
     },
     /// A file or folder that can't be read or written.
-    #[error("{path}: {reason}")]
+    #[error("{}: {reason}", path.display())]
     File {
         /// The file.
-        path: String,
-        /// What is wrong.
-        reason: String,
+        path: PathBuf,
+        /// What is wrong: an error of the system or of the format.
+        reason: Cause,
     },
     /// The journal of a run.
-    #[error("journal {path}: {reason}")]
+    #[error("journal {}: {reason}", path.display())]
     Journal {
         /// The database.
-        path: String,
-        /// What is wrong.
-        reason: String,
+        path: PathBuf,
+        /// What is wrong: an error of the database or of what it holds.
+        reason: Cause,
     },
     /// The engine's.
     #[error(transparent)]
@@ -47,7 +49,7 @@ pub enum Error {
     /// A client left a session of secure aggregation: what the server did wrong, or that the
     /// client itself was away.
     #[error("secure aggregation: {0}")]
-    Aborted(String),
+    Aborted(Aborted),
     /// A configuration's.
     #[error(transparent)]
     Config(Box<dyn std::error::Error + Send + Sync>),
@@ -68,7 +70,62 @@ pub enum Error {
     },
     /// A trainer's.
     #[error("training: {0}")]
-    Trainer(String),
+    Trainer(Cause),
+    /// A round that too few took part in, at every attempt.
+    #[error(
+        "{turn}: too few updates that can be counted, expected at least {needed}{}",
+        why(absent)
+    )]
+    TooFew {
+        /// The round, and its last attempt.
+        turn: Turn,
+        /// Updates that were needed.
+        needed: usize,
+        /// Why those who are missing are, as far as it is known.
+        absent: Vec<(ClientId, String)>,
+    },
+    /// A round that a bug left open.
+    #[error("{0} is still open after all were handled")]
+    Open(Turn),
+}
+
+fn why(absent: &[(ClientId, String)]) -> String {
+    absent.iter().map(|(id, why)| format!("; {id}: {why}")).collect()
+}
+
+/// Why a client left a session of secure aggregation.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Aborted {
+    /// What the server sent can't be right.
+    #[error(transparent)]
+    Session(#[from] tern_secagg::Abort),
+    /// A message that can't be read.
+    #[error(transparent)]
+    Malformed(#[from] tern_secagg::Malformed),
+    /// A masked vector that can't be packed.
+    #[error(transparent)]
+    Packing(#[from] tern_secagg::PackError),
+    /// Fewer members than this client takes part with.
+    #[error("a session of {members} clients, expected {least} at least")]
+    Few {
+        /// Members of the session.
+        members: usize,
+        /// Members that this client expects.
+        least: usize,
+    },
+    /// The client is at another step of the session, or in none.
+    #[error("no part in the session of {0}")]
+    Elsewhere(Turn),
+    /// The server named another model, other scales or other weights than before.
+    #[error("another model, scales or weights than before")]
+    Changed,
+}
+
+impl From<Aborted> for Error {
+    fn from(reason: Aborted) -> Self {
+        Error::Aborted(reason)
+    }
 }
 
 impl Error {
@@ -81,9 +138,19 @@ impl Error {
         Error::Value { name: name.into(), value: value.to_string(), expected: expected.into() }
     }
 
+    /// A [`Error::Journal`].
+    pub fn journal(path: &Path, reason: impl Into<Cause>) -> Self {
+        Error::Journal { path: path.to_path_buf(), reason: reason.into() }
+    }
+
+    /// A [`Error::Trainer`].
+    pub fn trainer(reason: impl Into<Cause>) -> Self {
+        Error::Trainer(reason.into())
+    }
+
     /// A [`Error::File`].
-    pub fn file(path: &Path, reason: impl std::fmt::Display) -> Self {
-        Error::File { path: path.display().to_string(), reason: reason.to_string() }
+    pub fn file(path: &Path, reason: impl Into<Cause>) -> Self {
+        Error::File { path: path.to_path_buf(), reason: reason.into() }
     }
 }
 
@@ -202,13 +269,28 @@ pub enum Refusal {
     NotDue,
     /// A message of secure aggregation that breaks the protocol.
     #[error("secure aggregation: {0}")]
-    Protocol(String),
+    Protocol(Breach),
     /// The run is over.
     #[error("the run is over")]
     Finished,
     /// The server can't store it now; the sender may try again.
     #[error("not stored: {0}")]
     Storage(String),
+}
+
+/// How a message breaks the protocol of secure aggregation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Breach {
+    /// It can't be read.
+    #[error(transparent)]
+    Malformed(#[from] tern_secagg::Malformed),
+    /// It can't be right.
+    #[error(transparent)]
+    Refused(#[from] tern_secagg::Refusal),
+    /// The keys in it are another client's.
+    #[error("keys of another client")]
+    Identity,
 }
 
 impl Refusal {

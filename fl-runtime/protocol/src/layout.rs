@@ -42,10 +42,10 @@ impl Layout {
     /// [`Error::Value`] if there is none, or more elements than 32 bits count.
     pub fn new(parameters: Parameters) -> Result<Self> {
         if parameters.is_empty() {
-            return Err(Error::value("tensors of the model", 0, "at least one"));
+            return Err(Error::value("model", "one without tensors", "at least one tensor"));
         }
         let words = u32::try_from(parameters.words())
-            .map_err(|_| Error::value("elements", parameters.words(), "below 2^32"))?;
+            .map_err(|_| Error::value("model", parameters.words(), "less than 2^32 elements"))?;
         let starts = parameters.iter().map(|p| p.offset as u32);
         let segments = starts.chain([words]).collect();
         Ok(Layout { parameters, segments })

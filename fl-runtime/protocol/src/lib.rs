@@ -30,7 +30,7 @@ pub mod update;
 pub mod wire;
 
 pub use aggregate::Total;
-pub use error::{Error, Refusal, Result};
+pub use error::{Aborted, Breach, Cause, Error, Refusal, Result};
 pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Turn};
 pub use layout::Layout;
 pub use masking::{Code, Masking};

@@ -36,7 +36,10 @@ impl Masking {
     /// # Errors
     /// [`Error::Value`] if their sum doesn't fit a word.
     pub fn new(secure: &Secure, uplink: Encoding, cohort: u32, layout: &Layout) -> Result<Self> {
-        let packed = |error| Error::value("masked vector", error, "one that can be packed");
+        let packed = |error| {
+            let expected = format!("one that can be masked: {error}");
+            Error::value("model", format!("{} elements", layout.elements()), expected)
+        };
         let (code, packing) = match uplink {
             Encoding::Ternary => {
                 let packing = Packing::ternary(layout.elements(), cohort);

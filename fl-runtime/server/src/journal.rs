@@ -100,7 +100,7 @@ impl Journal {
             VERSION => {}
             other => {
                 let reason = format!("version {other}, expected {VERSION}");
-                return Err(Error::Journal { path: path.display().to_string(), reason });
+                return Err(Error::journal(path, reason));
             }
         }
         Ok(Journal { connection, path: path.to_path_buf(), faults })
@@ -129,8 +129,7 @@ impl Journal {
     }
 
     fn writable(&self) -> Result<()> {
-        let path = || self.path.display().to_string();
-        self.faults.check().map_err(|reason| Error::Journal { path: path(), reason: reason.into() })
+        self.faults.check().map_err(|reason| Error::journal(&self.path, reason))
     }
 
     fn transaction(
@@ -172,9 +171,8 @@ impl Journal {
         let mut events = Vec::new();
         for body in bodies {
             let body = body.map_err(&named)?;
-            let event = wire::Journaled::decode(&body[..]).map_err(|error| Error::Journal {
-                path: self.path.display().to_string(),
-                reason: format!("event {}: {error}", events.len()),
+            let event = wire::Journaled::decode(&body[..]).map_err(|error| {
+                Error::journal(&self.path, format!("event {}: {error}", events.len()))
             })?;
             events.push(event);
         }
@@ -321,8 +319,8 @@ fn set(transaction: &Transaction<'_>, name: &str, value: &[u8]) -> rusqlite::Res
 }
 
 fn named(path: &Path) -> impl Fn(rusqlite::Error) -> Error + use<> {
-    let path = path.display().to_string();
-    move |error| Error::Journal { path: path.clone(), reason: error.to_string() }
+    let path = path.to_path_buf();
+    move |error| Error::journal(&path, error)
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ pub fn speeches(paths: &[PathBuf]) -> Result<Vec<Speech>> {
     }
     if speeches.is_empty() {
         let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-        return Err(Error::File { path: names.join(", "), reason: "no text".into() });
+        return Err(Error::file(Path::new(&names.join(", ")), "no text"));
     }
     Ok(speeches)
 }

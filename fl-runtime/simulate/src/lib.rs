@@ -286,15 +286,15 @@ impl Simulation {
     /// Runs a round; `None` once the run is over.
     ///
     /// # Errors
-    /// [`Error::Trainer`] if too few updates can be counted, again and again; [`Error::Value`] if
+    /// [`Error::TooFew`] if too few updates can be counted, again and again; [`Error::Value`] if
     /// the model is no longer finite; [`Error::File`] if clients' state can't be spilled; the
     /// engine's.
     pub fn round(&mut self) -> Result<Option<RoundRecord>> {
         while !self.coordinator.finished() {
             let turn = self.coordinator.turn();
             if turn.attempt > ATTEMPTS {
-                let what = format!("{turn}: too few updates that can be counted");
-                return Err(Error::Trainer(what));
+                let needed = self.coordinator.plan().cohort.minimum as usize;
+                return Err(Error::TooFew { turn, needed, absent: Vec::new() });
             }
             self.now = self.now.after(1);
             self.coordinator
@@ -369,7 +369,7 @@ impl Simulation {
                 }
             }
         }
-        Err(Error::Trainer(format!("{turn}: the cohort has trained and the round is still open")))
+        Err(Error::Open(turn))
     }
 
     /// What the client of a slot sends, and what the server makes of it.
@@ -451,7 +451,7 @@ impl Simulation {
                 return Ok(*record);
             }
         }
-        Err(Error::Trainer(format!("{turn} is not committed")))
+        Err(Error::Open(turn))
     }
 
     fn evaluate_on_clients(&mut self, turn: Turn, counted: &[usize]) -> Result<Vec<Effect>> {

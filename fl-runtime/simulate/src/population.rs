@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tern_engine::{Device, RowData, TextData};
+use tern_engine::{Device, RowData, TextData, TextWindows};
 
 use tern_protocol::coordinator::Candidate;
 use tern_protocol::trainer::LocalData;
@@ -81,7 +81,7 @@ impl Population {
         steps: usize,
     ) -> Result<Self> {
         let texts: Vec<&Vec<u32>> = clients.iter().flat_map(AsRef::as_ref).collect();
-        let data = TextData::upload(device, &texts, vocabulary, steps, steps)?;
+        let data = TextData::upload(device, &texts, TextWindows::new(vocabulary, steps))?;
         let (mut windows, mut end) = (data.parts().iter(), 0);
         let part = |client: &T| {
             let start = end;

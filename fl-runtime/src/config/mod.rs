@@ -203,11 +203,8 @@ impl Config {
         {
             return Err(match &error {
                 Error::Value { name, value, expected } => {
-                    // A name may say more than the key.
-                    let (key, more) = name.split_once(' ').unwrap_or((name, ""));
-                    let path: Vec<&str> = ["run"].into_iter().chain(key.split('.')).collect();
-                    let more = if more.is_empty() { String::new() } else { format!(" {more}") };
-                    source.error(&path, format_args!("{value}{more}, expected {expected}"))
+                    let path: Vec<&str> = ["run"].into_iter().chain(name.split('.')).collect();
+                    source.error(&path, format_args!("{value}, expected {expected}"))
                 }
                 _ => source.error(&["run", "model"], error),
             });

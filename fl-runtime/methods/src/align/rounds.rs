@@ -70,7 +70,7 @@ pub struct Outcome {
 /// round, with the model after it. A node that fails sits the round out.
 ///
 /// # Errors
-/// [`Error::Value`] for a plan that makes no sense; [`Error::Trainer`] for a round that fewer
+/// [`Error::Value`] for a plan that makes no sense; [`Error::TooFew`] for a round that fewer
 /// nodes than `cohort.minimum` come through.
 pub fn run<T: Trainer>(
     plan: &RunPlan,
@@ -103,10 +103,9 @@ pub fn run<T: Trainer>(
                 Err(error) => absent.push((*id, error.to_string())),
             }
         }
-        if reports.len() < plan.cohort.minimum as usize {
-            let reasons: Vec<_> = absent.iter().map(|(id, why)| format!("{id}: {why}")).collect();
-            let what = format!("round {number}: {} nodes are left", reports.len());
-            return Err(Error::Trainer([what, reasons.join(", ")].join("; ")));
+        let needed = plan.cohort.minimum as usize;
+        if reports.len() < needed {
+            return Err(Error::TooFew { turn: Turn::new(number, 1), needed, absent });
         }
         advance(strategy, UpdateKind::Delta, &layout, &mut model, total.mean(), &mut state)?;
         let metrics = metrics::mean(reports.iter().map(|(samples, metrics)| (*samples, metrics)));

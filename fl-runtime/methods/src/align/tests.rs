@@ -311,7 +311,7 @@ fn a_node_that_fails_sits_out_and_the_others_go_on() {
             let mut trained = self.0.train(task, job)?;
             if self.1 {
                 match job.turn.round {
-                    2 => return Err(Error::Trainer("no power".into())),
+                    2 => return Err(Error::trainer("no power")),
                     3 => trained.update[0] = f32::NAN,
                     // Clipped, as a client of a server does it.
                     5 => trained.update[0] = 1e9,

@@ -205,7 +205,7 @@ fn answers_are_charged_for_before_they_go_out() {
         }
         fn votes(&mut self, features: &[f32]) -> Result<Vec<Vec<u32>>> {
             match self.0.load(Ordering::Relaxed) {
-                true => Err(Error::Trainer("the teachers are away".into())),
+                true => Err(Error::trainer("the teachers are away")),
                 false => Ok(vec![vec![9, 1]; features.len()]),
             }
         }

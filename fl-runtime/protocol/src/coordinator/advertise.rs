@@ -8,7 +8,7 @@ use super::secure::{Members, counted, decode, refused};
 use super::share::Share;
 use super::{Candidate, Coordinator, Effect, Phase};
 use crate::wire::{self, instruction::What};
-use crate::{ClientId, Millis, Refusal};
+use crate::{Breach, ClientId, Millis, Refusal};
 
 /// Waits for keys.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl Coordinator {
         phase.members.expect(&client)?;
         let keys: Advertisement = decode(&keys.advertisement)?;
         if keys.identity != client.0 {
-            return Err(Refusal::Protocol("keys of another client".into()));
+            return Err(Refusal::Protocol(Breach::Identity));
         }
         let before = phase.state.members();
         phase.state.advertise(keys).map_err(refused)?;

@@ -62,14 +62,14 @@ impl Members {
 
 /// A message of the protocol.
 pub(super) fn decode<M: Message>(bytes: &[u8]) -> Result<M, Refusal> {
-    M::decode(bytes).map_err(|error| Refusal::Protocol(error.to_string()))
+    M::decode(bytes).map_err(|error| Refusal::Protocol(error.into()))
 }
 
 /// What the protocol refuses.
 pub(super) fn refused(refusal: tern_secagg::Refusal) -> Refusal {
     match refusal {
         tern_secagg::Refusal::Changed => Refusal::Conflict("message"),
-        other => Refusal::Protocol(other.to_string()),
+        other => Refusal::Protocol(other.into()),
     }
 }
 

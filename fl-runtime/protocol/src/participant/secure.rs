@@ -2,13 +2,11 @@
 //! the middle of a session has dropped out of it, and never joins the same one again.
 
 use ed25519_dalek::SigningKey;
-use tern_secagg::{
-    Abort, Confirmation, Inbox, Masks, Message, Reveal, Roster, Seed, Shares, client,
-};
+use tern_secagg::{Confirmation, Inbox, Masks, Message, Reveal, Roster, Seed, Shares, client};
 
 use super::{Action, Participant, decline};
 use crate::wire::{self, instruction::What, message::Body};
-use crate::{Digest, Error, Masking, Result, Turn};
+use crate::{Aborted, Digest, Error, Masking, Result, Turn};
 
 /// What a client needs for secure aggregation.
 pub(super) struct Secure {
@@ -109,8 +107,7 @@ impl Participant {
                 let roster: Roster = decode(&roster)?;
                 let members = roster.members.len();
                 if members < least {
-                    let reason = format!("a session of {members} clients, expected {least}");
-                    return Err(Stop(reason));
+                    return Err(Aborted::Few { members, least });
                 }
                 let (state, shares) = state.roster(&roster)?;
                 let shares = Shares::encode(&shares);
@@ -151,7 +148,7 @@ impl Participant {
         let session = secure.masking.session(&self.task.run, &secure.task, turn);
         let seed = Seed::from_bytes((secure.entropy)()?);
         let joined = client::join(session, &secure.identity, seed, &mut self.kept.history);
-        let (state, keys) = joined.map_err(aborted)?;
+        let (state, keys) = joined.map_err(Aborted::from)?;
         let keys = wire::Keys { advertisement: keys.encode() };
         let message = message(turn, Body::Keys(keys));
         let last = (Stage::Advertise, message.clone());
@@ -163,7 +160,7 @@ impl Participant {
     fn advance(
         &mut self,
         turn: Turn,
-        step: impl FnOnce(State) -> Result<Option<(State, Body)>, Stop>,
+        step: impl FnOnce(State) -> Result<Option<(State, Body)>, Aborted>,
     ) -> Result<wire::Message> {
         let taken = self.secure.as_mut().and_then(|secure| secure.take(turn));
         let Some((session, state)) = taken else { return Err(nothing(turn)) };
@@ -173,7 +170,7 @@ impl Participant {
                 Ok(message(turn, body))
             }
             Ok(None) => Err(nothing(turn)),
-            Err(Stop(reason)) => Err(Error::Aborted(reason)),
+            Err(reason) => Err(reason.into()),
         }
     }
 
@@ -183,17 +180,15 @@ impl Participant {
         let Some((session, state)) = taken else { return Err(nothing(turn)) };
         session.state = match state {
             State::Shared(state) => {
-                let inbox: Inbox = decode(inbox).map_err(|Stop(reason)| Error::Aborted(reason))?;
-                let (state, included) = state.inbox(&inbox, job).map_err(aborted)?;
+                let inbox: Inbox = decode(inbox)?;
+                let (state, included) = state.inbox(&inbox, job).map_err(Aborted::from)?;
                 session.job = job;
                 session.included = included.encode();
                 State::Masking(state)
             }
             // Known already: the model was not here yet.
             State::Masking(state) if session.job == job => State::Masking(state),
-            State::Masking(_) => {
-                return Err(Error::Aborted("another model, scales or weights than before".into()));
-            }
+            State::Masking(_) => return Err(Aborted::Changed.into()),
             _ => return Err(nothing(turn)),
         };
         Ok(())
@@ -209,25 +204,12 @@ impl Participant {
     }
 }
 
-/// Why a session ends.
-struct Stop(String);
-
-impl From<Abort> for Stop {
-    fn from(abort: Abort) -> Self {
-        Stop(abort.to_string())
-    }
-}
-
-fn decode<M: Message>(bytes: &[u8]) -> Result<M, Stop> {
-    M::decode(bytes).map_err(|malformed| Stop(malformed.to_string()))
-}
-
-fn aborted(abort: Abort) -> Error {
-    Error::Aborted(abort.to_string())
+fn decode<M: Message>(bytes: &[u8]) -> Result<M, Aborted> {
+    Ok(M::decode(bytes)?)
 }
 
 fn nothing(turn: Turn) -> Error {
-    Error::Aborted(format!("no part in the session of {turn}"))
+    Aborted::Elsewhere(turn).into()
 }
 
 fn message(turn: Turn, body: Body) -> wire::Message {

@@ -9,7 +9,7 @@ use crate::metrics;
 use crate::plan::Encoding;
 use crate::trainer::{Trained, coding_key};
 use crate::update::{Codec, Scales};
-use crate::{Code, Digest, Error, Refusal, Result, Turn, wire};
+use crate::{Aborted, Code, Digest, Error, Refusal, Result, Turn, wire};
 
 impl Participant {
     pub(super) fn asked_to_train(&mut self, turn: Turn, train: wire::Train) -> Action {
@@ -107,7 +107,7 @@ impl Participant {
         let turn = assignment.turn;
         let masks = self.masks(turn)?;
         let Some(masking) = self.secure.as_ref().map(|secure| &secure.masking) else {
-            return Err(Error::Aborted("a task without secure aggregation".into()));
+            return Err(Aborted::Elsewhere(turn).into());
         };
         let (words, residual) = match masking.code {
             Code::Fixed(code) => {
@@ -122,7 +122,7 @@ impl Participant {
             }
         };
         let body = masking.packing.pack(&words);
-        Ok((body.map_err(|error| Error::Aborted(error.to_string()))?, residual))
+        Ok((body.map_err(Aborted::from)?, residual))
     }
 
     /// What codes have left so far.

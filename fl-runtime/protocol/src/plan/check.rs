@@ -2,9 +2,7 @@
 
 use tern_secagg::{MAX_MEMBERS, Parameters};
 
-use super::{
-    Encoding, MOST_FRACTION_BITS, RunPlan, Secure, Selection, StrategySpec, TernaryMethod, Updates,
-};
+use super::{Encoding, RunPlan, Secure, Selection, StrategySpec, TernaryMethod, Updates};
 use crate::{Error, Layout, Result};
 
 pub(super) fn within<T: PartialOrd + std::fmt::Display>(
@@ -17,6 +15,9 @@ pub(super) fn within<T: PartialOrd + std::fmt::Display>(
     }
     Err(Error::value(name, value, format!("{} to {}", range.start(), range.end())))
 }
+
+/// Bits after the point that sums have at least.
+const MIN_FRACTION_BITS: u32 = 16;
 
 impl Updates {
     /// Whether updates can travel so: a client asks, too, since it can't trust a server.
@@ -39,8 +40,8 @@ impl RunPlan {
     /// The model's layout, if the plan makes sense.
     ///
     /// # Errors
-    /// [`Error::Value`] for the first option that is out of range; the engine's for a model
-    /// that can't be built.
+    /// [`Error::Value`] for the first option that is out of range, whose name is its key with
+    /// dots between tables; the engine's for a model that can't be built.
     pub fn check(&self) -> Result<Layout> {
         within("rounds", self.rounds, 1..=u32::MAX)?;
         within("cohort.size", self.cohort.size, 1..=65_000)?;
@@ -55,9 +56,15 @@ impl RunPlan {
         }
         self.training.check()?;
         self.updates.check()?;
+        let bits = self.fraction_bits();
         // Fewer would lose what a mean of floats keeps.
-        let left = "fraction bits that cohort.size, updates.max_samples and updates.bound leave";
-        within(left, self.fraction_bits(), 16..=MOST_FRACTION_BITS)?;
+        if bits < MIN_FRACTION_BITS {
+            let expected = format!(
+                "a bound that leaves sums {MIN_FRACTION_BITS} fraction bits; with cohort.size and \
+                 updates.max_samples it leaves {bits}"
+            );
+            return Err(Error::value("updates.bound", self.updates.bound, expected));
+        }
         self.check_strategy()?;
         let layout = Layout::of(&self.model)?;
         if let Some(secure) = &self.secure {
@@ -90,12 +97,18 @@ impl RunPlan {
         within("secure.failure", secure.failure, 1..=128)?;
         within("secure.limit", secure.limit, 1e-9..=1e9)?;
         within("secure.first_scale", secure.first_scale, 1e-9..=1e9)?;
-        within("cohort.size (of a secure run)", self.cohort.size, 2..=MAX_MEMBERS as u32)?;
-        within("cohort.minimum (of a secure run)", self.cohort.minimum, 2..=u32::MAX)?;
         let size = self.cohort.size;
+        if !(2..=MAX_MEMBERS as u32).contains(&size) {
+            let expected = format!("2 to {MAX_MEMBERS} in a secure run");
+            return Err(Error::value("cohort.size", size, expected));
+        }
+        if self.cohort.minimum < 2 {
+            let expected = "at least 2 in a secure run";
+            return Err(Error::value("cohort.minimum", self.cohort.minimum, expected));
+        }
         if let Err(error) = Parameters::choose(size as usize, &secure.assumptions()) {
-            let expected = format!("a session that can work: {error}");
-            return Err(Error::value("cohort.size (of a secure run)", size, expected));
+            let expected = format!("a size that secure sessions can have: {error}");
+            return Err(Error::value("cohort.size", size, expected));
         }
         if self.updates.uplink == Encoding::Half {
             let expected = "full or ternary in a secure run";
@@ -123,7 +136,7 @@ mod tests {
     #[test]
     fn options_out_of_range_are_named() {
         type Change = fn(&mut RunPlan);
-        let changes: [(&str, Change); 11] = [
+        let changes: [(&str, Change); 13] = [
             ("rounds", |p| p.rounds = 0),
             ("cohort.minimum", |p| p.cohort.minimum = 11),
             ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
@@ -141,14 +154,18 @@ mod tests {
                 p.strategy =
                     StrategySpec::Adam { learning_rate: 0.1, beta1: 1.0, beta2: 0.9, tau: 0.1 };
             }),
-            ("secure", |p| p.secure = Some(Secure::default())),
+            ("cohort.minimum", |p| p.secure = Some(Secure::default())),
+            ("cohort.size", |p| (p.secure, p.cohort.size) = (Some(Secure::default()), 60_000)),
+            ("updates.bound", |p| (p.updates.bound, p.updates.max_samples) = (1e9, u32::MAX)),
         ];
         assert!(plan().check().is_ok());
         for (name, change) in changes {
             let mut plan = plan();
             change(&mut plan);
-            let error = plan.check().unwrap_err().to_string();
-            assert!(error.contains(name), "{name}: {error}");
+            match plan.check().unwrap_err() {
+                Error::Value { name: given, .. } => assert_eq!(given, name),
+                error => panic!("{name}: {error}"),
+            }
         }
     }
 }

@@ -160,7 +160,7 @@ mod tests {
     use crate::{ClientId, RunId, Turn};
     use std::sync::Arc;
     use tern_engine::nn::ModelSpec;
-    use tern_engine::{Optimizer, RowData, TextData};
+    use tern_engine::{Optimizer, RowData, TextData, TextWindows};
 
     /// Two classes that a line parts.
     fn rows(device: &Device) -> LocalData {
@@ -325,7 +325,8 @@ mod tests {
         let job = Job::new(Turn::new(1, 1), spec.build().unwrap().0.initial(3).into(), 1);
         for (most, sound) in [(4, true), (5, false)] {
             let texts = [[0, 1, 2, most, 0]];
-            let text = LocalData::Text(TextData::upload(&device, &texts, 9, 4, 4).unwrap());
+            let text =
+                LocalData::Text(TextData::upload(&device, &texts, TextWindows::new(9, 4)).unwrap());
             let trained = EngineTrainer::new(&device, text).train(&task, &job);
             assert_eq!(trained.is_ok(), sound);
             let error = trained.err().map_or_else(String::new, |error| error.to_string());

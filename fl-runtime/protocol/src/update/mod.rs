@@ -232,7 +232,7 @@ pub fn add_difference(layout: &Layout, base: &[f32], difference: &[u8]) -> Resul
 }
 
 fn failed(error: std::io::Error) -> crate::Error {
-    crate::Error::File { path: "body".into(), reason: error.to_string() }
+    crate::Error::file(std::path::Path::new("body"), error)
 }
 
 fn parts(count: usize) -> impl Iterator<Item = Range<usize>> {

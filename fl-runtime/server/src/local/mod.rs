@@ -279,10 +279,9 @@ impl Local {
         }
         let turn = self.federation.coordinator().turn();
         if turn.attempt > ATTEMPTS {
-            let reasons: Vec<_> =
-                self.absent.iter().map(|(id, why)| format!("{id:?}: {why}")).collect();
-            let what = format!("{turn}: too few updates that can be counted");
-            return Err(Error::Trainer([what, reasons.join(", ")].join("; ")));
+            let needed = self.federation.plan().cohort.minimum as usize;
+            let absent = std::mem::take(&mut self.absent);
+            return Err(Error::TooFew { turn, needed, absent });
         }
         Ok(())
     }

@@ -101,7 +101,7 @@ impl Trainer for Moody {
     }
     fn train(&mut self, task: &TaskSpec, job: &Job) -> Result<Trained> {
         match self.fails {
-            true => Err(Error::Trainer("line 3 is no number".into())),
+            true => Err(Error::trainer("line 3 is no number")),
             false => self.inner.train(task, job),
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use tern_engine::{Device, DeviceOptions, RowData, TextData};
+use tern_engine::{Device, DeviceOptions, RowData, TextData, TextWindows};
 use tern_fl::client::{self, Client, Outcome};
 use tern_fl::config::{ClientConfig, Config, DataConfig};
 use tern_fl::data::{read_rows, read_texts};
@@ -54,7 +54,7 @@ fn data(device: &Device, config: &DataConfig) -> Result<LocalData> {
         DataConfig::Text { path, tokens, steps } => {
             let texts = read_texts(path, *tokens)?;
             let vocabulary = tokens.vocabulary();
-            LocalData::Text(TextData::upload(device, &texts, vocabulary, *steps, *steps)?)
+            LocalData::Text(TextData::upload(device, &texts, TextWindows::new(vocabulary, *steps))?)
         }
         DataConfig::Csv { path, label } => {
             let rows = read_rows(path, label)?;

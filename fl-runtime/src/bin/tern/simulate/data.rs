@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use tern_engine::nn::ModelSpec;
-use tern_engine::{Device, RowData, TextData};
+use tern_engine::{Device, RowData, TextData, TextWindows};
 use tern_fl::data::Tokens;
 use tern_fl::layout::ModelKind;
 use tern_fl::simulate::files::{Rows, Table, digits, speeches};
@@ -151,8 +151,11 @@ impl Data {
                 match held_out.iter().any(|text| text.len() > 1) {
                     false => None,
                     true => {
-                        let data =
-                            TextData::upload(device, held_out, *vocabulary, *window, *window)?;
+                        let data = TextData::upload(
+                            device,
+                            held_out,
+                            TextWindows::new(*vocabulary, *window),
+                        )?;
                         Some(LocalData::Text(data))
                     }
                 }
