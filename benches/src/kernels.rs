@@ -8,7 +8,7 @@ use crate::budget::Budget;
 use crate::measure::of_case;
 use crate::peers::Torch;
 use crate::progress::Progress;
-use crate::report::{Check, Outcome, Roof, Row, Timed};
+use crate::report::{Check, Outcome, Roofline, Row, Timed};
 use crate::rows::{Size, fits, rate, rows};
 
 /// Elements and operations of a case that a quick run checks.
@@ -63,7 +63,7 @@ pub fn time(
     device: &Device,
     budget: Budget,
     wanted: impl Fn(&str) -> bool,
-    (roof, mut torch): (Option<&Roof>, Option<&mut Torch>),
+    (roofline, mut torch): (Option<&Roofline>, Option<&mut Torch>),
     checks: &[Check],
     progress: &Progress,
 ) -> Result<Vec<Row>> {
@@ -81,7 +81,7 @@ pub fn time(
         } else if !fits(case, device) {
             Outcome::NotRun { reason: "no variant fits".into() }
         } else {
-            row(case, device, budget, roof)
+            row(case, device, budget, roofline)
         };
         if let (Some(torch), Outcome::Timed(_)) = (&mut torch, &outcome) {
             torch.keep(device, (kernel, sizes), budget.row(), &format!("{kernel} {sizes}"))?;
@@ -108,12 +108,12 @@ fn timed_cases(quick: bool, wanted: impl Fn(&str) -> bool) -> Vec<Case> {
     timed
 }
 
-fn row(case: &Case, device: &Device, budget: Budget, roof: Option<&Roof>) -> Outcome {
+fn row(case: &Case, device: &Device, budget: Budget, roofline: Option<&Roofline>) -> Outcome {
     let measured = expected(case)
         .and_then(|expected| case.check_against(device, &expected))
         .and_then(|check| Ok((check.error, case.time(device, budget.row())?)));
     match measured {
-        Ok((error, t)) => Outcome::Timed(timed(case, error, &t, roof)),
+        Ok((error, t)) => Outcome::Timed(timed(case, error, &t, roofline)),
         Err(e) => Outcome::Failed { reason: e.to_string() },
     }
 }
@@ -122,13 +122,13 @@ fn expected(case: &Case) -> tern_engine::Result<Expected> {
     if case.flops > SLOW_REFERENCE { case.expected_of_cpu() } else { Ok(case.expected()) }
 }
 
-fn timed(case: &Case, error: f64, t: &CaseTiming, roof: Option<&Roof>) -> Timed {
+fn timed(case: &Case, error: f64, t: &CaseTiming, roofline: Option<&Roofline>) -> Timed {
     let (rate, unit) = rate(case, t.median);
-    // Products of halves add numbers of 32 bits, but for matrix units, which have no roof here.
-    let half = case.kernel.name == "roof/multiply_add_half";
+    // Products of halves add numbers of 32 bits, but for matrix units, which have no roofline here.
+    let half = case.kernel.name == "roofline/multiply_add_half";
     // What fits the nearest caches has nothing to do with the memory.
     let large = unit == "GFLOP/s" || case.bytes >= MEMORY;
-    let least = roof.filter(|_| large).and_then(|r| r.least(case.flops, case.bytes, half));
+    let least = roofline.filter(|_| large).and_then(|r| r.least(case.flops, case.bytes, half));
     Timed {
         variant: t.variant.map(String::from),
         error,

@@ -18,7 +18,7 @@ mod processor;
 mod progress;
 mod replicas;
 mod report;
-mod roof;
+mod roofline;
 mod rounds;
 mod rows;
 mod suite;

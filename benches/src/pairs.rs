@@ -12,12 +12,12 @@ use crate::budget::Budget;
 use crate::measure::{pace_seconds, times};
 use crate::peers::Torch;
 use crate::progress::Progress;
-use crate::report::{Pair, Roof};
+use crate::report::{Pair, Roofline};
 use crate::rows;
 
 /// Turns that each side has; at least, where they take long.
 const TURNS: u32 = 4;
-const LEAST_TURNS: u32 = 2;
+const MIN_TURNS: u32 = 2;
 
 /// Batches and hidden units of the LSTM layer.
 const BATCHES: [usize; 3] = [1, 10, 64];
@@ -61,8 +61,8 @@ pub struct Bench<'a> {
     pub device: &'a Device,
     /// How long things may take.
     pub budget: Budget,
-    /// The device's roof, if it was measured.
-    pub roof: Option<&'a Roof>,
+    /// The device's roofline, if it was measured.
+    pub roofline: Option<&'a Roofline>,
     /// The peer, if it was asked for.
     pub torch: Option<&'a mut Torch>,
     /// Shows what is going on.
@@ -82,7 +82,7 @@ impl Bench<'_> {
         let begin = Instant::now();
         for number in 0..TURNS {
             // Large sizes take longer than their time in one run.
-            if number >= LEAST_TURNS && begin.elapsed() > 4 * self.budget.pair() {
+            if number >= MIN_TURNS && begin.elapsed() > 4 * self.budget.pair() {
                 break;
             }
             own.extend(ours(turn)?);
@@ -91,7 +91,7 @@ impl Bench<'_> {
             }
         }
         let ours = times(own);
-        let least = self.roof.and_then(|roof| roof.least(flops, bytes, false));
+        let least = self.roofline.and_then(|roofline| roofline.least(flops, bytes, false));
         Ok(Pair {
             group: group.into(),
             what: what.into(),
@@ -183,7 +183,7 @@ mod tests {
         let (device, progress) = (Device::cpu(), Progress::new());
         let budget = Budget { quick: true };
         let mut bench =
-            Bench { device: &device, budget, roof: None, torch: None, progress: &progress };
+            Bench { device: &device, budget, roofline: None, torch: None, progress: &progress };
         let mut turns = 0;
         let pair = bench.pair(("g", "w", "1 × 2".into()), (4_000_000_000, 0), |turn| {
             assert!(turn > Duration::ZERO);

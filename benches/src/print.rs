@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::report::view::{
-    LOW_TITLE, against_better, beside, beside_row, low, pair_name, percent, roof, timed_pairs,
+    LOW_TITLE, against_better, beside, beside_row, low, pair_name, percent, roofline, timed_pairs,
 };
 use crate::report::{Device, Outcome, Report, Row, Times, Training};
 use crate::table::{Table, bytes, digits, seconds};
@@ -19,7 +19,7 @@ pub fn report(report: &Report, profile: bool) {
 
 fn device(report: &Report, device: &Device, profile: bool) {
     println!("{}", device.title());
-    for (name, value) in roof(device) {
+    for (name, value) in roofline(device) {
         println!("  {name:<22}{value}");
     }
     fast_paths(device);
@@ -106,7 +106,7 @@ fn kernel_table(report: &Report, device: &Device, rows: &[&Row]) -> Table {
         "spread",
         "rate",
         "",
-        "of the roof",
+        "of the roofline",
         "of the peer",
         "of the better",
     ]);
@@ -146,7 +146,7 @@ fn pairs(report: &Report, device: &Device) {
         "time",
         "spread",
         "GFLOP/s",
-        "of the roof",
+        "of the roofline",
         "its time",
         "its spread",
         "times as fast",

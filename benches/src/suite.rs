@@ -1,4 +1,4 @@
-//! The suite: the roof, then every kernel, then training, on each device; one report.
+//! The suite: the roofline, then every kernel, then training, on each device; one report.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -13,13 +13,13 @@ use crate::peers::{Peers, Torch};
 use crate::processor::{Processor, threads};
 use crate::progress::Progress;
 use crate::report::{self, Report, SCHEMA, html, markdown};
-use crate::{Devices, devices, host, kernels, print, replicas, roof, training};
+use crate::{Devices, devices, host, kernels, print, replicas, roofline, training};
 
 /// A part of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
     /// What the device can do at most, and whether its fast paths compute right.
-    Roof,
+    Roofline,
     /// All cases of every kernel against the reference.
     Checks,
     /// Kernels, timed.
@@ -180,7 +180,7 @@ fn measure(
         adapter: devices::adapter(device.summary()),
         vectors: cpu
             .then(|| report::Vectors { isa: Isa::current().to_string(), threads: threads() }),
-        roof: None,
+        roofline: None,
         self_tests: Vec::new(),
         choices: Vec::new(),
         checks: Vec::new(),
@@ -189,15 +189,15 @@ fn measure(
         replicas: Vec::new(),
         pairs: Vec::new(),
     };
-    if options.wants(Part::Roof) {
+    if options.wants(Part::Roofline) {
         progress.part("self-tests of fast paths");
         measured.self_tests = self_tests(device)?;
     }
-    // Shares of the roof need it.
+    // Shares of the roofline need it.
     let [lstm, products] = [Part::Lstm, Part::Products].map(|part| options.wants(part));
-    if options.wants(Part::Roof) || options.wants(Part::Kernels) || lstm || products {
-        progress.part("the roof");
-        measured.roof = Some(roof::measure(device, budget)?);
+    if options.wants(Part::Roofline) || options.wants(Part::Kernels) || lstm || products {
+        progress.part("the roofline");
+        measured.roofline = Some(roofline::measure(device, budget)?);
     }
     if options.wants(Part::Checks) {
         progress.part("checks of all kernels");
@@ -205,8 +205,8 @@ fn measure(
     }
     if options.wants(Part::Kernels) {
         progress.part("kernels");
-        let roof = measured.roof.as_ref();
-        let references = (roof, torch.as_deref_mut());
+        let roofline = measured.roofline.as_ref();
+        let references = (roofline, torch.as_deref_mut());
         measured.kernels =
             kernels::time(device, budget, wanted, references, &measured.checks, progress)?;
     }
@@ -219,8 +219,8 @@ fn measure(
         progress.part("models side by side");
         measured.replicas = replicas::measure(device, budget, wanted, progress)?;
     }
-    let roof = measured.roof.as_ref();
-    let mut bench = Bench { device, budget, roof, torch, progress };
+    let roofline = measured.roofline.as_ref();
+    let mut bench = Bench { device, budget, roofline, torch, progress };
     if lstm {
         progress.part("an LSTM layer");
         measured.pairs.extend(bench.lstm()?);

@@ -82,7 +82,7 @@ impl Arena {
         if fitting == 0 {
             return Err(Error::OutOfMemory { what: "one model".into(), needed, available });
         }
-        let tile = if device.lanes().is_some() { 1 } else { fitting.min(max_tile) };
+        let tile = if device.workers().is_some() { 1 } else { fitting.min(max_tile) };
         let tiles = seeds.len().div_ceil(tile);
         Ok(Arena(Arc::new(Inner {
             device: device.clone(),

@@ -1,11 +1,12 @@
 //! Draining the tape: which gradients are wanted, where they go, and who writes first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 
 use tern_shaders::Element;
+use tern_shaders::kernels::pointwise::{SCALE, Scale};
 
-use crate::graph::{Entry, Graph, Home, Tensor};
+use crate::graph::{Entry, Graph, Storage, Tensor};
 use crate::{Error, Operand, Param, Result};
 
 /// What an op's backward closure sees: the graph, and the gradients known so far.
@@ -13,6 +14,8 @@ pub struct Backward<'g> {
     graph: &'g mut Graph,
     /// Gradient of each root tensor that has one.
     gradients: HashMap<usize, Tensor>,
+    /// Roots whose gradient is the caller's own tensor: nothing may be added to it.
+    given: HashSet<usize>,
     wanted: Vec<bool>,
     trained: Vec<bool>,
     weight_written: Vec<bool>,
@@ -40,7 +43,7 @@ pub(crate) struct Drained {
 }
 
 /// Records the backward pass for the parameters marked in `trained` and the tensors in
-/// `sources`. `seeds` are outputs with their gradients.
+/// `sources`. `seeds` are outputs with their gradients; those of one output are added up.
 pub(crate) fn drain(
     graph: &mut Graph,
     seeds: &[(Tensor, Tensor)],
@@ -53,8 +56,8 @@ pub(crate) fn drain(
     let tape = std::mem::take(&mut graph.tape);
     let wanted = wanted(graph, &tape, &trained, sources);
     let weight_written = vec![false; trained.len()];
-    let mut backward =
-        Backward { graph, gradients: HashMap::new(), wanted, trained, weight_written };
+    let (gradients, given) = (HashMap::new(), HashSet::new());
+    let mut backward = Backward { graph, gradients, given, wanted, trained, weight_written };
     for (output, gradient) in seeds {
         let (shape, given) = (backward.shape(*output).to_vec(), backward.shape(*gradient));
         if backward.len(*output) != backward.len(*gradient)
@@ -72,13 +75,28 @@ pub(crate) fn drain(
             false => backward.reshape(*gradient, &shape)?,
         };
         let root = backward.root(*output);
-        backward.gradients.insert(root, gradient);
+        match backward.gradients.get(&root) {
+            None => {
+                backward.given.insert(root);
+                backward.gradients.insert(root, gradient);
+            }
+            Some(_) => {
+                let sum = backward.owned(root)?;
+                backward.add_into(gradient, sum);
+            }
+        }
     }
     for entry in tape.into_iter().rev() {
         let known = |t: &Tensor| backward.gradients.contains_key(&backward.graph.root(*t));
         let wanted = entry.inputs.iter().any(|t| backward.wants(*t))
             || entry.weights.iter().any(|w| backward.trained[*w]);
         if wanted && entry.outputs.iter().any(known) {
+            for input in &entry.inputs {
+                let root = backward.root(*input);
+                if backward.wants(*input) && backward.given.contains(&root) {
+                    backward.owned(root)?;
+                }
+            }
             (entry.backward)(&mut backward)?;
         }
     }
@@ -117,7 +135,7 @@ impl Backward<'_> {
     /// Whether the gradient of an output is the constant one, so that it needs no
     /// multiplication.
     pub fn is_one(&self, y: Tensor) -> bool {
-        let is = |g: Tensor| matches!(self.graph.info(g).home, Home::Constant(1.0));
+        let is = |g: Tensor| matches!(self.graph.info(g).storage, Storage::Constant(1.0));
         self.gradient(y).is_some_and(is)
     }
 
@@ -138,17 +156,23 @@ impl Backward<'_> {
         Some((gradient, 0))
     }
 
-    /// Declares a tensor that is already computed to be the gradient of `x`, and returns
-    /// true; false if `x` has a gradient already (add to it by [`Backward::target`]) or wants
-    /// none. Later gradients of `x` are added to the tensor, so it must be nobody else's.
-    pub fn alias(&mut self, x: Tensor, gradient: Tensor) -> bool {
-        let transient = matches!(self.graph.info(gradient).home, Home::Transient);
-        if !self.wants(x) || self.gradient(x).is_some() || !transient {
-            return false;
+    /// The gradient of a root tensor that has one, in memory of its own: a copy, if it is the
+    /// caller's.
+    fn owned(&mut self, root: usize) -> Result<Tensor> {
+        let gradient = self.gradients[&root];
+        if !self.given.remove(&root) {
+            return Ok(gradient);
         }
-        let root = self.graph.root(x);
-        self.gradients.insert(root, gradient);
-        true
+        let shape = self.shape(gradient).to_vec();
+        let own = self.tensor("gradient given", &shape, Element::F32);
+        self.graph.copy_into(gradient, own)?;
+        self.gradients.insert(root, own);
+        Ok(own)
+    }
+
+    fn add_into(&mut self, x: Tensor, sum: Tensor) {
+        let params = Scale { n: self.len(x) as u32, factor: 1.0, accumulate: 1 };
+        self.dispatch(&SCALE, &params, &[x.into(), sum.into()]);
     }
 
     /// The `accumulate` flag for a parameter's gradient, which goes to

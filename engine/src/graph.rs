@@ -46,7 +46,7 @@ impl From<Tensor> for Operand {
 
 /// Where a tensor's values live.
 #[derive(Clone)]
-pub(crate) enum Home {
+pub(crate) enum Storage {
     /// In memory that tensors with other lifetimes share; gone after the step.
     Transient,
     /// In a buffer of its own: inputs, outputs, state carried from step to step.
@@ -62,7 +62,7 @@ pub(crate) struct Info {
     pub label: String,
     pub shape: Vec<usize>,
     pub element: Element,
-    pub home: Home,
+    pub storage: Storage,
     /// The tensor whose memory it is; itself unless it is a reshaped view.
     pub root: usize,
 }
@@ -132,7 +132,7 @@ impl Graph {
             label: "a tensor of another graph".into(),
             shape: vec![1],
             element: Element::F32,
-            home: Home::Transient,
+            storage: Storage::Transient,
             root: usize::MAX,
         };
         Graph {
@@ -224,7 +224,13 @@ impl Graph {
         self.info(tensor).element
     }
 
-    fn register(&mut self, label: &str, shape: &[usize], element: Element, home: Home) -> Tensor {
+    fn register(
+        &mut self,
+        label: &str,
+        shape: &[usize],
+        element: Element,
+        storage: Storage,
+    ) -> Tensor {
         let root = self.tensors.len();
         let label = format!("{}{label}", self.scope);
         let fits = elements(shape).is_some_and(|n| n > 0 && u32::try_from(n).is_ok());
@@ -234,25 +240,25 @@ impl Graph {
             self.blame(Error::value(format!("shape of {label}"), format!("{shape:?}"), expected));
         }
         let shape = if fits { shape.to_vec() } else { vec![1] };
-        self.tensors.push(Info { label, shape, element, home, root });
+        self.tensors.push(Info { label, shape, element, storage, root });
         Tensor(root, self.id)
     }
 
     /// A tensor that lives within a step. Its memory is shared with tensors of other
     /// lifetimes: nothing may read it before it's written.
     pub fn tensor(&mut self, label: &str, shape: &[usize], element: Element) -> Tensor {
-        self.register(label, shape, element, Home::Transient)
+        self.register(label, shape, element, Storage::Transient)
     }
 
     /// A tensor that is written from outside by [`Plan::write`](crate::Plan::write), or that
     /// carries values from step to step. Zero at first.
     pub fn input(&mut self, label: &str, shape: &[usize], element: Element) -> Tensor {
-        self.register(label, shape, element, Home::Persistent)
+        self.register(label, shape, element, Storage::Persistent)
     }
 
     /// A tensor with one value everywhere.
     pub fn constant(&mut self, value: f32, shape: &[usize]) -> Tensor {
-        self.register("constant", shape, Element::F32, Home::Constant(value))
+        self.register("constant", shape, Element::F32, Storage::Constant(value))
     }
 
     /// A buffer that all replicas read.
@@ -261,7 +267,7 @@ impl Graph {
             let device = self.arena.device().name();
             self.blame(Error::value(format!("device of the {label}"), "another", device));
         }
-        self.register(label, &[buffer.words], buffer.element, Home::Shared(buffer.clone()))
+        self.register(label, &[buffer.words], buffer.element, Storage::Shared(buffer.clone()))
     }
 
     /// Keeps a tensor's values after the step, to be read by
@@ -269,7 +275,9 @@ impl Graph {
     pub fn keep(&mut self, tensor: Tensor) -> Tensor {
         let root = self.root(tensor);
         match self.tensors.get_mut(root) {
-            Some(info) if matches!(info.home, Home::Transient) => info.home = Home::Persistent,
+            Some(info) if matches!(info.storage, Storage::Transient) => {
+                info.storage = Storage::Persistent
+            }
             Some(_) => {}
             None => self.claim(&[tensor]),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tern_shaders::Element;
 
-use crate::graph::{Home, Info, Operand, Recorded};
+use crate::graph::{Info, Operand, Recorded, Storage};
 
 /// Bytes a plan takes, known before anything is allocated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub(crate) fn lifetimes(tensors: &[Info], calls: &[Recorded]) -> BTreeMap<usize,
         for arg in &call.args {
             if let Operand::Tensor(tensor) = arg {
                 let root = tensors[tensor.0].root;
-                if matches!(tensors[root].home, Home::Transient) {
+                if matches!(tensors[root].storage, Storage::Transient) {
                     lives.entry(root).and_modify(|life| life.1 = at).or_insert((at, at));
                 }
             }

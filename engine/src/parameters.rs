@@ -11,10 +11,11 @@ use crate::{Error, Result};
 pub const ALIGNMENT: usize = 64;
 
 /// Words of a flat vector, at most: more can't be addressed.
-const MOST_WORDS: usize = isize::MAX as usize / 4;
+const MAX_WORDS: usize = isize::MAX as usize / 4;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Init {
     /// All zero.
     Zeros,
@@ -87,9 +88,9 @@ impl Parameters {
         let end = values
             .and_then(|values| values.checked_next_multiple_of(ALIGNMENT))
             .and_then(|padded| padded.checked_add(self.words))
-            .filter(|end| *end <= MOST_WORDS);
+            .filter(|end| *end <= MAX_WORDS);
         let Some(end) = end else {
-            let what = format!("{name} {shape:?}: a model has at most {MOST_WORDS} values");
+            let what = format!("{name} {shape:?}: a model has at most {MAX_WORDS} values");
             return Err(Error::shape("parameter", what));
         };
         let param = Param {

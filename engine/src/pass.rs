@@ -177,7 +177,7 @@ struct Pending {
 }
 
 /// Kernel calls on vectors, recorded by [`TernaryCodec`](crate::ops::ternary::TernaryCodec),
-/// [`Masker`](crate::ops::masked::Masker) and [`Fold`](crate::ops::fold::Fold), to be run
+/// [`Masker`](crate::ops::masked::Masker) and [`Aggregator`](crate::ops::aggregate::Aggregator), to be run
 /// together, in order.
 pub struct Pass {
     device: Device,

@@ -8,6 +8,7 @@ use crate::{Plan, Result};
 
 /// Which parameters a plan trains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Trainable {
     /// All of them.
     #[default]

@@ -20,6 +20,7 @@ use crate::{Error, Flat, Operand, Plan, Result, Trainable};
 /// How gradients change parameters. Semantics and defaults are those of `torch.optim`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Optimizer {
     /// Stochastic gradient descent.
     Sgd {

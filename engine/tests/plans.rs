@@ -1,4 +1,4 @@
-//! Parameter groups, several plans on one arena, passes apart, memory, and bad input.
+//! Parameter groups, several plans on one arena, passes run separately, memory, and bad input.
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 mod common;

@@ -215,8 +215,8 @@ impl Place {
         let board = Board::with_file(&run.join("metrics.jsonl"), tern_fl::host::clock::now().0)?;
         let tls = tls::server(&self.path("server.pem"), &self.path("server.key"))?;
         // Everybody is here, and rounds take less than the time between two requests elsewhere.
-        let limits =
-            Limits { requests_per_client: 1e3, requests_per_address: 1e4, ..Limits::default() };
+        let mut limits = Limits::default();
+        (limits.requests_per_client, limits.requests_per_address) = (1e3, 1e4);
         let options =
             http::Options::default().tls(tls).limits(limits).folder(run).services(services);
         let server = Server::new(federation, board, options);

@@ -4,10 +4,11 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
-use plotters::prelude::*;
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use tern_fl::server::plot::range;
+use tern_fl::server::plot::{Panel, draw};
+
+pub use tern_fl::server::plot::Series;
 
 /// The file of a report that says which demo's it is.
 const MARK: &str = ".tern-demo";
@@ -15,14 +16,6 @@ const MARK: &str = ".tern-demo";
 /// A folder that results are written to.
 pub struct Report {
     folder: PathBuf,
-}
-
-/// A line of a plot. Points that are not finite are left out.
-pub struct Series<'a> {
-    /// Its name in the legend.
-    pub name: &'a str,
-    /// (x, y), in the order of x.
-    pub points: &'a [(f64, f64)],
 }
 
 /// Writes a file by way of another beside it: it is there whole, or as it was.
@@ -88,86 +81,9 @@ impl Report {
         series: &[Series<'_>],
     ) -> Result<PathBuf> {
         let path = self.path(file);
-        draw(&path, title, axes, series).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+        draw(&path, &[Panel { title, axes, series: series.to_vec() }])?;
         Ok(path)
     }
-}
-
-fn draw(
-    path: &Path,
-    title: &str,
-    (x_label, y_label): (&str, &str),
-    series: &[Series<'_>],
-) -> Result<(), Box<dyn std::error::Error>> {
-    let finite = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
-        points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
-    };
-    let lines: Vec<_> = series.iter().map(|s| (s.name, finite(s.points))).collect();
-    let all = || lines.iter().flat_map(|(_, points)| points.iter());
-    let (left, right) = range(all().map(|p| p.0));
-    let (low, high) = range(all().map(|p| p.1));
-
-    let root = SVGBackend::new(path, (800, 480)).into_drawing_area();
-    root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
-        .caption(title, ("sans-serif", 20))
-        .margin(12)
-        // Room for half of the last label.
-        .margin_right(32)
-        .x_label_area_size(40)
-        .y_label_area_size(60)
-        .build_cartesian_2d(left..right, low..high)?;
-    // Without the ".0" of whole numbers and the last digits of inexact ones.
-    let tick = |value: &f64| format!("{}", (value * 1e6).round() / 1e6);
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .x_desc(x_label)
-        .y_desc(y_label)
-        .x_label_formatter(&tick)
-        .y_label_formatter(&tick)
-        .draw()?;
-    let points: Vec<_> = all().map(|(x, y)| place(*x, *y, (left, right), (low, high))).collect();
-    let corner = free_corner(&points);
-    for (at, (name, points)) in lines.into_iter().enumerate() {
-        let style = Palette99::pick(at).stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(points, style))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
-    }
-    if !series.is_empty() {
-        chart
-            .configure_series_labels()
-            .position(corner)
-            .border_style(BLACK)
-            .background_style(WHITE.mix(0.75))
-            .draw()?;
-    }
-    root.present()?;
-    Ok(())
-}
-
-/// Where a point is between the least and the greatest, from 0 to 1.
-fn place(x: f64, y: f64, width: (f64, f64), height: (f64, f64)) -> (f64, f64) {
-    let share = |value: f64, (low, high): (f64, f64)| (value - low) / (high - low);
-    (share(x, width), share(y, height))
-}
-
-/// The corner that hides fewest points under a legend.
-fn free_corner(points: &[(f64, f64)]) -> SeriesLabelPosition {
-    use SeriesLabelPosition::{LowerLeft, LowerRight, UpperLeft, UpperRight};
-    let corners = [
-        (UpperRight, (1.0, 1.0)),
-        (UpperLeft, (0.0, 1.0)),
-        (LowerRight, (1.0, 0.0)),
-        (LowerLeft, (0.0, 0.0)),
-    ];
-    let hidden = |(x, y): (f64, f64)| {
-        points.iter().filter(|p| (p.0 - x).abs() < 0.35 && (p.1 - y).abs() < 0.3).count()
-    };
-    let free = corners.into_iter().min_by_key(|(_, at)| hidden(*at));
-    free.map_or(UpperRight, |(corner, _)| corner)
 }
 
 /// Mean and sample standard deviation, which is 0 for less than two values.
@@ -254,19 +170,6 @@ zoë       9.0 %
         assert!(!svg.contains("NaN"));
         let empty = report.plot("empty.svg", "Nothing", ("x", "y"), &[]).unwrap();
         assert!(fs::read_to_string(empty).unwrap().contains("Nothing"));
-    }
-
-    #[test]
-    fn a_legend_goes_where_no_line_is() {
-        use SeriesLabelPosition::{LowerLeft, UpperLeft, UpperRight};
-        let line = |y: fn(f64) -> f64| -> Vec<_> {
-            (0..=20).map(|i| f64::from(i) / 20.0).map(|x| (x, y(x))).collect()
-        };
-        assert!(matches!(free_corner(&line(|x| 1.0 - x)), UpperRight));
-        assert!(matches!(free_corner(&line(|x| x)), UpperLeft));
-        let both = [line(|x| x), line(|_| 1.0), line(|_| 0.0)[7..].to_vec()].concat();
-        assert!(!matches!(free_corner(&both), UpperLeft | UpperRight));
-        assert!(matches!(free_corner(&[(0.9, 0.9), (0.1, 0.9), (0.9, 0.1)]), LowerLeft));
     }
 
     #[test]

@@ -212,7 +212,8 @@ async fn http_run(http: &Http) -> Result<wire::Run, CallError> {
 
 #[test]
 fn garbage_and_bodies_that_are_too_large_are_refused() {
-    let limits = Limits { message_bytes: 4096, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.message_bytes = 4096;
     let server = serve(limits);
     let now = clock::now().0;
     event_loop().block_on(enrolled(&server, 1));
@@ -254,7 +255,8 @@ fn garbage_and_bodies_that_are_too_large_are_refused() {
 
 #[test]
 fn slow_clients_are_cut_off_and_do_not_hold_up_others() {
-    let limits = Limits { header_seconds: 0.3, stall_seconds: 0.3, ..Limits::default() };
+    let mut limits = Limits::default();
+    (limits.header_seconds, limits.stall_seconds) = (0.3, 0.3);
     let server = serve(limits);
     event_loop().block_on(enrolled(&server, 1));
     let now = clock::now().0;
@@ -324,7 +326,8 @@ fn who_still_sends_a_body_is_told_why_it_is_refused() {
 
 #[test]
 fn too_many_requests_are_told_to_wait() {
-    let limits = Limits { requests_per_client: 0.001, burst_seconds: 5_000.0, ..Limits::default() };
+    let mut limits = Limits::default();
+    (limits.requests_per_client, limits.burst_seconds) = (0.001, 5_000.0);
     let server = serve(limits);
     event_loop().block_on(async {
         let http = enrolled(&server, 1).await;
@@ -340,8 +343,8 @@ fn too_many_requests_are_told_to_wait() {
         // Others have their own.
         enrolled(&server, 2).await;
     });
-    let limits =
-        Limits { requests_per_address: 0.001, burst_seconds: 3_000.0, ..Limits::default() };
+    let mut limits = Limits::default();
+    (limits.requests_per_address, limits.burst_seconds) = (0.001, 3_000.0);
     let server = serve(limits);
     assert_eq!([(); 4].map(|()| get(&server, "/health").0), [200, 200, 200, 429]);
 }
@@ -364,7 +367,8 @@ async fn train(http: &Http) -> (wire::Instruction, wire::Train) {
 fn uploads_and_downloads_go_on_after_a_cut() {
     // Memory for one message at a time: a download must not hold any of it for its request.
     let share = 1 << 20;
-    let limits = Limits { piece_bytes: 4096, held_bytes_per_address: share, ..Limits::default() };
+    let mut limits = Limits::default();
+    (limits.piece_bytes, limits.held_bytes_per_address) = (4096, share);
     assert_eq!(limits.message_bytes, share);
     let server = serve(limits);
     event_loop().block_on(async {

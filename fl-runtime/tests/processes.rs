@@ -253,11 +253,14 @@ fn a_secure_run_survives_the_death_of_its_processes() {
 fn a_run_survives_the_death_of_its_processes() {
     let deaths = [(2, Victim::Server), (2, Victim::Client(0)), (5, Victim::Server)];
     let place = run(&CLEAR, &deaths);
-    // The offline fold of the recorded updates, and the model that the run left.
+    // The recorded updates, added up offline, and the model that the run left.
     let config = place.path("server.toml");
-    let folded = output(&["verify", "--config", config.to_str().unwrap()]);
-    assert!(folded.contains(&format!("{} rounds, every bit the same", CLEAR.rounds)), "{folded}");
-    let last = folded.lines().rfind(|line| line.starts_with("round")).unwrap();
+    let verified = output(&["verify", "--config", config.to_str().unwrap()]);
+    assert!(
+        verified.contains(&format!("{} rounds, every bit the same", CLEAR.rounds)),
+        "{verified}"
+    );
+    let last = verified.lines().rfind(|line| line.starts_with("round")).unwrap();
     assert!(last.contains(&place.model("run/model.safetensors")), "{last}");
     for name in ["config.toml", "plot.svg"] {
         assert!(place.path("run").join(name).exists(), "{name}");

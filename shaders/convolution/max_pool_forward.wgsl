@@ -41,7 +41,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let column = left + j - p.padding_w;
             if row < p.height && column < p.width {
                 let value = x[plane + row * p.width + column];
-                if value > best {
+                // The first NaN counts as the largest.
+                if value > best || (value != value && best == best) {
                     best = value;
                     place = row * p.width + column;
                 }

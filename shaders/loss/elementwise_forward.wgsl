@@ -17,7 +17,8 @@ fn element_loss(a: f32, t: f32) -> f32 {
     if p.kind == 1u {
         let e = exp(-abs(a));
         // log(1 + e) loses everything below half an ulp of 1; e itself is exact there.
-        return max(a, 0.0) - a * t + select(log(1.0 + e), e, e < 1e-4);
+        let log_sigmoid = select(0.0, a, a < 0.0) - select(log(1.0 + e), e, e < 1e-4);
+        return (1.0 - t) * a - log_sigmoid;
     }
     return (a - t) * (a - t);
 }

@@ -1,6 +1,6 @@
 // dlogits (+)= dloss · (softmax(logits) - onehot(target)) / max(count, 1), zero where the
-// target is 0xffffffff. Shapes: logits, dlogits [R, rows, classes], target, log_sum
-// [R, rows], count, dloss [R].
+// target is 0xffffffff. Shapes: logits, dlogits [R, rows, classes], target [R, rows],
+// log_sum [R, rows, 2], count, dloss [R].
 struct Params {
     rows: u32,
     classes: u32,
@@ -28,7 +28,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if class_index != 0xffffffffu {
         let hit = i % p.classes == min(class_index, p.classes - 1u);
         let scale = dloss[group.z] / max(count[group.z], 1.0);
-        g = scale * (exp(logits[at] - log_sum[row]) - select(0.0, 1.0, hit));
+        let x = logits[at] - log_sum[2u * row];
+        g = scale * (exp(x - log_sum[2u * row + 1u]) - select(0.0, 1.0, hit));
     }
     if p.accumulate != 0u {
         g += dlogits[at];

@@ -1,6 +1,6 @@
-// log_sum = log Σ_c exp(logits[c]), row_loss = log_sum - logits[target], zero where the
-// target is 0xffffffff. Shapes: logits [R, rows, classes], target, row_loss, log_sum
-// [R, rows].
+// row_loss = log Σ_c exp(logits[c]) - logits[target], zero where the target is 0xffffffff;
+// log_sum is the logarithm as largest logit and rest. Shapes: logits [R, rows, classes],
+// target, row_loss [R, rows], log_sum [R, rows, 2].
 struct Params {
     rows: u32,
     classes: u32,
@@ -33,9 +33,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     sum = row_sum(local, sum);
     if lane == 0u {
         let class_index = target_class[at];
-        let log_total = largest + log(sum);
-        let chosen = logits[first + min(class_index, p.classes - 1u)];
-        row_loss[at] = select(log_total - chosen, 0.0, class_index == 0xffffffffu);
-        log_sum[at] = log_total;
+        let rest = log(sum);
+        let chosen = logits[first + min(class_index, p.classes - 1u)] - largest;
+        row_loss[at] = select(rest - chosen, 0.0, class_index == 0xffffffffu);
+        log_sum[2u * at] = largest;
+        log_sum[2u * at + 1u] = rest;
     }
 }

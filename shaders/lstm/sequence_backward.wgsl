@@ -68,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 Units(cs[before.x], cs[before.y]), Units(cs[after.x], cs[after.y]), dh, carried,
             );
             carried = d.c;
-            var all: array<Units, GATES>;
+            var all = array<Units, GATES>();
             all[0] = d.i;
             all[F] = d.f;
             all[G] = d.g;

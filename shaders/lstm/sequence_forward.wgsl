@@ -49,10 +49,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     workgroupBarrier();
     for (var t = 0u; t < p.steps; t++) {
-        var sums: array<Units, GATES>;
+        var sums = array<Units, GATES>();
         if owns {
             for (var k = 0u; k < width; k++) {
-                var parts: array<Wide, GATES>;
+                var parts = array<Wide, GATES>();
                 for (var q = 0u; q < GATES; q++) {
                     parts[q] = weights[w + q * gate_width + k];
                 }

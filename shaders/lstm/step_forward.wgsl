@@ -45,7 +45,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var g: array<Wide, ROWS>;
     var o: array<Wide, ROWS>;
     for (var k = 0u; k < width; k++) {
-        var h: array<Wide, ROWS>;
+        var h = array<Wide, ROWS>();
         for (var b = 0u; b < ROWS; b++) {
             h[b] = hs[rows[b] + k];
         }
@@ -76,7 +76,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let step = (group.z * p.steps + p.t) * p.batch + row;
             let at = step * GATES * width + unit;
             let state = (before + row) * width + unit;
-            var forget: Wide;
+            var forget = Wide();
             if CIFG == 0u {
                 forget = f[b] + gates[at + F * width] + weights[bias + F * width];
             }

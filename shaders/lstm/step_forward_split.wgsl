@@ -64,7 +64,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if local < ROWS * UNITS && row < p.batch && own < p.hidden {
         let step = (group.z * p.steps + p.t) * p.batch + row;
         let at = step * GATES * p.hidden + own;
-        var pre: array<f32, GATES>;
+        var pre = array<f32, GATES>();
         for (var g = 0u; g < GATES; g++) {
             pre[g] = gates[at + g * p.hidden]
                 + sums[(local / UNITS) * TILE + g * UNITS + local % UNITS]

@@ -9,7 +9,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let range = part(split);
     var sum: array<array<mat4x4<f32>, COLUMNS>, ROWS>;
     for (var k = range.x; k < range.y; k += 4u) {
-        var right: array<mat4x4<f32>, COLUMNS>;
+        var right = array<mat4x4<f32>, COLUMNS>();
         for (var j = 0u; j < COLUMNS; j++) {
             right[j] = load_b(group.z, k, column + 4u * GROUP * j);
         }

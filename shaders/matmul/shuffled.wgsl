@@ -11,11 +11,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     let range = part(split);
     var sum: array<array<mat4x4<f32>, COLUMNS>, ROWS>;
     for (var k = range.x; k < range.y; k += 4u) {
-        var right: array<mat4x4<f32>, COLUMNS>;
+        var right = array<mat4x4<f32>, COLUMNS>();
         for (var j = 0u; j < COLUMNS; j++) {
             right[j] = load_b(group.z, k, column + 4u * GROUP * j);
         }
-        var own: array<vec4<f32>, ROWS / 2u>;
+        var own = array<vec4<f32>, ROWS / 2u>();
         for (var i = 0u; i < ROWS / 2u; i++) {
             own[i] = load_a_row(base, row + GROUP * i + lane, k, range.y);
         }

@@ -46,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         workgroupBarrier();
         for (var l = 0u; l < DEPTH; l++) {
-            var line: array<vec4<f32>, COLUMNS>;
+            var line = array<vec4<f32>, COLUMNS>();
             for (var j = 0u; j < COLUMNS; j++) {
                 line[j] = right[l * RIGHT + j * ACROSS + x];
             }

@@ -58,7 +58,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let from1 = select(old1, vec4<f32>(0.0), first);
     let from2 = select(old2, vec4<f32>(0.0), first);
     let m = from1 + p.fresh1 * (g - from1);
-    let v = from2 + p.fresh2 * (g * g - from2);
+    // What is past the largest number stays there; ∞ - ∞ would be no number.
+    let v = select(from2 + p.fresh2 * (g * g - from2), from2, from2 >= vec4<f32>(3.4e38));
     let d = m / (sqrt(v) / correction2 + p.epsilon);
     let inside = lanes(i, p.n);
     moment1[at] = select(old1, m, inside);

@@ -21,5 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) {
     }
     let total = p.scale * sqrt(sum);
     norm[group.z] = total;
-    clip[group.z] = min(1.0, p.max_norm / (total + 1e-6));
+    let factor = p.max_norm / (total + 1e-6);
+    // The factor of a norm that is no number is none either.
+    clip[group.z] = select(factor, 1.0, factor > 1.0);
 }

@@ -6,13 +6,14 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 fn tanh_safe(x: f32) -> f32 {
-    // Some drivers' tanh overflows past 40.
-    return tanh(clamp(x, -15.0, 15.0));
+    // Some drivers' tanh overflows past 40. A clamp could hide a NaN.
+    let above = select(x, -15.0, x < -15.0);
+    return tanh(select(above, 15.0, x > 15.0));
 }
 
 fn activate(kind: u32, x: f32) -> f32 {
     switch kind {
-        case 1u: { return max(x, 0.0); }
+        case 1u: { return select(x, 0.0, x <= 0.0); }
         case 2u: { return sigmoid(x); }
         case 3u: { return tanh_safe(x); }
         case 4u: { return select(0.01 * x, x, x > 0.0); }
@@ -26,7 +27,7 @@ fn activate(kind: u32, x: f32) -> f32 {
 // Derivative at the input x with output y = activate(kind, x).
 fn activate_gradient(kind: u32, x: f32, y: f32) -> f32 {
     switch kind {
-        case 1u: { return select(0.0, 1.0, x > 0.0); }
+        case 1u: { return select(1.0, 0.0, x <= 0.0); }
         case 2u: { return y * (1.0 - y); }
         case 3u: { return 1.0 - y * y; }
         case 4u: { return select(0.01, 1.0, x > 0.0); }

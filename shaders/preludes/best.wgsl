@@ -1,4 +1,5 @@
-// An element of a row and its place, ordered: larger values first, ties by the lower place.
+// An element of a row and its place, ordered: larger values first, NaN before
+// all numbers, ties by the lower place.
 const NOWHERE: u32 = 0xffffffffu;
 
 struct Best {
@@ -10,6 +11,10 @@ struct Best {
 fn before(a: Best, b: Best) -> bool {
     if a.place == NOWHERE || b.place == NOWHERE {
         return a.place < b.place;
+    }
+    let nans = vec2<bool>(a.value != a.value, b.value != b.value);
+    if any(nans) {
+        return nans.x && (!nans.y || a.place < b.place);
     }
     return a.value > b.value || (a.value == b.value && a.place < b.place);
 }

@@ -29,8 +29,9 @@ fn cell_sigmoid(x: Units) -> Units {
 }
 
 fn cell_tanh(x: Units) -> Units {
-    // Some drivers' tanh overflows past 40.
-    return tanh(clamp(x, Units(-15.0), Units(15.0)));
+    // Some drivers' tanh overflows past 40. A clamp could hide a NaN.
+    let above = select(x, Units(-15.0), x < Units(-15.0));
+    return tanh(select(above, Units(15.0), x > Units(15.0)));
 }
 
 // From the gates before activation and the cell state before the step.

@@ -4,7 +4,8 @@ fn reduce_start(kind: u32, first: f32) -> f32 {
 }
 
 fn reduce_pair(kind: u32, a: f32, b: f32) -> f32 {
-    return select(a + b, max(a, b), kind == 1u);
+    // The larger, not the maximum, which could hide a NaN.
+    return select(a + b, select(a, b, b > a || b != b), kind == 1u);
 }
 
 fn reduce_end(kind: u32, result: f32, count: u32) -> f32 {

@@ -26,14 +26,15 @@ fn row_sum(local: u32, value: f32) -> f32 {
     return row_values[0];
 }
 
-// Maximum over the lanes, the same on all of them.
+// Maximum over the lanes, the same on all of them; NaN if one is.
 fn row_max(local: u32, value: f32) -> f32 {
     workgroupBarrier();
     row_values[local] = value;
     workgroupBarrier();
     for (var s = GROUP / 2u; s > 0u; s = s / 2u) {
         if local < s {
-            row_values[local] = max(row_values[local], row_values[local + s]);
+            let other = row_values[local + s];
+            row_values[local] = select(row_values[local], other, other > row_values[local] || other != other);
         }
         workgroupBarrier();
     }

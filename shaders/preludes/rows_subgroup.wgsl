@@ -30,10 +30,11 @@ fn row_sum(local: u32, value: f32) -> f32 {
     return sum;
 }
 
-// Maximum over the lanes, the same on all of them.
+// Maximum over the lanes, the same on all of them; NaN if one is.
 fn row_max(local: u32, value: f32) -> f32 {
     let size = subgroupAdd(1u);
-    let part = subgroupMax(value);
+    // The maximum may leave a NaN out; a sum doesn't.
+    let part = subgroupMax(value) + subgroupAdd(select(0.0, value, value != value));
     workgroupBarrier();
     if local % size == 0u {
         row_values[local / size] = part;
@@ -41,7 +42,7 @@ fn row_max(local: u32, value: f32) -> f32 {
     workgroupBarrier();
     var largest = row_values[0];
     for (var i = 1u; i < GROUP / size; i++) {
-        largest = max(largest, row_values[i]);
+        largest = select(largest, row_values[i], row_values[i] > largest || row_values[i] != row_values[i]);
     }
     return largest;
 }

@@ -13,6 +13,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read> dy: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>;
 
+// Whether an element is its row's maximum, which is NaN if an element is.
+fn attains(element: f32, most: f32) -> bool {
+    return element == most || (element != element && most != most);
+}
+
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = linear_index(group, local);
@@ -27,10 +32,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         gradient /= f32(p.columns);
     }
     if p.kind == 1u {
-        var first = select(0u, 1u, x[base + column] == y[row]);
+        var first = select(0u, 1u, attains(x[base + column], y[row]));
         let earlier = select(0u, column, first == 1u);
         for (var at = 0u; at < earlier && first == 1u; at++) {
-            first = select(1u, 0u, x[base + at] == y[row]);
+            first = select(1u, 0u, attains(x[base + at], y[row]));
         }
         gradient = select(0.0, gradient, first == 1u);
     }

@@ -5,6 +5,7 @@ use crate::Real;
 /// An activation function; the number is what kernels receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum Activation {
     /// x
     #[default]
@@ -52,7 +53,9 @@ fn gelu_inner<F: Real>(x: F) -> F {
 pub fn activate<F: Real>(kind: Activation, x: F) -> F {
     match kind {
         Activation::Identity => x,
-        Activation::Relu => x.max(F::zero()),
+        // Not the maximum, which could hide a NaN.
+        Activation::Relu if x <= F::zero() => F::zero(),
+        Activation::Relu => x,
         Activation::Sigmoid => sigmoid(x),
         Activation::Tanh => x.tanh(),
         Activation::LeakyRelu if x > F::zero() => x,
@@ -67,8 +70,8 @@ pub fn activate_gradient<F: Real>(kind: Activation, x: F, y: F) -> F {
     let one = F::one();
     match kind {
         Activation::Identity => one,
-        Activation::Relu if x > F::zero() => one,
-        Activation::Relu => F::zero(),
+        Activation::Relu if x <= F::zero() => F::zero(),
+        Activation::Relu => one,
         Activation::Sigmoid => y * (one - y),
         Activation::Tanh => one - y * y,
         Activation::LeakyRelu if x > F::zero() => one,

@@ -18,11 +18,11 @@ pub static FAMILIES: &[&[&AnyKernel]] = &[
     crate::kernels::optimizer::KERNELS,
     crate::kernels::ternary::KERNELS,
     crate::kernels::masked::KERNELS,
-    crate::kernels::fold::KERNELS,
+    crate::kernels::aggregate::KERNELS,
     crate::kernels::update::KERNELS,
     crate::kernels::data::KERNELS,
     crate::kernels::state::KERNELS,
-    crate::kernels::roof::KERNELS,
+    crate::kernels::roofline::KERNELS,
 ];
 
 /// Every kernel.

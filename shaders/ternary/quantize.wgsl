@@ -43,7 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         v = finite_or_zero(v);
         let magnitude = abs(v);
-        var fires: vec4<bool>;
+        var fires = vec4<bool>();
         if p.threshold != 0u {
             fires = magnitude > vec4<f32>(thresholds[row]);
         } else {

@@ -41,7 +41,7 @@ const EXCEPTIONS: &[(Language, &str, &str, &str)] = &[
     (Language::Glsl, "half/nt", "cooperative_128x128", NO_MATRICES),
     (Language::Glsl, "half/nt", "tiled_64x64_f16", NO_HALVES),
     (Language::Glsl, "half/nt", "tiled_32x32_f16", NO_HALVES),
-    (Language::Glsl, "roof/multiply_add_half", "f16", NO_HALVES),
+    (Language::Glsl, "roofline/multiply_add_half", "f16", NO_HALVES),
 ];
 
 const NO_MATRICES: &str = "no cooperative matrices";

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::view::{
-    Column, LOW_TITLE, beside, columns, keys, low_first, machine, outcome, paired, percent, roof,
-    timed_rate,
+    Column, LOW_TITLE, beside, columns, keys, low_first, machine, outcome, paired, percent,
+    roofline, timed_rate,
 };
 use super::{Outcome, Report, Training};
 use crate::table::{bytes, digits, seconds};
@@ -123,7 +123,7 @@ pub fn html(reports: &[Report]) -> String {
 fn devices(columns: &[Column<'_>]) -> String {
     let card = |c: &Column<'_>| {
         let (adapter, host) = (&c.device.adapter, &c.report.host);
-        let figures: String = roof(c.device)
+        let figures: String = roofline(c.device)
             .iter()
             .map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>", escape(value)))
             .collect();
@@ -194,7 +194,7 @@ fn kernels(columns: &[Column<'_>]) -> String {
         table.row([kernel, sizes], failed, |c| match outcome(c, (kernel, sizes)) {
             Some(Outcome::Timed(t)) => {
                 let share =
-                    t.share.map_or(String::new(), |s| format!("{} of the roof · ", percent(s)));
+                    t.share.map_or(String::new(), |s| format!("{} of the roofline · ", percent(s)));
                 let right = format!("{share}{}", seconds(t.times.median));
                 let bars = t.share.map_or(String::new(), |s| bar(&[(s, "bar")]));
                 figures(&escape(&timed_rate(t)), &right) + &bars
@@ -206,7 +206,7 @@ fn kernels(columns: &[Column<'_>]) -> String {
             None => NONE.into(),
         });
     }
-    "<p>Work a second, its share of the roof, and the median time of a call. Rows in which a \
+    "<p>Work a second, its share of the roofline, and the median time of a call. Rows in which a \
      device computed something wrong are struck out.</p>"
         .to_string()
         + &table.end()

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::view::{
     Column, LOW_TITLE, against_better, beside, columns, keys, low_first, machine, outcome,
-    pair_name, percent, roof, timed_pairs, timed_rate,
+    pair_name, percent, roofline, timed_pairs, timed_rate,
 };
 use super::{Outcome, Report};
 use crate::table::{bytes, digits, seconds};
@@ -69,10 +69,10 @@ fn devices(text: &mut Text, columns: &[Column<'_>]) {
         let commit = c.report.commit.clone();
         if c.report.quick { format!("{commit}, quick run") } else { commit }
     });
-    for at in 0..columns.iter().map(|c| roof(c.device).len()).max().unwrap_or(0) {
-        let name = columns.iter().find_map(|c| roof(c.device).get(at).map(|r| r.0));
+    for at in 0..columns.iter().map(|c| roofline(c.device).len()).max().unwrap_or(0) {
+        let name = columns.iter().find_map(|c| roofline(c.device).get(at).map(|r| r.0));
         row(name.unwrap_or_default(), &|c| {
-            roof(c.device).get(at).map_or("–".into(), |r| r.1.clone())
+            roofline(c.device).get(at).map_or("–".into(), |r| r.1.clone())
         });
     }
     row("fast paths right", &|c| {
@@ -88,7 +88,7 @@ fn kernels(text: &mut Text, columns: &[Column<'_>]) {
     }
     text.heading("Kernels");
     text.line(
-        "Rate, share of the roof, time; where a peer was faster than the roof or the roof isn't \
+        "Rate, share of the roofline, time; where a peer was faster than the roofline or the roofline isn't \
          known, the share of the peer's rate. A struck-out row computed something wrong.",
     );
     if !below.is_empty() {
@@ -111,7 +111,7 @@ fn kernel_table(text: &mut Text, columns: &[Column<'_>], rows: &[(&str, &str)]) 
                 let row = c.device.kernels.iter().find(|r| r.kernel == kernel && r.sizes == sizes);
                 let share = row.and_then(|row| against_better(c.report, c.device, row));
                 let share = match share {
-                    Some((share, "roof")) => format!(", {}", percent(share)),
+                    Some((share, "roofline")) => format!(", {}", percent(share)),
                     Some((share, by)) => format!(", {} of the {by}", percent(share)),
                     None => String::new(),
                 };
@@ -190,7 +190,7 @@ fn pairs(text: &mut Text, reports: &[Report]) {
             text.line(&format!("On {}, turn by turn. LSTM layers:", report.host.cpu));
             text.line("batch × hidden × steps, forward and backward. Products: M × N × K.");
             text.line("At best: the ratio of the fastest runs.\n");
-            let heading = ["", "time", "GFLOP/s", "of the roof", "its time", "times as fast"];
+            let heading = ["", "time", "GFLOP/s", "of the roofline", "its time", "times as fast"];
             text.row(heading.into_iter().chain(["at best"]).map(String::from));
             text.row(["---"].into_iter().chain(["---:"; 6]).map(String::from));
             for pair in &device.pairs {
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_far_below_the_roof_come_first_on_the_cpu() {
+    fn rows_far_below_the_roofline_come_first_on_the_cpu() {
         let mut report = sample(1e-3);
         let device = &mut report.devices[0];
         device.adapter.kind = "cpu".into();

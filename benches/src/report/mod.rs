@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// Version of the schema: raised when a field's meaning changes or one goes. A reader leaves out
 /// fields that it doesn't know.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A run of the suite on one machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub struct Device {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vectors: Option<Vectors>,
     /// What it can do at most.
-    pub roof: Option<Roof>,
+    pub roofline: Option<Roofline>,
     /// Whether the variants that need a feature of the hardware compute right on it.
     #[serde(default)]
     pub self_tests: Vec<SelfTest>,
@@ -117,9 +117,9 @@ pub struct Adapter {
     pub features: Vec<String>,
 }
 
-/// The roof: what a device can do at most, measured. Rates in units a second, costs in seconds.
+/// The roofline: what a device can do at most, measured. Rates in units a second, costs in seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Roof {
+pub struct Roofline {
     /// Bytes that a copy of large buffers reads and writes.
     pub bandwidth: Option<f64>,
     /// Operations of multiply-adds of 32-bit floats.
@@ -247,7 +247,7 @@ pub struct Timed {
     pub rate: f64,
     /// `GFLOP/s` or `GB/s`.
     pub unit: String,
-    /// Share of the roof: of what the device can do at most with these operations and bytes.
+    /// Share of the roofline: of what the device can do at most with these operations and bytes.
     pub share: Option<f64>,
 }
 
@@ -326,7 +326,7 @@ pub struct Pair {
     pub theirs: Option<Times>,
     /// Our GFLOP/s.
     pub rate: f64,
-    /// Our share of the roof.
+    /// Our share of the roofline.
     pub share: Option<f64>,
 }
 
@@ -341,20 +341,26 @@ pub struct Peer {
     pub seconds: std::collections::BTreeMap<String, f64>,
 }
 
+/// What is looked at first: reports of another schema have other fields.
+#[derive(Deserialize)]
+struct Version {
+    schema: u32,
+}
+
 impl Report {
     /// Reads a report.
     ///
     /// # Errors
-    /// If the file can't be read, is no report, or is of a later schema.
+    /// If the file can't be read, is no report, or is of another schema.
     pub fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {shown}"))?;
-        let report: Report =
-            serde_json::from_str(&text).with_context(|| format!("{shown} is no report"))?;
-        if report.schema > SCHEMA {
-            bail!("{shown} has schema {}, this program knows {SCHEMA}", report.schema);
+        let no_report = || format!("{shown} is no report");
+        let Version { schema } = serde_json::from_str(&text).with_context(no_report)?;
+        if schema != SCHEMA {
+            bail!("{shown} has schema {schema}, this program knows {SCHEMA}");
         }
-        Ok(report)
+        serde_json::from_str(&text).with_context(no_report)
     }
 
     /// Writes the report.
@@ -370,15 +376,15 @@ impl Report {
         let of = |d: &Device| {
             let checks: usize = d.checks.iter().map(|c| c.faults.len()).sum();
             let rows = d.kernels.iter().filter(|r| matches!(r.outcome, Outcome::Failed { .. }));
-            checks + rows.count() + d.roof.iter().map(|r| r.faults.len()).sum::<usize>()
+            checks + rows.count() + d.roofline.iter().map(|r| r.faults.len()).sum::<usize>()
         };
         self.devices.iter().map(of).sum()
     }
 }
 
-impl Roof {
+impl Roofline {
     /// Seconds that work of so many operations and bytes takes at least: what is slower, the
-    /// computing or the moving. `None` where the roof isn't known.
+    /// computing or the moving. `None` where the roofline isn't known.
     pub fn least(&self, flops: u64, bytes: u64, half: bool) -> Option<f64> {
         let compute = if half { self.half } else { self.single };
         let moving = bytes as f64 / self.bandwidth?;

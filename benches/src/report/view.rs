@@ -44,14 +44,14 @@ pub fn kernel_rows<'a>(columns: &[Column<'a>]) -> Vec<(&'a str, &'a str)> {
     keys(rows.map(|r| (r.kernel.as_str(), r.sizes.as_str())))
 }
 
-/// Share of the roof below which a row of the CPU is listed first: a loop that the compiler
+/// Share of the roofline below which a row of the CPU is listed first: a loop that the compiler
 /// turned into scalar code shows there.
 pub const LOW: f64 = 0.3;
 
 /// The title of that list.
-pub const LOW_TITLE: &str = "below 30 % of the roof";
+pub const LOW_TITLE: &str = "below 30 % of the roofline";
 
-/// A row's share of the roof, if it is below [`LOW`] on the CPU.
+/// A row's share of the roofline, if it is below [`LOW`] on the CPU.
 pub fn low(device: &Device, row: &Row) -> Option<f64> {
     match &row.outcome {
         Outcome::Timed(timed) if device.adapter.kind == "cpu" => timed.share.filter(|s| *s < LOW),
@@ -73,14 +73,14 @@ pub fn low_first<'a>(columns: &[Column<'a>]) -> [Vec<(&'a str, &'a str)>; 2] {
     [below, others]
 }
 
-/// Our rate by the better of what a row is held against in the same run: the roof, and a peer's
+/// Our rate by the better of what a row is held against in the same run: the roofline, and a peer's
 /// rate of the same; with the name of the better one.
 pub fn against_better(report: &Report, device: &Device, row: &Row) -> Option<(f64, &'static str)> {
     let Outcome::Timed(timed) = &row.outcome else { return None };
-    let roof = timed.share.map(|share| (share, "roof"));
+    let roofline = timed.share.map(|share| (share, "roofline"));
     let peer = beside_row(report, device, row).map(|share| (share, "peer"));
     // The better a reference is, the smaller is our share of it.
-    roof.into_iter().chain(peer).min_by(|a, b| a.0.total_cmp(&b.0))
+    roofline.into_iter().chain(peer).min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 /// How many times as fast as the fastest peer we are at a row.
@@ -138,19 +138,19 @@ pub fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
-/// The figures of a roof with their names; what was not run says so.
-pub fn roof(device: &Device) -> Vec<(&'static str, String)> {
-    let Some(roof) = &device.roof else { return Vec::new() };
+/// The figures of a roofline with their names; what was not run says so.
+pub fn roofline(device: &Device) -> Vec<(&'static str, String)> {
+    let Some(roofline) = &device.roofline else { return Vec::new() };
     let or_not = |value: Option<f64>, unit: &str| {
         value.map_or_else(|| "not run".into(), |value| rate(value, unit))
     };
     vec![
-        ("copy", or_not(roof.bandwidth, "B/s")),
-        ("f32 multiply-add", or_not(roof.single, "FLOP/s")),
-        ("f16 multiply-add", or_not(roof.half, "FLOP/s")),
-        ("dispatch", seconds(roof.dispatch)),
-        ("submit and wait", seconds(roof.submit)),
-        ("read-back of 4 bytes", seconds(roof.read_back)),
+        ("copy", or_not(roofline.bandwidth, "B/s")),
+        ("f32 multiply-add", or_not(roofline.single, "FLOP/s")),
+        ("f16 multiply-add", or_not(roofline.half, "FLOP/s")),
+        ("dispatch", seconds(roofline.dispatch)),
+        ("submit and wait", seconds(roofline.submit)),
+        ("read-back of 4 bytes", seconds(roofline.read_back)),
     ]
 }
 
@@ -237,7 +237,7 @@ mod tests {
     fn the_better_of_two_references_is_the_faster() {
         let mut report = sample(1e-3);
         let (device, row) = (report.devices[0].clone(), report.devices[0].kernels[0].clone());
-        assert_eq!(against_better(&report, &device, &row), Some((0.5, "roof")));
+        assert_eq!(against_better(&report, &device, &row), Some((0.5, "roofline")));
         // A peer that takes a quarter of our time.
         report.peers[0].seconds.insert("matmul/nn 8 × 8".into(), 0.25e-3);
         assert_eq!(against_better(&report, &device, &row), Some((0.25, "peer")));

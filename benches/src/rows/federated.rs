@@ -2,8 +2,8 @@
 
 use tern_engine::Data;
 use tern_engine::ops::Case;
+use tern_shaders::kernels::aggregate::{ACCUMULATE, Accumulate, FINISH, Finish};
 use tern_shaders::kernels::chacha::WORDS_A_MASK;
-use tern_shaders::kernels::fold::{ACCUMULATE, Accumulate, FINISH, Finish};
 use tern_shaders::kernels::masked::{
     ENCODE_MASK, EncodeMask, SUM, Sum, UNMASK_DECODE, UnmaskDecode,
 };
@@ -18,7 +18,7 @@ use super::{Size, all_floats, bits, case, floats, words};
 /// Rows of these families.
 pub fn rows(size: Size) -> Vec<Case> {
     let n: u32 = size.pick(1 << 18, 1 << 22);
-    [ternary(n), masked(n), fold(n), update(n)].concat()
+    [ternary(n), masked(n), aggregate(n), update(n)].concat()
 }
 
 /// Tensors of the flat vector.
@@ -123,7 +123,7 @@ fn masked(n: u32) -> Vec<Case> {
     cases
 }
 
-fn fold(n: u32) -> Vec<Case> {
+fn aggregate(n: u32) -> Vec<Case> {
     let (all, clients, fraction_bits) = (n as usize, 4, 24);
     let p = Accumulate { n, stride: n, clients, fraction_bits };
     let buffers = vec![

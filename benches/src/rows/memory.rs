@@ -257,14 +257,14 @@ fn losses(n: u32) -> Vec<Case> {
         let label = format!("{rows} × {classes}");
         let (target, all) = (targets(rows, classes), (rows * classes) as usize);
         let p = SoftmaxCrossEntropyForward { rows, classes };
-        let by_row = |key| floats(rows as usize, key);
-        let buffers = vec![floats(all, 2), target, by_row(3), by_row(4)];
+        let buffers =
+            vec![floats(all, 2), target, floats(rows as usize, 3), floats(2 * rows as usize, 4)];
         cases.push(case(&SOFTMAX_CROSS_ENTROPY_FORWARD, label, &p, buffers));
         let rows = n / (2 * classes + 2);
         let label = format!("{rows} × {classes}");
         let (target, all) = (targets(rows, classes), (rows * classes) as usize);
         let p = SoftmaxCrossEntropyBackward { rows, classes, accumulate: 0 };
-        let log_sum = Data::F32(vec![(classes as f32).ln(); rows as usize]);
+        let log_sum = Data::F32([0.0, (classes as f32).ln()].repeat(rows as usize));
         let buffers =
             vec![floats(all, 2), target, log_sum, count(rows), floats(1, 5), floats(all, 6)];
         cases.push(case(&SOFTMAX_CROSS_ENTROPY_BACKWARD, label, &p, buffers));

@@ -120,7 +120,7 @@ fn updates(kernel: &AnyKernel, binding: &str) -> bool {
         "optimizer/norm_partial" => false,
         name if name.starts_with("optimizer/") => true,
         "ternary/quantize" => binding == "residual",
-        "fold/accumulate" | "update/rescale" => true,
+        "aggregate/accumulate" | "update/rescale" => true,
         _ => false,
     }
 }

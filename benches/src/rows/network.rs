@@ -1,7 +1,7 @@
 //! Rows of the kernels that models are made of.
 
 use tern_engine::Data;
-use tern_engine::ops::{Case, roof};
+use tern_engine::ops::{Case, roofline};
 use tern_shaders::kernels::convolution::{Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_PARTIAL};
 use tern_shaders::kernels::embedding::{GATHER, Gather, LINKS, Links, SCATTER_ADD, ScatterAdd};
 use tern_shaders::kernels::half::{NT as HALF_NT, PACK, Pack};
@@ -168,10 +168,10 @@ fn tables(size: Size) -> Vec<Case> {
         let (n, all) = (rows as usize, (rows * classes) as usize);
         let targets = words(n, classes, 1);
         let p = SoftmaxCrossEntropyForward { rows, classes };
-        let buffers = vec![floats(all, 2), targets.clone(), floats(n, 3), floats(n, 4)];
+        let buffers = vec![floats(all, 2), targets.clone(), floats(n, 3), floats(2 * n, 4)];
         cases.push(case(&SOFTMAX_CROSS_ENTROPY_FORWARD, &label, &p, buffers));
         let p = SoftmaxCrossEntropyBackward { rows, classes, accumulate: 0 };
-        let log_sum = Data::F32(vec![(classes as f32).ln(); n]);
+        let log_sum = Data::F32([0.0, (classes as f32).ln()].repeat(n));
         let count = Data::F32(vec![rows as f32]);
         let buffers = vec![floats(all, 2), targets, log_sum, count, floats(1, 5), floats(all, 6)];
         cases.push(case(&SOFTMAX_CROSS_ENTROPY_BACKWARD, label, &p, buffers));
@@ -231,10 +231,10 @@ fn convolution() -> Vec<Case> {
     .collect()
 }
 
-/// What the roof is measured by, at the sizes of the other rows.
+/// What the roofline is measured by, at the sizes of the other rows.
 fn probes(size: Size) -> Vec<Case> {
     let n = size.pick(1 << 20, 1 << 24);
-    vec![roof::copy(n, 1), roof::single(1 << 10, 1024), roof::half(1 << 10, 1024)]
+    vec![roofline::copy(n, 1), roofline::single(1 << 10, 1024), roofline::half(1 << 10, 1024)]
 }
 
 fn pointwise(size: Size) -> Vec<Case> {

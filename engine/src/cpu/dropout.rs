@@ -9,7 +9,7 @@ use tern_shaders::{Arg, ReferenceFn, state};
 use super::isa::with_vectors;
 use super::parallel::rows;
 use super::random::pcg4d;
-use super::vector::{MOST_LANES, inlined, lanes, load, load_part, splat, store, store_part};
+use super::vector::{MAX_LANES, inlined, lanes, load, load_part, splat, store, store_part};
 
 pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("dropout/forward", forward), ("dropout/backward", backward)];
@@ -55,7 +55,7 @@ fn mask<S: Simd>(s: S, p: &Backward, record: &[u32], first: u32, x: &[f32], y: &
     );
     let key = [record[state::STEP], p.operation, record[state::SEED]].map(word);
     let (threshold, scale, zero) = (word(p.threshold), splat(s, p.scale), splat(s, 0.0));
-    let mut numbers = [0; MOST_LANES];
+    let mut numbers = [0; MAX_LANES];
     numbers.iter_mut().zip(first..).for_each(|(to, number)| *to = number);
     let mut number: S::u32s = load(s, &numbers);
     let kept = inlined(

@@ -6,7 +6,7 @@ use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::parallel::rows;
-use super::vector::{MOST_LANES, assign, inlined, lanes};
+use super::vector::{MAX_LANES, assign, inlined, lanes};
 
 pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("embedding/gather", gather), ("embedding/scatter_add", scatter_add)];
@@ -56,7 +56,7 @@ pub(super) fn gather_rows(
         2 => few(2, y),
         3 => few(3, y),
         4 => few(4, y),
-        _ if width < MOST_LANES => few(width, y),
+        _ if width < MAX_LANES => few(width, y),
         _ => {
             for (i, y) in y.chunks_exact_mut(width).enumerate() {
                 match row(i) {

@@ -61,7 +61,8 @@ fn mean(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     }
 }
 
-/// log Σ e^x of rows, and how far it is from the target's x; zero where that is ignored.
+/// log Σ e^x of rows in its two parts, and how far it is from the target's x; zero where that is
+/// ignored.
 #[inline(always)]
 fn losses<S: Simd>(
     s: S,
@@ -74,11 +75,13 @@ fn losses<S: Simd>(
         return narrow_losses(s, (x, classes), target, loss, log_sum);
     }
     let rows = x.chunks_exact(classes).zip(target);
-    for ((x, target), (loss, total)) in rows.zip(loss.iter_mut().zip(log_sum)) {
-        *total = log_sum_exp(s, x);
+    for ((x, target), (loss, log_sum)) in rows.zip(loss.iter_mut().zip(log_sum.chunks_exact_mut(2)))
+    {
+        let [top, rest] = log_sum_exp(s, x);
+        log_sum.copy_from_slice(&[top, rest]);
         *loss = match *target {
             IGNORED => 0.0,
-            class => *total - x[(class as usize).min(classes - 1)],
+            class => rest - (x[(class as usize).min(classes - 1)] - top),
         };
     }
 }
@@ -92,11 +95,11 @@ fn narrow_losses<S: Simd>(
     log_sum: &mut [f32],
 ) {
     let mut planes = NO_PLANES;
-    let (mut targets, mut log_sums, mut losses) = ([IGNORED; ROWS], [0.0; ROWS], [0.0; ROWS]);
+    let (mut targets, mut log_sums, mut losses) = ([IGNORED; ROWS], [[0.0; ROWS]; 2], [0.0; ROWS]);
     let zero = splat(s, 0.0);
     let (ignored, last) = (S::u32s::splat(s, IGNORED), S::u32s::splat(s, classes as u32 - 1));
     let rows = x.chunks(ROWS * classes).zip(target.chunks(ROWS));
-    let results = loss.chunks_mut(ROWS).zip(log_sum.chunks_mut(ROWS));
+    let results = loss.chunks_mut(ROWS).zip(log_sum.chunks_mut(2 * ROWS));
     for ((x, target), (loss, log_sum)) in rows.zip(results) {
         let n = loss.len();
         targets[..n].copy_from_slice(target);
@@ -110,11 +113,14 @@ fn narrow_losses<S: Simd>(
                 let x = load::<S, S::f32s>(s, &planes[c * ROWS + at..]);
                 own = place.simd_eq(S::u32s::splat(s, c as u32)).select(x, own);
             }
-            let distance = load::<S, S::f32s>(s, &log_sums[at..]) - own;
+            let [top, rest] = [0, 1].map(|part| load::<S, S::f32s>(s, &log_sums[part][at..]));
+            let distance = rest - (own - top);
             store(&mut losses[at..], target.simd_eq(ignored).select(zero, distance));
         }
         loss.copy_from_slice(&losses[..n]);
-        log_sum.copy_from_slice(&log_sums[..n]);
+        for (row, parts) in log_sum.chunks_exact_mut(2).enumerate() {
+            parts.copy_from_slice(&[log_sums[0][row], log_sums[1][row]]);
+        }
     }
 }
 
@@ -124,19 +130,20 @@ fn forward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (logits, target, classes) = (logits.real(), target.word(), p.classes as usize);
     let (row_loss, log_sum) = (row_loss.real_mut(), log_sum.real_mut());
     // An exponential counts for several visits of an element.
-    rows2((row_loss, 1), (log_sum, 1), 4 * classes, |first, row_loss, log_sum| {
+    rows2((row_loss, 1), (log_sum, 2), 4 * classes, |first, row_loss, log_sum| {
         let n = row_loss.len();
         let (x, target) = (&logits[first * classes..][..n * classes], &target[first..][..n]);
         with_vectors!(s => losses(s, (x, classes), target, row_loss, log_sum));
     });
 }
 
-/// d (+)= scale · (e^(x − log_sum) − onehot) of wide rows, or zero where the scale is.
+/// d (+)= scale · (e^(x − log Σ e^x) − onehot) of wide rows, or zero where the scale is.
 #[inline(always)]
 fn gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut [f32]) {
     let classes = rows.classes;
     for (row, d) in d.chunks_exact_mut(classes).enumerate() {
-        let (scale, log_sum) = (splat(s, rows.scale), splat(s, rows.log_sum[row]));
+        let scale = splat(s, rows.scale);
+        let (top, rest) = (splat(s, rows.log_sum[2 * row]), splat(s, rows.log_sum[2 * row + 1]));
         match rows.target[row] {
             IGNORED if accumulate => {}
             IGNORED => d.fill(0.0),
@@ -147,7 +154,7 @@ fn gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut [f32]) 
                     accumulate,
                     d,
                     #[inline(always)]
-                    |[x]| scale * exp(s, x - log_sum),
+                    |[x]| scale * exp(s, x - top - rest),
                 );
                 d[(class as usize).min(classes - 1)] -= rows.scale;
             }
@@ -160,21 +167,24 @@ fn gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut [f32]) 
 fn narrow_gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut [f32]) {
     let classes = rows.classes;
     let mut planes = NO_PLANES;
-    let (mut targets, mut log_sums) = ([IGNORED; ROWS], [0.0; ROWS]);
+    let (mut targets, mut tops, mut rests) = ([IGNORED; ROWS], [0.0; ROWS], [0.0; ROWS]);
     let (zero, one, scale) = (splat(s, 0.0), splat(s, 1.0), splat(s, rows.scale));
     let (ignored, last) = (S::u32s::splat(s, IGNORED), S::u32s::splat(s, classes as u32 - 1));
     for (i, d) in d.chunks_mut(ROWS * classes).enumerate() {
         let (first, n) = (i * ROWS, d.len() / classes);
         targets[..n].copy_from_slice(&rows.target[first..][..n]);
-        log_sums[..n].copy_from_slice(&rows.log_sum[first..][..n]);
+        for (row, parts) in rows.log_sum[2 * first..][..2 * n].chunks_exact(2).enumerate() {
+            (tops[row], rests[row]) = (parts[0], parts[1]);
+        }
         split(s, &rows.x[first * classes..][..d.len()], classes, &mut planes);
         for at in (0..ROWS).step_by(lanes::<S>()) {
-            let log_sum = load::<S, S::f32s>(s, &log_sums[at..]);
+            let top = load::<S, S::f32s>(s, &tops[at..]);
+            let rest = load::<S, S::f32s>(s, &rests[at..]);
             let target = load::<S, S::u32s>(s, &targets[at..]);
             let (none, target) = (target.simd_eq(ignored), target.min(last));
             for c in 0..classes {
                 let plane = &mut planes[c * ROWS + at..];
-                let e = exp(s, load::<S, S::f32s>(s, plane) - log_sum);
+                let e = exp(s, load::<S, S::f32s>(s, plane) - top - rest);
                 let hit = target.simd_eq(S::u32s::splat(s, c as u32)).select(one, zero);
                 store(plane, none.select(zero, scale * (e - hit)));
             }
@@ -207,7 +217,7 @@ fn backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
             let rows = Targets {
                 x: &logits[first * classes..],
                 target: &target[first..],
-                log_sum: &log_sum[first..],
+                log_sum: &log_sum[2 * first..],
                 classes,
                 scale: dloss[replica] / count[replica].max(1.0),
             };
@@ -225,7 +235,8 @@ fn backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
 #[inline(always)]
 fn binary_cross_entropy<S: Simd>(s: S, x: S::f32s, t: S::f32s) -> S::f32s {
     let zero = splat(s, 0.0);
-    x.simd_gt(zero).select(x, zero) - x * t + ln_1p(s, exp(s, -x.abs()))
+    let log_sigmoid = x.simd_lt(zero).select(x, zero) - ln_1p(s, exp(s, -x.abs()));
+    (splat(s, 1.0) - t) * x - log_sigmoid
 }
 
 /// Means of the losses of rows.

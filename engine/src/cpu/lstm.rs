@@ -30,7 +30,7 @@ pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
 const VECTORS: usize = 4;
 
 /// Rows that a micro-kernel takes at most: their sums fit the registers.
-const MOST_ROWS: usize = 6;
+const MAX_ROWS: usize = 6;
 
 /// Sizes of a layer.
 #[derive(Clone, Copy)]

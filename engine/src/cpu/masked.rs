@@ -7,8 +7,8 @@ use tern_shaders::kernels::chacha::{BLOCK, WORDS_A_MASK};
 use tern_shaders::kernels::masked::{EncodeMask, MaskWords, Sum, UnmaskDecode};
 use tern_shaders::{Arg, ReferenceFn};
 
+use super::aggregate::MAGIC;
 use super::chacha::add_masks;
-use super::fold::MAGIC;
 use super::isa::with_vectors;
 use super::mixed::{apply, map, update};
 use super::vector::inlined;

@@ -16,7 +16,7 @@ use super::vector::{lanes, load, splat, store, tally};
 pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("metrics/rank", rank), ("metrics/accuracy", accuracy), ("metrics/top_k", top_k)];
 
-/// Elements above `own`.
+/// Elements above `own`, which is a number; NaN is above all numbers.
 #[inline(always)]
 fn above<S: Simd>(s: S, x: &[f32], own: f32) -> u32 {
     let (own, zero, one) = (splat(s, own), S::u32s::splat(s, 0), S::u32s::splat(s, 1));
@@ -24,7 +24,7 @@ fn above<S: Simd>(s: S, x: &[f32], own: f32) -> u32 {
         s,
         x,
         #[inline(always)]
-        |x: S::f32s| x.simd_gt(own).select(one, zero),
+        |x: S::f32s| x.simd_le(own).select(zero, one),
     )
 }
 
@@ -36,7 +36,7 @@ fn not_below<S: Simd>(s: S, x: &[f32], own: f32) -> u32 {
         s,
         x,
         #[inline(always)]
-        |x: S::f32s| x.simd_ge(own).select(one, zero),
+        |x: S::f32s| x.simd_lt(own).select(zero, one),
     )
 }
 
@@ -64,8 +64,11 @@ fn narrow_ranks<S: Simd>(s: S, x: &[f32], target: &[u32], classes: usize, ranks:
                 let x = load::<S, S::f32s>(s, &planes[c * ROWS + at..]);
                 // On a tie the lower place comes first.
                 let before = place.simd_gt(S::u32s::splat(s, c as u32));
-                rank += x.simd_gt(own).select(one, zero);
-                rank += (before & x.simd_eq(own)).select(one, zero);
+                // NaN is above all numbers, and as large as NaN.
+                let number = own.simd_eq(own);
+                rank += (number & !x.simd_le(own)).select(one, zero);
+                let equal = x.simd_eq(own) | (!number & !x.simd_eq(x));
+                rank += (before & equal).select(one, zero);
             }
             store(&mut found[at..], target.simd_eq(ignored).select(ignored, rank));
         }
@@ -89,7 +92,12 @@ fn rank(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
                     class => {
                         let place = (class as usize).min(classes - 1);
                         let own = row[place];
-                        not_below(s, &row[..place], own) + above(s, &row[place + 1..], own)
+                        match own.is_nan() {
+                            true => row[..place].iter().filter(|x| x.is_nan()).count() as u32,
+                            false => {
+                                not_below(s, &row[..place], own) + above(s, &row[place + 1..], own)
+                            }
+                        }
                     }
                 };
             }
@@ -129,6 +137,11 @@ fn accuracy(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     }
 }
 
+/// Whether a comes before b whatever their places; NaN before all numbers.
+fn ahead(a: f32, b: f32) -> bool {
+    a > b || a.is_nan() && !b.is_nan()
+}
+
 fn top_k(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &TopK = bytemuck::from_bytes(p);
     let [x, values, places] = args else { unreachable!("three bindings") };
@@ -139,12 +152,12 @@ fn top_k(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
         for (i, (values, places)) in rows.enumerate() {
             let mut found = 0;
             for (place, value) in x[(first + i) * classes..][..classes].iter().enumerate() {
-                if found == k && *value <= values[k - 1] {
+                if found == k && !ahead(*value, values[k - 1]) {
                     continue;
                 }
                 // Behind every element that is as large, since that has the lower place.
                 let mut at = if found < k { found } else { k - 1 };
-                while at > 0 && *value > values[at - 1] {
+                while at > 0 && ahead(*value, values[at - 1]) {
                     values[at] = values[at - 1];
                     places[at] = places[at - 1];
                     at -= 1;

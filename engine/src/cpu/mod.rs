@@ -1,12 +1,12 @@
 //! Fast functions of the `Cpu` device, one table: kernel name → function. A kernel that
 //! isn't here runs by its reference. Each is tested against the reference like any GPU kernel.
 
+pub(crate) mod aggregate;
 mod chacha;
 mod convolution;
 mod data;
 mod dropout;
 mod embedding;
-pub(crate) mod fold;
 mod half;
 pub(crate) mod isa;
 mod loss;
@@ -25,7 +25,7 @@ mod pooling;
 mod product;
 mod random;
 mod reduce;
-mod roof;
+mod roofline;
 mod scratch;
 mod ternary;
 mod update;
@@ -56,10 +56,10 @@ static TABLES: &[Table] = &[
     optimizer::TABLE,
     ternary::TABLE,
     masked::TABLE,
-    fold::TABLE,
+    aggregate::TABLE,
     update::TABLE,
     data::TABLE,
-    roof::TABLE,
+    roofline::TABLE,
 ];
 
 /// The fast function of a kernel, if it has one.

@@ -3,7 +3,9 @@
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::Arg;
-use tern_shaders::kernels::optimizer::{Adam, NORM_CHUNK, NormPartial, Proximal, Sgd, SgdPlain};
+use tern_shaders::kernels::optimizer::{
+    Adam, NORM_CHUNK, NormPartial, OVERFLOWN, Proximal, Sgd, SgdPlain,
+};
 use tern_shaders::state::{ACTIVE, RATE, STEP, WORDS};
 
 use super::Table;
@@ -155,7 +157,9 @@ fn adam(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
                 |[g], [w, m, v]| {
                     let g = g * step.scale + w * l2;
                     let m = m + (g - m) * p.fresh1;
-                    let v = v + (g * g - v) * p.fresh2;
+                    let next = v + (g * g - v) * p.fresh2;
+                    // What is past the largest number stays there; ∞ − ∞ would be no number.
+                    let v = v.simd_ge(splat(s, OVERFLOWN)).select(v, next);
                     let size = v.sqrt() * root + splat(s, p.epsilon);
                     [w * keep - m * rate / size, m, v]
                 },

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::vector::MOST_LANES;
+use super::vector::MAX_LANES;
 
 /// Element visits below which another thread costs more than it saves.
 const GRAIN: usize = 1 << 15;
@@ -31,9 +31,9 @@ pub(crate) fn rows3<A: Send, B: Send, C: Send>(
     }
     let even = a.len().div_ceil(a_width * PARTS * rayon::current_num_threads());
     let mut part = part.max(even);
-    if part > MOST_LANES {
+    if part > MAX_LANES {
         // Whole vectors, of single elements too.
-        part = part.next_multiple_of(MOST_LANES);
+        part = part.next_multiple_of(MAX_LANES);
     }
     a.par_chunks_mut(part * a_width)
         .zip(b.par_chunks_mut(part * b_width))

@@ -6,7 +6,7 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
-use super::vector::{MOST_LANES, store};
+use super::vector::{MAX_LANES, store};
 
 /// The first `n` elements, at most a vector, then `filler`.
 #[inline(always)]
@@ -17,7 +17,7 @@ pub(super) fn load_part<S: Simd, V: SimdBase<S>>(
     filler: V::Element,
 ) -> V {
     let x = &x[..n];
-    let mut lanes = [filler; MOST_LANES];
+    let mut lanes = [filler; MAX_LANES];
     #[cfg(target_arch = "x86_64")]
     if x86::load::<S, V>(x, &mut lanes) {
         return V::from_slice(s, &lanes[..V::LEN]);
@@ -65,7 +65,7 @@ mod x86 {
         _mm512_mask_storeu_ps, _mm512_storeu_ps,
     };
 
-    use super::{MOST_LANES, Simd, SimdBase};
+    use super::{MAX_LANES, Simd, SimdBase};
     use crate::cpu::vector::lanes;
 
     /// Lanes that the instruction set has, of elements as wide as a float; of others, none.
@@ -84,7 +84,7 @@ mod x86 {
     #[inline(always)]
     pub(super) fn load<S: Simd, V: SimdBase<S>>(
         x: &[V::Element],
-        lanes: &mut [V::Element; MOST_LANES],
+        lanes: &mut [V::Element; MAX_LANES],
     ) -> bool {
         let n = x.len();
         assert!(n <= V::LEN);

@@ -5,7 +5,7 @@ use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 
-use super::vector::{MOST_LANES, assign, inlined, lanes, load, splat, store};
+use super::vector::{MAX_LANES, assign, inlined, lanes, load, splat, store};
 
 /// Rows up to this wide are taken apart.
 pub(super) const NARROW: usize = 32;
@@ -23,7 +23,7 @@ pub(super) const NO_PLANES: Planes = [0.0; NARROW * ROWS];
 /// with those of the second, which moves the highest bit of an element's row number to the
 /// lowest of its column number, and the other way round.
 #[inline(always)]
-fn turn<S: Simd>(rows: &mut [S::f32s; MOST_LANES]) {
+fn turn<S: Simd>(rows: &mut [S::f32s; MAX_LANES]) {
     let half = lanes::<S>() / 2;
     let mut pass = 1;
     while pass < lanes::<S>() {
@@ -50,7 +50,7 @@ pub(super) struct Layout {
 /// y\[c\]\[r\] (+)= x\[r\]\[c\] for a vector of rows and at most one of columns.
 #[inline(always)]
 fn whole_tile<S: Simd>(s: S, at: Layout, columns: usize, x: &[f32], y: &mut [f32]) {
-    let mut tile = [splat(s, 0.0); MOST_LANES];
+    let mut tile = [splat(s, 0.0); MAX_LANES];
     for r in 0..lanes::<S>() {
         tile[r] = load(s, &x[r * at.from..]);
     }
@@ -67,7 +67,7 @@ fn whole_tile<S: Simd>(s: S, at: Layout, columns: usize, x: &[f32], y: &mut [f32
 /// As [`whole_tile`] for fewer rows, or where a vector can't be read from each.
 #[inline(always)]
 fn part_of_tile<S: Simd>(s: S, at: Layout, x: &[f32], y: &mut [f32]) {
-    const SIDE: usize = MOST_LANES;
+    const SIDE: usize = MAX_LANES;
     let mut before = [0.0; SIDE * SIDE];
     for (to, x) in before.chunks_exact_mut(SIDE).zip(x.chunks(at.from)).take(at.rows) {
         to.iter_mut().zip(x).take(at.columns).for_each(|(to, x)| *to = *x);

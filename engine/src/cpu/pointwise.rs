@@ -38,8 +38,9 @@ fn activate_in<S: Simd>(s: S, kind: Activation, x: &[f32], y: &mut [f32]) {
             [x],
             false,
             y,
+            // Not the maximum, which could hide a NaN.
             #[inline(always)]
-            |[x]| x.simd_gt(zero).select(x, zero),
+            |[x]| x.simd_le(zero).select(zero, x),
         ),
         Activation::Sigmoid => put(
             s,
@@ -76,6 +77,7 @@ fn activate_in<S: Simd>(s: S, kind: Activation, x: &[f32], y: &mut [f32]) {
                 half.mul_add(gelu_tanh(s, x), half)
             },
         ),
+        other => y.iter_mut().zip(x).for_each(|(y, x)| *y = tern_shaders::activate(other, *x)),
     }
 }
 
@@ -97,7 +99,7 @@ fn activate_gradient<S: Simd>(
             accumulate,
             dx,
             #[inline(always)]
-            |[x, dy]| dy * x.simd_gt(zero).select(one, zero),
+            |[x, dy]| dy * x.simd_le(zero).select(zero, one),
         ),
         Activation::Sigmoid => put(
             s,
@@ -136,6 +138,12 @@ fn activate_gradient<S: Simd>(
                 dy * ((one + t + slope) * 0.5)
             },
         ),
+        other => {
+            for ((x, y), (dy, dx)) in x.iter().zip(y).zip(dy.iter().zip(dx)) {
+                let gradient = dy * tern_shaders::activate_gradient(other, *x, *y);
+                *dx = if accumulate { *dx + gradient } else { gradient };
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::Table;
 use super::isa::with_vectors;
 use super::mixed::{self, get};
 use super::parallel::{rows, rows2};
-use super::vector::{MOST_LANES, assign, inlined, lanes, load, splat, store, store_part};
+use super::vector::{MAX_LANES, assign, inlined, lanes, load, splat, store, store_part};
 
 pub(super) static TABLE: Table = &[
     ("convolution/max_pool_forward", max_forward),
@@ -48,7 +48,7 @@ impl Planes {
         let p: &Pool = bytemuck::from_bytes(p);
         let (width, out_w, stride) = (p.width as usize, p.out_w as usize, p.stride_w as usize);
         let (padding, kernel_w) = (p.padding_w as usize, p.kernel_w as usize);
-        let seen = out_w.next_multiple_of(MOST_LANES) * stride + kernel_w;
+        let seen = out_w.next_multiple_of(MAX_LANES) * stride + kernel_w;
         Planes {
             count: replicas * p.planes as usize,
             height: p.height as usize,
@@ -107,7 +107,7 @@ impl Planes {
 
     /// Pixels of a line a stride apart, whole vectors of them.
     fn class(&self) -> usize {
-        (self.padding + self.width).div_ceil(self.stride).next_multiple_of(MOST_LANES)
+        (self.padding + self.width).div_ceil(self.stride).next_multiple_of(MAX_LANES)
     }
 
     /// Copies a plane to its lines.
@@ -126,7 +126,7 @@ fn seen<S: Simd>(s: S, x: &[f32], stride: usize) -> S::f32s {
         1 => load(s, x),
         2 => load::<S, S::f32s>(s, x).deinterleave(load::<S, S::f32s>(s, &x[lanes::<S>()..])).0,
         _ => {
-            let mut pixels = [0.0; MOST_LANES];
+            let mut pixels = [0.0; MAX_LANES];
             let all = pixels.iter_mut().take(lanes::<S>()).zip(x.iter().step_by(stride));
             all.for_each(|(pixel, x)| *pixel = *x);
             load(s, &pixels)
@@ -172,7 +172,7 @@ fn max_planes<S: Simd>(
     (y, index): (&mut [f32], &mut [u32]),
 ) {
     let mut lines = p.lines(f32::NEG_INFINITY);
-    let mut numbers = [0; MOST_LANES];
+    let mut numbers = [0; MAX_LANES];
     numbers.iter_mut().zip(0..).for_each(|(number, i)| *number = i * stride as u32);
     let numbers: S::u32s = load(s, &numbers);
     for (plane, x) in x.chunks_exact(p.input()).take(y.len() / p.output()).enumerate() {
@@ -202,7 +202,8 @@ fn max_planes<S: Simd>(
                 for h in under.clone() {
                     for tap in 0..p.kernel_w {
                         let x = seen(s, &lines[h * p.line + at + tap..], stride);
-                        let wins = x.simd_gt(most);
+                        // The first NaN wins, and stays.
+                        let wins = !x.simd_le(most) & most.simd_eq(most);
                         most = wins.select(x, most);
                         won = wins.select(place(h, tap), won);
                     }

@@ -30,11 +30,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::isa::{Isa, with_vectors};
-    use super::super::vector::{MOST_LANES, load};
+    use super::super::vector::{MAX_LANES, load};
     use super::*;
 
     #[inline(always)]
-    fn hashes<S: Simd>(s: S, keys: [[u32; MOST_LANES]; 4]) -> Vec<[u32; 4]> {
+    fn hashes<S: Simd>(s: S, keys: [[u32; MAX_LANES]; 4]) -> Vec<[u32; 4]> {
         let [x, y, z, w] = &keys;
         let hashes: [S::u32s; 4] = pcg4d::<S>([load(s, x), load(s, y), load(s, z), load(s, w)]);
         (0..S::u32s::LEN).map(|lane| hashes.map(|word| word[lane])).collect()
@@ -42,7 +42,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn side_by_side_is_one_by_one(keys: [[u32; MOST_LANES]; 4]) {
+        fn side_by_side_is_one_by_one(keys: [[u32; MAX_LANES]; 4]) {
             for isa in Isa::available() {
                 let hashes = with_vectors!(isa.level().unwrap(), s => hashes(s, keys));
                 for (lane, hash) in hashes.into_iter().enumerate() {

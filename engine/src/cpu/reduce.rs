@@ -10,7 +10,7 @@ use tern_shaders::{Arg, ReferenceFn};
 use super::isa::with_vectors;
 use super::parallel::rows;
 use super::planes::{NARROW, NO_PLANES, Planes, ROWS, join, split};
-use super::vector::{assign, lanes, load, put, rewrite, splat, store, sum as sum_in};
+use super::vector::{assign, lanes, larger, load, put, rewrite, splat, store, sum as sum_in};
 
 pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("reduce/columns", columns),
@@ -131,17 +131,18 @@ fn columns(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     }
 }
 
-/// Largest element; NaN if there is nothing else.
+/// Largest element; NaN if one is, or if there is none.
 #[inline(always)]
 fn max_of<S: Simd>(s: S, x: &[f32]) -> f32 {
     let width = lanes::<S>();
-    let mut most = splat(s, f32::NAN);
+    let mut most = splat(s, x.first().copied().unwrap_or(f32::NAN));
     let vectors = x.chunks_exact(width);
     let rest = vectors.remainder();
     for x in vectors {
-        most = most.max_precise(load::<S, S::f32s>(s, x));
+        most = larger(s, most, load::<S, S::f32s>(s, x));
     }
-    most.as_slice().iter().chain(rest).copied().fold(f32::NAN, f32::max)
+    let all = most.as_slice().iter().chain(rest).copied();
+    all.fold(f32::NEG_INFINITY, |most, x| if x <= most || most.is_nan() { most } else { x })
 }
 
 /// out = f of all elements of each of the narrow rows.
@@ -205,7 +206,7 @@ fn by_rows(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         let x = &x[first * columns..][..out.len() * columns];
         with_vectors!(s => if columns <= NARROW {
             match p.kind {
-                1 => fold_narrow(s, x, columns, out, #[inline(always)] |a, b| a.max_precise(b)),
+                1 => fold_narrow(s, x, columns, out, #[inline(always)] |a, b| larger(s, a, b)),
                 2 => sums_of_narrow(s, 1.0 / columns as f32, x, columns, out),
                 _ => sums_of_narrow(s, 1.0, x, columns, out),
             }

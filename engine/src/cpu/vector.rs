@@ -16,7 +16,7 @@ use fearless_simd::{Select, Simd};
 pub(super) use super::part::{load_part, store_part};
 
 /// Lanes of the widest vectors.
-pub(super) const MOST_LANES: usize = 16;
+pub(super) const MAX_LANES: usize = 16;
 
 /// Lanes of a vector of 32-bit elements.
 #[inline(always)]
@@ -174,7 +174,7 @@ pub(super) fn sum<S: Simd, const N: usize>(
         }
         total += part;
     }
-    let mut lanes = [0.0; MOST_LANES];
+    let mut lanes = [0.0; MAX_LANES];
     store(&mut lanes, total);
     let mut half = width / 2;
     while half > 0 {
@@ -222,7 +222,7 @@ fn sum_block<S: Simd, const N: usize>(
             #[inline(always)]
             |i| load_part(s, &x[i][whole..], rest, 0.0),
         ));
-        let inside = load_part::<S, S::f32s>(s, &[1.0; MOST_LANES], rest, 0.0);
+        let inside = load_part::<S, S::f32s>(s, &[1.0; MAX_LANES], rest, 0.0);
         sums[1] += inside.simd_gt(zero).select(last, zero);
     }
     (sums[0] + sums[1]) + (sums[2] + sums[3])
@@ -253,6 +253,12 @@ pub(super) fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
     }
     let most = larger(larger(most[0], most[1]), larger(most[2], most[3]));
     most.as_slice().iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
+}
+
+/// The larger of two vectors, element by element; NaN where one is.
+#[inline(always)]
+pub(super) fn larger<S: Simd>(_: S, most: S::f32s, x: S::f32s) -> S::f32s {
+    (x.simd_le(most) | !most.simd_eq(most)).select(most, x)
 }
 
 /// How many elements `f` counts: it gives 1 or 0 for each of a vector's.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tern_shaders::{Access, AnyKernel, Arg, Element, Real, Reference, ReferenceFn, state};
 
 use super::crew::Crew;
-use super::lanes;
+use super::workers;
 use super::{Buffer, Call, Data, Sequence, Slot, Storage, Timing};
 
 /// Typed host memory. A lock a buffer: a kernel call reads some and writes others.
@@ -158,13 +158,13 @@ impl<F: HostReal> Host<F> {
     }
 
     /// Sequences that run at once; `None` where one computes all replicas of a tile.
-    pub fn lanes(&self) -> Option<usize> {
+    pub fn workers(&self) -> Option<usize> {
         self.parallel.then(rayon::current_num_threads)
     }
 
     pub fn compile(&self, sequences: Vec<Sequence>, scratch: &[Vec<Buffer>]) -> Program<F> {
-        let lanes = self.lanes().unwrap_or(1);
-        let lanes = if scratch.is_empty() { lanes } else { lanes.min(scratch.len()) };
+        let workers = self.workers().unwrap_or(1);
+        let workers = if scratch.is_empty() { workers } else { workers.min(scratch.len()) };
         let own = scratch.first().map_or(&[][..], Vec::as_slice);
         let step = |call: Call| Step {
             function: (self.fast)(call.kernel).unwrap_or_else(|| call.kernel.reference::<F>()),
@@ -175,7 +175,7 @@ impl<F: HostReal> Host<F> {
             replicas: call.replicas,
         };
         Program {
-            lanes: lanes.min(sequences.len()).max(1),
+            workers: workers.min(sequences.len()).max(1),
             sequences: sequences
                 .into_iter()
                 .map(|s| Steps {
@@ -200,7 +200,7 @@ const WORTH_A_POOL: usize = 1 << 18;
 /// Of so many threads, what they are worth at one large sequence.
 const EFFICIENCY: f64 = 0.85;
 
-/// Memory of a lane: what it puts in the place of the first lane's scratch buffers.
+/// Memory of a worker: what it puts in the place of the first worker's scratch buffers.
 type Scratch<F> = [Memory<F>];
 
 /// What a kernel's argument is bound to.
@@ -212,7 +212,7 @@ struct Argument<F> {
 
 enum Place<F> {
     Own(Memory<F>),
-    /// A scratch buffer of the lane that runs the call.
+    /// A scratch buffer of the worker that runs the call.
     Scratch(usize),
 }
 
@@ -251,9 +251,9 @@ struct Steps<F: Real> {
 
 pub(crate) struct Program<F: Real> {
     sequences: Vec<Steps<F>>,
-    /// By lane.
+    /// By worker.
     scratch: Vec<Vec<Memory<F>>>,
-    lanes: usize,
+    workers: usize,
 }
 
 enum Guard<'a, F> {
@@ -350,27 +350,27 @@ fn together<F: HostReal>(sequences: &[&Steps<F>], times: usize, scratch: &Scratc
 }
 
 impl<F: HostReal> Program<F> {
-    fn scratch(&self, lane: usize) -> &Scratch<F> {
-        self.scratch.get(lane).map_or(&[], Vec::as_slice)
+    fn scratch(&self, worker: usize) -> &Scratch<F> {
+        self.scratch.get(worker).map_or(&[], Vec::as_slice)
     }
 
     /// Every sequence `times` over.
     pub fn run(&self, times: usize) {
-        if self.lanes == 1 {
+        if self.workers == 1 {
             return together(&self.sequences.iter().collect::<Vec<_>>(), times, self.scratch(0));
         }
         let costs: Vec<u64> = self.sequences.iter().map(|s| s.cost(times)).collect();
         let large = self.sequences.first().is_some_and(|s| s.words() > LARGE);
-        let gain = if large { EFFICIENCY * self.lanes as f64 } else { 1.0 };
-        let shares = lanes::share(&costs, self.lanes, gain);
+        let gain = if large { EFFICIENCY * self.workers as f64 } else { 1.0 };
+        let shares = workers::share(&costs, self.workers, gain);
         let first: Vec<_> = shares.together.iter().map(|i| &self.sequences[*i]).collect();
         together(&first, times, self.scratch(0));
-        let apart = shares.apart;
+        let alone = shares.alone;
         let next = AtomicUsize::new(0);
-        lanes::each(self.lanes.min(apart.len()), &|lane| {
+        workers::each(self.workers.min(alone.len()), &|worker| {
             let crew = Crew::here();
-            while let Some(i) = apart.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.sequences[*i].run(times, self.scratch(lane), &crew);
+            while let Some(i) = alone.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.sequences[*i].run(times, self.scratch(worker), &crew);
             }
         });
     }

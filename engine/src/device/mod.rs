@@ -5,8 +5,8 @@ mod crew;
 #[cfg_attr(not(feature = "gpu"), path = "no_gpu.rs")]
 mod gpu;
 mod host;
-mod lanes;
 mod select;
+mod workers;
 
 use std::sync::Arc;
 
@@ -304,10 +304,10 @@ impl Device {
 
     /// Replicas computed at once, each by calls of its own; `None` where a call computes all
     /// replicas of a tile.
-    pub(crate) fn lanes(&self) -> Option<usize> {
+    pub(crate) fn workers(&self) -> Option<usize> {
         match &*self.0 {
-            Backend::Cpu(host) => host.lanes(),
-            Backend::ReferenceF64(host) => host.lanes(),
+            Backend::Cpu(host) => host.workers(),
+            Backend::ReferenceF64(host) => host.workers(),
             Backend::Gpu(_) => None,
         }
     }
@@ -376,7 +376,7 @@ impl Device {
     }
 
     /// Lets the driver make progress; native callers of the `async` methods that don't use
-    /// the blocking covers call this from time to time.
+    /// the blocking wrappers call this from time to time.
     pub fn poll(&self) {
         if let Backend::Gpu(gpu) = &*self.0 {
             gpu.poll();

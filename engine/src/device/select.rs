@@ -9,6 +9,7 @@ use crate::{Error, Result};
 
 /// What kind of device it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Kind {
     /// A GPU with memory of its own.
     Discrete,
@@ -24,6 +25,7 @@ pub enum Kind {
 
 /// Which device to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Select {
     /// Discrete before integrated before virtual before the CPU; never software.
     #[default]

@@ -18,6 +18,7 @@ pub struct Fit {
 
 /// Result of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Epoch {
     /// Counted from 1.
     pub epoch: usize,
@@ -29,6 +30,7 @@ pub struct Epoch {
 
 /// Why training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stop {
     /// All epochs are done.
     Done,

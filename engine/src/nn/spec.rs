@@ -13,6 +13,7 @@ use crate::{Error, Graph, Parameters, Result, Tensor};
 /// What a model takes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Input {
     /// Tokens below `vocabulary`, `[T, B]`.
     Tokens {
@@ -49,6 +50,7 @@ impl Input {
 /// A layer of a [`ModelSpec`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LayerSpec {
     /// [`Embedding`].
     Embedding {

@@ -43,7 +43,7 @@ pub struct Check {
 }
 
 /// Every buffer of a case after the f64 reference.
-pub struct Expected(Vec<Vec<f64>>);
+pub struct Expected(pub(super) Vec<Vec<f64>>);
 
 impl Case {
     /// A case with the usual tolerance of 1e-5.

@@ -1,11 +1,11 @@
 //! Recording matrix products: what `matmul`, `linear` and the layers build on.
 
 use tern_shaders::kernels::half;
-use tern_shaders::kernels::matmul::{self, LONGEST, Order};
+use tern_shaders::kernels::matmul::{self, MAX_LOOP, Order};
 use tern_shaders::{Activation, Element};
 
 use super::reduce::sum_columns;
-use crate::graph::Home;
+use crate::graph::Storage;
 use crate::{Backward, Flat, Graph, Kind, Operand, Param, Tensor};
 
 /// A matrix (or a vector, a bias) somewhere in an operand. All numbers are words.
@@ -23,7 +23,7 @@ pub(crate) struct Matrix {
 impl Matrix {
     /// A whole tensor as rows of its last dimension.
     pub fn tensor(graph: &Graph, tensor: Tensor) -> Self {
-        let shared = matches!(graph.info(tensor).home, Home::Shared(_));
+        let shared = matches!(graph.info(tensor).storage, Storage::Shared(_));
         Matrix {
             operand: tensor.into(),
             offset: 0,
@@ -97,7 +97,7 @@ impl Gemm {
         let plain = self.bias.is_none() && self.activation == Activation::Identity;
         let small = m * n <= 1 << 16 && k >= 1 << 12 && self.c.row == n;
         let parallel = !matches!(graph.profile().kind, Kind::Cpu);
-        let enough = k.div_ceil(LONGEST as usize);
+        let enough = k.div_ceil(MAX_LOOP as usize);
         if plain && small && parallel { (k >> 10).clamp(2, 64).max(enough) } else { 1 }
     }
 
@@ -169,7 +169,7 @@ impl Gemm {
     /// before, the last one activates.
     fn pieces(self, graph: &mut Graph, splits: usize) {
         let k = self.size[2];
-        let longest = if splits > 1 { k } else { LONGEST as usize };
+        let longest = if splits > 1 { k } else { MAX_LOOP as usize };
         for first in (0..k).step_by(longest) {
             let length = longest.min(k - first);
             let (down_a, down_b) = (self.order == Order::Tn, self.order != Order::Nt);

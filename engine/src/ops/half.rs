@@ -2,7 +2,7 @@
 
 use tern_shaders::Activation;
 use tern_shaders::kernels::half::{NT, PACK, Pack};
-use tern_shaders::kernels::matmul::{LONGEST, Order};
+use tern_shaders::kernels::matmul::{MAX_LOOP, Order};
 
 use super::matmul;
 use super::{Case, noise};
@@ -26,9 +26,9 @@ impl Graph {
         activation: Activation,
     ) -> Result<Tensor> {
         let width = weight.shape.last().copied().unwrap_or(0);
-        if !width.is_multiple_of(4) || width > LONGEST as usize {
+        if !width.is_multiple_of(4) || width > MAX_LOOP as usize {
             let what = format!(
-                "{} {:?}: rows of halves are a multiple of 4 and at most {LONGEST}",
+                "{} {:?}: rows of halves are a multiple of 4 and at most {MAX_LOOP}",
                 weight.name, weight.shape
             );
             return Err(Error::shape("linear_half", what));
@@ -79,7 +79,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(product([64, 128, 32], 2, |p| p.accumulate = 1));
     cases.push(product([20, 72, 40], 2, |p| (p.accumulate, p.has_bias) = (1, 1)));
     cases.push(product([12, 20, 100], 2, |p| p.splits = 3));
-    cases.push(product([5, 72, LONGEST as usize], 1, |_| ()).tolerance(1e-4));
+    cases.push(product([5, 72, MAX_LOOP as usize], 1, |_| ()).tolerance(1e-4));
     for (n, replicas) in [(2, 1), (130, 3), (4098, 2)] {
         // Numbers of all sizes: small ones, and some beyond what a half holds.
         let Data::F32(mut x) = noise(n * replicas, 1.0, 5) else { unreachable!("noise is floats") };

@@ -22,7 +22,7 @@ impl Graph {
         let count = self.tensor("count", &[1], Element::F32);
         self.dispatch(&COUNT_TARGETS, &Rows { rows }, &[targets.into(), count.into()]);
         let row_loss = self.tensor("row_loss", &[rows as usize], Element::F32);
-        let log_sum = self.tensor("log_sum", &[rows as usize], Element::F32);
+        let log_sum = self.tensor("log_sum", &[rows as usize, 2], Element::F32);
         let args = [logits.into(), targets.into(), row_loss.into(), log_sum.into()];
         let params = SoftmaxCrossEntropyForward { rows, classes };
         self.dispatch(&SOFTMAX_CROSS_ENTROPY_FORWARD, &params, &args);
@@ -122,7 +122,13 @@ impl Graph {
 fn cross_entropy_cases(rows: u32, classes: u32, replicas: usize, cases: &mut Vec<Case>) {
     let (n, all) = (rows as usize * replicas, (rows * classes) as usize * replicas);
     let size = format!("{rows} x {classes}");
-    let logits = noise(all, 9.0, 1);
+    let mut logits = noise(all, 9.0, 1);
+    if let Data::F32(logits) = &mut logits {
+        // Rows with an offset, which neither loss nor gradient has anything of.
+        let offsets = [0.0, 1e5, -3e6];
+        let rows = logits.chunks_mut(classes as usize).zip(offsets.into_iter().cycle());
+        rows.for_each(|(row, offset)| row.iter_mut().for_each(|x| *x += offset));
+    }
     // One class too many, which counts as the last.
     let targets = codes(n, classes + 1, rows);
     let blank = noise(n, 1.0, 2);
@@ -131,12 +137,14 @@ fn cross_entropy_cases(rows: u32, classes: u32, replicas: usize, cases: &mut Vec
         &size,
         &SoftmaxCrossEntropyForward { rows, classes },
         replicas,
-        vec![logits.clone(), targets.clone(), blank.clone(), blank],
+        vec![logits.clone(), targets.clone(), blank, noise(2 * n, 1.0, 2)],
     ));
-    let mut log_sum = vec![0.0; n];
+    let mut log_sum = Vec::new();
     if let Data::F32(logits) = &logits {
-        for (row, total) in logits.chunks(classes as usize).zip(&mut log_sum) {
-            *total = row.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln() as f32;
+        for row in logits.chunks(classes as usize) {
+            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = row.iter().map(|x| f64::from(x - top).exp()).sum();
+            log_sum.extend([top, sum.ln() as f32]);
         }
     }
     let (log_sum, dlogits) = (Data::F32(log_sum), noise(all, 1.0, 3));

@@ -221,7 +221,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(case(order, [12, 20, k], 2, 0, |p| p.splits = splits));
         }
         // The longest sum of one invocation: an early end of a loop would show.
-        let k = matmul::LONGEST as usize;
+        let k = matmul::MAX_LOOP as usize;
         for size in [[5, 72, k], [3, 5, k - 1]] {
             cases.push(case(order, size, 1, 0, |_| ()).tolerance(1e-4));
         }

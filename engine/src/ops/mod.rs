@@ -1,12 +1,12 @@
 //! Wrappers of the kernels: shape checks, recording, backward, and cases for tests and benches.
 
+pub mod aggregate;
 mod case;
 mod check;
 pub mod convolution;
 pub mod data;
 pub mod dropout;
 pub mod embedding;
-pub mod fold;
 mod gemm;
 pub mod half;
 pub mod loss;
@@ -15,10 +15,12 @@ pub mod masked;
 pub mod matmul;
 pub mod metrics;
 pub mod normalize;
+#[cfg(test)]
+mod not_a_number;
 pub mod optimizer;
 pub mod pointwise;
 pub mod reduce;
-pub mod roof;
+pub mod roofline;
 pub mod state;
 pub mod ternary;
 mod timing;
@@ -51,11 +53,11 @@ const FAMILIES: &[Family] = &[
     ("optimizer", optimizer::cases),
     ("ternary", ternary::cases),
     ("masked", masked::cases),
-    ("fold", fold::cases),
+    ("aggregate", aggregate::cases),
     ("update", update::cases),
     ("data", data::cases),
     ("state", state::cases),
-    ("roof", roof::cases),
+    ("roofline", roofline::cases),
 ];
 
 /// Every case of every kernel.

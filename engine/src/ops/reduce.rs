@@ -3,7 +3,7 @@
 use tern_shaders::Element;
 pub use tern_shaders::kernels::reduce::Reduction;
 use tern_shaders::kernels::reduce::{
-    COLUMNS, Columns, LONGEST, ROWS, ROWS_BACKWARD, Rows, RowsBackward, SUM, Sum,
+    COLUMNS, Columns, MAX_LOOP, ROWS, ROWS_BACKWARD, Rows, RowsBackward, SUM, Sum,
 };
 
 use super::Case;
@@ -155,8 +155,8 @@ pub fn cases() -> Vec<Case> {
         }
     }
     // One row as long as an invocation may take: an early end of its loop would show.
-    let long = Rows { rows: 1, columns: LONGEST, kind: 0 };
-    let n = LONGEST as usize;
+    let long = Rows { rows: 1, columns: MAX_LOOP, kind: 0 };
+    let n = MAX_LOOP as usize;
     cases.push(Case::new(&ROWS, format!("1x{n}"), &long, 1, vec![values(n), values(1)]));
     for (n, parts, replicas) in [(1, 1, 1), (5, 7, 2), (1000, 3, 3), (n, 1, 1), (300_000, 74, 1)] {
         let params = Sum { n: n as u32, parts, scale: 0.5 };

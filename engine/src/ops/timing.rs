@@ -18,7 +18,7 @@ const SHORTEST: [Duration; 2] = [Duration::from_millis(10), Duration::from_milli
 const WITHOUT_CLOCK: usize = 4;
 const LONG: f64 = 0.2;
 /// Calls that one run makes at most.
-const MOST_CALLS: usize = 1 << 14;
+const MAX_CALLS: usize = 1 << 14;
 /// Runs after which the median moves no more.
 const ENOUGH: usize = 25;
 
@@ -151,17 +151,17 @@ impl Case {
         device.replay(&program, 1).await?;
         let shortest = (budget / 5).clamp(SHORTEST[0], SHORTEST[1]).as_secs_f64();
         let look = budget < 2 * SHORTEST[1];
-        let least_calls = if device.has_clock() || look { 1 } else { WITHOUT_CLOCK };
+        let min_calls = if device.has_clock() || look { 1 } else { WITHOUT_CLOCK };
         let mut calls = 1;
         loop {
             let took = device.stopwatch(&program, calls, Clock::Wall).await?;
-            let enough = took >= shortest && (calls >= least_calls || took >= LONG);
-            if enough || calls >= MOST_CALLS {
+            let enough = took >= shortest && (calls >= min_calls || took >= LONG);
+            if enough || calls >= MAX_CALLS {
                 break;
             }
             let wanted = shortest / took.max(1e-7);
             calls = (calls as f64 * (1.2 * wanted).clamp(2.0, 64.0)) as usize;
-            calls = calls.clamp(least_calls, MOST_CALLS);
+            calls = calls.clamp(min_calls, MAX_CALLS);
         }
         let clocked = device.has_clock() && device.clocked(&program, 1).await?.is_some();
         let clock = if clocked { Clock::Timestamps } else { Clock::Wall };

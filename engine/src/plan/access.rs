@@ -4,7 +4,7 @@ use tern_shaders::state::{self, StateRecord};
 use tern_shaders::{Access, Element};
 
 use crate::device::Data;
-use crate::graph::{Home, Operand, Tensor};
+use crate::graph::{Operand, Storage, Tensor};
 use crate::{Error, Flat, Plan, Result};
 
 impl Plan {
@@ -53,7 +53,7 @@ impl Plan {
             for chunk in &ready.chunks {
                 for (root, buffer) in &chunk.persistent {
                     let info = &self.tensors[*root];
-                    if matches!(info.home, Home::Persistent) && self.writes(*root) {
+                    if matches!(info.storage, Storage::Persistent) && self.writes(*root) {
                         let zeros = match info.element {
                             Element::F32 => Data::F32(vec![0.0; buffer.words]),
                             Element::U32 => Data::U32(vec![0; buffer.words]),
@@ -90,7 +90,7 @@ impl Plan {
             .iter()
             .enumerate()
             .filter(|(i, info)| {
-                info.root == *i && matches!(info.home, Home::Persistent) && self.writes(*i)
+                info.root == *i && matches!(info.storage, Storage::Persistent) && self.writes(*i)
             })
             .map(|(i, info)| (format!("tensor.{i}.{}", info.label), Tensor(i, self.id)))
             .collect()
@@ -110,8 +110,8 @@ impl Plan {
             return Err(Error::value("tensor", "one of another graph", "one of the plan's"));
         }
         let root = self.tensors[tensor.0].root;
-        match self.tensors[root].home {
-            Home::Persistent => Ok(root),
+        match self.tensors[root].storage {
+            Storage::Persistent => Ok(root),
             _ => Err(Error::value("tensor", &self.tensors[root].label, "an input or a kept one")),
         }
     }

@@ -1,4 +1,4 @@
-//! Covers of the `async` methods that wait on the calling thread.
+//! Blocking wrappers of the `async` methods: they wait on the calling thread.
 
 use tern_shaders::state::StateRecord;
 
@@ -7,7 +7,7 @@ use crate::device::{Data, Timing};
 use crate::graph::Tensor;
 use crate::{Choice, Plan, Result};
 
-macro_rules! covers {
+macro_rules! blocking {
     ($($(#[$meta:meta])* $name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $inner:ident;)+) => {
         impl Plan {
             $($(#[$meta])*
@@ -22,7 +22,7 @@ macro_rules! covers {
     };
 }
 
-covers! {
+blocking! {
     /// [`Plan::prepare_async`], waiting.
     prepare() -> () = prepare_async;
     /// [`Plan::run_async`], waiting.

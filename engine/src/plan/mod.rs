@@ -1,10 +1,10 @@
 //! A recorded model, ready to be replayed.
 
 mod access;
-mod apart;
 #[cfg(feature = "blocking")]
 mod blocking;
 mod losses;
+mod passes;
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use tern_shaders::kernels::state::RING_CHANNELS;
 use tern_shaders::state::{self, StateRecord};
 
 use crate::device::{Buffer, Call, Data, Program, Sequence, Slot, Timing};
-use crate::graph::{Graph, GraphId, Home, Info, Operand, Recorded};
+use crate::graph::{Graph, GraphId, Info, Operand, Recorded, Storage};
 use crate::memory::{self, Blocks, Memory};
 use crate::{Arena, Choice, Error, Flat, Result};
-pub use apart::Activations;
 pub use losses::Losses;
+pub use passes::Activations;
 
 /// Steps whose logs are kept on the device before they are read.
 pub(crate) const RING_STEPS: usize = 256;
@@ -47,7 +47,7 @@ struct Ready {
     step: Program,
     forward: Option<Program>,
     backward: Option<Program>,
-    /// Sets of activation memory: one for all chunks, one a lane of the device, or, once passes
+    /// Sets of activation memory: one for all chunks, one a worker of the device, or, once passes
     /// have run apart, one a chunk.
     blocks: Vec<Vec<Buffer>>,
 }
@@ -74,7 +74,7 @@ impl Plan {
         let Graph { id, arena, tensors, calls, .. } = graph;
         let limit = arena.device().profile().max_binding;
         let mut tile = arena.tile();
-        for info in tensors.iter().filter(|i| !matches!(i.home, Home::Shared(_))) {
+        for info in tensors.iter().filter(|i| !matches!(i.storage, Storage::Shared(_))) {
             let needed = 4 * memory::words(info, 1) as u64;
             if needed > limit {
                 let what = format!("tensor {} {:?}", info.label, info.shape);
@@ -121,8 +121,8 @@ impl Plan {
     }
 
     /// Chunks computed at once.
-    fn lanes(&self) -> usize {
-        self.arena.device().lanes().unwrap_or(1).min(self.places().len())
+    fn workers(&self) -> usize {
+        self.arena.device().workers().unwrap_or(1).min(self.places().len())
     }
 
     /// Bytes that the dispatches of a step bind for a full tile, each binding of each dispatch
@@ -131,8 +131,8 @@ impl Plan {
         let words = |arg: &Operand| match arg {
             Operand::Tensor(tensor) => {
                 let info = &self.tensors[self.tensors[tensor.0].root];
-                match &info.home {
-                    Home::Shared(buffer) => buffer.words,
+                match &info.storage {
+                    Storage::Shared(buffer) => buffer.words,
                     _ => memory::words(info, self.tile),
                 }
             }
@@ -150,30 +150,30 @@ impl Plan {
         let uses =
             |flat: Flat| self.calls.iter().any(|call| call.args.contains(&Operand::Flat(flat)));
         let bytes = |flats: &[Flat]| flats.iter().filter(|f| uses(**f)).count() as u64 * flat;
-        let tensor_bytes = |wanted: fn(&Home) -> bool, replicas: usize| -> u64 {
+        let tensor_bytes = |wanted: fn(&Storage) -> bool, replicas: usize| -> u64 {
             let own = self.tensors.iter().enumerate();
-            own.filter(|(i, info)| info.root == *i && wanted(&info.home))
+            own.filter(|(i, info)| info.root == *i && wanted(&info.storage))
                 .map(|(_, info)| 4 * memory::words(info, replicas) as u64)
                 .sum()
         };
         let lives = memory::lifetimes(&self.tensors, &self.calls);
-        let lanes = self.lanes() as u64;
+        let workers = self.workers() as u64;
         let blocks: Vec<u64> = self.blocks.sizes.iter().map(|b| 4 * b.1 as u64).collect();
         let tile_flat = 4 * (self.tile * self.arena.parameters().words()) as u64;
         Memory {
             parameters: flat,
             gradients: bytes(&[Flat::Gradients]),
             optimizer: bytes(&[Flat::Moment1, Flat::Moment2, Flat::Reference]),
-            activations: lanes * blocks.iter().sum::<u64>(),
+            activations: workers * blocks.iter().sum::<u64>(),
             activations_unshared: lives
                 .keys()
-                .map(|root| lanes * 4 * memory::words(&self.tensors[*root], self.tile) as u64)
+                .map(|root| workers * 4 * memory::words(&self.tensors[*root], self.tile) as u64)
                 .sum(),
             persistent: tensor_bytes(
-                |home| matches!(home, Home::Persistent | Home::Constant(_)),
+                |storage| matches!(storage, Storage::Persistent | Storage::Constant(_)),
                 replicas,
             ),
-            shared: tensor_bytes(|home| matches!(home, Home::Shared(_)), 1),
+            shared: tensor_bytes(|storage| matches!(storage, Storage::Shared(_)), 1),
             control: 4 * (replicas * (state::WORDS + RING) + self.calls.len() * 64) as u64,
             replicas,
             tile: self.tile,
@@ -193,7 +193,7 @@ impl Plan {
             self.tune_async(false).await?;
         }
         let mut blocks = Vec::new();
-        for _ in 0..self.lanes() {
+        for _ in 0..self.workers() {
             blocks.push(self.block_set().await?);
         }
         let mut chunks = Vec::new();
@@ -255,15 +255,15 @@ impl Plan {
         let mut persistent = BTreeMap::new();
         for (i, info) in self.tensors.iter().enumerate().filter(|(i, info)| info.root == *i) {
             let words = memory::words(info, replicas);
-            match info.home {
-                Home::Persistent => {
+            match info.storage {
+                Storage::Persistent => {
                     persistent.insert(i, device.allocate(&info.label, words, info.element).await?);
                 }
-                Home::Constant(value) => {
+                Storage::Constant(value) => {
                     let data = Data::F32(vec![value; words]);
                     persistent.insert(i, device.upload(&info.label, &data).await?);
                 }
-                Home::Transient | Home::Shared(_) => {}
+                Storage::Transient | Storage::Shared(_) => {}
             }
         }
         let records = StateRecord::words(&self.records[first..first + replicas]);
@@ -312,10 +312,12 @@ impl Plan {
                 let root = self.tensors[tensor.0].root;
                 let info = &self.tensors[root];
                 let words = info.len() * chunk.replicas;
-                match &info.home {
-                    Home::Transient => whole(&blocks[self.blocks.of[&root]], words),
-                    Home::Shared(buffer) => whole(buffer, buffer.words),
-                    Home::Persistent | Home::Constant(_) => whole(&chunk.persistent[&root], words),
+                match &info.storage {
+                    Storage::Transient => whole(&blocks[self.blocks.of[&root]], words),
+                    Storage::Shared(buffer) => whole(buffer, buffer.words),
+                    Storage::Persistent | Storage::Constant(_) => {
+                        whole(&chunk.persistent[&root], words)
+                    }
                 }
             }
             Operand::Flat(flat) => {

@@ -78,7 +78,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         kernel: "LSTM, products",
-        of: "lstm::walk::apart",
+        of: "lstm::walk::separate",
         within: &[("lstm/walk.rs", "multiply")],
         // Six rows by four vectors; without 32 registers by two.
         form: Form::Products { least: [24, 12, 12], base_spills: 2 },

@@ -19,7 +19,7 @@ pub const WINDOW: usize = 80;
 /// Characters that the model reads before those of a window that count: it starts from nothing.
 pub const CONTEXT: usize = 20;
 /// Fewest records a training set is built from: three windows, of which one is held back.
-pub const LEAST_RECORDS: usize = 200;
+pub const MIN_RECORDS: usize = 200;
 /// Part of the learning rate that is left at the end of a training: what is adopted should not
 /// hang on the last records it saw.
 const FLOOR: f64 = 0.05;
@@ -91,7 +91,7 @@ impl Keyboard {
         recipe: &Recipe,
         (preset, batches): (usize, usize),
     ) -> Result<Self> {
-        let preset = preset.max(LEAST_RECORDS);
+        let preset = preset.max(MIN_RECORDS);
         let (shape, recipe) = (recipe.shape(preset), recipe.for_batches(batches));
         let client = Client::new(device, &public.published, shape, &recipe, preset)?;
         Ok(Keyboard::of(name, public, client, shape))
@@ -106,7 +106,7 @@ impl Keyboard {
         recipe: &Recipe,
         (preset, batches): (usize, usize),
     ) -> Result<(Self, Option<Merge>)> {
-        let preset = preset.max(LEAST_RECORDS);
+        let preset = preset.max(MIN_RECORDS);
         let (shape, recipe) = (recipe.shape(preset), recipe.for_batches(batches));
         let mut client = Client::load(device, file, shape, &recipe, preset)?;
         let named = || format!("{}: a device with another public model", file.display());

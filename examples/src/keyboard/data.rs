@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::client::{LEAST_RECORDS, WINDOW};
+use super::client::{MIN_RECORDS, WINDOW};
 use super::options::{Options, Scale};
 use crate::alphabet::Alphabet;
 use crate::text::{Found, Refused, Speaker, bundled, load, load_list, load_some, reasons};
@@ -116,7 +116,7 @@ impl Texts {
 
 /// A speaker as a user, or why they can't be one.
 fn user(speaker: &Speaker) -> Result<User, String> {
-    let least = 2 * LEAST_RECORDS;
+    let least = 2 * MIN_RECORDS;
     let mut characters = speaker.lines.iter().flat_map(|line| line.chars());
     let first = characters.next();
     if let Some(only) = first.filter(|first| characters.all(|c| c == *first)) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::client::{LEAST_RECORDS, Recipe};
+use super::client::{MIN_RECORDS, Recipe};
 use crate::network::NetworkOptions;
 use crate::options::RunOptions;
 
@@ -40,7 +40,7 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
     /// Records (characters typed) that a client collects before it trains on them
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(LEAST_RECORDS as i64..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(MIN_RECORDS as i64..))]
     pub records: Option<u32>,
     /// Users whose devices also try other ways to train; 0 leaves them out
     #[arg(long, value_name = "N", conflicts_with = "network")]

@@ -293,7 +293,7 @@ impl Results {
 mod tests {
     use super::*;
     use crate::keystrokes::Keystrokes;
-    use tern_fl::methods::personalize::Work;
+    use tern_fl::methods::personalize::TrainingCost;
 
     fn worth(top1: usize, pressed: usize) -> Worth {
         let scores = Score { targets: 100, top1, top3: top1 + 20, loss: 1.5 };
@@ -310,7 +310,7 @@ mod tests {
             loss_public: 2.0,
             loss_after: 1.5,
             adopted: at == 0,
-            work: Work { updates: 9, reused: 0, kept_bytes: 0, seconds: 0.5 },
+            work: TrainingCost { updates: 9, reused: 0, kept_bytes: 0, seconds: 0.5 },
         };
         UserResult {
             name: name.into(),

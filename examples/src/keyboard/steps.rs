@@ -7,7 +7,7 @@ use anyhow::Result;
 use tern_engine::Device;
 use tern_fl::methods::personalize::Score;
 
-use super::client::LEAST_RECORDS;
+use super::client::MIN_RECORDS;
 use super::data::Texts;
 use super::options::{Options, Scale};
 use super::reader::Reader;
@@ -91,5 +91,5 @@ pub fn preset(options: &Options, scale: &Scale, users: &[User]) -> usize {
     lengths.sort_unstable();
     let typical = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
     let preset = options.records.map_or(scale.records.min(typical / 2), |n| n as usize);
-    preset.max(LEAST_RECORDS)
+    preset.max(MIN_RECORDS)
 }

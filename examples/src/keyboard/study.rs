@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use tern_engine::{Device, Trainable};
-use tern_fl::methods::personalize::{self, Batch, Client, Learner, Reuse, Shape, Work};
+use tern_fl::methods::personalize::{self, Batch, Client, Learner, Reuse, Shape, TrainingCost};
 
 use super::client::{Recipe, typed};
 use super::measure::{HeldBack, Meter};
@@ -104,7 +104,7 @@ fn recipe(how: &Recipe, arm: &Arm, batches: usize) -> personalize::Recipe {
 /// use, whether it is a customized one.
 struct Outcome {
     predicting: f64,
-    work: Work,
+    work: TrainingCost,
     weights: Vec<f32>,
     adopted: bool,
 }
@@ -195,7 +195,7 @@ fn as_typed(
     learner.start()?;
     let held_back = typed.split_off(Client::trained_of(typed.len()));
     let before = learner.score(&held_back)?.loss;
-    let (mut predicting, mut work) = (0.0, Work::default());
+    let (mut predicting, mut work) = (0.0, TrainingCost::default());
     for mut batch in typed {
         let started = Instant::now();
         learner.predict(&batch.inputs)?;

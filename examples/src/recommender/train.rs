@@ -152,7 +152,7 @@ fn run_local(plan: &RunPlan, mut watch: Watch<'_>, device: &Device) -> Result<Ru
     let (mut messages, mut failed) = (0, None);
     let outcome = local::run(plan, None, &mut clients, options, |round, model| {
         let (number, traffic) = (round.committed.round, &round.traffic);
-        messages += traffic.said + traffic.told;
+        messages += traffic.messages_up + traffic.messages_down;
         watch.round(number, traffic.uploaded, traffic.downloaded);
         if watch.scale.due(number) && failed.is_none() {
             failed = watch.measure(number, model).err();

@@ -72,7 +72,8 @@ fn before(path: &Path, now: &Results) -> Result<Vec<Round>> {
     let text = std::fs::read_to_string(path).with_context(name)?;
     let before: Results = serde_json::from_str(&text).with_context(name)?;
     // More rounds are the same run.
-    let plan = RunPlan { rounds: now.plan.rounds, ..before.plan };
+    let mut plan = before.plan;
+    plan.rounds = now.plan.rounds;
     ensure!(
         (plan, before.iid, before.clients, before.lines, before.tested)
             == (now.plan.clone(), now.iid, now.clients, now.lines, now.tested),

@@ -34,12 +34,10 @@ fn recipe(problem: &Problem, hidden: usize, training: LocalTraining, seed: u32) 
 }
 
 fn adam(learning_rate: f64, batch: u32) -> LocalTraining {
-    LocalTraining {
-        optimizer: Optimizer::adamw(),
-        learning_rate,
-        batch,
-        ..LocalTraining::default()
-    }
+    let mut training = LocalTraining::default();
+    training.optimizer = Optimizer::adamw();
+    (training.learning_rate, training.batch) = (learning_rate, batch);
+    training
 }
 
 /// Trains one model on all samples.
@@ -92,7 +90,8 @@ pub fn teach(
     seed: u32,
 ) -> Result<(Models, Faculty)> {
     let Parts { taught, count, left_out } = problem.parts(scale.teachers, seed)?;
-    let training = LocalTraining { epochs: scale.teacher_epochs, ..adam(5e-3, 16) };
+    let mut training = adam(5e-3, 16);
+    training.epochs = scale.teacher_epochs;
     let teacher = recipe(problem, scale.teacher_hidden, training, seed);
     let mut bar = Progress::new("teachers", 0);
     let private = problem.private.samples(problem.width);
@@ -148,7 +147,8 @@ pub fn service<V: Voters>(
 
 /// What a student trains, in so many steps.
 fn student(problem: &Problem, scale: &Scale, seed: u32, steps: u32) -> Recipe {
-    let training = LocalTraining { steps: Some(steps), ..adam(2e-3, 32) };
+    let mut training = adam(2e-3, 32);
+    training.steps = Some(steps);
     recipe(problem, scale.student_hidden, training, seed.wrapping_add(1000))
 }
 

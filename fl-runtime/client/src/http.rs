@@ -87,7 +87,7 @@ impl CallError {
 /// Time for a call beyond what the server may wait on purpose.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Most bytes of an answer that isn't a blob's piece.
-const MOST_ANSWER: usize = 4 << 20;
+const MAX_ANSWER: usize = 4 << 20;
 
 /// A server as a client sees it.
 #[derive(Debug)]
@@ -163,7 +163,7 @@ impl Http {
         wait: Duration,
     ) -> Result<A, CallError> {
         let answer = self.send(target, body, HeaderMap::new(), wait).await?;
-        let bytes = read(target, answer, MOST_ANSWER).await?;
+        let bytes = read(target, answer, MAX_ANSWER).await?;
         let unreadable = CallError::Answer { target: target.into(), expected: "of the protocol" };
         A::decode(bytes.as_slice()).map_err(|_| unreadable)
     }
@@ -185,7 +185,7 @@ impl Http {
     pub async fn service(&self, name: &str, request: Vec<u8>) -> Result<Vec<u8>, CallError> {
         let target = format!("/v1/service/{name}");
         let answer = self.send(&target, request, HeaderMap::new(), Duration::ZERO).await?;
-        read(&target, answer, MOST_ANSWER).await
+        read(&target, answer, MAX_ANSWER).await
     }
 
     /// Reads a part of a blob from an offset; the server says how much it gives at a time.
@@ -209,7 +209,7 @@ impl Http {
         if place.split_once('-').and_then(|(first, _)| first.parse().ok()) != Some(offset) {
             return Err(expected());
         }
-        let bytes = read(&target, answer, MOST_ANSWER).await?;
+        let bytes = read(&target, answer, MAX_ANSWER).await?;
         match bytes.is_empty() || bytes.len() as u64 > total - offset.min(total) {
             true => Err(expected()),
             false => Ok(Part { bytes, total }),

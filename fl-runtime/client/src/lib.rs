@@ -41,7 +41,7 @@ use tern_host::folder::FolderLock;
 use tern_host::key_file;
 use tern_protocol::identity::Identity;
 use tern_protocol::layout::Layout;
-use tern_protocol::participant::{Action, Input, LeastSecure, Participant};
+use tern_protocol::participant::{Action, Input, Participant, RequiredSecurity};
 use tern_protocol::plan::UpdateKind;
 use tern_protocol::trainer::{Job, Trained, Trainer};
 use tern_protocol::wire::message::Body;
@@ -73,7 +73,7 @@ pub struct Options {
     /// Token to enroll with.
     pub token: Option<String>,
     /// The least secure aggregation that it takes part with; any run if not given.
-    pub least_secure: Option<LeastSecure>,
+    pub required_security: Option<RequiredSecurity>,
     /// When the device takes part.
     pub conditions: Conditions,
     /// How long to wait after failures.
@@ -88,7 +88,7 @@ impl Options {
             authority: None,
             folder: folder.into(),
             token: None,
-            least_secure: None,
+            required_security: None,
             conditions: Conditions::default(),
             backoff: Backoff::default(),
         }
@@ -107,8 +107,11 @@ impl Options {
     }
 
     /// With the least secure aggregation that it takes part with, or any run.
-    pub fn least_secure(mut self, least_secure: impl Into<Option<LeastSecure>>) -> Self {
-        self.least_secure = least_secure.into();
+    pub fn required_security(
+        mut self,
+        required_security: impl Into<Option<RequiredSecurity>>,
+    ) -> Self {
+        self.required_security = required_security.into();
         self
     }
 
@@ -188,7 +191,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] if the server admits this client not; [`Error::File`] if its state
     /// can't be kept; what the participant finds wrong with the task, or less in it than
-    /// [`Options::least_secure`]. Failures of the network,
+    /// [`Options::required_security`]. Failures of the network,
     /// and those of the trainer, are no errors: it goes on.
     pub async fn run<T: Trainer + Send + 'static>(
         mut self,
@@ -253,8 +256,8 @@ impl Client {
         let kept = store.load()?;
         let layout = Layout::of(&task.model)?;
         let mut participant = Participant::new(self.identity().signing_key(), task, device, kept)?;
-        if let Some(least) = self.options.least_secure {
-            participant = participant.with_least(least)?;
+        if let Some(required) = self.options.required_security {
+            participant = participant.requiring(required)?;
         }
         let folder = self.options.folder.clone();
         Ok(Session { participant, store, folder, layout, trainer, download: None, version: 0 })
@@ -441,7 +444,7 @@ impl<T: Trainer + Send + 'static> Session<T> {
             let result = run(&mut trainer, &task);
             (trainer, result)
         });
-        let (trainer, result) = ran.await.map_err(|error| Error::trainer(error))?;
+        let (trainer, result) = ran.await.map_err(Error::trainer)?;
         self.trainer = Some(trainer);
         Ok(result)
     }

@@ -13,7 +13,7 @@ use tern_secagg::History;
 
 use tern_host::files::{self, Durability};
 use tern_protocol::metrics::Metrics;
-use tern_protocol::participant::{Kept, Pending};
+use tern_protocol::participant::{Pending, SavedState};
 use tern_protocol::trainer::OptimizerState;
 use tern_protocol::update::Codec;
 use tern_protocol::{Digest, Error, Result, RunId, Turn};
@@ -111,7 +111,7 @@ impl ClientStore {
     ///
     /// # Errors
     /// [`Error::File`]; what was stored before stays then.
-    pub fn save(&self, kept: &Kept) -> Result<()> {
+    pub fn save(&self, kept: &SavedState) -> Result<()> {
         let pending = kept.pending.as_ref().map(|pending| {
             Ok::<_, Error>(PendingState {
                 turn: pending.turn,
@@ -156,12 +156,12 @@ impl ClientStore {
     ///
     /// # Errors
     /// [`Error::File`] if it can't be read.
-    pub fn load(&self) -> Result<Kept> {
+    pub fn load(&self) -> Result<SavedState> {
         let path = self.state_path();
         let json = match std::fs::read(&path) {
             Ok(json) => json,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Kept::default());
+                return Ok(SavedState::default());
             }
             Err(error) => return Err(Error::file(&path, error)),
         };
@@ -181,7 +181,7 @@ impl ClientStore {
         let residual = self.get_floats(state.residual)?;
         let optimizer = self.get_optimizer(state.optimizer)?;
         let pending = pending.transpose()?;
-        Ok(Kept { residual, optimizer, history: state.history, pending })
+        Ok(SavedState { residual, optimizer, history: state.history, pending })
     }
 }
 
@@ -194,9 +194,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = RunId([7; 16]);
         let store = ClientStore::open(folder.path(), &run, Durability::Power).unwrap();
-        assert_eq!(store.load().unwrap(), Kept::default());
+        assert_eq!(store.load().unwrap(), SavedState::default());
         let body = b"body".to_vec();
-        let mut kept = Kept {
+        let mut kept = SavedState {
             residual: vec![0.1, -2.0],
             optimizer: Arc::new(OptimizerState { steps: 7, moments: vec![0.5, 0.25] }),
             history: History::default(),

@@ -1,10 +1,10 @@
 //! Sums of updates as they come in: addition of integers is associative, so neither the order
 //! of arrival nor a restart changes a bit.
 
-use tern_engine::ops::fold;
+use tern_engine::ops::aggregate;
 
 /// A weighted sum of vectors in 64-bit fixed point: the same bits as
-/// [`Fold`](tern_engine::ops::fold::Fold) gives on any device.
+/// [`Aggregator`](tern_engine::ops::aggregate::Aggregator) gives on any device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Total {
     /// Pairs of words, low word first.
@@ -28,7 +28,7 @@ impl Total {
     /// Adds a part of a vector, from element `at` on.
     pub fn add(&mut self, at: usize, part: &[f32], weight: u32) {
         let sum = &mut self.sum[2 * at..2 * (at + part.len())];
-        fold::accumulate(sum, part, weight, self.fraction_bits);
+        aggregate::accumulate(sum, part, weight, self.fraction_bits);
     }
 
     /// The sum of weights.
@@ -39,7 +39,7 @@ impl Total {
     /// The mean, each element correctly rounded; zeros if nothing was added.
     pub fn mean(&self) -> Vec<f32> {
         let mut mean = vec![0.0; self.sum.len() / 2];
-        fold::divide(&self.sum, self.weight, self.fraction_bits, &mut mean);
+        aggregate::divide(&self.sum, self.weight, self.fraction_bits, &mut mean);
         mean
     }
 }
@@ -48,7 +48,7 @@ impl Total {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tern_shaders::kernels::fold::{Accumulate, Finish, accumulate, finish};
+    use tern_shaders::kernels::aggregate::{Accumulate, Finish, accumulate, finish};
 
     proptest! {
         #[test]

@@ -69,9 +69,9 @@ impl Masking {
 
 /// What a session's vectors are made by beside its task: the model that is trained, and what makes
 /// words of its changes. Equal for all of them, or they don't belong into one sum.
-pub fn job(model: &Digest, scales: &[f32], most_samples: u32) -> [u8; 32] {
+pub fn job(model: &Digest, scales: &[f32], max_samples: u32) -> [u8; 32] {
     let mut hash = Sha256::new_with_prefix(b"tern job").chain_update(model.0);
-    hash.update(most_samples.to_le_bytes());
+    hash.update(max_samples.to_le_bytes());
     scales.iter().for_each(|scale| hash.update(scale.to_bits().to_le_bytes()));
     hash.finalize().into()
 }

@@ -160,7 +160,7 @@ pub struct Train {
     /// In secure weighted rounds: the most samples of a client in the cohort. Updates are
     /// multiplied by own samples over this before they are encoded.
     #[prost(uint32, tag = "4")]
-    pub most_samples: u32,
+    pub max_samples: u32,
 }
 /// A model as clients get it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -322,7 +322,7 @@ pub mod journaled {
         Tick(super::Tick),
         /// A client's message.
         #[prost(message, tag = "4")]
-        Said(super::Said),
+        Sent(super::Sent),
         /// A client's complete, checked upload.
         #[prost(message, tag = "5")]
         Uploaded(super::Uploaded),
@@ -353,7 +353,7 @@ pub struct Candidate {
 pub struct Tick {}
 /// A message and its sender.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Said {
+pub struct Sent {
     /// Who sent it.
     #[prost(bytes = "vec", tag = "1")]
     pub client: ::prost::alloc::vec::Vec<u8>,

@@ -1,5 +1,5 @@
 //! A round of full-precision updates through the server without its network: how fast a body is
-//! received, checked and folded, and what memory that takes, which has a limit.
+//! received, checked and added, and what memory that takes, which has a limit.
 //!
 //! `RAYON_NUM_THREADS=1 cargo bench -p tern-fl --bench aggregate [clients] [elements]`
 
@@ -65,10 +65,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let checked = incoming.finish(&digest)?;
         let finished = Instant::now();
         server.accept(Millis(2), checked, finish)?;
-        let folded = Instant::now();
+        let added = Instant::now();
         spent[0] += received - start;
         spent[1] += finished - received;
-        spent[2] += folded - finished;
+        spent[2] += added - finished;
     }
     let start = Instant::now();
     server.tick(Millis(3))?;
@@ -79,7 +79,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rate = |time: Duration| megabytes / time.as_secs_f64();
     let all: Duration = spent.iter().sum();
     println!("{clients} clients, {elements} elements, {megabytes:.0} MB");
-    for (name, time) in ["received", "hashed and checked", "journaled and folded"].iter().zip(spent)
+    for (name, time) in ["received", "hashed and checked", "journaled and added"].iter().zip(spent)
     {
         println!("{name:>22} {:8.0} MB/s", rate(time));
     }

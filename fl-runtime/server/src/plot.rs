@@ -7,6 +7,7 @@ use plotters::prelude::*;
 use tern_protocol::{Error, Result};
 
 /// A line of a plot. Points that are not finite are left out.
+#[derive(Clone, Copy, Debug)]
 pub struct Series<'a> {
     /// Its name in the legend.
     pub name: &'a str,
@@ -15,6 +16,7 @@ pub struct Series<'a> {
 }
 
 /// Lines over common axes.
+#[derive(Clone, Debug)]
 pub struct Panel<'a> {
     /// Above the lines.
     pub title: &'a str,
@@ -24,20 +26,22 @@ pub struct Panel<'a> {
     pub series: Vec<Series<'a>>,
 }
 
-/// Width of a plot and height of a panel, pixels.
-const SIZE: (u32, u32) = (800, 320);
+/// Width of a plot, pixels.
+const WIDTH: u32 = 800;
 
 /// Draws panels, one below the other, to a file.
 ///
 /// # Errors
 /// [`Error::File`] if it can't be written.
 pub fn draw(path: &Path, panels: &[Panel<'_>]) -> Result<()> {
-    let size = (SIZE.0, SIZE.1 * panels.len().max(1) as u32);
+    let count = panels.len().max(1);
+    // One panel has more room than each of several.
+    let height = if count == 1 { 480 } else { 320 * count as u32 };
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         let drawn = root.fill(&WHITE).map_err(|e| Error::file(path, e)).and_then(|()| {
-            let areas = root.split_evenly((panels.len().max(1), 1));
+            let areas = root.split_evenly((count, 1));
             panels.iter().zip(&areas).try_for_each(|(p, area)| {
                 panel(area, p).map_err(|reason| Error::file(path, reason))
             })
@@ -80,6 +84,8 @@ fn panel<D: DrawingBackend>(
         .x_label_formatter(&tick)
         .y_label_formatter(&tick)
         .draw()?;
+    let points: Vec<_> = all().map(|(x, y)| place(*x, *y, (left, right), (low, high))).collect();
+    let corner = free_corner(&points);
     for (at, (name, points)) in lines.into_iter().enumerate() {
         let style = Palette99::pick(at).stroke_width(2);
         chart
@@ -88,13 +94,18 @@ fn panel<D: DrawingBackend>(
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
     }
     if panel.series.len() > 1 {
-        chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw()?;
+        chart
+            .configure_series_labels()
+            .position(corner)
+            .border_style(BLACK)
+            .background_style(WHITE.mix(0.75))
+            .draw()?;
     }
     Ok(())
 }
 
 /// Least and greatest value, apart even where there is one value or none: the ends of an axis.
-pub fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     if low < high {
@@ -104,6 +115,28 @@ pub fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     } else {
         (0.0, 1.0)
     }
+}
+
+/// Where a point is between the least and the greatest, from 0 to 1.
+fn place(x: f64, y: f64, width: (f64, f64), height: (f64, f64)) -> (f64, f64) {
+    let share = |value: f64, (low, high): (f64, f64)| (value - low) / (high - low);
+    (share(x, width), share(y, height))
+}
+
+/// The corner that hides fewest points under a legend.
+fn free_corner(points: &[(f64, f64)]) -> SeriesLabelPosition {
+    use SeriesLabelPosition::{LowerLeft, LowerRight, UpperLeft, UpperRight};
+    let corners = [
+        (UpperRight, (1.0, 1.0)),
+        (UpperLeft, (0.0, 1.0)),
+        (LowerRight, (1.0, 0.0)),
+        (LowerLeft, (0.0, 0.0)),
+    ];
+    let hidden = |(x, y): (f64, f64)| {
+        points.iter().filter(|p| (p.0 - x).abs() < 0.35 && (p.1 - y).abs() < 0.3).count()
+    };
+    let free = corners.into_iter().min_by_key(|(_, at)| hidden(*at));
+    free.map_or(UpperRight, |(corner, _)| corner)
 }
 
 #[cfg(test)]
@@ -134,5 +167,18 @@ mod tests {
         assert!(!svg.contains("NaN"));
         let error = draw(&folder.path().join("no/plot.svg"), &panels).unwrap_err();
         assert!(error.to_string().contains("plot.svg"), "{error}");
+    }
+
+    #[test]
+    fn a_legend_goes_where_no_line_is() {
+        use SeriesLabelPosition::{LowerLeft, UpperLeft, UpperRight};
+        let line = |y: fn(f64) -> f64| -> Vec<_> {
+            (0..=20).map(|i| f64::from(i) / 20.0).map(|x| (x, y(x))).collect()
+        };
+        assert!(matches!(free_corner(&line(|x| 1.0 - x)), UpperRight));
+        assert!(matches!(free_corner(&line(|x| x)), UpperLeft));
+        let both = [line(|x| x), line(|_| 1.0), line(|_| 0.0)[7..].to_vec()].concat();
+        assert!(!matches!(free_corner(&both), UpperLeft | UpperRight));
+        assert!(matches!(free_corner(&[(0.9, 0.9), (0.1, 0.9), (0.9, 0.1)]), LowerLeft));
     }
 }

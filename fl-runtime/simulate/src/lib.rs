@@ -346,16 +346,16 @@ impl Simulation {
             for (slot, client) in group.iter().enumerate().rev() {
                 effects = self.answer(turn, slot, *client, &measured[slot])?;
                 for effect in &effects {
-                    if let Effect::Fold { weight, .. } = effect {
+                    if let Effect::Add { weight, .. } = effect {
                         weights[slot] = *weight;
                     }
                 }
-                if !effects.iter().all(|effect| matches!(effect, Effect::Fold { .. })) {
+                if !effects.iter().all(|effect| matches!(effect, Effect::Add { .. })) {
                     break;
                 }
             }
             if weights.iter().any(|weight| *weight > 0) {
-                self.slots.fold(self.server.fold(), &weights)?;
+                self.slots.add_to(self.server.aggregator(), &weights)?;
             }
             for effect in effects {
                 match effect {
@@ -365,7 +365,7 @@ impl Simulation {
                         self.optimizers.iter_mut().for_each(Optimizers::abandon);
                         return Ok(None);
                     }
-                    Effect::Fold { .. } | Effect::Committed(_) | Effect::Finished => {}
+                    Effect::Add { .. } | Effect::Committed(_) | Effect::Finished => {}
                 }
             }
         }

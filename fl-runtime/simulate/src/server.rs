@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tern_engine::ops::fold::Fold;
+use tern_engine::ops::aggregate::Aggregator;
 use tern_engine::ops::update::Updates;
 use tern_engine::{Data, Device, Element, Pass, Vector};
 use tern_protocol::plan::{Encoding, StrategySpec, UpdateKind};
@@ -20,7 +20,7 @@ pub(super) struct Server {
     strategy: Arc<dyn Strategy>,
     state: StrategyState,
     codec: Codec,
-    fold: Fold,
+    aggregator: Aggregator,
     mean: Vector,
     norm: Vector,
     /// The model as the server has it.
@@ -60,7 +60,7 @@ impl Server {
             strategy: plan.strategy.build(own)?,
             state: StrategyState::default(),
             codec: Codec::new(device, layout)?,
-            fold: Fold::new(device, n, plan.fraction_bits())?,
+            aggregator: Aggregator::new(device, n, plan.fraction_bits())?,
             mean: Vector::zeros(device, Element::F32, n)?,
             norm: Vector::zeros(device, Element::F32, 1)?,
             model: Vector::upload(device, &initial)?,
@@ -91,14 +91,14 @@ impl Server {
     }
 
     /// The sum of the round's updates.
-    pub fn fold(&mut self) -> &mut Fold {
-        &mut self.fold
+    pub fn aggregator(&mut self) -> &mut Aggregator {
+        &mut self.aggregator
     }
 
     /// The sum starts again from nothing.
     pub fn clear(&mut self) -> Result<()> {
         let zeros = Data::U32(vec![0; 2 * self.layout.elements()]);
-        Ok(self.fold.resume(&zeros, 0)?)
+        Ok(self.aggregator.resume(&zeros, 0)?)
     }
 
     /// The new model from the sum.
@@ -107,7 +107,7 @@ impl Server {
         let added = plan.strategy == StrategySpec::Average { learning_rate: 1.0 }
             && plan.updates.kind == UpdateKind::Delta;
         let mut pass = Pass::new(&self.device);
-        self.fold.finish(&mut pass, &self.mean)?;
+        self.aggregator.finish(&mut pass, &self.mean)?;
         if added {
             self.updates.apply(&mut pass, &self.mean, &self.model)?;
             // A norm that is finite says that every element is.

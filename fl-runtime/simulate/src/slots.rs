@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tern_engine::ops::fold::Fold;
+use tern_engine::ops::aggregate::Aggregator;
 use tern_engine::ops::ternary::{Coding, Rule, Scales, TernaryCodec};
 use tern_engine::ops::update::Updates;
 use tern_engine::{Arena, Data, Device, Element, Flat, Pass, Plan, Vector};
@@ -290,13 +290,13 @@ impl Slots {
     }
 
     /// Adds the updates of the first slots with these weights; 0 leaves one out.
-    pub fn fold(&self, fold: &mut Fold, weights: &[u32]) -> Result<()> {
+    pub fn add_to(&self, aggregator: &mut Aggregator, weights: &[u32]) -> Result<()> {
         let n = self.updates.elements();
         let mut pass = Pass::new(&self.device);
         for tile in self.used(weights.len()) {
             let weights = &weights[tile.slots.start..tile.slots.end.min(weights.len())];
             let updates = tile.updates.slice(0, n * weights.len())?;
-            fold.add(&mut pass, &updates, weights)?;
+            aggregator.add(&mut pass, &updates, weights)?;
         }
         Ok(pass.run()?)
     }

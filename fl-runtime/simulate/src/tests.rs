@@ -1,5 +1,5 @@
 use tern_engine::nn::ModelSpec;
-use tern_engine::ops::fold::Fold;
+use tern_engine::ops::aggregate::Aggregator;
 use tern_engine::{
     DeviceOptions, Element, Kind as DeviceKind, Optimizer, Pass, RowData, Select, Vector,
 };
@@ -114,7 +114,7 @@ mod network {
     use std::collections::VecDeque;
 
     use tern_host::files::Durability;
-    use tern_protocol::participant::{Action, Input, Kept, Participant};
+    use tern_protocol::participant::{Action, Input, Participant, SavedState};
     use tern_protocol::trainer::{EngineTrainer, Trainer};
     use tern_server::federation::{self, Federation};
     use tern_server::local::{self, Client};
@@ -187,7 +187,8 @@ mod network {
                 server.enroll(Millis(1), name(number), None).unwrap();
                 let task = server.task().clone();
                 Member {
-                    participant: Participant::new(&key, task, device, Kept::default()).unwrap(),
+                    participant: Participant::new(&key, task, device, SavedState::default())
+                        .unwrap(),
                     trainer: EngineTrainer::new(device, rows(device, part)),
                 }
             })
@@ -281,18 +282,18 @@ fn the_sum_of_updates_is_the_servers_bit_for_bit() {
         assert_eq!(measured[0].norm, 0.0, "no steps, no update");
         assert!(measured[1..].iter().all(|m| m.norm > 0.0 && m.loss.is_some()));
         let weights = [7, 100_003, 0, 12];
-        let mut fold = Fold::new(&device, n, plan.fraction_bits()).unwrap();
-        slots.fold(&mut fold, &weights).unwrap();
+        let mut aggregator = Aggregator::new(&device, n, plan.fraction_bits()).unwrap();
+        slots.add_to(&mut aggregator, &weights).unwrap();
         let mean = Vector::zeros(&device, Element::F32, n).unwrap();
         let mut pass = Pass::new(&device);
-        fold.finish(&mut pass, &mean).unwrap();
+        aggregator.finish(&mut pass, &mean).unwrap();
         pass.run().unwrap();
         let mut total = Total::new(n, plan.fraction_bits());
         for (slot, weight) in weights.into_iter().enumerate().rev() {
             total.begin(weight);
             total.add(0, &slots.update(slot).unwrap().read().unwrap().floats().unwrap(), weight);
         }
-        assert_eq!(fold.weight(), total.weight());
+        assert_eq!(aggregator.weight(), total.weight());
         let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         let (found, expected) = (mean.read().unwrap().floats().unwrap(), total.mean());
         assert!(expected.iter().any(|x| *x != 0.0));

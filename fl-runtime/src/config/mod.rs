@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tern_protocol::participant::LeastSecure;
+use tern_protocol::participant::RequiredSecurity;
 use tern_protocol::plan::RunPlan;
 use tern_protocol::{ClientId, Error, hex};
 use tern_server::http::Limits;
@@ -140,7 +140,7 @@ pub struct ClientConfig {
     pub token: Option<String>,
     /// The least secure aggregation that it takes part with; any run if not given.
     #[serde(default)]
-    pub least_secure: Option<LeastSecure>,
+    pub required_security: Option<RequiredSecurity>,
     /// Device to train on, as in TERN_DEVICE: `cpu`, a number or a part of a name.
     #[serde(default)]
     pub device: Option<String>,

@@ -28,7 +28,7 @@ pub struct Plain {
     samples: u32,
     residual: Vec<f32>,
     scales: Vec<f32>,
-    most_samples: u32,
+    max_samples: u32,
 }
 
 impl Plain {
@@ -38,7 +38,7 @@ impl Plain {
             samples: trained.samples,
             residual,
             scales: asked.scales.clone(),
-            most_samples: asked.most_samples,
+            max_samples: asked.max_samples,
         }
     }
 }
@@ -148,7 +148,7 @@ impl Oracle {
             let plain = &self.plain[&(turn, upload.client)];
             let words = match masking.code {
                 Code::Fixed(code) => {
-                    let share = plain.samples as f32 / plain.most_samples as f32;
+                    let share = plain.samples as f32 / plain.max_samples as f32;
                     let update: Vec<f32> = plain.update.iter().map(|x| x * share).collect();
                     codec.masked(&update, code, &nothing).unwrap()
                 }
@@ -164,7 +164,7 @@ impl Oracle {
             };
             sum.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(word));
             weight += u64::from(plain.samples);
-            most = plain.most_samples;
+            most = plain.max_samples;
             scales.clone_from(&plain.scales);
         }
         match masking.code {

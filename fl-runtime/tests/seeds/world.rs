@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use tern_fl::client::store::ClientStore;
 use tern_fl::host::files::{Durability, Faults};
 use tern_fl::layout::{ModelKind, TensorSpec};
-use tern_fl::plan::{Cohort, Encoding, Secure, Selection};
+use tern_fl::plan::{Encoding, Secure, Selection};
 use tern_fl::server::federation::{Federation, Options};
 use tern_fl::{ClientId, Digest, Millis, Refusal, RunId, RunPlan, Turn, wire};
 
@@ -99,7 +99,9 @@ pub fn secure(seed: u64, verbose: bool) -> Summary {
     plan.rounds = plan.rounds.min(2);
     plan.cohort.size = random.within(3..=clients) as u32;
     plan.cohort.minimum = random.within(2..=3) as u32;
-    plan.secure = Some(Secure { corrupt: 0.0, dropout: 0.34, limit: 4.0, ..Secure::default() });
+    let mut secure = Secure::default();
+    (secure.corrupt, secure.dropout, secure.limit) = (0.0, 0.34, 4.0);
+    plan.secure = Some(secure);
     if random.chance(500) {
         plan.updates.uplink = Encoding::Ternary;
         plan.cohort.selection = Selection::BySamples;
@@ -113,15 +115,15 @@ fn plan(random: &mut Random, clients: u64) -> RunPlan {
     let model = ModelKind::Tensors(tensors.map(tensor).to_vec());
     let mut plan = RunPlan::new("seeds", model, random.within(1..=3) as u32);
     let size = random.within(1..=clients) as u32;
-    plan.cohort = Cohort {
-        size,
-        over_selection: if random.chance(500) { 1.0 } else { 1.5 },
-        minimum: random.within(1..=u64::from(size)) as u32,
-        selection: if random.chance(500) { Selection::Uniform } else { Selection::BySamples },
-        gather_ms: random.within(500..=3_000),
-        deadline_ms: random.within(4_000..=15_000),
-        step_ms: random.within(2_000..=6_000),
-    };
+    let cohort = &mut plan.cohort;
+    cohort.size = size;
+    cohort.over_selection = if random.chance(500) { 1.0 } else { 1.5 };
+    cohort.minimum = random.within(1..=u64::from(size)) as u32;
+    let uniform = random.chance(500);
+    cohort.selection = if uniform { Selection::Uniform } else { Selection::BySamples };
+    cohort.gather_ms = random.within(500..=3_000);
+    cohort.deadline_ms = random.within(4_000..=15_000);
+    cohort.step_ms = random.within(2_000..=6_000);
     plan.seed = random.word() as u32;
     plan.evaluation.on_clients = random.chance(300);
     if random.chance(300) {

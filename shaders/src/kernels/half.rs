@@ -53,7 +53,7 @@ pub fn nt<F: Real>(p: &Gemm, replicas: usize, a: &[u32], b: &[u32], bias: &[F], 
 /// Whether rows of both operands can be read four halves at a time.
 fn aligned(p: &Gemm) -> bool {
     let all = p.k | p.a_offset | p.a_stride | p.a_row | p.b_offset | p.b_stride | p.b_row;
-    all.is_multiple_of(4) && p.part() <= super::matmul::LONGEST
+    all.is_multiple_of(4) && p.part() <= super::matmul::MAX_LOOP
 }
 
 kernel! {

@@ -32,7 +32,11 @@ impl ElementLoss {
     pub fn value<F: Real>(self, x: F, t: F) -> F {
         match self {
             Self::SquaredError => (x - t) * (x - t),
-            Self::BinaryCrossEntropy => x.max(F::zero()) - x * t + (-x.abs()).exp().ln_1p(),
+            // (1 − t) x − log σ(x): finite for every logit, and infinite where it should be.
+            Self::BinaryCrossEntropy => {
+                let below = if x < F::zero() { x } else { F::zero() };
+                (F::one() - t) * x - (below - (-x.abs()).exp().ln_1p())
+            }
         }
     }
 
@@ -128,9 +132,11 @@ pub fn mean<F: Real>(p: &Rows, replicas: usize, row_loss: &[F], count: &[F], los
     }
 }
 
-/// log_sum = log Σ exp(logits), row_loss = log_sum − logits\[target\], zero where the target
-/// is [`IGNORED`]; a target past the classes counts as the last one. Shapes: `logits`
-/// `[R, rows, classes]`, `target_class`, `row_loss`, `log_sum` `[R, rows]`.
+/// row_loss = log Σ exp(logits) − logits\[target\], zero where the target is [`IGNORED`]; a target
+/// past the classes counts as the last one. `log_sum` is the logarithm in two parts, the largest
+/// logit and what the sum of exp(logit − largest) adds: as one number it would lose the second
+/// beside a large first. Shapes: `logits` `[R, rows, classes]`, `target_class`, `row_loss`
+/// `[R, rows]`, `log_sum` `[R, rows, 2]`.
 pub fn softmax_cross_entropy_forward<F: Real>(
     p: &SoftmaxCrossEntropyForward,
     replicas: usize,
@@ -144,17 +150,18 @@ pub fn softmax_cross_entropy_forward<F: Real>(
         let row = &logits[at * classes..][..classes];
         let largest = row.iter().copied().fold(F::neg_infinity(), F::max);
         let sum = row.iter().map(|x| (*x - largest).exp()).sum::<F>();
-        log_sum[at] = largest + sum.ln();
+        let rest = sum.ln();
+        log_sum[2 * at..][..2].copy_from_slice(&[largest, rest]);
         row_loss[at] = match target_class[at] {
             IGNORED => F::zero(),
-            class => log_sum[at] - row[(class as usize).min(classes - 1)],
+            class => rest - (row[(class as usize).min(classes - 1)] - largest),
         };
     }
 }
 
 /// dlogits (+)= dloss · (softmax(logits) − onehot(target)) / max(count, 1), zero where the
-/// target is [`IGNORED`]. Shapes: `logits`, `dlogits` `[R, rows, classes]`, `target_class`,
-/// `log_sum` `[R, rows]`, `count`, `dloss` `[R]`.
+/// target is [`IGNORED`]. Shapes: `logits`, `dlogits` `[R, rows, classes]`, `target_class`
+/// `[R, rows]`, `log_sum` `[R, rows, 2]`, `count`, `dloss` `[R]`.
 pub fn softmax_cross_entropy_backward<F: Real>(
     p: &SoftmaxCrossEntropyBackward,
     replicas: usize,
@@ -176,7 +183,8 @@ pub fn softmax_cross_entropy_backward<F: Real>(
                 if class != IGNORED {
                     let hit = c == (class as usize).min(classes - 1);
                     let one = if hit { F::one() } else { F::zero() };
-                    g = scale * ((logits[at] - log_sum[row]).exp() - one);
+                    let x = logits[at] - log_sum[2 * row];
+                    g = scale * ((x - log_sum[2 * row + 1]).exp() - one);
                 }
                 dlogits[at] = if p.accumulate != 0 { dlogits[at] + g } else { g };
             }
@@ -364,10 +372,16 @@ mod tests {
     #[test]
     fn cross_entropy_of_equal_logits_is_the_logarithm_of_the_classes() {
         let p = SoftmaxCrossEntropyForward { rows: 2, classes: 8 };
-        let (mut loss, mut log_sum) = ([0.0f64; 2], [0.0; 2]);
+        let (mut loss, mut log_sum) = ([0.0f64; 2], [0.0; 4]);
         softmax_cross_entropy_forward(&p, 1, &[1e4; 16], &[3, IGNORED], &mut loss, &mut log_sum);
         assert!((loss[0] - 8f64.ln()).abs() < 1e-9, "large logits do not overflow");
         assert_eq!(loss[1], 0.0);
+        // In single precision, too.
+        for offset in [-1e9f32, -1e5, 1e4, 1e5, 1e7, 1e9, 3e38] {
+            let (mut loss, mut log_sum) = ([0.0f32; 2], [0.0; 4]);
+            softmax_cross_entropy_forward(&p, 1, &[offset; 16], &[3, 7], &mut loss, &mut log_sum);
+            assert_eq!(loss, [8f32.ln(); 2], "{offset}");
+        }
     }
 
     #[test]
@@ -380,7 +394,7 @@ mod tests {
         assert_eq!(count, [3.0]);
         let forward = |logits: &[f64]| {
             let p = SoftmaxCrossEntropyForward { rows, classes };
-            let (mut row, mut log_sum, mut loss) = (vec![0.0; 4], vec![0.0; 4], [0.0]);
+            let (mut row, mut log_sum, mut loss) = (vec![0.0; 4], vec![0.0; 8], [0.0]);
             softmax_cross_entropy_forward(&p, 1, logits, &target, &mut row, &mut log_sum);
             mean(&Rows { rows }, 1, &row, &count, &mut loss);
             (2.5 * loss[0], log_sum)

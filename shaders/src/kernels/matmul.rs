@@ -36,7 +36,7 @@ params!(
         m: u32,
         /// Columns of C and op(B).
         n: u32,
-        /// Columns of op(A), rows of op(B); at most [`LONGEST`] for each of the `splits`.
+        /// Columns of op(A), rows of op(B); at most [`MAX_LOOP`] for each of the `splits`.
         k: u32,
         /// First word of A.
         a_offset: u32,
@@ -73,7 +73,7 @@ params!(
 );
 
 /// Longest K that one invocation sums: llvmpipe stops a loop after 65,535 iterations.
-pub const LONGEST: u32 = 30_720;
+pub const MAX_LOOP: u32 = 30_720;
 
 impl Gemm {
     /// Columns of op(A) that a part takes: a multiple of 16, which is a tile's depth.
@@ -143,7 +143,7 @@ pub fn tn<F: Real>(p: &Gemm, replicas: usize, a: &[F], b: &[F], bias: &[F], c: &
 
 /// Whether K is within what one invocation sums.
 fn short(p: &Gemm) -> bool {
-    p.part() <= LONGEST
+    p.part() <= MAX_LOOP
 }
 
 /// Whether `words`, the length of a stored row, and all that leads to a row are multiples of four.

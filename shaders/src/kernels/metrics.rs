@@ -43,9 +43,10 @@ params!(
     }
 );
 
-/// Larger values first, ties by the lower place.
+/// Larger values first, NaN before all numbers, ties by the lower place.
 fn order<F: Real>(a: (F, usize), b: (F, usize)) -> Ordering {
-    b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal).then(a.1.cmp(&b.1))
+    let values = b.0.partial_cmp(&a.0).unwrap_or_else(|| b.0.is_nan().cmp(&a.0.is_nan()));
+    values.then(a.1.cmp(&b.1))
 }
 
 /// rank = number of classes before the target: larger logit, on a tie the lower index;

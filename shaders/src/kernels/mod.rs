@@ -5,13 +5,13 @@
 //! buffers in binding order. Everything else is held against it, so it is kept plain and never sped
 //! up.
 
+pub mod aggregate;
 pub mod chacha;
 pub mod convolution;
 pub mod data;
 pub mod dropout;
 pub mod embedding;
 pub mod fixed;
-pub mod fold;
 pub mod half;
 pub mod loss;
 pub mod lstm;
@@ -23,7 +23,7 @@ pub mod optimizer;
 pub mod pointwise;
 pub mod random;
 pub mod reduce;
-pub mod roof;
+pub mod roofline;
 pub mod state;
 pub mod ternary;
 pub mod update;

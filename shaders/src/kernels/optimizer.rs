@@ -139,6 +139,9 @@ params!(
     }
 );
 
+/// From here on a second moment counts as past the largest number of single precision.
+pub const OVERFLOWN: f32 = 3.4e38;
+
 /// Number of partial sums of a range of `n` words.
 pub fn norm_partials(n: usize) -> usize {
     n.div_ceil(NORM_CHUNK as usize)
@@ -234,7 +237,8 @@ pub fn adam<F: Real>(
             let (m, v) =
                 if step == 0 { (F::zero(), F::zero()) } else { (moment1[at], moment2[at]) };
             moment1[at] = m + F::of(p.fresh1) * (g - m);
-            moment2[at] = v + F::of(p.fresh2) * (g * g - v);
+            // What is past the largest number stays there; ∞ − ∞ would be no number.
+            moment2[at] = if v < F::of(OVERFLOWN) { v + F::of(p.fresh2) * (g * g - v) } else { v };
             let d = moment1[at] / (moment2[at].sqrt() / correction2 + F::of(p.epsilon));
             parameters[at] = w - shrink * w - rate / correction1 * d;
         }
@@ -268,7 +272,9 @@ pub fn norm_finish<F: Real>(
         let from = r * p.partial_stride as usize;
         let sum: F = partial[from..from + p.count as usize].iter().copied().sum();
         norm[r] = F::of(p.scale) * sum.sqrt();
-        clip[r] = F::one().min(F::of(p.max_norm) / (norm[r] + F::of(1e-6)));
+        let factor = F::of(p.max_norm) / (norm[r] + F::of(1e-6));
+        // The factor of a norm that is no number is none either.
+        clip[r] = if factor > F::one() { F::one() } else { factor };
     }
 }
 

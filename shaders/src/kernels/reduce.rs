@@ -40,7 +40,7 @@ params!(
     Rows {
         /// Rows of x.
         rows: u32,
-        /// Columns of x, at most [`LONGEST`].
+        /// Columns of x, at most [`MAX_LOOP`].
         columns: u32,
         /// [`Reduction`] as a number.
         kind: u32,
@@ -75,7 +75,7 @@ params!(
 
 /// Longest chain of one invocation, in elements: a loop ends after 65,535 iterations on
 /// llvmpipe, of which one takes four elements where there is no workgroup memory.
-pub const LONGEST: u32 = 200_000;
+pub const MAX_LOOP: u32 = 200_000;
 
 /// Iterations that one invocation may take.
 const ITERATIONS: u32 = 50_000;
@@ -100,6 +100,11 @@ pub fn columns<F: Real>(p: &Columns, replicas: usize, x: &[F], out: &mut [F]) {
     }
 }
 
+/// The larger of two numbers; NaN if one is.
+fn larger<F: Real>(a: F, b: F) -> F {
+    if b > a || b.is_nan() { b } else { a }
+}
+
 /// out\[m\] = sum, maximum or mean of row m. Shapes: `x [R, rows, columns]`, `out [R, rows]`.
 pub fn rows<F: Real>(p: &Rows, replicas: usize, x: &[F], out: &mut [F]) {
     let columns = p.columns as usize;
@@ -107,7 +112,7 @@ pub fn rows<F: Real>(p: &Rows, replicas: usize, x: &[F], out: &mut [F]) {
         let values = &x[row * columns..][..columns];
         let sum: F = values.iter().copied().sum();
         out[row] = match p.kind {
-            1 => values.iter().copied().fold(values[0], F::max),
+            1 => values.iter().copied().fold(values[0], larger),
             2 => sum / F::count(columns),
             _ => sum,
         };
@@ -127,7 +132,8 @@ pub fn rows_backward<F: Real>(
     let columns = p.columns as usize;
     for row in 0..replicas * p.rows as usize {
         let values = &x[row * columns..][..columns];
-        let first = values.iter().position(|v| *v == y[row]);
+        let attains = |v: &F| *v == y[row] || v.is_nan() && y[row].is_nan();
+        let first = values.iter().position(attains);
         for column in 0..columns {
             let gradient = match p.kind {
                 1 if first == Some(column) => dy[row],
@@ -171,7 +177,7 @@ kernel! {
         source: "reduce/columns.wgsl",
         preludes: [],
         consts: [GROUP = 8],
-        fits: |p| p.rows.div_ceil(p.parts) <= LONGEST && p.parts <= MAX_GROUPS,
+        fits: |p| p.rows.div_ceil(p.parts) <= MAX_LOOP && p.parts <= MAX_GROUPS,
         grid: |p, v| [p.columns.div_ceil(v.constant("GROUP")), p.parts],
     }];
 }
@@ -203,7 +209,7 @@ kernel! {
         source: "reduce/rows.wgsl",
         preludes: [INDEX, REDUCE],
         consts: [GROUP = 8],
-        fits: |p| p.columns <= LONGEST,
+        fits: |p| p.columns <= MAX_LOOP,
         grid: |p, v| linear_grid(p.rows as usize, v.constant("GROUP")),
     }];
 }
@@ -250,7 +256,7 @@ kernel! {
         source: "reduce/sum.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 8],
-        fits: |p| p.n.div_ceil(p.parts) <= LONGEST,
+        fits: |p| p.n.div_ceil(p.parts) <= MAX_LOOP,
         grid: |p, v| linear_grid(p.parts as usize, v.constant("GROUP")),
     }];
 }

@@ -7,7 +7,7 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
-use super::{MOST_ROWS, Sizes, VECTORS};
+use super::{MAX_ROWS, Sizes, VECTORS};
 use crate::cpu::mixed::{get, set};
 use crate::cpu::vector::{from_fn, inlined, lanes, load, sigmoid, splat, tanh};
 
@@ -37,7 +37,7 @@ pub(super) struct BackwardTask<'a> {
 }
 
 /// Sums of a few rows over a panel.
-type Sums<S> = [[<S as Simd>::f32s; VECTORS]; MOST_ROWS];
+type Sums<S> = [[<S as Simd>::f32s; VECTORS]; MAX_ROWS];
 
 /// Rows `first..first + rows` of a task, for one run of the micro-kernel.
 #[derive(Clone, Copy)]
@@ -48,7 +48,7 @@ struct Group {
 
 /// Cuts rows into groups as even as can be.
 fn groups(rows: usize) -> impl Iterator<Item = Group> + Clone {
-    let count = rows.div_ceil(MOST_ROWS).max(1);
+    let count = rows.div_ceil(MAX_ROWS).max(1);
     (0..count).map(move |i| {
         let first = i * rows / count;
         Group { first, rows: (i + 1) * rows / count - first }
@@ -121,7 +121,7 @@ fn multiply_group<S: Simd>(
 /// [`multiply_group`] as a function of its own: its sums need the registers that what is around
 /// it would keep constants in.
 #[inline(always)]
-fn apart<S: Simd>(s: S, panel: &[f32], x: &[f32], group: (Group, usize), sums: &mut Sums<S>) {
+fn separate<S: Simd>(s: S, panel: &[f32], x: &[f32], group: (Group, usize), sums: &mut Sums<S>) {
     s.vectorize(
         #[inline(always)]
         || multiply_group(s, panel, x, group, sums),
@@ -136,7 +136,7 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
     let (l, row) = (lanes::<S>(), VECTORS * lanes::<S>());
     let rows = hs[0].len() / hidden;
     let one = splat(s, 1.0);
-    let mut sums = [[splat(s, 0.0); VECTORS]; MOST_ROWS];
+    let mut sums = [[splat(s, 0.0); VECTORS]; MAX_ROWS];
     for t in 0..sizes.steps {
         let [before, after] = &mut hs[t..t + 2] else { return };
         let [old_cells, cells] = &mut cs[t..t + 2] else { return };
@@ -144,7 +144,7 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
             let first = p * l;
             let n = l.min(hidden - first);
             for group in groups(rows) {
-                apart(s, panel, before, (group, hidden), &mut sums);
+                separate(s, panel, before, (group, hidden), &mut sums);
                 for (r, sums) in (group.first..).zip(&sums[..group.rows]) {
                     let row = &mut gates[t][r * width + first..(r + 1) * width];
                     let at = r * hidden + first;
@@ -189,7 +189,7 @@ pub(super) fn backward<S: Simd>(s: S, mut task: BackwardTask<'_>) {
         Some(last) => task.dc.copy_from_slice(last),
         None => task.dc.fill(0.0),
     }
-    let mut sums = [[splat(s, 0.0); VECTORS]; MOST_ROWS];
+    let mut sums = [[splat(s, 0.0); VECTORS]; MAX_ROWS];
     let weights = task.weights;
     for t in (0..task.sizes.steps).rev() {
         let last = t + 1 == task.sizes.steps;
@@ -197,7 +197,7 @@ pub(super) fn backward<S: Simd>(s: S, mut task: BackwardTask<'_>) {
             for group in groups(rows) {
                 if !last {
                     let after = &task.dgates[t + 1];
-                    apart(s, panel, after, (group, width), &mut sums);
+                    separate(s, panel, after, (group, width), &mut sums);
                 }
                 for (r, sums) in (group.first..).zip(&sums[..group.rows]) {
                     for (v, sum) in sums.iter().enumerate() {

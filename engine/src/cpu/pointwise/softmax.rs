@@ -13,9 +13,10 @@ use crate::cpu::vector::{exp, lanes, largest, ln, load, put, rewrite, splat, sto
 pub(in crate::cpu) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("pointwise/softmax_forward", forward), ("pointwise/softmax_backward", backward)];
 
-/// log Σ e^x
+/// log Σ e^x in two parts, whose sum as one number would lose the second beside a large first: the
+/// largest x, and what the others add.
 #[inline(always)]
-pub(in crate::cpu) fn log_sum_exp<S: Simd>(s: S, x: &[f32]) -> f32 {
+pub(in crate::cpu) fn log_sum_exp<S: Simd>(s: S, x: &[f32]) -> [f32; 2] {
     let top = largest(s, x);
     let shift = splat(s, top);
     let sum = sum(
@@ -24,7 +25,7 @@ pub(in crate::cpu) fn log_sum_exp<S: Simd>(s: S, x: &[f32]) -> f32 {
         #[inline(always)]
         |[x]| exp(s, x - shift),
     );
-    top + sum.ln()
+    [top, sum.ln()]
 }
 
 /// The largest element of each of a vector of rows from `at` on, `width` planes.
@@ -40,39 +41,41 @@ fn tops<S: Simd>(s: S, planes: &Planes, width: usize, at: usize) -> S::f32s {
 
 /// [`log_sum_exp`] of a vector of rows.
 #[inline(always)]
-fn log_sum_exp_at<S: Simd>(s: S, planes: &Planes, width: usize, at: usize) -> S::f32s {
+fn log_sum_exp_at<S: Simd>(s: S, planes: &Planes, width: usize, at: usize) -> [S::f32s; 2] {
     let top = tops(s, planes, width, at);
     let mut sum = splat(s, 0.0);
     for c in 0..width {
         sum += exp(s, load::<S, S::f32s>(s, &planes[c * ROWS + at..]) - top);
     }
-    top + ln(s, sum)
+    [top, ln(s, sum)]
 }
 
-/// [`log_sum_exp`] of the rows of a block.
+/// [`log_sum_exp`] of the rows of a block, all first parts and all second ones.
 #[inline(always)]
 pub(in crate::cpu) fn log_sum_exps<S: Simd>(
     s: S,
     planes: &Planes,
     width: usize,
-    log_sums: &mut [f32; ROWS],
+    [tops, rests]: &mut [[f32; ROWS]; 2],
 ) {
     for at in (0..ROWS).step_by(lanes::<S>()) {
-        store(&mut log_sums[at..], log_sum_exp_at(s, planes, width, at));
+        let [top, rest] = log_sum_exp_at(s, planes, width, at);
+        store(&mut tops[at..], top);
+        store(&mut rests[at..], rest);
     }
 }
 
 #[inline(always)]
 fn row<S: Simd>(s: S, x: &[f32], logarithm: bool, y: &mut [f32]) {
     if logarithm {
-        let total = splat(s, log_sum_exp(s, x));
+        let [top, rest] = log_sum_exp(s, x).map(|part| splat(s, part));
         put(
             s,
             [x],
             false,
             y,
             #[inline(always)]
-            |[x]| x - total,
+            |[x]| x - top - rest,
         );
     } else {
         let top = splat(s, largest(s, x));
@@ -151,10 +154,10 @@ fn narrow<S: Simd>(s: S, x: &[f32], width: usize, logarithm: bool, y: &mut [f32]
         split(s, x, width, &mut planes);
         for at in (0..ROWS).step_by(lanes::<S>()) {
             if logarithm {
-                let total = log_sum_exp_at(s, &planes, width, at);
+                let [top, rest] = log_sum_exp_at(s, &planes, width, at);
                 for c in 0..width {
                     let plane = &mut planes[c * ROWS + at..];
-                    let y = load::<S, S::f32s>(s, plane) - total;
+                    let y = load::<S, S::f32s>(s, plane) - top - rest;
                     store(plane, y);
                 }
             } else {

@@ -10,7 +10,7 @@ use tern_shaders::kernels::ternary::{CODES, DecodeLanes, EncodeLanes};
 
 use super::super::isa::with_vectors;
 use super::super::mixed::{get, set};
-use super::super::vector::{MOST_LANES, lanes, load};
+use super::super::vector::{MAX_LANES, lanes, load};
 use super::{CHUNK, parts};
 
 /// Bits of a code.
@@ -126,7 +126,7 @@ fn load_bytes<S: Simd>(s: S, bytes: &[u8]) -> S::u8s {
     if bytes.len() >= S::u8s::LEN {
         return load(s, bytes);
     }
-    let mut padded = [0; 4 * MOST_LANES];
+    let mut padded = [0; 4 * MAX_LANES];
     padded[..bytes.len()].copy_from_slice(bytes);
     load(s, &padded)
 }

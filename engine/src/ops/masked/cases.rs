@@ -7,7 +7,7 @@ use tern_shaders::kernels::masked::{
 
 use crate::Data;
 use crate::ops::Case;
-use crate::ops::fold::{numbers, words};
+use crate::ops::aggregate::{numbers, words};
 
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::Device;
-use crate::ops::fold::numbers;
+use crate::ops::aggregate::numbers;
 use crate::ops::testing::{floats, run_cases, software};
 use tern_shaders::Element;
 use tern_shaders::kernels::fixed::fixed64;

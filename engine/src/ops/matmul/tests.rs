@@ -56,7 +56,7 @@ fn wrong_shapes_are_named() {
 /// or activated, into parts side by side where it is small and plain.
 #[test]
 fn long_sums_are_cut() {
-    let (m, k) = (3, 2 * matmul::LONGEST as usize + 70);
+    let (m, k) = (3, 2 * matmul::MAX_LOOP as usize + 70);
     let mut parameters = Parameters::new();
     let w = parameters.add("w", &[2, k], Init::Uniform(1.0)).unwrap();
     let b = parameters.add("b", &[2], Init::Uniform(1.0)).unwrap();

@@ -8,7 +8,7 @@ use tern_shaders::kernels::ternary::{
 
 use crate::Data;
 use crate::ops::Case;
-use crate::ops::fold::{numbers, words};
+use crate::ops::aggregate::{numbers, words};
 
 /// A layout by the lengths of its tensors.
 struct Layout {

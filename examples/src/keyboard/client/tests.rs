@@ -103,7 +103,7 @@ fn a_newer_public_model_is_merged_where_that_does_better() {
 #[test]
 fn few_records_make_narrow_batches() {
     let rows = |records| GENTLE.shape(records).rows;
-    assert_eq!([LEAST_RECORDS, 1279, 1280, 2560, 20_000].map(rows), [1, 1, 2, 4, 4]);
+    assert_eq!([MIN_RECORDS, 1279, 1280, 2560, 20_000].map(rows), [1, 1, 2, 4, 4]);
     assert_eq!([200, 2560, 20_000].map(|records| GENTLE.batches(records)), [3, 8, 63]);
     let recipe = GENTLE.for_batches(16);
     assert_eq!(recipe.schedule.decay, Decay::Linear { total: 16 * 14, floor: 5e-4 });

@@ -2,7 +2,7 @@
 
 use tern_protocol::layout::Layout;
 use tern_protocol::metrics::{self, Metrics};
-use tern_protocol::plan::{Evaluation, StrategySpec, UpdateKind};
+use tern_protocol::plan::{StrategySpec, UpdateKind};
 use tern_protocol::strategy::advance;
 use tern_protocol::trainer::{Job, Trained, Trainer, training_seed};
 use tern_protocol::{ClientId, Error, Refusal, Result, RunId, RunPlan, StrategyState, Total, Turn};
@@ -27,8 +27,8 @@ pub fn plan(name: &str, model: &Model, settings: &Settings, nodes: u32) -> RunPl
     plan.cohort.gather_ms = GATHER;
     plan.strategy = StrategySpec::Custom(Fusion::NAME.into());
     let metric = if settings.patience.is_some() { "loss" } else { "accuracy" };
-    plan.evaluation =
-        Evaluation { metric: metric.into(), patience: settings.patience, ..Evaluation::default() };
+    plan.evaluation.metric = metric.into();
+    plan.evaluation.patience = settings.patience;
     plan
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::{Error, Result};
 
 /// Most rounds of a run.
-const MOST_ROUNDS: u32 = 1_000_000_000;
+const MAX_ROUNDS: u32 = 1_000_000_000;
 
 /// What a round is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,8 +188,8 @@ impl Settings {
                 return Err(Error::value(name, value, "1 or more"));
             }
         }
-        if self.count_rounds() > u64::from(MOST_ROUNDS) {
-            let expected = format!("at most {MOST_ROUNDS}");
+        if self.count_rounds() > u64::from(MAX_ROUNDS) {
+            let expected = format!("at most {MAX_ROUNDS}");
             return Err(Error::value("rounds of align", self.count_rounds(), expected));
         }
         for (name, value) in [

@@ -4,7 +4,7 @@ use tern_engine::nn::{Input, ModelSpec};
 use tern_engine::{Data, Graph, IGNORE, Tensor};
 use tern_protocol::{Error, Result};
 
-use super::{Kept, TOP};
+use super::{KeptActivations, TOP};
 
 /// Rows that are predicted and trained on together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Batch {
     /// doesn't read it.
     pub predicted: Vec<u32>,
     /// Activations of the prediction.
-    pub kept: Option<Kept>,
+    pub kept: Option<KeptActivations>,
 }
 
 impl Batch {

@@ -7,7 +7,7 @@ use tern_engine::{Data, Device, IGNORE};
 use tern_protocol::{Error, Result};
 
 use super::score::{count, number};
-use super::{Batch, Learner, Merge, Personal, Public, Recipe, Reuse, Score, Shape, Work};
+use super::{Batch, Learner, Merge, Personal, Public, Recipe, Reuse, Score, Shape, TrainingCost};
 
 /// One batch in this many, the latest of a collection, is held back from training.
 const HELD_BACK: usize = 8;
@@ -33,7 +33,7 @@ pub struct Round {
     /// Whether the customized model was adopted.
     pub adopted: bool,
     /// What the training took.
-    pub work: Work,
+    pub work: TrainingCost,
 }
 
 /// A user's device. A record is a target that came: the next character, the product bought. Its
@@ -221,7 +221,7 @@ impl Client {
 
     /// The losses of the public model, of the one in use and of the one that is trained from it
     /// on what is held back, what the training took, and the weights that came of it.
-    fn train(&mut self, each: &mut dyn FnMut()) -> Result<([f64; 3], Work, Vec<f32>)> {
+    fn train(&mut self, each: &mut dyn FnMut()) -> Result<([f64; 3], TrainingCost, Vec<f32>)> {
         let before = self.learner.score(&self.held_back)?.loss;
         let work = self.learner.train(&mut self.records, each)?;
         let after = self.learner.score(&self.held_back)?.loss;

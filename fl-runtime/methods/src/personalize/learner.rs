@@ -72,13 +72,13 @@ impl Default for Recipe {
 }
 
 /// Activations of a forward pass, on the device.
-pub struct Kept {
+pub struct KeptActivations {
     activations: Activations,
     /// Which weights were loaded, and how often they had been updated.
     weights: (u64, u64),
 }
 
-impl Kept {
+impl KeptActivations {
     /// Bytes they take.
     pub fn bytes(&self) -> u64 {
         self.activations.bytes()
@@ -87,7 +87,7 @@ impl Kept {
 
 /// What a training took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Work {
+pub struct TrainingCost {
     /// Updates of the weights.
     pub updates: u32,
     /// Of these, from activations that were there already.
@@ -98,7 +98,7 @@ pub struct Work {
     pub seconds: f64,
 }
 
-/// A model that predicts batches and is trained on them, forward and backward passes apart.
+/// A model that predicts batches and is trained on them, forward and backward passes run separately.
 pub struct Learner {
     arena: Arena,
     plan: Plan,
@@ -245,12 +245,12 @@ impl Learner {
     ///
     /// # Errors
     /// The device's.
-    pub fn keep(&mut self) -> Result<Kept> {
-        Ok(Kept { activations: self.plan.save()?, weights: self.weights })
+    pub fn keep(&mut self) -> Result<KeptActivations> {
+        Ok(KeptActivations { activations: self.plan.save()?, weights: self.weights })
     }
 
     /// Updates that kept activations have missed; `None` if they are of other weights.
-    fn age(&self, kept: &Kept) -> Option<u64> {
+    fn age(&self, kept: &KeptActivations) -> Option<u64> {
         let missed =
             if self.head_alone { 0 } else { self.weights.1.saturating_sub(kept.weights.1) };
         (kept.weights.0 == self.weights.0).then_some(missed)
@@ -305,13 +305,13 @@ impl Learner {
     ///
     /// # Errors
     /// As [`Learner::update`].
-    pub fn train(&mut self, batches: &mut [Batch], each: &mut dyn FnMut()) -> Result<Work> {
+    pub fn train(&mut self, batches: &mut [Batch], each: &mut dyn FnMut()) -> Result<TrainingCost> {
         let started = Instant::now();
         self.start()?;
         let order = order(batches.len(), self.recipe.passes, self.recipe.seed);
-        let mut work = Work::default();
+        let mut work = TrainingCost::default();
         for (at, batch) in order.iter().enumerate() {
-            let kept = batches.iter().flat_map(|b| &b.kept).map(Kept::bytes).sum();
+            let kept = batches.iter().flat_map(|b| &b.kept).map(KeptActivations::bytes).sum();
             work.kept_bytes = work.kept_bytes.max(kept);
             let again = order[at + 1..].iter().position(|b| b == batch);
             let batch = &mut batches[*batch];
@@ -329,7 +329,7 @@ impl Learner {
                 Some(distance) if serves(from, distance) => {
                     if !reused {
                         let activations = self.plan.save()?;
-                        batch.kept = Some(Kept { activations, weights: before });
+                        batch.kept = Some(KeptActivations { activations, weights: before });
                     }
                 }
                 _ => batch.kept = None,

@@ -73,7 +73,7 @@ pub use batch::{Batch, Shape};
 pub use client::{Client, Round};
 #[cfg(feature = "client")]
 pub use download::{DownloadError, download};
-pub use learner::{Kept, Learner, Recipe, Reuse, Work};
+pub use learner::{KeptActivations, Learner, Recipe, Reuse, TrainingCost};
 pub use personal::{Merge, Personal};
 pub use public::Public;
 #[cfg(feature = "server")]

@@ -43,7 +43,7 @@ impl Sizes {
     fn read(&self, input: Input, words: &mut Words) -> Option<Batch> {
         let inputs = match input {
             Input::Tokens { .. } => Data::U32(words.take(self.inputs)?),
-            Input::Features { .. } | Input::Image { .. } => Data::F32(words.floats(self.inputs)?),
+            _ => Data::F32(words.floats(self.inputs)?),
         };
         let (targets, predicted) = (words.take(self.targets)?, words.take(self.predicted)?);
         Some(Batch { inputs, targets, predicted, kept: None })

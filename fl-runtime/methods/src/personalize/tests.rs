@@ -296,7 +296,7 @@ fn a_newer_public_model_is_merged_with_the_personal_change() {
 /// What a device is, but for how long it trained, and which activations it did it from.
 fn all_of(client: &Client) -> impl PartialEq + std::fmt::Debug {
     let timeless = |round: &Round| {
-        let work = Work { updates: round.work.updates, ..Work::default() };
+        let work = TrainingCost { updates: round.work.updates, ..TrainingCost::default() };
         Round { work, ..*round }
     };
     let batches = |batches: &[Batch]| -> Vec<_> {

@@ -30,7 +30,8 @@
 //! let x: Vec<f32> = (0..400).map(|i| (i as f32 - 199.5) / 200.0).collect();
 //! let labels: Vec<u32> = x.iter().map(|x| u32::from(*x > 0.0)).collect();
 //! let (parts, _) = usable(&labels, partition(&labels, 40, Partition::Iid, 1)?);
-//! let training = LocalTraining { epochs: 30, learning_rate: 1.0, ..LocalTraining::default() };
+//! let mut training = LocalTraining::default();
+//! (training.epochs, training.learning_rate) = (30, 1.0);
 //! let recipe = Recipe { model: ModelSpec::mlp(1, &[], 2), classes: 2, training, seed: 1 };
 //! let samples = Samples { features: &x, width: 1, labels: &labels };
 //! let teachers = Models::train(&device, &recipe, &samples, &parts, &mut |_, _, _| {})?;
@@ -68,4 +69,4 @@ pub use served::Answer;
 pub use served::Labels;
 #[cfg(feature = "client")]
 pub use served::ask;
-pub use service::{MOST_SAMPLES, Service, Tally, Voters};
+pub use service::{MAX_SAMPLES, Service, Tally, Voters};

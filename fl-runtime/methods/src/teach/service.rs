@@ -11,7 +11,7 @@ use super::budget::{Budget, Spent};
 use super::models::Models;
 
 /// Most samples of a request.
-pub const MOST_SAMPLES: usize = 4096;
+pub const MAX_SAMPLES: usize = 4096;
 
 /// Sub-models that vote.
 pub trait Voters {
@@ -126,8 +126,8 @@ impl<V: Voters> Service<V> {
     pub fn answer(&mut self, client: ClientId, features: &[f32]) -> Result<Vec<Option<u32>>> {
         let width = self.voters.width();
         let rows = features.len() / width.max(1);
-        if rows == 0 || rows * width != features.len() || rows > MOST_SAMPLES {
-            let expected = format!("{width} for each of 1 to {MOST_SAMPLES} samples");
+        if rows == 0 || rows * width != features.len() || rows > MAX_SAMPLES {
+            let expected = format!("{width} for each of 1 to {MAX_SAMPLES} samples");
             return Err(Error::value("number of features", features.len(), expected));
         }
         if let Some(at) = features.iter().position(|x| !x.is_finite()) {

@@ -28,7 +28,8 @@ fn points(count: usize, seed: u32) -> (Vec<f32>, Vec<u32>) {
 }
 
 fn recipe(seed: u32) -> Recipe {
-    let training = LocalTraining { epochs: 40, learning_rate: 0.5, ..LocalTraining::default() };
+    let mut training = LocalTraining::default();
+    (training.epochs, training.learning_rate) = (40, 0.5);
     Recipe { model: ModelSpec::mlp(2, &[8], 3), classes: 3, training, seed }
 }
 

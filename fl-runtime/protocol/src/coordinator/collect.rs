@@ -29,7 +29,7 @@ pub(super) struct Masked {
     /// Shares for each member, by number.
     pub(super) inboxes: BTreeMap<u32, Vec<u8>>,
     /// The most samples of a member.
-    pub(super) most_samples: u32,
+    pub(super) max_samples: u32,
 }
 
 impl Masked {
@@ -85,14 +85,14 @@ impl Collect {
 
     pub(super) fn instruction(&self, of: &Coordinator, client: &ClientId) -> Option<What> {
         let Answer::None = self.cohort.get(client)? else { return None };
-        let (inbox, most_samples) = match &self.masked {
+        let (inbox, max_samples) = match &self.masked {
             Some(masked) => {
-                (masked.inboxes.get(&masked.number(client)?)?.clone(), masked.most_samples)
+                (masked.inboxes.get(&masked.number(client)?)?.clone(), masked.max_samples)
             }
             None => (Vec::new(), 0),
         };
         let (model, scales) = (Some(of.model()), of.head.scales.clone());
-        Some(What::Train(wire::Train { model, scales, inbox, most_samples }))
+        Some(What::Train(wire::Train { model, scales, inbox, max_samples }))
     }
 
     /// Whether an upload would be taken; without one, whether any would.
@@ -110,7 +110,7 @@ impl Collect {
             (Answer::Uploaded(_), None) => return Err(Refusal::Repeated),
         }
         let Some(upload) = upload else { return Ok(()) };
-        let most = self.masked.as_ref().map_or(plan.updates.max_samples, |m| m.most_samples);
+        let most = self.masked.as_ref().map_or(plan.updates.max_samples, |m| m.max_samples);
         if !(1..=most).contains(&upload.samples) {
             return Err(Refusal::Samples { given: upload.samples, most });
         }
@@ -153,7 +153,7 @@ impl Coordinator {
             let included: Included = decode(&upload.included)?;
             masked.state.note(number, included);
         }
-        let mut effects = vec![Effect::Fold { client, weight: upload.samples }];
+        let mut effects = vec![Effect::Add { client, weight: upload.samples }];
         collect.cohort.insert(client, Answer::Uploaded(upload));
         if collect.done() {
             effects.extend(self.close(now));
@@ -186,9 +186,9 @@ impl Coordinator {
         if uploads.len() < self.plan.cohort.minimum as usize {
             return self.repeat();
         }
-        if let Some(Masked { state, most_samples, .. }) = &collect.masked {
-            let (state, most_samples) = (state.clone(), *most_samples);
-            return self.confirm(now, state, uploads, most_samples);
+        if let Some(Masked { state, max_samples, .. }) = &collect.masked {
+            let (state, max_samples) = (state.clone(), *max_samples);
+            return self.confirm(now, state, uploads, max_samples);
         }
         self.phase = Phase::Combine(Combine { uploads, unmasking: None });
         vec![Effect::Aggregate]

@@ -26,7 +26,7 @@ pub struct Unmasking {
     /// To be added.
     pub masks: Arc<Masks>,
     /// The most samples of a client, of which the others' weights are fractions.
-    pub most_samples: u32,
+    pub max_samples: u32,
 }
 
 impl Coordinator {

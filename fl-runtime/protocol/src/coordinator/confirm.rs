@@ -16,7 +16,7 @@ pub(super) struct Confirm {
     pub(super) deadline: Millis,
     pub(super) members: Members,
     pub(super) uploads: BTreeMap<ClientId, Upload>,
-    pub(super) most_samples: u32,
+    pub(super) max_samples: u32,
     state: server::Confirming,
     /// Who is in the sum.
     survivors: Vec<u8>,
@@ -38,7 +38,7 @@ impl Coordinator {
         now: Millis,
         state: server::Collecting,
         uploads: BTreeMap<ClientId, Upload>,
-        most_samples: u32,
+        max_samples: u32,
     ) -> Vec<Effect> {
         match state.close() {
             Ok((state, survivors)) => {
@@ -47,7 +47,7 @@ impl Coordinator {
                     deadline: now.after(self.plan.cohort.step_ms),
                     members: Members { asked: asked.collect(), ..Members::default() },
                     uploads,
-                    most_samples,
+                    max_samples,
                     state,
                     survivors: survivors.encode(),
                     confirmed: BTreeSet::new(),

@@ -116,7 +116,7 @@ pub struct RoundRecord {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// This upload belongs to the total.
-    Fold {
+    Add {
         /// Whose.
         client: ClientId,
         /// Its weight.
@@ -201,7 +201,7 @@ impl Event {
             Event::Tick => Wire::Tick(wire::Tick {}),
             Event::Message { client, message } => {
                 let message = Some(message.clone());
-                Wire::Said(wire::Said { client: client.0.to_vec(), message })
+                Wire::Sent(wire::Sent { client: client.0.to_vec(), message })
             }
             Event::Uploaded { client, turn, upload } => Wire::Uploaded(wire::Uploaded {
                 client: client.0.to_vec(),
@@ -235,9 +235,9 @@ impl Event {
                 Event::Start { online: online.collect::<Result<_, Refusal>>()? }
             }
             Wire::Tick(_) => Event::Tick,
-            Wire::Said(said) => Event::Message {
-                client: client(&said.client)?,
-                message: said.message.ok_or(Refusal::Malformed("message"))?,
+            Wire::Sent(sent) => Event::Message {
+                client: client(&sent.client)?,
+                message: sent.message.ok_or(Refusal::Malformed("message"))?,
             },
             Wire::Uploaded(uploaded) => {
                 let finish = uploaded.finish.ok_or(Refusal::Malformed("upload"))?;

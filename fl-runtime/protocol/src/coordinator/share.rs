@@ -70,13 +70,13 @@ impl Coordinator {
             return self.repeat();
         }
         let members = phase.members.keep(answered);
-        let most_samples = members.asked.values().copied().max().unwrap_or(1);
-        let job = job(&self.head.public, &self.head.scales, most_samples);
+        let max_samples = members.asked.values().copied().max().unwrap_or(1);
+        let job = job(&self.head.public, &self.head.scales, max_samples);
         match phase.state.clone().close(job) {
             Ok((state, inboxes)) => {
                 let inboxes: BTreeMap<u32, Vec<u8>> =
                     inboxes.into_iter().map(|(to, inbox)| (to, inbox.encode())).collect();
-                let masked = Masked { state, inboxes, most_samples };
+                let masked = Masked { state, inboxes, max_samples };
                 self.phase = Phase::Collect(Collect::secure(&self.plan, now, &members, masked));
                 Vec::new()
             }

@@ -48,8 +48,8 @@ fn a_round_goes_from_phase_to_phase() {
     assert!(c.handle(Millis(10), start(2)).unwrap().is_empty());
     assert!(matches!(c.instruction(&id(1)).what, Some(What::Train(_))));
     assert!(matches!(c.instruction(&id(3)).what, Some(What::Wait(_))));
-    let fold = c.handle(Millis(20), uploaded(1, FIRST)).unwrap();
-    assert_eq!(fold, [Effect::Fold { client: id(1), weight: 5 }]);
+    let effects = c.handle(Millis(20), uploaded(1, FIRST)).unwrap();
+    assert_eq!(effects, [Effect::Add { client: id(1), weight: 5 }]);
     assert!(matches!(c.instruction(&id(1)).what, Some(What::Wait(_))));
     let effects = c.handle(Millis(30), uploaded(2, FIRST)).unwrap();
     assert_eq!(effects[1], Effect::Aggregate);

@@ -17,7 +17,7 @@ pub(super) struct Unmask {
     pub(super) deadline: Millis,
     pub(super) members: Members,
     pub(super) uploads: BTreeMap<ClientId, Upload>,
-    most_samples: u32,
+    max_samples: u32,
     state: server::Unmasking,
     /// What is asked of each, by number.
     requests: BTreeMap<u32, Vec<u8>>,
@@ -38,7 +38,7 @@ impl Unmask {
             deadline,
             members: confirm.members.keep(asked),
             uploads: confirm.uploads.clone(),
-            most_samples: confirm.most_samples,
+            max_samples: confirm.max_samples,
             state,
             requests,
             revealed: BTreeSet::new(),
@@ -86,7 +86,7 @@ impl Coordinator {
         match phase.state.clone().close() {
             Ok(unmasked) => {
                 let masks = unmasked.masks.into();
-                let unmasking = Unmasking { masks, most_samples: phase.most_samples };
+                let unmasking = Unmasking { masks, max_samples: phase.max_samples };
                 let uploads = phase.uploads.clone();
                 self.phase = Phase::Combine(Combine { uploads, unmasking: Some(unmasking) });
                 vec![Effect::Aggregate]

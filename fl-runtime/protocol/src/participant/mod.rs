@@ -5,8 +5,8 @@
 //! what it saved last: an update that was encoded is sent again as it is, and one whose fate the
 //! server has not told yet is neither forgotten nor counted.
 
-mod kept;
-mod least;
+mod required;
+mod saved;
 mod secure;
 mod settle;
 mod upload;
@@ -16,8 +16,8 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use tern_engine::Device;
 
-pub use kept::{Kept, Pending};
-pub use least::LeastSecure;
+pub use required::RequiredSecurity;
+pub use saved::{Pending, SavedState};
 pub use secure::Entropy;
 
 use crate::metrics::Metrics;
@@ -69,7 +69,7 @@ pub enum Action {
     Save,
     /// Send a message.
     Send(wire::Message),
-    /// Upload [`Kept::pending`].
+    /// Upload [`SavedState::pending`].
     Upload,
     /// Nothing now: ask for the next instruction.
     Wait,
@@ -101,7 +101,7 @@ struct Assignment {
     /// Ternary scales that the server sets; empty for own ones.
     scales: Vec<f32>,
     /// The most samples of a client in a secure round.
-    most_samples: u32,
+    max_samples: u32,
 }
 
 /// A client of a run.
@@ -110,7 +110,7 @@ pub struct Participant {
     task: TaskSpec,
     layout: Layout,
     codec: Codec,
-    kept: Kept,
+    kept: SavedState,
     /// The last model fetched.
     model: Option<(Digest, Arc<Vec<f32>>)>,
     fetching: Option<Fetching>,
@@ -127,7 +127,12 @@ impl Participant {
     ///
     /// # Errors
     /// [`Error::Value`] if the task makes no sense, or doesn't go with the saved state.
-    pub fn new(key: &SigningKey, task: TaskSpec, device: &Device, kept: Kept) -> Result<Self> {
+    pub fn new(
+        key: &SigningKey,
+        task: TaskSpec,
+        device: &Device,
+        kept: SavedState,
+    ) -> Result<Self> {
         task.training.check()?;
         task.updates.check()?;
         let layout = Layout::of(&task.model)?;
@@ -171,7 +176,7 @@ impl Participant {
     }
 
     /// What must survive the process.
-    pub fn kept(&self) -> &Kept {
+    pub fn kept(&self) -> &SavedState {
         &self.kept
     }
 

@@ -14,7 +14,7 @@ fn participant(uplink: Encoding) -> Participant {
     let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
     plan.updates.uplink = uplink;
     let task = plan.task(RunId([1; 16])).unwrap();
-    Participant::new(&key(), task, &Device::cpu(), Kept::default()).unwrap()
+    Participant::new(&key(), task, &Device::cpu(), SavedState::default()).unwrap()
 }
 
 fn model() -> Vec<f32> {
@@ -74,12 +74,12 @@ fn a_residual_counts_only_with_its_update() {
     other.kept = p.kept.clone();
     let wait = || instruction(NEXT, What::Wait(wire::Wait {}));
     assert_eq!(other.handle(wait()).unwrap(), [Action::Save, Action::Wait]);
-    assert_eq!(*other.kept(), Kept::default());
+    assert_eq!(*other.kept(), SavedState::default());
     // With it.
     let Input::Instruction(mut told) = wait() else { return };
     told.counted = Some(FIRST.into());
     assert_eq!(p.handle(Input::Instruction(told)).unwrap(), [Action::Save, Action::Wait]);
-    assert_eq!(*p.kept(), Kept { residual: left, ..Kept::default() });
+    assert_eq!(*p.kept(), SavedState { residual: left, ..SavedState::default() });
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn an_optimizer_goes_on_only_from_counted_updates() {
     plan.training.keep_optimizer = true;
     let task = plan.task(RunId([1; 16])).unwrap();
     let start = |kept| Participant::new(&key(), task.clone(), &Device::cpu(), kept);
-    let mut p = start(Kept::default()).unwrap();
+    let mut p = start(SavedState::default()).unwrap();
     let job = |p: &mut Participant, turn| {
         let mut actions = p.handle(train(turn)).unwrap();
         if let [.., Action::Fetch(digest)] = actions[..] {
@@ -118,7 +118,10 @@ fn an_optimizer_goes_on_only_from_counted_updates() {
     assert!(matches!(actions[..], [Action::Send(_)]), "{actions:?}");
     let moments = vec![0.0; 100];
     let foreign = Arc::new(OptimizerState { steps: 3, moments });
-    let error = start(Kept { optimizer: foreign, ..Kept::default() }).err().unwrap().to_string();
+    let error = start(SavedState { optimizer: foreign, ..SavedState::default() })
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("moments of the optimizer"), "{error}");
 }
 
@@ -134,7 +137,7 @@ fn tasks_that_make_no_sense_are_refused() {
     for (name, change) in changes {
         let mut task = participant(Encoding::Full).task().clone();
         change(&mut task);
-        let new = Participant::new(&key(), task, &Device::cpu(), Kept::default());
+        let new = Participant::new(&key(), task, &Device::cpu(), SavedState::default());
         let error = new.err().unwrap().to_string();
         assert!(error.contains(name), "{name}: {error}");
     }
@@ -142,15 +145,15 @@ fn tasks_that_make_no_sense_are_refused() {
 
 #[test]
 fn less_secure_runs_than_asked_for_are_refused() {
-    let least = LeastSecure { clients: 5, corrupt: 0.2, security: 40 };
+    let required = RequiredSecurity { clients: 5, corrupt: 0.2, security: 40 };
     let with = |change: fn(&mut RunPlan)| {
         let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
         (plan.cohort.size, plan.cohort.minimum) = (5, 3);
         plan.secure = Some(crate::plan::Secure::default());
         change(&mut plan);
         let task = plan.task(RunId([1; 16])).unwrap();
-        let new = Participant::new(&key(), task, &Device::cpu(), Kept::default()).unwrap();
-        new.with_least(least).err().map(|error| error.to_string())
+        let new = Participant::new(&key(), task, &Device::cpu(), SavedState::default()).unwrap();
+        new.requiring(required).err().map(|error| error.to_string())
     };
     assert_eq!(with(|_| ()), None);
     let refused = |change, what: &str| {
@@ -172,15 +175,16 @@ fn sessions_of_fewer_clients_than_asked_for_are_not_joined() {
     let run = RunId([1; 16]);
     let task = plan.task(run).unwrap();
     let masking = plan.masking(&plan.check().unwrap()).unwrap().unwrap();
-    let least = LeastSecure { clients: 4, corrupt: 0.0, security: 40 };
+    let required = RequiredSecurity { clients: 4, corrupt: 0.0, security: 40 };
     for (members, joined) in [(3, false), (4, true)] {
         let session = masking.session(&run, &task.digest(), FIRST);
         let mut server = server::Advertising::new(session);
         let mut participants: Vec<Participant> = (0..members)
             .map(|number| {
                 let key = SigningKey::from_bytes(&[number; 32]);
-                let new = Participant::new(&key, task.clone(), &Device::cpu(), Kept::default());
-                new.unwrap().with_least(least).unwrap()
+                let new =
+                    Participant::new(&key, task.clone(), &Device::cpu(), SavedState::default());
+                new.unwrap().requiring(required).unwrap()
             })
             .collect();
         for p in &mut participants {

@@ -23,13 +23,13 @@ impl Participant {
         if self.secure.is_some() {
             let model = train.model.as_ref().and_then(|model| Digest::from_slice(&model.digest));
             let Some(model) = model else { return decline(turn, "no model") };
-            let job = job(&model, &train.scales, train.most_samples);
+            let job = job(&model, &train.scales, train.max_samples);
             if let Err(error) = self.inbox(turn, &train.inbox, job) {
                 return abort(turn, &error);
             }
         }
-        let wire::Train { scales, most_samples, .. } = train;
-        self.training = Some(Assignment { turn, scales, most_samples });
+        let wire::Train { scales, max_samples, .. } = train;
+        self.training = Some(Assignment { turn, scales, max_samples });
         self.obtain(Purpose::Train, turn, train.model)
     }
 
@@ -111,7 +111,7 @@ impl Participant {
         };
         let (words, residual) = match masking.code {
             Code::Fixed(code) => {
-                let weight = samples as f32 / assignment.most_samples.max(1) as f32;
+                let weight = samples as f32 / assignment.max_samples.max(1) as f32;
                 update.iter_mut().for_each(|x| *x *= weight);
                 (self.codec.masked(&update, code, &masks)?, Vec::new())
             }

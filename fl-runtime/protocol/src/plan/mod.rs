@@ -12,11 +12,12 @@ use crate::masking::Masking;
 use crate::{Digest, Result, RunId};
 
 /// Most bits after the binary point of a round's sums; more than any mean in `f32` needs.
-pub const MOST_FRACTION_BITS: u32 = 40;
+pub const MAX_FRACTION_BITS: u32 = 40;
 
 /// All that a run is configured by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RunPlan {
     /// Name of the run, for people.
     pub name: String,
@@ -61,6 +62,7 @@ pub enum Selection {
 /// Who takes part in a round, and for how long.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Cohort {
     /// Updates that close a round.
     pub size: u32,
@@ -140,6 +142,7 @@ pub enum TernaryMethod {
 /// How updates and models travel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Updates {
     /// What an update is.
     pub kind: UpdateKind,
@@ -184,6 +187,7 @@ impl Default for Updates {
 /// Secure aggregation: with full uplink in fixed point, with ternary uplink in lanes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Secure {
     /// Largest share of clients that work with a curious server.
     pub corrupt: f64,
@@ -279,6 +283,7 @@ pub enum Goal {
 /// What makes a model the best, and when to stop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// The metric that counts: of the central evaluation if it has it, else of the clients'
     /// evaluation, else of their training.
@@ -350,11 +355,11 @@ impl RunPlan {
     }
 
     /// Bits after the binary point of the sums of a round: as many as the largest possible
-    /// sum leaves, at most [`MOST_FRACTION_BITS`].
+    /// sum leaves, at most [`MAX_FRACTION_BITS`].
     pub fn fraction_bits(&self) -> u32 {
         let weight = f64::from(self.cohort.asked()) * f64::from(self.updates.max_samples);
         let largest = weight * f64::from(self.updates.bound);
-        (62.0 - largest.log2().ceil()).clamp(0.0, f64::from(MOST_FRACTION_BITS)) as u32
+        (62.0 - largest.log2().ceil()).clamp(0.0, f64::from(MAX_FRACTION_BITS)) as u32
     }
 
     /// How vectors of its model's layout are masked, if they are.

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 /// What clients do in a round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct LocalTraining {
     /// Passes over the client's data.
     pub epochs: u32,

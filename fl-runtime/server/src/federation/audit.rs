@@ -8,7 +8,7 @@ use tern_protocol::update::{Codec, Format};
 use tern_protocol::{Digest, Error, Result, RunPlan, StrategyState, Total, Turn};
 
 use super::Options;
-use super::work::{Sum, fold};
+use super::aggregation::{Sum, add_update};
 use crate::blobs::Blobs;
 use crate::journal::Journal;
 
@@ -68,7 +68,7 @@ pub fn audit(folder: &Path, initial: &[f32], options: &Options) -> Result<Vec<Au
             if format.check(blobs.upload(turn, &upload.client)?)? != upload.digest {
                 return Err(Error::file(&path, "its bytes have another SHA-256 than recorded"));
             }
-            fold(&blobs, &format, &mut total, turn, &upload.client, upload.samples)?;
+            add_update(&blobs, &format, &mut total, turn, &upload.client, upload.samples)?;
         }
         let Sum::Clear(total) = total else { continue };
         advance(&*strategy, plan.updates.kind, &layout, &mut model, total.mean(), &mut state)?;

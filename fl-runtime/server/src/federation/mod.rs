@@ -2,12 +2,13 @@
 //!
 //! Each event that the coordinator takes is in the journal before anything else comes of it, and
 //! before its sender is told. After a restart the events of the open round are handled again, and
-//! the total is folded anew from the stored updates; integers add up to the same bits. So the
+//! the total is added up anew from the stored updates; integers add up to the same bits. So the
 //! process may end at any moment: nothing that was acknowledged is lost, and nothing counts twice.
 //!
-//! Calls that read and write bodies ([`Incoming`]) and the making of a model ([`Work`]) are apart
+//! Calls that read and write bodies ([`Incoming`]) and the making of a model ([`Aggregation`]) are separate
 //! from the federation, so that a server can run them outside of the lock around it.
 
+mod aggregation;
 mod audit;
 mod clock;
 mod incoming;
@@ -16,18 +17,17 @@ mod presence;
 mod start;
 mod status;
 mod uploads;
-mod work;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use aggregation::{Aggregated, Aggregation};
 pub use audit::{Audit, audit};
 pub(crate) use clock::Clock;
 pub use incoming::{Incoming, Received};
 pub use options::{Admission, Evaluator, Options};
 pub use status::Status;
-pub use work::{Done, Work};
 
 use tern_host::folder::FolderLock;
 use tern_protocol::coordinator::{Coordinator, Effect, Event};
@@ -38,9 +38,9 @@ use tern_protocol::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, T
 
 use crate::blobs::Blobs;
 use crate::journal::{CommittedRound, CountedUpload, Journal};
+use aggregation::{Context, Sum};
 use presence::Presence;
 use start::{check_run, load, start};
-use work::{Sum, Tools};
 
 /// A run on this machine.
 pub struct Federation {
@@ -51,10 +51,10 @@ pub struct Federation {
     journal: Journal,
     blobs: Blobs,
     coordinator: Coordinator,
-    tools: Arc<Tools>,
+    context: Arc<Context>,
     /// What the uploads of the open attempt add up to; unknown after a restart or a failure.
     total: Option<Sum>,
-    /// Whether a [`Work`] is out.
+    /// Whether an [`Aggregation`] is out.
     working: bool,
     presence: Presence,
     clock: Clock,
@@ -86,7 +86,7 @@ impl Federation {
         };
         let coordinator = load(&journal, plan, run)?;
         let strategy = plan.strategy.build(options.strategy.as_ref())?;
-        let tools = Arc::new(Tools::new(plan, &layout, strategy, &options, blobs.clone())?);
+        let context = Arc::new(Context::new(plan, &layout, strategy, &options, blobs.clone())?);
         let clock = Clock::new(coordinator.now());
         let mut clients = journal.clients()?;
         clients.retain(|client| options.keeps(client));
@@ -102,7 +102,7 @@ impl Federation {
             journal,
             blobs,
             coordinator,
-            tools,
+            context,
             total: None,
             working: false,
             presence,
@@ -226,7 +226,7 @@ impl Federation {
 
     /// What bodies of the open attempt look like.
     fn format(&self) -> Format {
-        self.tools.format(&self.coordinator)
+        self.context.format(&self.coordinator)
     }
 
     fn acknowledge(&mut self, now: Millis, event: Event) -> Result<wire::Ack, Refusal> {
@@ -279,12 +279,12 @@ impl Federation {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Fold { client, weight } => {
-                // An unknown total is folded as a whole once it is needed.
+            Effect::Add { client, weight } => {
+                // An unknown total is added up as a whole once it is needed.
                 let Some(mut total) = self.total.take() else { return };
-                match self.tools.fold(&self.coordinator, &mut total, &client, weight) {
+                match self.context.add_update(&self.coordinator, &mut total, &client, weight) {
                     Ok(()) => self.total = Some(total),
-                    Err(error) => tracing::warn!(%error, %client, "folding an update"),
+                    Err(error) => tracing::warn!(%error, %client, "adding an update"),
                 }
             }
             Effect::Clear => self.begin(),
@@ -338,7 +338,7 @@ impl Federation {
             return Ok(());
         }
         self.apply(now, Event::Start { online })?;
-        self.total = Some(self.tools.empty(&self.coordinator));
+        self.total = Some(self.context.empty(&self.coordinator));
         Ok(())
     }
 
@@ -377,21 +377,21 @@ impl Federation {
 
     /// The making of a model, if it is due: to be run, outside of a lock if need be, and then
     /// given to [`Federation::complete`].
-    pub fn work(&mut self) -> Option<Work> {
+    pub fn work(&mut self) -> Option<Aggregation> {
         if self.working || !self.coordinator.combining() {
             return None;
         }
         self.working = true;
-        Some(Work::new(self.tools.clone(), &self.coordinator, self.total.take()))
+        Some(Aggregation::new(self.context.clone(), &self.coordinator, self.total.take()))
     }
 
     /// Takes the model that was made.
     ///
     /// # Errors
     /// Why none was made, or why it can't be stored; it will be made again.
-    pub fn complete(&mut self, now: Millis, done: Result<Done>) -> Result<()> {
+    pub fn complete(&mut self, now: Millis, done: Result<Aggregated>) -> Result<()> {
         self.working = false;
-        let Done { turn, head } = done?;
+        let Aggregated { turn, head } = done?;
         let now = self.clock.read(now);
         if turn == self.coordinator.turn() {
             self.apply(now, Event::Aggregated(head))?;
@@ -416,7 +416,7 @@ impl Federation {
     /// # Errors
     /// [`Error::File`].
     pub fn model(&self, digest: &Digest) -> Result<Vec<f32>> {
-        self.tools.model(digest)
+        self.context.model(digest)
     }
 
     /// The coordinator, to look at.

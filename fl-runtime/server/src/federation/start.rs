@@ -67,7 +67,7 @@ pub(super) fn load(journal: &Journal, plan: &RunPlan, run: RunId) -> Result<Coor
     let mut coordinator = Coordinator::restore(plan.clone(), run, &snapshot)?;
     for journaled in journal.events()? {
         let now = Millis(journaled.now);
-        // The effects are found in the state: what is to be folded and made.
+        // The effects are found in the state: what is to be added up and made.
         coordinator.handle(now, Event::from_wire(journaled)?)?;
     }
     Ok(coordinator)

@@ -6,8 +6,8 @@ use tern_host::files::Durability;
 use tern_protocol::RunId;
 use tern_protocol::layout::{ModelKind, TensorSpec};
 use tern_protocol::metrics::Metrics;
-use tern_protocol::participant::{Action, Input, Kept, Participant};
-use tern_protocol::plan::{Cohort, Encoding, Secure, Selection, StrategySpec, UpdateKind};
+use tern_protocol::participant::{Action, Input, Participant, SavedState};
+use tern_protocol::plan::{Encoding, Secure, Selection, StrategySpec, UpdateKind};
 use tern_protocol::trainer::{Job, Trained};
 use tern_protocol::update::Codec;
 
@@ -21,7 +21,8 @@ fn plan() -> RunPlan {
         TensorSpec { name: "b".into(), shape: vec![3] },
     ];
     let mut plan = RunPlan::new("test", ModelKind::Tensors(tensors), 3);
-    plan.cohort = Cohort { size: 3, minimum: 2, over_selection: 4.0 / 3.0, ..Cohort::default() };
+    (plan.cohort.size, plan.cohort.minimum) = (3, 2);
+    plan.cohort.over_selection = 4.0 / 3.0;
     plan
 }
 
@@ -52,7 +53,7 @@ fn id(number: u8) -> ClientId {
 /// A client that needs no network.
 struct Member {
     participant: Participant,
-    kept: Kept,
+    kept: SavedState,
     number: u8,
 }
 
@@ -60,8 +61,9 @@ impl Member {
     fn new(federation: &mut Federation, number: u8) -> Self {
         federation.enroll(Millis(1), id(number), None).unwrap();
         let task = federation.task().clone();
-        let participant = Participant::new(&key(number), task, &Device::cpu(), Kept::default());
-        Member { participant: participant.unwrap(), kept: Kept::default(), number }
+        let participant =
+            Participant::new(&key(number), task, &Device::cpu(), SavedState::default());
+        Member { participant: participant.unwrap(), kept: SavedState::default(), number }
     }
 
     fn restart(&mut self) {
@@ -233,7 +235,9 @@ fn secure_rounds_come_to_the_same_mean() {
     let ternary = model(|plan| {
         plan.updates.uplink = Encoding::Ternary;
         plan.cohort.selection = Selection::BySamples;
-        plan.secure = Some(Secure { first_scale: 0.2, ..Secure::default() });
+        let mut secure = Secure::default();
+        secure.first_scale = 0.2;
+        plan.secure = Some(secure);
     });
     let still = initial(&plan());
     assert!(distance(&ternary, &still) > 0.0 && distance(&ternary, &still) < 1.0);
@@ -455,7 +459,8 @@ fn what_cannot_be_measured_is_left_out() {
             Ok(metrics.map(|(name, value)| (name.to_string(), value)).into())
         }
     }
-    let plan = RunPlan { rounds: 1, ..plan() };
+    let mut plan = plan();
+    plan.rounds = 1;
     let folder = tempfile::tempdir().unwrap();
     let rounds = evaluated(folder.path(), &plan, Arc::new(Diverged)).rounds(0).unwrap();
     assert_eq!(rounds[0].central, Metrics::from([("accuracy".to_string(), 0.5)]));

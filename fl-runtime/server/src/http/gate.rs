@@ -26,10 +26,10 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(super) struct Gate {
     places: Arc<Places>,
     most: usize,
-    most_per_address: usize,
+    max_per_address: usize,
     first: Duration,
     stall: Duration,
-    least_bytes_per_second: u64,
+    min_bytes_per_second: u64,
 }
 
 struct Places {
@@ -42,10 +42,10 @@ impl Gate {
         Gate {
             places: Arc::new(Places { taken: Mutex::default(), metrics }),
             most: limits.connections,
-            most_per_address: limits.connections_per_address,
+            max_per_address: limits.connections_per_address,
             first: Duration::from_secs_f64(limits.header_seconds),
             stall: limits.stall(),
-            least_bytes_per_second: limits.least_bytes_per_second,
+            min_bytes_per_second: limits.min_bytes_per_second,
         }
     }
 
@@ -54,7 +54,7 @@ impl Gate {
         // At most as many addresses as connections.
         let all: usize = taken.values().sum();
         let here = taken.get(&address).copied().unwrap_or(0);
-        if all >= self.most || here >= self.most_per_address {
+        if all >= self.most || here >= self.max_per_address {
             return None;
         }
         taken.insert(address, here + 1);
@@ -72,8 +72,7 @@ impl<S> Accept<TcpStream, S> for Gate {
         let admitted = stream.set_nodelay(true).and_then(|()| stream.peer_addr());
         ready(admitted.and_then(|peer| match self.place(network(peer.ip())) {
             Some(place) => {
-                let mut stream =
-                    Watched::new(stream, place, self.stall, self.least_bytes_per_second);
+                let mut stream = Watched::new(stream, place, self.stall, self.min_bytes_per_second);
                 stream.first = Some(Box::pin(sleep_until(Instant::now() + self.first)));
                 Ok((stream, service))
             }
@@ -117,7 +116,7 @@ pub(super) struct Watched<S> {
     stream: S,
     place: Place,
     stall: Duration,
-    least_bytes_per_second: u64,
+    min_bytes_per_second: u64,
     account: Duration,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
     /// When the first byte must be there: the HTTP server's clock starts with it.
@@ -127,12 +126,12 @@ pub(super) struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    fn new(stream: S, place: Place, stall: Duration, least_bytes_per_second: u64) -> Self {
+    fn new(stream: S, place: Place, stall: Duration, min_bytes_per_second: u64) -> Self {
         Watched {
             stream,
             place,
             stall,
-            least_bytes_per_second,
+            min_bytes_per_second,
             account: stall,
             waiting: None,
             first: None,
@@ -150,7 +149,7 @@ impl<S> Watched<S> {
                 if let Some((since, _)) = self.waiting.take() {
                     self.account = self.account.saturating_sub(since.elapsed());
                 }
-                let paid = bytes as f64 / self.least_bytes_per_second as f64;
+                let paid = bytes as f64 / self.min_bytes_per_second as f64;
                 self.account = (self.account + Duration::from_secs_f64(paid)).min(self.stall);
                 self.place.places.metrics.sent.inc_by(bytes as u64);
                 Poll::Ready(Ok(bytes))

@@ -13,6 +13,7 @@ use tern_protocol::Millis;
 /// Limits on what arrives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Limits {
     /// Most bytes of a request's body other than a piece of an upload.
     pub message_bytes: usize,
@@ -37,7 +38,7 @@ pub struct Limits {
     /// Seconds that a body or a response may stand still.
     pub stall_seconds: f64,
     /// Bytes a second below which a body or a response stands still.
-    pub least_bytes_per_second: u64,
+    pub min_bytes_per_second: u64,
     /// Seconds that a request's time may differ from the server's.
     pub clock_seconds: f64,
     /// Longest wait, in seconds, of a poll for which there is nothing to do.
@@ -58,7 +59,7 @@ impl Default for Limits {
             burst_seconds: 5.0,
             header_seconds: 10.0,
             stall_seconds: 20.0,
-            least_bytes_per_second: 8 << 10,
+            min_bytes_per_second: 8 << 10,
             clock_seconds: 60.0,
             poll_seconds: 25.0,
         }
@@ -78,7 +79,7 @@ impl Limits {
             ("held_bytes_per_address", self.held_bytes_per_address as u64),
             ("connections", self.connections as u64),
             ("connections_per_address", self.connections_per_address as u64),
-            ("least_bytes_per_second", self.least_bytes_per_second),
+            ("min_bytes_per_second", self.min_bytes_per_second),
         ];
         let numbers = [
             ("requests_per_client", self.requests_per_client),
@@ -113,7 +114,7 @@ impl Limits {
 
     /// How long a body of so many bytes may take.
     pub(crate) fn body_time(&self, bytes: usize) -> Duration {
-        let seconds = bytes as f64 / self.least_bytes_per_second as f64;
+        let seconds = bytes as f64 / self.min_bytes_per_second as f64;
         Duration::from_secs_f64(self.stall_seconds + seconds)
     }
 
@@ -124,7 +125,7 @@ impl Limits {
 }
 
 /// Senders that are counted one by one.
-const MOST_SENDERS: usize = 1 << 17;
+const MAX_SENDERS: usize = 1 << 17;
 
 /// A token bucket a sender: `rate` a second for long, `burst` at once.
 ///
@@ -162,7 +163,7 @@ impl<K: Eq + Hash> Rates<K> {
         let burst = (rate * burst_seconds).max(1.0);
         let shared = Bucket { tokens: burst, at: Millis(0) };
         let buckets = Mutex::new(Buckets { own: HashMap::new(), shared });
-        Rates { rate, burst, most: MOST_SENDERS, buckets }
+        Rates { rate, burst, most: MAX_SENDERS, buckets }
     }
 
     /// Takes a token of a sender.

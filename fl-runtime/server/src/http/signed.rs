@@ -18,7 +18,7 @@ use super::reply::Denied;
 use super::{App, ENROLL, UPLOAD};
 
 /// Most bytes of a request of somebody unknown: room for a token.
-const MOST_UNKNOWN: usize = 4096;
+const MAX_UNKNOWN: usize = 4096;
 
 /// A request that a client signed, whole.
 pub(super) struct Signed {
@@ -49,7 +49,7 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
     app.window.check_time(credentials.time, app.now())?;
     let Limits { piece_bytes, message_bytes, .. } = app.limits;
     let most = match parts.uri.path() {
-        ENROLL => message_bytes.min(MOST_UNKNOWN),
+        ENROLL => message_bytes.min(MAX_UNKNOWN),
         // Who is not enrolled gets no memory. The key may still be somebody else's.
         _ if !app.is_enrolled(&credentials.key) => {
             return Err(Refusal::Unknown(credentials.key).into());

@@ -28,7 +28,9 @@
 //! let mut plan = RunPlan::new("signs", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 20);
 //! (plan.cohort.size, plan.cohort.minimum) = (3, 2);
 //! plan.training.learning_rate = 1.0;
-//! plan.secure = Some(Secure { corrupt: 0.0, ..Secure::default() });
+//! let mut secure = Secure::default();
+//! secure.corrupt = 0.0;
+//! plan.secure = Some(secure);
 //!
 //! let folder = std::env::temp_dir().join(format!("tern-local-{}", std::process::id()));
 //! let mut losses = Vec::new();
@@ -50,7 +52,7 @@ use prost::Message as _;
 use tern_engine::Device;
 use tern_host::files::Durability;
 use tern_protocol::identity::Identity;
-use tern_protocol::participant::{Action, Input, Kept, Participant, decline};
+use tern_protocol::participant::{Action, Input, Participant, SavedState, decline};
 use tern_protocol::trainer::Trainer;
 use tern_protocol::wire::instruction::What;
 use tern_protocol::wire::message::Body;
@@ -143,9 +145,9 @@ pub struct Traffic {
     pub downloaded: u64,
     /// Messages of clients: keys, shares and signatures of secure aggregation, and whatever goes
     /// with an update.
-    pub said: u64,
+    pub messages_up: u64,
     /// Instructions of the server other than to wait.
-    pub told: u64,
+    pub messages_down: u64,
 }
 
 /// A round that was committed.
@@ -256,7 +258,7 @@ impl Local {
             federation.enroll(now, id, None)?;
             let key = client.identity.signing_key();
             let task = federation.task().clone();
-            participants.push(Participant::new(key, task, &options.device, Kept::default())?);
+            participants.push(Participant::new(key, task, &options.device, SavedState::default())?);
         }
         let (traffic, absent) = (Traffic::default(), Vec::new());
         Ok(Local { federation, participants, now, traffic, absent })
@@ -306,7 +308,7 @@ impl Local {
         let id = client.id();
         let instruction = self.federation.poll(self.now, &id, client.trainer.samples())?;
         if !matches!(instruction.what, Some(What::Wait(_)) | None) {
-            self.traffic.told += instruction.encoded_len() as u64;
+            self.traffic.messages_down += instruction.encoded_len() as u64;
         }
         let participant = &mut self.participants[at];
         let mut actions: VecDeque<Action> =
@@ -346,12 +348,12 @@ impl Local {
     }
 
     fn send(&mut self, id: &ClientId, message: wire::Message) -> Input {
-        self.traffic.said += message.encoded_len() as u64;
+        self.traffic.messages_up += message.encoded_len() as u64;
         if let Some(Body::Declined(declined)) = &message.body {
             tracing::warn!(client = %id, reason = declined.reason, "sits out");
             self.absent.push((*id, declined.reason.clone()));
         }
-        told(self.federation.message(self.now, id, message))
+        acknowledged(self.federation.message(self.now, id, message))
     }
 
     /// Tells the server not to wait for this client.
@@ -367,14 +369,14 @@ impl Local {
             return Input::Failed("nothing to upload".into());
         };
         let finish = pending.finish();
-        self.traffic.said += finish.encoded_len() as u64;
+        self.traffic.messages_up += finish.encoded_len() as u64;
         self.traffic.uploaded += pending.body.len() as u64;
         let appended = self.federation.upload_append(id, pending.turn, 0, &pending.body);
-        told(appended.and_then(|_| self.federation.upload_finish(self.now, id, finish)))
+        acknowledged(appended.and_then(|_| self.federation.upload_finish(self.now, id, finish)))
     }
 }
 
-fn told(result: Result<wire::Ack, Refusal>) -> Input {
+fn acknowledged(result: Result<wire::Ack, Refusal>) -> Input {
     match result {
         Ok(_) => Input::Delivered,
         Err(refusal) => Input::Refused(refusal.name().into()),

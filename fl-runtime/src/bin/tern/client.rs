@@ -31,7 +31,7 @@ pub fn run(options: &Options) -> Result<()> {
     let options = client::Options::new(&config.server, &config.folder)
         .authority(config.authority.clone())
         .token(config.token.clone())
-        .least_secure(config.least_secure);
+        .required_security(config.required_security);
     let client = Client::new(options)?;
     let running = client.run(trainer, &device, super::asked_to_stop());
     match event_loop.block_on(running)? {

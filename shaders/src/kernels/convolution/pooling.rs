@@ -71,7 +71,8 @@ pub fn max_pool_forward<F: Real>(
 ) {
     let mut window = None;
     each_pixel(p, replicas, |at, from, place| {
-        if window != Some(at) || x[from] > y[at] {
+        let first_nan = x[from].is_nan() && window == Some(at) && !y[at].is_nan();
+        if window != Some(at) || x[from] > y[at] || first_nan {
             window = Some(at);
             y[at] = x[from];
             index[at] = place as u32;

@@ -1,4 +1,4 @@
-//! Forward and backward pass apart, and activations that are kept in between.
+//! Forward and backward pass run separately, and activations that are kept in between.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ impl Plan {
     /// # Errors
     /// [`Error::OutOfMemory`], device errors.
     pub async fn forward_async(&mut self) -> Result<()> {
-        self.apart().await?;
+        self.separate().await?;
         if self.ready().forward.is_none() {
             let program = self.pass(0..self.boundary).await?;
             if let Some(ready) = &mut self.ready {
@@ -31,7 +31,7 @@ impl Plan {
     /// # Errors
     /// As [`Plan::forward_async`].
     pub async fn backward_async(&mut self) -> Result<()> {
-        self.apart().await?;
+        self.separate().await?;
         if self.ready().backward.is_none() {
             let program = self.pass(self.boundary..self.calls.len()).await?;
             if let Some(ready) = &mut self.ready {
@@ -45,7 +45,7 @@ impl Plan {
     }
 
     /// Gets ready, with activation memory for every chunk.
-    async fn apart(&mut self) -> Result<()> {
+    async fn separate(&mut self) -> Result<()> {
         self.prepare_async().await?;
         while self.ready().blocks.len() < self.ready().chunks.len() {
             let blocks = self.block_set().await?;
@@ -98,7 +98,7 @@ impl Plan {
     /// # Errors
     /// As [`Plan::forward_async`].
     pub async fn save_async(&mut self) -> Result<Activations> {
-        self.apart().await?;
+        self.separate().await?;
         let device = self.arena.device().clone();
         let mut kept = Vec::new();
         for from in self.kept() {
@@ -114,7 +114,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Value`] if they are another plan's.
     pub async fn restore_async(&mut self, activations: &Activations) -> Result<()> {
-        self.apart().await?;
+        self.separate().await?;
         let to = self.kept();
         let fits = to.len() == activations.kept.len()
             && to.iter().zip(&activations.kept).all(|(a, b)| a.words == b.words);

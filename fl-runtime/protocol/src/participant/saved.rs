@@ -10,7 +10,7 @@ use crate::{Digest, Turn, wire};
 
 /// What must survive the process.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kept {
+pub struct SavedState {
     /// What ternary codes have left so far (error feedback); empty for zeros.
     pub residual: Vec<f32>,
     /// What the optimizer goes on from, where the task keeps it.

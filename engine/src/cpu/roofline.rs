@@ -2,7 +2,7 @@
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
-use tern_shaders::kernels::roof::{CHAINS, Copy, MultiplyAdd};
+use tern_shaders::kernels::roofline::{CHAINS, Copy, MultiplyAdd};
 use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
@@ -11,7 +11,7 @@ use super::parallel::rows;
 use super::vector::{from_fn, lanes, splat};
 
 pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
-    &[("roof/copy", copy), ("roof/multiply_add", multiply_add)];
+    &[("roofline/copy", copy), ("roofline/multiply_add", multiply_add)];
 
 fn copy(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Copy = bytemuck::from_bytes(p);
@@ -117,7 +117,7 @@ mod tests {
         let p = MultiplyAdd { n: 19, rounds: 16, factor: 0.5, summand: 1.0 };
         let x: Vec<f32> = (0..19).map(|i| i as f32).collect();
         let mut expected = vec![0.0; 19];
-        tern_shaders::kernels::roof::multiply_add(&p, 1, &x, &mut expected);
+        tern_shaders::kernels::roofline::multiply_add(&p, 1, &x, &mut expected);
         for isa in Isa::available() {
             let mut y = vec![9.0; 19];
             with_vectors!(isa.level().unwrap(), s => chains(s, &p, &x, &mut y));

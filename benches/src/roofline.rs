@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tern_engine::ops::{Case, Costs, roof};
+use tern_engine::ops::{Case, Costs, roofline};
 use tern_engine::{Device, Kind};
 
 use crate::budget::Budget;
-use crate::report::Roof;
+use crate::report::Roofline;
 
-/// Measures the roof.
+/// Measures the roofline.
 ///
 /// # Errors
-/// Device errors; a probe that computes wrong is a fault of the roof.
-pub fn measure(device: &Device, budget: Budget) -> Result<Roof> {
+/// Device errors; a probe that computes wrong is a fault of the roofline.
+pub fn measure(device: &Device, budget: Budget) -> Result<Roofline> {
     // Buffers that no cache holds, and computing that lasts some milliseconds; on the CPU one, so
     // that some calls are over before another program gets the core.
     let words = if budget.quick { 1 << 22 } else { 1 << 24 };
@@ -30,17 +30,17 @@ pub fn measure(device: &Device, budget: Budget) -> Result<Roof> {
         }
         let time = Duration::from_millis(if budget.quick { 150 } else { 1_000 });
         let timing = large.time(device, time)?;
-        // The roof is what the device does when nothing disturbs it: where other programs run,
+        // The roofline is what the device does when nothing disturbs it: where other programs run,
         // one call has the better chance of that.
         let fastest = timing.alone_each.iter().copied().fold(timing.least, f64::min);
         Ok(Some(large.flops.max(if large.flops == 0 { large.bytes } else { 0 }) as f64 / fastest))
     };
-    let bandwidth = probe(roof::copy(1000, 1), roof::copy(words, 1))?;
-    let single = probe(roof::single(100, 16), roof::single(n, rounds))?;
+    let bandwidth = probe(roofline::copy(1000, 1), roofline::copy(words, 1))?;
+    let single = probe(roofline::single(100, 16), roofline::single(n, rounds))?;
     let half = match device.summary().features.iter().any(|f| f.contains("F16")) {
-        true => probe(roof::half(100, 16), roof::half(n, rounds))?,
+        true => probe(roofline::half(100, 16), roofline::half(n, rounds))?,
         false => None,
     };
     let Costs { dispatch, submit, read_back } = device.costs()?;
-    Ok(Roof { bandwidth, single, half, dispatch, submit, read_back, faults })
+    Ok(Roofline { bandwidth, single, half, dispatch, submit, read_back, faults })
 }

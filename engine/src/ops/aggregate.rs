@@ -2,28 +2,28 @@
 //! same bits.
 
 use tern_shaders::Element;
+use tern_shaders::kernels::aggregate::{ACCUMULATE, Accumulate, FINISH, Finish};
 use tern_shaders::kernels::fixed::MAX_FRACTION_BITS;
-use tern_shaders::kernels::fold::{ACCUMULATE, Accumulate, FINISH, Finish};
 use tern_shaders::kernels::random::{pcg4d, uniform};
 
 use super::Case;
 use crate::pass::expect;
 use crate::{Data, Device, Error, Pass, Result, Vector};
 
-pub use crate::cpu::fold::{accumulate, divide};
+pub use crate::cpu::aggregate::{accumulate, divide};
 
 /// Vectors that one call adds; a software device ends loops soon after.
 const MAX_CLIENTS: usize = 65_000;
 
 /// A weighted sum of vectors in the making.
-pub struct Fold {
+pub struct Aggregator {
     total: Vector,
     n: usize,
     fraction_bits: u32,
     weight: u64,
 }
 
-impl Fold {
+impl Aggregator {
     /// An empty sum of vectors of `n` elements with `fraction_bits` bits after the binary point.
     /// |x| · weight · 2^fraction_bits, summed over all that is added, must stay below 2^63; a
     /// single term saturates at 2^62.
@@ -36,10 +36,10 @@ impl Fold {
             return Err(Error::value("fraction bits", fraction_bits, expected));
         }
         let total = Vector::zeros_async(device, Element::U32, 2 * n).await?;
-        Ok(Fold { total, n, fraction_bits, weight: 0 })
+        Ok(Aggregator { total, n, fraction_bits, weight: 0 })
     }
 
-    /// [`Fold::new_async`], waiting.
+    /// [`Aggregator::new_async`], waiting.
     ///
     /// # Errors
     /// As there.
@@ -58,7 +58,7 @@ impl Fold {
             let expected = format!("1 to {MAX_CLIENTS}");
             return Err(Error::value("number of weights", weights.len(), expected));
         }
-        expect("fold", "x", x, weights.len() * self.n)?;
+        expect("aggregate", "x", x, weights.len() * self.n)?;
         let params = Accumulate {
             n: self.n as u32,
             stride: self.n as u32,
@@ -77,7 +77,7 @@ impl Fold {
     /// # Errors
     /// [`Error::Shape`] if `mean` has another length.
     pub fn finish(&self, pass: &mut Pass, mean: &Vector) -> Result<()> {
-        expect("fold", "mean", mean, self.n)?;
+        expect("aggregate", "mean", mean, self.n)?;
         let params = Finish {
             n: self.n as u32,
             stride: self.n as u32,
@@ -89,7 +89,7 @@ impl Fold {
         Ok(())
     }
 
-    /// The sum so far as pairs of words, low word first: with [`Fold::weight`], all that a fold
+    /// The sum so far as pairs of words, low word first: with [`Aggregator::weight`], all that an aggregator
     /// needs to go on after a restart.
     pub fn total(&self) -> &Vector {
         &self.total
@@ -100,7 +100,7 @@ impl Fold {
         self.weight
     }
 
-    /// Goes on from the sum and the weight of another fold with as many bits.
+    /// Goes on from the sum and the weight of another with as many bits.
     ///
     /// # Errors
     /// [`Error::Shape`] if `total` has another length.
@@ -169,14 +169,14 @@ mod tests {
     /// The mean of some updates on a device, as bits.
     fn mean(device: &Device, updates: &[(Vec<f32>, u32)]) -> Vec<u32> {
         let n = updates[0].0.len();
-        let mut fold = Fold::new(device, n, 36).unwrap();
+        let mut sum = Aggregator::new(device, n, 36).unwrap();
         let mean = Vector::zeros(device, Element::F32, n).unwrap();
         let mut pass = Pass::new(device);
         for (x, weight) in updates {
             let x = Vector::upload(device, &Data::F32(x.clone())).unwrap();
-            fold.add(&mut pass, &x, &[*weight]).unwrap();
+            sum.add(&mut pass, &x, &[*weight]).unwrap();
         }
-        fold.finish(&mut pass, &mean).unwrap();
+        sum.finish(&mut pass, &mean).unwrap();
         pass.run().unwrap();
         let Data::F32(mean) = mean.read().unwrap() else { panic!("floats were asked for") };
         mean.iter().map(|x| x.to_bits()).collect()
@@ -213,20 +213,20 @@ mod tests {
             let clients = |range: std::ops::Range<u32>| -> Vec<(Vec<f32>, u32)> {
                 range.map(|c| (x[4 * c as usize..][..4].to_vec(), c + 7)).collect()
             };
-            let mut fold = Fold::new(&device, 4, 36).unwrap();
+            let mut sum = Aggregator::new(&device, 4, 36).unwrap();
             for part in [0..cut, cut..3] {
-                let (total, weight) = (fold.total().read().unwrap(), fold.weight());
-                fold = Fold::new(&device, 4, 36).unwrap();
-                fold.resume(&total, weight).unwrap();
+                let (total, weight) = (sum.total().read().unwrap(), sum.weight());
+                sum = Aggregator::new(&device, 4, 36).unwrap();
+                sum.resume(&total, weight).unwrap();
                 let (values, weights): (Vec<_>, Vec<_>) = clients(part).into_iter().unzip();
                 let values = Vector::upload(&device, &Data::F32(values.concat())).unwrap();
                 let mut pass = Pass::new(&device);
-                fold.add(&mut pass, &values, &weights).unwrap();
+                sum.add(&mut pass, &values, &weights).unwrap();
                 pass.run().unwrap();
             }
             let out = Vector::zeros(&device, Element::F32, 4).unwrap();
             let mut pass = Pass::new(&device);
-            fold.finish(&mut pass, &out).unwrap();
+            sum.finish(&mut pass, &out).unwrap();
             pass.run().unwrap();
             let Data::F32(out) = out.read().unwrap() else { panic!("floats were asked for") };
             let bits: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
@@ -237,14 +237,14 @@ mod tests {
     #[test]
     fn wrong_lengths_are_refused() {
         let device = Device::cpu();
-        assert!(matches!(Fold::new(&device, 4, 63), Err(Error::Value { .. })));
-        let mut fold = Fold::new(&device, 4, 30).unwrap();
+        assert!(matches!(Aggregator::new(&device, 4, 63), Err(Error::Value { .. })));
+        let mut sum = Aggregator::new(&device, 4, 30).unwrap();
         let x = Vector::zeros(&device, Element::F32, 9).unwrap();
         let mut pass = Pass::new(&device);
-        assert!(matches!(fold.add(&mut pass, &x, &[1, 1]), Err(Error::Shape { .. })));
-        assert!(matches!(fold.add(&mut pass, &x, &[]), Err(Error::Value { .. })));
-        assert!(matches!(fold.finish(&mut pass, &x), Err(Error::Shape { .. })));
-        assert!(fold.resume(&Data::F32(vec![0.0; 8]), 1).is_err());
-        assert_eq!(fold.weight(), 0);
+        assert!(matches!(sum.add(&mut pass, &x, &[1, 1]), Err(Error::Shape { .. })));
+        assert!(matches!(sum.add(&mut pass, &x, &[]), Err(Error::Value { .. })));
+        assert!(matches!(sum.finish(&mut pass, &x), Err(Error::Shape { .. })));
+        assert!(sum.resume(&Data::F32(vec![0.0; 8]), 1).is_err());
+        assert_eq!(sum.weight(), 0);
     }
 }

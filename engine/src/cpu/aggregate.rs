@@ -1,18 +1,20 @@
-//! Fast fold: the same integers as the reference's, through `f64` where that is exact.
+//! Fast sums of updates: the same integers as the reference's, through `f64` where that is exact.
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
+use tern_shaders::kernels::aggregate::{Accumulate, Finish};
 use tern_shaders::kernels::fixed;
-use tern_shaders::kernels::fold::{Accumulate, Finish};
 use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::mixed::{get, set};
 use super::vector::{inlined, lanes};
 
-pub(super) static TABLE: super::Table =
-    &[("fold/accumulate", run_accumulate as ReferenceFn<f32>), ("fold/finish", run_finish)];
+pub(super) static TABLE: super::Table = &[
+    ("aggregate/accumulate", run_accumulate as ReferenceFn<f32>),
+    ("aggregate/finish", run_finish),
+];
 
 /// Elements a task takes: their sums stay in the first-level cache from client to client.
 const CHUNK: usize = 2_048;
@@ -37,7 +39,7 @@ fn run_accumulate(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
 }
 
 /// Adds round(x · weight · 2^fraction_bits) to pairs of words, low word first: what
-/// [`Fold`](crate::ops::fold::Fold) does on a device, on the calling thread. `x` `[n]`,
+/// [`Aggregator`](crate::ops::aggregate::Aggregator) does on a device, on the calling thread. `x` `[n]`,
 /// `total` `[n, 2]`.
 pub fn accumulate(total: &mut [u32], x: &[f32], weight: u32, fraction_bits: u32) {
     with_vectors!(s => accumulate_in(s, total, x, weight, fraction_bits));

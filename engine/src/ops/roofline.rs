@@ -1,7 +1,7 @@
 //! Cases of the kernels that show what a device can do at most.
 
 use tern_shaders::Kernel;
-use tern_shaders::kernels::roof::{COPY, Copy, MULTIPLY_ADD, MULTIPLY_ADD_HALF, MultiplyAdd};
+use tern_shaders::kernels::roofline::{COPY, Copy, MULTIPLY_ADD, MULTIPLY_ADD_HALF, MultiplyAdd};
 
 use super::{Case, noise};
 use crate::Data;

@@ -1,5 +1,5 @@
 //! Weighted 64-bit fixed-point accumulation: the sum of integers depends on no order, so that
-//! updates can be folded as they arrive, on any device, to the same bits.
+//! updates can be added as they arrive, on any device, to the same bits.
 
 use crate::kernels::fixed;
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
@@ -77,12 +77,12 @@ pub fn finish<F: Real>(p: &Finish, replicas: usize, total: &[u32], mean: &mut [F
 
 kernel! {
     /// total += Σ round(x · weight · 2^fraction_bits), 64-bit integers in pairs of words.
-    ACCUMULATE = "fold/accumulate", Accumulate;
+    ACCUMULATE = "aggregate/accumulate", Accumulate;
     bindings: [x: read f32, weights: read u32, total: write u32];
     reference: accumulate;
     variants: [{
         name: "plain",
-        source: "fold/accumulate.wgsl",
+        source: "aggregate/accumulate.wgsl",
         preludes: [INDEX, FIXED64],
         consts: [GROUP = 64],
         grid: |p, v| linear_grid(p.n as usize, v.constant("GROUP")),
@@ -91,12 +91,12 @@ kernel! {
 
 kernel! {
     /// mean = total / (weight · 2^fraction_bits), by integer division.
-    FINISH = "fold/finish", Finish;
+    FINISH = "aggregate/finish", Finish;
     bindings: [total: read u32, mean: write f32];
     reference: finish;
     variants: [{
         name: "plain",
-        source: "fold/finish.wgsl",
+        source: "aggregate/finish.wgsl",
         preludes: [INDEX, FIXED64],
         consts: [GROUP = 64],
         grid: |p, v| linear_grid(p.n as usize, v.constant("GROUP")),
@@ -113,7 +113,7 @@ mod tests {
 
     const N: usize = 5;
 
-    fn fold(updates: &[([f32; N], u32)]) -> Vec<u32> {
+    fn total(updates: &[([f32; N], u32)]) -> Vec<u32> {
         let x: Vec<f32> = updates.iter().flat_map(|u| u.0).collect();
         let weights: Vec<u32> = updates.iter().map(|u| u.1).collect();
         let p = Accumulate {
@@ -151,13 +151,13 @@ mod tests {
             let mut turned = updates.clone();
             turned.rotate_left(turn % updates.len());
             turned.reverse();
-            prop_assert_eq!(fold(&updates), fold(&turned));
+            prop_assert_eq!(total(&updates), total(&turned));
         }
 
         #[test]
         fn the_mean_is_the_weighted_mean(updates in updates()) {
             let weight: u64 = updates.iter().map(|u| u64::from(u.1)).sum();
-            let ours = finished(&fold(&updates), weight);
+            let ours = finished(&total(&updates), weight);
             for (i, ours) in ours.iter().enumerate() {
                 let sum: f64 = updates.iter().map(|u| f64::from(u.0[i]) * f64::from(u.1)).sum();
                 let exact = sum / weight as f64;
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_negative_sum_has_its_sign_in_the_high_word() {
-        let total = fold(&[([-1.0; N], 1)]);
+        let total = total(&[([-1.0; N], 1)]);
         assert_eq!(total[..2], [(-1i32 << 30) as u32, u32::MAX]);
         assert_eq!(finished(&total, 4), [-0.25; N]);
         assert_eq!(finished(&total, 1 << 33), [-(f64::powi(2.0, -33)); N]);

@@ -9,7 +9,7 @@ use crate::{Error, Result, TaskSpec};
 /// updates in the clear, or sum up those of two clients.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LeastSecure {
+pub struct RequiredSecurity {
     /// Fewest clients of a session.
     pub clients: u32,
     /// Least share of them that may work with a curious server.
@@ -24,7 +24,7 @@ fn bits() -> u32 {
     40
 }
 
-impl LeastSecure {
+impl RequiredSecurity {
     /// Whether a run's task promises as much. Whether a session has as many clients, its roster
     /// tells.
     ///
@@ -49,10 +49,10 @@ impl Participant {
     ///
     /// # Errors
     /// [`Error::Value`] if the task promises less.
-    pub fn with_least(mut self, least: LeastSecure) -> Result<Self> {
-        least.check(&self.task)?;
+    pub fn requiring(mut self, required: RequiredSecurity) -> Result<Self> {
+        required.check(&self.task)?;
         if let Some(secure) = &mut self.secure {
-            secure.least = least.clients as usize;
+            secure.least = required.clients as usize;
         }
         Ok(self)
     }

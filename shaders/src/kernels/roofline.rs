@@ -62,12 +62,12 @@ pub fn multiply_add<F: Real>(p: &MultiplyAdd, replicas: usize, x: &[F], y: &mut 
 
 kernel! {
     /// Moves memory.
-    COPY = "roof/copy", Copy;
+    COPY = "roofline/copy", Copy;
     bindings: [x: read f32, y: write f32];
     reference: copy;
     variants: [{
         name: "plain",
-        source: "roof/copy.wgsl",
+        source: "roofline/copy.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
         grid: |p, v| linear_grid(p.n as usize / 4, v.constant("GROUP")),
@@ -76,12 +76,12 @@ kernel! {
 
 kernel! {
     /// Multiplies and adds numbers of 32 bits.
-    MULTIPLY_ADD = "roof/multiply_add", MultiplyAdd;
+    MULTIPLY_ADD = "roofline/multiply_add", MultiplyAdd;
     bindings: [x: read f32, y: write f32];
     reference: multiply_add;
     variants: [{
         name: "plain",
-        source: "roof/multiply_add.wgsl",
+        source: "roofline/multiply_add.wgsl",
         preludes: [INDEX, SINGLE],
         consts: [GROUP = 64],
         fits: |p| p.rounds.is_multiple_of(8),
@@ -91,12 +91,12 @@ kernel! {
 
 kernel! {
     /// Multiplies and adds numbers of 16 bits, where the device has them.
-    MULTIPLY_ADD_HALF = "roof/multiply_add_half", MultiplyAdd;
+    MULTIPLY_ADD_HALF = "roofline/multiply_add_half", MultiplyAdd;
     bindings: [x: read f32, y: write f32];
     reference: multiply_add;
     variants: [{
         name: "f16",
-        source: "roof/multiply_add.wgsl",
+        source: "roofline/multiply_add.wgsl",
         preludes: [INDEX, HALF],
         consts: [GROUP = 64],
         features: [F16],

@@ -27,7 +27,7 @@ pub(super) enum Sum {
 }
 
 /// What models are made with: the same for all rounds of a run.
-pub(super) struct Tools {
+pub(super) struct Context {
     plan: RunPlan,
     layout: Layout,
     strategy: Arc<dyn Strategy>,
@@ -36,7 +36,7 @@ pub(super) struct Tools {
     codec: Codec,
 }
 
-impl Tools {
+impl Context {
     pub fn new(
         plan: &RunPlan,
         layout: &Layout,
@@ -44,7 +44,7 @@ impl Tools {
         options: &Options,
         blobs: Blobs,
     ) -> Result<Self> {
-        Ok(Tools {
+        Ok(Context {
             plan: plan.clone(),
             layout: layout.clone(),
             strategy,
@@ -69,14 +69,21 @@ impl Tools {
     }
 
     /// Adds an accepted update of the open attempt.
-    pub fn fold(
+    pub fn add_update(
         &self,
         coordinator: &Coordinator,
         total: &mut Sum,
         client: &ClientId,
         weight: u32,
     ) -> Result<()> {
-        fold(&self.blobs, &self.format(coordinator), total, coordinator.turn(), client, weight)
+        add_update(
+            &self.blobs,
+            &self.format(coordinator),
+            total,
+            coordinator.turn(),
+            client,
+            weight,
+        )
     }
 
     /// A stored model as a flat vector.
@@ -105,7 +112,7 @@ fn empty(format: &Format, layout: &Layout, plan: &RunPlan) -> Sum {
 }
 
 /// Adds a stored update.
-pub(super) fn fold(
+pub(super) fn add_update(
     blobs: &Blobs,
     format: &Format,
     total: &mut Sum,
@@ -138,8 +145,8 @@ fn next_scales(layout: &Layout, last: &[f32], mean: &[f32]) -> Vec<f32> {
 }
 
 /// A model to be made. It holds all that it needs; nothing else changes the round meanwhile.
-pub struct Work {
-    tools: Arc<Tools>,
+pub struct Aggregation {
+    context: Arc<Context>,
     turn: Turn,
     head: Head,
     format: Format,
@@ -149,22 +156,26 @@ pub struct Work {
 }
 
 /// The model of a round.
-pub struct Done {
+pub struct Aggregated {
     pub(super) turn: Turn,
     pub(super) head: Head,
 }
 
-impl Work {
-    pub(super) fn new(tools: Arc<Tools>, coordinator: &Coordinator, total: Option<Sum>) -> Self {
+impl Aggregation {
+    pub(super) fn new(
+        context: Arc<Context>,
+        coordinator: &Coordinator,
+        total: Option<Sum>,
+    ) -> Self {
         let uploads = coordinator.accepted().map(|(client, upload)| (*client, upload.samples));
-        Work {
+        Aggregation {
             turn: coordinator.turn(),
             head: coordinator.head().clone(),
-            format: tools.format(coordinator),
+            format: context.format(coordinator),
             uploads: uploads.collect(),
             unmasking: coordinator.masking().cloned().zip(coordinator.unmasking().cloned()),
             total,
-            tools,
+            context,
         }
     }
 
@@ -172,42 +183,42 @@ impl Work {
     ///
     /// # Errors
     /// If an update can't be read, the model not be stored or evaluated, or is not finite.
-    pub fn run(mut self) -> Result<Done> {
+    pub fn run(mut self) -> Result<Aggregated> {
         let total = match self.total.take() {
             Some(total) => total,
             None => self.refold()?,
         };
-        let tools = &self.tools;
+        let context = &self.context;
         let mean = match total {
             Sum::Clear(total) => total.mean(),
             Sum::Masked(total) => self.unmask(total)?,
         };
-        let mut model = tools.model(&self.head.model)?;
-        let mut state = tools.state(&self.head)?;
-        let kind = tools.plan.updates.kind;
-        let scales = next_scales(&tools.layout, &self.head.scales, &mean);
-        advance(&*tools.strategy, kind, &tools.layout, &mut model, mean, &mut state)?;
-        let stored = tools.blobs.put_model(&Codec::full(&model))?;
-        let (public, difference) = match tools.plan.updates.downlink {
+        let mut model = context.model(&self.head.model)?;
+        let mut state = context.state(&self.head)?;
+        let kind = context.plan.updates.kind;
+        let scales = next_scales(&context.layout, &self.head.scales, &mean);
+        advance(&*context.strategy, kind, &context.layout, &mut model, mean, &mut state)?;
+        let stored = context.blobs.put_model(&Codec::full(&model))?;
+        let (public, difference) = match context.plan.updates.downlink {
             Encoding::Ternary => {
                 let (body, values) = self.difference(&model)?;
-                let difference = tools.blobs.put_model(&body)?;
+                let difference = context.blobs.put_model(&body)?;
                 model = values;
-                (tools.blobs.put_model(&Codec::full(&model))?, Some(difference))
+                (context.blobs.put_model(&Codec::full(&model))?, Some(difference))
             }
             Encoding::Full | Encoding::Half => (stored, None),
         };
-        let mut metrics = match &tools.evaluator {
+        let mut metrics = match &context.evaluator {
             Some(evaluator) => evaluator.evaluate(self.turn.round, &model)?,
             None => Metrics::new(),
         };
         metrics.retain(|_, value| is_measured(*value));
         let state = match state.vectors.is_empty() {
             true => None,
-            false => Some(tools.blobs.put_model(&state.to_bytes())?),
+            false => Some(context.blobs.put_model(&state.to_bytes())?),
         };
         let head = Head { model: stored, public, difference, state, scales, metrics };
-        Ok(Done { turn: self.turn, head })
+        Ok(Aggregated { turn: self.turn, head })
     }
 
     /// The mean from the sum of masked words.
@@ -218,7 +229,7 @@ impl Work {
         unmasking.masks.add_to(&mut total);
         let modulus_mask = masking.packing.modulus_mask();
         total.iter_mut().for_each(|word| *word &= modulus_mask);
-        let codec = &self.tools.codec;
+        let codec = &self.context.codec;
         match masking.code {
             Code::Lanes(cohort) => {
                 let clients = self.uploads.len() as u32;
@@ -226,7 +237,7 @@ impl Work {
             }
             Code::Fixed(code) => {
                 let weight: u64 = self.uploads.iter().map(|(_, w)| u64::from(*w)).sum();
-                let factor = f64::from(unmasking.most_samples) / weight.max(1) as f64;
+                let factor = f64::from(unmasking.max_samples) / weight.max(1) as f64;
                 let mut mean = codec.unmasked(&total, code)?;
                 mean.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
                 Ok(mean)
@@ -236,10 +247,10 @@ impl Work {
 
     /// The total, from the stored updates.
     fn refold(&self) -> Result<Sum> {
-        let tools = &self.tools;
-        let mut total = empty(&self.format, &tools.layout, &tools.plan);
+        let context = &self.context;
+        let mut total = empty(&self.format, &context.layout, &context.plan);
         for (client, weight) in &self.uploads {
-            fold(&tools.blobs, &self.format, &mut total, self.turn, client, *weight)?;
+            add_update(&context.blobs, &self.format, &mut total, self.turn, client, *weight)?;
         }
         Ok(total)
     }
@@ -247,13 +258,13 @@ impl Work {
     /// Ternary codes of what clients' model lacks of the server's, and clients' next model. What
     /// the codes leave is in the next difference again (error feedback).
     fn difference(&self, model: &[f32]) -> Result<(Vec<u8>, Vec<f32>)> {
-        let tools = &self.tools;
-        let public = tools.model(&self.head.public)?;
+        let context = &self.context;
+        let public = context.model(&self.head.public)?;
         let ahead: Vec<f32> = model.iter().zip(&public).map(|(a, b)| a - b).collect();
-        let scales = Scales::Own(tools.plan.updates.ternary);
-        let key = [self.turn.round, u32::MAX, tools.plan.seed];
-        let (body, _) = tools.codec.ternary(&ahead, &vec![0.0; ahead.len()], scales, key)?;
-        let values = add_difference(&tools.layout, &public, &body)?;
+        let scales = Scales::Own(context.plan.updates.ternary);
+        let key = [self.turn.round, u32::MAX, context.plan.seed];
+        let (body, _) = context.codec.ternary(&ahead, &vec![0.0; ahead.len()], scales, key)?;
+        let values = add_difference(&context.layout, &public, &body)?;
         Ok((body, values))
     }
 }
