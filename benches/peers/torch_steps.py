@@ -164,6 +164,12 @@ def layer_norm(device, sizes):
     return lambda: torch.native_layer_norm(x, [width], gamma, beta, 1e-5)
 
 
+def rms_norm(device, sizes):
+    rows, width = numbers(sizes)
+    x, weight = noise(device, rows, width), noise(device, width)
+    return lambda: torch.rms_norm(x, [width], weight, 1e-5)
+
+
 def cross_entropy(device, sizes):
     rows, classes = numbers(sizes)
     x, targets = noise(device, rows, classes), torch.randint(classes, (rows,), device=device)
@@ -216,6 +222,7 @@ KERNELS = {
     "reduce/sum": total,
     "reduce/columns": columns,
     "normalize/layer_norm_forward": layer_norm,
+    "normalize/rms_norm_forward": rms_norm,
     "loss/softmax_cross_entropy_forward": cross_entropy,
     "loss/softmax_cross_entropy_backward": cross_entropy_backward,
     "embedding/gather": gather,

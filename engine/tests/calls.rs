@@ -83,6 +83,7 @@ fn image() -> ModelSpec {
             ("filters".into(), filters),
             ("flat".into(), LayerSpec::Flatten),
             ("norm".into(), LayerSpec::LayerNorm),
+            ("scale".into(), LayerSpec::RmsNorm),
             ("classes".into(), classes),
         ],
     }
@@ -193,7 +194,11 @@ impl World {
             5 => graph.linear(x?, &weight, Some(&bias), Activation::Tanh).map(|y| vec![y]),
             6 => graph.linear_half(x?, &weight, None, Activation::Relu).map(|y| vec![y]),
             7 => graph.embedding(x?, &weight).map(|y| vec![y]),
-            8 => graph.layer_norm(x?, &weight, &bias, number(e)).map(|y| vec![y]),
+            8 => match f % 2 {
+                0 => graph.layer_norm(x?, &weight, &bias, number(e)),
+                _ => graph.rms_norm(x?, &weight, number(e)),
+            }
+            .map(|y| vec![y]),
             9 | 10 => {
                 let x = x?;
                 let shape = [graph.len(x) / 3, 1, 1, 3];

@@ -340,3 +340,21 @@ fn mlp_with_clipping() {
     let input = (Element::F32, &[5, 7][..]);
     steps("mlp_data", "mlp_weights", "mlp_clipped", spec.build().unwrap(), input, &training);
 }
+
+#[test]
+fn rms_norm_with_sgd() {
+    let linear = |outputs, activation| LayerSpec::Linear { outputs, activation };
+    let layers = [
+        ("norm1", LayerSpec::RmsNorm),
+        ("linear1", linear(11, Activation::Tanh)),
+        ("norm2", LayerSpec::RmsNorm),
+        ("linear2", linear(3, Activation::Identity)),
+    ];
+    let spec = ModelSpec {
+        input: Input::Features { width: 7 },
+        layers: layers.map(|(name, layer)| (name.into(), layer)).to_vec(),
+    };
+    let training = Training::new(Optimizer::sgd(), Fixture::open("rms_sgd").number("lr"));
+    let input = (Element::F32, &[5, 7][..]);
+    steps("rms_data", "rms_weights", "rms_sgd", spec.build().unwrap(), input, &training);
+}

@@ -14,7 +14,8 @@ use tern_shaders::kernels::loss::{
 use tern_shaders::kernels::metrics::{ACCURACY, Accuracy, RANK, Rank, TOP_K, TopK};
 use tern_shaders::kernels::normalize::{
     LAYER_NORM_BACKWARD, LAYER_NORM_BACKWARD_PARAMETERS, LayerNormBackward,
-    LayerNormBackwardParameters,
+    LayerNormBackwardParameters, RMS_NORM_BACKWARD, RMS_NORM_BACKWARD_WEIGHT, RMS_NORM_FORWARD,
+    RmsNormBackward, RmsNormForward,
 };
 use tern_shaders::kernels::pointwise::*;
 use tern_shaders::kernels::reduce::{
@@ -36,6 +37,7 @@ pub fn rows(size: Size) -> Vec<Case> {
         reductions(words),
         softmax(words),
         normalization(words),
+        rms_normalization(words),
         losses(words),
         metrics(words),
         masks(words),
@@ -222,6 +224,25 @@ fn normalization(words: u32) -> Vec<Case> {
         let mut row = plain(&LAYER_NORM_BACKWARD_PARAMETERS, label, &p, &lengths);
         row.tolerance = 2e-4;
         cases.push(row);
+    }
+    cases
+}
+
+fn rms_normalization(words: u32) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for width in [2, 3, 512] {
+        let rows = words / (2 * width + 1);
+        let (n, label) = (rows * width, format!("{rows} × {width}"));
+        let p = RmsNormForward { rows, width, epsilon: 1e-5, weight_offset: 0, stride: width };
+        cases.push(plain(&RMS_NORM_FORWARD, &label, &p, &[n, width, n, rows]));
+        let p = RmsNormBackward { rows, width, weight_offset: 0, stride: width, accumulate: 0 };
+        let mut row = plain(&RMS_NORM_BACKWARD_WEIGHT, label, &p, &[n, rows, n, width]);
+        row.tolerance = 2e-4;
+        cases.push(row);
+        let rows = words / (3 * width + 1);
+        let (n, p) = (rows * width, RmsNormBackward { rows, ..p });
+        let label = format!("{rows} × {width}");
+        cases.push(plain(&RMS_NORM_BACKWARD, label, &p, &[n, width, rows, n, n]));
     }
     cases
 }

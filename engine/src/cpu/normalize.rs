@@ -1,4 +1,5 @@
-//! Layer normalization: wide rows one by one, narrow ones many at a time.
+//! Layer and RMS normalization, which is the same without means: wide rows one by one, narrow
+//! ones many at a time.
 
 use std::ops::Range;
 
@@ -6,12 +7,13 @@ use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::kernels::normalize::{
-    LayerNormBackward, LayerNormBackwardParameters, LayerNormForward,
+    LayerNormBackward, LayerNormBackwardParameters, LayerNormForward, RmsNormBackward,
+    RmsNormForward,
 };
 use tern_shaders::{Arg, ReferenceFn};
 
 use super::isa::with_vectors;
-use super::parallel::{by_replica, rows, rows3};
+use super::parallel::{by_replica, rows, rows2, rows3};
 use super::planes::{NARROW, NO_PLANES, Planes, ROWS, join, split};
 use super::vector::{assign, lanes, load, put, rewrite, splat, store, sum};
 
@@ -19,17 +21,21 @@ pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("normalize/layer_norm_forward", forward),
     ("normalize/layer_norm_backward", backward),
     ("normalize/layer_norm_backward_parameters", backward_parameters),
+    ("normalize/rms_norm_forward", rms_forward),
+    ("normalize/rms_norm_backward", rms_backward),
+    ("normalize/rms_norm_backward_weight", rms_backward_weight),
 ];
 
-/// γ and β of a replica.
+/// γ and β of a replica. Without β rows are normalized by their root mean square.
 #[derive(Clone, Copy)]
 struct Affine<'a> {
     gamma: &'a [f32],
-    beta: &'a [f32],
+    beta: Option<&'a [f32]>,
     epsilon: f32,
 }
 
-/// y = (x − mean) · rstd · γ + β for rows as wide as γ, and their means and 1 / √(variance + ε).
+/// y = (x − mean) · rstd · γ + β for rows as wide as γ, and their means and 1 / √(variance + ε);
+/// without β, y = x · rstd · γ, rstd is 1 / √(mean(x²) + ε) and nothing is kept in `mean`.
 #[inline(always)]
 fn normalize<S: Simd>(
     s: S,
@@ -43,14 +49,17 @@ fn normalize<S: Simd>(
         return normalize_narrow(s, affine, x, y, (mean, rstd));
     }
     let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width));
-    for ((x, y), (mean, rstd)) in rows.zip(mean.iter_mut().zip(rstd)) {
-        *mean = sum(
-            s,
-            [x],
-            #[inline(always)]
-            |[x]| x,
-        ) / width as f32;
-        let center = splat(s, *mean);
+    for (row, ((x, y), rstd)) in rows.zip(rstd).enumerate() {
+        let mut center = splat(s, 0.0);
+        if affine.beta.is_some() {
+            mean[row] = sum(
+                s,
+                [x],
+                #[inline(always)]
+                |[x]| x,
+            ) / width as f32;
+            center = splat(s, mean[row]);
+        }
         let squares = sum(
             s,
             [x],
@@ -59,14 +68,24 @@ fn normalize<S: Simd>(
         );
         *rstd = 1.0 / (squares / width as f32 + affine.epsilon).sqrt();
         let scale = splat(s, *rstd);
-        put(
-            s,
-            [x, affine.gamma, affine.beta],
-            false,
-            y,
-            #[inline(always)]
-            |[x, gamma, beta]| ((x - center) * scale).mul_add(gamma, beta),
-        );
+        match affine.beta {
+            Some(beta) => put(
+                s,
+                [x, affine.gamma, beta],
+                false,
+                y,
+                #[inline(always)]
+                |[x, gamma, beta]| ((x - center) * scale).mul_add(gamma, beta),
+            ),
+            None => put(
+                s,
+                [x, affine.gamma],
+                false,
+                y,
+                #[inline(always)]
+                |[x, gamma]| x * scale * gamma,
+            ),
+        }
     }
 }
 
@@ -84,14 +103,16 @@ fn normalize_narrow<S: Simd>(
     let one = splat(s, 1.0);
     let share = splat(s, 1.0 / width as f32);
     let rows = x.chunks(ROWS * width).zip(y.chunks_mut(ROWS * width));
-    for ((x, y), (mean, rstd)) in rows.zip(mean.chunks_mut(ROWS).zip(rstd.chunks_mut(ROWS))) {
+    for (block, ((x, y), rstd)) in rows.zip(rstd.chunks_mut(ROWS)).enumerate() {
         split(s, x, width, &mut planes);
         for at in (0..ROWS).step_by(lanes::<S>()) {
             let mut center = splat(s, 0.0);
-            for c in 0..width {
-                center += load::<S, S::f32s>(s, &planes[c * ROWS + at..]);
+            if affine.beta.is_some() {
+                for c in 0..width {
+                    center += load::<S, S::f32s>(s, &planes[c * ROWS + at..]);
+                }
+                center *= share;
             }
-            center *= share;
             let mut squares = splat(s, 0.0);
             for c in 0..width {
                 let d = load::<S, S::f32s>(s, &planes[c * ROWS + at..]) - center;
@@ -101,44 +122,75 @@ fn normalize_narrow<S: Simd>(
             for c in 0..width {
                 let plane = &mut planes[c * ROWS + at..];
                 let normal = (load::<S, S::f32s>(s, plane) - center) * scale;
-                let beta = splat(s, affine.beta[c]);
+                let beta = splat(s, if let Some(beta) = affine.beta { beta[c] } else { 0.0 });
                 store(plane, normal.mul_add(splat(s, affine.gamma[c]), beta));
             }
             store(&mut means[at..], center);
             store(&mut scales[at..], scale);
         }
-        mean.copy_from_slice(&means[..mean.len()]);
+        if affine.beta.is_some() {
+            mean[block * ROWS..][..rstd.len()].copy_from_slice(&means[..rstd.len()]);
+        }
         rstd.copy_from_slice(&scales[..rstd.len()]);
         join(s, &planes, width, false, y);
+    }
+}
+
+/// [`normalize`] of all rows, `per` a replica, whose γ and β `affine` gives.
+fn normalize_all<'a>(
+    (per, affine): (u32, impl Fn(usize) -> Affine<'a> + Send + Sync),
+    (x, y, width): (&[f32], &mut [f32], usize),
+    (mean, rstd): (Option<&mut [f32]>, &mut [f32]),
+) {
+    let rows = |first: usize, y: &mut [f32], mean: &mut [f32], rstd: &mut [f32]| {
+        by_replica(first, rstd.len(), per as usize, |replica, run| {
+            let affine = affine(replica);
+            let x = &x[(first + run.start) * width..][..run.len() * width];
+            let y = &mut y[run.start * width..run.end * width];
+            let mean = mean.get_mut(run.clone()).unwrap_or_default();
+            let moments = (mean, &mut rstd[run]);
+            with_vectors!(s => normalize(s, affine, x, y, moments));
+        });
+    };
+    let (y, rstd) = ((y, width), (rstd, 1));
+    match mean {
+        Some(mean) => rows3(y, (mean, 1), rstd, 4 * width, rows),
+        None => rows2(y, rstd, 4 * width, |first, y, rstd| rows(first, y, &mut [], rstd)),
     }
 }
 
 fn forward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &LayerNormForward = bytemuck::from_bytes(p);
     let [x, parameters, y, mean, rstd] = args else { unreachable!("five bindings") };
-    let (x, parameters, width) = (x.real(), parameters.real(), p.width as usize);
-    let (mean, rstd) = ((mean.real_mut(), 1), (rstd.real_mut(), 1));
-    rows3((y.real_mut(), width), mean, rstd, 4 * width, |first, y, mean, rstd| {
-        by_replica(first, mean.len(), p.rows as usize, |replica, run| {
-            let flat = &parameters[replica * p.stride as usize..];
-            let affine = Affine {
-                gamma: &flat[p.gamma_offset as usize..][..width],
-                beta: &flat[p.beta_offset as usize..][..width],
-                epsilon: p.epsilon,
-            };
-            let x = &x[(first + run.start) * width..][..run.len() * width];
-            let y = &mut y[run.start * width..run.end * width];
-            let moments = (&mut mean[run.clone()], &mut rstd[run]);
-            with_vectors!(s => normalize(s, affine, x, y, moments));
-        });
-    });
+    let (parameters, width) = (parameters.real(), p.width as usize);
+    let affine = |replica| {
+        let flat = &parameters[replica * p.stride as usize..];
+        let of = |offset| &flat[offset as usize..][..width];
+        let (gamma, beta) = (of(p.gamma_offset), Some(of(p.beta_offset)));
+        Affine { gamma, beta, epsilon: p.epsilon }
+    };
+    let moments = (Some(mean.real_mut()), rstd.real_mut());
+    normalize_all((p.rows, affine), (x.real(), y.real_mut(), width), moments);
 }
 
-/// Rows as they were normalized, with their upstream gradients.
+fn rms_forward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &RmsNormForward = bytemuck::from_bytes(p);
+    let [x, parameters, y, rrms] = args else { unreachable!("four bindings") };
+    let (parameters, width) = (parameters.real(), p.width as usize);
+    let affine = |replica| {
+        let flat = replica * p.stride as usize + p.weight_offset as usize;
+        Affine { gamma: &parameters[flat..][..width], beta: None, epsilon: p.epsilon }
+    };
+    let moments = (None, rrms.real_mut());
+    normalize_all((p.rows, affine), (x.real(), y.real_mut(), width), moments);
+}
+
+/// Rows as they were normalized, with their upstream gradients. Without means they were
+/// normalized by their root mean square.
 #[derive(Clone, Copy)]
 struct Normalized<'a> {
     x: &'a [f32],
-    mean: &'a [f32],
+    mean: Option<&'a [f32]>,
     rstd: &'a [f32],
     dy: &'a [f32],
     width: usize,
@@ -149,27 +201,30 @@ impl<'a> Normalized<'a> {
         let elements = rows.start * self.width..rows.end * self.width;
         Normalized {
             x: &self.x[elements.clone()],
-            mean: &self.mean[rows.clone()],
+            mean: self.mean.map(|mean| &mean[rows.clone()]),
             rstd: &self.rstd[rows],
             dy: &self.dy[elements],
             width: self.width,
         }
     }
 
-    /// A row, its mean and its 1 / √(variance + ε), its upstream gradient.
+    /// A row, its mean (or 0) and its 1 / √(variance + ε), its upstream gradient.
     #[inline(always)]
     fn each(self) -> impl Iterator<Item = (&'a [f32], f32, f32, &'a [f32])> {
-        let moments = self.mean.iter().copied().zip(self.rstd.iter().copied());
         let rows = self.x.chunks_exact(self.width).zip(self.dy.chunks_exact(self.width));
-        rows.zip(moments).map(|((x, dy), (mean, rstd))| (x, mean, rstd, dy))
+        rows.zip(self.rstd).enumerate().map(move |(row, ((x, dy), rstd))| {
+            (x, self.mean.map_or(0.0, |mean| mean[row]), *rstd, dy)
+        })
     }
 
     /// A block of narrow rows taken apart: x̂ and dy; what lacks to a whole block is zero.
     #[inline(always)]
     fn planes<S: Simd>(self, s: S, [x, dy]: &mut [Planes; 2]) {
-        let (n, width) = (self.mean.len(), self.width);
+        let (n, width) = (self.rstd.len(), self.width);
         let (mut mean, mut rstd) = ([0.0; ROWS], [0.0; ROWS]);
-        mean[..n].copy_from_slice(self.mean);
+        if let Some(own) = self.mean {
+            mean[..n].copy_from_slice(own);
+        }
         rstd[..n].copy_from_slice(self.rstd);
         if n < ROWS {
             (*x, *dy) = (NO_PLANES, NO_PLANES);
@@ -200,12 +255,15 @@ fn row_gradients<S: Simd>(
     let width = rows.width;
     for ((x, mean, rstd, dy), dx) in rows.each().zip(dx.chunks_exact_mut(width)) {
         let (center, scale) = (splat(s, mean), splat(s, rstd));
-        let plain = sum(
-            s,
-            [dy, gamma],
-            #[inline(always)]
-            |[dy, gamma]| dy * gamma,
-        );
+        let mut plain = 0.0;
+        if rows.mean.is_some() {
+            plain = sum(
+                s,
+                [dy, gamma],
+                #[inline(always)]
+                |[dy, gamma]| dy * gamma,
+            );
+        }
         let weighted = sum(
             s,
             [x, dy, gamma],
@@ -236,6 +294,7 @@ fn narrow_gradients<S: Simd>(
     let width = rows.width;
     let mut planes = [NO_PLANES; 2];
     let share = splat(s, 1.0 / width as f32);
+    let plain_share = if rows.mean.is_some() { share } else { splat(s, 0.0) };
     let mut scales = [0.0; ROWS];
     for (i, dx) in dx.chunks_mut(ROWS * width).enumerate() {
         let block = rows.rows(i * ROWS..i * ROWS + dx.len() / width);
@@ -250,7 +309,7 @@ fn narrow_gradients<S: Simd>(
                 plain += g;
                 weighted += g * load::<S, S::f32s>(s, &x[place..]);
             }
-            (plain, weighted) = (plain * share, weighted * share);
+            (plain, weighted) = (plain * plain_share, weighted * share);
             let scale = load::<S, S::f32s>(s, &scales[at..]);
             for c in 0..width {
                 let place = c * ROWS + at;
@@ -263,16 +322,17 @@ fn narrow_gradients<S: Simd>(
     }
 }
 
-fn backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let p: &LayerNormBackward = bytemuck::from_bytes(p);
-    let [x, parameters, mean, rstd, dy, dx] = args else { unreachable!("six bindings") };
-    let (parameters, width) = (parameters.real(), p.width as usize);
-    let (x, mean, rstd, dy) = (x.real(), mean.real(), rstd.real(), dy.real());
-    let (all, accumulate) = (Normalized { x, mean, rstd, dy, width }, p.accumulate != 0);
-    rows(dx.real_mut(), width, 4 * width, |first, dx| {
-        by_replica(first, dx.len() / width, p.rows as usize, |replica, run| {
-            let flat = replica * p.stride as usize + p.gamma_offset as usize;
-            let gamma = &parameters[flat..][..width];
+/// The gradients of all rows, `per` a replica, whose γ `gamma` gives.
+fn all_gradients<'a>(
+    (per, gamma): (u32, impl Fn(usize) -> &'a [f32] + Send + Sync),
+    all: Normalized<'_>,
+    accumulate: bool,
+    dx: &mut [f32],
+) {
+    let width = all.width;
+    rows(dx, width, 4 * width, |first, dx| {
+        by_replica(first, dx.len() / width, per as usize, |replica, run| {
+            let gamma = gamma(replica);
             let rows = all.rows(first + run.start..first + run.end);
             let dx = &mut dx[run.start * width..run.end * width];
             with_vectors!(s => if width <= NARROW {
@@ -282,6 +342,32 @@ fn backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
             });
         });
     });
+}
+
+fn backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &LayerNormBackward = bytemuck::from_bytes(p);
+    let [x, parameters, mean, rstd, dy, dx] = args else { unreachable!("six bindings") };
+    let (parameters, width) = (parameters.real(), p.width as usize);
+    let (x, mean, rstd, dy) = (x.real(), Some(mean.real()), rstd.real(), dy.real());
+    let gamma = |replica| {
+        let flat = replica * p.stride as usize + p.gamma_offset as usize;
+        &parameters[flat..][..width]
+    };
+    let all = Normalized { x, mean, rstd, dy, width };
+    all_gradients((p.rows, gamma), all, p.accumulate != 0, dx.real_mut());
+}
+
+fn rms_backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &RmsNormBackward = bytemuck::from_bytes(p);
+    let [x, parameters, rrms, dy, dx] = args else { unreachable!("five bindings") };
+    let (parameters, width) = (parameters.real(), p.width as usize);
+    let gamma = |replica| {
+        let flat = replica * p.stride as usize + p.weight_offset as usize;
+        &parameters[flat..][..width]
+    };
+    let (x, rstd, dy) = (x.real(), rrms.real(), dy.real());
+    let all = Normalized { x, mean: None, rstd, dy, width };
+    all_gradients((p.rows, gamma), all, p.accumulate != 0, dx.real_mut());
 }
 
 /// Adds Σ dy · x̂ and Σ dy of rows to dγ and dβ.
@@ -305,7 +391,7 @@ fn add_narrow_rows<S: Simd>(s: S, rows: Normalized<'_>, gamma: &mut [f32], beta:
     let mut planes = [NO_PLANES; 2];
     // A sum for each row of a block.
     let mut sums = [NO_PLANES; 2];
-    let (width, count) = (rows.width, rows.mean.len());
+    let (width, count) = (rows.width, rows.rstd.len());
     for start in (0..count).step_by(ROWS) {
         rows.rows(start..count.min(start + ROWS)).planes(s, &mut planes);
         let ([x, dy], [gammas, betas]) = (&planes, &mut sums);
@@ -333,13 +419,14 @@ fn add_narrow_rows<S: Simd>(s: S, rows: Normalized<'_>, gamma: &mut [f32], beta:
 /// Elements of a part, which is summed by itself: sizes alone say in which order is added.
 const PART: usize = 1 << 16;
 
-fn backward_parameters(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let p: &LayerNormBackwardParameters = bytemuck::from_bytes(p);
-    let [x, mean, rstd, dy, gradients] = args else { unreachable!("five bindings") };
-    let (x, mean, rstd, dy) = (x.real(), mean.real(), rstd.real(), dy.real());
-    let (count, width) = (p.rows as usize, p.width as usize);
-    let all = Normalized { x, mean, rstd, dy, width };
-    let gradients = gradients.real_mut();
+/// The gradients of γ and β from all rows.
+fn all_parameters(
+    p: &LayerNormBackwardParameters,
+    replicas: usize,
+    all: Normalized<'_>,
+    gradients: &mut [f32],
+) {
+    let (count, width) = (p.rows as usize, all.width);
     let length = PART.div_ceil(width).next_multiple_of(ROWS);
     for r in 0..replicas {
         let rows = all.rows(r * count..(r + 1) * count);
@@ -368,4 +455,29 @@ fn backward_parameters(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
             }
         }
     }
+}
+
+fn backward_parameters(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &LayerNormBackwardParameters = bytemuck::from_bytes(p);
+    let [x, mean, rstd, dy, gradients] = args else { unreachable!("five bindings") };
+    let (x, mean, rstd, dy) = (x.real(), Some(mean.real()), rstd.real(), dy.real());
+    let all = Normalized { x, mean, rstd, dy, width: p.width as usize };
+    all_parameters(p, replicas, all, gradients.real_mut());
+}
+
+fn rms_backward_weight(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &RmsNormBackward = bytemuck::from_bytes(p);
+    let [x, rrms, dy, gradients] = args else { unreachable!("four bindings") };
+    let (x, rstd, dy) = (x.real(), rrms.real(), dy.real());
+    let all = Normalized { x, mean: None, rstd, dy, width: p.width as usize };
+    let of_gamma = LayerNormBackwardParameters {
+        rows: p.rows,
+        width: p.width,
+        gamma_offset: p.weight_offset,
+        beta_offset: 0,
+        stride: p.stride,
+        gamma_mode: p.accumulate,
+        beta_mode: 2,
+    };
+    all_parameters(&of_gamma, replicas, all, gradients.real_mut());
 }

@@ -241,6 +241,32 @@ impl LayerNorm {
     }
 }
 
+/// RMS normalization over the last dimension: `weight [D]`, ε = 2⁻²³, which PyTorch takes for
+/// single precision.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    weight: Param,
+}
+
+impl RmsNorm {
+    /// Registers `name.weight` of ones.
+    ///
+    /// # Errors
+    /// As [`Parameters::add`].
+    pub fn new(parameters: &mut Parameters, name: &str, dimension: usize) -> Result<Self> {
+        let ones = Init::Constant(1.0);
+        Ok(RmsNorm { weight: parameters.add(&format!("{name}.weight"), &[dimension], ones)? })
+    }
+
+    /// `[..., D]` to the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the last dimension isn't `D`.
+    pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
+        graph.rms_norm(x, &self.weight, f32::EPSILON)
+    }
+}
+
 /// Dropout with probability `p`, inverted: what is kept is scaled by 1/(1 − p).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {

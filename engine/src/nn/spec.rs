@@ -5,7 +5,7 @@ use tern_shaders::{Activation, Element};
 
 use super::{
     Conv2d, Conv2dConfig, Dropout, Embedding, LayerNorm, Linear, LinearConfig, Lstm, LstmConfig,
-    Mode,
+    Mode, RmsNorm,
 };
 use crate::ops::convolution::Window;
 use crate::{Error, Graph, Parameters, Result, Tensor};
@@ -103,6 +103,8 @@ pub enum LayerSpec {
     Flatten,
     /// [`LayerNorm`] over the last dimension.
     LayerNorm,
+    /// [`RmsNorm`] over the last dimension.
+    RmsNorm,
     /// [`Dropout`].
     Dropout {
         /// Probability of being dropped.
@@ -266,6 +268,9 @@ impl LayerSpec {
             (LayerSpec::LayerNorm, Form::Vector(width)) => {
                 Layer::LayerNorm(LayerNorm::new(parameters, name, width)?)
             }
+            (LayerSpec::RmsNorm, Form::Vector(width)) => {
+                Layer::RmsNorm(RmsNorm::new(parameters, name, width)?)
+            }
             (LayerSpec::Dropout { p }, _) if (0.0..1.0).contains(&p) => {
                 Layer::Dropout(Dropout { p })
             }
@@ -283,6 +288,7 @@ enum Layer {
     MaxPool2d([usize; 2], Window),
     Flatten,
     LayerNorm(LayerNorm),
+    RmsNorm(RmsNorm),
     Dropout(Dropout),
 }
 
@@ -353,6 +359,7 @@ impl Model {
                         graph.reshape(x, &shape)?
                     }
                     Layer::LayerNorm(layer) => layer.forward(graph, x)?,
+                    Layer::RmsNorm(layer) => layer.forward(graph, x)?,
                     Layer::Dropout(layer) => layer.forward(graph, x, mode)?,
                 })
             })?;

@@ -1,9 +1,10 @@
-//! Layer normalization.
+//! Layer and RMS normalization.
 
 use tern_shaders::Element;
 use tern_shaders::kernels::normalize::{
     LAYER_NORM_BACKWARD, LAYER_NORM_BACKWARD_PARAMETERS, LAYER_NORM_FORWARD, LayerNormBackward,
-    LayerNormBackwardParameters, LayerNormForward,
+    LayerNormBackwardParameters, LayerNormForward, RMS_NORM_BACKWARD, RMS_NORM_BACKWARD_WEIGHT,
+    RMS_NORM_FORWARD, RmsNormBackward, RmsNormForward,
 };
 
 use super::{Case, noise};
@@ -15,6 +16,28 @@ fn mode(b: &mut Backward<'_>, weight: &Param) -> u32 {
 }
 
 impl Graph {
+    /// Rows and width of a tensor to be normalized over its last axis, by weights of its length.
+    fn check_normal(
+        &self,
+        op: &'static str,
+        x: Tensor,
+        weights: &[&Param],
+        epsilon: f32,
+    ) -> Result<(u32, u32)> {
+        let (rows, width) = self.check_rows(op, x)?;
+        for weight in weights {
+            if weight.shape != [width as usize] {
+                let (x, name, shape) = (self.shape(x), &weight.name, &weight.shape);
+                return Err(Error::shape(op, format!("{x:?} with {name} {shape:?}")));
+            }
+        }
+        // Written so that a NaN fails.
+        if !(epsilon > 0.0 && epsilon.is_finite()) {
+            return Err(Error::value(format!("{op}'s epsilon"), epsilon, "a positive number"));
+        }
+        Ok((rows, width))
+    }
+
     /// Normalizes over the last axis: y = (x − mean) / √(variance + ε) · γ + β, γ and β
     /// `[width]`.
     ///
@@ -28,17 +51,7 @@ impl Graph {
         beta: &Param,
         epsilon: f32,
     ) -> Result<Tensor> {
-        let (rows, width) = self.check_rows("layer_norm", x)?;
-        for weight in [gamma, beta] {
-            if weight.shape != [width as usize] {
-                let (x, name, shape) = (self.shape(x), &weight.name, &weight.shape);
-                return Err(Error::shape("layer_norm", format!("{x:?} with {name} {shape:?}")));
-            }
-        }
-        // Written so that a NaN fails.
-        if !(epsilon > 0.0 && epsilon.is_finite()) {
-            return Err(Error::value("layer_norm's epsilon", epsilon, "a positive number"));
-        }
+        let (rows, width) = self.check_normal("layer_norm", x, &[gamma, beta], epsilon)?;
         let shape = self.shape(x).to_vec();
         let y = self.tensor("layer_norm", &shape, Element::F32);
         let mean = self.tensor("mean", &[rows as usize], Element::F32);
@@ -71,6 +84,41 @@ impl Graph {
                 let [x, mean, rstd, dy] = [x, mean, rstd, dy].map(Operand::from);
                 let args = [x, mean, rstd, dy, Backward::GRADIENTS];
                 b.dispatch(&LAYER_NORM_BACKWARD_PARAMETERS, &params, &args);
+            }
+            Ok(())
+        });
+        Ok(y)
+    }
+
+    /// Normalizes over the last axis by the root mean square: y = x / √(mean(x²) + ε) · weight,
+    /// `weight` `[width]` (Zhang, Sennrich 2019).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the weight is not as long as the last axis, [`Error::Value`] unless
+    /// ε is positive.
+    pub fn rms_norm(&mut self, x: Tensor, weight: &Param, epsilon: f32) -> Result<Tensor> {
+        let (rows, width) = self.check_normal("rms_norm", x, &[weight], epsilon)?;
+        let shape = self.shape(x).to_vec();
+        let y = self.tensor("rms_norm", &shape, Element::F32);
+        let rrms = self.tensor("rrms", &[rows as usize], Element::F32);
+        let (weight_offset, stride) = (weight.offset as u32, self.parameter_stride() as u32);
+        let params = RmsNormForward { rows, width, epsilon, weight_offset, stride };
+        let parameters = Operand::Flat(Flat::Parameters);
+        self.dispatch(&RMS_NORM_FORWARD, &params, &[x.into(), parameters, y.into(), rrms.into()]);
+        let trained = weight.clone();
+        self.on_backward(&[x], &[weight], &[y], move |b| {
+            let Some(dy) = b.gradient(y) else { return Ok(()) };
+            let params =
+                |accumulate| RmsNormBackward { rows, width, weight_offset, stride, accumulate };
+            let target = b.target(x);
+            let [x, rrms, dy] = [x, rrms, dy].map(Operand::from);
+            if let Some((dx, accumulate)) = target {
+                let args = [x, parameters, rrms, dy, dx.into()];
+                b.dispatch(&RMS_NORM_BACKWARD, &params(accumulate), &args);
+            }
+            if let Some(accumulate) = b.weight_target(&trained) {
+                let args = [x, rrms, dy, Backward::GRADIENTS];
+                b.dispatch(&RMS_NORM_BACKWARD_WEIGHT, &params(accumulate), &args);
             }
             Ok(())
         });
@@ -131,6 +179,22 @@ pub fn cases() -> Vec<Case> {
                 [&x, &mean, &rstd, &dy, &flat].map(Data::clone).to_vec(),
             ));
         }
+        let weight_offset = gamma_offset;
+        cases.push(Case::new(
+            &RMS_NORM_FORWARD,
+            &size,
+            &RmsNormForward { rows, width, epsilon, weight_offset, stride },
+            replicas,
+            [&x, &flat, &y, &rstd].map(Data::clone).to_vec(),
+        ));
+        for accumulate in [0, 1] {
+            let label = format!("{size} accumulate {accumulate}");
+            let params = RmsNormBackward { rows, width, weight_offset, stride, accumulate };
+            let buffers = [&x, &flat, &rstd, &dy, &y].map(Data::clone).to_vec();
+            cases.push(Case::new(&RMS_NORM_BACKWARD, &label, &params, replicas, buffers));
+            let buffers = [&x, &rstd, &dy, &flat].map(Data::clone).to_vec();
+            cases.push(Case::new(&RMS_NORM_BACKWARD_WEIGHT, label, &params, replicas, buffers));
+        }
     }
     cases
 }
@@ -161,6 +225,20 @@ mod tests {
     }
 
     #[test]
+    fn rms_gradients_match_finite_differences() {
+        let mut parameters = Parameters::new();
+        let weight = parameters.add("weight", &[6], Init::Normal(1.0)).unwrap();
+        gradient_check_with(&parameters, &[&[2, 4, 6]], |g, x| {
+            let mid = g.activation(x[0], Activation::Tanh);
+            let y = g.rms_norm(mid, &weight, 1e-2)?;
+            // The same weight again, and the same input: their gradients add.
+            let y = g.rms_norm(y, &weight, 1e-2)?;
+            let y = g.multiply(y, mid)?;
+            Ok(g.activation(y, Activation::Tanh))
+        });
+    }
+
+    #[test]
     fn wrong_shapes_and_numbers_are_refused() {
         let mut parameters = Parameters::new();
         let gamma = parameters.add("gamma", &[6], Init::Zeros).unwrap();
@@ -170,5 +248,9 @@ mod tests {
         let message = g.layer_norm(x, &gamma, &short, 1e-5).unwrap_err().to_string();
         assert_eq!(message, "layer_norm: [2, 6] with short [5]");
         assert!(g.layer_norm(x, &gamma, &gamma, 0.0).is_err());
+        let message = g.rms_norm(x, &short, 1e-5).unwrap_err().to_string();
+        assert_eq!(message, "rms_norm: [2, 6] with short [5]");
+        let message = g.rms_norm(x, &gamma, f32::NAN).unwrap_err().to_string();
+        assert_eq!(message, "rms_norm's epsilon is NaN, expected a positive number");
     }
 }

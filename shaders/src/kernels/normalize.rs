@@ -1,4 +1,4 @@
-//! Layer normalization (Ba, Kiros, Hinton 2016).
+//! Layer normalization (Ba, Kiros, Hinton 2016) and RMS normalization (Zhang, Sennrich 2019).
 
 use crate::rows::{column_kernel, row_kernel};
 use crate::{AnyKernel, Real, params};
@@ -55,6 +55,38 @@ params!(
         gamma_mode: u32,
         /// Mode of β's gradient.
         beta_mode: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`RMS_NORM_FORWARD`].
+    RmsNormForward {
+        /// Rows a replica.
+        rows: u32,
+        /// Elements of a row.
+        width: u32,
+        /// Added to the mean square.
+        epsilon: f32,
+        /// Where the weight starts in a replica's parameters, in words.
+        weight_offset: u32,
+        /// Words of parameters a replica.
+        stride: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`RMS_NORM_BACKWARD`] and [`RMS_NORM_BACKWARD_WEIGHT`].
+    RmsNormBackward {
+        /// Rows a replica.
+        rows: u32,
+        /// Elements of a row.
+        width: u32,
+        /// Where the weight, or its gradient, starts in a replica's flat vector, in words.
+        weight_offset: u32,
+        /// Words of the flat vector a replica.
+        stride: u32,
+        /// 1 adds to the gradient, 0 overwrites it.
+        accumulate: u32,
     }
 );
 
@@ -156,6 +188,82 @@ pub fn layer_norm_backward_parameters<F: Real>(
     }
 }
 
+/// y = x · rrms · weight over each row, rrms = 1 / √(mean(x²) + ε). Shapes: `x`, `y`
+/// `[R, rows, width]`, `parameters` `[R, stride]`, `rrms` `[R, rows]`.
+pub fn rms_norm_forward<F: Real>(
+    p: &RmsNormForward,
+    replicas: usize,
+    x: &[F],
+    parameters: &[F],
+    y: &mut [F],
+    rrms: &mut [F],
+) {
+    let (rows, width) = (p.rows as usize, p.width as usize);
+    for at in 0..replicas * rows {
+        let flat = at / rows * p.stride as usize + p.weight_offset as usize;
+        let weight = &parameters[flat..][..width];
+        let row = &x[at * width..][..width];
+        let squares = row.iter().map(|x| *x * *x).sum::<F>();
+        let inverse = F::one() / (squares / F::count(width) + F::of(p.epsilon)).sqrt();
+        for c in 0..width {
+            y[at * width + c] = row[c] * inverse * weight[c];
+        }
+        rrms[at] = inverse;
+    }
+}
+
+/// dx (+)= rrms · (g − x̂ · mean(g · x̂)) with g = dy · weight, x̂ = x · rrms. Shapes: `x`,
+/// `dy`, `dx` `[R, rows, width]`, `parameters` `[R, stride]`, `rrms` `[R, rows]`.
+pub fn rms_norm_backward<F: Real>(
+    p: &RmsNormBackward,
+    replicas: usize,
+    x: &[F],
+    parameters: &[F],
+    rrms: &[F],
+    dy: &[F],
+    dx: &mut [F],
+) {
+    let (rows, width) = (p.rows as usize, p.width as usize);
+    for at in 0..replicas * rows {
+        let flat = at / rows * p.stride as usize + p.weight_offset as usize;
+        let weight = &parameters[flat..][..width];
+        let first = at * width;
+        let mut weighted = F::zero();
+        for c in 0..width {
+            weighted += dy[first + c] * weight[c] * x[first + c] * rrms[at];
+        }
+        weighted = weighted / F::count(width);
+        for c in 0..width {
+            let normal = x[first + c] * rrms[at];
+            let d = rrms[at] * (dy[first + c] * weight[c] - normal * weighted);
+            dx[first + c] = if p.accumulate != 0 { dx[first + c] + d } else { d };
+        }
+    }
+}
+
+/// dweight (+)= Σ dy · x · rrms over the rows. Shapes: `x`, `dy` `[R, rows, width]`, `rrms`
+/// `[R, rows]`, `gradients` `[R, stride]`.
+pub fn rms_norm_backward_weight<F: Real>(
+    p: &RmsNormBackward,
+    replicas: usize,
+    x: &[F],
+    rrms: &[F],
+    dy: &[F],
+    gradients: &mut [F],
+) {
+    let (rows, width) = (p.rows as usize, p.width as usize);
+    for r in 0..replicas {
+        for c in 0..width {
+            let mut sum = F::zero();
+            for row in r * rows..(r + 1) * rows {
+                sum += dy[row * width + c] * x[row * width + c] * rrms[row];
+            }
+            let at = r * p.stride as usize + p.weight_offset as usize + c;
+            gradients[at] = if p.accumulate != 0 { gradients[at] + sum } else { sum };
+        }
+    }
+}
+
 row_kernel! {
     /// Normalizes each row, and keeps mean and 1 / √(variance + ε).
     LAYER_NORM_FORWARD = "normalize/layer_norm_forward", LayerNormForward;
@@ -194,9 +302,49 @@ column_kernel! {
     columns: |p| p.width;
 }
 
+row_kernel! {
+    /// Scales each row by its root mean square, and keeps 1 / √(mean(x²) + ε).
+    RMS_NORM_FORWARD = "normalize/rms_norm_forward", RmsNormForward;
+    bindings: [x: read f32, parameters: read f32, y: write f32, rrms: write f32];
+    reference: rms_norm_forward;
+    source: "normalize/rms_norm_forward.wgsl";
+    rows: |p| p.rows;
+    length: |p| p.width;
+    passes: |_| 2;
+}
+
+row_kernel! {
+    /// Gradient of the input.
+    RMS_NORM_BACKWARD = "normalize/rms_norm_backward", RmsNormBackward;
+    bindings: [
+        x: read f32, parameters: read f32, rrms: read f32, dy: read f32, dx: write f32,
+    ];
+    reference: rms_norm_backward;
+    source: "normalize/rms_norm_backward.wgsl";
+    rows: |p| p.rows;
+    length: |p| p.width;
+    passes: |_| 2;
+}
+
+column_kernel! {
+    /// Gradient of the weight.
+    RMS_NORM_BACKWARD_WEIGHT = "normalize/rms_norm_backward_weight", RmsNormBackward;
+    bindings: [x: read f32, rrms: read f32, dy: read f32, gradients: write f32];
+    reference: rms_norm_backward_weight;
+    source: "normalize/rms_norm_backward_weight.wgsl";
+    rows: |p| p.rows;
+    columns: |p| p.width;
+}
+
 /// Kernels of this family.
-pub static KERNELS: &[&AnyKernel] =
-    &[LAYER_NORM_FORWARD.any(), LAYER_NORM_BACKWARD.any(), LAYER_NORM_BACKWARD_PARAMETERS.any()];
+pub static KERNELS: &[&AnyKernel] = &[
+    LAYER_NORM_FORWARD.any(),
+    LAYER_NORM_BACKWARD.any(),
+    LAYER_NORM_BACKWARD_PARAMETERS.any(),
+    RMS_NORM_FORWARD.any(),
+    RMS_NORM_BACKWARD.any(),
+    RMS_NORM_BACKWARD_WEIGHT.any(),
+];
 
 #[cfg(test)]
 mod tests {
@@ -218,6 +366,25 @@ mod tests {
         let [mut y, mut mean, mut rstd] = [vec![0.0; x.len()], vec![0.0; 3], vec![0.0; 3]];
         layer_norm_forward(&p, 1, x, parameters, &mut y, &mut mean, &mut rstd);
         [y, mean, rstd]
+    }
+
+    /// y and rrms of [`ROWS`] × [`WIDTH`] inputs; the weight behind two words of another.
+    fn rms_forward(x: &[f64], parameters: &[f64]) -> [Vec<f64>; 2] {
+        let (rows, width, epsilon) = (ROWS, WIDTH, 1e-3);
+        let p = RmsNormForward { rows, width, epsilon, weight_offset: 2, stride: 6 };
+        let [mut y, mut rrms] = [vec![0.0; x.len()], vec![0.0; 3]];
+        rms_norm_forward(&p, 1, x, parameters, &mut y, &mut rrms);
+        [y, rrms]
+    }
+
+    /// The central difference of `f` in the element `i` of `values`.
+    fn slope(values: &[f64], i: usize, f: &dyn Fn(&[f64]) -> f64) -> f64 {
+        let at = |d: f64| {
+            let mut values = values.to_vec();
+            values[i] += d;
+            f(&values)
+        };
+        (at(1e-5) - at(-1e-5)) / 2e-5
     }
 
     #[test]
@@ -242,14 +409,6 @@ mod tests {
         let dy: Vec<f64> = (0..12).map(|i| f64::from(i * 3 % 5) - 1.5).collect();
         let loss = |x: &[f64], parameters: &[f64]| -> f64 {
             forward(x, parameters)[0].iter().zip(&dy).map(|(y, dy)| y * dy).sum()
-        };
-        let slope = |values: &[f64], i: usize, f: &dyn Fn(&[f64]) -> f64| {
-            let at = |d: f64| {
-                let mut values = values.to_vec();
-                values[i] += d;
-                f(&values)
-            };
-            (at(1e-5) - at(-1e-5)) / 2e-5
         };
         let [_, mean, rstd] = forward(&x, &parameters);
         let p = LayerNormBackward {
@@ -285,5 +444,49 @@ mod tests {
         let before = gradients.clone();
         layer_norm_backward_parameters(&p, 1, &x, &mean, &rstd, &dy, &mut gradients);
         assert_eq!(before, gradients, "mode 2 leaves a gradient alone");
+    }
+
+    #[test]
+    fn rows_come_out_with_the_weights_root_mean_square() {
+        // Mean squares 4, 1 and 0: ε counts in the last ones.
+        let x = [[2.0, -2.0, 2.0, -2.0], [0.0, 2.0, 0.0, 0.0], [0.0; 4]].concat();
+        let [y, rrms] = rms_forward(&x, &[9.0, 9.0, 1.0, 2.0, 3.0, 4.0]);
+        let inverse = [4.0, 1.0, 0.0].map(|square: f64| (square + f64::from(1e-3f32)).powf(-0.5));
+        for (found, expected) in rrms.iter().zip(inverse) {
+            assert!((found - expected).abs() < 1e-12 * expected, "{found} {expected}");
+        }
+        let [a, b, _] = inverse;
+        let expected = [[2.0 * a, -4.0 * a, 6.0 * a, -8.0 * a], [0.0, 4.0 * b, 0.0, 0.0], [0.0; 4]];
+        for (found, expected) in y.iter().zip(expected.concat()) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn rms_gradients_are_the_slopes() {
+        let x: Vec<f64> = (0..12).map(|i| f64::from(i * 5 % 7) * 0.3 - 0.8).collect();
+        let parameters: Vec<f64> = (0..6).map(|i| 0.5 + 0.2 * f64::from(i)).collect();
+        let dy: Vec<f64> = (0..12).map(|i| f64::from(i * 3 % 5) - 1.5).collect();
+        let loss = |x: &[f64], parameters: &[f64]| -> f64 {
+            rms_forward(x, parameters)[0].iter().zip(&dy).map(|(y, dy)| y * dy).sum()
+        };
+        let [_, rrms] = rms_forward(&x, &parameters);
+        for accumulate in [0, 1] {
+            let (rows, width) = (ROWS, WIDTH);
+            let p = RmsNormBackward { rows, width, weight_offset: 2, stride: 6, accumulate };
+            let before = f64::from(accumulate);
+            let (mut dx, mut gradients) = (vec![1.0; 12], vec![1.0; 6]);
+            rms_norm_backward(&p, 1, &x, &parameters, &rrms, &dy, &mut dx);
+            rms_norm_backward_weight(&p, 1, &x, &rrms, &dy, &mut gradients);
+            for i in 0..12 {
+                let expected = before + slope(&x, i, &|x| loss(x, &parameters));
+                assert!((expected - dx[i]).abs() < 1e-7, "dx {i}: {expected} {}", dx[i]);
+            }
+            assert_eq!(gradients[..2], [1.0; 2], "another's gradients are left alone");
+            for i in 2..6 {
+                let expected = before + slope(&parameters, i, &|parameters| loss(&x, parameters));
+                assert!((expected - gradients[i]).abs() < 1e-7, "{i}: {expected} {}", gradients[i]);
+            }
+        }
     }
 }
