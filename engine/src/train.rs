@@ -9,7 +9,7 @@ use tern_shaders::kernels::optimizer::{
     SGD_PLAIN, Sgd, SgdPlain, norm_partials,
 };
 use tern_shaders::kernels::state::{ADVANCE, Advance};
-use tern_shaders::schedule::Schedule;
+use tern_shaders::schedule::{Decay, Schedule};
 use tern_shaders::state::StateRecord;
 
 use crate::backward::drain;
@@ -55,6 +55,18 @@ pub enum Optimizer {
     },
 }
 
+/// An option in a range that ends before its end.
+fn within(name: &str, value: f64, range: Range<f64>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let expected = match range.end.is_finite() {
+        true => format!("from {} to below {}", range.start, range.end),
+        false => format!("a finite number from {} on", range.start),
+    };
+    Err(Error::value(name, value, expected))
+}
+
 impl Optimizer {
     /// Plain gradient descent.
     pub fn sgd() -> Self {
@@ -72,12 +84,6 @@ impl Optimizer {
     }
 
     fn check(&self) -> Result<()> {
-        let within = |name: &str, value: f64, range: Range<f64>| {
-            if range.contains(&value) {
-                return Ok(());
-            }
-            Err(Error::value(name, value, format!("from {} to below {}", range.start, range.end)))
-        };
         match *self {
             Optimizer::Sgd { momentum, weight_decay, .. } => {
                 within("momentum", momentum, 0.0..1.0)?;
@@ -85,8 +91,8 @@ impl Optimizer {
             }
             Optimizer::Adam { beta1, beta2, epsilon, weight_decay }
             | Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
-                within("beta1", beta1, f64::MIN_POSITIVE..1.0)?;
-                within("beta2", beta2, f64::MIN_POSITIVE..1.0)?;
+                within("beta1", beta1, 0.0..1.0)?;
+                within("beta2", beta2, 0.0..1.0)?;
                 within("epsilon", epsilon, 0.0..f64::INFINITY)?;
                 within("weight decay", weight_decay, 0.0..f64::INFINITY)
             }
@@ -134,6 +140,30 @@ impl Training {
             proximal: None,
             seed: 0,
             limit: None,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        const ALL: Range<f64> = 0.0..f64::INFINITY;
+        self.optimizer.check()?;
+        within("learning rate", self.schedule.base, ALL)?;
+        match self.schedule.decay {
+            Decay::Constant => {}
+            Decay::Cosine { floor, .. } | Decay::Linear { floor, .. } => {
+                within("floor of the learning rate", floor, ALL)?;
+            }
+            Decay::Step { gamma, .. } | Decay::Exponential { gamma } => {
+                within("gamma of the learning rate", gamma, ALL)?;
+            }
+        }
+        if let Some(mu) = self.proximal {
+            within("proximal", mu, ALL)?;
+        }
+        match self.clip_norm {
+            Some(norm) if norm.is_nan() || norm <= 0.0 => {
+                Err(Error::value("clip_norm", norm, "more than 0"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -189,7 +219,7 @@ impl Graph {
     /// [`Error::Shape`] if the loss isn't one value; [`Error::Value`] for options out of
     /// range or a loss that no trained parameter reaches; as [`Graph::forward`].
     pub fn train(mut self, loss: Tensor, training: &Training) -> Result<Plan> {
-        training.optimizer.check()?;
+        training.check()?;
         self.check_loss(loss)?;
         let boundary = self.boundary();
         let one = self.constant(1.0, &[1]);
@@ -269,9 +299,6 @@ impl Graph {
 
     /// The factor that clips the gradient, and its norm.
     fn clip(&mut self, ranges: &[Range<u32>], max_norm: f64) -> Result<(Tensor, Tensor)> {
-        if max_norm <= 0.0 || max_norm.is_nan() {
-            return Err(Error::value("clip_norm", max_norm, "above 0"));
-        }
         let counts: Vec<usize> =
             ranges.iter().map(|r| norm_partials((r.end - r.start) as usize)).collect();
         let count: usize = counts.iter().sum();

@@ -11,6 +11,7 @@ use tern_engine::{
     Arena, Batching, Device, Error, Flat, Graph, Optimizer, Parameters, Plan, TextData,
     TextWindows, Training, load_checkpoint, load_model, save_checkpoint, save_model,
 };
+use tern_shaders::state::STEP;
 
 fn parameters() -> Parameters {
     ModelSpec::language_model(11, 4, 6, 1).build().unwrap().0
@@ -50,6 +51,9 @@ fn a_checkpoint_resumes_to_the_same_numbers() {
                 let found = other.read(Flat::Parameters, replica).unwrap();
                 assert!(found == arena.read(Flat::Parameters, replica).unwrap());
             }
+            // Back to where the plan began, not to where the checkpoint was.
+            resumed.rewind().unwrap();
+            assert_eq!(resumed.states().unwrap()[0][STEP], 0);
         }
     }
 }

@@ -13,8 +13,12 @@ fn write_scale(row: u32, length: u32, total: vec4<f32>) {
             var scale = total.x;
             if p.factor > 0.0 {
                 let mean = total.z / count;
-                let deviation = sqrt(max(total.w / count - mean * mean, 0.0));
-                scale = min(scale, p.factor * deviation);
+                let square = total.w / count;
+                let variance = max(square - mean * mean, 0.0);
+                // Around a mean that is larger, as that of a tensor of equal elements, the
+                // deviation says nothing of how large they are.
+                let centered = mean * mean <= variance;
+                scale = min(scale, p.factor * sqrt(select(square, variance, centered)));
             }
             scales[row] = scale;
             thresholds[row] = 0.0;

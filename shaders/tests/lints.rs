@@ -1,5 +1,6 @@
 //! What every kernel's WGSL keeps to beyond being valid: rules whose breach no validator names
 //! and some compiler or device computes wrong.
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

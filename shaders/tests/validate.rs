@@ -15,8 +15,10 @@ fn each_variant(mut check: impl FnMut(&AnyKernel, &Variant, &str)) {
 
 fn parse(variant: &Variant, name: &str) -> naga::Module {
     let wgsl = variant.wgsl();
+    let before = wgsl.lines().count() - variant.source.lines().count();
+    let note = format!("{before} lines of constants and preludes stand before the file's first");
     naga::front::wgsl::parse_str(&wgsl)
-        .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&wgsl)))
+        .unwrap_or_else(|e| panic!("{name} ({note}): {}", e.emit_to_string(&wgsl)))
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn parameters_and_bindings_match_the_rust_declarations() {
                     .enumerate()
                     .map(|(i, (field, ty))| (*field, *ty, 4 * i))
                     .collect();
-                assert_eq!(wgsl, rust, "{name}: parameter struct");
+                assert!(wgsl == rust, "{name}: the WGSL has {wgsl:?}, `params!` has {rust:?}");
                 continue;
             }
             let declared = &kernel.bindings[slot - 1];
@@ -90,7 +92,14 @@ fn parameters_and_bindings_match_the_rust_declarations() {
                 panic!("{name}: binding {slot} is no storage buffer")
             };
             let writes = access.contains(StorageAccess::STORE);
-            assert_eq!(writes, declared.access == Access::ReadWrite, "{name}: {}", declared.name);
+            let written = declared.access == Access::ReadWrite;
+            assert!(
+                writes == written,
+                "{name}: {}: the WGSL {} it, `kernel!` says {}",
+                declared.name,
+                if writes { "writes" } else { "reads" },
+                if written { "write" } else { "read" },
+            );
             let mut element = inner;
             while let TypeInner::Array { base, .. } = element {
                 element = &module.types[*base].inner;

@@ -66,3 +66,16 @@ static TABLES: &[Table] = &[
 pub(crate) fn fast(kernel: &AnyKernel) -> Option<ReferenceFn<f32>> {
     TABLES.iter().copied().flatten().find(|(name, _)| *name == kernel.name).map(|(_, f)| *f)
 }
+
+#[cfg(test)]
+mod tests {
+    /// A fast function under a name that no kernel has would never run.
+    #[test]
+    fn every_fast_function_is_a_kernels() {
+        let names = super::TABLES.iter().copied().flatten().map(|(name, _)| *name);
+        for name in names {
+            let known = tern_shaders::kernels().any(|kernel| kernel.name == name);
+            assert!(known, "engine/src/cpu: no kernel is named {name}");
+        }
+    }
+}

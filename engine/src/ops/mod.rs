@@ -71,3 +71,17 @@ pub(crate) fn cases_of(kernel: &AnyKernel) -> Vec<Case> {
     let own = FAMILIES.iter().filter(|(name, _)| family == Some(name));
     own.flat_map(|(_, cases)| cases()).filter(|case| case.kernel.name == kernel.name).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// A kernel without cases would be held against nothing.
+    #[test]
+    fn every_kernel_has_cases() {
+        let tried: BTreeSet<&str> = super::cases().iter().map(|case| case.kernel.name).collect();
+        for kernel in tern_shaders::kernels() {
+            assert!(tried.contains(kernel.name), "{}: no case in engine/src/ops", kernel.name);
+        }
+    }
+}

@@ -41,8 +41,11 @@ const COMPARING: &[&str] =
 /// Cases above this many words take too long for what they add.
 const WORDS: usize = 1 << 14;
 
+/// A binding, and an element of it.
+type Place = (usize, usize);
+
 /// A case with another number in one place.
-fn with(case: &Case, (binding, at): (usize, usize), change: impl Fn(f32) -> f32) -> Case {
+fn with(case: &Case, (binding, at): Place, change: impl Fn(f32) -> f32) -> Case {
     let mut case = case.clone();
     if let Data::F32(values) = &mut case.buffers[binding] {
         values[at] = change(values[at]);
@@ -51,7 +54,7 @@ fn with(case: &Case, (binding, at): (usize, usize), change: impl Fn(f32) -> f32)
 }
 
 /// Which floats of the result depend on a place.
-fn dependent(case: &Case, place: (usize, usize)) -> Vec<Vec<bool>> {
+fn dependent(case: &Case, place: Place) -> Vec<Vec<bool>> {
     let base = case.expected().0;
     let steps: [fn(f32) -> f32; 4] =
         [|x| x + 1e3 * (1.0 + x.abs()), |x| x - 1e3 * (1.0 + x.abs()), |x| 1.5 * x + 0.1, |x| -x];
@@ -68,7 +71,7 @@ fn dependent(case: &Case, place: (usize, usize)) -> Vec<Vec<bool>> {
 }
 
 /// Places in a case's floats: one in each binding that has some, another one for each case.
-fn places(case: &Case, key: usize) -> Vec<(usize, usize)> {
+fn places(case: &Case, key: usize) -> Vec<Place> {
     let floats = |(binding, data): (usize, &Data)| match data {
         Data::F32(values) if !values.is_empty() => {
             Some((binding, (key * 7919 + 13 * binding) % values.len()))
@@ -96,9 +99,12 @@ fn fault(
     None
 }
 
+/// A case with a NaN in a place, and the result of the reference.
+type Tried = (Case, Place, Vec<Vec<f64>>);
+
 /// The cases that are tried, with a NaN in each of their places, and what the reference makes of
 /// it.
-fn tried() -> Vec<(Case, (usize, usize), Vec<Vec<f64>>)> {
+fn tried() -> Vec<Tried> {
     let small = |case: &Case| case.buffers.iter().map(Data::len).sum::<usize>() <= WORDS;
     let mut tried = Vec::new();
     for (key, case) in cases().into_iter().filter(small).enumerate() {
@@ -136,11 +142,7 @@ fn references_hide_none() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-fn hold(
-    device: &Device,
-    name: &str,
-    tried: &[(Case, (usize, usize), Vec<Vec<f64>>)],
-) -> Vec<String> {
+fn hold(device: &Device, name: &str, tried: &[Tried]) -> Vec<String> {
     let mut faults = Vec::new();
     for (case, place, expected) in tried {
         let variants: Vec<Option<&'static str>> = match name {

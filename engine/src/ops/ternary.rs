@@ -22,7 +22,8 @@ const MAX_CLIENTS: usize = 65_000;
 /// How the scale of a tensor comes from its values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
-    /// The largest magnitude, at most this many standard deviations (TernGrad: 2.5); 0 for no
+    /// The largest magnitude, at most this many standard deviations (TernGrad: 2.5), or root mean
+    /// squares where the mean is larger than the deviation; 0 for no
     /// limit.
     Maximum(f32),
     /// The mean magnitude of what is above a threshold, this fraction of the mean magnitude of

@@ -63,7 +63,7 @@ impl Plan {
                 }
             }
         }
-        self.set_states(&self.records.clone())
+        self.set_states(&self.start.clone())
     }
 
     /// Whether a call of the plan writes a tensor.

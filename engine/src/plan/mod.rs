@@ -37,6 +37,8 @@ pub struct Plan {
     tile: usize,
     /// The state record each replica starts from.
     records: Vec<StateRecord>,
+    /// Those that the plan was made with.
+    start: Vec<StateRecord>,
     /// Whether the plan ends with `state/advance`, so that the ring fills.
     advances: bool,
     ready: Option<Ready>,
@@ -92,6 +94,7 @@ impl Plan {
             boundary,
             blocks,
             tile,
+            start: records.clone(),
             records,
             advances,
             ready: None,

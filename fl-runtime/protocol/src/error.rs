@@ -90,7 +90,13 @@ pub enum Error {
 }
 
 fn why(absent: &[(ClientId, String)]) -> String {
-    absent.iter().map(|(id, why)| format!("; {id}: {why}")).collect()
+    const SHOWN: usize = 5;
+    let mut text: String =
+        absent.iter().take(SHOWN).map(|(id, why)| format!("; {id}: {why}")).collect();
+    if let Some(more) = absent.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        text += &format!("; and {more} more");
+    }
+    text
 }
 
 /// Why a client left a session of secure aggregation.

@@ -19,11 +19,12 @@ pub fn is_measured(value: f64) -> bool {
     value.abs() <= MAX_VALUE
 }
 
-/// Refuses metrics that nobody could have measured.
+/// Refuses metrics that nobody could have measured. A client that has such declines: of a model
+/// that diverged there is nothing to add up.
 ///
 /// # Errors
 /// [`Refusal::Metrics`], which says why.
-pub(crate) fn check(metrics: &Metrics) -> Result<(), Refusal> {
+pub fn check(metrics: &Metrics) -> Result<(), Refusal> {
     if metrics.len() > MAX_METRICS {
         return Err(Refusal::Metrics("more than 32"));
     }

@@ -65,7 +65,8 @@ use server::Server;
 use slots::{Coder, Measured, Slots, Task};
 use tern_engine::Device;
 use tern_protocol::coordinator::{Coordinator, Effect, Event, Head, RoundRecord, Upload};
-use tern_protocol::metrics::Metrics;
+use tern_protocol::metrics::{self, Metrics};
+use tern_protocol::participant::evaluated;
 use tern_protocol::trainer::{LocalData, Recorder, coding_key, training_seed};
 use tern_protocol::update::{Format, Kind};
 use tern_protocol::wire::{self, message::Body};
@@ -182,6 +183,8 @@ pub struct Simulation {
     bytes: u64,
     /// A round is one of these later.
     now: Millis,
+    /// Who declined in the last attempt, and why.
+    absent: Vec<(ClientId, String)>,
 }
 
 impl Simulation {
@@ -243,6 +246,7 @@ impl Simulation {
             residuals,
             optimizers,
             now: Millis(0),
+            absent: Vec::new(),
         })
     }
 
@@ -294,12 +298,14 @@ impl Simulation {
             let turn = self.coordinator.turn();
             if turn.attempt > ATTEMPTS {
                 let needed = self.coordinator.plan().cohort.minimum as usize;
-                return Err(Error::TooFew { turn, needed, absent: Vec::new() });
+                let absent = std::mem::take(&mut self.absent);
+                return Err(Error::TooFew { turn, needed, absent });
             }
             self.now = self.now.after(1);
             self.coordinator
                 .handle(self.now, Event::Start { online: self.clients.candidates() })?;
             self.server.clear()?;
+            self.absent.clear();
             if let Some(record) = self.collect(turn)? {
                 return Ok(Some(record));
             }
@@ -383,23 +389,32 @@ impl Simulation {
         let id = self.clients.id(client);
         let samples = self.clients.part(client).len() as u32;
         let most = self.coordinator.plan().updates.max_samples;
-        let sound = measured.norm.is_finite()
-            && samples <= most
-            && self.encode(turn, slot, client, measured.norm)?;
-        if !sound {
-            let reason = "an update that can't be sent".to_string();
+        let loss = measured.loss.map(|loss| ("loss".to_string(), f64::from(loss)));
+        let metrics: Metrics = loss.into_iter().collect();
+        let reason = if !measured.norm.is_finite() {
+            Some("the update has a number that isn't finite".to_string())
+        } else if samples > most {
+            Some(format!("{samples} samples, expected {most} at most"))
+        } else if let Err(refusal) = metrics::check(&metrics) {
+            Some(refusal.to_string())
+        } else if !self.encode(turn, slot, client, measured.norm)? {
+            Some("the update can't be coded".to_string())
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            tracing::warn!(client = %id, %turn, reason, "declines");
+            self.absent.push((id, reason.clone()));
             let body = Some(Body::Declined(wire::Declined { reason }));
             let message = wire::Message { round: turn.round, attempt: turn.attempt, body };
             let event = Event::Message { client: id, message };
             return Ok(self.coordinator.handle(self.now, event)?);
         }
-        let loss = measured.loss.filter(|loss| loss.is_finite());
-        let loss = loss.map(|loss| ("loss".to_string(), f64::from(loss)));
         let upload = Upload {
             digest: update_name(turn, &id),
             bytes: self.bytes,
             samples,
-            metrics: loss.into_iter().collect(),
+            metrics,
             included: Vec::new(),
         };
         let effects =
@@ -463,8 +478,7 @@ impl Simulation {
             let measured = on_clients.run(&self.slots, self.server.public(), tasks)?;
             for (client, metrics) in group.iter().zip(measured) {
                 let samples = self.clients.part(*client).len() as u32;
-                let body = Some(Body::Evaluated(wire::Evaluated { samples, metrics }));
-                let message = wire::Message { round: turn.round, attempt: turn.attempt, body };
+                let message = evaluated(turn, samples, metrics);
                 let event = Event::Message { client: self.clients.id(*client), message };
                 effects = self.coordinator.handle(self.now, event)?;
             }

@@ -83,12 +83,13 @@ params!(
 );
 
 impl Adam {
-    /// Sets what follows from β₁ and β₂, computed in double precision. Both lie in (0, 1).
+    /// Sets what follows from β₁ and β₂, computed in double precision. Both lie in [0, 1).
     pub fn betas(mut self, beta1: f64, beta2: f64) -> Self {
         self.fresh1 = (1.0 - beta1) as f32;
         self.fresh2 = (1.0 - beta2) as f32;
-        self.log_beta1 = beta1.ln() as f32;
-        self.log_beta2 = beta2.ln() as f32;
+        // Of 0, a number whose exponential is 0.
+        let log = |beta: f64| beta.ln().max(-1e4) as f32;
+        (self.log_beta1, self.log_beta2) = (log(beta1), log(beta2));
         self
     }
 }

@@ -313,6 +313,17 @@ impl Coordinator {
 
     /// Another attempt at the round.
     fn repeat(&mut self) -> Vec<Effect> {
+        let cohort = self.cohort();
+        let count = |progress| cohort.iter().filter(|(_, found)| *found == progress).count();
+        tracing::warn!(
+            turn = %self.turn,
+            phase = self.phase.name(),
+            answered = count(Progress::Answered),
+            declined = count(Progress::Declined),
+            silent = count(Progress::Asked),
+            needed = self.plan.cohort.minimum,
+            "the attempt failed, another one follows"
+        );
         self.turn.attempt += 1;
         self.phase = Phase::Gather(Gather);
         vec![Effect::Clear]

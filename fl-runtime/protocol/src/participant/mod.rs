@@ -20,7 +20,7 @@ pub use required::RequiredSecurity;
 pub use saved::{Pending, SavedState};
 pub use secure::Entropy;
 
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::trainer::{Job, Trained, training_seed};
 use crate::update::{Codec, Format, Kind, add_difference};
 use crate::wire::{self, instruction::What};
@@ -200,10 +200,7 @@ impl Participant {
             Input::Fetched { digest, bytes } => self.fetched(digest, bytes),
             Input::Trained(trained) => self.trained(trained)?,
             Input::Evaluated { samples, metrics } => match self.evaluating {
-                Some(turn) => {
-                    let evaluated = wire::Evaluated { samples, metrics };
-                    vec![send(turn, wire::message::Body::Evaluated(evaluated))]
-                }
+                Some(turn) => vec![Action::Send(evaluated(turn, samples, metrics))],
                 None => vec![Action::Wait],
             },
             Input::Delivered => {
@@ -211,11 +208,10 @@ impl Participant {
                 vec![Action::Wait]
             }
             // What is measured of a model says nothing of the update in it.
-            Input::Refused(name) if self.evaluating.take().is_some() => {
-                tracing::info!(name, "evaluation refused");
-                vec![Action::Wait]
-            }
-            Input::Refused(name) => self.refused(&name),
+            Input::Refused(name) => match self.evaluating.take() {
+                Some(turn) => refused_evaluation(turn, &name),
+                None => self.refused(&name),
+            },
             Input::Failed(reason) => self.failed(&reason),
         })
     }
@@ -317,6 +313,26 @@ impl Participant {
         self.training = None;
         self.evaluating = None;
         vec![Action::Wait]
+    }
+}
+
+/// What a client says of a model that it tried: what it measured, or why that is nothing.
+pub fn evaluated(turn: Turn, samples: u32, metrics: Metrics) -> wire::Message {
+    let body = match metrics::check(&metrics) {
+        Ok(()) => wire::message::Body::Evaluated(wire::Evaluated { samples, metrics }),
+        Err(refusal) => {
+            wire::message::Body::Declined(wire::Declined { reason: refusal.to_string() })
+        }
+    };
+    wire::Message { round: turn.round, attempt: turn.attempt, body: Some(body) }
+}
+
+/// An evaluation that would be refused again is not made again.
+fn refused_evaluation(turn: Turn, name: &str) -> Vec<Action> {
+    tracing::info!(name, "evaluation refused");
+    match upload::ELSEWHERE.contains(&name) {
+        true => vec![Action::Wait],
+        false => vec![decline(turn, name)],
     }
 }
 

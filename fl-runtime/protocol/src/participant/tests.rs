@@ -224,8 +224,34 @@ fn a_refused_evaluation_costs_no_update() {
     assert!(matches!(actions[..], [Action::Evaluate(_)]), "{actions:?}");
     let evaluated = Input::Evaluated { samples: 4, metrics: Metrics::new() };
     assert!(matches!(p.handle(evaluated).unwrap()[..], [Action::Send(_)]));
-    assert_eq!(p.handle(Input::Refused("metrics".into())).unwrap(), [Action::Wait]);
+    // It would be refused again.
+    let refused = p.handle(Input::Refused("samples".into())).unwrap();
+    assert_eq!(refused, [decline(FIRST, "samples")]);
     assert!(p.kept().pending.is_some());
+}
+
+#[test]
+fn what_diverged_is_declined_with_a_word() {
+    let mut p = participant(Encoding::Full);
+    let digest = Digest::of(&Codec::full(&model())).0.to_vec();
+    encoded(&mut p, FIRST, 0.2);
+    for value in [f64::NAN, f64::INFINITY, 1e13] {
+        let metrics = Metrics::from([("loss".to_string(), value)]);
+        let model = Some(wire::Model { digest: digest.clone(), ..Default::default() });
+        p.handle(instruction(FIRST, What::Evaluate(wire::Evaluate { model }))).unwrap();
+        let evaluated = Input::Evaluated { samples: 4, metrics: metrics.clone() };
+        let reason = "metrics: a number that isn't within ±1e12";
+        assert_eq!(p.handle(evaluated).unwrap(), [decline(FIRST, reason)], "{value}");
+
+        let mut p = participant(Encoding::Full);
+        let actions = p.handle(train(FIRST)).unwrap();
+        let [Action::Fetch(digest)] = actions[..] else { panic!("{actions:?}") };
+        p.handle(Input::Fetched { digest, bytes: Codec::full(&model()) }).unwrap();
+        let Input::Trained(mut diverged) = trained(0.1) else { return };
+        diverged.metrics = metrics;
+        assert_eq!(p.handle(Input::Trained(diverged)).unwrap(), [decline(FIRST, reason)]);
+        assert!(p.kept().pending.is_none());
+    }
 }
 
 #[test]

@@ -11,6 +11,10 @@ use crate::trainer::{Trained, coding_key};
 use crate::update::{Codec, Scales};
 use crate::{Aborted, Code, Digest, Error, Refusal, Result, Turn, wire};
 
+/// Names of refusals that mean that the round is elsewhere; the next instruction says where.
+pub(super) const ELSEWHERE: [&str; 6] =
+    ["late", "early", "not_selected", "unexpected", "finished", "repeated"];
+
 impl Participant {
     pub(super) fn asked_to_train(&mut self, turn: Turn, train: wire::Train) -> Action {
         if self.kept.pending.as_ref().is_some_and(|pending| pending.turn == turn) {
@@ -39,6 +43,7 @@ impl Participant {
         let Trained { mut update, samples, metrics, optimizer } = trained;
         let checked = self
             .check(&update, samples)
+            .and_then(|()| Ok(metrics::check(&metrics)?))
             .and_then(|()| optimizer.check(&self.task.training, self.layout.elements()));
         if let Err(error) = checked {
             tracing::warn!(%error, "an update that can't be sent");
@@ -49,7 +54,6 @@ impl Participant {
             true => self.encode_masked(&assignment, update, samples)?,
             false => self.encode(turn, &update, &assignment.scales)?,
         };
-        let metrics = if metrics::check(&metrics).is_ok() { metrics } else { Default::default() };
         let digest = Digest::of(&body);
         let included = self.secure.as_ref().map(|secure| secure.included(turn)).unwrap_or_default();
         self.kept.pending = Some(Pending {
@@ -136,9 +140,7 @@ impl Participant {
     /// A message or upload was refused for good.
     pub(super) fn refused(&mut self, name: &str) -> Vec<Action> {
         tracing::info!(name, "refused");
-        // These mean that the round is elsewhere; the next instruction says where.
-        let elsewhere = ["late", "early", "not_selected", "unexpected", "finished", "repeated"];
-        if elsewhere.contains(&name) || Refusal::RESUMED.contains(&name) {
+        if ELSEWHERE.contains(&name) || Refusal::RESUMED.contains(&name) {
             return vec![Action::Wait];
         }
         match self.kept.pending.take() {

@@ -34,6 +34,7 @@ use tern_protocol::coordinator::{Coordinator, Effect, Event};
 use tern_protocol::layout::Layout;
 use tern_protocol::plan::TaskSpec;
 use tern_protocol::update::Format;
+use tern_protocol::wire::message::Body;
 use tern_protocol::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, Turn, wire};
 
 use crate::blobs::Blobs;
@@ -204,6 +205,11 @@ impl Federation {
     ) -> Result<wire::Ack, Refusal> {
         self.known(client)?;
         let now = self.clock.read(now);
+        if let Some(Body::Declined(wire::Declined { reason })) = &message.body {
+            // By Debug, since it is whatever the client wrote.
+            let (round, attempt) = (message.round, message.attempt);
+            tracing::warn!(%client, round, attempt, ?reason, "declined");
+        }
         self.acknowledge(now, Event::Message { client: *client, message })
     }
 

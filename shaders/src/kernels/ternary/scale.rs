@@ -8,7 +8,8 @@ use crate::{Real, kernel, linear_grid, params};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ScaleKind {
-    /// scale = max |x|, at most `factor` standard deviations if `factor` > 0 (TernGrad clips
+    /// scale = max |x|, at most `factor` standard deviations if `factor` > 0, or root mean squares
+    /// where the mean is larger than the deviation (TernGrad clips
     /// at 2.5); threshold = 0.
     #[default]
     Maximum = 0,
@@ -121,7 +122,12 @@ pub fn scale<F: Real>(
             ScaleKind::Maximum => {
                 let most = partials.clone().map(|partial| partial[0]).fold(F::zero(), F::max);
                 let mean = sum(2) / count;
-                let deviation = (sum(3) / count - mean * mean).max(F::zero()).sqrt();
+                let square = sum(3) / count;
+                let variance = (square - mean * mean).max(F::zero());
+                // Around a mean that is larger, as that of a tensor of equal elements, the
+                // deviation says nothing of how large they are.
+                let centered = mean * mean <= variance;
+                let deviation = if centered { variance.sqrt() } else { square.sqrt() };
                 let clips = p.factor > 0.0;
                 scales[row] = if clips { most.min(factor * deviation) } else { most };
                 thresholds[row] = F::zero();
@@ -236,6 +242,20 @@ mod tests {
             let mean = v.iter().sum::<f64>() / v.len() as f64;
             let variance = v.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / v.len() as f64;
             assert!((clipped[r] - most.min(0.5 * variance.sqrt())).abs() < 1e-7, "{r}");
+        }
+    }
+
+    #[test]
+    fn equal_elements_have_their_size_as_the_scale_by_every_rule() {
+        for value in [0.5, -3.0, 1e-7, 0.0] {
+            let x = vec![value; 384];
+            let whole = run(&x, &[], &[(ScaleKind::Maximum, 0.0)]).0;
+            let clipped = run(&x, &[], &[(ScaleKind::Maximum, 2.5)]).0;
+            let kinds = [(ScaleKind::Threshold, 0.7), (ScaleKind::MeanAbove, 0.0)];
+            let above = run(&x, &[], &kinds).0;
+            for scale in whole.into_iter().chain(clipped).chain(above) {
+                assert!((scale - value.abs()).abs() <= 1e-12 * value.abs(), "{value}: {scale}");
+            }
         }
     }
 
