@@ -237,8 +237,8 @@ fn what_diverged_is_declined_with_a_word() {
     encoded(&mut p, FIRST, 0.2);
     for value in [f64::NAN, f64::INFINITY, 1e13] {
         let metrics = Metrics::from([("loss".to_string(), value)]);
-        let model = Some(wire::Model { digest: digest.clone(), ..Default::default() });
-        p.handle(instruction(FIRST, What::Evaluate(wire::Evaluate { model }))).unwrap();
+        let asked = Some(wire::Model { digest: digest.clone(), ..Default::default() });
+        p.handle(instruction(FIRST, What::Evaluate(wire::Evaluate { model: asked }))).unwrap();
         let evaluated = Input::Evaluated { samples: 4, metrics: metrics.clone() };
         let reason = "metrics: a number that isn't within ±1e12";
         assert_eq!(p.handle(evaluated).unwrap(), [decline(FIRST, reason)], "{value}");
