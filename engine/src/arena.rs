@@ -214,7 +214,7 @@ impl Arena {
     /// [`Arena::read_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Arena::read_async`].
     pub fn read(&self, flat: Flat, replica: usize) -> Result<Vec<f32>> {
         self.0.device.wait(self.read_async(flat, replica))
     }
@@ -222,7 +222,7 @@ impl Arena {
     /// [`Arena::read_f64_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Arena::read_f64_async`].
     pub fn read_f64(&self, flat: Flat, replica: usize) -> Result<Vec<f64>> {
         self.0.device.wait(self.read_f64_async(flat, replica))
     }
@@ -230,7 +230,7 @@ impl Arena {
     /// [`Arena::write_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Arena::write_async`].
     pub fn write(&self, flat: Flat, replica: usize, values: &[f32]) -> Result<()> {
         self.0.device.wait(self.write_async(flat, replica, values))
     }
@@ -238,7 +238,7 @@ impl Arena {
     /// [`Arena::write_f64_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Arena::write_f64_async`].
     pub fn write_f64(&self, flat: Flat, replica: usize, values: &[f64]) -> Result<()> {
         self.0.device.wait(self.write_f64_async(flat, replica, values))
     }

@@ -253,7 +253,7 @@ pub async fn load_checkpoint_async(path: &Path, plan: &mut Plan) -> Result<()> {
 /// [`save_checkpoint_async`], waiting.
 ///
 /// # Errors
-/// As there.
+/// As [`save_checkpoint_async`].
 #[cfg(feature = "blocking")]
 pub fn save_checkpoint(path: &Path, plan: &mut Plan) -> Result<()> {
     let device = plan.arena().device().clone();
@@ -263,7 +263,7 @@ pub fn save_checkpoint(path: &Path, plan: &mut Plan) -> Result<()> {
 /// [`load_checkpoint_async`], waiting.
 ///
 /// # Errors
-/// As there.
+/// As [`load_checkpoint_async`].
 #[cfg(feature = "blocking")]
 pub fn load_checkpoint(path: &Path, plan: &mut Plan) -> Result<()> {
     let device = plan.arena().device().clone();

@@ -159,7 +159,7 @@ impl RowData {
     /// [`RowData::upload_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`RowData::upload_async`].
     #[cfg(feature = "blocking")]
     pub fn upload(
         device: &Device,
@@ -238,7 +238,7 @@ impl TextData {
     /// [`TextData::upload_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`TextData::upload_async`].
     #[cfg(feature = "blocking")]
     pub fn upload<T: AsRef<[u32]>>(
         device: &Device,

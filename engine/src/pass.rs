@@ -120,7 +120,7 @@ impl Vector {
     /// [`Vector::zeros_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Vector::zeros_async`].
     pub fn zeros(device: &Device, element: Element, len: usize) -> Result<Self> {
         device.wait(Self::zeros_async(device, element, len))
     }
@@ -128,7 +128,7 @@ impl Vector {
     /// [`Vector::upload_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Vector::upload_async`].
     pub fn upload(device: &Device, data: &Data) -> Result<Self> {
         device.wait(Self::upload_async(device, data))
     }
@@ -136,7 +136,7 @@ impl Vector {
     /// [`Vector::of_tile_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Vector::of_tile_async`].
     pub fn of_tile(arena: &Arena, tile: usize, flat: Flat) -> Result<Self> {
         arena.device().wait(Self::of_tile_async(arena, tile, flat))
     }
@@ -144,7 +144,7 @@ impl Vector {
     /// [`Vector::read_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Vector::read_async`].
     pub fn read(&self) -> Result<Data> {
         self.device.wait(self.read_async())
     }
@@ -259,7 +259,7 @@ impl Pass {
     /// [`Pass::run_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Pass::run_async`].
     #[cfg(feature = "blocking")]
     pub fn run(self) -> Result<()> {
         let device = self.device.clone();

@@ -113,7 +113,7 @@ impl Device {
     /// [`Device::self_test_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Device::self_test_async`].
     #[cfg(feature = "blocking")]
     pub fn self_test(&self) -> Result<Vec<SelfTest>> {
         self.wait(self.self_test_async())

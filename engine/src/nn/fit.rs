@@ -117,7 +117,7 @@ impl Fit {
     /// [`Fit::run_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Fit::run_async`].
     #[cfg(feature = "blocking")]
     pub fn run(
         &self,

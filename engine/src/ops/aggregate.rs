@@ -42,7 +42,7 @@ impl Aggregator {
     /// [`Aggregator::new_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Aggregator::new_async`].
     #[cfg(feature = "blocking")]
     pub fn new(device: &Device, n: usize, fraction_bits: u32) -> Result<Self> {
         device.wait(Self::new_async(device, n, fraction_bits))

@@ -173,7 +173,7 @@ impl Case {
     /// [`Case::expected_of_cpu_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Case::expected_of_cpu_async`].
     #[cfg(feature = "blocking")]
     pub fn expected_of_cpu(&self) -> Result<Expected> {
         Device::cpu().wait(self.expected_of_cpu_async())
@@ -197,7 +197,7 @@ impl Case {
     /// As [`Case::check_async`], with what [`Case::expected`] gave.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Case::check_async`].
     pub async fn check_against_async(&self, device: &Device, expected: &Expected) -> Result<Check> {
         let found = self.on(device).await?;
         let mut check = Check::default();
@@ -240,7 +240,7 @@ impl Case {
     /// [`Case::check_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Case::check_async`].
     #[cfg(feature = "blocking")]
     pub fn check(&self, device: &Device) -> Result<Check> {
         device.wait(self.check_async(device))
@@ -249,7 +249,7 @@ impl Case {
     /// [`Case::check_against_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Case::check_against_async`].
     #[cfg(feature = "blocking")]
     pub fn check_against(&self, device: &Device, expected: &Expected) -> Result<Check> {
         device.wait(self.check_against_async(device, expected))

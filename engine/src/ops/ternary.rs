@@ -71,7 +71,7 @@ impl Scales {
     /// [`Scales::zeros_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Scales::zeros_async`].
     #[cfg(feature = "blocking")]
     pub fn zeros(device: &Device, rows: usize, tensors: usize) -> Result<Self> {
         device.wait(Self::zeros_async(device, rows, tensors))

@@ -131,7 +131,7 @@ impl Device {
     /// [`Device::costs_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Device::costs_async`].
     #[cfg(feature = "blocking")]
     pub fn costs(&self) -> Result<Costs> {
         self.wait(self.costs_async())
@@ -196,7 +196,7 @@ impl Case {
     /// [`Case::time_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Case::time_async`].
     #[cfg(feature = "blocking")]
     pub fn time(&self, device: &Device, budget: Duration) -> Result<CaseTiming> {
         device.wait(self.time_async(device, budget))

@@ -51,7 +51,7 @@ impl Device {
     /// [`Device::tune_lstm_async`], waiting.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Device::tune_lstm_async`].
     #[cfg(feature = "blocking")]
     pub fn tune_lstm(&self, sizes: [u32; 3], cifg: bool) -> Result<Option<Choice>> {
         self.wait(self.tune_lstm_async(sizes, cifg))

@@ -73,7 +73,7 @@ impl Population {
     /// one to the next.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Population::texts`].
     pub fn passages<T: AsRef<[Vec<u32>]>>(
         device: &Device,
         clients: &[T],

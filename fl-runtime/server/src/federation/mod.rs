@@ -263,7 +263,7 @@ impl Federation {
             None => self.journal.append(&journaled),
         };
         if let Err(error) = stored {
-            // What isn't stored didn't happen.
+            // An event takes effect only once it is journaled.
             self.reload();
             return Err(self::stored(error));
         }
