@@ -1,4 +1,15 @@
 //! WGSL that several kernels share.
+//!
+//! ```rust
+//! use tern_shaders::kernels::update::RESCALE;
+//! use tern_shaders::preludes::INDEX;
+//!
+//! assert!(INDEX.source.contains("fn linear_index"));
+//! // A kernel that names it has it in its text, after the constants.
+//! let wgsl = RESCALE.variants[0].wgsl();
+//! assert!(wgsl.starts_with("const GROUP: u32 = 64u;"));
+//! assert!(wgsl.contains(INDEX.source));
+//! ```
 
 use crate::Prelude;
 

@@ -1,4 +1,15 @@
 //! Learning-rate schedules.
+//!
+//! ```rust
+//! use tern_shaders::schedule::{Decay, Schedule};
+//!
+//! // Up to 0.5 in ten steps, then down to 0.1 in a hundred.
+//! let decay = Decay::Linear { total: 110, floor: 0.1 };
+//! let schedule = Schedule { base: 0.5, warmup: 10, decay };
+//! assert_eq!((schedule.rate(0), schedule.rate(9)), (0.05, 0.5));
+//! assert!((schedule.rate(60) - 0.3).abs() < 1e-12);
+//! assert!((schedule.rate(500) - 0.1).abs() < 1e-12);
+//! ```
 
 /// How the learning rate goes on after the warmup; t counts steps from its end.
 #[derive(Clone, Copy, Debug, PartialEq)]

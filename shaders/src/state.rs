@@ -2,6 +2,17 @@
 //!
 //! A plan owns one buffer of `replicas × WORDS` words. The `state/*` kernels advance it, so
 //! that nothing per step comes from the CPU.
+//!
+//! ```rust
+//! use tern_shaders::schedule::Schedule;
+//! use tern_shaders::state::{ROWS, StateRecord};
+//!
+//! // Seed 7, samples 10 to 12, batches of 4, 100 steps.
+//! let record = StateRecord::new(7, 10..13, 4, 100, &Schedule::constant(0.1));
+//! assert!(record.is_active());
+//! // There are only three samples for the first batch.
+//! assert_eq!((record.steps(), record[ROWS]), (0, 3));
+//! ```
 
 use std::ops::{Deref, DerefMut, Range};
 

@@ -1,5 +1,24 @@
 //! Weighted 64-bit fixed-point accumulation: updates in any order, on any device, give the
 //! same bits.
+//!
+//! ```rust
+//! use tern_engine::ops::aggregate::Aggregator;
+//! use tern_engine::{Data, Device, Element, Pass, Vector};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! let device = Device::cpu();
+//! // The updates of two clients, which count three times and once.
+//! let updates = Vector::upload(&device, &Data::F32(vec![1.0, 2.0, 4.0, 8.0]))?;
+//! let mean = Vector::zeros(&device, Element::F32, 2)?;
+//! let mut sum = Aggregator::new(&device, 2, 30)?;
+//! let mut pass = Pass::new(&device);
+//! sum.add(&mut pass, &updates, &[3, 1])?;
+//! sum.finish(&mut pass, &mean)?;
+//! pass.run()?;
+//! assert_eq!(mean.read()?, Data::F32(vec![1.75, 3.5]));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::Element;
 use tern_shaders::kernels::aggregate::{ACCUMULATE, Accumulate, FINISH, Finish};

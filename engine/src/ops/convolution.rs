@@ -1,4 +1,25 @@
 //! 2-D convolution, NCHW: `y[b, o] = bias[o] + Σ weight[o, c] ⋆ x[b, c]`.
+//!
+//! ```rust
+//! use tern_engine::ops::convolution::Window;
+//! use tern_engine::{Arena, Data, Device, Element, Graph, Init, Parameters};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! // One filter of 2 × 2 ones: each output is the sum of a window.
+//! let mut parameters = Parameters::new();
+//! let weight = parameters.add("weight", &[1, 1, 2, 2], Init::Constant(1.0))?;
+//! let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let x = graph.input("x", &[1, 1, 3, 3], Element::F32);
+//! let y = graph.conv2d(x, &weight, None, Window::default())?;
+//! graph.keep(y);
+//! let mut plan = graph.forward()?;
+//! plan.write(x, &Data::F32((1..10).map(|i| i as f32).collect()))?;
+//! plan.run(1)?;
+//! assert_eq!(plan.read(y)?, Data::F32(vec![12.0, 16.0, 24.0, 28.0]));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::Element;
 use tern_shaders::kernels::convolution::{

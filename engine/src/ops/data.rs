@@ -1,4 +1,29 @@
 //! Cases of the gathers; plans on a data set record them.
+//!
+//! What such a plan gathers:
+//!
+//! ```rust
+//! # use tern_engine::{Arena, Device, Init, Parameters};
+//! use tern_engine::{Batching, Data, Graph, IGNORE, RowData};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! # let mut parameters = Parameters::new();
+//! # parameters.add("weight", &[1], Init::Zeros)?;
+//! # let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! // Three samples of one number each, in batches of two: the second batch is short.
+//! let data = RowData::upload(arena.device(), &[1.0, 2.0, 3.0], 1, &[0, 1, 2], 3)?;
+//! let mut graph = Graph::new(&arena);
+//! let (x, labels) = graph.row_batch(&data, &Batching::in_order(2))?;
+//! graph.keep(x);
+//! graph.keep(labels);
+//! let loss = graph.mean(x);
+//! let mut plan = graph.evaluate(loss)?;
+//! plan.run(2)?;
+//! assert_eq!(plan.read(x)?, Data::F32(vec![3.0, 0.0]));
+//! assert_eq!(plan.read(labels)?, Data::U32(vec![2, IGNORE]));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::kernels::data::{
     NONE, RESTART, ROWS, Restart, Rows, SELECT, STREAM, Select, Stream, WINDOWS, WORDS, Windows,

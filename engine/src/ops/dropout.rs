@@ -1,4 +1,28 @@
 //! Dropout.
+//!
+//! ```rust
+//! # use tern_engine::{Arena, Device, Init, Parameters};
+//! use tern_engine::Graph;
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! # let mut parameters = Parameters::new();
+//! # parameters.add("weight", &[1], Init::Zeros)?;
+//! # let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let x = graph.constant(1.0, &[1000]);
+//! let y = graph.dropout(x, 0.5)?;
+//! graph.keep(y);
+//! let mut plan = graph.forward()?;
+//! plan.run(1)?;
+//! // About half is dropped; the rest is doubled, so that the mean stays.
+//! let y = plan.read(y)?.floats()?;
+//! let kept = y.iter().filter(|y| **y == 2.0).count();
+//! let dropped = y.iter().filter(|y| **y == 0.0).count();
+//! assert_eq!(kept + dropped, 1000);
+//! assert!((400..600).contains(&kept));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::kernels::dropout::{BACKWARD, Backward, FORWARD, Forward, threshold};
 use tern_shaders::{Element, state};

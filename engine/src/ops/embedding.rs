@@ -1,4 +1,27 @@
 //! Embedding tables: lookup and its gradient.
+//!
+//! ```rust
+//! use tern_engine::{Arena, Data, Device, Element, Flat, Graph, Init, Parameters};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! let mut parameters = Parameters::new();
+//! let table = parameters.add("table", &[3, 2], Init::Zeros)?;
+//! let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut values = arena.read(Flat::Parameters, 0)?;
+//! values[..6].copy_from_slice(&[0.0, 0.5, 1.0, 1.5, 2.0, 2.5]);
+//! arena.write(Flat::Parameters, 0, &values)?;
+//! let mut graph = Graph::new(&arena);
+//! let tokens = graph.input("tokens", &[2], Element::U32);
+//! let rows = graph.embedding(tokens, &table)?;
+//! graph.keep(rows);
+//! let mut plan = graph.forward()?;
+//! // A token, and padding.
+//! plan.write(tokens, &Data::U32(vec![2, u32::MAX]))?;
+//! plan.run(1)?;
+//! assert_eq!(plan.read(rows)?, Data::F32(vec![2.0, 2.5, 0.0, 0.0]));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::kernels::embedding::{
     GATHER, Gather, LINKS, Links, MAX_POSITIONS, SCATTER_ADD, ScatterAdd,

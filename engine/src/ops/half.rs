@@ -1,4 +1,26 @@
 //! Layers whose forward product takes 16-bit floats.
+//!
+//! ```rust
+//! use tern_engine::{Activation, Arena, Data, Device, Graph, Init, Parameters};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! let mut parameters = Parameters::new();
+//! let weight = parameters.add("weight", &[1, 4], Init::Constant(1.0))?;
+//! let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let x = graph.constant(2049.0, &[1, 4]);
+//! let exact = graph.linear(x, &weight, None, Activation::Identity)?;
+//! let rounded = graph.linear_half(x, &weight, None, Activation::Identity)?;
+//! graph.keep(exact);
+//! graph.keep(rounded);
+//! let mut plan = graph.forward()?;
+//! plan.run(1)?;
+//! // 16 bits have no 2049: the inputs are rounded to 2048, the sum of them is not.
+//! assert_eq!(plan.read(exact)?, Data::F32(vec![4.0 * 2049.0]));
+//! assert_eq!(plan.read(rounded)?, Data::F32(vec![4.0 * 2048.0]));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::Activation;
 use tern_shaders::kernels::half::{NT, PACK, Pack};

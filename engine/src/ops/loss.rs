@@ -1,4 +1,28 @@
 //! Losses with their gradients: scalars of shape `[1]`, means over the rows that count.
+//!
+//! ```rust
+//! # use tern_engine::{Arena, Device, Init, Parameters};
+//! use tern_engine::{Data, Element, Graph, IGNORE};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! # let mut parameters = Parameters::new();
+//! # parameters.add("weight", &[1], Init::Zeros)?;
+//! # let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let logits = graph.constant(0.0, &[2, 4]);
+//! let targets = graph.input("targets", &[2], Element::U32);
+//! let loss = graph.cross_entropy(logits, targets)?;
+//! graph.keep(loss);
+//! let mut plan = graph.forward()?;
+//! // The second row has no target and does not count.
+//! plan.write(targets, &Data::U32(vec![3, IGNORE]))?;
+//! plan.run(1)?;
+//! // Four classes, all equally likely.
+//! let loss = plan.read(loss)?.floats()?;
+//! assert!((loss[0] - 4f32.ln()).abs() < 1e-6);
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::Element;
 use tern_shaders::kernels::loss::{

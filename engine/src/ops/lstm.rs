@@ -1,4 +1,29 @@
 //! Stacked LSTM layers over time-major sequences, as `torch.nn.LSTM` computes them.
+//!
+//! ```rust
+//! use tern_engine::ops::lstm::{LstmOptions, LstmWeights};
+//! use tern_engine::{Arena, Device, Graph, Init, Parameters};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! // One unit whose weights are zero: all gates are half open, and nothing comes in.
+//! let mut parameters = Parameters::new();
+//! let mut zeros = |name, shape: &[usize]| parameters.add(name, shape, Init::Zeros);
+//! let (w_ih, w_hh) = (zeros("weight_ih_l0", &[4, 1])?, zeros("weight_hh_l0", &[4, 1])?);
+//! let (b_ih, b_hh) = (zeros("bias_ih_l0", &[4])?, zeros("bias_hh_l0", &[4])?);
+//! let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let (x, one) = (graph.constant(1.0, &[2, 1, 1]), graph.constant(1.0, &[1, 1]));
+//! let options = LstmOptions { initial: Some(vec![(one, one)]), ..LstmOptions::default() };
+//! let output = graph.lstm(x, &[LstmWeights { w_ih, w_hh, b_ih, b_hh }], &options)?;
+//! graph.keep(output.c[0]);
+//! let mut plan = graph.forward()?;
+//! plan.run(1)?;
+//! // The cell state is halved in each of the two steps.
+//! let c = plan.read(output.c[0])?.floats()?;
+//! assert!((c[0] - 0.25).abs() < 1e-6);
+//! # Ok(())
+//! # }
+//! ```
 
 mod cases;
 mod layer;

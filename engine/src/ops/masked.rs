@@ -1,4 +1,27 @@
 //! Fixed-point vectors under ChaCha20 masks, for secure aggregation.
+//!
+//! ```rust
+//! use tern_engine::ops::masked::{FixedPoint, Mask, Masker, sum};
+//! use tern_engine::{Data, Device, Element, Pass, Vector};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! let device = Device::cpu();
+//! let x = Vector::upload(&device, &Data::F32([[0.5; 16], [0.25; 16]].concat()))?;
+//! let uploads = Vector::zeros(&device, Element::U32, 32)?;
+//! let total = Vector::zeros(&device, Element::U32, 16)?;
+//! let mean = Vector::zeros(&device, Element::F32, 16)?;
+//! // Two clients: one adds a mask, the other subtracts it. In the sum it cancels.
+//! let mask = Mask::new(&[7; 32], &[1; 12]);
+//! let code = FixedPoint::new(1.0, 2, 32)?;
+//! let mut pass = Pass::new(&device);
+//! Masker::of_replicas(&[&[mask], &[mask.negated()]])?.encode(&mut pass, &x, code, &uploads)?;
+//! sum(&mut pass, &uploads, code.bits, &total, false)?;
+//! Masker::new(&[]).unmask_decode(&mut pass, &total, code, 2, &mean)?;
+//! pass.run()?;
+//! assert_eq!(mean.read()?, Data::F32(vec![0.375; 16]));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::kernels::chacha::{BLOCK, WORDS_A_MASK};
 use tern_shaders::kernels::fixed::MAX_FRACTION_BITS;

@@ -1,4 +1,26 @@
 //! Matrix products of tensors, and the linear layer.
+//!
+//! ```rust
+//! # use tern_engine::{Arena, Device, Init, Parameters};
+//! use tern_engine::{Data, Element, Graph};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! # let mut parameters = Parameters::new();
+//! # parameters.add("weight", &[1], Init::Zeros)?;
+//! # let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let a = graph.input("a", &[2, 2], Element::F32);
+//! let b = graph.input("b", &[2, 1], Element::F32);
+//! let c = graph.matmul(a, b)?;
+//! graph.keep(c);
+//! let mut plan = graph.forward()?;
+//! plan.write(a, &Data::F32(vec![1.0, 2.0, 3.0, 4.0]))?;
+//! plan.write(b, &Data::F32(vec![10.0, 1.0]))?;
+//! plan.run(1)?;
+//! assert_eq!(plan.read(c)?, Data::F32(vec![12.0, 34.0]));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::kernels::matmul::{self, Order};
 use tern_shaders::kernels::pointwise::{ACTIVATION_BACKWARD, ActivationBackward};

@@ -1,4 +1,26 @@
 //! Metrics: ranks of targets, counts of hits, the largest of each row. No gradients.
+//!
+//! ```rust
+//! # use tern_engine::{Arena, Device, Init, Parameters};
+//! use tern_engine::{Data, Element, Graph};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! # let mut parameters = Parameters::new();
+//! # parameters.add("weight", &[1], Init::Zeros)?;
+//! # let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let logits = graph.input("logits", &[2, 3], Element::F32);
+//! let targets = graph.input("targets", &[2], Element::U32);
+//! let counts = graph.accuracy(logits, targets, 2)?;
+//! let mut plan = graph.forward()?;
+//! plan.write(logits, &Data::F32(vec![0.1, 0.7, 0.2, 0.1, 0.7, 0.2]))?;
+//! plan.write(targets, &Data::U32(vec![1, 2]))?;
+//! plan.run(1)?;
+//! // The first row is a hit, the second one only among the best two; both have a target.
+//! assert_eq!(plan.read(counts)?, Data::U32(vec![1, 2, 2]));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::Element;
 use tern_shaders::kernels::metrics::{ACCURACY, Accuracy, MAX_K, RANK, Rank, TOP_K, TopK};

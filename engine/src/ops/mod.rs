@@ -1,4 +1,21 @@
 //! Wrappers of the kernels: shape checks, recording, backward, and cases for tests and benches.
+//!
+//! A [`Case`] holds a device against the `f64` reference of a kernel:
+//!
+//! ```rust
+//! use tern_engine::ops::Case;
+//! use tern_engine::{Data, Device};
+//! use tern_shaders::kernels::pointwise::{SCALE, Scale};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! // y = 2 x, of three numbers; what y holds before is overwritten.
+//! let params = Scale { n: 3, factor: 2.0, accumulate: 0 };
+//! let buffers = vec![Data::F32(vec![1.0, 2.0, 3.0]), Data::F32(vec![9.0; 3])];
+//! let case = Case::new(&SCALE, "three numbers", &params, 1, buffers);
+//! assert_eq!(case.check(&Device::cpu())?.error, 0.0);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod aggregate;
 mod case;

@@ -1,4 +1,26 @@
 //! Layer and RMS normalization.
+//!
+//! ```rust
+//! use tern_engine::{Arena, Data, Device, Element, Graph, Init, Parameters};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! let mut parameters = Parameters::new();
+//! let gamma = parameters.add("weight", &[2], Init::Constant(2.0))?;
+//! let beta = parameters.add("bias", &[2], Init::Constant(10.0))?;
+//! let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let x = graph.input("x", &[1, 2], Element::F32);
+//! let y = graph.layer_norm(x, &gamma, &beta, 1e-9)?;
+//! graph.keep(y);
+//! let mut plan = graph.forward()?;
+//! // Mean 4, standard deviation 1.
+//! plan.write(x, &Data::F32(vec![3.0, 5.0]))?;
+//! plan.run(1)?;
+//! let y = plan.read(y)?.floats()?;
+//! assert!((y[0] - 8.0).abs() < 1e-5 && (y[1] - 12.0).abs() < 1e-5);
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::Element;
 use tern_shaders::kernels::normalize::{

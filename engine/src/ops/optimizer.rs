@@ -1,4 +1,26 @@
 //! Cases of the optimizers; training plans record them (see `Graph::train`).
+//!
+//! A step of gradient descent:
+//!
+//! ```rust
+//! use tern_engine::{Activation, Arena, Device, Flat, Graph, Init, Parameters};
+//! use tern_engine::{Optimizer, Training};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! let mut parameters = Parameters::new();
+//! let weight = parameters.add("weight", &[1, 1], Init::Constant(1.0))?;
+//! let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! // The loss is weight², its slope 2 · weight.
+//! let mut graph = Graph::new(&arena);
+//! let (one, zero) = (graph.constant(1.0, &[1, 1]), graph.constant(0.0, &[1, 1]));
+//! let y = graph.linear(one, &weight, None, Activation::Identity)?;
+//! let loss = graph.mse(y, zero, None)?;
+//! let mut plan = graph.train(loss, &Training::new(Optimizer::sgd(), 0.125))?;
+//! plan.run(1)?;
+//! assert_eq!(arena.read(Flat::Parameters, 0)?[0], 1.0 - 0.125 * 2.0);
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::kernels::optimizer::{
     ADAM, Adam, NORM_CHUNK, NORM_FINISH, NORM_PARTIAL, NormFinish, NormPartial, PROXIMAL, Proximal,

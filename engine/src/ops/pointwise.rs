@@ -1,4 +1,28 @@
 //! Pointwise ops.
+//!
+//! ```rust
+//! # use tern_engine::{Arena, Device, Init, Parameters};
+//! use tern_engine::{Data, Element, Graph};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! # let mut parameters = Parameters::new();
+//! # parameters.add("weight", &[1], Init::Zeros)?;
+//! # let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let x = graph.input("x", &[2, 2], Element::F32);
+//! let row = graph.input("row", &[2], Element::F32);
+//! let positive = graph.relu(x);
+//! // The row is added to each of x.
+//! let y = graph.add(positive, row)?;
+//! graph.keep(y);
+//! let mut plan = graph.forward()?;
+//! plan.write(x, &Data::F32(vec![-1.0, 2.0, 3.0, -4.0]))?;
+//! plan.write(row, &Data::F32(vec![10.0, 20.0]))?;
+//! plan.run(1)?;
+//! assert_eq!(plan.read(y)?, Data::F32(vec![10.0, 22.0, 13.0, 20.0]));
+//! # Ok(())
+//! # }
+//! ```
 
 mod binary;
 mod copy;

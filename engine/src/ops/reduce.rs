@@ -1,4 +1,28 @@
 //! Row, column and full reductions.
+//!
+//! ```rust
+//! # use tern_engine::{Arena, Device, Init, Parameters};
+//! use tern_engine::ops::reduce::Reduction;
+//! use tern_engine::{Data, Element, Graph};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! # let mut parameters = Parameters::new();
+//! # parameters.add("weight", &[1], Init::Zeros)?;
+//! # let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let x = graph.input("x", &[2, 3], Element::F32);
+//! let largest = graph.reduce_rows(x, Reduction::Max)?;
+//! let mean = graph.mean(x);
+//! graph.keep(largest);
+//! graph.keep(mean);
+//! let mut plan = graph.forward()?;
+//! plan.write(x, &Data::F32(vec![1.0, 5.0, 3.0, -2.0, -1.0, -6.0]))?;
+//! plan.run(1)?;
+//! assert_eq!(plan.read(largest)?, Data::F32(vec![5.0, -1.0]));
+//! assert_eq!(plan.read(mean)?, Data::F32(vec![0.0]));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::Element;
 pub use tern_shaders::kernels::reduce::Reduction;

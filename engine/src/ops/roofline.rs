@@ -1,4 +1,20 @@
 //! Cases of the kernels that show what a device can do at most.
+//!
+//! ```rust
+//! use tern_engine::Device;
+//! use tern_engine::ops::roofline;
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! // 4 elements with 32 chains of 8 multiply-adds, of two operations each.
+//! let compute = roofline::single(4, 8);
+//! assert_eq!(compute.flops, 4 * 32 * 8 * 2);
+//! // 64 words that are read, and written elsewhere.
+//! let copy = roofline::copy(64, 1);
+//! assert_eq!(copy.bytes, 2 * 64 * 4);
+//! assert_eq!(copy.check(&Device::cpu())?.error, 0.0);
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::Kernel;
 use tern_shaders::kernels::roofline::{COPY, Copy, MULTIPLY_ADD, MULTIPLY_ADD_HALF, MultiplyAdd};

@@ -1,4 +1,28 @@
 //! Cases of the state records' advance; training plans record it (see `Graph::train`).
+//!
+//! What a plan's records say after its steps:
+//!
+//! ```rust
+//! use tern_engine::{Activation, Arena, Device, Graph, Init, Parameters};
+//! use tern_engine::{Optimizer, Training};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! let mut parameters = Parameters::new();
+//! let weight = parameters.add("weight", &[1, 1], Init::Constant(1.0))?;
+//! let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+//! let mut graph = Graph::new(&arena);
+//! let (one, zero) = (graph.constant(1.0, &[1, 1]), graph.constant(0.0, &[1, 1]));
+//! let y = graph.linear(one, &weight, None, Activation::Identity)?;
+//! let loss = graph.mse(y, zero, None)?;
+//! let training = Training::new(Optimizer::sgd(), 0.1).limit(2);
+//! let mut plan = graph.train(loss, &training)?;
+//! // The model stops at its limit.
+//! plan.run(3)?;
+//! let record = plan.states()?[0];
+//! assert_eq!((record.steps(), record.is_active()), (2, false));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::kernels::state::{ADVANCE, Advance, RING_CHANNELS};
 use tern_shaders::schedule::{Decay, Schedule};

@@ -1,6 +1,32 @@
 //! Ternary codes of updates: −1, 0 or +1 times a scale of the tensor, 16 to a word.
 //!
 //! See [`tern_shaders::kernels::ternary`] for the methods and their sources.
+//!
+//! ```rust
+//! use tern_engine::ops::ternary::{Coding, Rule, Scales, TernaryCodec};
+//! use tern_engine::{Data, Device, Element, Init, Parameters, Pass, Vector};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! let device = Device::cpu();
+//! let mut parameters = Parameters::new();
+//! parameters.add("weight", &[4], Init::Zeros)?;
+//! let codec = TernaryCodec::new(&parameters)?;
+//! let mut x = vec![0.0; codec.elements()];
+//! x[..4].copy_from_slice(&[0.75, -1.25, 0.125, 0.0]);
+//! let x = Vector::upload(&device, &Data::F32(x))?;
+//! let scales = Scales::zeros(&device, 1, codec.tensors())?;
+//! let codes = Vector::zeros(&device, Element::U32, codec.words())?;
+//! let decoded = Vector::zeros(&device, Element::F32, codec.elements())?;
+//! let mut pass = Pass::new(&device);
+//! codec.measure(&mut pass, &x, None, Rule::MeanAbove(0.7), &scales)?;
+//! codec.quantize(&mut pass, &x, None, &scales, Coding::Thresholded, &codes)?;
+//! codec.decode_accumulate(&mut pass, &codes, &scales.scales, &[1.0], &decoded, false)?;
+//! pass.run()?;
+//! // The large ones become ± their mean magnitude, which is 1.
+//! assert_eq!(decoded.read()?.floats()?[..4], [1.0, -1.0, 0.0, 0.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod cases;
 mod lanes;

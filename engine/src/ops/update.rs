@@ -1,4 +1,28 @@
 //! Updates of models that train side by side: started from one model, held against it, clipped.
+//!
+//! ```rust
+//! use tern_engine::ops::update::Updates;
+//! use tern_engine::{Data, Device, Element, Init, Parameters, Pass, Vector};
+//!
+//! # fn main() -> tern_engine::Result<()> {
+//! let device = Device::cpu();
+//! let mut parameters = Parameters::new();
+//! parameters.add("weight", &[64], Init::Zeros)?;
+//! let updates = Updates::new(&parameters)?;
+//! // Two clients have trained a model of 64 weights 2.0.
+//! let model = Vector::upload(&device, &Data::F32(vec![2.0; 64]))?;
+//! let models = Vector::upload(&device, &Data::F32([[5.0; 64], [1.5; 64]].concat()))?;
+//! let moved = Vector::zeros(&device, Element::F32, 128)?;
+//! let norms = Vector::zeros(&device, Element::F32, 2)?;
+//! let mut pass = Pass::new(&device);
+//! updates.difference(&mut pass, &models, &model, &moved)?;
+//! updates.clip(&mut pass, &moved, None, &norms)?;
+//! pass.run()?;
+//! // √64 · 3 and √64 · 0.5
+//! assert_eq!(norms.read()?, Data::F32(vec![24.0, 4.0]));
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::Element;
 use tern_shaders::kernels::optimizer::{

@@ -1,5 +1,20 @@
 //! Weighted 64-bit fixed-point accumulation: the sum of integers depends on no order, so that
 //! updates can be added as they arrive, on any device, to the same bits.
+//!
+//! ```rust
+//! use tern_shaders::kernels::aggregate::{Accumulate, Finish, accumulate, finish};
+//!
+//! // Two clients with one number each, 1.0 three times and 2.0 once.
+//! let p = Accumulate { n: 1, stride: 1, clients: 2, fraction_bits: 30 };
+//! let mut total = [0; 2];
+//! accumulate(&p, 1, &[1.0f32, 2.0], &[3, 1], &mut total);
+//! assert_eq!(total, [1 << 30, 1]); // 5 · 2³⁰, low word first
+//!
+//! let p = Finish { n: 1, stride: 1, weight_low: 4, weight_high: 0, fraction_bits: 30 };
+//! let mut mean = [0.0f32];
+//! finish(&p, 1, &total, &mut mean);
+//! assert_eq!(mean, [1.25]);
+//! ```
 
 use crate::kernels::fixed;
 use crate::{AnyKernel, Real, kernel, linear_grid, params};

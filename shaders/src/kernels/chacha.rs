@@ -1,5 +1,16 @@
 //! ChaCha20 (RFC 8439), the stream that masks come from, and the table of masks that kernels
 //! read.
+//!
+//! ```rust
+//! use tern_shaders::kernels::chacha::{Mask, add_block};
+//!
+//! let mask = Mask::new(&[7; 32], &[1; 12]);
+//! let mut words = [5; 16];
+//! add_block(&mut words, &mask, 0);
+//! assert_ne!(words, [5; 16]);
+//! add_block(&mut words, &mask.negated(), 0);
+//! assert_eq!(words, [5; 16]);
+//! ```
 
 /// Words of a key stream block.
 pub const BLOCK: usize = 16;

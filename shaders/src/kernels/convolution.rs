@@ -1,5 +1,23 @@
 //! Two-dimensional convolution, channels before pixels (NCHW), layouts and definition as in
 //! PyTorch's `conv2d` without dilation and groups; pooling in [`pooling`].
+//!
+//! ```rust
+//! use tern_shaders::kernels::convolution::{Convolution, forward};
+//!
+//! // An image of 3 × 3 under a filter of 2 × 2 ones: each output is the sum of a window.
+//! let p = Convolution {
+//!     batch: 1, channels: 1, height: 3, width: 3,
+//!     filters: 1, kernel_h: 2, kernel_w: 2, stride_h: 1, stride_w: 1,
+//!     parameter_stride: 4,
+//!     ..Default::default()
+//! };
+//! let p = p.complete().expect("the filter fits");
+//! assert_eq!((p.out_h, p.out_w), (2, 2));
+//! let x = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+//! let mut y = [0.0; 4];
+//! forward(&p, 1, &x, &[1.0; 4], &mut y);
+//! assert_eq!(y, [12.0, 16.0, 24.0, 28.0]);
+//! ```
 
 pub mod pooling;
 

@@ -3,6 +3,22 @@
 //! [`SELECT`] names the samples of each replica's batch; [`ROWS`], [`WORDS`] and [`WINDOWS`]
 //! gather them; [`STREAM`] reads long text in order and needs no selection, and [`RESTART`] forgets
 //! what a model carries along where that text starts over.
+//!
+//! ```rust
+//! use tern_shaders::kernels::data::{NONE, Select, select};
+//! use tern_shaders::schedule::Schedule;
+//! use tern_shaders::state::{CURSOR, ROWS, StateRecord};
+//!
+//! // Samples 10 to 13 in batches of 3.
+//! let mut record = StateRecord::new(7, 10..14, 3, 100, &Schedule::constant(0.1));
+//! let (p, mut index) = (Select { batch: 3, shuffle: 0 }, [0; 3]);
+//! select::<f32>(&p, 1, &record[..], &mut index);
+//! assert_eq!(index, [10, 11, 12]);
+//! // The second batch of the epoch has one sample.
+//! (record[CURSOR], record[ROWS]) = (3, 1);
+//! select::<f32>(&p, 1, &record[..], &mut index);
+//! assert_eq!(index, [13, NONE, NONE]);
+//! ```
 
 use crate::kernels::random::pcg4d;
 use crate::state;

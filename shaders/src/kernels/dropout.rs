@@ -1,5 +1,20 @@
 //! Dropout (Srivastava et al. 2014), inverted: what is kept is scaled, so that nothing
 //! changes at evaluation, where the layer is left out.
+//!
+//! ```rust
+//! use tern_shaders::kernels::dropout::{Forward, forward, kept, threshold};
+//! use tern_shaders::state::StateRecord;
+//!
+//! // Each element is dropped with probability ½.
+//! let p = Forward { n: 4, threshold: threshold(0.5), scale: 2.0, operation: 0 };
+//! let record = StateRecord::IDLE;
+//! let mut y = [9.0f32; 4];
+//! forward(&p, 1, &[1.0, 2.0, 3.0, 4.0], &record[..], &mut y);
+//! for i in 0..4 {
+//!     let keep = kept(&record[..], p.operation, p.threshold, i);
+//!     assert_eq!(y[i as usize], if keep { 2.0 * (i + 1) as f32 } else { 0.0 });
+//! }
+//! ```
 
 use super::random::pcg4d;
 use crate::{AnyKernel, Real, kernel, linear_grid, params, state};

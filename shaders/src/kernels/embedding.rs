@@ -1,4 +1,15 @@
 //! Embedding tables: lookup and its gradient.
+//!
+//! ```rust
+//! use tern_shaders::kernels::embedding::{Gather, PADDING, gather};
+//!
+//! // A table of three rows of two numbers, which is all there is of parameters.
+//! let table = [0.0f32, 0.5, 1.0, 1.5, 2.0, 2.5];
+//! let p = Gather { n: 2, width: 2, vocabulary: 3, table_offset: 0, table_stride: 6 };
+//! let mut y = [9.0; 4];
+//! gather(&p, 1, &table, &[2, PADDING], &mut y);
+//! assert_eq!(y, [2.0, 2.5, 0.0, 0.0]);
+//! ```
 
 use crate::rows::MAX_ITERATIONS;
 use crate::{AnyKernel, Real, kernel, linear_grid, params};

@@ -1,5 +1,16 @@
 //! Floats to fixed point and back, by integer arithmetic alone, so that every device gets the
 //! same bits.
+//!
+//! ```rust
+//! use tern_shaders::kernels::fixed::{fixed64, mean, signed_word};
+//!
+//! // With 4 bits after the point: 0.5 · 16, three times.
+//! let total = fixed64(0.5, 3, 4);
+//! assert_eq!(total, 24);
+//! assert_eq!(mean(total, 3, 4), 0.5);
+//! // Words of 8 bits: 255 is −1.
+//! assert_eq!(signed_word(255, 0xff), -1.0);
+//! ```
 
 /// Largest number of fraction bits that [`fixed64`] and [`mean`] take.
 pub const MAX_FRACTION_BITS: u32 = 62;

@@ -4,6 +4,16 @@
 //!
 //! Two halves are packed into a word, the lower one first. Offsets, strides and rows of A and B
 //! count halves.
+//!
+//! ```rust
+//! use tern_shaders::kernels::half::{Pack, pack, unpack};
+//!
+//! let mut words = [0; 1];
+//! pack(&Pack { n: 2, offset: 0, stride: 2 }, 1, &[1.0f32, 2049.0], &mut words);
+//! assert_eq!(words[0] & 0xffff, 0x3c00);
+//! // A half has 11 digits: 2049 is rounded.
+//! assert_eq!(unpack::<f32>(&words), [1.0, 2048.0]);
+//! ```
 
 use half::f16;
 

@@ -4,6 +4,21 @@
 //! [`IGNORED`], or the leading rows that a short batch fills. The number of them is computed
 //! on the device too ([`COUNT_TARGETS`], [`COUNT_ROWS`]); with none at all the loss and its
 //! gradient are zero.
+//!
+//! ```rust
+//! use tern_shaders::kernels::loss::{Rows, SoftmaxCrossEntropyForward, count_targets, mean};
+//! use tern_shaders::kernels::loss::{IGNORED, softmax_cross_entropy_forward};
+//!
+//! // Two rows of four equal logits; the second one has no target.
+//! let target = [3, IGNORED];
+//! let p = SoftmaxCrossEntropyForward { rows: 2, classes: 4 };
+//! let (mut row, mut log_sum) = ([0.0f32; 2], [0.0; 4]);
+//! softmax_cross_entropy_forward(&p, 1, &[0.5; 8], &target, &mut row, &mut log_sum);
+//! let (mut count, mut loss) = ([0.0], [0.0]);
+//! count_targets(&Rows { rows: 2 }, 1, &target, &mut count);
+//! mean(&Rows { rows: 2 }, 1, &row, &count, &mut loss);
+//! assert_eq!((count, loss), ([1.0], [4f32.ln()]));
+//! ```
 
 use crate::activation::sigmoid;
 use crate::rows::row_kernel;

@@ -5,6 +5,25 @@
 //! Everything after the encoding is integer arithmetic, equal bit for bit on every device.
 //!
 //! Vectors are multiples of 16 words, a block of the stream; flat parameter vectors are.
+//!
+//! ```rust
+//! use tern_shaders::kernels::chacha::Mask;
+//! use tern_shaders::kernels::masked::*;
+//!
+//! // Two clients: one adds a mask, the other subtracts it.
+//! let (n, modulus_mask) = (16, u32::MAX);
+//! let mask = Mask::new(&[7; 32], &[1; 12]);
+//! let masks = [mask, mask.negated()];
+//! let p = EncodeMask {
+//!     n, stride: n, count: 1, counter: 0, fraction_bits: 16, bound: 1 << 20, modulus_mask,
+//! };
+//! let x = [[0.5f32; 16], [-0.25; 16]].concat();
+//! let (mut words, mut total) = ([0; 32], [0; 16]);
+//! encode_mask(&p, 2, &x, bytemuck::cast_slice(&masks), &mut words);
+//! sum::<f32>(&Sum { n, clients: 2, modulus_mask, accumulate: 0 }, 1, &words, &mut total);
+//! // In the sum the mask has cancelled.
+//! assert_eq!(total, [1 << 14; 16]); // 0.25 · 2¹⁶
+//! ```
 
 use crate::kernels::chacha::{BLOCK, Mask, WORDS_A_MASK, add_block};
 use crate::kernels::fixed::{fixed64, signed_word};

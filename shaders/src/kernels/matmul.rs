@@ -3,6 +3,21 @@
 //!
 //! Every operand is a view into a buffer: an offset, a stride from replica to replica (0: all
 //! replicas share it) and a stride from row to row, all in words.
+//!
+//! ```rust
+//! use tern_shaders::kernels::matmul::{Gemm, nn};
+//!
+//! // A row of two numbers by a matrix of 2 × 2, without bias.
+//! let p = Gemm {
+//!     m: 1, n: 2, k: 2,
+//!     a_row: 2, b_row: 2, c_row: 2,
+//!     splits: 1,
+//!     ..Default::default()
+//! };
+//! let mut c = [0.0f32; 2];
+//! nn(&p, 1, &[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0], &[], &mut c);
+//! assert_eq!(c, [13.0, 16.0]);
+//! ```
 
 use crate::activation::{Activation, activate};
 use crate::{AnyKernel, Kernel, Real, Variant, kernel, params};

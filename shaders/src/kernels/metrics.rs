@@ -1,4 +1,17 @@
 //! Metrics: ranks of targets, counts of hits, the largest of each row.
+//!
+//! ```rust
+//! use tern_shaders::kernels::metrics::{Rank, TopK, rank, top_k};
+//!
+//! let logits = [0.1f32, 0.7, 0.2];
+//! // One class comes before the target 2.
+//! let mut ranks = [0];
+//! rank(&Rank { rows: 1, classes: 3 }, 1, &logits, &[2], &mut ranks);
+//! assert_eq!(ranks, [1]);
+//! let (mut values, mut places) = ([0.0; 2], [0; 2]);
+//! top_k(&TopK { rows: 1, classes: 3, k: 2 }, 1, &logits, &mut values, &mut places);
+//! assert_eq!((values, places), ([0.7, 0.2], [1, 2]));
+//! ```
 
 use std::cmp::Ordering;
 

@@ -1,4 +1,11 @@
 //! Layer normalization (Ba, Kiros, Hinton 2016) and RMS normalization (Zhang, Sennrich 2019).
+//! ```rust
+//! use tern_shaders::kernels::normalize::{RmsNormForward, rms_norm_forward};
+//! let p = RmsNormForward { rows: 1, width: 2, stride: 2, ..Default::default() };
+//! let mut y = [0.0f32; 2];
+//! rms_norm_forward(&p, 1, &[2.0, 2.0], &[1.0, 3.0], &mut y, &mut [0.0]);
+//! assert_eq!(y, [1.0, 3.0]); // 2 / √4 times the weights
+//! ```
 
 use crate::rows::{column_kernel, row_kernel};
 use crate::{AnyKernel, Real, params};

@@ -4,6 +4,19 @@
 //! kernels read and write vec4s, so offsets and strides are multiples of 4 (the engine's are
 //! multiples of 64); `n` may be any. The learning rate and the step come from the replica's
 //! [record](crate::state); a replica whose record is inactive keeps everything unchanged.
+//!
+//! ```rust
+//! use tern_shaders::kernels::optimizer::{SgdPlain, sgd_plain};
+//! use tern_shaders::schedule::Schedule;
+//! use tern_shaders::state::StateRecord;
+//!
+//! // Four weights, of which the first three are trained, at a rate of ½.
+//! let p = SgdPlain { n: 3, stride: 4, scale: 1.0, ..Default::default() };
+//! let record = StateRecord::new(7, 0..1, 1, 100, &Schedule::constant(0.5));
+//! let mut weights = [1.0f32; 4];
+//! sgd_plain(&p, 1, &mut weights, &[1.0, 2.0, -1.0, 9.0], &record[..], &[1.0]);
+//! assert_eq!(weights, [0.5, 0.0, 1.5, 1.0]);
+//! ```
 
 use crate::state::{ACTIVE, RATE, STEP, WORDS};
 use crate::{AnyKernel, Real, kernel, linear_grid, params};

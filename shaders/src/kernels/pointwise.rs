@@ -1,4 +1,19 @@
 //! Pointwise kernels.
+//!
+//! ```rust
+//! use tern_shaders::Activation;
+//! use tern_shaders::kernels::pointwise::*;
+//!
+//! let mut y = [0.0f32; 4];
+//! let p = ActivationForward { n: 4, kind: Activation::Relu as u32 };
+//! activation_forward(&p, 1, &[-1.0, 2.0, 3.0, -4.0], &mut y);
+//! assert_eq!(y, [0.0, 2.0, 3.0, 0.0]);
+//! // A row of two numbers, added to both rows.
+//! let p = BinaryForward { n: 4, period: 2, kind: Binary::Add as u32 };
+//! let mut z = [0.0; 4];
+//! binary_forward(&p, 1, &y, &[10.0, 20.0], &mut z);
+//! assert_eq!(z, [10.0, 22.0, 13.0, 20.0]);
+//! ```
 
 mod binary;
 mod copy;

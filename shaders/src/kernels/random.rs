@@ -2,6 +2,17 @@
 //!
 //! `pcg4d` hashes four words into four (Jarzynski and Olano, "Hash Functions for GPU
 //! Rendering", JCGT 2020). Good for dropout, stochastic rounding and shuffles; never for masks.
+//!
+//! ```rust
+//! use tern_shaders::kernels::random::{pcg4d, uniform};
+//!
+//! // The same key gives the same words, any other key others.
+//! assert_eq!(pcg4d([1, 2, 3, 4]), pcg4d([1, 2, 3, 4]));
+//! assert_ne!(pcg4d([1, 2, 3, 4]), pcg4d([1, 2, 3, 5]));
+//! assert_eq!(uniform(1 << 31), 0.5);
+//! let mean = (0..10_000).map(|i| uniform(pcg4d([i, 0, 0, 0])[0])).sum::<f32>() / 10_000.0;
+//! assert!((mean - 0.5).abs() < 0.02);
+//! ```
 
 /// Hashes a key into four uniform words.
 pub fn pcg4d(key: [u32; 4]) -> [u32; 4] {

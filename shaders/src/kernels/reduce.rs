@@ -2,6 +2,18 @@
 //!
 //! Long sums are cut into parts, whose sums are summed by a second call: deterministic, and
 //! rounding errors stay those of short chains.
+//!
+//! ```rust
+//! use tern_shaders::kernels::reduce::{Reduction, Rows, rows};
+//!
+//! let x = [1.0f32, 5.0, 3.0, -2.0, -1.0, -6.0];
+//! let mut out = [0.0; 2];
+//! let p = Rows { rows: 2, columns: 3, kind: Reduction::Max as u32 };
+//! rows(&p, 1, &x, &mut out);
+//! assert_eq!(out, [5.0, -1.0]);
+//! rows(&Rows { kind: Reduction::Mean as u32, ..p }, 1, &x, &mut out);
+//! assert_eq!(out, [3.0, -3.0]);
+//! ```
 
 use crate::{AnyKernel, MAX_GROUPS, Real, kernel, linear_grid, params};
 

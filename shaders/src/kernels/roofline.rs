@@ -1,6 +1,17 @@
 //! What a device can do at most, measured: kernels that only move and only compute. No model
 //! uses them; the benches hold the other kernels against them (Williams et al., "Roofline",
 //! 2009).
+//!
+//! ```rust
+//! use tern_shaders::kernels::roofline::{MultiplyAdd, multiply_add};
+//!
+//! // v ← ½ v + 1, 64 times: each of an element's 32 numbers ends at 2.
+//! let p = MultiplyAdd { n: 1, rounds: 64, factor: 0.5, summand: 1.0 };
+//! let mut y = [0.0f64];
+//! multiply_add(&p, 1, &[5.0], &mut y);
+//! assert!((y[0] - 64.0).abs() < 1e-9);
+//! assert_eq!(p.flops(), 2 * 32 * 64);
+//! ```
 
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
 

@@ -1,4 +1,20 @@
 //! The state record's way from step to step.
+//!
+//! ```rust
+//! use tern_shaders::kernels::state::{Advance, RING_CHANNELS, advance};
+//! use tern_shaders::schedule::Schedule;
+//! use tern_shaders::state::{ROWS, StateRecord};
+//!
+//! // Six samples in batches of 4, after the first step.
+//! let schedule = Schedule::constant(0.5);
+//! let mut record = StateRecord::new(7, 0..6, 4, 100, &schedule);
+//! let p = Advance::new(4, false, 1, &schedule);
+//! let mut ring = [0.0f32; RING_CHANNELS];
+//! advance(&p, 1, &mut record[..], &[0.75], &[0.0], &mut ring);
+//! // Loss, rows and rate are logged; the next batch has the two samples left.
+//! assert_eq!(ring[..3], [0.75, 4.0, 0.5]);
+//! assert_eq!((record.steps(), record[ROWS]), (1, 2));
+//! ```
 
 use crate::schedule::{Decay, Schedule};
 use crate::state::{ACTIVE, COUNT, CURSOR, EPOCH, LIMIT, RATE, ROWS, SCALE, STEP, WORDS};

@@ -9,6 +9,20 @@
 //! A flat vector's tensors are described by `segments` `[tensors + 1]`, the first element of
 //! each and then the vector's length, all multiples of 64, and `lengths` `[tensors]`, how many
 //! elements of each are no padding. Padding holds zeros.
+//!
+//! ```rust
+//! use tern_shaders::kernels::ternary::{Quantize, code_at, quantize};
+//!
+//! // One tensor with scale 1 and threshold 0.3.
+//! let p = Quantize { n: 64, stride: 64, tensors: 1, threshold: 1, ..Default::default() };
+//! let p = Quantize { feedback: 1, ..p };
+//! let (mut x, mut residual, mut codes) = ([0.0f32; 64], [0.0; 64], [0; 4]);
+//! x[..3].copy_from_slice(&[0.75, -1.25, 0.125]);
+//! quantize(&p, 1, &x, &mut residual, &[0, 64], &[1.0], &[0.3], &mut codes);
+//! assert_eq!([0, 1, 2].map(|i| code_at(&codes, i)), [1, -1, 0]);
+//! // What the codes leave.
+//! assert_eq!(residual[..3], [-0.25, -0.25, 0.125]);
+//! ```
 
 mod lanes;
 mod scale;

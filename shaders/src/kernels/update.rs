@@ -1,5 +1,17 @@
 //! Updates of federated training: what each of many replicas has moved from the model that they
 //! all started from, and its clipping.
+//!
+//! ```rust
+//! use tern_shaders::kernels::update::{Difference, Rescale, difference, rescale};
+//!
+//! // Two replicas of three numbers, held against the model that they started from.
+//! let (x, base) = ([1.0f32, 2.0, 3.0, 10.0, 20.0, 30.0], [1.0, 1.0, 5.0]);
+//! let mut y = [0.0; 6];
+//! difference(&Difference { n: 3 }, 2, &x, &base, &mut y);
+//! assert_eq!(y, [0.0, 1.0, -2.0, 9.0, 19.0, 25.0]);
+//! rescale(&Rescale { n: 3 }, 2, &[0.5, -1.0], &mut y);
+//! assert_eq!(y, [0.0, 0.5, -1.0, -9.0, -19.0, -25.0]);
+//! ```
 
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
 

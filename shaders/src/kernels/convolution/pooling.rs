@@ -1,4 +1,21 @@
 //! Pooling, definitions as in PyTorch's `max_pool2d` and `avg_pool2d`.
+//!
+//! ```rust
+//! use tern_shaders::kernels::convolution::pooling::{Pool, max_pool_forward};
+//!
+//! // A plane of 2 × 4 in two windows of 2 × 2.
+//! let p = Pool {
+//!     planes: 1, height: 2, width: 4,
+//!     kernel_h: 2, kernel_w: 2, stride_h: 2, stride_w: 2,
+//!     ..Default::default()
+//! };
+//! let p = p.complete().expect("the window fits");
+//! let x = [1.0f32, 5.0, 3.0, 2.0, 0.0, 4.0, 9.0, 8.0];
+//! let (mut y, mut index) = ([0.0; 2], [0; 2]);
+//! max_pool_forward(&p, 1, &x, &mut y, &mut index);
+//! // The largest of each window, and where in the plane they are.
+//! assert_eq!((y, index), ([5.0, 9.0], [1, 6]));
+//! ```
 
 use super::{places, product, under};
 use crate::{Real, Variant, kernel, linear_grid, params};
