@@ -1,4 +1,21 @@
 //! A client's samples from files: texts, or rows of numbers. Errors name the file and the line.
+//!
+//! ```
+//! use tern_fl::data::{Tokens, read_rows};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("points.csv");
+//! std::fs::write(&path, "x,y,class\n0.5,1,0\n2,-1,1\n")?;
+//! let rows = read_rows(&path, "class")?;
+//! assert_eq!((rows.width, rows.labels), (2, vec![0, 1]));
+//! assert_eq!(rows.features, [0.5, 1.0, 2.0, -1.0]);
+//! assert!(read_rows(&path, "z").unwrap_err().to_string().contains("no column `z`"));
+//!
+//! assert_eq!(Tokens::Bytes.encode("hi"), [104, 105]);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};

@@ -25,6 +25,28 @@
 //!
 //! `gpu` is the engine's: without it there is the CPU alone, and no driver is linked. `cli` is
 //! the `tern` command; [`data`] and `config` are what it reads.
+//!
+//! ```
+//! use tern_engine::nn::ModelSpec;
+//! use tern_fl::{RunPlan, StrategyState, Total, layout::ModelKind};
+//!
+//! # fn main() -> tern_fl::Result<()> {
+//! let plan = RunPlan::new("signs", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 20);
+//! let layout = plan.check()?;
+//!
+//! // What a server does with two updates, of 10 and of 30 samples.
+//! let mut total = Total::new(layout.elements(), plan.fraction_bits());
+//! for (step, samples) in [(1.0, 10), (3.0, 30)] {
+//!     total.begin(samples);
+//!     total.add(0, &vec![step; layout.elements()], samples);
+//! }
+//! let mut model = vec![0.0; layout.elements()];
+//! let strategy = plan.strategy.build(None)?;
+//! strategy.step(&mut model, &total.mean(), &mut StrategyState::default());
+//! assert_eq!(model[0], 2.5);
+//! # Ok(())
+//! # }
+//! ```
 
 #[cfg(all(feature = "client", feature = "server"))]
 pub mod config;

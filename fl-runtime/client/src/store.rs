@@ -4,6 +4,26 @@
 //! Vectors and bodies are files named after their digest, and `state.json` says which ones count.
 //! It is replaced at once, so that a crash leaves the old state or the new one. Only the folder's
 //! owner may read what is in it.
+//!
+//! ```
+//! use tern_client::store::ClientStore;
+//! use tern_host::files::Durability;
+//! use tern_protocol::{RunId, participant::SavedState};
+//!
+//! # fn main() -> tern_protocol::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! let run = RunId([7; 16]);
+//! let store = ClientStore::open(folder.path(), &run, Durability::Process)?;
+//! // A new client has kept nothing.
+//! assert_eq!(store.load()?, SavedState::default());
+//!
+//! let kept = SavedState { residual: vec![0.1, -2.0], ..SavedState::default() };
+//! store.save(&kept)?;
+//! let again = ClientStore::open(folder.path(), &run, Durability::Process)?;
+//! assert_eq!(again.load()?, kept);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,14 @@
 //! The system's clock.
+//!
+//! ```
+//! use tern_host::clock::now;
+//!
+//! let began = now();
+//! // 2020 began so many milliseconds after 1970.
+//! assert!(began.0 > 1_577_836_800_000);
+//! // Moments are compared without underflow.
+//! assert_eq!(began.since(began.after(500)), 0);
+//! ```
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

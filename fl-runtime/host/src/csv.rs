@@ -1,4 +1,18 @@
 //! Comma-separated values.
+//!
+//! ```
+//! use std::collections::BTreeSet;
+//! use tern_host::csv::records;
+//!
+//! let text = "name,says\nann,\"well, yes\"\nbob,\"no\n";
+//! let lines = records(text, &BTreeSet::new());
+//! assert_eq!(lines.len(), 3);
+//! let ann = lines[1].as_ref().unwrap();
+//! assert_eq!((ann.line, ann.fields[1].as_str()), (2, "well, yes"));
+//! // A quote that isn't closed costs its line alone.
+//! let bob = lines[2].as_ref().unwrap_err();
+//! assert_eq!((bob.line, bob.says(0)), (3, Some("bob")));
+//! ```
 
 use std::collections::BTreeSet;
 

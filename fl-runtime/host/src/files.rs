@@ -1,4 +1,21 @@
 //! Files that survive: written whole or not at all, as durably as asked for.
+//!
+//! ```
+//! use tern_host::files::{Durability, replace, write_new_private};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("state.json");
+//! replace(&path, b"{}", Durability::Power)?;
+//! replace(&path, b"{\"round\": 1}", Durability::Power)?;
+//! assert_eq!(std::fs::read(&path)?, b"{\"round\": 1}");
+//! // Nothing else is left in the folder.
+//! assert_eq!(std::fs::read_dir(&folder)?.count(), 1);
+//! // And what must be new isn't written over.
+//! assert!(write_new_private(&path, b"a key").is_err());
+//! # Ok(())
+//! # }
+//! ```
 
 use std::fs::File;
 use std::io::Write;

@@ -1,4 +1,19 @@
 //! Folders that one process owns at a time.
+//!
+//! ```
+//! use tern_host::folder::FolderLock;
+//!
+//! # fn main() -> tern_protocol::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! let lock = FolderLock::take(folder.path())?;
+//! let error = FolderLock::take(folder.path()).unwrap_err();
+//! assert!(error.to_string().contains("in use by"), "{error}");
+//!
+//! drop(lock);
+//! assert!(FolderLock::take(folder.path()).is_ok());
+//! # Ok(())
+//! # }
+//! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};

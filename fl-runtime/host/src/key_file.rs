@@ -1,4 +1,20 @@
 //! The file that holds a device's key.
+//!
+//! ```
+//! use tern_host::key_file;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("device.key");
+//! // The first start makes the key, later ones read it.
+//! let made = key_file::load_or_create(&path)?;
+//! let read = key_file::load_or_create(&path)?;
+//! assert_eq!(read.client(), made.client());
+//! // A key is never overwritten.
+//! assert!(key_file::create(&path).is_err());
+//! # Ok(())
+//! # }
+//! ```
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,19 @@
 //! What the federated runtime takes from the machine that it runs on: files that are whole or not
 //! there, folders that one process owns, tables, the files of keys and certificates, the time.
+//!
+//! ```
+//! use tern_host::{clock, folder::FolderLock, key_file};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! // Nobody else's while this process runs.
+//! let _lock = FolderLock::take(folder.path())?;
+//! let device = key_file::load_or_create(&folder.path().join("device.key"))?;
+//! let signed = device.sign_request(("POST", "/v1/poll", b""), clock::now())?;
+//! assert!(signed.verify("POST", "/v1/poll", b"").is_ok());
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod clock;
 pub mod csv;

@@ -1,4 +1,24 @@
 //! TLS by rustls with ring: a server's certificate, and whom a client trusts.
+//!
+//! ```
+//! use tern_host::tls;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let [certificate, key] = ["server.pem", "server.key"].map(|name| folder.path().join(name));
+//! let made = rcgen::generate_simple_self_signed(["localhost".to_string()])?;
+//! std::fs::write(&certificate, made.cert.pem())?;
+//! std::fs::write(&key, made.signing_key.serialize_pem())?;
+//!
+//! let server = tls::server(&certificate, &key)?;
+//! assert_eq!(server.alpn_protocols, [b"http/1.1"]);
+//! // A client trusts what is in the file; a file without certificates is an error.
+//! assert!(tls::client(&certificate).is_ok());
+//! let error = tls::client(&key).unwrap_err().to_string();
+//! assert!(error.contains("server.key: expected one or more certificates"), "{error}");
+//! # Ok(())
+//! # }
+//! ```
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,14 @@
 //! Bytes as hex digits.
+//!
+//! ```
+//! use tern_protocol::hex;
+//!
+//! assert_eq!(hex::encode(&[0, 171, 255]), "00abff");
+//! assert_eq!(hex::decode("00ABff"), Some([0, 171, 255]));
+//! // Two bytes are four digits.
+//! assert_eq!(hex::decode::<2>("00abff"), None);
+//! assert_eq!(hex::decode::<2>("00xy"), None);
+//! ```
 
 /// Two lower-case digits a byte.
 pub fn encode(bytes: &[u8]) -> String {

@@ -1,4 +1,20 @@
 //! A device's identity: its Ed25519 key.
+//!
+//! ```
+//! use tern_protocol::{Millis, identity::Identity};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let identity = Identity::generate()?;
+//! // The same secret gives the same key: a device keeps it in a file.
+//! let again = Identity::from_secret(identity.signing_key().as_bytes());
+//! assert_eq!(again.client(), identity.client());
+//!
+//! let signed = identity.sign_request(("POST", "/v1/poll", b"body"), Millis(5))?;
+//! assert!(signed.verify("POST", "/v1/poll", b"body").is_ok());
+//! assert!(signed.verify("POST", "/v1/poll", b"another").is_err());
+//! # Ok(())
+//! # }
+//! ```
 
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;

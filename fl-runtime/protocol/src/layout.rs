@@ -1,4 +1,23 @@
 //! The layout of a model's flat vector: what the server needs to know of a model.
+//!
+//! ```
+//! use tern_engine::nn::ModelSpec;
+//! use tern_protocol::Layout;
+//! use tern_protocol::layout::ModelKind;
+//!
+//! # fn main() -> tern_protocol::Result<()> {
+//! // Six weights and two biases, each tensor padded to 64 elements.
+//! let layout = Layout::of(&ModelKind::Layers(ModelSpec::mlp(3, &[], 2)))?;
+//! let names: Vec<&str> = layout.parameters().iter().map(|p| &*p.name).collect();
+//! assert_eq!(names, ["0.weight", "0.bias"]);
+//! assert_eq!(layout.ranges().collect::<Vec<_>>(), [0..64, 64..128]);
+//!
+//! let mut flat = vec![1.0; layout.elements()];
+//! layout.clear_padding(&mut flat);
+//! assert_eq!(flat.iter().sum::<f32>(), 8.0);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::ops::Range;
 

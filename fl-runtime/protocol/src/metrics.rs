@@ -1,4 +1,18 @@
 //! What clients measure, and means over clients.
+//!
+//! ```
+//! use tern_protocol::metrics::{Metrics, check, mean};
+//!
+//! let ann = Metrics::from([("loss".to_string(), 1.0), ("accuracy".to_string(), 0.5)]);
+//! let bob = Metrics::from([("loss".to_string(), 3.0)]);
+//! // Bob has three times as many samples, and no accuracy.
+//! let both = mean([(10, &ann), (30, &bob)].into_iter());
+//! assert_eq!(both["loss"], 2.5);
+//! assert_eq!(both["accuracy"], 0.5);
+//!
+//! let diverged = Metrics::from([("loss".to_string(), f64::NAN)]);
+//! assert!(check(&both).is_ok() && check(&diverged).is_err());
+//! ```
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,20 @@
 //! Dealing the rows of one data set out to many clients.
+//!
+//! ```
+//! use tern_protocol::partition::{Partition, by_value, partition};
+//!
+//! # fn main() -> tern_protocol::Result<()> {
+//! // A hundred rows of ten classes, for five clients that see few classes each.
+//! let labels: Vec<u32> = (0..100).map(|row| row % 10).collect();
+//! let parts = partition(&labels, 5, Partition::Dirichlet(0.3), 1)?;
+//! assert_eq!(parts.len(), 5);
+//! assert_eq!(parts.iter().map(Vec::len).sum::<usize>(), 100);
+//!
+//! // Or a client for each user.
+//! assert_eq!(by_value(&["ann", "bob", "ann"]), [vec![0, 2], vec![1]]);
+//! # Ok(())
+//! # }
+//! ```
 
 use tern_shaders::kernels::data::permute;
 use tern_shaders::kernels::random::pcg4d;

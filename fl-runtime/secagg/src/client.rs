@@ -1,6 +1,32 @@
 //! A client's part of a session, a type a round. Each step takes the state that it leaves, so
 //! that no key, share or signature serves twice, and an error ends the session: what the state
 //! held is wiped.
+//!
+//! ```
+//! use ed25519_dalek::SigningKey;
+//! use tern_secagg::{Abort, Assumptions, History, Packing, Seed, Session, client};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let session = Session {
+//!     run: [7; 32],
+//!     task: [8; 32],
+//!     round: 1,
+//!     attempt: 0,
+//!     assumptions: Assumptions::new(0.0, 0.4),
+//!     packing: Packing::new(64, 20)?,
+//! };
+//! let identity = SigningKey::from_bytes(&[1; 32]);
+//! let mut history = History::default();
+//! let (_client, keys) =
+//!     client::join(session.clone(), &identity, Seed::from_system()?, &mut history)?;
+//! assert_eq!(keys.identity, identity.verifying_key().to_bytes());
+//!
+//! // A session is joined once.
+//! let again = client::join(session, &identity, Seed::from_system()?, &mut history);
+//! assert!(matches!(again, Err(Abort::Replay { .. })));
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 

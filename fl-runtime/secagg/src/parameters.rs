@@ -37,6 +37,22 @@
 //! roster. It is assumed not to try keys of corrupt members, or which honest ones to leave out,
 //! until the order suits it: every doubling of its tries costs a bit of σ. Where t is beyond reach
 //! of C members anyway, as for 100 members with a fifth corrupt, tries are of no use.
+//!
+//! ```
+//! use tern_secagg::{Assumptions, Parameters};
+//!
+//! # fn main() -> Result<(), tern_secagg::ParameterError> {
+//! // A fifth of 100 members colludes with the server, and a fifth drops out.
+//! let hundred = Parameters::choose(100, &Assumptions::new(0.2, 0.2))?;
+//! assert_eq!((hundred.neighbors, hundred.threshold, hundred.survivors), (62, 43, 80));
+//!
+//! // Few members share among all pairs.
+//! assert!(Parameters::choose(5, &Assumptions::new(0.0, 0.4))?.all_pairs());
+//! // Here four shares would give a secret, and three members are left.
+//! assert!(Parameters::choose(5, &Assumptions::new(0.2, 0.4)).is_err());
+//! # Ok(())
+//! # }
+//! ```
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,15 @@
 //! The server's part of a session, a type a round. Messages are taken in any order and as often
 //! as they come; a round is closed by whoever keeps the time. An error of `close` ends the
 //! session.
+//!
+//! ```
+//! use tern_secagg::{Assumptions, Packing, Session, server::Advertising};
+//! # let packing = Packing::new(64, 20).unwrap();
+//! # let (round, attempt, assumptions) = (1, 0, Assumptions::new(0.0, 0.4));
+//! # let session = Session { run: [7; 32], task: [8; 32], round, attempt, assumptions, packing };
+//! let failure = Advertising::new(session).close().unwrap_err();
+//! assert_eq!(failure.to_string(), "0 members, expected 3 to 16384");
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 

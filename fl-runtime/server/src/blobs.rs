@@ -3,6 +3,30 @@
 //! `models/<digest>` holds models and strategies' states, `uploads/<round>-<attempt>-<client>`
 //! accepted updates, `partial/` what is not complete. Files are named after what they are for, so
 //! that one body sent by two clients is two files.
+//!
+//! ```
+//! use tern_host::files::{Durability, Faults};
+//! use tern_protocol::{ClientId, Turn};
+//! use tern_server::blobs::Blobs;
+//!
+//! # fn main() -> tern_protocol::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! let blobs = Blobs::open(folder.path(), Durability::Process, 100, Faults::default())?;
+//! let model = blobs.put_model(b"a model")?;
+//! assert_eq!(blobs.read_model(&model)?, b"a model");
+//!
+//! // An update comes in by parts.
+//! let (turn, client) = (Turn::new(1, 1), ClientId([1; 32]));
+//! blobs.partial(turn, &client)?.append(b"an up")?;
+//! let mut partial = blobs.partial(turn, &client)?;
+//! partial.append(b"date")?;
+//! blobs.accept(&partial, turn, &client)?;
+//! assert_eq!(std::fs::read(blobs.upload_path(turn, &client)).unwrap(), b"an update");
+//! // No more than the quota is stored.
+//! assert!(blobs.put_model(&[0; 100]).is_err());
+//! # Ok(())
+//! # }
+//! ```
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};

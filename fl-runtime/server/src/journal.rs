@@ -1,4 +1,26 @@
 //! The server's memory in SQLite: plan, clients, events of the open round, committed rounds.
+//!
+//! ```
+//! use tern_host::files::{Durability, Faults};
+//! use tern_protocol::{ClientId, Millis, coordinator::Event};
+//! use tern_server::journal::Journal;
+//!
+//! # fn main() -> tern_protocol::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! let path = folder.path().join("journal.sqlite");
+//! let open = || Journal::open(&path, Durability::Process, Faults::default());
+//! let mut journal = open()?;
+//! journal.enroll(Millis(1), &ClientId([1; 32]))?;
+//! journal.append(&Event::Tick.to_wire(2))?;
+//!
+//! // What was written is there after a restart.
+//! drop(journal);
+//! let journal = open()?;
+//! assert_eq!(journal.clients()?, [ClientId([1; 32])]);
+//! assert_eq!(journal.events()?, [Event::Tick.to_wire(2)]);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::path::{Path, PathBuf};
 

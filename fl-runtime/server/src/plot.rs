@@ -1,4 +1,18 @@
 //! Plots of numbers over rounds, as SVG.
+//!
+//! ```
+//! use tern_server::plot::{Panel, Series, draw};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("loss.svg");
+//! let points = [(1.0, 2.3), (2.0, 1.1), (3.0, 0.7)];
+//! let series = vec![Series { name: "training", points: &points }];
+//! draw(&path, &[Panel { title: "Loss", axes: ("round", "loss"), series }])?;
+//! assert!(std::fs::read_to_string(&path)?.starts_with("<svg"));
+//! # Ok(())
+//! # }
+//! ```
 
 use std::path::Path;
 

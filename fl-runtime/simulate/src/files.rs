@@ -1,4 +1,22 @@
 //! Data sets from files: text by speaker, tables, digits. Plain or gzip.
+//!
+//! ```
+//! use tern_simulate::files::{Alphabet, speeches};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("play.txt");
+//! std::fs::write(&path, "@Ann\nhello\n@Bob\nhi\n@Ann\nbye\n")?;
+//! // Each speaker is a client.
+//! let found = speeches(&[path])?;
+//! assert_eq!((found[0].name.as_str(), found[0].text.as_str()), ("Ann", "hello\nbye\n"));
+//! assert_eq!(found.len(), 2);
+//!
+//! let alphabet = Alphabet::of(found.iter().map(|speech| speech.text.as_str()));
+//! assert_eq!(alphabet.tokens("\nb"), [0, 1]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod table;
 

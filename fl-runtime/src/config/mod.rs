@@ -3,6 +3,21 @@
 //! Sections that a command doesn't need may be missing: a server reads `[run]` and `[server]`,
 //! a client `[client]`. [`template`] is a file with every option and what it means. Paths are
 //! relative to the file's folder.
+//!
+//! ```
+//! use tern_fl::config::{Config, template};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let text = template()?;
+//! let config = Config::parse("tern.toml", &text)?;
+//! assert_eq!(config.run.ok_or("no [run]")?.rounds, 100);
+//!
+//! let wrong = text.replace("rounds = 100", "rounds = 0");
+//! let error = Config::parse("tern.toml", &wrong).unwrap_err();
+//! assert_eq!((error.key.as_str(), error.text.as_str()), ("run.rounds", "rounds = 0"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod source;
 

@@ -10,6 +10,21 @@
 //! [`pure_given`] bound the cost by the probability q that the answer is not the plurality's.
 //! These *data-dependent* costs depend on private votes, so that they may be looked at by who
 //! owns the data, but neither decide nor be published as they are.
+//!
+//! ```
+//! use tern_methods::teach::accountant::{check, gaussian, gaussian_given, log_mistake_gaussian};
+//!
+//! // A hundred answers with noise of deviation 40 on each count.
+//! let epsilon = gaussian(40.0).times(100).epsilon(1e-5);
+//! assert!((1.75..1.77).contains(&epsilon));
+//! // Checks whether the teachers agree cost a little more.
+//! let checked = gaussian(40.0).times(100).plus(&check(150.0).times(100));
+//! assert!((epsilon..1.9).contains(&checked.epsilon(1e-5)));
+//!
+//! // In truth less was told: nine classes lacked 250 votes each.
+//! let log_q = log_mistake_gaussian([250.0; 9].into_iter(), 40.0);
+//! assert!(gaussian_given(log_q, 40.0).times(100).epsilon(1e-5) < epsilon);
+//! ```
 
 use std::sync::LazyLock;
 

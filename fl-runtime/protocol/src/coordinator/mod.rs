@@ -8,6 +8,34 @@
 //! the task and takes updates, `combine` waits for the new model, `evaluate` has clients try
 //! it. Where aggregation is secure, `advertise` and `share` come before `collect`, `confirm` and
 //! `unmask` after it. Too few answers start another attempt at the round.
+//!
+//! ```
+//! use tern_engine::nn::ModelSpec;
+//! use tern_protocol::coordinator::{Candidate, Coordinator, Effect, Event, Head, Upload};
+//! use tern_protocol::layout::ModelKind;
+//! use tern_protocol::{ClientId, Digest, Millis, RunId, RunPlan, metrics::Metrics};
+//!
+//! # fn main() -> tern_protocol::Result<()> {
+//! let mut plan = RunPlan::new("one client", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 1);
+//! plan.cohort.size = 1;
+//! let first = Head::initial(Digest::of(b"the first model"), Vec::new());
+//! let mut server = Coordinator::new(plan, RunId([5; 16]), first)?;
+//!
+//! let client = ClientId([1; 32]);
+//! let online = vec![Candidate { client, samples: 5 }];
+//! server.handle(Millis(1), Event::Start { online })?;
+//! let (digest, metrics) = (Digest::of(b"an update"), Metrics::new());
+//! let upload = Upload { digest, bytes: 9, samples: 5, metrics, included: Vec::new() };
+//! let uploaded = Event::Uploaded { client, turn: server.turn(), upload };
+//! let effects = server.handle(Millis(2), uploaded)?;
+//! assert_eq!(effects, [Effect::Add { client, weight: 5 }, Effect::Aggregate]);
+//! // The driver adds it up and makes the new model.
+//! let second = Head::initial(Digest::of(b"the second model"), Vec::new());
+//! server.handle(Millis(3), Event::Aggregated(second))?;
+//! assert!(server.finished());
+//! # Ok(())
+//! # }
+//! ```
 
 mod advertise;
 mod collect;

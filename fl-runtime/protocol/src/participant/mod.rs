@@ -4,6 +4,35 @@
 //! in order, and hands in what came of each. A client may be stopped at any moment and go on from
 //! what it saved last: an update that was encoded is sent again as it is, and one whose fate the
 //! server has not told yet is neither forgotten nor counted.
+//!
+//! ```
+//! use tern_engine::{Device, nn::ModelSpec};
+//! use tern_protocol::metrics::Metrics;
+//! use tern_protocol::participant::{Action, Input, Participant, SavedState};
+//! use tern_protocol::wire::{self, instruction::What};
+//! use tern_protocol::{Digest, RunId, RunPlan, identity::Identity, layout::ModelKind};
+//! use tern_protocol::{trainer::Trained, update::Codec};
+//!
+//! # fn main() -> tern_protocol::Result<()> {
+//! let plan = RunPlan::new("lines", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 1);
+//! let (key, task) = (Identity::generate()?, plan.task(RunId::draw()?)?);
+//! let kept = SavedState::default();
+//! let mut client = Participant::new(key.signing_key(), task, &Device::cpu(), kept)?;
+//!
+//! // The server wants an update of a model that isn't here yet.
+//! let bytes = Codec::full(&[0.0; 128]);
+//! let digest = Digest::of(&bytes);
+//! let model = Some(wire::Model { digest: digest.0.to_vec(), ..Default::default() });
+//! let what = Some(What::Train(wire::Train { model, ..Default::default() }));
+//! let asked = wire::Instruction { round: 1, attempt: 1, what, ..Default::default() };
+//! assert_eq!(client.handle(Input::Instruction(asked))?, [Action::Fetch(digest)]);
+//! let actions = client.handle(Input::Fetched { digest, bytes })?;
+//! assert!(matches!(actions[..], [Action::Train(_)]));
+//! let trained = Trained::new(vec![0.0; 128], 10, Metrics::new());
+//! assert_eq!(client.handle(Input::Trained(trained))?, [Action::Save, Action::Upload]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod required;
 mod saved;

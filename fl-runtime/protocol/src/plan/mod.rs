@@ -1,4 +1,26 @@
 //! What a run is configured by. A run keeps to its plan from the first round to the last.
+//!
+//! ```
+//! use tern_protocol::RunPlan;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let text = r#"
+//!     name = "weights"
+//!     rounds = 50
+//!     model = { tensors = [{ name = "w", shape = [3, 2] }] }
+//!     cohort = { size = 20, minimum = 15 }
+//! "#;
+//! let mut plan: RunPlan = toml::from_str(text)?;
+//! // What isn't said has its default.
+//! assert_eq!(plan.cohort.over_selection, 1.0);
+//! assert_eq!(plan.check()?.elements(), 64);
+//!
+//! plan.cohort.minimum = 21;
+//! let error = plan.check().unwrap_err().to_string();
+//! assert!(error.contains("cohort.minimum") && error.contains("1 to 20"), "{error}");
+//! # Ok(())
+//! # }
+//! ```
 
 mod check;
 mod training;

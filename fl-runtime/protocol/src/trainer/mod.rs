@@ -1,4 +1,37 @@
 //! What a client does with its data: the trait, and a trainer on the engine.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use tern_protocol::layout::{ModelKind, TensorSpec};
+//! use tern_protocol::trainer::{Job, Trained, Trainer};
+//! use tern_protocol::{Result, RunId, RunPlan, TaskSpec, Turn, metrics::Metrics};
+//!
+//! /// Its model is one number, the mean of the samples.
+//! struct Mean(Vec<f32>);
+//!
+//! impl Trainer for Mean {
+//!     fn samples(&self) -> u32 {
+//!         self.0.len() as u32
+//!     }
+//!     fn train(&mut self, _: &TaskSpec, job: &Job) -> Result<Trained> {
+//!         let mut update = vec![0.0; job.model.len()];
+//!         update[0] = self.0.iter().sum::<f32>() / self.0.len() as f32 - job.model[0];
+//!         Ok(Trained::new(update, self.samples(), Metrics::new()))
+//!     }
+//!     fn evaluate(&mut self, _: &TaskSpec, _: &[f32]) -> Result<(u32, Metrics)> {
+//!         Ok((self.samples(), Metrics::new()))
+//!     }
+//! }
+//!
+//! # fn main() -> Result<()> {
+//! # let tensor = TensorSpec { name: "mean".into(), shape: vec![1] };
+//! # let task = RunPlan::new("mean", ModelKind::Tensors(vec![tensor]), 1).task(RunId::draw()?)?;
+//! let job = Job::new(Turn::new(1, 1), Arc::new(vec![0.0; 64]), 0);
+//! let trained = Mean(vec![1.0, 2.0, 6.0]).train(&task, &job)?;
+//! assert_eq!(trained.update[0], 3.0);
+//! # Ok(())
+//! # }
+//! ```
 
 mod engine;
 mod record;

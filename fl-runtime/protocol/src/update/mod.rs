@@ -9,6 +9,28 @@
 //! | masked | words of fixed point or of lanes of codes, packed ([`Packing`]) |
 //!
 //! All little-endian, padding included.
+//!
+//! ```
+//! use tern_engine::nn::ModelSpec;
+//! use tern_protocol::layout::ModelKind;
+//! use tern_protocol::update::{Codec, Format, Kind};
+//! use tern_protocol::{Digest, Layout};
+//!
+//! # fn main() -> tern_protocol::Result<()> {
+//! let layout = Layout::of(&ModelKind::Layers(ModelSpec::mlp(3, &[], 2)))?;
+//! let format = Format::new(Kind::Half, &layout, 1.0);
+//! let update = vec![0.5; layout.elements()];
+//! let body = Codec::half(&update);
+//! assert_eq!(body.len() as u64, format.bytes());
+//! assert_eq!(format.check(&body[..])?, Digest::of(&body));
+//! assert_eq!(format.decode(&body)?, update);
+//!
+//! // Elements beyond the bound are refused.
+//! let large = Codec::half(&vec![2.0; layout.elements()]);
+//! assert!(format.check(&large[..]).is_err());
+//! # Ok(())
+//! # }
+//! ```
 
 mod encode;
 mod ternary;

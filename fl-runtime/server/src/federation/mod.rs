@@ -7,6 +7,34 @@
 //!
 //! Calls that read and write bodies ([`Incoming`]) and the making of a model ([`Aggregation`]) are separate
 //! from the federation, so that a server can run them outside of the lock around it.
+//!
+//! ```
+//! use tern_protocol::layout::{ModelKind, TensorSpec};
+//! use tern_protocol::{ClientId, Digest, Millis, RunPlan, Turn, update::Codec, wire};
+//! use tern_server::federation::{Federation, Options};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! let weights = TensorSpec { name: "w".into(), shape: vec![8, 8] };
+//! let mut plan = RunPlan::new("weights", ModelKind::Tensors(vec![weights]), 1);
+//! plan.cohort.size = 1;
+//! let mut run = Federation::open(folder.path(), &plan, &[0.0; 64], Options::default())?;
+//! let (client, now) = (ClientId([1; 32]), Millis(1));
+//! run.enroll(now, client, None)?;
+//! run.poll(now, &client, 20)?;
+//! // The client was asked for an update, and sends it.
+//! let body = Codec::full(&[0.5; 64]);
+//! run.upload_append(&client, Turn::new(1, 1), 0, &body)?;
+//! let (samples, digest) = (20, Digest::of(&body).0.to_vec());
+//! let finish = wire::Finish { round: 1, attempt: 1, digest, samples, ..Default::default() };
+//! run.upload_finish(now, &client, finish)?;
+//! // The model of the round is made.
+//! run.tick(now)?;
+//! assert_eq!(run.rounds(0)?.len(), 1);
+//! assert_eq!(run.model(&run.coordinator().head().model)?, [0.5; 64]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod aggregation;
 mod audit;

@@ -9,6 +9,40 @@
 //!
 //! What arrives is bounded ([`Limits`]): connections, requests, bytes, and the time that
 //! each may take. What is refused is counted by its reason's name.
+//!
+//! ```
+//! use std::io::{Read as _, Write as _};
+//! use std::net::{TcpListener, TcpStream};
+//! use tern_server::federation::{self, Federation};
+//! use tern_server::http::{Board, Options, Server};
+//! # use tern_protocol::layout::{ModelKind, TensorSpec};
+//! # use tern_protocol::RunPlan;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let weights = TensorSpec { name: "w".into(), shape: vec![8, 8] };
+//! # let plan = RunPlan::new("weights", ModelKind::Tensors(vec![weights]), 1);
+//! # let options = federation::Options::default();
+//!
+//! let federation = Federation::open(folder.path(), &plan, &[0.0; 64], options)?;
+//! let server = Server::new(federation, Board::new(0), Options::default());
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let address = listener.local_addr()?;
+//! let ask = move || -> std::io::Result<String> {
+//!     let mut stream = TcpStream::connect(address)?;
+//!     stream.write_all(b"GET /health HTTP/1.1\r\nHost: tern\r\nConnection: close\r\n\r\n")?;
+//!     let mut answer = String::new();
+//!     stream.read_to_string(&mut answer)?;
+//!     Ok(answer)
+//! };
+//! // It serves until somebody has asked how it is.
+//! let stop = async move {
+//!     let answer = tokio::task::spawn_blocking(ask).await;
+//!     assert!(matches!(answer, Ok(Ok(text)) if text.starts_with("HTTP/1.1 200")));
+//! };
+//! tokio::runtime::Runtime::new()?.block_on(server.serve(listener, stop))?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod dashboard;
 mod gate;
