@@ -1,4 +1,4 @@
-//! The README's tables of requirements name tests: each of them is there.
+//! What the documentation promises: tests that the READMEs name, and examples of public modules.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
@@ -56,4 +56,49 @@ fn tests_that_requirements_name_are_there() {
     }
     assert!(missing.is_empty(), "{missing:?}");
     assert!(checked > 50, "{checked} names");
+}
+
+/// A module's file, and the folder of the modules in it.
+fn module(folder: &Path, name: &str) -> Option<(PathBuf, PathBuf)> {
+    let inner = folder.join(name);
+    let file = [folder.join(format!("{name}.rs")), inner.join("mod.rs")];
+    file.into_iter().find(|file| file.exists()).map(|file| (file, inner))
+}
+
+/// Whether the documentation of a module, or of what is in its private modules, has an example.
+fn has_example(file: &Path, folder: &Path) -> bool {
+    let text = std::fs::read_to_string(file).unwrap();
+    let example = text.lines().any(|line| {
+        let fence = line.trim_start().trim_start_matches("//!").trim_start_matches("///").trim();
+        matches!(fence, "```" | "```rust") && line.trim_start().starts_with("//")
+    });
+    let inner = text.lines().filter_map(|line| line.trim().strip_prefix("mod ")?.strip_suffix(';'));
+    example || inner.filter_map(|name| module(folder, name)).any(|(f, d)| has_example(&f, &d))
+}
+
+fn visit(file: &Path, folder: &Path, bare: &mut Vec<String>) {
+    if !has_example(file, folder) {
+        bare.push(file.display().to_string());
+    }
+    let text = std::fs::read_to_string(file).unwrap();
+    let public =
+        text.lines().filter_map(|line| line.trim().strip_prefix("pub mod ")?.strip_suffix(';'));
+    for (file, folder) in public.filter_map(|name| module(folder, name)) {
+        visit(&file, &folder, bare);
+    }
+}
+
+#[test]
+fn every_public_module_has_an_example() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let runtime = ["secagg", "protocol", "host", "server", "client", "simulate", "methods", "."];
+    let crates = ["shaders".into(), "engine".into()]
+        .into_iter()
+        .chain(runtime.map(|name| format!("fl-runtime/{name}")));
+    let mut bare = Vec::new();
+    for name in crates {
+        let source = root.join(name).join("src");
+        visit(&source.join("lib.rs"), &source, &mut bare);
+    }
+    assert!(bare.is_empty(), "no example in the documentation of {bare:#?}");
 }

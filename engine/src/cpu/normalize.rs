@@ -37,7 +37,7 @@ struct Affine<'a> {
 /// y = (x − mean) · rstd · γ + β for rows as wide as γ, and their means and 1 / √(variance + ε);
 /// without β, y = x · rstd · γ, rstd is 1 / √(mean(x²) + ε) and nothing is kept in `mean`.
 #[inline(always)]
-fn normalize<S: Simd>(
+fn normalize<S: Simd, const MEANS: bool>(
     s: S,
     affine: Affine<'_>,
     x: &[f32],
@@ -51,7 +51,7 @@ fn normalize<S: Simd>(
     let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width));
     for (row, ((x, y), rstd)) in rows.zip(rstd).enumerate() {
         let mut center = splat(s, 0.0);
-        if affine.beta.is_some() {
+        if MEANS {
             mean[row] = sum(
                 s,
                 [x],
@@ -68,23 +68,24 @@ fn normalize<S: Simd>(
         );
         *rstd = 1.0 / (squares / width as f32 + affine.epsilon).sqrt();
         let scale = splat(s, *rstd);
-        match affine.beta {
-            Some(beta) => put(
+        if MEANS {
+            put(
                 s,
-                [x, affine.gamma, beta],
+                [x, affine.gamma, affine.beta.unwrap_or_default()],
                 false,
                 y,
                 #[inline(always)]
                 |[x, gamma, beta]| ((x - center) * scale).mul_add(gamma, beta),
-            ),
-            None => put(
+            );
+        } else {
+            put(
                 s,
                 [x, affine.gamma],
                 false,
                 y,
                 #[inline(always)]
                 |[x, gamma]| x * scale * gamma,
-            ),
+            );
         }
     }
 }
@@ -149,7 +150,10 @@ fn normalize_all<'a>(
             let y = &mut y[run.start * width..run.end * width];
             let mean = mean.get_mut(run.clone()).unwrap_or_default();
             let moments = (mean, &mut rstd[run]);
-            with_vectors!(s => normalize(s, affine, x, y, moments));
+            with_vectors!(s => match affine.beta {
+                Some(_) => normalize::<_, true>(s, affine, x, y, moments),
+                None => normalize::<_, false>(s, affine, x, y, moments),
+            });
         });
     };
     let (y, rstd) = ((y, width), (rstd, 1));

@@ -16,7 +16,7 @@ use super::Table;
 use super::isa::with_vectors;
 use super::mixed::{self, get};
 use super::parallel::{rows, rows2};
-use super::vector::{MAX_LANES, assign, inlined, lanes, load, splat, store, store_part};
+use super::vector::{MAX_LANES, assign, inlined, lanes, load, splat, store, store_part, tally};
 
 pub(super) static TABLE: Table = &[
     ("convolution/max_pool_forward", max_forward),
@@ -162,6 +162,19 @@ fn set<S: Simd, V: SimdBase<S>>(y: &mut [V::Element], vector: V) {
     }
 }
 
+/// Whether a plane has a NaN: its windows are compared with more care then.
+#[inline(always)]
+fn has_nan<S: Simd>(s: S, x: &[f32]) -> bool {
+    let (zero, one) = (S::u32s::splat(s, 0), S::u32s::splat(s, 1));
+    let count = tally(
+        s,
+        x,
+        #[inline(always)]
+        |x: S::f32s| x.simd_eq(x).select(zero, one),
+    );
+    count > 0
+}
+
 /// Max pooling of a few planes.
 #[inline(always)]
 fn max_planes<S: Simd>(
@@ -177,6 +190,7 @@ fn max_planes<S: Simd>(
     let numbers: S::u32s = load(s, &numbers);
     for (plane, x) in x.chunks_exact(p.input()).take(y.len() / p.output()).enumerate() {
         p.spread(x, &mut lines);
+        let nan = has_nan(s, x);
         for row in 0..p.out_h {
             let under = p.under(row);
             for first in (0..p.out_w).step_by(lanes::<S>()) {
@@ -202,8 +216,11 @@ fn max_planes<S: Simd>(
                 for h in under.clone() {
                     for tap in 0..p.kernel_w {
                         let x = seen(s, &lines[h * p.line + at + tap..], stride);
-                        // The first NaN wins, and stays.
-                        let wins = !x.simd_le(most) & most.simd_eq(most);
+                        let wins = match nan {
+                            false => x.simd_gt(most),
+                            // The first NaN wins, and stays.
+                            true => !x.simd_le(most) & most.simd_eq(most),
+                        };
                         most = wins.select(x, most);
                         won = wins.select(place(h, tap), won);
                     }

@@ -135,12 +135,20 @@ fn columns(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
 #[inline(always)]
 fn max_of<S: Simd>(s: S, x: &[f32]) -> f32 {
     let width = lanes::<S>();
-    let mut most = splat(s, x.first().copied().unwrap_or(f32::NAN));
-    let vectors = x.chunks_exact(width);
-    let rest = vectors.remainder();
-    for x in vectors {
-        most = larger(s, most, load::<S, S::f32s>(s, x));
+    // Four at a time, since each waits for the one before it.
+    let mut most = [splat(s, x.first().copied().unwrap_or(f32::NAN)); 4];
+    let quads = x.chunks_exact(4 * width);
+    let mut rest = quads.remainder();
+    for quad in quads {
+        for k in 0..4 {
+            most[k] = larger(s, most[k], load::<S, S::f32s>(s, &quad[k * width..]));
+        }
     }
+    while rest.len() >= width {
+        most[0] = larger(s, most[0], load::<S, S::f32s>(s, rest));
+        rest = &rest[width..];
+    }
+    let most = larger(s, larger(s, most[0], most[1]), larger(s, most[2], most[3]));
     let all = most.as_slice().iter().chain(rest).copied();
     all.fold(f32::NEG_INFINITY, |most, x| if x <= most || most.is_nan() { most } else { x })
 }

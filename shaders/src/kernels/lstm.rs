@@ -18,6 +18,20 @@
 //!
 //! Sequences are time-major. `hs` and `cs` `[R, T+1, B, H]` hold the initial state in slot 0
 //! and the state after step t in slot t + 1.
+//!
+//! ```
+//! use tern_shaders::kernels::lstm::{Forward, sequence_forward};
+//! // One unit, one row, two steps; W_hh is zero, so that each step sees its input alone.
+//! let p = Forward { steps: 2, batch: 1, hidden: 1, b_offset: 4, stride: 8, ..Default::default() };
+//! let (weights, mut hs, mut cs) = ([0.0f64; 8], [0.0; 3], [0.0; 3]);
+//! // i, f, g, o before activation: all open, the second step closed for what is new.
+//! let mut gates = [30.0, 30.0, 30.0, 30.0, -30.0, 30.0, 30.0, 30.0];
+//! let mut y = [0.0; 2];
+//! sequence_forward(&p, 1, &weights, &mut hs, &mut cs, &mut gates, &mut y);
+//! // The cell takes 1 in and keeps it.
+//! assert!(cs.iter().zip([0.0, 1.0, 1.0]).all(|(c, expected)| (c - expected).abs() < 1e-9));
+//! assert!(y.iter().all(|y| (y - 1f64.tanh()).abs() < 1e-9));
+//! ```
 
 mod kernels;
 

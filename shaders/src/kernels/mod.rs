@@ -4,6 +4,16 @@
 //! A reference implementation takes the parameter struct, the number of replicas, then the kernel's
 //! buffers in binding order. Everything else is held against it, so it is kept plain and never sped
 //! up.
+//!
+//! ```
+//! use tern_shaders::{Arg, kernels};
+//! // Any of them by its name: parameters as bytes, one replica, an argument a binding.
+//! let scale = kernels().find(|kernel| kernel.name == "pointwise/scale").unwrap();
+//! let p = tern_shaders::kernels::pointwise::Scale { n: 2, factor: 3.0, accumulate: 0 };
+//! let (x, mut y) = ([1.0f64, 2.0], [0.0; 2]);
+//! (scale.reference_f64)(bytemuck::bytes_of(&p), 1, &mut [Arg::Real(&x), Arg::RealMut(&mut y)]);
+//! assert_eq!(y, [3.0, 6.0]);
+//! ```
 
 pub mod aggregate;
 pub mod chacha;
