@@ -58,12 +58,12 @@ pub use tern_host as host;
 #[cfg(feature = "methods")]
 pub use tern_methods as methods;
 pub use tern_protocol::{
-    ClientId, Code, Digest, Error, Layout, Masking, Millis, ParseIdError, Refusal, Result, RunId,
-    RunPlan, Strategy, StrategyState, TaskSpec, Total, Turn,
+    Aborted, Breach, Cause, ClientId, Code, Digest, Error, Layout, Masking, Millis, ParseIdError,
+    Refusal, Result, RunId, RunPlan, Strategy, StrategyState, TaskSpec, Total, Turn,
 };
 pub use tern_protocol::{
-    auth, coordinator, identity, layout, metrics, participant, partition, plan, strategy, trainer,
-    update, wire,
+    auth, coordinator, hex, identity, layout, metrics, participant, partition, plan, strategy,
+    trainer, update, wire,
 };
 pub use tern_secagg as secagg;
 #[cfg(feature = "local")]
