@@ -10,7 +10,9 @@ use tern_shaders::{Arg, ReferenceFn};
 use super::isa::with_vectors;
 use super::parallel::rows;
 use super::planes::{NARROW, NO_PLANES, Planes, ROWS, join, split};
-use super::vector::{assign, lanes, larger, load, put, rewrite, splat, store, sum as sum_in};
+use super::vector::{
+    assign, lanes, larger, largest_or_nan, load, put, rewrite, splat, store, sum as sum_in,
+};
 
 pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("reduce/columns", columns),
@@ -131,28 +133,6 @@ fn columns(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     }
 }
 
-/// Largest element; NaN if one is, or if there is none.
-#[inline(always)]
-fn max_of<S: Simd>(s: S, x: &[f32]) -> f32 {
-    let width = lanes::<S>();
-    // Four at a time, since each waits for the one before it.
-    let mut most = [splat(s, x.first().copied().unwrap_or(f32::NAN)); 4];
-    let quads = x.chunks_exact(4 * width);
-    let mut rest = quads.remainder();
-    for quad in quads {
-        for k in 0..4 {
-            most[k] = larger(s, most[k], load::<S, S::f32s>(s, &quad[k * width..]));
-        }
-    }
-    while rest.len() >= width {
-        most[0] = larger(s, most[0], load::<S, S::f32s>(s, rest));
-        rest = &rest[width..];
-    }
-    let most = larger(s, larger(s, most[0], most[1]), larger(s, most[2], most[3]));
-    let all = most.as_slice().iter().chain(rest).copied();
-    all.fold(f32::NEG_INFINITY, |most, x| if x <= most || most.is_nan() { most } else { x })
-}
-
 /// out = f of all elements of each of the narrow rows.
 #[inline(always)]
 fn fold_narrow<S: Simd>(
@@ -221,7 +201,7 @@ fn by_rows(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         } else {
             for (out, row) in out.iter_mut().zip(x.chunks_exact(columns)) {
                 *out = match p.kind {
-                    1 => max_of(s, row),
+                    1 => largest_or_nan(s, row),
                     2 => sum_of(s, row) / columns as f32,
                     _ => sum_of(s, row),
                 };

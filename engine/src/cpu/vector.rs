@@ -231,13 +231,30 @@ fn sum_block<S: Simd, const N: usize>(
 /// The largest element; negative infinity for none. NaN is passed over.
 #[inline(always)]
 pub(super) fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
-    let (n, width) = (x.len(), lanes::<S>());
-    let least = splat(s, f32::NEG_INFINITY);
-    let mut most = [least; 4];
-    let larger = inlined(
+    largest_by(
+        s,
+        x,
         #[inline(always)]
-        |most: S::f32s, x: S::f32s| x.simd_gt(most).select(x, most),
-    );
+        |most, x| x.simd_gt(most).select(x, most),
+    )
+}
+
+/// The largest element, or NaN if one is; negative infinity for none.
+#[inline(always)]
+pub(super) fn largest_or_nan<S: Simd>(s: S, x: &[f32]) -> f32 {
+    largest_by(
+        s,
+        x,
+        #[inline(always)]
+        |most, x| larger(s, most, x),
+    )
+}
+
+/// The element that is left when `larger` has chosen between all.
+#[inline(always)]
+fn largest_by<S: Simd>(s: S, x: &[f32], larger: impl Fn(S::f32s, S::f32s) -> S::f32s) -> f32 {
+    let (n, width) = (x.len(), lanes::<S>());
+    let mut most = [splat(s, f32::NEG_INFINITY); 4];
     let quads = n - n % (4 * width);
     for start in (0..quads).step_by(4 * width) {
         for k in 0..4 {
@@ -252,7 +269,8 @@ pub(super) fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
         most[1] = larger(most[1], load_part(s, &x[whole..], n - whole, f32::NEG_INFINITY));
     }
     let most = larger(larger(most[0], most[1]), larger(most[2], most[3]));
-    most.as_slice().iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
+    let all = most.as_slice().iter().copied();
+    all.fold(f32::NEG_INFINITY, |most, x| if x <= most || most.is_nan() { most } else { x })
 }
 
 /// The larger of two vectors, element by element; NaN where one is.

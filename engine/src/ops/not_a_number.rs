@@ -41,6 +41,11 @@ const COMPARING: &[&str] =
 /// Cases above this many words take too long for what they add.
 const WORDS: usize = 1 << 14;
 
+fn small_cases() -> impl Iterator<Item = Case> {
+    let small = |case: &Case| case.buffers.iter().map(Data::len).sum::<usize>() <= WORDS;
+    cases().into_iter().filter(small)
+}
+
 /// A binding, and an element of it.
 type Place = (usize, usize);
 
@@ -105,9 +110,8 @@ type Tried = (Case, Place, Vec<Vec<f64>>);
 /// The cases that are tried, with a NaN in each of their places, and what the reference makes of
 /// it.
 fn tried() -> Vec<Tried> {
-    let small = |case: &Case| case.buffers.iter().map(Data::len).sum::<usize>() <= WORDS;
     let mut tried = Vec::new();
-    for (key, case) in cases().into_iter().filter(small).enumerate() {
+    for (key, case) in small_cases().enumerate() {
         for place in places(&case, key) {
             let case = with(&case, place, |_| f32::NAN);
             let expected = case.expected().0;
@@ -119,9 +123,8 @@ fn tried() -> Vec<Tried> {
 
 #[test]
 fn references_hide_none() {
-    let small = |case: &Case| case.buffers.iter().map(Data::len).sum::<usize>() <= WORDS;
     let mut faults = Vec::new();
-    for (key, case) in cases().into_iter().filter(small).enumerate() {
+    for (key, case) in small_cases().enumerate() {
         for place in places(&case, key) {
             let depends = dependent(&case, place);
             let found = with(&case, place, |_| f32::NAN).expected().0;

@@ -41,10 +41,9 @@ use tern_host::folder::FolderLock;
 use tern_host::key_file;
 use tern_protocol::identity::Identity;
 use tern_protocol::layout::Layout;
-use tern_protocol::participant::{Action, Input, Participant, RequiredSecurity};
+use tern_protocol::participant::{Action, Input, Participant, RequiredSecurity, declined};
 use tern_protocol::plan::UpdateKind;
 use tern_protocol::trainer::{Job, Trained, Trainer};
-use tern_protocol::wire::message::Body;
 use tern_protocol::{Digest, Error, Result, TaskSpec, Turn, wire};
 use tokio::task::spawn_blocking;
 
@@ -386,11 +385,9 @@ impl Client {
 
     /// Tells the server not to wait for this client.
     async fn decline(&self, turn: Turn, reason: &str) -> Result<Input, CallError> {
-        let reason: String = reason.chars().take(200).collect();
-        let body = Some(Body::Declined(wire::Declined { reason: reason.clone() }));
-        let message = wire::Message { round: turn.round, attempt: turn.attempt, body };
+        let message = declined(turn, reason);
         let wire::Ack { .. } = self.http.call("/v1/message", &message, Duration::ZERO).await?;
-        Ok(Input::Failed(reason))
+        Ok(Input::Failed(reason.to_owned()))
     }
 
     /// Fetches the run's best model and stores it.

@@ -66,10 +66,9 @@ use slots::{Coder, Measured, Slots, Task};
 use tern_engine::Device;
 use tern_protocol::coordinator::{Coordinator, Effect, Event, Head, RoundRecord, Upload};
 use tern_protocol::metrics::{self, Metrics};
-use tern_protocol::participant::evaluated;
+use tern_protocol::participant::{declined, evaluated};
 use tern_protocol::trainer::{LocalData, Recorder, coding_key, training_seed};
 use tern_protocol::update::{Format, Kind};
-use tern_protocol::wire::{self, message::Body};
 use tern_protocol::{ClientId, Digest, Error, Millis, Result, RunId, RunPlan, Strategy, Turn};
 use vectors::ClientVectors;
 
@@ -404,9 +403,8 @@ impl Simulation {
         };
         if let Some(reason) = reason {
             tracing::warn!(client = %id, %turn, reason, "declines");
-            self.absent.push((id, reason.clone()));
-            let body = Some(Body::Declined(wire::Declined { reason }));
-            let message = wire::Message { round: turn.round, attempt: turn.attempt, body };
+            let message = declined(turn, &reason);
+            self.absent.push((id, reason));
             let event = Event::Message { client: id, message };
             return Ok(self.coordinator.handle(self.now, event)?);
         }

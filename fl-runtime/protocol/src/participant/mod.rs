@@ -52,7 +52,7 @@ pub use secure::Entropy;
 use crate::metrics::{self, Metrics};
 use crate::trainer::{Job, Trained, training_seed};
 use crate::update::{Codec, Format, Kind, add_difference};
-use crate::wire::{self, instruction::What};
+use crate::wire::{self, instruction::What, message::Body};
 use crate::{ClientId, Digest, Error, Layout, Masking, Result, TaskSpec, Turn};
 use secure::Secure;
 
@@ -347,13 +347,10 @@ impl Participant {
 
 /// What a client says of a model that it tried: what it measured, or why that is nothing.
 pub fn evaluated(turn: Turn, samples: u32, metrics: Metrics) -> wire::Message {
-    let body = match metrics::check(&metrics) {
-        Ok(()) => wire::message::Body::Evaluated(wire::Evaluated { samples, metrics }),
-        Err(refusal) => {
-            wire::message::Body::Declined(wire::Declined { reason: refusal.to_string() })
-        }
-    };
-    wire::Message { round: turn.round, attempt: turn.attempt, body: Some(body) }
+    match metrics::check(&metrics) {
+        Ok(()) => message(turn, Body::Evaluated(wire::Evaluated { samples, metrics })),
+        Err(refusal) => declined(turn, &refusal.to_string()),
+    }
 }
 
 /// An evaluation that would be refused again is not made again.
@@ -367,12 +364,17 @@ fn refused_evaluation(turn: Turn, name: &str) -> Vec<Action> {
 
 /// This attempt goes on without this client.
 pub fn decline(turn: Turn, reason: &str) -> Action {
-    let reason = reason.chars().take(200).collect();
-    send(turn, wire::message::Body::Declined(wire::Declined { reason }))
+    Action::Send(declined(turn, reason))
 }
 
-fn send(turn: Turn, body: wire::message::Body) -> Action {
-    Action::Send(wire::Message { round: turn.round, attempt: turn.attempt, body: Some(body) })
+/// What [`decline`] sends.
+pub fn declined(turn: Turn, reason: &str) -> wire::Message {
+    let reason = reason.chars().take(200).collect();
+    message(turn, Body::Declined(wire::Declined { reason }))
+}
+
+fn message(turn: Turn, body: Body) -> wire::Message {
+    wire::Message { round: turn.round, attempt: turn.attempt, body: Some(body) }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use ed25519_dalek::SigningKey;
 use tern_secagg::{Confirmation, Inbox, Masks, Message, Reveal, Roster, Seed, Shares, client};
 
-use super::{Action, Participant, decline};
+use super::{Action, Participant, decline, message};
 use crate::wire::{self, instruction::What, message::Body};
 use crate::{Aborted, Digest, Error, Masking, Result, Turn};
 
@@ -210,10 +210,6 @@ fn decode<M: Message>(bytes: &[u8]) -> Result<M, Aborted> {
 
 fn nothing(turn: Turn) -> Error {
     Aborted::Elsewhere(turn).into()
-}
-
-fn message(turn: Turn, body: Body) -> wire::Message {
-    wire::Message { round: turn.round, attempt: turn.attempt, body: Some(body) }
 }
 
 /// The round goes on without this client.
