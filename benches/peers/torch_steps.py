@@ -135,8 +135,9 @@ def activation(device, sizes):
     kind = sizes.split(",")[0].lower()
     if kind == "relu":
         return lambda: torch.clamp_min(x, 0, out=y)
-    if kind == "gelu":
-        return lambda: torch.ops.aten.gelu.out(x, approximate="tanh", out=y)
+    if kind.startswith("gelu"):
+        form = "tanh" if kind == "gelutanh" else "none"
+        return lambda: torch.ops.aten.gelu.out(x, approximate=form, out=y)
     function = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}[kind]
     return lambda: function(x, out=y)
 

@@ -327,7 +327,7 @@ fn mlp_with_clipping() {
     let linear = |outputs, activation| LayerSpec::Linear { outputs, activation };
     let layers = [
         ("norm", LayerSpec::LayerNorm),
-        ("linear1", linear(11, Activation::Gelu)),
+        ("linear1", linear(11, Activation::GeluTanh)),
         ("linear2", linear(3, Activation::Identity)),
     ];
     let spec = ModelSpec {
@@ -339,6 +339,35 @@ fn mlp_with_clipping() {
         Training::new(Optimizer::sgd(), fixture.number("lr")).clip_norm(fixture.number("clip"));
     let input = (Element::F32, &[5, 7][..]);
     steps("mlp_data", "mlp_weights", "mlp_clipped", spec.build().unwrap(), input, &training);
+}
+
+#[test]
+fn activations_and_their_slopes() {
+    let fixture = Fixture::open("activations");
+    let x = fixture.f32("x");
+    for device in all_devices() {
+        let mut parameters = Parameters::new();
+        parameters.add("unused", &[1], Init::Zeros).unwrap();
+        let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+        for kind in Activation::ALL {
+            let mut graph = Graph::new(&arena);
+            let input = graph.input("x", &[x.len()], Element::F32);
+            let output = graph.activation(input, kind);
+            graph.keep(output);
+            let seed = graph.input("dy", &[x.len()], Element::F32);
+            let (mut plan, gradients) =
+                graph.gradients(&[(output, seed)], &Trainable::All, &[input]).unwrap();
+            plan.write(input, &Data::F32(x.clone())).unwrap();
+            plan.write(seed, &Data::F32(vec![1.0; x.len()])).unwrap();
+            plan.run(1).unwrap();
+            let name = kind.name();
+            let found = plan.read_f64(output).unwrap();
+            close(name, &device, &found, &fixture.f64(&format!("{name}.y")), 1e-6);
+            let slopes = plan.read_f64(gradients[0].unwrap()).unwrap();
+            let expected = fixture.f64(&format!("{name}.slope"));
+            close(&format!("slope of {name}"), &device, &slopes, &expected, 1e-6);
+        }
+    }
 }
 
 #[test]

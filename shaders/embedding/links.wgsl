@@ -1,9 +1,11 @@
-// Linked lists of the positions that hold the same token, in rising order.
-// link[v] is the first position of token v, link[vocabulary + i] the next one with the
-// token of position i; 0xffffffff ends a list. Shapes: token [R, n],
+// Linked lists of the positions of a part that hold the same token, in rising order and counted
+// from the part's first. link[v] is the first position of token v, link[vocabulary + i] the next
+// one with the token of position i; 0xffffffff ends a list. Shapes: token [R, positions],
 // link [R, vocabulary + n].
 struct Params {
     n: u32,
+    first: u32,
+    positions: u32,
     vocabulary: u32,
 }
 
@@ -26,7 +28,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if i >= words {
         return;
     }
-    let first = group.z * p.n;
+    let first = group.z * p.positions + p.first;
     var wanted = i;
     var j = 0u;
     if i >= p.vocabulary {

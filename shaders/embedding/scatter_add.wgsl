@@ -1,9 +1,11 @@
-// dtable[v, :] (+)= Σ dy[i, :] over the positions i that hold token v, in rising order:
+// dtable[v, :] (+)= Σ dy[i, :] over the positions i of a part that hold token v, in rising order:
 // one invocation owns each element and walks the list of embedding/links, so no atomics.
 // Shapes: dtable [vocabulary, width] inside the flat gradients, link [R, vocabulary + n],
-// dy [R, n, width].
+// dy [R, positions, width].
 struct Params {
     n: u32,
+    first: u32,
+    positions: u32,
     width: u32,
     vocabulary: u32,
     table_offset: u32,
@@ -28,7 +30,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum = 0.0;
     var j = link[links + i / p.width];
     while j < p.n {
-        sum += dy[(group.z * p.n + j) * p.width + column];
+        sum += dy[(group.z * p.positions + p.first + j) * p.width + column];
         j = link[links + p.vocabulary + j];
     }
     if p.accumulate != 0u {

@@ -1,5 +1,5 @@
-// dγ (+)= Σ over the rows of dy · x̂, dβ (+)= Σ dy. Each has a mode: 0 overwrites, 1 adds,
-// 2 leaves it alone. Shapes: x, dy [R, rows, width], mean, rstd [R, rows], dγ and dβ
+// dγ (+)= Σ over the rows from `first` to `end` of dy · x̂, dβ (+)= Σ dy. Each has a mode: 0
+// overwrites, 1 adds, 2 leaves it alone. Shapes: x, dy [R, rows, width], mean, rstd [R, rows], dγ and dβ
 // [width] inside the flat gradients.
 struct Params {
     rows: u32,
@@ -9,6 +9,8 @@ struct Params {
     stride: u32,
     gamma_mode: u32,
     beta_mode: u32,
+    first: u32,
+    end: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -34,11 +36,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var beta = 0.0;
     // No return before the reductions: they have barriers.
     if column < p.width {
-        for (var row = lane; row < p.rows; row += LANES) {
-            let at = group.z * p.rows + row;
-            let g = dy[at * p.width + column];
-            gamma += g * (x[at * p.width + column] - mean[at]) * rstd[at];
-            beta += g;
+        for (var begin = p.first + lane; begin < p.end; begin += BLOCK) {
+            var block = vec2<f32>();
+            for (var row = begin; row < min(begin + BLOCK, p.end); row += LANES) {
+                let at = group.z * p.rows + row;
+                let g = dy[at * p.width + column];
+                block += g * vec2<f32>((x[at * p.width + column] - mean[at]) * rstd[at], 1.0);
+            }
+            gamma += block.x;
+            beta += block.y;
         }
     }
     gamma = column_sum(local, gamma);

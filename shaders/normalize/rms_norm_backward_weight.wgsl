@@ -1,4 +1,4 @@
-// dweight (+)= Σ over the rows of dy · x · rrms. Shapes: x, dy [R, rows, width], rrms
+// dweight (+)= Σ over the rows from `first` to `end` of dy · x · rrms. Shapes: x, dy [R, rows, width], rrms
 // [R, rows], dweight [width] inside the flat gradients.
 struct Params {
     rows: u32,
@@ -6,6 +6,8 @@ struct Params {
     weight_offset: u32,
     stride: u32,
     accumulate: u32,
+    first: u32,
+    end: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -21,9 +23,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum = 0.0;
     // No return before the reduction: it has barriers.
     if column < p.width {
-        for (var row = lane; row < p.rows; row += LANES) {
-            let at = group.z * p.rows + row;
-            sum += dy[at * p.width + column] * x[at * p.width + column] * rrms[at];
+        for (var begin = p.first + lane; begin < p.end; begin += BLOCK) {
+            var block = 0.0;
+            for (var row = begin; row < min(begin + BLOCK, p.end); row += LANES) {
+                let at = group.z * p.rows + row;
+                block += dy[at * p.width + column] * x[at * p.width + column] * rrms[at];
+            }
+            sum += block;
         }
     }
     sum = column_sum(local, sum);

@@ -1,10 +1,12 @@
-// db (+)= Σ over the rows of dy · ∂y/∂b of pointwise/binary_forward.
+// db (+)= Σ over the rows from `first` to `end` of dy · ∂y/∂b of pointwise/binary_forward.
 // Shapes: a, dy [R, rows, period], db [R, period].
 struct Params {
     rows: u32,
     period: u32,
     kind: u32,
     accumulate: u32,
+    first: u32,
+    end: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -19,13 +21,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum = 0.0;
     // No return before the reduction: it has barriers.
     if column < p.period {
-        for (var row = lane; row < p.rows; row += LANES) {
-            let at = (group.z * p.rows + row) * p.period + column;
-            switch p.kind {
-                case 0u: { sum += dy[at]; }
-                case 1u: { sum -= dy[at]; }
-                default: { sum += dy[at] * a[at]; }
+        for (var begin = p.first + lane; begin < p.end; begin += BLOCK) {
+            var block = 0.0;
+            for (var row = begin; row < min(begin + BLOCK, p.end); row += LANES) {
+                let at = (group.z * p.rows + row) * p.period + column;
+                switch p.kind {
+                    case 0u: { block += dy[at]; }
+                    case 1u: { block -= dy[at]; }
+                    default: { block += dy[at] * a[at]; }
+                }
             }
+            sum += block;
         }
     }
     sum = column_sum(local, sum);

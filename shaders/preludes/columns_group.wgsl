@@ -2,6 +2,8 @@
 // GROUP / COLUMNS lanes. The same functions as columns_single. Invocations past the last
 // column must reach column_sum too.
 const LANES: u32 = GROUP / COLUMNS;
+// Rows whose terms are summed by themselves, 64 a lane: rounding errors grow with a chain's length.
+const BLOCK: u32 = 64u * LANES;
 var<workgroup> column_values: array<f32, GROUP>;
 
 fn column_of(group: vec3<u32>, local: u32) -> u32 {

@@ -16,16 +16,38 @@ pub enum Activation {
     Sigmoid = 2,
     /// tanh x
     Tanh = 3,
-    /// x for x > 0, otherwise 0.01 x
+    /// x for x > 0, otherwise 0.01 x: PyTorch's default slope
     LeakyRelu = 4,
-    /// GELU, tanh form (Hendrycks and Gimpel 2016)
+    /// GELU: x Φ(x), with the normal distribution Φ (Hendrycks and Gimpel 2016); PyTorch's default
     Gelu = 5,
+    /// GELU's approximation by tanh, within 5e-4 of it; PyTorch's `approximate="tanh"`, GPT-2's
+    GeluTanh = 6,
 }
 
 impl Activation {
     /// All of them.
-    pub const ALL: [Activation; 6] =
-        [Self::Identity, Self::Relu, Self::Sigmoid, Self::Tanh, Self::LeakyRelu, Self::Gelu];
+    pub const ALL: [Activation; 7] = [
+        Self::Identity,
+        Self::Relu,
+        Self::Sigmoid,
+        Self::Tanh,
+        Self::LeakyRelu,
+        Self::Gelu,
+        Self::GeluTanh,
+    ];
+
+    /// Its name in model files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Relu => "relu",
+            Self::Sigmoid => "sigmoid",
+            Self::Tanh => "tanh",
+            Self::LeakyRelu => "leaky_relu",
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_tanh",
+        }
+    }
 
     /// The activation of a number that came through a parameter struct.
     pub fn of(number: u32) -> Self {
@@ -35,7 +57,7 @@ impl Activation {
     /// Whether the derivative is a function of the output alone, so that the input need
     /// not be kept.
     pub fn from_output(self) -> bool {
-        self != Self::Gelu
+        !matches!(self, Self::Gelu | Self::GeluTanh)
     }
 }
 
@@ -43,6 +65,11 @@ impl Activation {
 pub fn sigmoid<F: Real>(x: F) -> F {
     let e = (-x.abs()).exp();
     (if x >= F::zero() { F::one() } else { e }) / (F::one() + e)
+}
+
+/// The share of the normal distribution below x.
+fn normal_below<F: Real>(x: F) -> F {
+    F::of(0.5) * (-x * F::FRAC_1_SQRT_2()).erfc()
 }
 
 fn gelu_inner<F: Real>(x: F) -> F {
@@ -60,7 +87,8 @@ pub fn activate<F: Real>(kind: Activation, x: F) -> F {
         Activation::Tanh => x.tanh(),
         Activation::LeakyRelu if x > F::zero() => x,
         Activation::LeakyRelu => F::of(0.01) * x,
-        Activation::Gelu => F::of(0.5) * x * (F::one() + gelu_inner(x)),
+        Activation::Gelu => x * normal_below(x),
+        Activation::GeluTanh => F::of(0.5) * x * (F::one() + gelu_inner(x)),
     }
 }
 
@@ -77,6 +105,10 @@ pub fn activate_gradient<F: Real>(kind: Activation, x: F, y: F) -> F {
         Activation::LeakyRelu if x > F::zero() => one,
         Activation::LeakyRelu => F::of(0.01),
         Activation::Gelu => {
+            let density = (F::of(-0.5) * x * x).exp() * F::of(0.398_942_3);
+            normal_below(x) + x * density
+        }
+        Activation::GeluTanh => {
             let t = gelu_inner(x);
             let inner = F::of(0.797_884_6) * (one + F::of(0.134_145) * x * x);
             F::of(0.5) * (one + t) + F::of(0.5) * x * (one - t * t) * inner

@@ -82,11 +82,24 @@ pub struct Variant {
     pub workgroup_memory: bool,
     /// Whether it can compute these parameters (alignment, sizes).
     pub fits: fn(&[u8]) -> bool,
+    /// Iterations of loops that one invocation takes at most for these parameters, all its loops
+    /// together, where their number follows from parameters or data.
+    pub iterations: fn(&[u8], &Variant) -> u64,
     /// Workgroups in x and y for these parameters; z is the replica.
     pub grid: fn(&[u8], &Variant) -> [u32; 2],
 }
 
+/// Iterations after which llvmpipe ends an invocation's loops without a word, all of them counted
+/// together, less some for loops of constant length.
+pub const MAX_ITERATIONS: u64 = 60_000;
+
 impl Variant {
+    /// Whether it computes these parameters right. A `software` device may end loops after
+    /// [`MAX_ITERATIONS`].
+    pub fn takes(&self, params: &[u8], software: bool) -> bool {
+        (self.fits)(params) && !(software && (self.iterations)(params, self) > MAX_ITERATIONS)
+    }
+
     /// The value of a header constant.
     ///
     /// # Panics
@@ -294,6 +307,7 @@ macro_rules! kernel {
             $(features: [$($feature:ident),* $(,)?],)?
             $(workgroup_memory: $wm:literal,)?
             $(fits: $fits:expr,)?
+            $(iterations: $iterations:expr,)?
             grid: $grid:expr $(,)?
         }),+ $(,)?];
     ) => {
@@ -327,6 +341,12 @@ macro_rules! kernel {
                         true $(&& {
                             let f: fn(&$params) -> bool = $fits;
                             f(bytemuck::from_bytes(_p))
+                        })?
+                    },
+                    iterations: |_p: &[u8], _v: &$crate::Variant| {
+                        0 $(+ {
+                            let f: fn(&$params, &$crate::Variant) -> u64 = $iterations;
+                            f(bytemuck::from_bytes(_p), _v)
                         })?
                     },
                     grid: |p: &[u8], v: &$crate::Variant| {

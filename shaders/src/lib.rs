@@ -34,8 +34,9 @@ pub mod state;
 
 pub use activation::{Activation, activate, activate_gradient, sigmoid};
 pub use kernel::{
-    Access, AnyKernel, Arg, Binding, Element, Feature, Kernel, MAX_GROUPS, Prelude, Reference,
-    ReferenceFn, Variant, linear_grid,
+    Access, AnyKernel, Arg, Binding, Element, Feature, Kernel, MAX_GROUPS, MAX_ITERATIONS, Prelude,
+    Reference, ReferenceFn, Variant, linear_grid,
 };
 pub use real::Real;
 pub use registry::{FAMILIES, kernels};
+pub use rows::MAX_SUMMED_ROWS;

@@ -4,6 +4,7 @@
 /// or `f64` (what both are held against).
 pub trait Real:
     num_traits::Float
+    + num_traits::FloatConst
     + bytemuck::Pod
     + Default
     + std::fmt::Debug
@@ -21,6 +22,8 @@ pub trait Real:
     fn count(n: usize) -> Self;
     /// Rounds to `f32`, the type every device stores.
     fn f32(self) -> f32;
+    /// The complementary error function.
+    fn erfc(self) -> Self;
 }
 
 impl Real for f32 {
@@ -33,6 +36,9 @@ impl Real for f32 {
     fn f32(self) -> f32 {
         self
     }
+    fn erfc(self) -> Self {
+        libm::erfcf(self)
+    }
 }
 
 impl Real for f64 {
@@ -44,5 +50,8 @@ impl Real for f64 {
     }
     fn f32(self) -> f32 {
         self as f32
+    }
+    fn erfc(self) -> Self {
+        libm::erfc(self)
     }
 }

@@ -1,9 +1,9 @@
 //! Kernels that reduce over rows or columns: one WGSL text, in a form with workgroup memory
 //! for hardware, one that reduces by subgroups first, and one without for software devices.
 
-/// Loop iterations that one invocation may use. llvmpipe stops an invocation's loops
-/// silently after 65,535 iterations, all loops counted together.
-pub(crate) const MAX_ITERATIONS: u32 = 60_000;
+/// Rows that a kernel which sums over rows takes in one dispatch, so that no lane's loop is too
+/// long for any device. More take a dispatch a part.
+pub const MAX_SUMMED_ROWS: u32 = 400_000;
 
 /// Declares a [`crate::Kernel`] that reduces over rows with the `rows_*` preludes.
 ///
@@ -38,6 +38,11 @@ macro_rules! row_kernel {
                     let length: fn(&$params) -> u32 = $length;
                     length(p) >= 1024
                 },
+                iterations: |p, v| {
+                    let length: fn(&$params) -> u32 = $length;
+                    let passes: fn(&$params) -> u32 = $passes;
+                    u64::from(length(p).div_ceil(v.constant("GROUP"))) * u64::from(passes(p))
+                },
                 grid: |p, _| {
                     let rows: fn(&$params) -> u32 = $rows;
                     $crate::linear_grid(rows(p) as usize, 1)
@@ -49,6 +54,11 @@ macro_rules! row_kernel {
                 consts: [GROUP = 64],
                 features: [Subgroup],
                 workgroup_memory: true,
+                iterations: |p, v| {
+                    let length: fn(&$params) -> u32 = $length;
+                    let passes: fn(&$params) -> u32 = $passes;
+                    u64::from(length(p).div_ceil(v.constant("GROUP"))) * u64::from(passes(p))
+                },
                 grid: |p, _| {
                     let rows: fn(&$params) -> u32 = $rows;
                     $crate::linear_grid(rows(p) as usize, 1)
@@ -63,6 +73,11 @@ macro_rules! row_kernel {
                     let length: fn(&$params) -> u32 = $length;
                     length(p) >= 1024
                 },
+                iterations: |p, v| {
+                    let length: fn(&$params) -> u32 = $length;
+                    let passes: fn(&$params) -> u32 = $passes;
+                    u64::from(length(p).div_ceil(v.constant("GROUP"))) * u64::from(passes(p))
+                },
                 grid: |p, _| {
                     let rows: fn(&$params) -> u32 = $rows;
                     $crate::linear_grid(rows(p) as usize, 1)
@@ -73,6 +88,11 @@ macro_rules! row_kernel {
                 preludes: [ROWS_GROUP $($(, $group)*)?],
                 consts: [GROUP = 64],
                 workgroup_memory: true,
+                iterations: |p, v| {
+                    let length: fn(&$params) -> u32 = $length;
+                    let passes: fn(&$params) -> u32 = $passes;
+                    u64::from(length(p).div_ceil(v.constant("GROUP"))) * u64::from(passes(p))
+                },
                 grid: |p, _| {
                     let rows: fn(&$params) -> u32 = $rows;
                     $crate::linear_grid(rows(p) as usize, 1)
@@ -82,10 +102,10 @@ macro_rules! row_kernel {
                 source: $source,
                 preludes: [ROWS_SINGLE $($(, $single)*)?],
                 consts: [GROUP = 64],
-                fits: |p| {
+                iterations: |p, _| {
                     let length: fn(&$params) -> u32 = $length;
                     let passes: fn(&$params) -> u32 = $passes;
-                    length(p).saturating_mul(passes(p)) <= $crate::rows::MAX_ITERATIONS
+                    u64::from(length(p)) * u64::from(passes(p))
                 },
                 grid: |p, v| {
                     let rows: fn(&$params) -> u32 = $rows;
@@ -94,6 +114,11 @@ macro_rules! row_kernel {
             }];
         }
     };
+}
+
+/// Iterations of a loop over `rows` rows in blocks of 64.
+pub(crate) fn in_blocks(rows: u32) -> u64 {
+    u64::from(rows) + u64::from(rows.div_ceil(64))
 }
 
 /// Declares a [`crate::Kernel`] that sums over the rows of each column with the `columns_*`
@@ -119,6 +144,11 @@ macro_rules! column_kernel {
                 preludes: [COLUMNS_GROUP],
                 consts: [GROUP = 256, COLUMNS = 32],
                 workgroup_memory: true,
+                iterations: |p, v| {
+                    let rows: fn(&$params) -> u32 = $rows;
+                    let lanes = v.constant("GROUP") / v.constant("COLUMNS");
+                    $crate::rows::in_blocks(rows(p).div_ceil(lanes))
+                },
                 grid: |p, v| {
                     let columns: fn(&$params) -> u32 = $columns;
                     $crate::linear_grid(columns(p) as usize, v.constant("COLUMNS"))
@@ -128,9 +158,9 @@ macro_rules! column_kernel {
                 source: $source,
                 preludes: [COLUMNS_SINGLE],
                 consts: [GROUP = 64],
-                fits: |p| {
+                iterations: |p, _| {
                     let rows: fn(&$params) -> u32 = $rows;
-                    rows(p) <= $crate::rows::MAX_ITERATIONS
+                    $crate::rows::in_blocks(rows(p))
                 },
                 grid: |p, v| {
                     let columns: fn(&$params) -> u32 = $columns;

@@ -4,6 +4,7 @@
 struct Params {
     tensors: u32,
     stride: u32,
+    longest: u32,
     lanes: u32,
     feedback: u32,
     above: u32,

@@ -38,8 +38,14 @@ fn tables(n: u32) -> Vec<Case> {
         let mut row = case(&GATHER, &label, &p, buffers);
         row.bytes = u64::from(rows) * u64::from(4 + 8 * width);
         cases.push(row);
-        let p =
-            ScatterAdd { n: rows, width, vocabulary, table_offset: 0, table_stride, accumulate: 0 };
+        let p = ScatterAdd {
+            n: rows,
+            positions: rows,
+            width,
+            vocabulary,
+            table_stride,
+            ..ScatterAdd::default()
+        };
         let buffers = vec![chains(&tokens, vocabulary), floats(all, 3), floats(table, 2)];
         cases.push(case(&SCATTER_ADD, label, &p, buffers));
     }

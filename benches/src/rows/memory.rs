@@ -15,7 +15,7 @@ use tern_shaders::kernels::metrics::{ACCURACY, Accuracy, RANK, Rank, TOP_K, TopK
 use tern_shaders::kernels::normalize::{
     LAYER_NORM_BACKWARD, LAYER_NORM_BACKWARD_PARAMETERS, LayerNormBackward,
     LayerNormBackwardParameters, RMS_NORM_BACKWARD, RMS_NORM_BACKWARD_WEIGHT, RMS_NORM_FORWARD,
-    RmsNormBackward, RmsNormForward,
+    RmsNormBackward, RmsNormBackwardWeight, RmsNormForward,
 };
 use tern_shaders::kernels::pointwise::*;
 use tern_shaders::kernels::reduce::{
@@ -69,7 +69,7 @@ pub(super) fn record(count: u32, batch: u32) -> Data {
 
 fn activations(words: u32) -> Vec<Case> {
     let mut cases = Vec::new();
-    for kind in [Activation::Relu, Activation::Sigmoid, Activation::Gelu] {
+    for kind in [Activation::Relu, Activation::Sigmoid, Activation::Gelu, Activation::GeluTanh] {
         let n = words / 2;
         let p = ActivationForward { n, kind: kind as u32 };
         let label = format!("{kind:?}, {}", millions(n));
@@ -98,7 +98,13 @@ fn binaries(words: u32) -> Vec<Case> {
         cases.push(plain(&BINARY_FORWARD, &label, &p, &[n, period, n]));
         let p = BinaryBackwardLeft { n, period, kind, accumulate: 0 };
         cases.push(plain(&BINARY_BACKWARD_LEFT, &label, &p, &[period, n, n]));
-        let p = BinaryBackwardRight { rows: n / period, period, kind, accumulate: 0 };
+        let p = BinaryBackwardRight {
+            rows: n / period,
+            period,
+            kind,
+            end: n / period,
+            ..BinaryBackwardRight::default()
+        };
         let mut row = plain(&BINARY_BACKWARD_RIGHT, label, &p, &[n, n, period]);
         // Sums of millions of numbers, in f32.
         row.tolerance = 2e-4;
@@ -218,6 +224,7 @@ fn normalization(words: u32) -> Vec<Case> {
             width,
             beta_offset: width,
             stride,
+            end: rows,
             ..LayerNormBackwardParameters::default()
         };
         let lengths = [n, rows, rows, n, stride];
@@ -235,12 +242,19 @@ fn rms_normalization(words: u32) -> Vec<Case> {
         let (n, label) = (rows * width, format!("{rows} × {width}"));
         let p = RmsNormForward { rows, width, epsilon: 1e-5, weight_offset: 0, stride: width };
         cases.push(plain(&RMS_NORM_FORWARD, &label, &p, &[n, width, n, rows]));
-        let p = RmsNormBackward { rows, width, weight_offset: 0, stride: width, accumulate: 0 };
+        let p = RmsNormBackwardWeight {
+            rows,
+            width,
+            stride: width,
+            end: rows,
+            ..RmsNormBackwardWeight::default()
+        };
         let mut row = plain(&RMS_NORM_BACKWARD_WEIGHT, label, &p, &[n, rows, n, width]);
         row.tolerance = 2e-4;
         cases.push(row);
         let rows = words / (3 * width + 1);
-        let (n, p) = (rows * width, RmsNormBackward { rows, ..p });
+        let n = rows * width;
+        let p = RmsNormBackward { rows, width, weight_offset: 0, stride: width, accumulate: 0 };
         let label = format!("{rows} × {width}");
         cases.push(plain(&RMS_NORM_BACKWARD, label, &p, &[n, width, rows, n, n]));
     }

@@ -76,7 +76,7 @@ pub fn rate(case: &Case, seconds: f64) -> (f64, &'static str) {
 /// Whether a device has a way to compute the case.
 pub fn fits(case: &Case, device: &Device) -> bool {
     let params = bytemuck::cast_slice(&case.params);
-    let fitting = |v: &Variant| device.supports(v) && (v.fits)(params);
+    let fitting = |v: &Variant| device.takes(v, params);
     device.profile().kind == Kind::Cpu || case.kernel.variants.iter().any(fitting)
 }
 

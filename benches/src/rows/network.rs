@@ -148,10 +148,12 @@ fn tables(size: Size) -> Vec<Case> {
         gather.bytes = u64::from(n) * (4 + 8 * u64::from(width));
         cases.push(gather);
         let links = words((vocabulary + n) as usize, 1, 4);
-        let p = Links { n, vocabulary };
+        let p = Links { n, first: 0, positions: n, vocabulary };
         cases.push(case(&LINKS, &label, &p, vec![tokens.clone(), links]));
         let p = ScatterAdd {
             n,
+            first: 0,
+            positions: n,
             width,
             vocabulary,
             table_offset: 0,
@@ -184,7 +186,7 @@ pub(super) fn chains(tokens: &Data, vocabulary: u32) -> Data {
     let Data::U32(tokens) = tokens else { return words(0, 1, 0) };
     let mut link = vec![0; vocabulary as usize + tokens.len()];
     tern_shaders::kernels::embedding::links(
-        &Links { n: tokens.len() as u32, vocabulary },
+        &Links { n: tokens.len() as u32, first: 0, positions: tokens.len() as u32, vocabulary },
         1,
         tokens,
         &mut link,

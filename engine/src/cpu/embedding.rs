@@ -78,7 +78,7 @@ fn scatter_add(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     for r in 0..replicas {
         let link = &link[r * (vocabulary + n)..][..vocabulary + n];
         let (heads, next) = link.split_at(vocabulary);
-        let dy = &dy[r * n * width..][..n * width];
+        let dy = &dy[(r * p.positions as usize + p.first as usize) * width..][..n * width];
         let first = r * p.table_stride as usize + p.table_offset as usize;
         rows(&mut gradients[first..][..vocabulary * width], width, work, |first, table| {
             if p.accumulate == 0 {

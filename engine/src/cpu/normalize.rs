@@ -8,7 +8,7 @@ use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::kernels::normalize::{
     LayerNormBackward, LayerNormBackwardParameters, LayerNormForward, RmsNormBackward,
-    RmsNormForward,
+    RmsNormBackwardWeight, RmsNormForward,
 };
 use tern_shaders::{Arg, ReferenceFn};
 
@@ -430,10 +430,11 @@ fn all_parameters(
     all: Normalized<'_>,
     gradients: &mut [f32],
 ) {
-    let (count, width) = (p.rows as usize, all.width);
+    let (count, width) = ((p.end - p.first) as usize, all.width);
     let length = PART.div_ceil(width).next_multiple_of(ROWS);
     for r in 0..replicas {
-        let rows = all.rows(r * count..(r + 1) * count);
+        let own = r * p.rows as usize + p.first as usize;
+        let rows = all.rows(own..own + count);
         let mut sums = vec![0.0; count.div_ceil(length).max(1) * 2 * width];
         sums.par_chunks_mut(2 * width).enumerate().for_each(|(part, sums)| {
             let rows = rows.rows(count.min(part * length)..count.min((part + 1) * length));
@@ -470,7 +471,7 @@ fn backward_parameters(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
 }
 
 fn rms_backward_weight(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
-    let p: &RmsNormBackward = bytemuck::from_bytes(p);
+    let p: &RmsNormBackwardWeight = bytemuck::from_bytes(p);
     let [x, rrms, dy, gradients] = args else { unreachable!("four bindings") };
     let (x, rstd, dy) = (x.real(), rrms.real(), dy.real());
     let all = Normalized { x, mean: None, rstd, dy, width: p.width as usize };
@@ -482,6 +483,8 @@ fn rms_backward_weight(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         stride: p.stride,
         gamma_mode: p.accumulate,
         beta_mode: 2,
+        first: p.first,
+        end: p.end,
     };
     all_parameters(&of_gamma, replicas, all, gradients.real_mut());
 }

@@ -11,7 +11,7 @@ use tern_shaders::{Activation, Arg, ReferenceFn};
 
 use super::isa::with_vectors;
 use super::parallel::rows;
-use super::vector::{assign, put, sigmoid, splat, tanh};
+use super::vector::{assign, exp, put, sigmoid, splat, tanh};
 
 pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("pointwise/activation_forward", activation_forward),
@@ -21,6 +21,30 @@ pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
 #[inline(always)]
 fn gelu_tanh<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     tanh(s, x * (x * x).mul_add(splat(s, 0.035_677_407), splat(s, 0.797_884_6)))
+}
+
+/// The share of the normal distribution below x, and e^(−x²/2). The share past |x| is a fit in
+/// t = 1 / (1 + 0.21 |x|), as in `shaders/preludes/activation.wgsl`.
+#[inline(always)]
+fn normal<S: Simd>(s: S, x: S::f32s) -> (S::f32s, S::f32s) {
+    let one = splat(s, 1.0);
+    let t = one / x.abs().mul_add(splat(s, 0.21), one);
+    let mut q = splat(s, -0.071_656_28);
+    for coefficient in [
+        0.283_588_4,
+        -0.330_253_1,
+        0.349_400_67,
+        -0.093_924_99,
+        0.124_872_64,
+        0.069_192_19,
+        0.085_068_86,
+        0.083_711_58,
+    ] {
+        q = q.mul_add(t, splat(s, coefficient));
+    }
+    let density = exp(s, x * x * -0.5);
+    let past = q * t * density;
+    (x.simd_lt(splat(s, 0.0)).select(past, one - past), density)
 }
 
 /// y = f(x)
@@ -67,6 +91,14 @@ fn activate_in<S: Simd>(s: S, kind: Activation, x: &[f32], y: &mut [f32]) {
             |[x]| x.simd_gt(zero).select(x, x * 0.01),
         ),
         Activation::Gelu => put(
+            s,
+            [x],
+            false,
+            y,
+            #[inline(always)]
+            |[x]| x * normal(s, x).0,
+        ),
+        Activation::GeluTanh => put(
             s,
             [x],
             false,
@@ -126,6 +158,17 @@ fn activate_gradient<S: Simd>(
             |[x, dy]| dy * x.simd_gt(zero).select(one, splat(s, 0.01)),
         ),
         Activation::Gelu => put(
+            s,
+            [x, dy],
+            accumulate,
+            dx,
+            #[inline(always)]
+            |[x, dy]| {
+                let (below, density) = normal(s, x);
+                dy * (x * density).mul_add(splat(s, 0.398_942_3), below)
+            },
+        ),
+        Activation::GeluTanh => put(
             s,
             [x, dy],
             accumulate,

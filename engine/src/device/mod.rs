@@ -193,6 +193,12 @@ impl Device {
         matches!(&*self.0, Backend::Gpu(gpu) if gpu.supports(variant))
     }
 
+    /// Whether a variant computes these parameters right on this device: it supports the variant,
+    /// which fits them, and its driver doesn't end a loop too soon.
+    pub fn takes(&self, variant: &Variant, params: &[u8]) -> bool {
+        matches!(&*self.0, Backend::Gpu(gpu) if gpu.takes(variant, params))
+    }
+
     /// Whether plans are to measure variants when they are prepared.
     pub(crate) fn measures(&self) -> bool {
         matches!(&*self.0, Backend::Gpu(gpu) if gpu.tuned().mode() == Tuning::Measure)

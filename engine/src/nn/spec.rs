@@ -116,18 +116,14 @@ mod activation_name {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use tern_shaders::Activation;
 
-    fn name(activation: Activation) -> String {
-        format!("{activation:?}").to_lowercase()
-    }
-
     pub fn serialize<S: Serializer>(a: &Activation, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&name(*a))
+        s.serialize_str(a.name())
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Activation, D::Error> {
         let text = String::deserialize(d)?;
-        Activation::ALL.into_iter().find(|a| name(*a) == text).ok_or_else(|| {
-            let known: Vec<_> = Activation::ALL.into_iter().map(name).collect();
+        Activation::ALL.into_iter().find(|a| a.name() == text).ok_or_else(|| {
+            let known: Vec<_> = Activation::ALL.into_iter().map(Activation::name).collect();
             D::Error::custom(format!("activation `{text}`, expected one of {}", known.join(", ")))
         })
     }

@@ -28,8 +28,8 @@ use tern_shaders::kernels::embedding::{
 };
 use tern_shaders::{Element, kernels};
 
-use super::{Case, codes, noise};
-use crate::{Backward, Data, Error, Flat, Graph, Kind, Operand, Param, Result, Tensor};
+use super::{Case, codes, noise, parts};
+use crate::{Backward, Data, Error, Flat, Graph, Operand, Param, Result, Tensor};
 
 impl Graph {
     /// y\[..., :\] = table\[token\[...\], :\] for tokens of any shape and a table
@@ -57,16 +57,25 @@ impl Graph {
         self.on_backward(&[], &[table], &[y], move |b| {
             let Some(dy) = b.gradient(y) else { return Ok(()) };
             let Some(accumulate) = b.weight_target(&weight) else { return Ok(()) };
-            if n > MAX_POSITIONS && b.profile().kind != Kind::Cpu {
-                let what = format!("{n} tokens, at most {MAX_POSITIONS} to train {}", weight.name);
-                return Err(Error::shape("embedding", what));
+            let positions = n;
+            for (first, end) in parts(positions, MAX_POSITIONS) {
+                let n = end - first;
+                let link = b.tensor("links", &[(vocabulary + n) as usize], Element::U32);
+                let links = Links { n, first, positions, vocabulary };
+                b.dispatch(&LINKS, &links, &[token.into(), link.into()]);
+                let params = ScatterAdd {
+                    n,
+                    first,
+                    positions,
+                    width,
+                    vocabulary,
+                    table_offset,
+                    table_stride,
+                    accumulate: if first == 0 { accumulate } else { 1 },
+                };
+                let args = [link.into(), dy.into(), Backward::GRADIENTS];
+                b.dispatch(&SCATTER_ADD, &params, &args);
             }
-            let link = b.tensor("links", &[(vocabulary + n) as usize], Element::U32);
-            b.dispatch(&LINKS, &Links { n, vocabulary }, &[token.into(), link.into()]);
-            let params =
-                ScatterAdd { n, width, vocabulary, table_offset, table_stride, accumulate };
-            let args = [link.into(), dy.into(), Backward::GRADIENTS];
-            b.dispatch(&SCATTER_ADD, &params, &args);
             Ok(())
         });
         Ok(y)
@@ -98,13 +107,21 @@ pub fn cases() -> Vec<Case> {
         let params = Gather { n, width, vocabulary, table_offset, table_stride };
         let buffers = vec![flat.clone(), token.clone(), rows.clone()];
         cases.push(Case::new(&GATHER, &size, &params, replicas, buffers));
-        let links = Links { n, vocabulary };
+        let links = Links { n, first: 0, positions: n, vocabulary };
         let link = links_of(&links, replicas, &token);
         let blank = Data::U32(vec![7; link.len()]);
         cases.push(Case::new(&LINKS, &size, &links, replicas, vec![token, blank]));
         for accumulate in [0, 1] {
-            let params =
-                ScatterAdd { n, width, vocabulary, table_offset, table_stride, accumulate };
+            let params = ScatterAdd {
+                n,
+                first: 0,
+                positions: n,
+                width,
+                vocabulary,
+                table_offset,
+                table_stride,
+                accumulate,
+            };
             let label = format!("{size} accumulate {accumulate}");
             let buffers = vec![link.clone(), rows.clone(), flat.clone()];
             cases.push(Case::new(&SCATTER_ADD, label, &params, replicas, buffers));
@@ -114,16 +131,43 @@ pub fn cases() -> Vec<Case> {
     let n = MAX_POSITIONS;
     let mut token = vec![0; n as usize];
     token[n as usize - 1] = 1;
-    let (token, links) = (Data::U32(token), Links { n, vocabulary: 2 });
+    let (token, links) = (Data::U32(token), Links { n, first: 0, positions: n, vocabulary: 2 });
     let link = links_of(&links, 1, &token);
     let blank = Data::U32(vec![7; link.len()]);
     cases.push(Case::new(&LINKS, "most positions", &links, 1, vec![token, blank]));
-    let params =
-        ScatterAdd { n, width: 1, vocabulary: 2, table_offset: 0, table_stride: 2, accumulate: 0 };
+    let params = ScatterAdd {
+        n,
+        positions: n,
+        width: 1,
+        vocabulary: 2,
+        table_stride: 2,
+        ..ScatterAdd::default()
+    };
     // Whole numbers, whose sum is exact: a position left out shows.
     let ones = Data::F32(vec![1.0; n as usize]);
     let buffers = vec![link, ones, noise(2, 1.0, 3)];
     cases.push(Case::new(&SCATTER_ADD, "most positions", &params, 1, buffers));
+    // A part in the middle of each replica's positions.
+    let (n, first, positions, vocabulary, width, replicas) = (50, 13, 80, 7, 5, 2usize);
+    let token = codes(positions as usize * replicas, vocabulary, 9);
+    let links = Links { n, first, positions, vocabulary };
+    let link = links_of(&links, replicas, &token);
+    let blank = Data::U32(vec![7; link.len()]);
+    cases.push(Case::new(&LINKS, "a part", &links, replicas, vec![token, blank]));
+    let table_stride = vocabulary * width;
+    let params = ScatterAdd {
+        n,
+        first,
+        positions,
+        width,
+        vocabulary,
+        table_offset: 0,
+        table_stride,
+        accumulate: 1,
+    };
+    let rows = noise((positions * width) as usize * replicas, 2.0, 2);
+    let buffers = vec![link, rows, noise(table_stride as usize * replicas, 1.0, 3)];
+    cases.push(Case::new(&SCATTER_ADD, "a part", &params, replicas, buffers));
     cases
 }
 
@@ -170,22 +214,24 @@ mod tests {
     }
 
     #[test]
-    fn more_positions_than_a_gpu_can_sum_are_refused_where_the_table_is_trained() {
+    fn more_positions_than_a_dispatch_takes_are_summed_in_parts() {
         let mut parameters = Parameters::new();
-        let table = parameters.add("table", &[5, 1], Init::Zeros).unwrap();
-        let cpu = Device::cpu();
-        for device in software().iter().map(|(_, device)| device).chain([&cpu]) {
+        let table = parameters.add("table", &[3, 1], Init::Zeros).unwrap();
+        let n = 2 * MAX_POSITIONS as usize + 7;
+        let token: Vec<u32> = (0..n as u32).map(|i| u32::from(i % 5 == 0)).collect();
+        let of_one = n.div_ceil(5) as f32;
+        for (name, device) in software().iter().chain([&("cpu", Device::cpu())]) {
             let arena = Arena::new(device, &parameters, &[1]).unwrap();
-            let record = || {
-                let mut graph = Graph::new(&arena);
-                let token = graph.input("token", &[60_001], Element::U32);
-                let y = graph.embedding(token, &table).unwrap();
-                (graph, y)
-            };
-            assert!(record().0.forward().is_ok(), "lookup has no limit");
-            let (graph, y) = record();
-            let trained = graph.gradients(&[(y, y)], &Trainable::All, &[]);
-            assert_eq!(trained.is_ok(), device.profile().kind == Kind::Cpu);
+            let mut graph = Graph::new(&arena);
+            let input = graph.input("token", &[n], Element::U32);
+            let y = graph.embedding(input, &table).unwrap();
+            let seed = graph.input("dy", &[n, 1], Element::F32);
+            let (mut plan, _) = graph.gradients(&[(y, seed)], &Trainable::All, &[]).unwrap();
+            plan.write(input, &Data::U32(token.clone())).unwrap();
+            plan.write(seed, &Data::F32(vec![1.0; n])).unwrap();
+            plan.run(1).unwrap();
+            let gradients = arena.read(Flat::Gradients, 0).unwrap();
+            assert_eq!(gradients[..3], [n as f32 - of_one, of_one, 0.0], "{name}");
         }
     }
 }

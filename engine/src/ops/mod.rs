@@ -26,6 +26,8 @@ pub mod dropout;
 pub mod embedding;
 mod gemm;
 pub mod half;
+#[cfg(test)]
+mod loops;
 pub mod loss;
 pub mod lstm;
 pub mod masked;
@@ -76,6 +78,13 @@ const FAMILIES: &[Family] = &[
     ("state", state::cases),
     ("roofline", roofline::cases),
 ];
+
+/// Cuts `count` rows or positions into parts of at most `most`: the first of each, and its end.
+fn parts(count: u32, most: u32) -> impl Iterator<Item = (u32, u32)> {
+    (0..count)
+        .step_by(most as usize)
+        .map(move |first| (first, count.min(first.saturating_add(most))))
+}
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<Case> {

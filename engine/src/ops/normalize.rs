@@ -22,14 +22,14 @@
 //! # }
 //! ```
 
-use tern_shaders::Element;
 use tern_shaders::kernels::normalize::{
     LAYER_NORM_BACKWARD, LAYER_NORM_BACKWARD_PARAMETERS, LAYER_NORM_FORWARD, LayerNormBackward,
     LayerNormBackwardParameters, LayerNormForward, RMS_NORM_BACKWARD, RMS_NORM_BACKWARD_WEIGHT,
-    RMS_NORM_FORWARD, RmsNormBackward, RmsNormForward,
+    RMS_NORM_FORWARD, RmsNormBackward, RmsNormBackwardWeight, RmsNormForward,
 };
+use tern_shaders::{Element, MAX_SUMMED_ROWS};
 
-use super::{Case, noise};
+use super::{Case, noise, parts};
 use crate::{Backward, Data, Error, Flat, Graph, Operand, Param, Result, Tensor};
 
 /// The mode of a parameter's gradient in [`LayerNormBackwardParameters`].
@@ -94,18 +94,24 @@ impl Graph {
             }
             let [gamma_mode, beta_mode] = [0, 1].map(|i| mode(b, &weights[i]));
             if (gamma_mode, beta_mode) != (2, 2) {
-                let params = LayerNormBackwardParameters {
-                    rows,
-                    width,
-                    gamma_offset,
-                    beta_offset,
-                    stride,
-                    gamma_mode,
-                    beta_mode,
-                };
                 let [x, mean, rstd, dy] = [x, mean, rstd, dy].map(Operand::from);
                 let args = [x, mean, rstd, dy, Backward::GRADIENTS];
-                b.dispatch(&LAYER_NORM_BACKWARD_PARAMETERS, &params, &args);
+                for (first, end) in parts(rows, MAX_SUMMED_ROWS) {
+                    // Parts after the first add to it.
+                    let later = |mode| if first > 0 && mode == 0 { 1 } else { mode };
+                    let params = LayerNormBackwardParameters {
+                        rows,
+                        width,
+                        gamma_offset,
+                        beta_offset,
+                        stride,
+                        gamma_mode: later(gamma_mode),
+                        beta_mode: later(beta_mode),
+                        first,
+                        end,
+                    };
+                    b.dispatch(&LAYER_NORM_BACKWARD_PARAMETERS, &params, &args);
+                }
             }
             Ok(())
         });
@@ -140,12 +146,29 @@ impl Graph {
             }
             if let Some(accumulate) = b.weight_target(&trained) {
                 let args = [x, rrms, dy, Backward::GRADIENTS];
-                b.dispatch(&RMS_NORM_BACKWARD_WEIGHT, &params(accumulate), &args);
+                for (first, end) in parts(rows, MAX_SUMMED_ROWS) {
+                    let accumulate = if first > 0 { 1 } else { accumulate };
+                    let params = RmsNormBackwardWeight {
+                        rows,
+                        width,
+                        weight_offset,
+                        stride,
+                        accumulate,
+                        first,
+                        end,
+                    };
+                    b.dispatch(&RMS_NORM_BACKWARD_WEIGHT, &params, &args);
+                }
             }
             Ok(())
         });
         Ok(y)
     }
+}
+
+/// For the cases: all rows, or with 1 some in the middle.
+pub(super) fn part(rows: u32, number: u32) -> (u32, u32) {
+    if number == 1 { (rows / 3, rows - rows / 4) } else { (0, rows) }
 }
 
 /// Cases of this family.
@@ -184,6 +207,7 @@ pub fn cases() -> Vec<Case> {
             ));
         }
         for (gamma_mode, beta_mode) in [(0, 1), (1, 2), (2, 0)] {
+            let (first, end) = part(rows, beta_mode);
             let params = LayerNormBackwardParameters {
                 rows,
                 width,
@@ -192,6 +216,8 @@ pub fn cases() -> Vec<Case> {
                 stride,
                 gamma_mode,
                 beta_mode,
+                first,
+                end,
             };
             cases.push(Case::new(
                 &LAYER_NORM_BACKWARD_PARAMETERS,
@@ -214,6 +240,16 @@ pub fn cases() -> Vec<Case> {
             let params = RmsNormBackward { rows, width, weight_offset, stride, accumulate };
             let buffers = [&x, &flat, &rstd, &dy, &y].map(Data::clone).to_vec();
             cases.push(Case::new(&RMS_NORM_BACKWARD, &label, &params, replicas, buffers));
+            let (first, end) = part(rows, accumulate);
+            let params = RmsNormBackwardWeight {
+                rows,
+                width,
+                weight_offset,
+                stride,
+                accumulate,
+                first,
+                end,
+            };
             let buffers = [&x, &rstd, &dy, &flat].map(Data::clone).to_vec();
             cases.push(Case::new(&RMS_NORM_BACKWARD_WEIGHT, label, &params, replicas, buffers));
         }

@@ -152,7 +152,7 @@ fn hold(device: &Device, name: &str, tried: &[Tried]) -> Vec<String> {
             "cpu" => vec![None],
             _ => {
                 let params = bytemuck::cast_slice(&case.params);
-                let fits = |v: &&Variant| (v.fits)(params) && device.supports(v);
+                let fits = |v: &&Variant| device.takes(v, params);
                 let family = case.kernel.name.split('/').next().unwrap_or("");
                 match COMPARING.contains(&family) {
                     true => {

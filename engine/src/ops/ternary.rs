@@ -183,6 +183,7 @@ impl TernaryCodec {
         let partials = pass.scratch(Element::F32, 4 * replicas * self.tensors() * lanes as usize);
         let segments = self.segments(pass);
         let lengths = pass.constant(Data::U32(self.lengths.clone()));
+        let longest = self.lengths.iter().copied().max().unwrap_or(0);
         let feedback = u32::from(!std::ptr::eq(residual, x));
         let kinds: &[(ScaleKind, f32)] = &match rule {
             Rule::Maximum(factor) => vec![(ScaleKind::Maximum, factor)],
@@ -192,7 +193,8 @@ impl TernaryCodec {
         };
         for (kind, factor) in kinds {
             let above = u32::from(*kind == ScaleKind::MeanAbove);
-            let params = Moments { tensors, stride: self.n as u32, lanes, feedback, above };
+            let stride = self.n as u32;
+            let params = Moments { tensors, stride, longest, lanes, feedback, above };
             let args = [
                 x.into(),
                 residual.into(),

@@ -56,7 +56,7 @@ pub(crate) fn run_cases(cases: &[Case]) {
     for (name, device) in software() {
         for case in cases {
             let params = bytemuck::cast_slice(&case.params);
-            let fits = |v: &&Variant| (v.fits)(params) && device.supports(v);
+            let fits = |v: &&Variant| device.takes(v, params);
             for variant in case.kernel.variants.iter().filter(fits) {
                 let case = case.clone().variant(variant.name);
                 check(device, &format!("{name}, {}", variant.name), &case);

@@ -100,6 +100,7 @@ kernel! {
         source: "aggregate/accumulate.wgsl",
         preludes: [INDEX, FIXED64],
         consts: [GROUP = 64],
+        iterations: |p, _| p.clients.into(),
         grid: |p, v| linear_grid(p.n as usize, v.constant("GROUP")),
     }];
 }

@@ -107,6 +107,12 @@ impl Convolution {
         self.channels * self.kernel_h * self.kernel_w
     }
 
+    /// Iterations of the loops over a filter's places and, at each, over `planes`.
+    fn walk(&self, planes: u32) -> u64 {
+        let places = u64::from(self.kernel_h) * u64::from(self.kernel_w);
+        u64::from(self.kernel_h) + places * (1 + u64::from(planes))
+    }
+
     /// Sets the output size and the number of splits, or gives `None` if the filter doesn't fit.
     pub fn complete(mut self) -> Option<Self> {
         self.out_h = places(self.height, self.kernel_h, self.stride_h, self.padding_h)?;
@@ -297,6 +303,7 @@ kernel! {
         source: "convolution/forward.wgsl",
         preludes: [PIXELS],
         consts: [GROUP = 64],
+        iterations: |p, _| p.walk(p.channels),
         grid: |p, v| tile_grid(p.batch * p.out_h * p.out_w, p.filters, v.constant("GROUP")),
     }];
 }
@@ -311,6 +318,7 @@ kernel! {
         source: "convolution/input_backward.wgsl",
         preludes: [PIXELS],
         consts: [GROUP = 64],
+        iterations: |p, _| p.walk(p.filters),
         grid: |p, v| tile_grid(p.batch * p.height * p.width, p.channels, v.constant("GROUP")),
     }];
 }
@@ -325,6 +333,7 @@ kernel! {
         source: "convolution/weight_partial.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
+        iterations: |p, _| (p.batch * p.out_h * p.out_w).div_ceil(p.splits).into(),
         grid: |p, v| {
             let tiles = p.columns().div_ceil(4) as usize * p.filters.div_ceil(8) as usize;
             linear_grid(tiles * p.splits as usize, v.constant("GROUP"))
@@ -342,6 +351,7 @@ kernel! {
         source: "convolution/weight_finish.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
+        iterations: |p, _| p.splits.into(),
         grid: |p, v| linear_grid((p.filters * p.count) as usize, v.constant("GROUP")),
     }];
 }

@@ -11,15 +11,15 @@
 //! assert_eq!(y, [2.0, 2.5, 0.0, 0.0]);
 //! ```
 
-use crate::rows::MAX_ITERATIONS;
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 /// The token of a padded position: it gives zeros and receives no gradient. Every other
 /// token past the vocabulary counts as the last one.
 pub const PADDING: u32 = u32::MAX;
 
-/// Most positions of a replica whose gradient the GPU kernels can sum.
-pub const MAX_POSITIONS: u32 = MAX_ITERATIONS;
+/// Positions that [`LINKS`] and [`SCATTER_ADD`] take in one dispatch, so that no loop is too long
+/// for any device. More take a dispatch a part.
+pub const MAX_POSITIONS: u32 = 50_000;
 
 params!(
     /// Parameters of [`GATHER`].
@@ -40,8 +40,12 @@ params!(
 params!(
     /// Parameters of [`LINKS`].
     Links {
-        /// Positions a replica.
+        /// Positions of the part, at most [`MAX_POSITIONS`].
         n: u32,
+        /// Its first position.
+        first: u32,
+        /// Positions a replica.
+        positions: u32,
         /// Rows of the table.
         vocabulary: u32,
     }
@@ -50,8 +54,12 @@ params!(
 params!(
     /// Parameters of [`SCATTER_ADD`].
     ScatterAdd {
-        /// Positions a replica.
+        /// Positions of the part, at most [`MAX_POSITIONS`].
         n: u32,
+        /// Its first position.
+        first: u32,
+        /// Positions a replica.
+        positions: u32,
         /// Elements of an embedding.
         width: u32,
         /// Rows of the table.
@@ -82,17 +90,19 @@ pub fn gather<F: Real>(p: &Gather, replicas: usize, parameters: &[F], token: &[u
     }
 }
 
-/// Lists of the positions that hold the same token: `link[v]` the first position of token v,
-/// `link[vocabulary + i]` the next position with the token of i, [`u32::MAX`] at the end.
-/// Shapes: `token` `[R, n]`, `link` `[R, vocabulary + n]`.
+/// Lists of the positions of a part that hold the same token, counted from the part's first:
+/// `link[v]` the first position of token v, `link[vocabulary + i]` the next position with the
+/// token of i, [`u32::MAX`] at the end. Shapes: `token` `[R, positions]`, `link`
+/// `[R, vocabulary + n]`.
 pub fn links(p: &Links, replicas: usize, token: &[u32], link: &mut [u32]) {
     let (n, vocabulary) = (p.n as usize, p.vocabulary as usize);
     for r in 0..replicas {
+        let token = &token[r * p.positions as usize + p.first as usize..][..n];
         let link = &mut link[r * (vocabulary + n)..][..vocabulary + n];
         link.fill(u32::MAX);
         // From the last position to the first, each goes to the front of its list.
         for i in (0..n).rev() {
-            let code = token[r * n + i];
+            let code = token[i];
             if code != PADDING {
                 let head = code.min(p.vocabulary - 1) as usize;
                 link[vocabulary + i] = link[head];
@@ -102,8 +112,8 @@ pub fn links(p: &Links, replicas: usize, token: &[u32], link: &mut [u32]) {
     }
 }
 
-/// dtable\[v, :\] (+)= Σ dy\[i, :\] over the positions i of token v, in rising order.
-/// Shapes: `link` of [`links`], `dy` `[R, n, width]`, `gradients` `[R, table_stride]`.
+/// dtable\[v, :\] (+)= Σ dy\[i, :\] over the part's positions i of token v, in rising order.
+/// Shapes: `link` of [`links`], `dy` `[R, positions, width]`, `gradients` `[R, table_stride]`.
 pub fn scatter_add<F: Real>(
     p: &ScatterAdd,
     replicas: usize,
@@ -114,12 +124,13 @@ pub fn scatter_add<F: Real>(
     let (n, width, vocabulary) = (p.n as usize, p.width as usize, p.vocabulary as usize);
     for r in 0..replicas {
         let link = &link[r * (vocabulary + n)..][..vocabulary + n];
+        let dy = &dy[(r * p.positions as usize + p.first as usize) * width..][..n * width];
         for v in 0..vocabulary {
             for d in 0..width {
                 let mut sum = F::zero();
                 let mut j = link[v] as usize;
                 while j < n {
-                    sum += dy[(r * n + j) * width + d];
+                    sum += dy[j * width + d];
                     j = link[vocabulary + j] as usize;
                 }
                 let at = r * p.table_stride as usize + p.table_offset as usize + v * width + d;
@@ -155,7 +166,7 @@ kernel! {
         source: "embedding/links.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
-        fits: |p| p.n <= MAX_POSITIONS,
+        iterations: |p, _| p.n.into(),
         grid: |p, v| linear_grid(p.n as usize + p.vocabulary as usize, v.constant("GROUP")),
     }];
 }
@@ -170,7 +181,7 @@ kernel! {
         source: "embedding/scatter_add.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
-        fits: |p| p.n <= MAX_POSITIONS,
+        iterations: |p, _| p.n.into(),
         grid: |p, v| linear_grid(p.vocabulary as usize * p.width as usize, v.constant("GROUP")),
     }];
 }
@@ -184,7 +195,7 @@ mod tests {
 
     #[test]
     fn lists_run_through_equal_tokens_in_rising_order() {
-        let p = Links { n: 5, vocabulary: 3 };
+        let p = Links { n: 5, first: 0, positions: 5, vocabulary: 3 };
         let mut link = [7; 8];
         links(&p, 1, &[1, 0, 1, PADDING, 9], &mut link);
         let none = u32::MAX;
@@ -204,10 +215,16 @@ mod tests {
         assert_eq!(y[6..8], [0.0, 0.0], "a padded position");
         assert_eq!(y[10..12], table[6..8], "a token past the vocabulary is the last one");
         let mut link = [0; 10];
-        links(&Links { n, vocabulary }, 1, &token, &mut link);
+        links(&Links { n, first: 0, positions: n, vocabulary }, 1, &token, &mut link);
         let mut dtable = vec![1.0; 8];
-        let s =
-            ScatterAdd { n, width, vocabulary, table_offset: 0, table_stride: 8, accumulate: 0 };
+        let s = ScatterAdd {
+            n,
+            positions: n,
+            width,
+            vocabulary,
+            table_stride: 8,
+            ..ScatterAdd::default()
+        };
         scatter_add(&s, 1, &link, &dy, &mut dtable);
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         assert!((dot(&y, &dy) - dot(&table, &dtable)).abs() < 1e-12);

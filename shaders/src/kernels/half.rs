@@ -17,7 +17,7 @@
 
 use half::f16;
 
-use super::matmul::{Gemm, nt as float_nt, register_grid, tiled_grid};
+use super::matmul::{Gemm, nt as float_nt, register_grid, sums, tiled_grid};
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 params!(
@@ -107,6 +107,7 @@ kernel! {
         features: [F16],
         workgroup_memory: true,
         fits: |p| aligned(p) && p.m >= 64 && p.n >= 64,
+        iterations: sums,
         grid: tiled_grid,
     }, {
         name: "tiled_32x32_f16",
@@ -118,6 +119,7 @@ kernel! {
         features: [F16],
         workgroup_memory: true,
         fits: aligned,
+        iterations: sums,
         grid: tiled_grid,
     }, {
         name: "tiled_64x64",
@@ -128,6 +130,7 @@ kernel! {
                  ROWS = 2, COLUMNS = 2, ACROSS = 8, DOWN = 8],
         workgroup_memory: true,
         fits: |p| aligned(p) && p.m >= 64 && p.n >= 64,
+        iterations: sums,
         grid: tiled_grid,
     }, {
         name: "tiled_32x32",
@@ -138,6 +141,7 @@ kernel! {
                  ROWS = 1, COLUMNS = 1, ACROSS = 8, DOWN = 8],
         workgroup_memory: true,
         fits: aligned,
+        iterations: sums,
         grid: tiled_grid,
     }, {
         name: "shuffled_32x64",
@@ -147,6 +151,7 @@ kernel! {
         consts: [TRANS_B = 1, ROWS = 8, COLUMNS = 2, GROUP = 8],
         features: [SubgroupOf8],
         fits: |p| aligned(p) && p.m > 16 && p.n > 32,
+        iterations: sums,
         grid: register_grid,
     }, {
         name: "register_12x16",
@@ -155,6 +160,7 @@ kernel! {
                    MATMUL_B_BLOCKS],
         consts: [TRANS_A = 0, TRANS_B = 1, CHECK_K = 0, ROWS = 3, COLUMNS = 4, GROUP = 8],
         fits: aligned,
+        iterations: sums,
         grid: register_grid,
     }];
 }

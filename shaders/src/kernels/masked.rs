@@ -182,6 +182,11 @@ pub fn unmask_decode<F: Real>(
     }
 }
 
+/// Iterations of the loops over masks and, in each block of ChaCha, over double rounds.
+fn mask_blocks(count: u32) -> u64 {
+    11 * u64::from(count)
+}
+
 kernel! {
     /// words = fixed point of x + masks, in one pass.
     ENCODE_MASK = "masked/encode_mask", EncodeMask;
@@ -192,6 +197,7 @@ kernel! {
         source: "masked/encode_mask.wgsl",
         preludes: [INDEX, FIXED64, CHACHA],
         consts: [GROUP = 64],
+        iterations: |p, _| mask_blocks(p.count),
         grid: |p, v| linear_grid(p.n as usize / BLOCK, v.constant("GROUP")),
     }];
 }
@@ -206,6 +212,7 @@ kernel! {
         source: "masked/mask_words.wgsl",
         preludes: [INDEX, CHACHA],
         consts: [GROUP = 64],
+        iterations: |p, _| mask_blocks(p.count),
         grid: |p, v| linear_grid(p.n as usize / BLOCK, v.constant("GROUP")),
     }];
 }
@@ -220,6 +227,7 @@ kernel! {
         source: "masked/sum.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
+        iterations: |p, _| p.clients.into(),
         grid: |p, v| linear_grid(p.n as usize / 4, v.constant("GROUP")),
     }];
 }
@@ -234,6 +242,7 @@ kernel! {
         source: "masked/unmask_decode.wgsl",
         preludes: [INDEX, CHACHA],
         consts: [GROUP = 64],
+        iterations: |p, _| mask_blocks(p.count),
         grid: |p, v| linear_grid(p.n as usize / BLOCK, v.constant("GROUP")),
     }];
 }

@@ -178,6 +178,11 @@ fn aligned(p: &Gemm, trans_a: u32, trans_b: u32) -> bool {
     aligned_b(p, trans_b) && fours(row, p.a_offset, p.a_stride, p.a_row)
 }
 
+/// Iterations along K and, in each, of the loops within a tile that compilers keep.
+pub(super) fn sums(p: &Gemm, _: &Variant) -> u64 {
+    u64::from(p.part()) * 13 / 8
+}
+
 /// Workgroups of the register variants: invocations along N, tiles along M.
 pub(super) fn register_grid(p: &Gemm, v: &Variant) -> [u32; 2] {
     let across = p.n.div_ceil(4 * v.constant("COLUMNS") * v.constant("GROUP"));
@@ -207,6 +212,7 @@ macro_rules! products {
                          ROWS = 1, COLUMNS = 1, ACROSS = 16, DOWN = 4],
                 workgroup_memory: true,
                 fits: |p| aligned(p, $ta, $tb) && p.m <= 16,
+                iterations: sums,
                 grid: tiled_grid,
             }, {
                 name: "tiled_128x128",
@@ -217,6 +223,7 @@ macro_rules! products {
                          ROWS = 2, COLUMNS = 2, ACROSS = 16, DOWN = 16],
                 workgroup_memory: true,
                 fits: |p| aligned(p, $ta, $tb) && p.m >= 1024 && p.n >= 1024,
+                iterations: sums,
                 grid: tiled_grid,
             }, {
                 name: "tiled_64x64",
@@ -227,6 +234,7 @@ macro_rules! products {
                          ROWS = 2, COLUMNS = 2, ACROSS = 8, DOWN = 8],
                 workgroup_memory: true,
                 fits: |p| aligned(p, $ta, $tb) && p.m >= 64 && p.n >= 64 && p.m * p.n >= 1 << 18,
+                iterations: sums,
                 grid: tiled_grid,
             }, {
                 name: "tiled_32x32",
@@ -237,6 +245,7 @@ macro_rules! products {
                          ROWS = 1, COLUMNS = 1, ACROSS = 8, DOWN = 8],
                 workgroup_memory: true,
                 fits: |p| aligned(p, $ta, $tb),
+                iterations: sums,
                 grid: tiled_grid,
             }, {
                 name: "tiled_32x32_words",
@@ -247,6 +256,7 @@ macro_rules! products {
                          ROWS = 1, COLUMNS = 1, ACROSS = 8, DOWN = 8],
                 workgroup_memory: true,
                 fits: short,
+                iterations: sums,
                 grid: tiled_grid,
             }, {
                 name: "shuffled_32x64",
@@ -256,6 +266,7 @@ macro_rules! products {
                 consts: [TRANS_B = $tb, ROWS = 8, COLUMNS = 2, GROUP = 8],
                 features: [SubgroupOf8],
                 fits: |p| $ta == 0 && aligned(p, $ta, $tb) && p.m > 16 && p.n > 32,
+                iterations: sums,
                 grid: register_grid,
             }, {
                 name: "shuffled_32x64_words_a",
@@ -265,6 +276,7 @@ macro_rules! products {
                 consts: [TRANS_A = $ta, TRANS_B = $tb, ROWS = 8, COLUMNS = 2, GROUP = 8],
                 features: [SubgroupOf8],
                 fits: |p| aligned_b(p, $tb) && p.m > 16 && p.n > 32,
+                iterations: sums,
                 grid: register_grid,
             }, {
                 name: "shuffled_16x64_words",
@@ -274,6 +286,7 @@ macro_rules! products {
                 consts: [TRANS_A = $ta, TRANS_B = $tb, ROWS = 4, COLUMNS = 2, GROUP = 8],
                 features: [SubgroupOf8],
                 fits: |p| short(p) && p.n > 32,
+                iterations: sums,
                 grid: register_grid,
             }, {
                 name: "register_12x16",
@@ -283,6 +296,7 @@ macro_rules! products {
                 consts: [TRANS_A = $ta, TRANS_B = $tb, CHECK_K = 0,
                          ROWS = 3, COLUMNS = 4, GROUP = 8],
                 fits: |p| aligned(p, $ta, $tb) && p.n > 48,
+                iterations: sums,
                 grid: register_grid,
             }, {
                 // The gradients of a layer whose outputs are no multiple of four: A is theirs.
@@ -293,6 +307,7 @@ macro_rules! products {
                 consts: [TRANS_A = $ta, TRANS_B = $tb,
                          ROWS = 3, COLUMNS = 4, GROUP = 8],
                 fits: |p| aligned_b(p, $tb) && p.n > 48,
+                iterations: sums,
                 grid: register_grid,
             }, {
                 name: "register_8x8_words",
@@ -302,6 +317,7 @@ macro_rules! products {
                 consts: [TRANS_A = $ta, TRANS_B = $tb,
                          ROWS = 2, COLUMNS = 2, GROUP = 8],
                 fits: |p| short(p) && p.n > 32,
+                iterations: sums,
                 grid: register_grid,
             }, {
                 name: "register_4x4_words",
@@ -311,6 +327,7 @@ macro_rules! products {
                 consts: [TRANS_A = $ta, TRANS_B = $tb,
                          ROWS = 1, COLUMNS = 1, GROUP = 8],
                 fits: short,
+                iterations: sums,
                 grid: register_grid,
             }];
         }

@@ -62,6 +62,10 @@ params!(
         gamma_mode: u32,
         /// Mode of β's gradient.
         beta_mode: u32,
+        /// The first row that is summed.
+        first: u32,
+        /// The row at which the sum ends; at most [`MAX_SUMMED_ROWS`](crate::MAX_SUMMED_ROWS) after the first.
+        end: u32,
     }
 );
 
@@ -82,18 +86,38 @@ params!(
 );
 
 params!(
-    /// Parameters of [`RMS_NORM_BACKWARD`] and [`RMS_NORM_BACKWARD_WEIGHT`].
+    /// Parameters of [`RMS_NORM_BACKWARD`].
     RmsNormBackward {
         /// Rows a replica.
         rows: u32,
         /// Elements of a row.
         width: u32,
-        /// Where the weight, or its gradient, starts in a replica's flat vector, in words.
+        /// Where the weight starts in a replica's parameters, in words.
         weight_offset: u32,
-        /// Words of the flat vector a replica.
+        /// Words of parameters a replica.
         stride: u32,
         /// 1 adds to the gradient, 0 overwrites it.
         accumulate: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`RMS_NORM_BACKWARD_WEIGHT`].
+    RmsNormBackwardWeight {
+        /// Rows a replica.
+        rows: u32,
+        /// Elements of a row.
+        width: u32,
+        /// Where the weight's gradient starts in a replica's gradients, in words.
+        weight_offset: u32,
+        /// Words of gradients a replica.
+        stride: u32,
+        /// 1 adds to the gradient, 0 overwrites it.
+        accumulate: u32,
+        /// The first row that is summed.
+        first: u32,
+        /// The row at which the sum ends; at most [`MAX_SUMMED_ROWS`](crate::MAX_SUMMED_ROWS) after the first.
+        end: u32,
     }
 );
 
@@ -160,7 +184,7 @@ pub fn layer_norm_backward<F: Real>(
     }
 }
 
-/// dγ (+)= Σ dy · x̂, dβ (+)= Σ dy over the rows. Shapes: `x`, `dy` `[R, rows, width]`,
+/// dγ (+)= Σ dy · x̂, dβ (+)= Σ dy over the rows of the part. Shapes: `x`, `dy` `[R, rows, width]`,
 /// `mean`, `rstd` `[R, rows]`, `gradients` `[R, stride]`.
 pub fn layer_norm_backward_parameters<F: Real>(
     p: &LayerNormBackwardParameters,
@@ -175,7 +199,7 @@ pub fn layer_norm_backward_parameters<F: Real>(
     for r in 0..replicas {
         for c in 0..width {
             let (mut gamma, mut beta) = (F::zero(), F::zero());
-            for row in r * rows..(r + 1) * rows {
+            for row in r * rows + p.first as usize..r * rows + p.end as usize {
                 let g = dy[row * width + c];
                 gamma += g * (x[row * width + c] - mean[row]) * rstd[row];
                 beta += g;
@@ -248,10 +272,10 @@ pub fn rms_norm_backward<F: Real>(
     }
 }
 
-/// dweight (+)= Σ dy · x · rrms over the rows. Shapes: `x`, `dy` `[R, rows, width]`, `rrms`
+/// dweight (+)= Σ dy · x · rrms over the rows of the part. Shapes: `x`, `dy` `[R, rows, width]`, `rrms`
 /// `[R, rows]`, `gradients` `[R, stride]`.
 pub fn rms_norm_backward_weight<F: Real>(
-    p: &RmsNormBackward,
+    p: &RmsNormBackwardWeight,
     replicas: usize,
     x: &[F],
     rrms: &[F],
@@ -262,7 +286,7 @@ pub fn rms_norm_backward_weight<F: Real>(
     for r in 0..replicas {
         for c in 0..width {
             let mut sum = F::zero();
-            for row in r * rows..(r + 1) * rows {
+            for row in r * rows + p.first as usize..r * rows + p.end as usize {
                 sum += dy[row * width + c] * x[row * width + c] * rrms[row];
             }
             let at = r * p.stride as usize + p.weight_offset as usize + c;
@@ -305,7 +329,7 @@ column_kernel! {
     bindings: [x: read f32, mean: read f32, rstd: read f32, dy: read f32, gradients: write f32];
     reference: layer_norm_backward_parameters;
     source: "normalize/layer_norm_backward_parameters.wgsl";
-    rows: |p| p.rows;
+    rows: |p| p.end - p.first;
     columns: |p| p.width;
 }
 
@@ -335,11 +359,11 @@ row_kernel! {
 
 column_kernel! {
     /// Gradient of the weight.
-    RMS_NORM_BACKWARD_WEIGHT = "normalize/rms_norm_backward_weight", RmsNormBackward;
+    RMS_NORM_BACKWARD_WEIGHT = "normalize/rms_norm_backward_weight", RmsNormBackwardWeight;
     bindings: [x: read f32, rrms: read f32, dy: read f32, gradients: write f32];
     reference: rms_norm_backward_weight;
     source: "normalize/rms_norm_backward_weight.wgsl";
-    rows: |p| p.rows;
+    rows: |p| p.end - p.first;
     columns: |p| p.width;
 }
 
@@ -439,6 +463,8 @@ mod tests {
             stride: 8,
             gamma_mode: 0,
             beta_mode: 1,
+            first: 0,
+            end: ROWS,
         };
         let mut gradients = vec![1.0; 8];
         layer_norm_backward_parameters(&p, 1, &x, &mean, &rstd, &dy, &mut gradients);
@@ -484,6 +510,16 @@ mod tests {
             let before = f64::from(accumulate);
             let (mut dx, mut gradients) = (vec![1.0; 12], vec![1.0; 6]);
             rms_norm_backward(&p, 1, &x, &parameters, &rrms, &dy, &mut dx);
+            let (weight_offset, stride, end) = (p.weight_offset, p.stride, rows);
+            let p = RmsNormBackwardWeight {
+                rows,
+                width,
+                weight_offset,
+                stride,
+                accumulate,
+                first: 0,
+                end,
+            };
             rms_norm_backward_weight(&p, 1, &x, &rrms, &dy, &mut gradients);
             for i in 0..12 {
                 let expected = before + slope(&x, i, &|x| loss(x, &parameters));

@@ -371,12 +371,14 @@ kernel! {
         preludes: [LANES],
         consts: [GROUP = 256, CHUNK = NORM_CHUNK],
         workgroup_memory: true,
+        iterations: |_, v| (v.constant("CHUNK") / 4).div_ceil(v.constant("GROUP")).into(),
         grid: |p, _| linear_grid(norm_partials(p.n as usize), 1),
     }, {
         name: "serial",
         source: "optimizer/norm_partial.wgsl",
         preludes: [INDEX, LANES],
         consts: [GROUP = 8, CHUNK = NORM_CHUNK],
+        iterations: |_, v| (v.constant("CHUNK") / 4).into(),
         grid: |p, v| linear_grid(norm_partials(p.n as usize), v.constant("GROUP")),
     }];
 }
@@ -392,12 +394,14 @@ kernel! {
         preludes: [],
         consts: [GROUP = 256],
         workgroup_memory: true,
+        iterations: |p, v| p.count.div_ceil(v.constant("GROUP")).into(),
         grid: |_, _| [1, 1],
     }, {
         name: "serial",
         source: "optimizer/norm_finish.wgsl",
         preludes: [],
         consts: [],
+        iterations: |p, _| p.count.into(),
         grid: |_, _| [1, 1],
     }];
 }

@@ -85,12 +85,14 @@ params!(
     }
 );
 
-/// Longest chain of one invocation, in elements: a loop ends after 65,535 iterations on
-/// llvmpipe, of which one takes four elements where there is no workgroup memory.
+/// Elements that one invocation sums at most without workgroup memory, so that no loop is too long
+/// for any device.
 pub const MAX_LOOP: u32 = 200_000;
 
-/// Iterations that one invocation may take.
-const ITERATIONS: u32 = 50_000;
+/// Iterations of a loop over `n` elements in blocks of `block`, four at a time.
+fn by_fours(n: u32, block: u32) -> u64 {
+    u64::from(n.div_ceil(block)) + u64::from(n.div_ceil(4)) + 3
+}
 
 /// out\[q\] (+)= Σ over the rows of part q. Shapes: `x [R, rows, columns]`,
 /// `out [R, parts, columns]` at an offset and stride.
@@ -182,14 +184,16 @@ kernel! {
         preludes: [],
         consts: [GROUP = 256, ACROSS = 32],
         workgroup_memory: true,
-        fits: |p| p.rows.div_ceil(p.parts).div_ceil(8) <= ITERATIONS && p.parts <= MAX_GROUPS,
+        fits: |p| p.parts <= MAX_GROUPS,
+        iterations: |p, v| u64::from(p.rows.div_ceil(p.parts).div_ceil(v.constant("GROUP") / v.constant("ACROSS"))),
         grid: |p, v| [p.columns.div_ceil(v.constant("ACROSS")), p.parts],
     }, {
         name: "plain",
         source: "reduce/columns.wgsl",
         preludes: [],
         consts: [GROUP = 8],
-        fits: |p| p.rows.div_ceil(p.parts) <= MAX_LOOP && p.parts <= MAX_GROUPS,
+        fits: |p| p.parts <= MAX_GROUPS,
+        iterations: |p, _| by_fours(p.rows.div_ceil(p.parts), 64),
         grid: |p, v| [p.columns.div_ceil(v.constant("GROUP")), p.parts],
     }];
 }
@@ -206,7 +210,7 @@ kernel! {
         consts: [GROUP = 64],
         features: [Subgroup],
         workgroup_memory: true,
-        fits: |p| p.columns.div_ceil(64) <= ITERATIONS,
+        iterations: |p, v| p.columns.div_ceil(v.constant("GROUP")).into(),
         grid: |p, _| linear_grid(p.rows as usize, 1),
     }, {
         name: "shared",
@@ -214,14 +218,14 @@ kernel! {
         preludes: [ROWS_GROUP, REDUCE],
         consts: [GROUP = 64],
         workgroup_memory: true,
-        fits: |p| p.columns.div_ceil(64) <= ITERATIONS,
+        iterations: |p, v| p.columns.div_ceil(v.constant("GROUP")).into(),
         grid: |p, _| linear_grid(p.rows as usize, 1),
     }, {
         name: "plain",
         source: "reduce/rows.wgsl",
         preludes: [INDEX, REDUCE],
         consts: [GROUP = 8],
-        fits: |p| p.columns <= MAX_LOOP,
+        iterations: |p, _| by_fours(p.columns, 256),
         grid: |p, v| linear_grid(p.rows as usize, v.constant("GROUP")),
     }];
 }
@@ -236,7 +240,7 @@ kernel! {
         source: "reduce/rows_backward.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
-        fits: |p| p.kind != Reduction::Max as u32 || p.columns <= ITERATIONS,
+        iterations: |p, _| if p.kind == Reduction::Max as u32 { p.columns.into() } else { 0 },
         grid: |p, v| linear_grid(p.rows as usize * p.columns as usize, v.constant("GROUP")),
     }];
 }
@@ -253,7 +257,7 @@ kernel! {
         consts: [GROUP = 256],
         features: [Subgroup],
         workgroup_memory: true,
-        fits: |p| p.n.div_ceil(p.parts).div_ceil(256) <= ITERATIONS,
+        iterations: |p, v| p.n.div_ceil(p.parts).div_ceil(v.constant("GROUP")).into(),
         grid: |p, _| linear_grid(p.parts as usize, 1),
     }, {
         name: "shared",
@@ -261,14 +265,14 @@ kernel! {
         preludes: [ROWS_GROUP],
         consts: [GROUP = 256],
         workgroup_memory: true,
-        fits: |p| p.n.div_ceil(p.parts).div_ceil(256) <= ITERATIONS,
+        iterations: |p, v| p.n.div_ceil(p.parts).div_ceil(v.constant("GROUP")).into(),
         grid: |p, _| linear_grid(p.parts as usize, 1),
     }, {
         name: "plain",
         source: "reduce/sum.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 8],
-        fits: |p| p.n.div_ceil(p.parts) <= MAX_LOOP,
+        iterations: |p, _| by_fours(p.n.div_ceil(p.parts), 64),
         grid: |p, v| linear_grid(p.parts as usize, v.constant("GROUP")),
     }];
 }

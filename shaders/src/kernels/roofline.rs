@@ -96,6 +96,7 @@ kernel! {
         preludes: [INDEX, SINGLE],
         consts: [GROUP = 64],
         fits: |p| p.rounds.is_multiple_of(8),
+        iterations: |p, _| p.rounds.into(),
         grid: |p, v| linear_grid(p.n as usize, v.constant("GROUP")),
     }];
 }
@@ -112,6 +113,7 @@ kernel! {
         consts: [GROUP = 64],
         features: [F16],
         fits: |p| p.rounds.is_multiple_of(8),
+        iterations: |p, _| p.rounds.into(),
         grid: |p, v| linear_grid(p.n as usize, v.constant("GROUP")),
     }];
 }

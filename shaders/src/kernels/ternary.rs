@@ -220,6 +220,7 @@ kernel! {
         source: "ternary/decode_accumulate.wgsl",
         preludes: [INDEX, SEGMENT],
         consts: [GROUP = 64],
+        iterations: |p, _| p.clients.into(),
         grid: |p, v| linear_grid(p.n as usize / CODES, v.constant("GROUP")),
     }];
 }

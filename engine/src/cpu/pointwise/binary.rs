@@ -125,10 +125,10 @@ fn backward_right(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &BinaryBackwardRight = bytemuck::from_bytes(p);
     let [a, dy, db] = args else { unreachable!("three bindings") };
     let (a, dy, db) = (a.real(), dy.real(), db.real_mut());
-    let (count, period) = (p.rows as usize, p.period as usize);
+    let (count, period) = ((p.end - p.first) as usize, p.period as usize);
     for (r, db) in (0..replicas).zip(db.chunks_exact_mut(period)) {
-        let own = r * count * period..(r + 1) * count * period;
-        let (a, dy) = (&a[own.clone()], &dy[own]);
+        let own = (r * p.rows as usize + p.first as usize) * period;
+        let (a, dy) = (&a[own..][..count * period], &dy[own..][..count * period]);
         column_sums(count, db, p.accumulate != 0, |from, sums| {
             let (a, dy) = (&a[from..], &dy[from..]);
             match Binary::of(p.kind) {

@@ -154,7 +154,7 @@ mod tests {
                 [(7, 2000, 0, 0), (64, 1999, 1, 0), (200, 1337, 1, 1), (64, 30, 0, 1)]
             {
                 let stride = 2000;
-                let p = Moments { tensors: 1, stride, lanes, feedback, above };
+                let p = Moments { tensors: 1, stride, longest: length, lanes, feedback, above };
                 let mut expected = vec![9.0; 4 * lanes as usize];
                 let (segments, lengths) = ([0, stride], [length]);
                 moments(&p, 1, &x, &residual, &segments, &lengths, &[0.5], &mut expected);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use tern_shaders::{Access, AnyKernel, Feature, Variant};
+use tern_shaders::{Access, AnyKernel, Feature, MAX_ITERATIONS, Variant};
 
 use super::{Claim, Gpu, bytes, lock};
 use crate::device::{Call, Storage};
@@ -69,13 +69,36 @@ impl Gpu {
         variant.features.iter().all(|f| self.has(*f))
     }
 
+    /// Whether the driver is software, which may end long loops.
+    fn software(&self) -> bool {
+        self.info.device_type == wgpu::DeviceType::Cpu
+    }
+
+    /// Whether a variant computes these parameters right on this device.
+    pub fn takes(&self, variant: &Variant, params: &[u8]) -> bool {
+        self.supports(variant) && variant.takes(params, self.software())
+    }
+
+    /// Why no variant computes these parameters.
+    fn refusal(&self, kernel: &AnyKernel, params: &[u8]) -> String {
+        let fitting = kernel.variants.iter().filter(|v| self.supports(v) && (v.fits)(params));
+        match fitting.map(|v| (v.iterations)(params, v)).min() {
+            Some(iterations) => format!(
+                "{iterations} iterations of loops in one invocation, at most {MAX_ITERATIONS} on {}, \
+                 whose driver ends longer ones",
+                self.info.name
+            ),
+            None => format!("no variant for these parameters on {}", self.info.name),
+        }
+    }
+
     /// What computes a call: the variant that the call names; else, of those that fit and have
     /// not failed their self-test, the pinned one, the tuned one, or the first. Barriers are
     /// avoided on software devices, where they cost more than they save.
     pub fn variant(&self, call: &Call) -> Result<&'static Variant> {
         let (kernel, params) = (call.kernel, bytemuck::cast_slice(&call.params));
         let fault = |reason: String| Error::Kernel { kernel: kernel.name.into(), reason };
-        let fits = |v: &&Variant| self.supports(v) && (v.fits)(params);
+        let fits = |v: &&Variant| self.takes(v, params);
         if let Some(name) = call.variant {
             let mut named = kernel.variants.iter().filter(fits).filter(|v| v.name == name);
             return named.next().ok_or_else(|| {
@@ -88,7 +111,7 @@ impl Gpu {
         };
         let all = || kernel.variants.iter().filter(fits).filter(trusted);
         let named = |name: &'static str| all().find(|v| v.name == name);
-        let software = self.info.device_type == wgpu::DeviceType::Cpu;
+        let software = self.software();
         let pin = lock(&self.pins).get(kernel.name).copied();
         let tuned = || {
             let class = tuning::class(kernel, &call.params)?;
@@ -98,7 +121,7 @@ impl Gpu {
             .or_else(|| tuned().and_then(named))
             .or_else(|| all().find(|v| !(software && v.workgroup_memory)))
             .or_else(|| all().next())
-            .ok_or_else(|| fault(format!("no variant for these parameters on {}", self.info.name)))
+            .ok_or_else(|| fault(self.refusal(kernel, params)))
     }
 
     /// A variant that one of the calls would use and that has to pass its self-test before.

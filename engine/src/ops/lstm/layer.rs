@@ -96,8 +96,9 @@ impl Layer {
 
     /// Whether the device has a way to compute a kernel with these parameters.
     fn fits(&self, graph: &Graph, kernel: &AnyKernel, params: &impl bytemuck::Pod) -> bool {
-        let fitting = |v: &Variant| (v.fits)(bytemuck::bytes_of(params));
-        graph.profile().kind == Kind::Cpu || kernel.variants.iter().any(fitting)
+        let kind = graph.profile().kind;
+        let fitting = |v: &Variant| v.takes(bytemuck::bytes_of(params), kind == Kind::Software);
+        kind == Kind::Cpu || kernel.variants.iter().any(fitting)
     }
 
     /// Rows of a row of gates: G·H.

@@ -1,12 +1,13 @@
 //! Sums, differences and products.
 
-use tern_shaders::Element;
 use tern_shaders::kernels::pointwise::{
     BINARY_BACKWARD_LEFT, BINARY_BACKWARD_RIGHT, BINARY_FORWARD, Binary, BinaryBackwardLeft,
     BinaryBackwardRight, BinaryForward,
 };
+use tern_shaders::{Element, MAX_SUMMED_ROWS};
 
-use crate::ops::{Case, noise};
+use crate::ops::normalize::part;
+use crate::ops::{Case, noise, parts};
 use crate::{Data, Error, Graph, Result, Tensor};
 
 impl Graph {
@@ -53,8 +54,12 @@ impl Graph {
                 g.dispatch(&BINARY_BACKWARD_LEFT, &params, &[b.into(), dy.into(), da.into()]);
             }
             if let Some((db, accumulate)) = g.target(b) {
-                let params = BinaryBackwardRight { rows: n / period, period, kind, accumulate };
-                g.dispatch(&BINARY_BACKWARD_RIGHT, &params, &[a.into(), dy.into(), db.into()]);
+                let rows = n / period;
+                for (first, end) in parts(rows, MAX_SUMMED_ROWS) {
+                    let accumulate = if first > 0 { 1 } else { accumulate };
+                    let params = BinaryBackwardRight { rows, period, kind, accumulate, first, end };
+                    g.dispatch(&BINARY_BACKWARD_RIGHT, &params, &[a.into(), dy.into(), db.into()]);
+                }
             }
             Ok(())
         });
@@ -89,7 +94,8 @@ pub(super) fn cases() -> Vec<Case> {
                 let params = BinaryBackwardLeft { n, period, kind, accumulate };
                 let buffers = copies([&b, &dy, &y]);
                 cases.push(Case::new(&BINARY_BACKWARD_LEFT, &label, &params, replicas, buffers));
-                let params = BinaryBackwardRight { rows, period, kind, accumulate };
+                let (first, end) = part(rows, accumulate);
+                let params = BinaryBackwardRight { rows, period, kind, accumulate, first, end };
                 let buffers = copies([&a, &dy, &db]);
                 let case = Case::new(&BINARY_BACKWARD_RIGHT, &label, &params, replicas, buffers);
                 // The terms of a long sum cancel: its error grows against the result.

@@ -66,11 +66,12 @@ pub fn cases() -> Vec<Case> {
 
 fn scale_cases(cases: &mut Vec<Case>, layout: &Layout, replicas: usize) {
     let tensors = layout.tensors();
+    let longest = layout.lengths.iter().copied().max().unwrap_or(0);
     // At 7 lanes the largest tensor takes 57,143 turns, close to what a software device allows.
     for lanes in [7, 64, 200] {
         for (feedback, above) in [(0, 0), (1, 0), (1, 1)] {
             let stride = layout.n as u32 + 4;
-            let p = Moments { tensors: tensors as u32, stride, lanes, feedback, above };
+            let p = Moments { tensors: tensors as u32, stride, longest, lanes, feedback, above };
             let partials = 4 * replicas * tensors * lanes as usize;
             let buffers = vec![
                 grid(stride as usize * replicas),

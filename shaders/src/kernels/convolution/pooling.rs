@@ -134,6 +134,18 @@ pub fn average_pool_backward<F: Real>(p: &Pool, replicas: usize, dy: &[F], dx: &
     each_pixel(p, replicas, |at, to, _| dx[to] += dy[at] / area);
 }
 
+/// Iterations of the loops over a window.
+fn window(p: &Pool, _: &Variant) -> u64 {
+    u64::from(p.kernel_h) * (1 + u64::from(p.kernel_w))
+}
+
+/// Iterations of the loops over the windows that hold a pixel.
+fn windows(p: &Pool, _: &Variant) -> u64 {
+    let [rows, columns] = [(p.kernel_h, p.stride_h), (p.kernel_w, p.stride_w)]
+        .map(|(kernel, stride)| u64::from(kernel.div_ceil(stride)));
+    rows * (1 + columns)
+}
+
 fn output_grid(p: &Pool, v: &Variant) -> [u32; 2] {
     linear_grid((p.planes * p.out_h * p.out_w) as usize, v.constant("GROUP"))
 }
@@ -152,6 +164,7 @@ kernel! {
         source: "convolution/max_pool_forward.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
+        iterations: window,
         grid: output_grid,
     }];
 }
@@ -166,6 +179,7 @@ kernel! {
         source: "convolution/max_pool_backward.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
+        iterations: windows,
         grid: input_grid,
     }];
 }
@@ -180,6 +194,7 @@ kernel! {
         source: "convolution/average_pool_forward.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
+        iterations: window,
         grid: output_grid,
     }];
 }
@@ -194,6 +209,7 @@ kernel! {
         source: "convolution/average_pool_backward.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
+        iterations: windows,
         grid: input_grid,
     }];
 }

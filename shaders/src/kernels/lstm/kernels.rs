@@ -4,8 +4,8 @@
 //! so that a gate's sums stay in registers.
 
 use super::{
-    Backward, Forward, State, StateBackward, sequence_backward, sequence_forward, state_backward,
-    state_load, state_store, step_backward, step_forward,
+    Backward, Forward, State, StateBackward, gate_count, sequence_backward, sequence_forward,
+    state_backward, state_load, state_store, step_backward, step_forward,
 };
 use crate::{AnyKernel, Variant, kernel, linear_grid};
 
@@ -20,10 +20,14 @@ fn many(batch: u32) -> bool {
     batch > 4
 }
 
-/// Whether one workgroup can walk the sequence: an invocation a unit, and fewer loop iterations
-/// in all (each loop's exit counts as one) than the 65,535 after which software devices stop.
-fn walks(steps: u32, hidden: u32) -> bool {
-    hidden <= 256 && u64::from(steps) * (u64::from(hidden) + 2) <= 60_000
+/// Whether one workgroup can walk the sequence: an invocation a unit.
+fn walks(hidden: u32) -> bool {
+    hidden <= 256
+}
+
+/// Iterations of the loops over steps and, in each, over a row of weights.
+fn walk(steps: u32, row: u32) -> u64 {
+    u64::from(steps) * (u64::from(row) + 2)
 }
 
 /// Workgroups where a workgroup computes `units` units in the variant's `ROWS` rows.
@@ -56,6 +60,7 @@ macro_rules! step_kernel {
                 consts: [CIFG = 0, ROWS = 8, UNITS = $units, LANES = $lanes],
                 workgroup_memory: true,
                 fits: |p| p.cifg == 0,
+                iterations: |p, _| 4 * u64::from(p.hidden),
                 grid: |p, v| tiles(p.hidden, v.constant("UNITS"), p.batch, v),
             },
             {
@@ -65,6 +70,7 @@ macro_rules! step_kernel {
                 consts: [CIFG = 1, ROWS = 8, UNITS = $units, LANES = $lanes],
                 workgroup_memory: true,
                 fits: |p| p.cifg == 1,
+                iterations: |p, _| 4 * u64::from(p.hidden),
                 grid: |p, v| tiles(p.hidden, v.constant("UNITS"), p.batch, v),
             },
             {
@@ -73,6 +79,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE4, LSTM],
                 consts: [CIFG = 0, ROWS = 10, GROUP = 8],
                 fits: |p| p.cifg == 0 && wide(p.hidden) && many(p.batch),
+                iterations: |p, _| 4 * u64::from(p.hidden),
                 grid: |p, v| tiles(p.hidden, 4 * $wides * v.constant("GROUP"), p.batch, v),
             },
             {
@@ -81,6 +88,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE4, LSTM],
                 consts: [CIFG = 1, ROWS = 10, GROUP = 8],
                 fits: |p| p.cifg == 1 && wide(p.hidden) && many(p.batch),
+                iterations: |p, _| 4 * u64::from(p.hidden),
                 grid: |p, v| tiles(p.hidden, 4 * $wides * v.constant("GROUP"), p.batch, v),
             },
             {
@@ -89,6 +97,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE4, LSTM],
                 consts: [CIFG = 0, ROWS = 4, GROUP = 8],
                 fits: |p| p.cifg == 0 && wide(p.hidden),
+                iterations: |p, _| 4 * u64::from(p.hidden),
                 grid: |p, v| tiles(p.hidden, 4 * $wides * v.constant("GROUP"), p.batch, v),
             },
             {
@@ -97,6 +106,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE4, LSTM],
                 consts: [CIFG = 1, ROWS = 4, GROUP = 8],
                 fits: |p| p.cifg == 1 && wide(p.hidden),
+                iterations: |p, _| 4 * u64::from(p.hidden),
                 grid: |p, v| tiles(p.hidden, 4 * $wides * v.constant("GROUP"), p.batch, v),
             },
             {
@@ -105,6 +115,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE1, LSTM],
                 consts: [CIFG = 0, ROWS = 8, GROUP = 8],
                 fits: |p| p.cifg == 0,
+                iterations: |p, _| 4 * u64::from(p.hidden),
                 grid: |p, v| tiles(p.hidden, $wides * v.constant("GROUP"), p.batch, v),
             },
             {
@@ -113,6 +124,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE1, LSTM],
                 consts: [CIFG = 1, ROWS = 8, GROUP = 8],
                 fits: |p| p.cifg == 1,
+                iterations: |p, _| 4 * u64::from(p.hidden),
                 grid: |p, v| tiles(p.hidden, $wides * v.constant("GROUP"), p.batch, v),
             }
             ];
@@ -152,7 +164,8 @@ kernel! {
         preludes: [WIDE4, LSTM],
         consts: [CIFG = 0, GROUP = 256],
         workgroup_memory: true,
-        fits: |p| p.cifg == 0 && wide(p.hidden) && walks(p.steps, p.hidden),
+        fits: |p| p.cifg == 0 && wide(p.hidden) && walks(p.hidden),
+        iterations: |p, _| walk(p.steps, p.hidden / 4),
         grid: |p, _| [p.batch.div_ceil(2), 1],
     }, {
         name: "wide_coupled",
@@ -160,7 +173,8 @@ kernel! {
         preludes: [WIDE4, LSTM],
         consts: [CIFG = 1, GROUP = 256],
         workgroup_memory: true,
-        fits: |p| p.cifg == 1 && wide(p.hidden) && walks(p.steps, p.hidden),
+        fits: |p| p.cifg == 1 && wide(p.hidden) && walks(p.hidden),
+        iterations: |p, _| walk(p.steps, p.hidden / 4),
         grid: |p, _| [p.batch.div_ceil(2), 1],
     }, {
         name: "scalar",
@@ -168,7 +182,8 @@ kernel! {
         preludes: [WIDE1, LSTM],
         consts: [CIFG = 0, GROUP = 256],
         workgroup_memory: true,
-        fits: |p| p.cifg == 0 && walks(p.steps, p.hidden),
+        fits: |p| p.cifg == 0 && walks(p.hidden),
+        iterations: |p, _| walk(p.steps, p.hidden),
         grid: |p, _| [p.batch.div_ceil(2), 1],
     }, {
         name: "scalar_coupled",
@@ -176,7 +191,8 @@ kernel! {
         preludes: [WIDE1, LSTM],
         consts: [CIFG = 1, GROUP = 256],
         workgroup_memory: true,
-        fits: |p| p.cifg == 1 && walks(p.steps, p.hidden),
+        fits: |p| p.cifg == 1 && walks(p.hidden),
+        iterations: |p, _| walk(p.steps, p.hidden),
         grid: |p, _| [p.batch.div_ceil(2), 1],
     }];
 }
@@ -195,7 +211,8 @@ kernel! {
         preludes: [LSTM],
         consts: [CIFG = 0, GROUP = 256],
         workgroup_memory: true,
-        fits: |p| p.cifg == 0 && walks(p.steps, p.hidden),
+        fits: |p| p.cifg == 0 && walks(p.hidden),
+        iterations: |p, _| walk(p.steps, p.hidden),
         grid: |p, _| [p.batch.div_ceil(2), 1],
     }, {
         name: "plain_coupled",
@@ -203,7 +220,8 @@ kernel! {
         preludes: [LSTM],
         consts: [CIFG = 1, GROUP = 256],
         workgroup_memory: true,
-        fits: |p| p.cifg == 1 && walks(p.steps, p.hidden),
+        fits: |p| p.cifg == 1 && walks(p.hidden),
+        iterations: |p, _| walk(p.steps, p.hidden),
         grid: |p, _| [p.batch.div_ceil(2), 1],
     }];
 }
@@ -246,6 +264,7 @@ kernel! {
         source: "lstm/state_backward.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
+        iterations: |p, _| gate_count(p.cifg) as u64 * u64::from(p.hidden),
         grid: |p, v| linear_grid((p.batch * p.hidden) as usize, v.constant("GROUP")),
     }];
 }

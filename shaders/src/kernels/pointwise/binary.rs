@@ -63,6 +63,10 @@ params!(
         kind: u32,
         /// 1 adds to `db`, 0 overwrites it.
         accumulate: u32,
+        /// The first repetition that is summed.
+        first: u32,
+        /// The repetition at which the sum ends; at most [`MAX_SUMMED_ROWS`](crate::MAX_SUMMED_ROWS) after the first.
+        end: u32,
     }
 );
 
@@ -98,7 +102,7 @@ pub fn binary_backward_left<F: Real>(
     }
 }
 
-/// db (+)= Σ over the rows of dy · ∂y/∂b. Shapes: `a`, `dy` `[R, rows, period]`, `db`
+/// db (+)= Σ over the rows of the part of dy · ∂y/∂b. Shapes: `a`, `dy` `[R, rows, period]`, `db`
 /// `[R, period]`.
 pub fn binary_backward_right<F: Real>(
     p: &BinaryBackwardRight,
@@ -111,7 +115,7 @@ pub fn binary_backward_right<F: Real>(
     for r in 0..replicas {
         for c in 0..period {
             let mut sum = F::zero();
-            for row in r * rows..(r + 1) * rows {
+            for row in r * rows + p.first as usize..r * rows + p.end as usize {
                 let at = row * period + c;
                 match Binary::of(p.kind) {
                     Binary::Add => sum += dy[at],
@@ -159,7 +163,7 @@ column_kernel! {
     bindings: [a: read f32, dy: read f32, db: write f32];
     reference: binary_backward_right;
     source: "pointwise/binary_backward_right.wgsl";
-    rows: |p| p.rows;
+    rows: |p| p.end - p.first;
     columns: |p| p.period;
 }
 
@@ -192,7 +196,8 @@ mod tests {
                 assert!((da[i] - 1.0 - slope).abs() < 1e-12, "kind {kind}, da {i}");
             }
             let mut db = vec![1.0; b.len()];
-            let p = BinaryBackwardRight { rows: 6 / period, period, kind, accumulate: 0 };
+            let rows = 6 / period;
+            let p = BinaryBackwardRight { rows, period, kind, accumulate: 0, first: 0, end: rows };
             binary_backward_right(&p, 1, &a, &dy, &mut db);
             for i in 0..b.len() {
                 let slope = loss(&a, &bump(&b, i)) - loss(&a, &b);

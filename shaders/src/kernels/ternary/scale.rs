@@ -37,8 +37,10 @@ params!(
         tensors: u32,
         /// Words a replica takes in `x` and `residual`.
         stride: u32,
-        /// Partial sums a tensor, at least length / 65,000 of the longest. About the square
-        /// root of the length splits the work evenly between the two passes.
+        /// Words of the longest tensor.
+        longest: u32,
+        /// Partial sums a tensor. About the square root of the length splits the work evenly
+        /// between the two passes.
         lanes: u32,
         /// 1 adds the residual.
         feedback: u32,
@@ -155,6 +157,7 @@ kernel! {
         source: "ternary/moments.wgsl",
         preludes: [FINITE],
         consts: [GROUP = 64],
+        iterations: |p, _| p.longest.div_ceil(p.lanes).into(),
         grid: |p, v| [p.lanes.div_ceil(v.constant("GROUP")), p.tensors],
     }];
 }
@@ -176,6 +179,7 @@ kernel! {
             preludes: [TERNARY_SCALE],
             consts: [GROUP = 64],
             workgroup_memory: true,
+            iterations: |p, v| p.lanes.div_ceil(v.constant("GROUP")).into(),
             grid: |p, _| [p.tensors, 1],
         },
         {
@@ -183,6 +187,7 @@ kernel! {
             source: "ternary/scale_plain.wgsl",
             preludes: [INDEX, TERNARY_SCALE],
             consts: [GROUP = 64],
+            iterations: |p, _| p.lanes.into(),
             grid: |p, v| linear_grid(p.tensors as usize, v.constant("GROUP")),
         },
     ];
@@ -205,6 +210,7 @@ mod tests {
             let p = Moments {
                 tensors: 2,
                 stride: 192,
+                longest: LENGTHS[0].max(LENGTHS[1]),
                 lanes: LANES,
                 feedback: u32::from(!residual.is_empty()),
                 above: u32::from(*kind == ScaleKind::MeanAbove),
