@@ -7,7 +7,7 @@ mod common;
 use common::devices;
 use tern_engine::{
     Activation, Arena, Data, Device, Element, Error, Flat, Graph, Init, Optimizer, Param,
-    Parameters, Tensor, Training,
+    Parameters, Tensor, Trainable, Training,
 };
 use tern_shaders::schedule::{Decay, Schedule};
 
@@ -135,5 +135,28 @@ fn rates_and_strengths_that_make_no_sense_are_refused_by_name() {
         assert!(matches!(error, Error::Value { .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains(name) && text.len() < 120, "{name}: {text}");
+    }
+}
+
+#[test]
+fn gradients_of_norms_over_many_rows_are_whole() {
+    let rows = 530_000;
+    for device in devices() {
+        let mut parameters = Parameters::new();
+        let gamma = parameters.add("gamma", &[2], Init::Constant(1.0)).unwrap();
+        let beta = parameters.add("beta", &[2], Init::Zeros).unwrap();
+        let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+        let mut graph = Graph::new(&arena);
+        let x = graph.input("x", &[rows, 2], Element::F32);
+        let y = graph.layer_norm(x, &gamma, &beta, 1e-12).unwrap();
+        let seed = graph.input("dy", &[rows, 2], Element::F32);
+        let (mut plan, _) = graph.gradients(&[(y, seed)], &Trainable::All, &[]).unwrap();
+        plan.write(x, &Data::F32([1.0, -1.0].repeat(rows))).unwrap();
+        plan.write(seed, &Data::F32(vec![1.0; 2 * rows])).unwrap();
+        plan.run(1).unwrap();
+        let gradients = arena.read(Flat::Gradients, 0).unwrap();
+        let sum = rows as f32;
+        assert_eq!(gradients[gamma.offset..][..2], [sum, -sum], "{}", device.name());
+        assert_eq!(gradients[beta.offset..][..2], [sum, sum], "{}", device.name());
     }
 }
