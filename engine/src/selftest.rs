@@ -39,6 +39,7 @@ pub struct SelfTest {
 /// Small cases that the variant fits.
 fn cases(kernel: &'static AnyKernel, variant: &'static Variant) -> Vec<Case> {
     let small = |case: &Case| case.buffers.iter().map(|b| b.len()).sum::<usize>() <= SMALL;
+    // What any device takes, a software one, too.
     let fits = |case: &Case| variant.takes(bytemuck::cast_slice(&case.params), true);
     let own = cases_of(kernel).into_iter().filter(|case| small(case) && fits(case));
     own.take(ENOUGH).map(|case| Case { kernel, ..case.variant(variant.name) }).collect()

@@ -37,8 +37,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     // No return before the reductions: they have barriers.
     if column < p.width {
         for (var begin = p.first + lane; begin < p.end; begin += BLOCK) {
+            let last = min(begin + BLOCK, p.end);
             var block = vec2<f32>();
-            for (var row = begin; row < min(begin + BLOCK, p.end); row += LANES) {
+            for (var row = begin; row < last; row += LANES) {
                 let at = group.z * p.rows + row;
                 let g = dy[at * p.width + column];
                 block += g * vec2<f32>((x[at * p.width + column] - mean[at]) * rstd[at], 1.0);

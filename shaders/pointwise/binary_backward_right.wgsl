@@ -22,8 +22,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     // No return before the reduction: it has barriers.
     if column < p.period {
         for (var begin = p.first + lane; begin < p.end; begin += BLOCK) {
+            let last = min(begin + BLOCK, p.end);
             var block = 0.0;
-            for (var row = begin; row < min(begin + BLOCK, p.end); row += LANES) {
+            for (var row = begin; row < last; row += LANES) {
                 let at = (group.z * p.rows + row) * p.period + column;
                 switch p.kind {
                     case 0u: { block += dy[at]; }

@@ -5,6 +5,11 @@
 /// long for any device. More take a dispatch a part.
 pub const MAX_SUMMED_ROWS: u32 = 400_000;
 
+/// Iterations of a lane's loops over a row that `lanes` share.
+pub(crate) fn over_row<P>(p: &P, lanes: u32, length: fn(&P) -> u32, passes: fn(&P) -> u32) -> u64 {
+    u64::from(length(p).div_ceil(lanes)) * u64::from(passes(p))
+}
+
 /// Declares a [`crate::Kernel`] that reduces over rows with the `rows_*` preludes.
 ///
 /// `rows` and `length` give the number of rows and the elements of one, `passes` how often
@@ -39,9 +44,7 @@ macro_rules! row_kernel {
                     length(p) >= 1024
                 },
                 iterations: |p, v| {
-                    let length: fn(&$params) -> u32 = $length;
-                    let passes: fn(&$params) -> u32 = $passes;
-                    u64::from(length(p).div_ceil(v.constant("GROUP"))) * u64::from(passes(p))
+                    $crate::rows::over_row::<$params>(p, v.constant("GROUP"), $length, $passes)
                 },
                 grid: |p, _| {
                     let rows: fn(&$params) -> u32 = $rows;
@@ -55,9 +58,7 @@ macro_rules! row_kernel {
                 features: [Subgroup],
                 workgroup_memory: true,
                 iterations: |p, v| {
-                    let length: fn(&$params) -> u32 = $length;
-                    let passes: fn(&$params) -> u32 = $passes;
-                    u64::from(length(p).div_ceil(v.constant("GROUP"))) * u64::from(passes(p))
+                    $crate::rows::over_row::<$params>(p, v.constant("GROUP"), $length, $passes)
                 },
                 grid: |p, _| {
                     let rows: fn(&$params) -> u32 = $rows;
@@ -74,9 +75,7 @@ macro_rules! row_kernel {
                     length(p) >= 1024
                 },
                 iterations: |p, v| {
-                    let length: fn(&$params) -> u32 = $length;
-                    let passes: fn(&$params) -> u32 = $passes;
-                    u64::from(length(p).div_ceil(v.constant("GROUP"))) * u64::from(passes(p))
+                    $crate::rows::over_row::<$params>(p, v.constant("GROUP"), $length, $passes)
                 },
                 grid: |p, _| {
                     let rows: fn(&$params) -> u32 = $rows;
@@ -89,9 +88,7 @@ macro_rules! row_kernel {
                 consts: [GROUP = 64],
                 workgroup_memory: true,
                 iterations: |p, v| {
-                    let length: fn(&$params) -> u32 = $length;
-                    let passes: fn(&$params) -> u32 = $passes;
-                    u64::from(length(p).div_ceil(v.constant("GROUP"))) * u64::from(passes(p))
+                    $crate::rows::over_row::<$params>(p, v.constant("GROUP"), $length, $passes)
                 },
                 grid: |p, _| {
                     let rows: fn(&$params) -> u32 = $rows;
@@ -102,11 +99,7 @@ macro_rules! row_kernel {
                 source: $source,
                 preludes: [ROWS_SINGLE $($(, $single)*)?],
                 consts: [GROUP = 64],
-                iterations: |p, _| {
-                    let length: fn(&$params) -> u32 = $length;
-                    let passes: fn(&$params) -> u32 = $passes;
-                    u64::from(length(p)) * u64::from(passes(p))
-                },
+                iterations: |p, _| $crate::rows::over_row::<$params>(p, 1, $length, $passes),
                 grid: |p, v| {
                     let rows: fn(&$params) -> u32 = $rows;
                     $crate::linear_grid(rows(p) as usize, v.constant("GROUP"))

@@ -256,6 +256,11 @@ impl Case {
     }
 }
 
+/// The rows that a case sums, and where they end: all, or for 1 some in the middle.
+pub(super) fn part(rows: u32, number: u32) -> (u32, u32) {
+    if number == 1 { (rows / 3, rows - rows / 4) } else { (0, rows) }
+}
+
 /// Random floats in [−scale, scale), the same for the same key.
 pub(crate) fn noise(n: usize, scale: f32, key: u32) -> Data {
     let at = |i: u32| scale * (2.0 * uniform(pcg4d([i, key, 5, 9])[0]) - 1.0);

@@ -28,7 +28,7 @@ use tern_shaders::kernels::embedding::{
 };
 use tern_shaders::{Element, kernels};
 
-use super::{Case, codes, noise, parts};
+use super::{Case, codes, mode_of_part, noise, parts};
 use crate::{Backward, Data, Error, Flat, Graph, Operand, Param, Result, Tensor};
 
 impl Graph {
@@ -71,7 +71,7 @@ impl Graph {
                     vocabulary,
                     table_offset,
                     table_stride,
-                    accumulate: if first == 0 { accumulate } else { 1 },
+                    accumulate: mode_of_part(first, accumulate),
                 };
                 let args = [link.into(), dy.into(), Backward::GRADIENTS];
                 b.dispatch(&SCATTER_ADD, &params, &args);

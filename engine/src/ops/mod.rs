@@ -50,6 +50,7 @@ pub(crate) mod testing;
 
 use tern_shaders::AnyKernel;
 
+use case::part;
 pub use case::{Case, Check, Expected};
 pub(crate) use case::{codes, noise};
 pub use timing::{CaseTiming, Clock, Costs};
@@ -84,6 +85,12 @@ fn parts(count: u32, most: u32) -> impl Iterator<Item = (u32, u32)> {
     (0..count)
         .step_by(most as usize)
         .map(move |first| (first, count.min(first.saturating_add(most))))
+}
+
+/// The mode of a gradient, 0 to overwrite it, in the part that begins at `first`: parts after the
+/// first add to it.
+fn mode_of_part(first: u32, mode: u32) -> u32 {
+    if first > 0 && mode == 0 { 1 } else { mode }
 }
 
 /// Every case of every kernel.

@@ -29,7 +29,7 @@ use tern_shaders::kernels::normalize::{
 };
 use tern_shaders::{Element, MAX_SUMMED_ROWS};
 
-use super::{Case, noise, parts};
+use super::{Case, mode_of_part, noise, part, parts};
 use crate::{Backward, Data, Error, Flat, Graph, Operand, Param, Result, Tensor};
 
 /// The mode of a parameter's gradient in [`LayerNormBackwardParameters`].
@@ -97,16 +97,14 @@ impl Graph {
                 let [x, mean, rstd, dy] = [x, mean, rstd, dy].map(Operand::from);
                 let args = [x, mean, rstd, dy, Backward::GRADIENTS];
                 for (first, end) in parts(rows, MAX_SUMMED_ROWS) {
-                    // Parts after the first add to it.
-                    let later = |mode| if first > 0 && mode == 0 { 1 } else { mode };
                     let params = LayerNormBackwardParameters {
                         rows,
                         width,
                         gamma_offset,
                         beta_offset,
                         stride,
-                        gamma_mode: later(gamma_mode),
-                        beta_mode: later(beta_mode),
+                        gamma_mode: mode_of_part(first, gamma_mode),
+                        beta_mode: mode_of_part(first, beta_mode),
                         first,
                         end,
                     };
@@ -147,13 +145,12 @@ impl Graph {
             if let Some(accumulate) = b.weight_target(&trained) {
                 let args = [x, rrms, dy, Backward::GRADIENTS];
                 for (first, end) in parts(rows, MAX_SUMMED_ROWS) {
-                    let accumulate = if first > 0 { 1 } else { accumulate };
                     let params = RmsNormBackwardWeight {
                         rows,
                         width,
                         weight_offset,
                         stride,
-                        accumulate,
+                        accumulate: mode_of_part(first, accumulate),
                         first,
                         end,
                     };
@@ -164,11 +161,6 @@ impl Graph {
         });
         Ok(y)
     }
-}
-
-/// For the cases: all rows, or with 1 some in the middle.
-pub(super) fn part(rows: u32, number: u32) -> (u32, u32) {
-    if number == 1 { (rows / 3, rows - rows / 4) } else { (0, rows) }
 }
 
 /// Cases of this family.

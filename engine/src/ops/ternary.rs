@@ -109,6 +109,8 @@ pub struct TernaryCodec {
     segments: Vec<u32>,
     lengths: Vec<u32>,
     n: usize,
+    /// Words of the longest tensor.
+    longest: u32,
     /// Partial sums a tensor.
     lanes: u32,
 }
@@ -128,7 +130,8 @@ impl TernaryCodec {
         let longest = lengths.iter().copied().max().unwrap_or(1);
         // As many partial sums as there are terms in each, in whole workgroups.
         let lanes = longest.isqrt().next_multiple_of(64).max(64);
-        Ok(TernaryCodec { segments: starts.chain([n as u32]).collect(), lengths, n, lanes })
+        let segments = starts.chain([n as u32]).collect();
+        Ok(TernaryCodec { segments, lengths, n, longest, lanes })
     }
 
     /// Elements of a vector, padding included.
@@ -179,11 +182,10 @@ impl TernaryCodec {
         for row in [&scales.scales, &scales.thresholds] {
             expect("ternary scale", "scales", row, replicas * self.tensors())?;
         }
-        let (tensors, lanes) = (self.tensors() as u32, self.lanes);
+        let (tensors, longest, lanes) = (self.tensors() as u32, self.longest, self.lanes);
         let partials = pass.scratch(Element::F32, 4 * replicas * self.tensors() * lanes as usize);
         let segments = self.segments(pass);
         let lengths = pass.constant(Data::U32(self.lengths.clone()));
-        let longest = self.lengths.iter().copied().max().unwrap_or(0);
         let feedback = u32::from(!std::ptr::eq(residual, x));
         let kinds: &[(ScaleKind, f32)] = &match rule {
             Rule::Maximum(factor) => vec![(ScaleKind::Maximum, factor)],

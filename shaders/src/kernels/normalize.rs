@@ -64,7 +64,8 @@ params!(
         beta_mode: u32,
         /// The first row that is summed.
         first: u32,
-        /// The row at which the sum ends; at most [`MAX_SUMMED_ROWS`](crate::MAX_SUMMED_ROWS) after the first.
+        /// The row at which the sum ends, at most
+        /// [`MAX_SUMMED_ROWS`](crate::MAX_SUMMED_ROWS) after the first.
         end: u32,
     }
 );
@@ -116,7 +117,8 @@ params!(
         accumulate: u32,
         /// The first row that is summed.
         first: u32,
-        /// The row at which the sum ends; at most [`MAX_SUMMED_ROWS`](crate::MAX_SUMMED_ROWS) after the first.
+        /// The row at which the sum ends, at most
+        /// [`MAX_SUMMED_ROWS`](crate::MAX_SUMMED_ROWS) after the first.
         end: u32,
     }
 );
@@ -184,8 +186,8 @@ pub fn layer_norm_backward<F: Real>(
     }
 }
 
-/// dγ (+)= Σ dy · x̂, dβ (+)= Σ dy over the rows of the part. Shapes: `x`, `dy` `[R, rows, width]`,
-/// `mean`, `rstd` `[R, rows]`, `gradients` `[R, stride]`.
+/// dγ (+)= Σ dy · x̂, dβ (+)= Σ dy over the rows of the part. Shapes: `x`, `dy`
+/// `[R, rows, width]`, `mean`, `rstd` `[R, rows]`, `gradients` `[R, stride]`.
 pub fn layer_norm_backward_parameters<F: Real>(
     p: &LayerNormBackwardParameters,
     replicas: usize,
@@ -272,8 +274,8 @@ pub fn rms_norm_backward<F: Real>(
     }
 }
 
-/// dweight (+)= Σ dy · x · rrms over the rows of the part. Shapes: `x`, `dy` `[R, rows, width]`, `rrms`
-/// `[R, rows]`, `gradients` `[R, stride]`.
+/// dweight (+)= Σ dy · x · rrms over the rows of the part. Shapes: `x`, `dy`
+/// `[R, rows, width]`, `rrms` `[R, rows]`, `gradients` `[R, stride]`.
 pub fn rms_norm_backward_weight<F: Real>(
     p: &RmsNormBackwardWeight,
     replicas: usize,

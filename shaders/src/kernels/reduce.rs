@@ -185,7 +185,10 @@ kernel! {
         consts: [GROUP = 256, ACROSS = 32],
         workgroup_memory: true,
         fits: |p| p.parts <= MAX_GROUPS,
-        iterations: |p, v| u64::from(p.rows.div_ceil(p.parts).div_ceil(v.constant("GROUP") / v.constant("ACROSS"))),
+        iterations: |p, v| {
+            let strips = v.constant("GROUP") / v.constant("ACROSS");
+            p.rows.div_ceil(p.parts).div_ceil(strips).into()
+        },
         grid: |p, v| [p.columns.div_ceil(v.constant("ACROSS")), p.parts],
     }, {
         name: "plain",

@@ -6,8 +6,7 @@ use tern_shaders::kernels::pointwise::{
 };
 use tern_shaders::{Element, MAX_SUMMED_ROWS};
 
-use crate::ops::normalize::part;
-use crate::ops::{Case, noise, parts};
+use crate::ops::{Case, mode_of_part, noise, part, parts};
 use crate::{Data, Error, Graph, Result, Tensor};
 
 impl Graph {
@@ -56,7 +55,7 @@ impl Graph {
             if let Some((db, accumulate)) = g.target(b) {
                 let rows = n / period;
                 for (first, end) in parts(rows, MAX_SUMMED_ROWS) {
-                    let accumulate = if first > 0 { 1 } else { accumulate };
+                    let accumulate = mode_of_part(first, accumulate);
                     let params = BinaryBackwardRight { rows, period, kind, accumulate, first, end };
                     g.dispatch(&BINARY_BACKWARD_RIGHT, &params, &[a.into(), dy.into(), db.into()]);
                 }

@@ -30,6 +30,11 @@ fn walk(steps: u32, row: u32) -> u64 {
     u64::from(steps) * (u64::from(row) + 2)
 }
 
+/// Iterations of the longest sum of a step, over all gates; the other variants take fewer.
+fn over_gates(hidden: u32) -> u64 {
+    4 * u64::from(hidden)
+}
+
 /// Workgroups where a workgroup computes `units` units in the variant's `ROWS` rows.
 fn tiles(hidden: u32, units: u32, batch: u32, v: &Variant) -> [u32; 2] {
     [hidden.div_ceil(units), batch.div_ceil(v.constant("ROWS"))]
@@ -60,7 +65,7 @@ macro_rules! step_kernel {
                 consts: [CIFG = 0, ROWS = 8, UNITS = $units, LANES = $lanes],
                 workgroup_memory: true,
                 fits: |p| p.cifg == 0,
-                iterations: |p, _| 4 * u64::from(p.hidden),
+                iterations: |p, _| over_gates(p.hidden),
                 grid: |p, v| tiles(p.hidden, v.constant("UNITS"), p.batch, v),
             },
             {
@@ -70,7 +75,7 @@ macro_rules! step_kernel {
                 consts: [CIFG = 1, ROWS = 8, UNITS = $units, LANES = $lanes],
                 workgroup_memory: true,
                 fits: |p| p.cifg == 1,
-                iterations: |p, _| 4 * u64::from(p.hidden),
+                iterations: |p, _| over_gates(p.hidden),
                 grid: |p, v| tiles(p.hidden, v.constant("UNITS"), p.batch, v),
             },
             {
@@ -79,7 +84,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE4, LSTM],
                 consts: [CIFG = 0, ROWS = 10, GROUP = 8],
                 fits: |p| p.cifg == 0 && wide(p.hidden) && many(p.batch),
-                iterations: |p, _| 4 * u64::from(p.hidden),
+                iterations: |p, _| over_gates(p.hidden),
                 grid: |p, v| tiles(p.hidden, 4 * $wides * v.constant("GROUP"), p.batch, v),
             },
             {
@@ -88,7 +93,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE4, LSTM],
                 consts: [CIFG = 1, ROWS = 10, GROUP = 8],
                 fits: |p| p.cifg == 1 && wide(p.hidden) && many(p.batch),
-                iterations: |p, _| 4 * u64::from(p.hidden),
+                iterations: |p, _| over_gates(p.hidden),
                 grid: |p, v| tiles(p.hidden, 4 * $wides * v.constant("GROUP"), p.batch, v),
             },
             {
@@ -97,7 +102,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE4, LSTM],
                 consts: [CIFG = 0, ROWS = 4, GROUP = 8],
                 fits: |p| p.cifg == 0 && wide(p.hidden),
-                iterations: |p, _| 4 * u64::from(p.hidden),
+                iterations: |p, _| over_gates(p.hidden),
                 grid: |p, v| tiles(p.hidden, 4 * $wides * v.constant("GROUP"), p.batch, v),
             },
             {
@@ -106,7 +111,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE4, LSTM],
                 consts: [CIFG = 1, ROWS = 4, GROUP = 8],
                 fits: |p| p.cifg == 1 && wide(p.hidden),
-                iterations: |p, _| 4 * u64::from(p.hidden),
+                iterations: |p, _| over_gates(p.hidden),
                 grid: |p, v| tiles(p.hidden, 4 * $wides * v.constant("GROUP"), p.batch, v),
             },
             {
@@ -115,7 +120,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE1, LSTM],
                 consts: [CIFG = 0, ROWS = 8, GROUP = 8],
                 fits: |p| p.cifg == 0,
-                iterations: |p, _| 4 * u64::from(p.hidden),
+                iterations: |p, _| over_gates(p.hidden),
                 grid: |p, v| tiles(p.hidden, $wides * v.constant("GROUP"), p.batch, v),
             },
             {
@@ -124,7 +129,7 @@ macro_rules! step_kernel {
                 preludes: [WIDE1, LSTM],
                 consts: [CIFG = 1, ROWS = 8, GROUP = 8],
                 fits: |p| p.cifg == 1,
-                iterations: |p, _| 4 * u64::from(p.hidden),
+                iterations: |p, _| over_gates(p.hidden),
                 grid: |p, v| tiles(p.hidden, $wides * v.constant("GROUP"), p.batch, v),
             }
             ];

@@ -65,7 +65,8 @@ params!(
         accumulate: u32,
         /// The first repetition that is summed.
         first: u32,
-        /// The repetition at which the sum ends; at most [`MAX_SUMMED_ROWS`](crate::MAX_SUMMED_ROWS) after the first.
+        /// The repetition at which the sum ends, at most
+        /// [`MAX_SUMMED_ROWS`](crate::MAX_SUMMED_ROWS) after the first.
         end: u32,
     }
 );
@@ -102,8 +103,8 @@ pub fn binary_backward_left<F: Real>(
     }
 }
 
-/// db (+)= Σ over the rows of the part of dy · ∂y/∂b. Shapes: `a`, `dy` `[R, rows, period]`, `db`
-/// `[R, period]`.
+/// db (+)= Σ over the rows of the part of dy · ∂y/∂b. Shapes: `a`, `dy` `[R, rows, period]`,
+/// `db` `[R, period]`.
 pub fn binary_backward_right<F: Real>(
     p: &BinaryBackwardRight,
     replicas: usize,
