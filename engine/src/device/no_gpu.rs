@@ -95,6 +95,10 @@ impl Gpu {
         match *self {}
     }
 
+    pub fn takes(&self, _: &Variant, _: &[u8]) -> bool {
+        match *self {}
+    }
+
     pub fn variant(&self, _: &Call) -> Result<&'static Variant> {
         match *self {}
     }
