@@ -37,9 +37,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var packed = 0u;
     for (var quarter = 0u; quarter < 4u; quarter += 1u) {
         let at = group.z * (p.stride / 4u) + 4u * word + quarter;
-        var v = x[at];
+        var v = normal_or_zero(x[at]);
         if p.feedback != 0u {
-            v += residual[at];
+            v = normal_or_zero(v + normal_or_zero(residual[at]));
         }
         v = finite_or_zero(v);
         let magnitude = abs(v);
@@ -56,7 +56,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let negative = v < vec4<f32>(0.0);
         if p.feedback != 0u {
             let decoded = select(vec4<f32>(scale), vec4<f32>(-scale), negative);
-            residual[at] = v - select(vec4<f32>(0.0), decoded, fires);
+            residual[at] = normal_or_zero(v - select(vec4<f32>(0.0), decoded, fires));
         }
         let one = select(vec4<u32>(1u), vec4<u32>(2u), negative);
         let code = select(vec4<u32>(0u), one, fires) << vec4<u32>(0u, 2u, 4u, 6u);

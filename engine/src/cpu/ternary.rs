@@ -47,6 +47,13 @@ fn finite_or_zero<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     exponent.simd_eq(0x7f80_0000).select(splat(s, 0.0), x)
 }
 
+/// A number, or 0 for one that is smaller than every normal number.
+#[inline(always)]
+fn normal_or_zero<S: Simd>(s: S, x: S::f32s) -> S::f32s {
+    let exponent = x.bitcast::<S::u32s>() & 0x7f80_0000;
+    exponent.simd_eq(0).select(splat(s, 0.0), x)
+}
+
 fn quantize(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Quantize = bytemuck::from_bytes(p);
     let [x, residual, segments, scales, thresholds, codes] = args else {
@@ -146,16 +153,17 @@ impl Rule<'_> {
                 let mut packed = S::u32s::splat(s, 0);
                 for part in 0..vectors {
                     let at = (group * words + word) * CODES + part * width;
-                    let mut v: S::f32s = load(s, &x[at..]);
+                    let mut v = normal_or_zero(s, load(s, &x[at..]));
                     if FEEDBACK {
-                        v += load::<S, S::f32s>(s, &residual[at..]);
+                        let left = normal_or_zero(s, load(s, &residual[at..]));
+                        v = normal_or_zero(s, v + left);
                     }
                     let v = finite_or_zero(s, v);
                     let fires = v.abs().simd_gt(bounds[word * vectors + part]);
                     let negative = v.simd_lt(zero);
                     if FEEDBACK {
                         let decoded = fires.select(negative.select(-scale, scale), zero);
-                        store(&mut residual[at..], v - decoded);
+                        store(&mut residual[at..], normal_or_zero(s, v - decoded));
                     }
                     let code = negative.select(plus << 1, plus) << (2 * part * width) as u32;
                     packed |= fires.select(code, S::u32s::splat(s, 0));

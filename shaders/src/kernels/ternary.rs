@@ -92,6 +92,12 @@ pub(crate) fn finite_or_zero<F: Real>(x: F) -> F {
     if x.is_finite() { x } else { F::zero() }
 }
 
+/// A number, or 0 for one that is smaller than every normal number: some devices compute with those,
+/// others take them for zero.
+fn normal_or_zero(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x }
+}
+
 /// The value of the code at `i`: 0 is 0, 1 is +1, 2 is −1. 3 is no code and counts as 0.
 pub fn code_at(codes: &[u32], i: usize) -> i32 {
     let code = (codes[i / CODES] >> (2 * (i % CODES))) & 3;
@@ -108,7 +114,8 @@ fn usable(scale: f32) -> f32 {
 /// Drawn, a code fires if u · scale < |v| for u uniform in [0, 1) with 24 bits, which is
 /// P = |v| / scale, never at 0 and always from the scale on: v is clipped to ±scale, and the
 /// residual keeps the rest. Thresholded, it fires if |v| > threshold. What is not finite gives
-/// code and residual 0. Computed in `f32` whatever `F` is, so that codes are the same everywhere.
+/// code and residual 0, and subnormal numbers count as 0. Computed in `f32` whatever `F` is, so that
+/// codes are the same everywhere.
 ///
 /// Shapes: `x`, `residual` `[R, stride]`, `segments` `[tensors + 1]`, `scales`, `thresholds`
 /// `[tensors]` or `[R, tensors]`, `codes` `[R, n / 16]`.
@@ -129,9 +136,9 @@ pub fn quantize<F: Real>(
             let row = r * p.scales_stride as usize + tensor_of(segments, p.tensors, i);
             let scale = usable(scales[row].f32());
             let at = r * p.stride as usize + i;
-            let mut v = x[at].f32();
+            let mut v = normal_or_zero(x[at].f32());
             if p.feedback != 0 {
-                v += residual[at].f32();
+                v = normal_or_zero(v + normal_or_zero(residual[at].f32()));
             }
             v = finite_or_zero(v);
             let fires = scale > 0.0
@@ -149,7 +156,7 @@ pub fn quantize<F: Real>(
                 decoded = if v < 0.0 { -scale } else { scale };
             }
             if p.feedback != 0 {
-                residual[at] = F::of(v - decoded);
+                residual[at] = F::of(normal_or_zero(v - decoded));
             }
         }
     }

@@ -59,6 +59,7 @@ pub fn cases() -> Vec<Case> {
             }
         }
     }
+    subnormal_cases(&mut cases);
     // More clients than a nested loop on a software device could take.
     decode_cases(&mut cases, &Layout::new(&[3]), 6_000, 1);
     cases
@@ -135,6 +136,54 @@ fn code_cases(cases: &mut Vec<Case>, layout: &Layout, replicas: usize) {
         let label = format!("{n}, threshold {threshold}, feedback {feedback}");
         cases.push(Case::new(&QUANTIZE, label, &p, replicas, buffers).tolerance(0.0));
     }
+    lane_cases(cases, layout, replicas);
+}
+
+/// Numbers around the smallest normal one, and what two of them leave: devices that take subnormal
+/// numbers for zero come to the same codes and residuals as those that compute with them.
+fn subnormal_cases(cases: &mut Vec<Case>) {
+    let small = [
+        1e-40,
+        -1e-40,
+        2e-38,
+        -2e-38,
+        f32::MIN_POSITIVE,
+        f32::MIN_POSITIVE.next_down(),
+        1.5e-38,
+        -1.4e-38,
+        0.0,
+        -0.0,
+        0.37,
+    ];
+    let layout = Layout::new(&[64, 64, 64]);
+    let at = |i: usize| small[i % small.len()];
+    for threshold in [0, 1] {
+        let p = Quantize {
+            n: layout.n as u32,
+            stride: layout.n as u32,
+            tensors: 3,
+            scales_stride: 0,
+            threshold,
+            feedback: 1,
+            step: 3,
+            salt: 1,
+            seed: 5,
+        };
+        let buffers = vec![
+            Data::F32((0..layout.n).map(at).collect()),
+            Data::F32((0..layout.n).map(|i| at(i / small.len())).collect()),
+            layout.segments.clone(),
+            Data::F32(vec![1.5e-38, 0.37, 1e-40]),
+            Data::F32(vec![1e-40, 1.3e-38, 0.0]),
+            Data::U32(vec![9; layout.n / CODES]),
+        ];
+        let label = format!("subnormal numbers, threshold {threshold}");
+        cases.push(Case::new(&QUANTIZE, label, &p, 1, buffers).tolerance(0.0));
+    }
+}
+
+fn lane_cases(cases: &mut Vec<Case>, layout: &Layout, replicas: usize) {
+    let n = layout.n;
     for clients in [1, 5, 100] {
         let bits = lane_bits(clients);
         let row = lane_words(n, bits);
