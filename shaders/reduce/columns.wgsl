@@ -15,12 +15,16 @@ struct Params {
 
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let column = group.x * GROUP + local;
-    if column >= p.columns {
+    // The grid of columns and parts is folded past 65,535 workgroups a side.
+    let block = group.y * 65535u + group.x;
+    let across = (p.columns + GROUP - 1u) / GROUP;
+    let part = block / across;
+    let column = block % across * GROUP + local;
+    if column >= p.columns || part >= p.parts {
         return;
     }
     let length = (p.rows + p.parts - 1u) / p.parts;
-    let first = min(group.y * length, p.rows);
+    let first = min(part * length, p.rows);
     let end = min(first + length, p.rows);
     let base = group.z * p.rows * p.columns + column;
     // Blocks of four chains: rounding errors grow with a chain's length.
@@ -40,7 +44,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         total += sums;
     }
-    let to = p.out_offset + group.z * p.out_stride + group.y * p.columns + column;
+    let to = p.out_offset + group.z * p.out_stride + part * p.columns + column;
     var sum = (total.x + total.y) + (total.z + total.w);
     if p.accumulate != 0u {
         sum += out[to];

@@ -19,9 +19,16 @@ var<workgroup> sums: array<f32, GROUP>;
 
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let column = group.x * ACROSS + local % ACROSS;
+    // The grid of columns and parts is folded past 65,535 workgroups a side.
+    let block = group.y * 65535u + group.x;
+    let across = (p.columns + ACROSS - 1u) / ACROSS;
+    let part = block / across;
+    if part >= p.parts {
+        return;
+    }
+    let column = block % across * ACROSS + local % ACROSS;
     let length = (p.rows + p.parts - 1u) / p.parts;
-    let first = min(group.y * length, p.rows);
+    let first = min(part * length, p.rows);
     let end = min(first + length, p.rows);
     let base = group.z * p.rows * p.columns + min(column, p.columns - 1u);
     var sum = 0.0;
@@ -37,7 +44,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     // The last sums are of the invocation's own column: no barrier needed.
     if local < ACROSS && column < p.columns {
-        let to = p.out_offset + group.z * p.out_stride + group.y * p.columns + column;
+        let to = p.out_offset + group.z * p.out_stride + part * p.columns + column;
         out[to] = select(0.0, out[to], p.accumulate != 0u) + sums[local];
     }
 }

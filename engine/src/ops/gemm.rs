@@ -2,7 +2,7 @@
 
 use tern_shaders::kernels::half;
 use tern_shaders::kernels::matmul::{self, MAX_LOOP, Order};
-use tern_shaders::{Activation, Element};
+use tern_shaders::{Activation, Element, MAX_GROUPS};
 
 use super::reduce::sum_columns;
 use crate::graph::Storage;
@@ -53,6 +53,11 @@ impl Matrix {
     }
 }
 
+/// Rows and columns of C that a dispatch computes at most: a grid has 65,535 workgroups a side, and
+/// the smallest tiles of the variants have 4 rows and 32 columns.
+const MAX_ROWS: usize = 4 * MAX_GROUPS as usize;
+const MAX_COLUMNS: usize = 32 * MAX_GROUPS as usize;
+
 /// C = act(op(A)·op(B) + bias [+ C]) to be recorded. Sizes are those of the product: C is
 /// m × n, and k is summed over.
 #[derive(Clone, Copy, Debug)]
@@ -98,11 +103,38 @@ impl Gemm {
         let small = m * n <= 1 << 16 && k >= 1 << 12 && self.c.row == n;
         let parallel = !matches!(graph.profile().kind, Kind::Cpu);
         let enough = k.div_ceil(MAX_LOOP as usize);
-        if plain && small && parallel { (k >> 10).clamp(2, 64).max(enough) } else { 1 }
+        if !(plain && small && parallel) {
+            return 1;
+        }
+        // Parts lie side by side in a grid.
+        (k >> 10).clamp(2, 64).min(MAX_COLUMNS / n).max(1).max(enough)
+    }
+
+    /// The product in as many strips of rows and of columns as a grid needs.
+    fn strips(self) -> impl Iterator<Item = Gemm> {
+        let [m, n, k] = self.size;
+        let starts = move || {
+            let rows = (0..m).step_by(MAX_ROWS);
+            rows.flat_map(move |row| (0..n).step_by(MAX_COLUMNS).map(move |column| (row, column)))
+        };
+        starts().map(move |(row, column)| Gemm {
+            size: [MAX_ROWS.min(m - row), MAX_COLUMNS.min(n - column), k],
+            a: self.a.skip(row * if self.order == Order::Tn { 1 } else { self.a.row }),
+            b: self.b.skip(column * if self.order == Order::Nt { self.b.row } else { 1 }),
+            c: self.c.skip(row * self.c.row + column),
+            bias: self.bias.map(|bias| bias.skip(column)),
+            ..self
+        })
     }
 
     /// Records the product.
     pub fn record(self, graph: &mut Graph) {
+        for strip in self.strips() {
+            strip.record_strip(graph);
+        }
+    }
+
+    fn record_strip(self, graph: &mut Graph) {
         let [m, n, _] = self.size;
         let splits = self.splits(graph);
         if splits > 1 {
@@ -159,10 +191,12 @@ impl Gemm {
         };
         let (left, a) = pack("left halves", self.a, m);
         let (right, b) = pack("right halves", self.b, n);
-        let params = Gemm { a, b, ..self }.params();
         // Without a bias its binding still needs a buffer that isn't written.
         let bias = self.bias.map_or(self.a.operand, |x| x.operand);
-        graph.dispatch(&half::NT, &params, &[left.into(), right.into(), bias, self.c.operand]);
+        for strip in (Gemm { a, b, ..self }).strips() {
+            let args = [left.into(), right.into(), bias, self.c.operand];
+            graph.dispatch(&half::NT, &strip.params(), &args);
+        }
     }
 
     /// Records one call for each stretch of K that an invocation can sum; each adds to the one

@@ -15,7 +15,7 @@
 //! assert_eq!(out, [3.0, -3.0]);
 //! ```
 
-use crate::{AnyKernel, MAX_GROUPS, Real, kernel, linear_grid, params};
+use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 /// What [`ROWS`] does to a row; the number is what the kernel receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +173,11 @@ pub fn sum<F: Real>(p: &Sum, replicas: usize, x: &[F], out: &mut [F]) {
     }
 }
 
+/// Workgroups of [`COLUMNS`], each of so many columns of a part.
+fn columns_grid(p: &Columns, across: u32) -> [u32; 2] {
+    linear_grid(p.columns.div_ceil(across) as usize * p.parts as usize, 1)
+}
+
 kernel! {
     /// Sums over rows, for every column: bias gradients, second pass of split products.
     COLUMNS = "reduce/columns", Columns;
@@ -184,20 +189,18 @@ kernel! {
         preludes: [],
         consts: [GROUP = 256, ACROSS = 32],
         workgroup_memory: true,
-        fits: |p| p.parts <= MAX_GROUPS,
         iterations: |p, v| {
             let strips = v.constant("GROUP") / v.constant("ACROSS");
             p.rows.div_ceil(p.parts).div_ceil(strips).into()
         },
-        grid: |p, v| [p.columns.div_ceil(v.constant("ACROSS")), p.parts],
+        grid: |p, v| columns_grid(p, v.constant("ACROSS")),
     }, {
         name: "plain",
         source: "reduce/columns.wgsl",
         preludes: [],
         consts: [GROUP = 8],
-        fits: |p| p.parts <= MAX_GROUPS,
         iterations: |p, _| by_fours(p.rows.div_ceil(p.parts), 64),
-        grid: |p, v| [p.columns.div_ceil(v.constant("GROUP")), p.parts],
+        grid: |p, v| columns_grid(p, v.constant("GROUP")),
     }];
 }
 
