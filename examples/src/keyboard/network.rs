@@ -67,7 +67,7 @@ fn serve(
     let publisher = Publisher::new();
     place.serve_while(vec![publisher.clone()], None, || {
         let report = Report::create(place.server())?;
-        let (path, curve, result) = match &options.model {
+        let (path, curve, result) = match &options.public_model()? {
             Some(path) => take(path, device, texts)?,
             None => publish(options, scale, device, texts, &report)?,
         };
@@ -89,7 +89,7 @@ fn serve(
 
 /// The version that is published first.
 fn first(options: &Options) -> Result<u32> {
-    options.model.as_ref().map_or(Ok(1), |path| Ok(PublicModel::load(path)?.card.version))
+    options.public_model()?.map_or(Ok(1), |path| Ok(PublicModel::load(&path)?.card.version))
 }
 
 /// 1.4: downloads a model above a version, once there is one.

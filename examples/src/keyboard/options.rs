@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
 use clap::Parser;
 
 use super::client::{MIN_RECORDS, Recipe};
 use crate::network::NetworkOptions;
 use crate::options::RunOptions;
+use crate::text::bundled;
+
+/// Seed of the runs that are told of, and of the bundled model.
+const SEED: u32 = 1;
 
 /// Trains a public next-character model, lets it learn from users it never met, each on their
 /// own device, and reports what that gains them.
@@ -24,12 +29,15 @@ pub struct Options {
     #[command(flatten)]
     pub run: RunOptions,
     /// Seed of everything random
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = SEED)]
     pub seed: u32,
     /// A published model (`public-v1.safetensors` with its `.json` beside it) instead of
     /// training one; with `--data`, everybody in the data is a user then
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
+    /// Train the public model of `--quick` and `--interactive` instead of taking the bundled one
+    #[arg(long, conflicts_with = "model")]
+    pub train: bool,
     /// Type yourself, and see the suggestions change as the model learns from you
     #[arg(long, conflicts_with_all = ["network", "users", "study"])]
     pub interactive: bool,
@@ -50,7 +58,21 @@ pub struct Options {
     pub network: NetworkOptions,
 }
 
+/// The public model that `--quick --train` makes.
+const BUNDLED: &str = "keyboard-public.safetensors";
+
 impl Options {
+    /// The published model to take instead of training one: a file's, or for a first look the
+    /// bundled one, unless something is asked for that it isn't of.
+    pub fn public_model(&self) -> Result<Option<PathBuf>> {
+        let first_look = self.quick || self.interactive;
+        let other = self.train || self.data.is_some() || self.steps.is_some() || self.seed != SEED;
+        match &self.model {
+            None if first_look && !other => bundled(BUNDLED).map(Some),
+            model => Ok(model.clone()),
+        }
+    }
+
     /// How much to do.
     pub fn scale(&self) -> Scale {
         let mut scale = if self.quick { Scale::quick() } else { Scale::full() };
@@ -138,7 +160,41 @@ impl Scale {
 
 #[cfg(test)]
 mod tests {
+    use tern_engine::nn::LayerSpec;
+
     use super::*;
+    use crate::public::PublicModel;
+
+    #[test]
+    fn a_first_look_takes_the_bundled_model_and_trains_if_asked() {
+        let taken = |args: &[&str]| {
+            let options = Options::parse_from(["keyboard"].iter().chain(args));
+            options.public_model().unwrap()
+        };
+        for args in [&["--quick"][..], &["--interactive"], &["--quick", "--users", "2"]] {
+            let public = PublicModel::load(&taken(args).unwrap()).unwrap();
+            // What `--quick --train` would make.
+            let scale = Scale::quick();
+            let lstm = LayerSpec::Lstm {
+                hidden: scale.hidden,
+                layers: 1,
+                coupled: false,
+                dropout: 0.0,
+            };
+            assert_eq!(public.card.steps, scale.steps);
+            assert!(public.card.spec.layers.iter().any(|(_, layer)| *layer == lstm));
+        }
+        for args in [
+            &[][..],
+            &["--quick", "--train"],
+            &["--quick", "--steps", "9"],
+            &["--quick", "--seed", "2"],
+            &["--interactive", "--data", "mine"],
+        ] {
+            assert_eq!(taken(args), None, "{args:?}");
+        }
+        assert_eq!(taken(&["--quick", "--model", "own"]), Some("own".into()));
+    }
 
     #[test]
     fn the_command_line_is_consistent_and_overrides_the_scale() {

@@ -38,6 +38,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     let report = options.run.report("keyboard")?;
 
     let own = report.path("you.device");
+    let model = options.public_model()?;
     if options.interactive && options.model.is_none() && own.exists() {
         // A device that goes on has a model.
         let public = PublicModel::downloaded(Public::of_device(&own)?);
@@ -45,7 +46,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         return type_in(options, &device, &public, &own, out);
     }
     // 1.1 to 1.3: the server.
-    let (published, curve, public) = match &options.model {
+    let (published, curve, public) = match &model {
         Some(path) => take(path, &device, &texts)?,
         None => publish(options, &scale, &device, &texts, &report)?,
     };
