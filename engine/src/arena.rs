@@ -10,6 +10,7 @@ use crate::{Device, Error, Parameters, Result};
 
 /// One of the flat vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Flat {
     /// The parameters.
     Parameters,
@@ -19,13 +20,25 @@ pub enum Flat {
     Moment1,
     /// Second moment: Adam's mean of squares.
     Moment2,
+    /// The largest second moment so far: AMSGrad's.
+    LargestMoment2,
     /// The vector FedProx pulls to.
     Reference,
 }
 
 impl Flat {
-    const ALL: [Flat; 5] =
-        [Flat::Parameters, Flat::Gradients, Flat::Moment1, Flat::Moment2, Flat::Reference];
+    const ALL: [Flat; 6] = [
+        Flat::Parameters,
+        Flat::Gradients,
+        Flat::Moment1,
+        Flat::Moment2,
+        Flat::LargestMoment2,
+        Flat::Reference,
+    ];
+
+    /// What plans carry from step to step beside the parameters: moments, and FedProx's reference.
+    pub(crate) const CARRIED: [Flat; 4] =
+        [Flat::Moment1, Flat::Moment2, Flat::LargestMoment2, Flat::Reference];
 }
 
 /// R models that share a layout. Plans are recorded on an arena; several plans (train,

@@ -101,6 +101,49 @@ fn past<'a>(words: impl IntoIterator<Item = &'a u32>) -> usize {
     words.into_iter().filter(|word| **word != IGNORE).max().map_or(0, |most| *most as usize + 1)
 }
 
+/// Refuses words that are neither below a limit nor [`IGNORE`]: names the first by its
+/// place, and says how many there are.
+pub(crate) fn check_words(name: &str, words: &[u32], limit: usize) -> Result<()> {
+    let past = |word: &u32| *word != IGNORE && *word as usize >= limit;
+    let Some(at) = words.iter().position(past) else { return Ok(()) };
+    let count = words.iter().filter(|word| past(word)).count();
+    let expected = format!("below {limit}, or IGNORE ({count} of {} are not)", words.len());
+    Err(Error::value(format!("{name} {at}"), words[at], expected))
+}
+
+/// PyTorch's labels as targets: classes below `classes` as they are, `ignore_index` (PyTorch's is
+/// -100) as [`IGNORE`].
+///
+/// ```rust
+/// use tern_engine::{IGNORE, targets};
+///
+/// # fn main() -> tern_engine::Result<()> {
+/// assert_eq!(targets(&[2, -100, 0], 3, -100)?, [2, IGNORE, 0]);
+/// assert!(targets(&[3, -1], 3, -100).is_err());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Value`] for any other label, with its place and how many there are.
+pub fn targets(labels: &[i64], classes: usize, ignore_index: i64) -> Result<Vec<u32>> {
+    let class = |label: i64| usize::try_from(label).ok().filter(|class| *class < classes);
+    let strange = |label: &i64| *label != ignore_index && class(*label).is_none();
+    if let Some(at) = labels.iter().position(strange) {
+        let count = labels.iter().filter(|label| strange(label)).count();
+        let expected = format!(
+            "0 to below {classes}, or {ignore_index} ({count} of {} are not)",
+            labels.len()
+        );
+        return Err(Error::value(format!("label at {at}"), labels[at], expected));
+    }
+    let target = |label: &i64| match *label == ignore_index {
+        true => IGNORE,
+        false => *label as u32,
+    };
+    Ok(labels.iter().map(target).collect())
+}
+
 fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
     match tokens.iter().position(|t| *t as usize >= vocabulary) {
         Some(at) => {
@@ -142,11 +185,7 @@ impl RowData {
             let name = format!("feature {} of sample {}", at % width, at / width);
             return Err(Error::value(name, features[at], "a finite number"));
         }
-        let known = |l: &u32| *l == IGNORE || (*l as usize) < classes;
-        if let Some(at) = labels.iter().position(|l| !known(l)) {
-            let expected = format!("a class below {classes}");
-            return Err(Error::value(format!("label of sample {at}"), labels[at], expected));
-        }
+        check_words("label of sample", labels, classes)?;
         Ok(RowData {
             features: device.upload("features", &Data::F32(features.to_vec())).await?,
             labels: device.upload("labels", &Data::U32(labels.to_vec())).await?,
@@ -326,6 +365,7 @@ impl Graph {
             time_major: 0,
         };
         self.dispatch(&WORDS, &params, &[source.into(), index.into(), labels.into()]);
+        self.tensors[labels.0].words_below = Some(data.classes);
         Ok((x, labels))
     }
 
@@ -351,6 +391,7 @@ impl Graph {
         };
         let args = [tokens, starts, lens, index.into(), inputs.into(), targets.into()];
         self.dispatch(&WINDOWS, &params, &args);
+        self.of_vocabulary(data, [inputs, targets]);
         Ok((inputs, targets))
     }
 
@@ -382,7 +423,14 @@ impl Graph {
         };
         let args = [tokens.into(), Operand::State, inputs.into(), targets.into()];
         self.dispatch(&STREAM, &params, &args);
+        self.of_vocabulary(data, [inputs, targets]);
         Ok((inputs, targets))
+    }
+
+    fn of_vocabulary(&mut self, data: &TextData, tokens: [Tensor; 2]) {
+        for tensor in tokens {
+            self.tensors[tensor.0].words_below = Some(data.vocabulary);
+        }
     }
 
     /// What a step starts from, given the state that the last one left: the same, but zeros where

@@ -66,6 +66,16 @@ pub enum Error {
         /// What would do.
         expected: String,
     },
+    /// A training step met numbers that are not finite; the models are as before the step.
+    #[error("replica {replica}, step {step}: {what}; its parameters are those before this step")]
+    NotFinite {
+        /// The first replica that met them.
+        replica: usize,
+        /// The step, counted from 1.
+        step: u32,
+        /// The first tensor that holds one, and the kernel that wrote it.
+        what: String,
+    },
     /// A parameter that isn't there.
     #[error("no parameter named `{name}`; the model has {known}")]
     UnknownParameter {

@@ -65,6 +65,10 @@ pub(crate) struct Info {
     pub storage: Storage,
     /// The tensor whose memory it is; itself unless it is a reshaped view.
     pub root: usize,
+    /// Of words: all are below it or [`IGNORE`](crate::IGNORE), as far as is known.
+    pub words_below: Option<usize>,
+    /// Of words: an op needs them below it or [`IGNORE`](crate::IGNORE).
+    pub limit: Option<usize>,
 }
 
 /// The number of elements of a shape, if it can be counted.
@@ -134,6 +138,8 @@ impl Graph {
             element: Element::F32,
             storage: Storage::Transient,
             root: usize::MAX,
+            words_below: None,
+            limit: None,
         };
         Graph {
             id: GraphId::next(),
@@ -240,7 +246,8 @@ impl Graph {
             self.blame(Error::value(format!("shape of {label}"), format!("{shape:?}"), expected));
         }
         let shape = if fits { shape.to_vec() } else { vec![1] };
-        self.tensors.push(Info { label, shape, element, storage, root });
+        let (words_below, limit) = (None, None);
+        self.tensors.push(Info { label, shape, element, storage, root, words_below, limit });
         Tensor(root, self.id)
     }
 

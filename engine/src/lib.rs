@@ -55,6 +55,7 @@ mod dataset;
 mod device;
 mod error;
 mod graph;
+pub mod guide;
 mod memory;
 pub mod nn;
 pub mod ops;
@@ -72,7 +73,7 @@ pub use backward::Backward;
 pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use checkpoint::{load_checkpoint_async, load_model, save_checkpoint_async, save_model};
 pub use cpu::isa::Isa;
-pub use dataset::{Batching, IGNORE, RowData, TextData, TextWindows};
+pub use dataset::{Batching, IGNORE, RowData, TextData, TextWindows, targets};
 pub use device::{
     AdapterSummary, Data, Device, DeviceOptions, Kind, Profile, Select, Timing, adapters,
 };
@@ -81,7 +82,7 @@ pub use graph::{Graph, Operand, Tensor};
 pub use memory::Memory;
 pub use parameters::{ALIGNMENT, Init, Param, Parameters};
 pub use pass::{Pass, Vector};
-pub use plan::{Activations, Losses, Plan};
+pub use plan::{Activations, Losses, NotFinite, Plan};
 pub use record::Trainable;
 pub use selftest::{Outcome, SelfTest};
 pub use tern_shaders::schedule::{Decay, Schedule};

@@ -5,10 +5,10 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use tern_shaders::Element;
 use tern_shaders::kernels::optimizer::{
-    ADAM, Adam, NORM_FINISH, NORM_PARTIAL, NormFinish, NormPartial, PROXIMAL, Proximal, SGD,
-    SGD_PLAIN, Sgd, SgdPlain, norm_partials,
+    ADAM, AMSGRAD, Adam, NORM_FINISH, NORM_PARTIAL, NormFinish, NormPartial, PROXIMAL, Proximal,
+    SGD, SGD_PLAIN, Sgd, SgdPlain, norm_partials,
 };
-use tern_shaders::kernels::state::{ADVANCE, Advance};
+use tern_shaders::kernels::state::{ADVANCE, Advance, CHECK, Check};
 use tern_shaders::schedule::{Decay, Schedule};
 use tern_shaders::state::StateRecord;
 
@@ -26,7 +26,10 @@ pub enum Optimizer {
     Sgd {
         /// Share of the last step's direction that is kept; 0 needs no moment.
         momentum: f64,
-        /// Looks ahead along the momentum.
+        /// Share of the gradient that doesn't go into the direction, from the second step on.
+        #[serde(default)]
+        dampening: f64,
+        /// Looks ahead along the momentum; without dampening only.
         nesterov: bool,
         /// L2 decay, added to the gradient.
         weight_decay: f64,
@@ -41,6 +44,9 @@ pub enum Optimizer {
         epsilon: f64,
         /// L2 decay, added to the gradient.
         weight_decay: f64,
+        /// By the largest second moment so far (Reddi et al. 2018).
+        #[serde(default)]
+        amsgrad: bool,
     },
     /// AdamW (Loshchilov and Hutter 2019): decay apart from the gradient.
     AdamW {
@@ -52,6 +58,9 @@ pub enum Optimizer {
         epsilon: f64,
         /// Decoupled decay.
         weight_decay: f64,
+        /// By the largest second moment so far (Reddi et al. 2018).
+        #[serde(default)]
+        amsgrad: bool,
     },
 }
 
@@ -70,27 +79,33 @@ fn within(name: &str, value: f64, range: Range<f64>) -> Result<()> {
 impl Optimizer {
     /// Plain gradient descent.
     pub fn sgd() -> Self {
-        Optimizer::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 }
+        Optimizer::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0 }
     }
 
     /// Adam with β 0.9 and 0.999, ε 1e-8.
     pub fn adam() -> Self {
-        Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+        let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
+        Optimizer::Adam { beta1, beta2, epsilon, weight_decay: 0.0, amsgrad: false }
     }
 
     /// AdamW with β 0.9 and 0.999, ε 1e-8, decay 0.01.
     pub fn adamw() -> Self {
-        Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 }
+        let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
+        Optimizer::AdamW { beta1, beta2, epsilon, weight_decay: 0.01, amsgrad: false }
     }
 
     fn check(&self) -> Result<()> {
         match *self {
-            Optimizer::Sgd { momentum, weight_decay, .. } => {
+            Optimizer::Sgd { momentum, dampening, nesterov, weight_decay } => {
                 within("momentum", momentum, 0.0..1.0)?;
+                within("dampening", dampening, 0.0..f64::INFINITY)?;
+                if nesterov && dampening != 0.0 {
+                    return Err(Error::value("dampening with nesterov", dampening, "0"));
+                }
                 within("weight decay", weight_decay, 0.0..f64::INFINITY)
             }
-            Optimizer::Adam { beta1, beta2, epsilon, weight_decay }
-            | Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
+            Optimizer::Adam { beta1, beta2, epsilon, weight_decay, .. }
+            | Optimizer::AdamW { beta1, beta2, epsilon, weight_decay, .. } => {
                 within("beta1", beta1, 0.0..1.0)?;
                 within("beta2", beta2, 0.0..1.0)?;
                 within("epsilon", epsilon, 0.0..f64::INFINITY)?;
@@ -104,6 +119,9 @@ impl Optimizer {
         match self {
             Optimizer::Sgd { momentum: 0.0, .. } => &[],
             Optimizer::Sgd { .. } => &[Flat::Moment1],
+            Optimizer::Adam { amsgrad: true, .. } | Optimizer::AdamW { amsgrad: true, .. } => {
+                &[Flat::Moment1, Flat::Moment2, Flat::LargestMoment2]
+            }
             Optimizer::Adam { .. } | Optimizer::AdamW { .. } => &[Flat::Moment1, Flat::Moment2],
         }
     }
@@ -209,11 +227,17 @@ enum Update {
     Plain(SgdPlain),
     Momentum(Sgd),
     Adam(Adam),
+    AmsGrad(Adam),
 }
 
 impl Graph {
     /// A training step: forward, the gradients of `loss`, clipping, the optimizer, and the
     /// advance of the state record.
+    ///
+    /// A replica whose loss is not a number, or whose gradient's norm is not finite where gradients
+    /// are clipped, rests from then on with the parameters that it had before the step.
+    /// [`Losses::failed`](crate::Losses::failed) has the step, and
+    /// [`Plan::find_not_finite_async`](crate::Plan::find_not_finite_async) the tensor where it began.
     ///
     /// # Errors
     /// [`Error::Shape`] if the loss isn't one value; [`Error::Value`] for options out of
@@ -237,6 +261,8 @@ impl Graph {
             Some(max_norm) => self.clip(&ranges, max_norm),
             None => (one, self.constant(0.0, &[1])),
         };
+        let checked = Check { clipped: training.clip_norm.is_some().into() };
+        self.dispatch(&CHECK, &checked, &[Operand::State, loss.into(), norm.into()]);
         for range in &ranges {
             self.update(range, training, clip);
         }
@@ -338,18 +364,21 @@ impl Graph {
                 let weight_decay = weight_decay as f32;
                 Update::Plain(SgdPlain { offset, n, stride, weight_decay, scale, clipped })
             }
-            Optimizer::Sgd { momentum, nesterov, weight_decay } => Update::Momentum(Sgd {
-                offset,
-                n,
-                stride,
-                momentum: momentum as f32,
-                nesterov: nesterov.into(),
-                weight_decay: weight_decay as f32,
-                scale,
-                clipped,
-            }),
-            Optimizer::Adam { beta1, beta2, epsilon, weight_decay }
-            | Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
+            Optimizer::Sgd { momentum, dampening, nesterov, weight_decay } => {
+                Update::Momentum(Sgd {
+                    offset,
+                    n,
+                    stride,
+                    momentum: momentum as f32,
+                    fresh: (1.0 - dampening) as f32,
+                    nesterov: nesterov.into(),
+                    weight_decay: weight_decay as f32,
+                    scale,
+                    clipped,
+                })
+            }
+            Optimizer::Adam { beta1, beta2, epsilon, weight_decay, amsgrad }
+            | Optimizer::AdamW { beta1, beta2, epsilon, weight_decay, amsgrad } => {
                 let decoupled = matches!(training.optimizer, Optimizer::AdamW { .. });
                 let params = Adam {
                     offset,
@@ -362,7 +391,8 @@ impl Graph {
                     clipped,
                     ..Adam::default()
                 };
-                Update::Adam(params.betas(beta1, beta2))
+                let params = params.betas(beta1, beta2);
+                if amsgrad { Update::AmsGrad(params) } else { Update::Adam(params) }
             }
         };
         let mut args = vec![Operand::Flat(Flat::Parameters), Operand::Flat(Flat::Gradients)];
@@ -372,6 +402,7 @@ impl Graph {
             Update::Plain(params) => self.dispatch(&SGD_PLAIN, &params, &args),
             Update::Momentum(params) => self.dispatch(&SGD, &params, &args),
             Update::Adam(params) => self.dispatch(&ADAM, &params, &args),
+            Update::AmsGrad(params) => self.dispatch(&AMSGRAD, &params, &args),
         }
     }
 

@@ -11,6 +11,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde_json::Value;
 use tern_engine::nn::{Input, LayerSpec, Mode, Model, ModelSpec};
+use tern_engine::ops::loss::{CrossEntropy, Reduction};
 use tern_engine::ops::lstm::{LstmOptions, LstmWeights};
 use tern_engine::{
     Activation, Arena, Data, Device, Element, Flat, Graph, Init, Optimizer, Param, Parameters,
@@ -270,6 +271,7 @@ fn char_lstm_with_sgd() {
 fn char_lstm_with_momentum_and_weight_decay() {
     char_lstm_steps("char_lstm_momentum", |f| Optimizer::Sgd {
         momentum: f.number("momentum"),
+        dampening: 0.0,
         nesterov: false,
         weight_decay: f.number("weight_decay"),
     });
@@ -282,6 +284,38 @@ fn char_lstm_with_adam() {
         beta2: f.setting("betas")[1].as_f64().unwrap(),
         epsilon: f.number("eps"),
         weight_decay: 0.0,
+        amsgrad: false,
+    });
+}
+
+#[test]
+fn char_lstm_with_dampened_momentum() {
+    char_lstm_steps("char_lstm_dampened", |f| Optimizer::Sgd {
+        momentum: f.number("momentum"),
+        dampening: f.number("dampening"),
+        nesterov: false,
+        weight_decay: 0.0,
+    });
+}
+
+#[test]
+fn char_lstm_with_nesterov() {
+    char_lstm_steps("char_lstm_nesterov", |f| Optimizer::Sgd {
+        momentum: f.number("momentum"),
+        dampening: 0.0,
+        nesterov: true,
+        weight_decay: 0.0,
+    });
+}
+
+#[test]
+fn char_lstm_with_amsgrad() {
+    char_lstm_steps("char_lstm_amsgrad", |f| Optimizer::Adam {
+        beta1: f.setting("betas")[0].as_f64().unwrap(),
+        beta2: f.setting("betas")[1].as_f64().unwrap(),
+        epsilon: f.number("eps"),
+        weight_decay: 0.0,
+        amsgrad: true,
     });
 }
 
@@ -292,6 +326,7 @@ fn char_lstm_with_adamw() {
         beta2: f.setting("betas")[1].as_f64().unwrap(),
         epsilon: f.number("eps"),
         weight_decay: f.number("weight_decay"),
+        amsgrad: false,
     });
 }
 
@@ -366,6 +401,53 @@ fn activations_and_their_slopes() {
             let slopes = plan.read_f64(gradients[0].unwrap()).unwrap();
             let expected = fixture.f64(&format!("{name}.slope"));
             close(&format!("slope of {name}"), &device, &slopes, &expected, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn cross_entropies_with_their_options() {
+    let fixture = Fixture::open("cross_entropy");
+    let (logits, target) = (fixture.f32("logits"), fixture.u32("target"));
+    let weights = fixture.f32("weights");
+    let classes = weights.len();
+    for device in all_devices() {
+        let mut parameters = Parameters::new();
+        parameters.add("unused", &[1], Init::Zeros).unwrap();
+        let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+        for (weighted, smoothing, sum) in
+            (0..8).map(|i| (i & 1 != 0, [0.0, 0.125][i >> 1 & 1], i & 4 != 0))
+        {
+            let mut graph = Graph::new(&arena);
+            let x = graph.input("logits", &[target.len(), classes], Element::F32);
+            let t = graph.input("target", &[target.len()], Element::U32);
+            let w = graph.input("weights", &[classes], Element::F32);
+            let reduction = if sum { Reduction::Sum } else { Reduction::Mean };
+            let options = CrossEntropy::new()
+                .class_weights(weighted.then_some(w))
+                .label_smoothing(smoothing)
+                .reduction(reduction);
+            let loss = graph.cross_entropy_with(x, t, &options).unwrap();
+            graph.keep(loss);
+            let seed = graph.input("dloss", &[1], Element::F32);
+            let (mut plan, gradients) =
+                graph.gradients(&[(loss, seed)], &Trainable::All, &[x]).unwrap();
+            plan.write(x, &Data::F32(logits.clone())).unwrap();
+            plan.write(t, &Data::U32(target.clone())).unwrap();
+            plan.write(w, &Data::F32(weights.clone())).unwrap();
+            plan.write(seed, &Data::F32(vec![1.0])).unwrap();
+            plan.run(1).unwrap();
+            let name = format!(
+                "{}.{}.{}",
+                if weighted { "weighted" } else { "plain" },
+                if smoothing == 0.0 { "hard" } else { "smooth" },
+                if sum { "sum" } else { "mean" },
+            );
+            let found = plan.read_f64(loss).unwrap();
+            close(&name, &device, &found, &fixture.f64(&format!("{name}.loss")), 1e-6);
+            let slopes = plan.read_f64(gradients[0].unwrap()).unwrap();
+            let expected = fixture.f64(&format!("{name}.gradient"));
+            close(&format!("gradient of {name}"), &device, &slopes, &expected, 1e-6);
         }
     }
 }

@@ -267,12 +267,23 @@ fn bad_input_is_named() {
     values[4] = f32::INFINITY;
     let error = plan.write(x, &Data::F32(values)).unwrap_err().to_string();
     assert!(error.contains("x at 4 is inf"), "{error}");
-    let wrong = Optimizer::Sgd { momentum: 1.5, nesterov: false, weight_decay: 0.0 };
-    let mut graph = Graph::new(&arena);
-    let (x, labels) = graph.row_batch(&circle(&device, 8, 1), &Batching::shuffled(8)).unwrap();
-    let loss = classifier(&mut graph, x, labels);
-    let error = graph.train(loss, &Training::new(wrong, 0.1)).err().unwrap().to_string();
-    assert!(error.contains("momentum is 1.5"), "{error}");
+    let sgd = |momentum, dampening| Optimizer::Sgd {
+        momentum,
+        dampening,
+        nesterov: true,
+        weight_decay: 0.0,
+    };
+    for (wrong, expected) in [
+        (sgd(1.5, 0.0), "momentum is 1.5"),
+        (sgd(0.9, f64::NAN), "dampening is NaN"),
+        (sgd(0.9, 0.5), "dampening with nesterov is 0.5"),
+    ] {
+        let mut graph = Graph::new(&arena);
+        let (x, labels) = graph.row_batch(&circle(&device, 8, 1), &Batching::shuffled(8)).unwrap();
+        let loss = classifier(&mut graph, x, labels);
+        let error = graph.train(loss, &Training::new(wrong, 0.1)).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
     let spec = ModelSpec { layers: vec![("a".into(), LayerSpec::Flatten)], ..mlp() };
     assert!(spec.build().err().unwrap().to_string().contains("layer a"));
 }

@@ -1,11 +1,11 @@
-// SGD with momentum over [offset, offset + n), as torch.optim.SGD with dampening 0. Shapes:
-// parameters, gradients, moment1 [R, stride], state [R, 64], clip [R]. Offset and stride are
+// SGD with momentum over [offset, offset + n), as torch.optim.SGD. Shapes: parameters, gradients, moment1 [R, stride], state [R, 64], clip [R]. Offset and stride are
 // multiples of 4.
 struct Params {
     offset: u32,
     n: u32,
     stride: u32,
     momentum: f32,
+    fresh: f32,
     nesterov: u32,
     weight_decay: f32,
     scale: f32,
@@ -33,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let scale = select(p.scale, p.scale * clip[group.z], p.clipped != 0u);
     let g = scale * gradients[at] + p.weight_decay * w;
     // The first step starts the momentum, whatever an earlier training left in the buffer.
-    let m = select(p.momentum * old + g, g, vec4<bool>(state[record + STATE_STEP] == 0u));
+    let m = select(p.momentum * old + p.fresh * g, g, vec4<bool>(state[record + STATE_STEP] == 0u));
     let d = select(m, g + p.momentum * m, vec4<bool>(p.nesterov != 0u));
     let inside = lanes(i, p.n);
     moment1[at] = select(old, m, inside);

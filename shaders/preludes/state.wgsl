@@ -11,3 +11,4 @@ const STATE_ROWS: u32 = 7u;
 const STATE_RATE: u32 = 8u;
 const STATE_LIMIT: u32 = 9u;
 const STATE_SCALE: u32 = 10u;
+const STATE_FAILED: u32 = 11u;

@@ -42,6 +42,9 @@ pub const RATE: usize = 8;
 pub const LIMIT: usize = 9;
 /// Factor of the schedule's learning rates for this replica, the bits of an `f32`.
 pub const SCALE: usize = 10;
+/// 1 once the replica's loss was not a number, or its gradient's norm not finite. It rests before
+/// the update of that step.
+pub const FAILED: usize = 11;
 
 /// The state record of a replica. It derefs to its words, which the constants of this module name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +106,12 @@ impl StateRecord {
     /// Optimizer steps completed.
     pub fn steps(&self) -> u32 {
         self[STEP]
+    }
+
+    /// Whether the replica rests because its loss was not a number, or its gradient's norm not
+    /// finite, in the step after those that are completed.
+    pub fn has_failed(&self) -> bool {
+        self[FAILED] != 0
     }
 
     /// Whether the replica trains; if not, it rests and its parameters stay.

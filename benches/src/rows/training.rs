@@ -3,8 +3,8 @@
 use tern_engine::Data;
 use tern_engine::ops::Case;
 use tern_shaders::kernels::optimizer::{
-    ADAM, Adam, NORM_PARTIAL, NormPartial, PROXIMAL, Proximal, SGD, SGD_PLAIN, Sgd, SgdPlain,
-    norm_partials,
+    ADAM, AMSGRAD, Adam, NORM_PARTIAL, NormPartial, PROXIMAL, Proximal, SGD, SGD_PLAIN, Sgd,
+    SgdPlain, norm_partials,
 };
 use tern_shaders::schedule::Schedule;
 use tern_shaders::state::StateRecord;
@@ -27,12 +27,25 @@ pub fn rows(size: Size) -> Vec<Case> {
 
     let p = SgdPlain { offset, n, stride, weight_decay, scale, clipped };
     cases.push(case(&SGD_PLAIN, &label, &p, [vec![vector(1), vector(2)], state().into()].concat()));
-    let p = Sgd { offset, n, stride, momentum: 0.9, nesterov: 0, weight_decay, scale, clipped };
+    let p = Sgd {
+        offset,
+        n,
+        stride,
+        momentum: 0.9,
+        fresh: 1.0,
+        nesterov: 0,
+        weight_decay,
+        scale,
+        clipped,
+    };
     let buffers = [vec![vector(1), vector(2), vector(3)], state().into()].concat();
     cases.push(case(&SGD, &label, &p, buffers));
     let p = Adam { offset, n, stride, epsilon: 1e-8, scale, clipped, ..Adam::default() };
     let buffers = [vec![vector(1), vector(2), vector(3), squares()], state().into()].concat();
-    cases.push(case(&ADAM, &label, &p.betas(0.9, 0.999), buffers));
+    let p = p.betas(0.9, 0.999);
+    cases.push(case(&ADAM, &label, &p, buffers));
+    let moments = vec![vector(1), vector(2), vector(3), squares(), squares()];
+    cases.push(case(&AMSGRAD, &label, &p, [moments, state().into()].concat()));
     let p = Proximal { offset, n, stride, reference_stride: n, mu: 0.1 };
     cases.push(case(&PROXIMAL, &label, &p, vec![vector(1), vector(2), vector(3)]));
     let partials = norm_partials(n as usize);

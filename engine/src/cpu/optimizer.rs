@@ -1,5 +1,6 @@
 //! Optimizers on the CPU: vectors, in chunks that are shared among the threads.
 
+use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::Arg;
@@ -19,6 +20,7 @@ pub(super) static TABLE: Table = &[
     ("optimizer/sgd_plain", sgd_plain),
     ("optimizer/sgd", sgd),
     ("optimizer/adam", adam),
+    ("optimizer/amsgrad", amsgrad),
     ("optimizer/norm_partial", norm_partial),
     ("optimizer/proximal", proximal),
 ];
@@ -105,6 +107,7 @@ fn sgd(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         let Some(step) = step(state, r, p.scale, p.clipped, clip) else { return };
         // w −= rate · (past · m + now · g) with the new m.
         let (past, now) = if p.nesterov != 0 { (p.momentum, 1.0) } else { (1.0, 0.0) };
+        let fresh = if step.first { 1.0 } else { p.fresh };
         let g = range.of(g, r).par_chunks(CHUNK);
         let w = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK));
         w.zip(g).for_each(|((w, m), g)| {
@@ -118,12 +121,59 @@ fn sgd(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
                 #[inline(always)]
                 |[g], [w, m]| {
                     let g = g * step.scale + w * p.weight_decay;
-                    let m = m * p.momentum + g;
+                    let m = m * p.momentum + g * fresh;
                     [w - (m * past + g * now) * step.rate, m]
                 },
             ));
         });
     });
+}
+
+/// How Adam steps in one replica: w ← keep · w − rate · m / (√v · root + ε).
+struct AdamStep {
+    step: Step,
+    rate: f32,
+    root: f32,
+    l2: f32,
+    keep: f32,
+}
+
+impl AdamStep {
+    /// That of replica `r`, unless it rests.
+    fn new(p: &Adam, state: &[u32], clip: &[f32], r: usize) -> Option<Self> {
+        let step = step(state, r, p.scale, p.clipped, clip)?;
+        let rate = step.rate / -(step.steps * p.log_beta1).exp_m1();
+        let root = 1.0 / (-(step.steps * p.log_beta2).exp_m1()).sqrt();
+        let (l2, keep) = if p.decoupled != 0 {
+            (0.0, 1.0 - step.rate * p.weight_decay)
+        } else {
+            (p.weight_decay, 1.0)
+        };
+        Some(AdamStep { step, rate, root, l2, keep })
+    }
+
+    /// The moments after the gradient `g` of parameters `w`.
+    #[inline(always)]
+    fn moments<S: Simd>(
+        &self,
+        s: S,
+        p: &Adam,
+        (w, g): (S::f32s, S::f32s),
+        (m, v): (S::f32s, S::f32s),
+    ) -> (S::f32s, S::f32s) {
+        let g = g * self.step.scale + w * self.l2;
+        let next = v + (g * g - v) * p.fresh2;
+        // What is past the largest number stays there; ∞ − ∞ would be no number.
+        let v = v.simd_ge(splat(s, OVERFLOWN)).select(v, next);
+        (m + (g - m) * p.fresh1, v)
+    }
+
+    /// Parameters after a step along `m` by the second moment `v`.
+    #[inline(always)]
+    fn step<S: Simd>(&self, s: S, p: &Adam, w: S::f32s, m: S::f32s, v: S::f32s) -> S::f32s {
+        let size = v.sqrt() * self.root + splat(s, p.epsilon);
+        w * self.keep - m * self.rate / size
+    }
 }
 
 fn adam(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -134,18 +184,11 @@ fn adam(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let m = range.each(m.real_mut(), replicas);
     let v = range.each(v.real_mut(), replicas);
     range.each(w.real_mut(), replicas).zip(m).zip(v).for_each(|(((r, w), (_, m)), (_, v))| {
-        let Some(step) = step(state, r, p.scale, p.clipped, clip) else { return };
-        let rate = step.rate / -(step.steps * p.log_beta1).exp_m1();
-        let root = 1.0 / (-(step.steps * p.log_beta2).exp_m1()).sqrt();
-        let (l2, keep) = if p.decoupled != 0 {
-            (0.0, 1.0 - step.rate * p.weight_decay)
-        } else {
-            (p.weight_decay, 1.0)
-        };
+        let Some(adam) = AdamStep::new(p, state, clip, r) else { return };
         let g = range.of(g, r).par_chunks(CHUNK);
         let m = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
         w.par_chunks_mut(CHUNK).zip(m).zip(g).for_each(|((w, (m, v)), g)| {
-            if step.first {
+            if adam.step.first {
                 m.fill(0.0);
                 v.fill(0.0);
             }
@@ -155,17 +198,48 @@ fn adam(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
                 [w, m, v],
                 #[inline(always)]
                 |[g], [w, m, v]| {
-                    let g = g * step.scale + w * l2;
-                    let m = m + (g - m) * p.fresh1;
-                    let next = v + (g * g - v) * p.fresh2;
-                    // What is past the largest number stays there; ∞ − ∞ would be no number.
-                    let v = v.simd_ge(splat(s, OVERFLOWN)).select(v, next);
-                    let size = v.sqrt() * root + splat(s, p.epsilon);
-                    [w * keep - m * rate / size, m, v]
+                    let (m, v) = adam.moments(s, p, (w, g), (m, v));
+                    [adam.step(s, p, w, m, v), m, v]
                 },
             ));
         });
     });
+}
+
+fn amsgrad(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Adam = bytemuck::from_bytes(p);
+    let [w, g, m, v, top, state, clip] = args else { unreachable!("seven bindings") };
+    let (g, state, clip) = (g.real(), state.word(), clip.real());
+    let range = Range { offset: p.offset, n: p.n, stride: p.stride };
+    let m = range.each(m.real_mut(), replicas);
+    let v = range.each(v.real_mut(), replicas).zip(range.each(top.real_mut(), replicas));
+    range.each(w.real_mut(), replicas).zip(m).zip(v).for_each(
+        |(((r, w), (_, m)), ((_, v), (_, top)))| {
+            let Some(adam) = AdamStep::new(p, state, clip, r) else { return };
+            let g = range.of(g, r).par_chunks(CHUNK);
+            let v = v.par_chunks_mut(CHUNK).zip(top.par_chunks_mut(CHUNK));
+            let m = m.par_chunks_mut(CHUNK).zip(v);
+            w.par_chunks_mut(CHUNK).zip(m).zip(g).for_each(|((w, (m, (v, top))), g)| {
+                if adam.step.first {
+                    m.fill(0.0);
+                    v.fill(0.0);
+                    top.fill(0.0);
+                }
+                with_vectors!(s => rewrite(
+                    s,
+                    [g],
+                    [w, m, v, top],
+                    #[inline(always)]
+                    |[g], [w, m, v, top]| {
+                        let (m, v) = adam.moments(s, p, (w, g), (m, v));
+                        // A moment that is no number is the largest.
+                        let top = top.simd_ge(v).select(top, v);
+                        [adam.step(s, p, w, m, top), m, v, top]
+                    },
+                ));
+            });
+        },
+    );
 }
 
 fn norm_partial(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {

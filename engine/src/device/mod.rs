@@ -52,6 +52,14 @@ pub enum Data {
 }
 
 impl Data {
+    /// As many zeros.
+    pub fn zeros(element: Element, len: usize) -> Self {
+        match element {
+            Element::F32 => Data::F32(vec![0.0; len]),
+            Element::U32 => Data::U32(vec![0; len]),
+        }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         match self {

@@ -63,7 +63,8 @@ impl Fit {
     /// models of the best epoch are put back at the end.
     ///
     /// # Errors
-    /// [`Error::Value`] for no steps or a loss that isn't finite; device errors.
+    /// [`Error::Value`] for no steps or a loss that isn't finite; [`Error::NotFinite`] where a
+    /// replica fails, with the step and the tensor where it began; device errors.
     pub async fn run_async(
         &self,
         training: &mut Plan,
@@ -78,6 +79,9 @@ impl Fit {
         let mut stop = Stop::Done;
         for epoch in 1..=self.epochs {
             let losses = training.run_async(self.steps).await?;
+            if let Some(failure) = training.failure(&losses.failed).await? {
+                return Err(failure);
+            }
             let mean = finite(losses.mean(), epoch)?;
             let loss = match &mut evaluation {
                 Some(plan) => {

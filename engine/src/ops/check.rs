@@ -42,9 +42,26 @@ impl Graph {
         }
     }
 
+    /// That words are below a limit or [`IGNORE`](crate::IGNORE): those of a data set now, those
+    /// of an input when they are written. What a kernel computes is not looked at.
+    pub(crate) fn limit_words(&mut self, x: Tensor, limit: usize, of: &str) -> Result<()> {
+        let root = self.root(x);
+        let Some(info) = self.tensors.get_mut(root) else { return Ok(()) };
+        match info.words_below {
+            Some(below) if below > limit => {
+                let name = format!("largest of the data set's {}", info.label);
+                Err(Error::value(name, below - 1, format!("below the {limit} {of}")))
+            }
+            _ => {
+                info.limit = Some(info.limit.map_or(limit, |other| other.min(limit)));
+                Ok(())
+            }
+        }
+    }
+
     /// Rows and classes of logits, and that there is a target for each row.
     pub(crate) fn check_targets(
-        &self,
+        &mut self,
         op: &'static str,
         logits: Tensor,
         targets: Tensor,
@@ -56,6 +73,7 @@ impl Graph {
             let what = format!("logits {logits:?} with targets {targets:?}, expected one a row");
             return Err(Error::shape(op, what));
         }
+        self.limit_words(targets, classes as usize, "classes")?;
         Ok((rows, classes))
     }
 }

@@ -34,17 +34,19 @@ use crate::{Backward, Data, Error, Flat, Graph, Operand, Param, Result, Tensor};
 impl Graph {
     /// y\[..., :\] = table\[token\[...\], :\] for tokens of any shape and a table
     /// `[vocabulary, width]`. The token `u32::MAX` is padding: it gives zeros and receives
-    /// no gradient; any other past the vocabulary counts as the last one.
+    /// no gradient. Any other past the vocabulary is refused where it comes from outside: a data
+    /// set's here, an input's by [`Plan::write`](crate::Plan::write).
     ///
     /// # Errors
-    /// [`Error::Shape`] if the tokens are no words or the table is no matrix. When the table
-    /// is trained on a GPU, for more than 60,000 tokens too.
+    /// [`Error::Shape`] if the tokens are no words or the table is no matrix; [`Error::Value`] for
+    /// a data set with a larger vocabulary.
     pub fn embedding(&mut self, token: Tensor, table: &Param) -> Result<Tensor> {
         self.check_words("embedding", token)?;
         let [vocabulary, width] = table.shape[..] else {
             let what = format!("{} {:?}, expected [vocabulary, width]", table.name, table.shape);
             return Err(Error::shape("embedding", what));
         };
+        self.limit_words(token, vocabulary, "tokens of the vocabulary")?;
         let (vocabulary, width) = (vocabulary as u32, width as u32);
         let n = self.len(token) as u32;
         let (table_offset, table_stride) = (table.offset as u32, self.parameter_stride() as u32);

@@ -24,6 +24,10 @@
 //! # }
 //! ```
 
+mod weighted;
+
+pub use weighted::{CrossEntropy, Reduction};
+
 use tern_shaders::Element;
 use tern_shaders::kernels::loss::{
     COUNT_ROWS, COUNT_TARGETS, ELEMENTWISE_BACKWARD, ELEMENTWISE_FORWARD, ElementLoss,
@@ -36,11 +40,14 @@ use crate::{Data, Error, Graph, Operand, Result, Tensor};
 
 impl Graph {
     /// Mean cross-entropy of logits `[..., classes]` with one class a row, `[...]` words.
-    /// Rows whose target is `u32::MAX` don't count; with no row left the loss is 0. A target
-    /// past the classes counts as the last one.
+    /// Rows whose target is [`IGNORE`](crate::IGNORE) don't count; with no row left the loss is 0.
+    /// Targets past the classes are refused where they come from outside: a data set's here, an
+    /// input's by [`Plan::write`](crate::Plan::write). PyTorch's labels and its ignore index become
+    /// targets by [`targets`](crate::targets).
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there is one target a row.
+    /// [`Error::Shape`] unless there is one target a row; [`Error::Value`] for a data set with more
+    /// classes.
     pub fn cross_entropy(&mut self, logits: Tensor, targets: Tensor) -> Result<Tensor> {
         let (rows, classes) = self.check_targets("cross_entropy", logits, targets)?;
         let count = self.tensor("count", &[1], Element::F32);
@@ -250,6 +257,7 @@ pub fn cases() -> Vec<Case> {
     let buffers = vec![state, noise(2, 1.0, 1)];
     cases.push(Case::new(&COUNT_ROWS, "all", &Rows { rows: 50 }, 2, buffers.clone()));
     cases.push(Case::new(&COUNT_ROWS, "some", &Rows { rows: 100 }, 2, buffers));
+    cases.extend(weighted::cases());
     cases
 }
 

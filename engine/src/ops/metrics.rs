@@ -34,7 +34,7 @@ impl Graph {
     /// shape.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there is one target a row.
+    /// As [`Graph::cross_entropy`].
     pub fn rank(&mut self, logits: Tensor, targets: Tensor) -> Result<Tensor> {
         let (rows, classes) = self.check_targets("rank", logits, targets)?;
         let shape = self.shape(targets).to_vec();
@@ -49,7 +49,7 @@ impl Graph {
     /// to start over.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there is one target a row.
+    /// As [`Graph::cross_entropy`].
     pub fn accuracy(&mut self, logits: Tensor, targets: Tensor, k: u32) -> Result<Tensor> {
         let ranks = self.rank(logits, targets)?;
         let counts = self.input("counts", &[3], Element::U32);

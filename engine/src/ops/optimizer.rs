@@ -23,8 +23,8 @@
 //! ```
 
 use tern_shaders::kernels::optimizer::{
-    ADAM, Adam, NORM_CHUNK, NORM_FINISH, NORM_PARTIAL, NormFinish, NormPartial, PROXIMAL, Proximal,
-    SGD, SGD_PLAIN, Sgd, SgdPlain, norm_partials,
+    ADAM, AMSGRAD, Adam, NORM_CHUNK, NORM_FINISH, NORM_PARTIAL, NormFinish, NormPartial, PROXIMAL,
+    Proximal, SGD, SGD_PLAIN, Sgd, SgdPlain, norm_partials,
 };
 use tern_shaders::schedule::Schedule;
 use tern_shaders::state::{self, StateRecord};
@@ -69,8 +69,8 @@ fn range_cases(cases: &mut Vec<Case>, (offset, n, stride): Range, replicas: usiz
         cases.push(Case::new(&SGD_PLAIN, &label, &p, replicas, buffers).flops(work(5)));
 
         let momentum = 0.9;
-        let nesterov = flag;
-        let p = Sgd { offset, n, stride, momentum, nesterov, weight_decay, scale, clipped };
+        let (nesterov, fresh) = (flag, if flag == 0 { 0.75 } else { 1.0 });
+        let p = Sgd { offset, n, stride, momentum, fresh, nesterov, weight_decay, scale, clipped };
         let buffers = vec![w.clone(), g.clone(), m.clone(), state.clone(), clip.clone()];
         cases.push(Case::new(&SGD, &label, &p, replicas, buffers).flops(work(9)));
 
@@ -88,7 +88,12 @@ fn range_cases(cases: &mut Vec<Case>, (offset, n, stride): Range, replicas: usiz
         }
         .betas(0.9, 0.999);
         let buffers = vec![w.clone(), g.clone(), m.clone(), v.clone(), state.clone(), clip.clone()];
-        cases.push(Case::new(&ADAM, label, &p, replicas, buffers).flops(work(16)));
+        cases.push(Case::new(&ADAM, &label, &p, replicas, buffers).flops(work(16)));
+        let largest = Data::F32((0..size).map(|i| (i % 5) as f32 * 0.25).collect());
+        let moments = [m.clone(), v.clone(), largest];
+        let buffers = [w.clone(), g.clone()].into_iter().chain(moments);
+        let buffers = buffers.chain([state.clone(), clip.clone()]).collect();
+        cases.push(Case::new(&AMSGRAD, label, &p, replicas, buffers).flops(work(17)));
     }
     for reference_stride in [0, stride] {
         let p = Proximal { offset, n, stride, reference_stride, mu: 0.3 };

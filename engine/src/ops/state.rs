@@ -1,4 +1,4 @@
-//! Cases of the state records' advance; training plans record it (see `Graph::train`).
+//! Cases of the state records' check and advance; training plans record them (see `Graph::train`).
 //!
 //! What a plan's records say after its steps:
 //!
@@ -24,7 +24,7 @@
 //! # }
 //! ```
 
-use tern_shaders::kernels::state::{ADVANCE, Advance, RING_CHANNELS};
+use tern_shaders::kernels::state::{ADVANCE, Advance, CHECK, Check, RING_CHANNELS};
 use tern_shaders::schedule::{Decay, Schedule};
 use tern_shaders::state::{self, StateRecord};
 
@@ -58,12 +58,31 @@ fn case(label: &str, schedule: &Schedule, step: u32, stream: bool) -> Case {
     )
 }
 
+/// A case of replicas whose loss or norm is not finite, with one that rests.
+fn check_case(clipped: u32) -> Case {
+    let strange = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-45, -0.0];
+    let pairs = strange.iter().flat_map(|x| [(*x, 1.0), (1.0, *x)]);
+    let (loss, norm): (Vec<f32>, Vec<f32>) = pairs.chain([(f32::NAN, f32::NAN)]).unzip();
+    let record = StateRecord::new(0, 0..8, 4, 9, &Schedule::constant(0.1));
+    let mut records = vec![record; loss.len() - 1];
+    records.push(StateRecord::IDLE);
+    Case::new(
+        &CHECK,
+        format!("clipped {clipped}"),
+        &Check { clipped },
+        loss.len(),
+        vec![Data::U32(StateRecord::words(&records)), Data::F32(loss), Data::F32(norm)],
+    )
+}
+
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
     let schedule = |decay| Schedule { base: 0.5, warmup: 8, decay };
     let mut cases = vec![
         case("constant", &Schedule::constant(0.1), 0, false),
         case("stream", &Schedule::constant(0.1), 12, true),
+        check_case(0),
+        check_case(1),
     ];
     for (label, decay) in [
         ("cosine", Decay::Cosine { total: 200, floor: 0.01 }),

@@ -3,6 +3,7 @@
 use tern_shaders::state::{self, StateRecord};
 use tern_shaders::{Access, Element};
 
+use crate::dataset::check_words;
 use crate::device::Data;
 use crate::graph::{Operand, Storage, Tensor};
 use crate::{Error, Flat, Plan, Result};
@@ -54,10 +55,7 @@ impl Plan {
                 for (root, buffer) in &chunk.persistent {
                     let info = &self.tensors[*root];
                     if matches!(info.storage, Storage::Persistent) && self.writes(*root) {
-                        let zeros = match info.element {
-                            Element::F32 => Data::F32(vec![0.0; buffer.words]),
-                            Element::U32 => Data::U32(vec![0; buffer.words]),
-                        };
+                        let zeros = Data::zeros(info.element, buffer.words);
                         self.arena.device().write(buffer, 0, &zeros)?;
                     }
                 }
@@ -67,7 +65,7 @@ impl Plan {
     }
 
     /// Whether a call of the plan writes a tensor.
-    fn writes(&self, root: usize) -> bool {
+    pub(super) fn writes(&self, root: usize) -> bool {
         self.calls.iter().any(|call| {
             call.args.iter().zip(call.kernel.bindings).any(|(arg, binding)| {
                 binding.access == Access::ReadWrite
@@ -80,7 +78,7 @@ impl Plan {
     pub(crate) fn flats(&self) -> Vec<Flat> {
         let uses =
             |flat: &Flat| self.calls.iter().any(|call| call.args.contains(&Operand::Flat(*flat)));
-        let moments = [Flat::Moment1, Flat::Moment2, Flat::Reference].into_iter().filter(uses);
+        let moments = Flat::CARRIED.into_iter().filter(uses);
         [Flat::Parameters].into_iter().chain(moments).collect()
     }
 
@@ -120,7 +118,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Shape`] for another number of elements; [`Error::Value`] for a tensor that is
-    /// no input, a wrong element type or a number that isn't finite.
+    /// no input, a wrong element type, a number that isn't finite, or a target or token past the
+    /// classes or the vocabulary.
     pub async fn write_async(&mut self, tensor: Tensor, data: &Data) -> Result<()> {
         let root = self.own(tensor)?;
         let info = &self.tensors[root];
@@ -143,6 +142,9 @@ impl Plan {
         {
             let name = format!("{} at {at}", info.label);
             return Err(Error::value(name, values[at], "a finite number"));
+        }
+        if let (Data::U32(words), Some(limit)) = (data, info.limit) {
+            check_words(&format!("{} at", info.label), words, limit)?;
         }
         let len = info.len();
         self.prepare_async().await?;

@@ -2,7 +2,7 @@
 
 use tern_shaders::state::StateRecord;
 
-use super::{Activations, Losses};
+use super::{Activations, Losses, NotFinite};
 use crate::device::{Data, Timing};
 use crate::graph::Tensor;
 use crate::{Choice, Plan, Result};
@@ -41,6 +41,8 @@ blocking! {
     read(tensor: Tensor) -> Data = read_async;
     /// [`Plan::read_f64_async`], waiting.
     read_f64(tensor: Tensor) -> Vec<f64> = read_f64_async;
+    /// [`Plan::find_not_finite_async`], waiting.
+    find_not_finite(replica: usize) -> Option<NotFinite> = find_not_finite_async;
     /// [`Plan::states_async`], waiting.
     states() -> Vec<StateRecord> = states_async;
     /// [`Plan::tune_async`], waiting.

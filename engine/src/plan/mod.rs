@@ -3,6 +3,7 @@
 mod access;
 #[cfg(feature = "blocking")]
 mod blocking;
+mod find;
 mod losses;
 mod passes;
 
@@ -16,6 +17,7 @@ use crate::device::{Buffer, Call, Data, Program, Sequence, Slot, Timing};
 use crate::graph::{Graph, GraphId, Info, Operand, Recorded, Storage};
 use crate::memory::{self, Blocks, Memory};
 use crate::{Arena, Choice, Error, Flat, Result};
+pub use find::NotFinite;
 pub use losses::Losses;
 pub use passes::Activations;
 
@@ -166,7 +168,7 @@ impl Plan {
         Memory {
             parameters: flat,
             gradients: bytes(&[Flat::Gradients]),
-            optimizer: bytes(&[Flat::Moment1, Flat::Moment2, Flat::Reference]),
+            optimizer: bytes(&Flat::CARRIED),
             activations: workers * blocks.iter().sum::<u64>(),
             activations_unshared: lives
                 .keys()
@@ -343,44 +345,36 @@ impl Plan {
     /// As [`Plan::prepare_async`].
     pub async fn run_async(&mut self, steps: usize) -> Result<Losses> {
         self.prepare_async().await?;
-        let mut losses = {
-            let none = vec![Vec::new(); self.arena.replicas()];
-            Losses { by_replica: none.clone(), rows: none }
-        };
-        let mut before = self.losses_written().await?;
+        let mut losses = Losses::new(self.arena.replicas());
+        let mut before = if self.advances { self.states_async().await? } else { Vec::new() };
         let mut left = steps;
         while left > 0 {
             let now = left.min(RING_STEPS);
             self.arena.device().replay(&self.ready().step, now).await?;
-            before = self.collect(&before, &mut losses).await?;
+            if self.advances {
+                before = self.collect(&before, &mut losses).await?;
+            }
             left -= now;
+        }
+        for (replica, record) in before.iter().enumerate() {
+            losses.end(replica, record);
         }
         Ok(losses)
     }
 
-    /// Steps each replica has completed.
-    async fn losses_written(&self) -> Result<Vec<u32>> {
-        if !self.advances {
-            return Ok(Vec::new());
-        }
-        Ok(self.states_async().await?.iter().map(StateRecord::steps).collect())
-    }
-
-    /// Appends the steps logged since `before`, and returns the steps completed.
-    async fn collect(&self, before: &[u32], losses: &mut Losses) -> Result<Vec<u32>> {
-        if !self.advances {
-            return Ok(Vec::new());
-        }
-        let after = self.losses_written().await?;
+    /// Appends the steps logged since `before`, and returns the records as they are now.
+    async fn collect(
+        &self,
+        before: &[StateRecord],
+        losses: &mut Losses,
+    ) -> Result<Vec<StateRecord>> {
+        let after = self.states_async().await?;
         let mut replica = 0;
         for chunk in &self.ready().chunks {
             let words = chunk.replicas * RING;
             let ring = self.arena.device().read(&chunk.ring, 0, words).await?.floats()?;
             for ring in ring.chunks_exact(RING) {
-                let steps = before[replica]..after[replica];
-                let slot = |step: u32| step as usize % RING_STEPS * RING_CHANNELS;
-                losses.by_replica[replica].extend(steps.clone().map(|s| ring[slot(s)]));
-                losses.rows[replica].extend(steps.map(|s| ring[slot(s) + 1]));
+                losses.extend(replica, before[replica].steps()..after[replica].steps(), ring);
                 replica += 1;
             }
         }

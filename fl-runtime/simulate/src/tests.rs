@@ -91,12 +91,15 @@ const KINDS: [(&str, bool, Change); 12] = [
         p.strategy = StrategySpec::Adam { learning_rate: 0.02, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
     }),
     ("momentum kept", true, |p| {
-        p.training.optimizer = Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0, nesterov: true };
+        let (momentum, dampening, weight_decay) = (0.9, 0.0, 0.0);
+        p.training.optimizer = Optimizer::Sgd { momentum, dampening, weight_decay, nesterov: true };
         p.training.keep_optimizer = true;
         (p.training.learning_rate, p.training.steps) = (0.05, Some(3));
     }),
-    ("Adam kept, codes", true, |p| {
-        p.training.optimizer = Optimizer::adam();
+    ("AMSGrad kept, codes", true, |p| {
+        let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
+        p.training.optimizer =
+            Optimizer::Adam { beta1, beta2, epsilon, weight_decay: 0.0, amsgrad: true };
         p.training.keep_optimizer = true;
         p.training.learning_rate = 0.01;
         p.updates.uplink = Encoding::Ternary;

@@ -20,6 +20,8 @@
 //! assert_eq!((count, loss), ([1.0], [4f32.ln()]));
 //! ```
 
+pub mod weighted;
+
 use crate::activation::sigmoid;
 use crate::rows::row_kernel;
 use crate::{AnyKernel, Real, kernel, linear_grid, params, state};
@@ -363,6 +365,9 @@ pub static KERNELS: &[&AnyKernel] = &[
     SOFTMAX_CROSS_ENTROPY_BACKWARD.any(),
     ELEMENTWISE_FORWARD.any(),
     ELEMENTWISE_BACKWARD.any(),
+    weighted::TARGET_WEIGHTS.any(),
+    weighted::WEIGHTED_CROSS_ENTROPY_FORWARD.any(),
+    weighted::WEIGHTED_CROSS_ENTROPY_BACKWARD.any(),
 ];
 
 #[cfg(test)]
@@ -372,7 +377,7 @@ mod tests {
     const EPSILON: f64 = 1e-5;
 
     /// Holds `gradient` against central differences of `loss` around `x`.
-    fn check(x: &[f64], gradient: &[f64], loss: impl Fn(&[f64]) -> f64) {
+    pub(super) fn check(x: &[f64], gradient: &[f64], loss: impl Fn(&[f64]) -> f64) {
         for i in 0..x.len() {
             let at = |d: f64| {
                 let mut x = x.to_vec();

@@ -18,6 +18,10 @@
 //! assert_eq!(weights, [0.5, 0.0, 1.5, 1.0]);
 //! ```
 
+mod adam;
+
+pub use adam::*;
+
 use crate::state::{ACTIVE, RATE, STEP, WORDS};
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
@@ -53,6 +57,9 @@ params!(
         stride: u32,
         /// Share of the old moment that is kept.
         momentum: f32,
+        /// Share of the gradient that is added to it, from the second step on: 1 less the
+        /// dampening.
+        fresh: f32,
         /// 1 looks ahead along the momentum (Nesterov).
         nesterov: u32,
         /// L2 decay, added to the gradient.
@@ -63,49 +70,6 @@ params!(
         clipped: u32,
     }
 );
-
-params!(
-    /// Parameters of [`ADAM`]. [`Adam::betas`] sets the four that follow from β₁ and β₂.
-    Adam {
-        /// First word of the range in a replica's vector, a multiple of 4.
-        offset: u32,
-        /// Words of the range.
-        n: u32,
-        /// Words a replica, a multiple of 4.
-        stride: u32,
-        /// 1 − β₁, rounded once: the difference of rounded numbers would lose digits.
-        fresh1: f32,
-        /// 1 − β₂.
-        fresh2: f32,
-        /// ln β₁.
-        log_beta1: f32,
-        /// ln β₂.
-        log_beta2: f32,
-        /// Added to the root of the corrected second moment.
-        epsilon: f32,
-        /// Weight decay.
-        weight_decay: f32,
-        /// 0: decay is added to the gradient (Adam with L2); 1: it shrinks the parameters
-        /// directly (AdamW).
-        decoupled: u32,
-        /// Factor on the gradient.
-        scale: f32,
-        /// 1 multiplies the gradient by `clip[r]`, too.
-        clipped: u32,
-    }
-);
-
-impl Adam {
-    /// Sets what follows from β₁ and β₂, computed in double precision. Both lie in [0, 1).
-    pub fn betas(mut self, beta1: f64, beta2: f64) -> Self {
-        self.fresh1 = (1.0 - beta1) as f32;
-        self.fresh2 = (1.0 - beta2) as f32;
-        // Of 0, a number whose exponential is 0.
-        let log = |beta: f64| beta.ln().max(-1e4) as f32;
-        (self.log_beta1, self.log_beta2) = (log(beta1), log(beta2));
-        self
-    }
-}
 
 params!(
     /// Parameters of [`NORM_PARTIAL`].
@@ -153,9 +117,6 @@ params!(
     }
 );
 
-/// From here on a second moment counts as past the largest number of single precision.
-pub const OVERFLOWN: f32 = 3.4e38;
-
 /// Number of partial sums of a range of `n` words.
 pub fn norm_partials(n: usize) -> usize {
     n.div_ceil(NORM_CHUNK as usize)
@@ -192,9 +153,10 @@ pub fn sgd_plain<F: Real>(
     }
 }
 
-/// m = momentum · m + g (the first step: m = g), w −= rate · m, or with Nesterov's look-ahead
-/// w −= rate · (g + momentum · m), as in `torch.optim.SGD` with dampening 0. Shapes:
-/// `parameters`, `gradients`, `moment1` `[R, stride]`, `state` `[R, 64]`, `clip` `[R]`.
+/// m = momentum · m + fresh · g (the first step: m = g), w −= rate · m, or with Nesterov's
+/// look-ahead w −= rate · (g + momentum · m), as in `torch.optim.SGD` with a dampening of
+/// 1 − fresh. Shapes: `parameters`, `gradients`, `moment1` `[R, stride]`, `state` `[R, 64]`, `clip`
+/// `[R]`.
 pub fn sgd<F: Real>(
     p: &Sgd,
     replicas: usize,
@@ -212,49 +174,10 @@ pub fn sgd<F: Real>(
         for at in from..from + p.n as usize {
             let w = parameters[at];
             let g = scale * gradients[at] + F::of(p.weight_decay) * w;
-            let m = if step == 0 { g } else { momentum * moment1[at] + g };
+            let m = if step == 0 { g } else { momentum * moment1[at] + F::of(p.fresh) * g };
             let d = if p.nesterov != 0 { g + momentum * m } else { m };
             moment1[at] = m;
             parameters[at] = w - rate * d;
-        }
-    }
-}
-
-/// Adam (Kingma and Ba 2015, Algorithm 1) and AdamW (Loshchilov and Hutter 2019, Algorithm 2),
-/// with ε added to the root of the corrected second moment as in `torch.optim`. Shapes:
-/// `parameters`, `gradients`, `moment1`, `moment2` `[R, stride]`, `state` `[R, 64]`,
-/// `clip` `[R]`.
-pub fn adam<F: Real>(
-    p: &Adam,
-    replicas: usize,
-    parameters: &mut [F],
-    gradients: &[F],
-    moment1: &mut [F],
-    moment2: &mut [F],
-    state: &[u32],
-    clip: &[F],
-) {
-    let decay = F::of(p.weight_decay);
-    for r in 0..replicas {
-        let Some((step, rate)) = step_and_rate::<F>(state, r) else { continue };
-        let scale = gradient_scale(p.scale, p.clipped, clip, r);
-        let t = F::of((step + 1) as f32);
-        // 1 − βᵗ
-        let correction1 = -(t * F::of(p.log_beta1)).exp_m1();
-        let correction2 = (-(t * F::of(p.log_beta2)).exp_m1()).sqrt();
-        let (l2, shrink) =
-            if p.decoupled != 0 { (F::zero(), rate * decay) } else { (decay, F::zero()) };
-        let from = r * p.stride as usize + p.offset as usize;
-        for at in from..from + p.n as usize {
-            let w = parameters[at];
-            let g = scale * gradients[at] + l2 * w;
-            let (m, v) =
-                if step == 0 { (F::zero(), F::zero()) } else { (moment1[at], moment2[at]) };
-            moment1[at] = m + F::of(p.fresh1) * (g - m);
-            // What is past the largest number stays there; ∞ − ∞ would be no number.
-            moment2[at] = if v < F::of(OVERFLOWN) { v + F::of(p.fresh2) * (g * g - v) } else { v };
-            let d = moment1[at] / (moment2[at].sqrt() / correction2 + F::of(p.epsilon));
-            parameters[at] = w - shrink * w - rate / correction1 * d;
         }
     }
 }
@@ -344,23 +267,6 @@ kernel! {
 }
 
 kernel! {
-    /// Adam and AdamW.
-    ADAM = "optimizer/adam", Adam;
-    bindings: [
-        parameters: write f32, gradients: read f32, moment1: write f32, moment2: write f32,
-        state: read u32, clip: read f32
-    ];
-    reference: adam;
-    variants: [{
-        name: "vec4",
-        source: "optimizer/adam.wgsl",
-        preludes: [INDEX, LANES, STATE],
-        consts: [GROUP = 64],
-        grid: |p, v| linear_grid(p.n.div_ceil(4) as usize, v.constant("GROUP")),
-    }];
-}
-
-kernel! {
     /// First half of the global norm: sums of squares, chunk by chunk.
     NORM_PARTIAL = "optimizer/norm_partial", NormPartial;
     bindings: [gradients: read f32, partial: write f32];
@@ -425,6 +331,7 @@ pub static KERNELS: &[&AnyKernel] = &[
     SGD_PLAIN.any(),
     SGD.any(),
     ADAM.any(),
+    AMSGRAD.any(),
     NORM_PARTIAL.any(),
     NORM_FINISH.any(),
     PROXIMAL.any(),

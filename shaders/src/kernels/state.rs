@@ -17,7 +17,7 @@
 //! ```
 
 use crate::schedule::{Decay, Schedule};
-use crate::state::{ACTIVE, COUNT, CURSOR, EPOCH, LIMIT, RATE, ROWS, SCALE, STEP, WORDS};
+use crate::state::{ACTIVE, COUNT, CURSOR, EPOCH, FAILED, LIMIT, RATE, ROWS, SCALE, STEP, WORDS};
 use crate::{AnyKernel, Real, kernel, params};
 
 /// Numbers of a step in the ring: loss, rows, learning rate, and one more that the plan chooses.
@@ -127,6 +127,42 @@ pub fn advance<F: Real>(
     }
 }
 
+params!(
+    /// Parameters of [`CHECK`].
+    Check {
+        /// 1: the gradient's norm is known, and has to be finite; 0: the loss alone counts.
+        clipped: u32,
+    }
+);
+
+/// Before the update of a training step: a replica whose loss is not a number, or whose gradient's
+/// norm is not finite, fails and rests, so that its parameters stay. Shapes: `state` `[R, 64]`,
+/// `loss`, `norm` `[R]`.
+pub fn check<F: Real>(p: &Check, replicas: usize, state: &mut [u32], loss: &[F], norm: &[F]) {
+    for r in 0..replicas {
+        let record = &mut state[r * WORDS..(r + 1) * WORDS];
+        let failed = loss[r].is_nan() || (p.clipped != 0 && !norm[r].f32().is_finite());
+        if record[ACTIVE] != 0 && failed {
+            record[ACTIVE] = 0;
+            record[FAILED] = 1;
+        }
+    }
+}
+
+kernel! {
+    /// Lets a replica rest before an update that would destroy its model.
+    CHECK = "state/check", Check;
+    bindings: [state: write u32, loss: read f32, norm: read f32];
+    reference: check;
+    variants: [{
+        name: "plain",
+        source: "state/check.wgsl",
+        preludes: [STATE],
+        consts: [],
+        grid: |_, _| [1, 1],
+    }];
+}
+
 kernel! {
     /// Ends a training step: logs its loss and moves the state record on.
     ADVANCE = "state/advance", Advance;
@@ -142,7 +178,7 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&AnyKernel] = &[ADVANCE.any()];
+pub static KERNELS: &[&AnyKernel] = &[ADVANCE.any(), CHECK.any()];
 
 #[cfg(test)]
 mod tests {
@@ -178,6 +214,25 @@ mod tests {
         // Steps 3, 4 and 2 are the last in slots 0, 1 and 2.
         let expected = [3.0, 4.0, 0.5, 30.0, 4.0, 4.0, 0.5, 40.0, 2.0, 2.0, 0.375, 20.0f32];
         assert_eq!(ring, expected);
+    }
+
+    #[test]
+    fn what_is_not_a_number_lets_its_replica_rest() {
+        let schedule = Schedule::constant(0.1);
+        let inf = f32::INFINITY;
+        let losses = [1.0, f32::NAN, inf, 1.0, 1.0];
+        let norms = [1.0, 1.0, 1.0, inf, f32::NAN];
+        for (clipped, failed) in [(0, [0, 1, 0, 0, 0]), (1, [0, 1, 0, 1, 1])] {
+            let record = StateRecord::new(0, 0..8, 4, 9, &schedule);
+            let mut state = StateRecord::words(&[record; 5]);
+            check(&Check { clipped }, 5, &mut state, &losses, &norms);
+            let seen: Vec<_> = state.chunks(WORDS).map(|r| (r[FAILED], 1 - r[ACTIVE])).collect();
+            assert_eq!(seen, failed.map(|f| (f, f)));
+            // One that rests already doesn't fail.
+            let mut resting = StateRecord::words(&[StateRecord::IDLE; 5]);
+            check(&Check { clipped }, 5, &mut resting, &losses, &norms);
+            assert_eq!(resting, StateRecord::words(&[StateRecord::IDLE; 5]));
+        }
     }
 
     #[test]

@@ -32,24 +32,28 @@ fn assert_close(a: &[f64], b: &[f64], tolerance: f64) {
 
 #[test]
 fn momentum_is_the_weighted_sum_of_all_gradients() {
-    for nesterov in [0, 1] {
+    for (nesterov, fresh) in [(0, 1.0), (1, 1.0), (0, 0.5)] {
         let p = Sgd {
             n: N as u32,
             stride: N as u32,
             momentum: 0.75,
+            fresh,
             nesterov,
             scale: 1.0,
             ..Default::default()
         };
         let mut m = [99.0; N];
         let w = train(6, |w, g, state| sgd(&p, 1, w, g, &mut m, state, &[1.0]));
-        // d_s = Σ 0.75^(s−k) g_k, one factor more for the past with the look-ahead.
+        // d_s = Σ 0.75^(s−k) g_k, one factor more for the past with the look-ahead; all but the
+        // first dampened.
         let expected: Vec<f64> = (0..N)
             .map(|i| {
                 let mut w = 0.5 - i as f64;
                 for s in 0..6u32 {
                     let sum = |upto: u32| -> f64 {
-                        (0..=upto).map(|k| 0.75f64.powi((s - k) as i32) * gradient(k)[i]).sum()
+                        let share = |k| if k == 0 { 1.0 } else { f64::from(fresh) };
+                        let term = |k| share(k) * 0.75f64.powi((s - k) as i32) * gradient(k)[i];
+                        (0..=upto).map(term).sum()
                     };
                     let d = sum(s);
                     w -= 0.125 * if nesterov != 0 { gradient(s)[i] + 0.75 * d } else { d };

@@ -1,0 +1,60 @@
+// Adam and AdamW over [offset, offset + n) by the largest second moment so far (AMSGrad), as in
+// torch.optim. Shapes: parameters, gradients, moment1, moment2, largest [R, stride], state
+// [R, 64], clip [R].
+// Offset and stride are multiples of 4. fresh = 1 − β, log_beta = ln β.
+struct Params {
+    offset: u32,
+    n: u32,
+    stride: u32,
+    fresh1: f32,
+    fresh2: f32,
+    log_beta1: f32,
+    log_beta2: f32,
+    epsilon: f32,
+    weight_decay: f32,
+    decoupled: u32,
+    scale: f32,
+    clipped: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> parameters: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gradients: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> moment1: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> moment2: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> largest: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> state: array<u32>;
+@group(0) @binding(7) var<storage, read> clip: array<f32>;
+
+@compute @workgroup_size(GROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = linear_index(group, local);
+    let record = group.z * STATE_WORDS;
+    if 4u * i >= p.n || state[record + STATE_ACTIVE] == 0u {
+        return;
+    }
+    let at = (group.z * p.stride + p.offset) / 4u + i;
+    let step = state[record + STATE_STEP];
+    let rate = bitcast<f32>(state[record + STATE_RATE]);
+    let t = f32(step + 1u);
+    let correction1 = one_minus_exp(t * p.log_beta1);
+    let correction2 = sqrt(one_minus_exp(t * p.log_beta2));
+
+    let w = parameters[at];
+    let old = Moments(moment1[at], moment2[at]);
+    let scale = select(p.scale, p.scale * clip[group.z], p.clipped != 0u);
+    let l2 = select(p.weight_decay, 0.0, p.decoupled != 0u);
+    let shrink = select(0.0, rate * p.weight_decay, p.decoupled != 0u);
+    let g = scale * gradients[at] + l2 * w;
+    let next = moments(g, old, vec2<f32>(p.fresh1, p.fresh2), step == 0u);
+    let before = largest[at];
+    let from0 = select(before, vec4<f32>(0.0), vec4<bool>(step == 0u));
+    // A moment that is no number is the largest.
+    let top = select(next.second, from0, from0 >= next.second);
+    let d = next.first / (sqrt(top) / correction2 + p.epsilon);
+    let inside = lanes(i, p.n);
+    moment1[at] = select(old.first, next.first, inside);
+    moment2[at] = select(old.second, next.second, inside);
+    largest[at] = select(before, top, inside);
+    parameters[at] = select(w, w - shrink * w - rate / correction1 * d, inside);
+}
