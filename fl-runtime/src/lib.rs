@@ -62,8 +62,8 @@ pub use tern_protocol::{
     Refusal, Result, RunId, RunPlan, Strategy, StrategyState, TaskSpec, Total, Turn,
 };
 pub use tern_protocol::{
-    auth, coordinator, hex, identity, layout, metrics, participant, partition, plan, strategy,
-    trainer, update, wire,
+    auth, coordinator, hex, identity, layout, metrics, pace, participant, partition, plan,
+    strategy, trainer, update, wire,
 };
 pub use tern_secagg as secagg;
 #[cfg(feature = "local")]

@@ -1,18 +1,21 @@
 //! Signed calls to a server.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderMap, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use tern_host::clock;
 use tern_host::tls::{self, TlsError};
 use tern_protocol::auth;
 use tern_protocol::identity::Identity;
+use tern_protocol::pace::Pace;
 use tern_protocol::{Digest, Millis, wire};
 
 /// Why a call failed.
@@ -86,8 +89,10 @@ impl CallError {
 
 /// Time for a call beyond what the server may wait on purpose.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Most bytes of an answer that isn't a blob's piece.
+/// Most bytes of an answer, and of a piece.
 const MAX_ANSWER: usize = 4 << 20;
+/// Bytes of a piece of an upload to a server that has not said how much it takes.
+const PIECE: usize = 256 << 10;
 
 /// A server as a client sees it.
 #[derive(Debug)]
@@ -97,6 +102,9 @@ pub struct Http {
     identity: Identity,
     /// Milliseconds that the server's clock is ahead of this one.
     ahead: AtomicI64,
+    /// What the server said of its pace: when the next request is due, and a piece's bytes.
+    due: Mutex<Instant>,
+    piece: AtomicUsize,
 }
 
 /// A part of a blob.
@@ -131,12 +139,24 @@ impl Http {
         }
         let client = builder.build().map_err(|e| network(server, e))?;
         let base = server.trim_end_matches('/').to_owned();
-        Ok(Http { client, base, identity, ahead: AtomicI64::new(0) })
+        Ok(Http {
+            client,
+            base,
+            identity,
+            ahead: AtomicI64::new(0),
+            due: Mutex::new(Instant::now()),
+            piece: AtomicUsize::new(PIECE),
+        })
     }
 
     /// Who signs.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Bytes that a piece of an upload should have now.
+    pub fn piece(&self) -> usize {
+        self.piece.load(Ordering::Relaxed)
     }
 
     /// Posts a message and reads the answer. `wait` is what the server may wait on purpose.
@@ -188,14 +208,16 @@ impl Http {
         read(&target, answer, MAX_ANSWER).await
     }
 
-    /// Reads a part of a blob from an offset; the server says how much it gives at a time.
+    /// Reads a part of a blob from an offset, 4 MiB at most; the server says how much it gives at a
+    /// time.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn part(&self, digest: Digest, offset: u64) -> Result<Part, CallError> {
         let target = format!("/v1/blob/{digest}");
         let mut headers = HeaderMap::new();
-        if let Ok(range) = format!("bytes={offset}-").parse() {
+        let last = offset.saturating_add(MAX_ANSWER as u64 - 1);
+        if let Ok(range) = format!("bytes={offset}-{last}").parse() {
             headers.insert(RANGE, range);
         }
         let answer = self.send(&target, Vec::new(), headers, Duration::ZERO).await?;
@@ -216,6 +238,18 @@ impl Http {
         }
     }
 
+    fn due(&self) -> Instant {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what the server says of the next request, within reason.
+    fn keep_pace(&self, headers: &HeaderMap) {
+        let Some(Pace { wait, piece }) = Pace::parse(|name| text(headers, name)) else { return };
+        self.piece.store(piece.clamp(1, MAX_ANSWER), Ordering::Relaxed);
+        let due = Instant::now() + wait.min(PATIENCE);
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = due;
+    }
+
     async fn send(
         &self,
         target: &str,
@@ -226,6 +260,7 @@ impl Http {
         // Twice at most: the first answer may tell that the clock is off.
         let mut again = true;
         loop {
+            tokio::time::sleep_until(self.due()).await;
             let now = clock::now().0.saturating_add_signed(self.ahead.load(Ordering::Relaxed));
             let request = ("POST", target, body.as_slice());
             let signed = self.identity.sign_request(request, Millis(now))?;
@@ -241,6 +276,7 @@ impl Http {
             }
             let answer = builder.send().await.map_err(|e| network(target, e))?;
             if answer.status().is_success() {
+                self.keep_pace(answer.headers());
                 return Ok(answer);
             }
             let server_time = number(answer.headers(), auth::TIME);
@@ -259,13 +295,17 @@ impl Http {
     }
 }
 
-fn number(headers: &HeaderMap, name: impl reqwest::header::AsHeaderName) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.parse().ok()
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    text(headers, name)?.parse().ok()
 }
 
 async fn refusal(target: &str, answer: Response) -> CallError {
     let status = answer.status();
-    let wait = number(answer.headers(), RETRY_AFTER).map(Duration::from_secs);
+    let wait = number(answer.headers(), RETRY_AFTER.as_str()).map(Duration::from_secs);
     let target = target.to_owned();
     let said = match read(&target, answer, 1 << 16).await {
         Ok(bytes) => wire::Refused::decode(bytes.as_slice()).unwrap_or_default(),

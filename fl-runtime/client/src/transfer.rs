@@ -7,8 +7,6 @@ use tern_protocol::{Digest, Refusal, wire};
 
 use super::{CallError, Client, Session};
 
-/// Bytes of a piece of an upload, at first; a server that takes less says so.
-const PIECE: usize = 256 << 10;
 /// Bytes of the smallest piece.
 const LEAST: usize = 1 << 10;
 /// Bytes that a model's body may have beyond its elements.
@@ -81,13 +79,17 @@ impl Client {
             Err(error) if error.name() == Some("repeated") => pending.body.len() as u64,
             Err(error) => return Err(error),
         };
-        let mut piece = PIECE;
+        let mut most = usize::MAX;
         while let Some(rest) = rest(&pending.body, offset) {
+            // The server says how much, piece by piece.
+            let piece = self.http.piece().min(most);
             let bytes = rest[..rest.len().min(piece)].to_vec();
             let target = format!("{place}&offset={offset}");
             match self.http.post::<wire::Received>(&target, bytes, Duration::ZERO).await {
                 Ok(received) => offset = received.offset,
-                Err(error) if error.name() == Some("too_large") && piece > LEAST => piece /= 2,
+                Err(error) if error.name() == Some("too_large") && piece > LEAST => {
+                    most = piece / 2;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -45,6 +45,7 @@ pub mod identity;
 pub mod layout;
 mod masking;
 pub mod metrics;
+pub mod pace;
 pub mod participant;
 pub mod partition;
 pub mod plan;

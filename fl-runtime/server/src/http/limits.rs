@@ -17,7 +17,8 @@ use tern_protocol::Millis;
 pub struct Limits {
     /// Most bytes of a request's body other than a piece of an upload.
     pub message_bytes: usize,
-    /// Most bytes of a piece of an upload or of a download.
+    /// Most bytes of a piece of an upload or of a download; pieces are smaller while memory is
+    /// short, down to half a MiB.
     pub piece_bytes: usize,
     /// Most bytes of pieces and messages that are under way at a time.
     pub held_bytes: usize,
@@ -29,9 +30,11 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Requests a second that a client may send for long.
     pub requests_per_client: f64,
+    /// Bytes a second that a client may send and fetch for long.
+    pub bytes_per_client: u64,
     /// Requests a second that an address may send for long; many clients may share one.
     pub requests_per_address: f64,
-    /// Seconds' worth of requests that may come at once.
+    /// Seconds' worth of requests, and of bytes, that may come at once.
     pub burst_seconds: f64,
     /// Seconds within which a TLS handshake, or a request's header, must be there.
     pub header_seconds: f64,
@@ -49,12 +52,13 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             message_bytes: 1 << 20,
-            piece_bytes: 512 << 10,
+            piece_bytes: 4 << 20,
             held_bytes: 32 << 20,
             held_bytes_per_address: 8 << 20,
             connections: 4096,
             connections_per_address: 1024,
             requests_per_client: 20.0,
+            bytes_per_client: 32 << 20,
             requests_per_address: 500.0,
             burst_seconds: 5.0,
             header_seconds: 10.0,
@@ -79,6 +83,7 @@ impl Limits {
             ("held_bytes_per_address", self.held_bytes_per_address as u64),
             ("connections", self.connections as u64),
             ("connections_per_address", self.connections_per_address as u64),
+            ("bytes_per_client", self.bytes_per_client),
             ("min_bytes_per_second", self.min_bytes_per_second),
         ];
         let numbers = [
@@ -99,7 +104,7 @@ impl Limits {
         if let Some((field, x)) = numbers.into_iter().find(|(_, x)| !is_number(*x)) {
             return Err((field, x.to_string(), "more than 0 and at most 1,000,000"));
         }
-        let most = self.piece_bytes.max(self.message_bytes);
+        let most = self.largest_body();
         let held = [
             ("held_bytes", self.held_bytes),
             ("held_bytes_per_address", self.held_bytes_per_address),
@@ -110,6 +115,11 @@ impl Limits {
             }
             None => Ok(()),
         }
+    }
+
+    /// Bytes of the largest body there can be.
+    pub(crate) fn largest_body(&self) -> usize {
+        self.piece_bytes.max(self.message_bytes)
     }
 
     /// How long a body of so many bytes may take.
@@ -127,7 +137,7 @@ impl Limits {
 /// Senders that are counted one by one.
 const MAX_SENDERS: usize = 1 << 17;
 
-/// A token bucket a sender: `rate` a second for long, `burst` at once.
+/// A token bucket a sender, of requests or of bytes: `rate` a second for long, `burst` at once.
 ///
 /// Memory is bounded: senders that have not come for a while are forgotten, and when all
 /// places are taken by senders that come all the time, new ones share a bucket.
@@ -135,7 +145,7 @@ const MAX_SENDERS: usize = 1 << 17;
 pub(crate) struct Rates<K> {
     rate: f64,
     burst: f64,
-    most: usize,
+    places: usize,
     buckets: Mutex<Buckets<K>>,
 }
 
@@ -159,35 +169,49 @@ impl Bucket {
 }
 
 impl<K: Eq + Hash> Rates<K> {
-    pub fn new(rate: f64, burst_seconds: f64) -> Self {
-        let burst = (rate * burst_seconds).max(1.0);
+    /// For `rate` tokens a second. However short the burst, `most` can be taken at once.
+    pub fn new(rate: f64, burst_seconds: f64, most: usize) -> Self {
+        let burst = (rate * burst_seconds).max(most as f64);
         let shared = Bucket { tokens: burst, at: Millis(0) };
         let buckets = Mutex::new(Buckets { own: HashMap::new(), shared });
-        Rates { rate, burst, most: MAX_SENDERS, buckets }
+        Rates { rate, burst, places: MAX_SENDERS, buckets }
     }
 
-    /// Takes a token of a sender.
+    /// Takes tokens of a sender: all of them or none.
     ///
     /// # Errors
-    /// How long to wait for the next one.
-    pub fn take(&self, sender: K, now: Millis) -> Result<(), Duration> {
+    /// How long to wait for what is missing.
+    pub fn take(&self, sender: K, tokens: usize, now: Millis) -> Result<(), Duration> {
         let (rate, burst) = (self.rate, self.burst);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let Buckets { own, shared } = &mut *buckets;
-        if own.len() >= self.most && !own.contains_key(&sender) {
+        if own.len() >= self.places && !own.contains_key(&sender) {
             own.retain(|_, bucket| bucket.filled(now, rate, burst) < burst);
         }
         let full = Bucket { tokens: burst, at: now };
-        let bucket = match own.len() >= self.most && !own.contains_key(&sender) {
+        let bucket = match own.len() >= self.places && !own.contains_key(&sender) {
             true => shared,
             false => own.entry(sender).or_insert(full),
         };
         *bucket = Bucket { tokens: bucket.filled(now, rate, burst), at: now };
-        if bucket.tokens < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - bucket.tokens) / rate));
+        let missing = tokens as f64 - bucket.tokens;
+        if missing > 0.0 {
+            return Err(Duration::from_secs_f64(missing / rate));
         }
-        bucket.tokens -= 1.0;
+        bucket.tokens -= tokens as f64;
         Ok(())
+    }
+
+    /// How long a sender has to wait until so many tokens are there for it.
+    pub fn wait(&self, sender: &K, tokens: usize, now: Millis) -> Duration {
+        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = match buckets.own.get(sender) {
+            Some(own) => own,
+            None if buckets.own.len() >= self.places => &buckets.shared,
+            None => return Duration::ZERO,
+        };
+        let missing = tokens as f64 - bucket.filled(now, self.rate, self.burst);
+        Duration::from_secs_f64(missing.max(0.0) / self.rate)
     }
 }
 
@@ -208,30 +232,46 @@ mod tests {
 
     #[test]
     fn a_sender_has_a_burst_and_then_its_rate() {
-        let rates = Rates::new(2.0, 2.0);
+        let rates = Rates::new(2.0, 2.0, 1);
         for _ in 0..4 {
-            rates.take("a", Millis(1_000)).unwrap();
+            assert_eq!(rates.wait(&"a", 1, Millis(1_000)), Duration::ZERO);
+            rates.take("a", 1, Millis(1_000)).unwrap();
         }
-        assert_eq!(rates.take("a", Millis(1_000)), Err(Duration::from_millis(500)));
-        rates.take("b", Millis(1_000)).unwrap();
-        rates.take("a", Millis(1_500)).unwrap();
-        assert!(rates.take("a", Millis(1_600)).is_err());
+        let half = Duration::from_millis(500);
+        assert_eq!(rates.wait(&"a", 1, Millis(1_000)), half);
+        assert_eq!(rates.take("a", 1, Millis(1_000)), Err(half));
+        assert_eq!(rates.wait(&"b", 1, Millis(1_000)), Duration::ZERO);
+        rates.take("b", 1, Millis(1_000)).unwrap();
+        rates.take("a", 1, Millis(1_500)).unwrap();
+        assert!(rates.take("a", 1, Millis(1_600)).is_err());
         // A clock that jumps back gives nothing and takes nothing.
-        assert!(rates.take("a", Millis(10)).is_err());
+        assert!(rates.take("a", 1, Millis(10)).is_err());
+    }
+
+    #[test]
+    fn bytes_are_taken_whole_or_not_at_all() {
+        // A burst shorter than a piece still has room for one.
+        let rates = Rates::new(100.0, 0.1, 400);
+        rates.take("a", 300, Millis(1_000)).unwrap();
+        assert_eq!(rates.take("a", 400, Millis(1_000)), Err(Duration::from_secs(3)));
+        rates.take("a", 100, Millis(1_000)).unwrap();
+        assert_eq!(rates.wait(&"a", 50, Millis(1_000)), Duration::from_millis(500));
+        rates.take("a", 400, Millis(5_000)).unwrap();
     }
 
     #[test]
     fn senders_beyond_the_places_share_a_bucket() {
-        let rates = Rates { most: 2, ..Rates::new(1.0, 2.0) };
+        let rates = Rates { places: 2, ..Rates::new(1.0, 2.0, 1) };
         for sender in 0..2 {
-            rates.take(sender, Millis(1_000)).unwrap();
+            rates.take(sender, 1, Millis(1_000)).unwrap();
         }
-        rates.take(2, Millis(1_000)).unwrap();
-        rates.take(3, Millis(1_000)).unwrap();
-        assert!(rates.take(4, Millis(1_000)).is_err(), "all that is shared is taken");
-        rates.take(1, Millis(1_000)).unwrap();
+        rates.take(2, 1, Millis(1_000)).unwrap();
+        rates.take(3, 1, Millis(1_000)).unwrap();
+        assert!(rates.take(4, 1, Millis(1_000)).is_err(), "all that is shared is taken");
+        assert_eq!(rates.wait(&4, 1, Millis(1_000)), Duration::from_secs(1));
+        rates.take(1, 1, Millis(1_000)).unwrap();
         // The places are free again once their senders' buckets are full.
-        rates.take(4, Millis(9_000)).unwrap();
+        rates.take(4, 1, Millis(9_000)).unwrap();
         assert_eq!(rates.buckets.lock().unwrap().own.len(), 1);
     }
 

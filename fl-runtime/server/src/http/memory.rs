@@ -15,7 +15,14 @@ use super::reply::Denied;
 /// Time that a body waits for its memory.
 pub(super) const WAIT: Duration = Duration::from_secs(5);
 
+/// Part of the free memory that one piece may take, so that others find some, too.
+const SHARE: usize = 4;
+/// Bytes that a piece may have even where memory is short: smaller ones cost more requests than
+/// they save memory.
+const SMALL: usize = 512 << 10;
+
 pub(super) struct Memory {
+    piece_bytes: usize,
     all: Arc<Semaphore>,
     per_address: usize,
     /// Of the addresses that hold or wait for some.
@@ -32,6 +39,7 @@ pub(super) struct Held {
 impl Memory {
     pub fn new(limits: &Limits) -> Self {
         Memory {
+            piece_bytes: limits.piece_bytes,
             all: Arc::new(Semaphore::new(limits.held_bytes)),
             per_address: limits.held_bytes_per_address,
             addresses: Mutex::default(),
@@ -57,6 +65,12 @@ impl Memory {
             Ok(Ok(held)) => Ok(held),
             _ => Err(Denied::busy("busy", wait)),
         }
+    }
+
+    /// Bytes that a piece from or to an address may have now.
+    pub fn piece(&self, address: IpAddr) -> usize {
+        let free = self.all.available_permits().min(self.of(address).available_permits());
+        (free / SHARE).max(SMALL).min(self.piece_bytes)
     }
 
     /// What an address may hold.
@@ -118,6 +132,19 @@ mod tests {
         assert!(hold(1, 40).await.is_err());
         let _fourth = hold(1, 20).await.unwrap();
         assert_eq!(memory.addresses.lock().unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn pieces_are_large_where_memory_is_free() {
+        let limits = Limits { held_bytes: 64 << 20, piece_bytes: 4 << 20, ..Limits::default() };
+        let memory = Memory::new(&limits);
+        assert_eq!((limits.held_bytes_per_address, memory.piece(address(1))), (8 << 20, 2 << 20));
+        let _held = memory.hold(address(1), 4 << 20, SHORT).await.unwrap();
+        assert_eq!(memory.piece(address(1)), 1 << 20);
+        let _rest = memory.hold(address(1), 4 << 20, SHORT).await.unwrap();
+        assert_eq!([1, 2].map(|n| memory.piece(address(n))), [SMALL, 2 << 20]);
+        let small = Memory::new(&Limits { piece_bytes: 4096, ..limits });
+        assert_eq!(small.piece(address(1)), 4096);
     }
 
     #[tokio::test]

@@ -3,12 +3,13 @@
 //! Clients post signed protobuf messages ([`tern_protocol::auth`], `wire.proto`): `/v1/enroll`,
 //! `/v1/run`, `/v1/poll` (answered when there is something to do), `/v1/message`,
 //! `/v1/upload?round=&attempt=&offset=` (a piece of an upload; without `offset`, where to go
-//! on), `/v1/finish`, `/v1/blob/{sha256}` (a piece from `Range: bytes=N-`), and
+//! on), `/v1/finish`, `/v1/blob/{sha256}` (a piece from `Range: bytes=N-M`), and
 //! `/v1/service/{name}` for what a host program answers itself ([`Service`]). People and
 //! programs get `/health`, `/metrics`, `/status.json` and, at `/`, the dashboard.
 //!
 //! What arrives is bounded ([`Limits`]): connections, requests, bytes, and the time that
-//! each may take. What is refused is counted by its reason's name.
+//! each may take. Answers tell a client how long to wait before its next request, and how large a
+//! piece may be ([`tern_protocol::pace`]). What is refused is counted by its reason's name.
 //!
 //! ```
 //! use std::io::{Read as _, Write as _};
@@ -160,7 +161,10 @@ struct App {
     clock: Mutex<Clock>,
     /// As the federation has them, to be asked without waiting for it.
     enrolled: RwLock<HashSet<ClientId>>,
-    clients: Rates<ClientId>,
+    /// Of each client.
+    requests: Rates<ClientId>,
+    /// Of each client, both ways.
+    bytes: Rates<ClientId>,
     addresses: Rates<std::net::IpAddr>,
     memory: Memory,
     /// One upload of a client is written at a time; clients share these by their keys.
@@ -191,8 +195,13 @@ impl Server {
             stopping: watch::Sender::new(false),
             window: Window::new((limits.clock_seconds * 1e3) as u64, started),
             clock: Mutex::new(clock),
-            clients: Rates::new(limits.requests_per_client, limits.burst_seconds),
-            addresses: Rates::new(limits.requests_per_address, limits.burst_seconds),
+            requests: Rates::new(limits.requests_per_client, limits.burst_seconds, 1),
+            bytes: Rates::new(
+                limits.bytes_per_client as f64,
+                limits.burst_seconds,
+                limits.largest_body(),
+            ),
+            addresses: Rates::new(limits.requests_per_address, limits.burst_seconds, 1),
             memory: Memory::new(&limits),
             uploads: std::array::from_fn(|_| Arc::default()),
             metrics,

@@ -1,8 +1,7 @@
 //! What is asked where.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::path::Path as FilePath;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use tokio::time::timeout_at;
 use super::memory::{WAIT, holding};
 use super::reply::{Denied, message};
 use super::service::Offered;
-use super::signed::Signed;
+use super::signed::{Pacing, Signed};
 use super::{App, ENROLL, UPLOAD, failed};
 use crate::federation::Federation;
 
@@ -77,10 +76,14 @@ async fn observe(State(app): Shared, request: Request, next: Next) -> Response {
         route => path == route,
     });
     let route = route.copied().unwrap_or("other");
-    let answer = match app.admit_address(&request) {
+    let pacing = Pacing::of(&request);
+    let mut answer = match app.admit_address(&request) {
         Ok(()) => next.run(request).await,
         Err(denied) => app.deny(denied, request.headers()),
     };
+    if let Some(pacing) = pacing {
+        pacing.tell(&app, &mut answer);
+    }
     app.metrics.answered(route, answer.status().as_u16(), started.elapsed().as_secs_f64());
     answer
 }
@@ -241,34 +244,41 @@ async fn finish(State(app): Shared, signed: Signed) -> Response {
     answered(&app, &signed.headers, result.await, |ack| message(&ack))
 }
 
-/// A piece of a blob: at most as much as a piece of an upload, so that memory is bounded and
-/// a download that breaks off goes on where it was.
+/// A piece of a blob: at most as much as a piece of an upload and as was asked for, so that memory
+/// is bounded on both sides and a download that breaks off goes on where it was.
 async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) -> Response {
     let Signed { client, headers: asked, address, held, .. } = signed;
     // Who holds some and waits for more would wait for others that do the same.
     drop(held);
     let result = async {
         let digest: Digest = digest.parse().map_err(|_| Refusal::Malformed("digest"))?;
-        let first = first_byte(&asked)?;
-        let most = app.limits.piece_bytes;
-        let held = app.memory.hold(address, most, WAIT).await?;
+        let (first, asked_for) = range(&asked)?;
         let path = app.with(move |federation| {
             known(federation, &client).map(|()| federation.blob(&digest).ok())
         });
         let gone = || Denied::new(StatusCode::NOT_FOUND, "no_blob", "no such model, or no longer");
         let path = path.await??.ok_or_else(gone)?;
-        let read = tokio::task::spawn_blocking(move || piece(&path, first, most)).await;
-        let (bytes, total) = match read.map_err(failed)? {
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(gone()),
-            Err(error) => return Err(Refusal::Storage(error.to_string()).into()),
+        let unread = |error: io::Error| match error.kind() {
+            ErrorKind::NotFound => gone(),
+            _ => Refusal::Storage(error.to_string()).into(),
         };
-        if bytes.is_empty() {
+        let opened = tokio::task::spawn_blocking(move || {
+            let file = File::open(&path)?;
+            file.metadata().map(|metadata| (file, metadata.len()))
+        });
+        let (file, total) = opened.await.map_err(failed)?.map_err(unread)?;
+        let most = asked_for.min(app.piece(address) as u64);
+        let length = total.saturating_sub(first).min(most) as usize;
+        if length == 0 {
             let reason = format!("the blob has {total} bytes, asked from {first}");
             return Err(Denied::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", reason));
         }
-        app.board.sent(bytes.len() as u64);
-        let range = format!("bytes {first}-{}/{total}", first + bytes.len() as u64 - 1);
+        app.admit_bytes(client, length)?;
+        let held = app.memory.hold(address, length, WAIT).await?;
+        let read = tokio::task::spawn_blocking(move || piece(file, first, length));
+        let bytes = read.await.map_err(failed)?.map_err(unread)?;
+        app.board.sent(length as u64);
+        let range = format!("bytes {first}-{}/{total}", first + length as u64 - 1);
         let headers = [
             (CONTENT_TYPE, "application/octet-stream".to_owned()),
             (ACCEPT_RANGES, "bytes".to_owned()),
@@ -322,24 +332,25 @@ async fn keeping<K: Send + 'static, T: Send + 'static>(
     ran.await.map_err(failed)
 }
 
-/// The offset of `Range: bytes=N-` or `bytes=N-M`, whose end is the server's business.
-fn first_byte(headers: &HeaderMap) -> Result<u64, Denied> {
-    let Some(range) = headers.get(RANGE) else { return Ok(0) };
-    let first = range.to_str().ok().and_then(|r| {
+/// The offset of `Range: bytes=N-` or `bytes=N-M`, and how many bytes are asked for at most.
+fn range(headers: &HeaderMap) -> Result<(u64, u64), Denied> {
+    let Some(range) = headers.get(RANGE) else { return Ok((0, u64::MAX)) };
+    let asked_for = range.to_str().ok().and_then(|r| {
         let (first, last) = r.strip_prefix("bytes=")?.split_once('-')?;
-        let last_is_good = last.is_empty() || last.parse::<u64>().is_ok();
-        last_is_good.then(|| first.parse().ok()).flatten()
+        let first = first.parse::<u64>().ok()?;
+        match last {
+            "" => Some((first, u64::MAX)),
+            last => Some((first, last.parse::<u64>().ok()?.checked_sub(first)?.saturating_add(1))),
+        }
     });
-    first.ok_or_else(|| Refusal::Malformed("range").into())
+    asked_for.ok_or_else(|| Refusal::Malformed("range").into())
 }
 
-fn piece(path: &FilePath, first: u64, most: usize) -> std::io::Result<(Vec<u8>, u64)> {
-    let mut file = File::open(path)?;
-    let total = file.metadata()?.len();
+fn piece(mut file: File, first: u64, length: usize) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(first))?;
-    let mut bytes = Vec::with_capacity(most.min(total.saturating_sub(first) as usize));
-    file.take(most as u64).read_to_end(&mut bytes)?;
-    Ok((bytes, total))
+    let mut bytes = vec![0; length];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Whether the server works: it can look at its federation.
@@ -395,11 +406,12 @@ mod tests {
     fn ranges_are_read_or_refused() {
         let read = |range: &str| {
             let headers = HeaderMap::from_iter([(RANGE, range.parse().unwrap())]);
-            first_byte(&headers).map_err(|d| d.name)
+            range(&headers).map_err(|d| d.name)
         };
-        assert_eq!(first_byte(&HeaderMap::new()).unwrap(), 0);
-        assert_eq!((read("bytes=7-"), read("bytes=0-9")), (Ok(7), Ok(0)));
-        for range in ["bytes=-7", "bytes=7", "bytes=7-x", "lines=7-", "bytes=1-2,4-5"] {
+        assert_eq!(range(&HeaderMap::new()).unwrap(), (0, u64::MAX));
+        assert_eq!((read("bytes=7-"), read("bytes=4-9")), (Ok((7, u64::MAX)), Ok((4, 6))));
+        for range in ["bytes=-7", "bytes=7", "bytes=7-x", "lines=7-", "bytes=1-2,4-5", "bytes=7-6"]
+        {
             assert_eq!(read(range), Err("malformed"), "{range}");
         }
     }

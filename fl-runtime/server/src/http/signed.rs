@@ -6,9 +6,11 @@ use std::sync::{Arc, PoisonError};
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{ConnectInfo, FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
-use axum::http::{Extensions, HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
 use tern_host::clock;
-use tern_protocol::auth::{AuthError, Credentials};
+use tern_protocol::auth::{self, AuthError, Credentials};
+use tern_protocol::pace::Pace;
 use tern_protocol::{ClientId, Refusal};
 use tokio::time::timeout;
 
@@ -34,7 +36,7 @@ pub(super) struct Signed {
 }
 
 impl FromRequest<Arc<App>> for Signed {
-    type Rejection = axum::response::Response;
+    type Rejection = Response;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Self::Rejection> {
         let headers = request.headers().clone();
@@ -68,7 +70,8 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
     let (credentials, body) = checked.await.map_err(|_| Denied::from(AuthError::Signature))??;
     let now = app.now();
     // Counted only now: nobody else can use up a client's share.
-    app.clients.take(credentials.key, now).map_err(|wait| Denied::busy("rate", wait))?;
+    app.requests.take(credentials.key, 1, now).map_err(|wait| Denied::busy("rate", wait))?;
+    app.admit_bytes(credentials.key, body.len())?;
     app.window.admit(&credentials, now)?;
     Ok(Signed { client: credentials.key, body, query, headers: parts.headers, address, held })
 }
@@ -114,12 +117,53 @@ impl App {
         self.enrolled.write().unwrap_or_else(PoisonError::into_inner).insert(client);
     }
 
+    /// Counts bytes that a client sends or fetches.
+    pub fn admit_bytes(&self, client: ClientId, bytes: usize) -> Result<(), Denied> {
+        let taken = self.bytes.take(client, bytes, self.now());
+        taken.map_err(|wait| Denied::busy("byte_rate", wait))
+    }
+
+    /// Bytes that a piece from or to an address may have now: what memory allows, and no more
+    /// than a client may send in a second.
+    pub fn piece(&self, address: IpAddr) -> usize {
+        self.memory.piece(address).min(self.limits.bytes_per_client as usize)
+    }
+
     /// Counts a request of an address.
     pub fn admit_address(&self, request: &Request) -> Result<(), Denied> {
         let Some(address) = peer(request.extensions()) else { return Ok(()) };
         self.addresses
-            .take(address, clock::now())
+            .take(address, 1, clock::now())
             .map_err(|wait| Denied::busy("address_rate", wait))
+    }
+}
+
+/// What a request's sender is told of its pace, should it be answered.
+pub(super) struct Pacing {
+    client: ClientId,
+    address: IpAddr,
+}
+
+impl Pacing {
+    /// Of a request that names a client; `None` for those of people.
+    pub fn of(request: &Request) -> Option<Self> {
+        let client = request.headers().get(auth::KEY)?.to_str().ok()?.parse().ok()?;
+        Some(Pacing { client, address: peer(request.extensions())? })
+    }
+
+    /// Adds it to the answer. A refusal is sent before the signature is checked, and says nothing
+    /// of a client.
+    pub fn tell(self, app: &App, answer: &mut Response) {
+        if !answer.status().is_success() {
+            return;
+        }
+        let now = app.now();
+        let piece = app.piece(self.address);
+        let wait = app.requests.wait(&self.client, 1, now);
+        let wait = wait.max(app.bytes.wait(&self.client, piece, now));
+        for (name, value) in (Pace { wait, piece }).headers() {
+            answer.headers_mut().insert(name, HeaderValue::from(value));
+        }
     }
 }
 

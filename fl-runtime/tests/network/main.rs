@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
+mod limits;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -56,12 +58,15 @@ fn plan() -> RunPlan {
 }
 
 fn serve_with(options: Options) -> Running {
+    serve_plan(&plan(), options)
+}
+
+fn serve_plan(plan: &RunPlan, options: Options) -> Running {
     let folder = tempfile::tempdir().unwrap();
-    let plan = plan();
     let initial = plan.check().unwrap().parameters().initial(1);
     let admission = Admission::Token(TOKEN.into());
     let state = federation::Options::default().admission(admission);
-    let federation = Federation::open(folder.path(), &plan, &initial, state).unwrap();
+    let federation = Federation::open(folder.path(), plan, &initial, state).unwrap();
     let server = Server::new(federation, Board::new(0), options);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -251,102 +256,6 @@ fn garbage_and_bodies_that_are_too_large_are_refused() {
     let body = text.split("\r\n\r\n").nth(1).unwrap();
     assert_eq!(wire::Refused::decode(body.as_bytes()).unwrap().name, "header_missing");
     assert_eq!(get(&server, "/health"), (200, get(&server, "/health").1));
-}
-
-#[test]
-fn slow_clients_are_cut_off_and_do_not_hold_up_others() {
-    let mut limits = Limits::default();
-    (limits.header_seconds, limits.stall_seconds) = (0.3, 0.3);
-    let server = serve(limits);
-    event_loop().block_on(enrolled(&server, 1));
-    let now = clock::now().0;
-    let connect = |bytes: &[u8]| {
-        let mut stream = TcpStream::connect(server.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.write_all(bytes).unwrap();
-        stream
-    };
-    // Says nothing, half a header, half a body.
-    let silent = connect(b"");
-    let header = connect(b"POST /v1/poll HTTP/1.1\r\nhost: ");
-    let whole = request("/v1/poll", &signed(1, "/v1/poll", &[1; 90], now, 1), &[1; 90]);
-    let body = connect(&whole[..whole.len() - 50]);
-    assert_eq!(get(&server, "/health").0, 200);
-    // All of them come to an end.
-    assert!([0, 408].contains(&answer(silent).0));
-    assert!([0, 408].contains(&answer(header).0));
-    let (status, text) = answer(body);
-    assert!(status == 408 && text.contains("\"slow\""), "{text}");
-}
-
-#[test]
-fn who_is_unknown_gets_no_memory_for_a_body() {
-    let server = serve(Limits::default());
-    let body = [1; 10_000];
-    let headers = |target, key| signed(key, target, &body, clock::now().0, key);
-    // The body never comes: only who needn't wait for it answers at once.
-    let started = Instant::now();
-    for (target, status, name) in [
-        ("/v1/upload?round=1&attempt=1&offset=0", 403, "unknown"),
-        ("/v1/poll", 403, "unknown"),
-        // A token needs less than that.
-        ("/v1/enroll", 413, "too_large"),
-    ] {
-        let whole = request(target, &headers(target, 2), &body);
-        let (answered, text) = raw(&server, &whole[..whole.len() - body.len()]);
-        assert!(answered == status && text.contains(&format!("\"{name}\"")), "{target}: {text}");
-    }
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
-}
-
-#[test]
-fn who_still_sends_a_body_is_told_why_it_is_refused() {
-    let server = serve(Limits::default());
-    let body = vec![1; 4 << 20];
-    let target = "/v1/poll";
-    let whole = request(target, &signed(2, target, &body, clock::now().0, 1), &body);
-    let mut stream = TcpStream::connect(server.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    // The answer lies here long before the body has gone out.
-    for part in whole.chunks(1 << 20) {
-        stream.write_all(part).unwrap();
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let (status, text) = answer(stream);
-    assert!(status == 403 && text.contains("\"unknown\""), "{text}");
-    // Who never stops is cut off.
-    let mut stream = TcpStream::connect(server.address).unwrap();
-    stream.write_all(&whole[..whole.len() - body.len()]).unwrap();
-    let started = Instant::now();
-    while stream.write_all(&[1; 100]).is_ok() {
-        std::thread::sleep(Duration::from_millis(20));
-        assert!(started.elapsed() < Duration::from_secs(30), "is read without end");
-    }
-}
-
-#[test]
-fn too_many_requests_are_told_to_wait() {
-    let mut limits = Limits::default();
-    (limits.requests_per_client, limits.burst_seconds) = (0.001, 5_000.0);
-    let server = serve(limits);
-    event_loop().block_on(async {
-        let http = enrolled(&server, 1).await;
-        // Five at once, of which enrolling was one.
-        for _ in 0..4 {
-            http_run(&http).await.unwrap();
-        }
-        let error = http_run(&http).await.unwrap_err();
-        let CallError::Busy { status: 429, wait: Some(wait), .. } = error else {
-            panic!("{error}")
-        };
-        assert!(wait > Duration::from_secs(1), "{wait:?}");
-        // Others have their own.
-        enrolled(&server, 2).await;
-    });
-    let mut limits = Limits::default();
-    (limits.requests_per_address, limits.burst_seconds) = (0.001, 3_000.0);
-    let server = serve(limits);
-    assert_eq!([(); 4].map(|()| get(&server, "/health").0), [200, 200, 200, 429]);
 }
 
 /// The instruction of a client that is the whole cohort.
