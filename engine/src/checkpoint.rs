@@ -58,7 +58,7 @@ fn write(
     std::fs::rename(&partial, path).map_err(|e| Error::file(path, e))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
     if bytes.is_empty() {
         return Err(Error::file(path, "is empty, expected a safetensors file"));
@@ -66,7 +66,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+pub(crate) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
     SafeTensors::deserialize(bytes)
         .map_err(|e| Error::file(path, format!("is no complete safetensors file: {e}")))
 }
@@ -94,59 +94,12 @@ pub fn save_model(path: &Path, parameters: &Parameters, flat: &[f32]) -> Result<
     write(path, tensors, HashMap::from([("format".into(), "pt".into())]))
 }
 
-fn check_length(parameters: &Parameters, words: usize) -> Result<()> {
+pub(crate) fn check_length(parameters: &Parameters, words: usize) -> Result<()> {
     if words == parameters.words() {
         return Ok(());
     }
     let what = format!("{words} values for a layout of {}", parameters.words());
     Err(Error::shape("model", what))
-}
-
-/// Loads parameters into a flat vector. Every parameter must be there with its shape, as
-/// f32, f16, bf16 or f64; other tensors in the file are an error, too.
-///
-/// # Errors
-/// [`Error::File`], naming the tensor, its shape and what was expected.
-pub fn load_model(path: &Path, parameters: &Parameters) -> Result<Vec<f32>> {
-    let bytes = read(path)?;
-    let tensors = parse(path, &bytes)?;
-    let mut flat = vec![0.0; parameters.words()];
-    for param in parameters.iter() {
-        let name = &param.name;
-        let tensor = tensors.tensor(name).map_err(|_| {
-            Error::file(path, format!("has no tensor `{name}`; it has {:?}", tensors.names()))
-        })?;
-        if tensor.shape() != param.shape {
-            let (found, expected) = (tensor.shape(), &param.shape);
-            return Err(Error::file(path, format!("`{name}` is {found:?}, expected {expected:?}")));
-        }
-        let values = floats(tensor.dtype(), tensor.data()).ok_or_else(|| {
-            let dtype = tensor.dtype();
-            Error::file(path, format!("`{name}` holds {dtype:?}, expected f32, f16, bf16 or f64"))
-        })?;
-        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
-            let value = values[at];
-            return Err(Error::file(path, format!("`{name}`[{at}] is {value}, not finite")));
-        }
-        flat[param.offset..][..param.len()].copy_from_slice(&values);
-    }
-    if let Some(name) = tensors.names().iter().find(|n| parameters.get(n).is_err()) {
-        return Err(Error::file(path, format!("has a tensor `{name}` that the model lacks")));
-    }
-    Ok(flat)
-}
-
-fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    fn each<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
-    }
-    Some(match dtype {
-        Dtype::F32 => each(bytes, f32::from_le_bytes),
-        Dtype::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
-        Dtype::F16 => each(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => each(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
-        _ => return None,
-    })
 }
 
 /// 1 had state records without [`state::SCALE`]: zero, which no rate outlives.

@@ -66,12 +66,13 @@ mod record;
 mod selftest;
 mod train;
 mod tuning;
+mod weights;
 
 pub use arena::{Arena, Flat};
 pub use backward::Backward;
 #[cfg(feature = "blocking")]
 pub use checkpoint::{load_checkpoint, save_checkpoint};
-pub use checkpoint::{load_checkpoint_async, load_model, save_checkpoint_async, save_model};
+pub use checkpoint::{load_checkpoint_async, save_checkpoint_async, save_model};
 pub use cpu::isa::Isa;
 pub use dataset::{Batching, IGNORE, RowData, TextData, TextWindows, targets};
 pub use device::{
@@ -89,3 +90,4 @@ pub use tern_shaders::schedule::{Decay, Schedule};
 pub use tern_shaders::{Activation, Element};
 pub use train::{Optimizer, Training};
 pub use tuning::{Choice, Source, Tuning};
+pub use weights::{LoadOptions, LoadReport, load_model, load_weights};

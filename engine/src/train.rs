@@ -19,7 +19,7 @@ use crate::{Error, Flat, Operand, Plan, Result, Trainable};
 
 /// How gradients change parameters. Semantics and defaults are those of `torch.optim`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Optimizer {
     /// Stochastic gradient descent.

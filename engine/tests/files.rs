@@ -131,13 +131,13 @@ fn broken_model_files_are_named_with_the_reason() {
 
     let (deeper, _) = ModelSpec::language_model(11, 4, 6, 2).build().unwrap();
     save_model(&path, &deeper, &deeper.initial(1)).unwrap();
-    refused(&path, "that the model lacks");
+    refused(&path, "which the model lacks");
 
     let mut spec = ModelSpec::language_model(11, 4, 6, 1);
     spec.layers[2].0 = "head".into();
     let (renamed, _) = spec.build().unwrap();
     save_model(&path, &renamed, &renamed.initial(1)).unwrap();
-    refused(&path, "has no tensor `output.weight`");
+    refused(&path, "has no `output.weight`, `output.bias`, but `head.bias`");
 
     let mut poisoned = flat;
     poisoned[3] = f32::NAN;

@@ -102,6 +102,14 @@ impl Linear {
     }
 }
 
+/// A probability of dropout that leaves something.
+pub(super) fn check_dropout(name: &str, p: f32) -> Result<()> {
+    match (0.0..1.0).contains(&p) {
+        true => Ok(()),
+        false => Err(Error::value(format!("dropout of {name}"), p, "0 up to but not 1")),
+    }
+}
+
 /// Stacked LSTM layers over time-major sequences, with PyTorch's names: `weight_ih_l0
 /// [4H, I]`, `weight_hh_l0 [4H, H]`, `bias_ih_l0`, `bias_hh_l0` (gates i, f, g, o), or with
 /// coupled gates 3H (i, g, o; f = 1 − i).
@@ -117,12 +125,14 @@ impl Lstm {
     /// Registers the layers' parameters, uniform within 1/√hidden.
     ///
     /// # Errors
-    /// [`Error::Value`] without a layer; as [`Parameters::add`].
+    /// [`Error::Value`] without a layer, or for a dropout that isn't in [0, 1); as
+    /// [`Parameters::add`].
     pub fn new(parameters: &mut Parameters, name: &str, config: LstmConfig) -> Result<Self> {
         let LstmConfig { inputs, hidden, layers, coupled, dropout } = config;
         if layers == 0 {
             return Err(Error::value(format!("layers of {name}"), 0, "at least 1"));
         }
+        check_dropout(name, dropout)?;
         let rows = if coupled { 3 * hidden } else { 4 * hidden };
         let mut weights = Vec::with_capacity(layers);
         for layer in 0..layers {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tern_shaders::{Activation, Element};
 
+use super::layers::check_dropout;
 use super::{
     Conv2d, Conv2dConfig, Dropout, Embedding, LayerNorm, Linear, LinearConfig, Lstm, LstmConfig,
     Mode, RmsNorm,
@@ -12,7 +13,7 @@ use crate::{Error, Graph, Parameters, Result, Tensor};
 
 /// What a model takes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Input {
     /// Tokens below `vocabulary`, `[T, B]`.
@@ -49,7 +50,7 @@ impl Input {
 
 /// A layer of a [`ModelSpec`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum LayerSpec {
     /// [`Embedding`].
@@ -131,6 +132,7 @@ mod activation_name {
 
 /// A model as data: its input and its layers, each with the name its parameters start with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// What it takes in.
     pub input: Input,
@@ -267,7 +269,8 @@ impl LayerSpec {
             (LayerSpec::RmsNorm, Form::Vector(width)) => {
                 Layer::RmsNorm(RmsNorm::new(parameters, name, width)?)
             }
-            (LayerSpec::Dropout { p }, _) if (0.0..1.0).contains(&p) => {
+            (LayerSpec::Dropout { p }, _) => {
+                check_dropout(name, p)?;
                 Layer::Dropout(Dropout { p })
             }
             _ => return unfit(*form),
@@ -378,6 +381,34 @@ mod tests {
         assert_eq!(parameters.count(), 822_570);
         spec.layers.swap(0, 1);
         assert!(spec.build().unwrap_err().to_string().contains("layer lstm"));
+    }
+
+    #[test]
+    fn a_dropout_that_leaves_nothing_is_refused_with_its_range() {
+        let lstm = |dropout| LayerSpec::Lstm { hidden: 8, layers: 2, coupled: false, dropout };
+        for (p, taken) in [(0.0, true), (0.99, true), (1.0, false), (-0.1, false)] {
+            for layer in [LayerSpec::Dropout { p }, lstm(p)] {
+                let input = Input::Features { width: 8 };
+                let spec = ModelSpec { input, layers: vec![("drop".into(), layer)] };
+                assert_eq!(spec.build().is_ok(), taken, "{layer:?}");
+                if let Err(error) = spec.build() {
+                    let expected = format!("dropout of drop is {p}, expected 0 up to but not 1");
+                    assert!(error.to_string().contains(&expected), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        for json in [
+            r#"{"input":{"features":{"width":2}},"layers":[],"speed":1}"#,
+            r#"{"input":{"features":{"width":2,"speed":1}},"layers":[]}"#,
+            r#"{"input":{"features":{"width":2}},"layers":[["0",{"linear":{"outputs":1,"speed":1}}]]}"#,
+        ] {
+            let error = serde_json::from_str::<ModelSpec>(json).unwrap_err().to_string();
+            assert!(error.contains("unknown field `speed`"), "{error}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use tern_host::clock;
-use tern_host::tls::{self, TlsError};
+use tern_host::tls::{self, Stranger, TlsError};
 use tern_protocol::auth;
 use tern_protocol::identity::Identity;
 use tern_protocol::pace::Pace;
@@ -40,6 +40,16 @@ pub enum CallError {
         reason: String,
         /// How long it asks to wait.
         wait: Option<Duration>,
+    },
+    /// What answers is no server for this client, and won't be.
+    #[error("{server}: {reason}, expected {expected}")]
+    Stranger {
+        /// The server's address.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What was expected.
+        expected: &'static str,
     },
     /// The server refused, and would again.
     #[error("{target}: refused, {name}: {reason}")]
@@ -137,7 +147,7 @@ impl Http {
         if let Some(path) = authority {
             builder = builder.tls_backend_preconfigured(tls::client(path)?);
         }
-        let client = builder.build().map_err(|e| network(server, e))?;
+        let client = builder.build().map_err(|e| network(server, &e.without_url()))?;
         let base = server.trim_end_matches('/').to_owned();
         Ok(Http {
             client,
@@ -238,6 +248,24 @@ impl Http {
         }
     }
 
+    /// A call without an answer: whether it is the network's fault, or of what is at its end.
+    fn unreached(&self, target: &str, error: reqwest::Error) -> CallError {
+        let error = error.without_url();
+        let lost = network(target, &error);
+        // TLS's bytes, read as HTTP.
+        let is_tls = self.base.starts_with("http://")
+            && lost.to_string().ends_with("invalid HTTP version parsed");
+        let (reason, expected) = match Stranger::of(&error) {
+            Some(Stranger::Certificate) => {
+                (lost.to_string(), "a certificate for this name from an authority that is trusted")
+            }
+            Some(Stranger::Plain) => ("which speaks no TLS".into(), "http:// in its address"),
+            None if is_tls => ("which speaks TLS".into(), "https:// in its address"),
+            None => return lost,
+        };
+        CallError::Stranger { server: self.base.clone(), reason, expected }
+    }
+
     fn due(&self) -> Instant {
         *self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -274,7 +302,7 @@ impl Http {
             for (name, value) in signed.headers() {
                 builder = builder.header(name, value);
             }
-            let answer = builder.send().await.map_err(|e| network(target, e))?;
+            let answer = builder.send().await.map_err(|e| self.unreached(target, e))?;
             if answer.status().is_success() {
                 self.keep_pace(answer.headers());
                 return Ok(answer);
@@ -324,7 +352,7 @@ async fn refusal(target: &str, answer: Response) -> CallError {
 
 async fn read(target: &str, mut answer: Response, most: usize) -> Result<Vec<u8>, CallError> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|e| network(target, e))? {
+    while let Some(chunk) = answer.chunk().await.map_err(|e| network(target, &e.without_url()))? {
         if bytes.len() + chunk.len() > most {
             return Err(CallError::Answer { target: target.into(), expected: "within its limit" });
         }
@@ -333,11 +361,10 @@ async fn read(target: &str, mut answer: Response, most: usize) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-/// With the whole chain of causes: what matters, a wrong certificate say, is at its end.
-fn network(target: &str, error: reqwest::Error) -> CallError {
-    let error = error.without_url();
+/// With the whole chain of causes: what matters, a refused connection say, is at its end.
+fn network(target: &str, error: &reqwest::Error) -> CallError {
     let mut reason = error.to_string();
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
         reason = format!("{reason}: {next}");
         cause = next.source();

@@ -141,6 +141,8 @@ pub enum Outcome {
 pub struct Client {
     http: Http,
     options: Options,
+    /// Whether the server ever answered as one.
+    met: bool,
     _folder: FolderLock,
 }
 
@@ -177,7 +179,7 @@ impl Client {
         let identity = key_file::load_or_create(&path).map_err(|e| Error::file(&path, e))?;
         let http = Http::new(&options.server, options.authority.as_deref(), identity)
             .map_err(|error| Error::value("server", error, "one to connect to"))?;
-        Ok(Client { http, options, _folder: lock })
+        Ok(Client { http, options, met: false, _folder: lock })
     }
 
     /// Who this is: the public key.
@@ -236,6 +238,7 @@ impl Client {
             };
             match answer {
                 Ok(wire::Run { task }) => {
+                    self.met = true;
                     self.options.backoff.reset();
                     return serde_json::from_str(&task)
                         .map_err(|error| Error::value("task", error, "one of this version"));
@@ -418,8 +421,14 @@ impl Client {
     /// # Errors
     /// If trying again is no use.
     async fn pause(&mut self, error: CallError) -> Result<()> {
-        let Some(asked) = error.retry() else {
-            return Err(Error::value("server's answer", error, "that it takes this client"));
+        let asked = match (&error, error.retry()) {
+            (_, Some(asked)) => asked,
+            // A network that shows its own page, until somebody signs in say: it was there before.
+            (CallError::Stranger { .. }, None) if self.met => Duration::ZERO,
+            (CallError::Stranger { server, reason, expected }, None) => {
+                return Err(Error::value("server", format!("{server}, {reason}"), *expected));
+            }
+            _ => return Err(Error::value("server's answer", error, "that it takes this client")),
         };
         let wait = self.options.backoff.wait(Some(asked));
         tracing::warn!(%error, seconds = wait.as_secs_f64(), "trying again");

@@ -29,6 +29,7 @@ use crate::{Digest, Error, Result};
 
 /// A tensor of a model, by name and shape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TensorSpec {
     /// Name as PyTorch would give it.
     pub name: String,

@@ -25,8 +25,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tern_protocol::layout::ModelKind;
 use tern_protocol::participant::RequiredSecurity;
 use tern_protocol::plan::RunPlan;
+use tern_protocol::trainer::METRICS;
 use tern_protocol::{ClientId, Error, hex};
 use tern_server::http::Limits;
 
@@ -224,6 +226,9 @@ impl Config {
                 _ => source.error(&["run", "model"], error),
             });
         }
+        if let Some(run) = &config.run {
+            check_metric(run, &source)?;
+        }
         if let Some(server) = &config.server {
             server.check(&source)?;
         }
@@ -254,6 +259,19 @@ impl Config {
         for path in paths {
             *path = folder.join(&*path);
         }
+    }
+}
+
+/// A metric that nobody measures would make no model the best. What trainers of programs measure
+/// is theirs to name: models for them are tensors.
+fn check_metric(run: &RunPlan, source: &Source<'_>) -> Result<(), ConfigError> {
+    let metric = run.evaluation.metric.as_str();
+    match run.model {
+        ModelKind::Layers(_) if !METRICS.contains(&metric) => {
+            let message = format!("\"{metric}\", expected one of {}", METRICS.join(", "));
+            Err(source.error(&["run", "evaluation", "metric"], message))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -311,105 +329,4 @@ impl ClientConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse("tern.toml", text)
-    }
-
-    #[test]
-    fn the_template_is_a_configuration() {
-        let config = parse(&template().unwrap()).unwrap_or_else(|error| panic!("{error}"));
-        assert!(config.run.is_some() && config.server.is_some() && config.client.is_some());
-    }
-
-    #[test]
-    fn files_of_other_versions_and_keys_are_refused_by_name() {
-        let error = parse("version = 2\n[another]\nkey = 1\n").unwrap_err().to_string();
-        assert!(error.starts_with("tern.toml:1:") && error.contains("version 2, expected 1"));
-        let old = template().unwrap().replace("learning_rate = 0.5", "rate = 0.5");
-        let error = parse(&old).unwrap_err().to_string();
-        assert!(error.contains("`rate`") && error.contains("`learning_rate`"), "{error}");
-        assert_eq!(parse("").unwrap().version, VERSION);
-    }
-
-    #[test]
-    fn every_configuration_has_a_token_of_its_own() {
-        let token = || {
-            let config = parse(&template().unwrap()).unwrap();
-            let server = config.server.unwrap().admission.token.unwrap();
-            assert_eq!(Some(&server), config.client.unwrap().token.as_ref());
-            server
-        };
-        assert!(token().len() == 32 && token() != token());
-        let error = parse(TEMPLATE).unwrap_err();
-        assert_eq!(error.key, "server.admission.token");
-        assert!(error.message.contains("one of your own"), "{error}");
-    }
-
-    #[test]
-    fn the_templates_comments_are_options() {
-        // What is commented out (`#key = value`, `#[table]`) is valid, too, line by line where
-        // it stands.
-        let template = template().unwrap();
-        let lines: Vec<&str> = template.lines().collect();
-        let options: Vec<usize> = (0..lines.len())
-            .filter(|i| lines[*i].strip_prefix('#').is_some_and(|l| !l.starts_with(' ')))
-            .filter(|i| lines[*i].len() > 1)
-            .collect();
-        assert!(options.len() > 10, "{}", options.len());
-        let all: Vec<&str> = (0..lines.len())
-            .map(|i| if options.contains(&i) { &lines[i][1..] } else { lines[i] })
-            .collect();
-        parse(&all.join("\n")).unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    #[test]
-    fn values_out_of_range_are_shown_with_their_line() {
-        let template = template().unwrap();
-        let line = |key: &str| {
-            let found = template.lines().position(|l| l.starts_with(&format!("{key} =")));
-            found.unwrap_or_else(|| panic!("{key}")) + 1
-        };
-        for (key, value, path, expected) in [
-            ("rounds", "0", "run.rounds", "1 to"),
-            ("minimum", "4000", "run.cohort.minimum", "1 to"),
-            ("listen", "\"somewhere\"", "server.listen", "socket address"),
-            ("server", "\"host\"", "client.server", "https://"),
-            ("steps", "0", "client.data.text.steps", "1 to 65536"),
-            ("poll_seconds", "0.0", "server.limits.poll_seconds", "more than 0"),
-            ("token", "\"short\"", "server.admission.token", "at least 16"),
-        ] {
-            let start = format!("{key} =");
-            let swap = |l: &str| match l.starts_with(&start) {
-                true => format!("{key} = {value}\n"),
-                false => format!("{l}\n"),
-            };
-            let text: String = template.lines().map(swap).collect();
-            let error = parse(&text).unwrap_err();
-            assert_eq!((error.key.as_str(), error.line), (path, line(key)), "{error}");
-            assert!(error.message.contains(expected), "{error}");
-        }
-        // Others can reach it, and it has no certificate.
-        let text = template.replace("[server.tls]", "#").replace("certificate =", "#");
-        let error = parse(&text.replace("\nkey =", "\n#")).unwrap_err();
-        assert_eq!((error.key.as_str(), error.line), ("server.listen", line("listen")), "{error}");
-        assert!(error.message.contains("[server.tls]"), "{error}");
-        let text = template.replace("rounds =", "round =");
-        let error = parse(&text).unwrap_err();
-        assert!(error.message.contains("unknown field `round`"), "{error}");
-    }
-
-    #[test]
-    fn paths_are_relative_to_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tern.toml");
-        std::fs::write(&path, template().unwrap()).unwrap();
-        let config = Config::load(&path).unwrap();
-        assert!(config.server.unwrap().folder.starts_with(folder.path()));
-        assert!(config.client.unwrap().folder.starts_with(folder.path()));
-        let error = Config::load(&folder.path().join("none.toml")).unwrap_err().to_string();
-        assert!(error.contains("none.toml"), "{error}");
-    }
-}
+mod tests;

@@ -60,9 +60,21 @@ impl Source<'_> {
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         toml::from_str(self.text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
-            // Without the list of all keys that a table could have: the template has them.
-            self.error_at(span, error.message().trim_end().replace('\n', ", "))
+            let message = match self.choices(&span) {
+                Some(keys) if error.message().starts_with("wanted exactly 1 element") => {
+                    format!("has the keys {}, expected one of them", keys.join(", "))
+                }
+                _ => error.message().trim_end().replace('\n', ", "),
+            };
+            self.error_at(span, message)
         })
+    }
+
+    /// The keys of the table that a place is of: where one of several is to be chosen, the
+    /// parser's message doesn't name them.
+    fn choices(&self, span: &Range<usize>) -> Option<Vec<String>> {
+        let table = DeTable::parse(self.text).ok()?;
+        table.get_ref().values().find_map(|value| keys_within(value, span))
     }
 
     /// An error about a key, given as tables and key, `["server", "listen"]` say. A key that
@@ -103,6 +115,18 @@ fn find(root: &Spanned<DeTable<'_>>, path: &[&str]) -> Option<Range<usize>> {
         }
     }
     span
+}
+
+/// The keys of the table at exactly this place.
+fn keys_within(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Vec<String>> {
+    match value.get_ref() {
+        DeValue::Table(table) if value.span() == *span => {
+            Some(table.keys().map(|key| key.get_ref().to_string()).collect())
+        }
+        DeValue::Table(table) => table.values().find_map(|value| keys_within(value, span)),
+        DeValue::Array(list) => list.iter().find_map(|value| keys_within(value, span)),
+        _ => None,
+    }
 }
 
 /// Tables and key at a place.

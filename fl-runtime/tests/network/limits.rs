@@ -129,7 +129,7 @@ fn refusals(server: &Running) -> BTreeMap<String, u64> {
 }
 
 /// A trainer that changes nothing.
-struct Still;
+pub struct Still;
 
 impl Trainer for Still {
     fn samples(&self) -> u32 {

@@ -9,13 +9,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use prost::Message;
+use tern_engine::Device;
 use tern_engine::nn::ModelSpec;
 use tern_fl::auth::{Credentials, SIGNATURE, TIME};
-use tern_fl::client::{CallError, Http};
+use tern_fl::client::{CallError, Client, Http};
 use tern_fl::host::clock;
 use tern_fl::host::tls;
 use tern_fl::identity::Identity;
@@ -23,7 +24,7 @@ use tern_fl::layout::ModelKind;
 use tern_fl::server::federation;
 use tern_fl::server::federation::{Admission, Federation};
 use tern_fl::server::http::{Board, Limits, Options, Server};
-use tern_fl::{Digest, Millis, RunPlan, wire};
+use tern_fl::{Digest, Millis, RunPlan, client, wire};
 use tokio::sync::oneshot;
 
 const TOKEN: &str = "the operator's token";
@@ -89,7 +90,7 @@ fn identity(seed: u8) -> Identity {
     Identity::from_secret(&[seed; 32])
 }
 
-fn client(server: &Running, seed: u8) -> Http {
+fn caller(server: &Running, seed: u8) -> Http {
     Http::new(&format!("http://{}", server.address), None, identity(seed)).unwrap()
 }
 
@@ -102,7 +103,7 @@ async fn post<A: Message + Default>(
 }
 
 async fn enrolled(server: &Running, seed: u8) -> Http {
-    let http = client(server, seed);
+    let http = caller(server, seed);
     let enroll = wire::Enroll { token: TOKEN.into() };
     let wire::Ack { repeated } = post(&http, "/v1/enroll", &enroll).await.unwrap();
     assert!(!repeated);
@@ -163,7 +164,7 @@ fn only_who_signs_and_is_enrolled_is_answered() {
         let poll = wire::Poll { samples: 10, version: 0, wait: 0 };
         let _: wire::Instruction = post(&http, "/v1/poll", &poll).await.unwrap();
         // Another key, with and without the right token.
-        let stranger = client(&server, 2);
+        let stranger = caller(&server, 2);
         let asked: Result<wire::Instruction, _> = post(&stranger, "/v1/poll", &poll).await;
         assert_eq!(refused(asked), "unknown");
         let wrong = wire::Enroll { token: "the operator's taken".into() };
@@ -396,6 +397,16 @@ fn certificates(folder: &Path, name: &str) -> PathBuf {
     folder.to_path_buf()
 }
 
+/// Why a client of this server ends, which it doesn't while there is hope.
+async fn taking_part(url: &str, authority: Option<&Path>) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = authority.map(|folder| folder.join("ca.pem"));
+    let options = client::Options::new(url, folder.path()).authority(authority);
+    let client = Client::new(options.token(TOKEN.to_owned())).unwrap();
+    let ended = client.run(limits::Still, &Device::cpu(), std::future::pending()).await;
+    ended.unwrap_err().to_string()
+}
+
 #[test]
 fn a_server_with_another_certificate_is_not_trusted() {
     let folder = tempfile::tempdir().unwrap();
@@ -403,8 +414,9 @@ fn a_server_with_another_certificate_is_not_trusted() {
     let other = certificates(&folder.path().join("other"), "127.0.0.1");
     let config = tls::server(&here.join("server.pem"), &here.join("server.key")).unwrap();
     let server = serve_with(Options::default().tls(config));
+    let port = server.address.port();
     let http = |authority: &Path, host: &str| {
-        let url = format!("https://{host}:{}", server.address.port());
+        let url = format!("https://{host}:{port}");
         Http::new(&url, Some(&authority.join("ca.pem")), identity(1)).unwrap()
     };
     event_loop().block_on(async {
@@ -415,12 +427,20 @@ fn a_server_with_another_certificate_is_not_trusted() {
         for (authority, host) in [(&other, "127.0.0.1"), (&here, "localhost")] {
             let called: Result<wire::Ack, _> =
                 post(&http(authority, host), "/v1/enroll", &enroll).await;
-            let error = called.unwrap_err().to_string();
-            assert!(error.to_lowercase().contains("certificate"), "{error}");
+            let error = called.unwrap_err();
+            assert_eq!(error.retry(), None, "{error}");
+            assert!(error.to_string().contains("certificate for this name"), "{error}");
+            let error =
+                taking_part(&format!("https://{host}:{port}"), Some(authority.as_path())).await;
+            assert!(error.contains("certificate for this name"), "{error}");
         }
-        // No TLS at all.
-        let plain = Http::new(&format!("http://{}", server.address), None, identity(1)).unwrap();
-        assert!(post::<wire::Ack>(&plain, "/v1/enroll", &enroll).await.is_err());
+        // TLS on one side alone.
+        let error = taking_part(&format!("http://{}", server.address), None).await;
+        assert!(error.contains("which speaks TLS, expected https:// in its address"), "{error}");
+        let without = serve(Limits::default());
+        let error =
+            taking_part(&format!("https://{}", without.address), Some(here.as_path())).await;
+        assert!(error.contains("which speaks no TLS, expected http:// in its address"), "{error}");
     });
     // Files that don't belong together or are something else are named.
     let error = tls::server(&here.join("server.pem"), &other.join("server.key")).unwrap_err();
@@ -428,6 +448,13 @@ fn a_server_with_another_certificate_is_not_trusted() {
     let error = tls::server(&here.join("server.key"), &here.join("server.key")).unwrap_err();
     assert!(error.to_string().contains("certificates"), "{error}");
     assert!(tls::client(&folder.path().join("none.pem")).is_err());
+    for name in ["https://localhost:8443", "my host", ""] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
+        let refused =
+            command.args(["certs", name, "--folder"]).arg(folder.path()).output().unwrap();
+        assert!(!refused.status.success(), "{name}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("a host name or an IP address"));
+    }
     // The authority signs again; keys are not overwritten.
     let again = Command::new(env!("CARGO_BIN_EXE_tern"))
         .args(["certs", "127.0.0.1", "--folder"])

@@ -13,6 +13,7 @@ use super::aggregator::Mechanism;
 
 /// How much may be told: (ε, δ).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limit {
     /// ε.
     pub epsilon: f64,

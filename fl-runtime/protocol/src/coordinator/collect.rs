@@ -153,12 +153,14 @@ impl Coordinator {
             let included: Included = decode(&upload.included)?;
             masked.state.note(number, included);
         }
-        let mut effects = vec![Effect::Add { client, weight: upload.samples }];
+        let add = Effect::Add { client, weight: upload.samples };
         collect.cohort.insert(client, Answer::Uploaded(upload));
-        if collect.done() {
-            effects.extend(self.close(now));
-        }
-        Ok(effects)
+        let closed = if collect.done() { self.close(now) } else { Vec::new() };
+        Ok(match closed.contains(&Effect::Clear) {
+            // Nothing of an attempt that failed is added up.
+            true => closed,
+            false => [vec![add], closed].concat(),
+        })
     }
 
     /// A member won't send an update.

@@ -93,6 +93,16 @@ fn a_deadline_closes_with_what_is_there_or_repeats() {
 }
 
 #[test]
+fn the_last_answer_of_an_attempt_that_fails_is_not_added() {
+    let mut c = coordinator(|plan| plan.cohort.minimum = 2);
+    c.handle(Millis(1), start(2)).unwrap();
+    c.handle(Millis(1), declined(1, FIRST)).unwrap();
+    // By now the open attempt is another one, which has no such update.
+    assert_eq!(c.handle(Millis(2), uploaded(2, FIRST)).unwrap(), [Effect::Clear]);
+    assert_eq!(c.turn(), Turn::new(1, 2));
+}
+
+#[test]
 fn refused_events_change_nothing() {
     let mut c = coordinator(|plan| plan.cohort.minimum = 2);
     let refused = |c: &mut Coordinator, event, name| {

@@ -39,7 +39,9 @@ mod record;
 use std::sync::Arc;
 
 pub use engine::EngineTrainer;
-pub use record::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics, state_record};
+pub use record::{
+    EVALUATION_BATCH, LocalData, METRICS, Recorder, evaluation_metrics, state_record,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::metrics::Metrics;

@@ -19,6 +19,8 @@ pub const EVALUATION_BATCH: usize = 256;
 
 /// Classes that are looked at for the metric `top3`.
 const TOP: u32 = 3;
+/// Names of what [`evaluation_metrics`] measures; of training there is the `loss` alone.
+pub const METRICS: [&str; 3] = ["accuracy", "loss", "top3"];
 
 /// Data of a client, on its device.
 #[derive(Clone)]
@@ -179,4 +181,15 @@ pub fn evaluation_metrics(counts: &[u32], loss: Option<f32>) -> Metrics {
         metrics.insert("loss".into(), loss.into());
     }
     metrics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_metrics_are_those_that_are_measured() {
+        let measured = evaluation_metrics(&[3, 4, 5], Some(0.5));
+        assert_eq!(measured.keys().collect::<Vec<_>>(), METRICS);
+    }
 }

@@ -404,15 +404,14 @@ mod tests {
 
     #[test]
     fn ranges_are_read_or_refused() {
-        let read = |range: &str| {
-            let headers = HeaderMap::from_iter([(RANGE, range.parse().unwrap())]);
+        let read = |text: &str| {
+            let headers = HeaderMap::from_iter([(RANGE, text.parse().unwrap())]);
             range(&headers).map_err(|d| d.name)
         };
         assert_eq!(range(&HeaderMap::new()).unwrap(), (0, u64::MAX));
         assert_eq!((read("bytes=7-"), read("bytes=4-9")), (Ok((7, u64::MAX)), Ok((4, 6))));
-        for range in ["bytes=-7", "bytes=7", "bytes=7-x", "lines=7-", "bytes=1-2,4-5", "bytes=7-6"]
-        {
-            assert_eq!(read(range), Err("malformed"), "{range}");
+        for text in ["bytes=-7", "bytes=7", "bytes=7-x", "lines=7-", "bytes=1-2,4-5", "bytes=7-6"] {
+            assert_eq!(read(text), Err("malformed"), "{text}");
         }
     }
 }

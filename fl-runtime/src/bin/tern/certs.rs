@@ -10,6 +10,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use tern_fl::host::files::write_new_private;
+use tern_fl::host::tls;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Days that the authority's certificate is valid.
@@ -22,7 +23,7 @@ const AUTHORITY_DAYS: u32 = 3650;
 #[derive(Args, Debug)]
 pub struct Options {
     /// Host names and addresses by which clients reach the server.
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", value_parser = name)]
     names: Vec<String>,
     /// Folder of the files.
     #[arg(long, default_value = "certs")]
@@ -30,6 +31,13 @@ pub struct Options {
     /// Days that the server's certificate is valid.
     #[arg(long, default_value_t = 730, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    match tls::is_server_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected a host name or an IP address, without scheme and port".into()),
+    }
 }
 
 /// Writes `ca.pem` and `ca.key` unless they are there, then `server.pem` and `server.key`.

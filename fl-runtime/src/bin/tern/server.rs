@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tern_fl::config::{AdmissionConfig, Config, ServerConfig};
 use tern_fl::host::clock;
 use tern_fl::host::files::Durability;
 use tern_fl::host::tls;
+use tern_fl::layout::ModelKind;
+use tern_fl::plan::Evaluation;
 use tern_fl::server::federation::{self, Admission, Federation};
 use tern_fl::server::http::{self, Board, Server};
 use tern_fl::{ClientId, Layout, RunPlan};
@@ -49,6 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
     let plan = config.run.with_context(|| missing("run"))?;
     let config = config.server.with_context(|| missing("server"))?;
     let layout = plan.check()?;
+    check_measured(&plan)?;
 
     std::fs::create_dir_all(&config.folder).with_context(|| config.folder.display().to_string())?;
     let initial = initial(&plan, &layout, &config)?;
@@ -75,6 +78,17 @@ pub fn run(options: &Options) -> Result<()> {
         .with_context(|| format!("listening on {}", config.listen))?;
     let address = format!("{scheme}://{}", listener.local_addr()?);
     serve(server, listener, &board, options, &address)
+}
+
+/// Only who evaluates on clients has more than the loss of their training.
+fn check_measured(plan: &RunPlan) -> Result<()> {
+    let Evaluation { metric, on_clients, .. } = &plan.evaluation;
+    ensure!(
+        *on_clients || metric == "loss" || matches!(plan.model, ModelKind::Tensors(_)),
+        "run.evaluation.metric is \"{metric}\", expected \"loss\", or on_clients = true: training \
+         alone doesn't measure it"
+    );
+    Ok(())
 }
 
 /// The model a run starts from: the configured file's, or one drawn by the run's seed.
