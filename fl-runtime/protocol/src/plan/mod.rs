@@ -96,7 +96,8 @@ pub struct Cohort {
     /// How clients are drawn.
     pub selection: Selection,
     /// Milliseconds to wait for clients to ask `size × over_selection`, if at least `minimum`
-    /// are online.
+    /// are online. Rounds after the first wait for no more than are registered, and for nobody who
+    /// didn't come in that time before.
     pub gather_ms: u64,
     /// Milliseconds for training and upload.
     pub deadline_ms: u64,

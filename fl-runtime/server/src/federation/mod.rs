@@ -39,6 +39,7 @@
 mod aggregation;
 mod audit;
 mod clock;
+mod gather;
 mod incoming;
 mod options;
 mod presence;
@@ -89,6 +90,8 @@ pub struct Federation {
     clock: Clock,
     /// When the coordinator began to wait for clients.
     gathering: Option<Millis>,
+    /// Clients enrolled when it was said last that they are few.
+    told: Option<usize>,
     version: u64,
     refusals: BTreeMap<&'static str, u64>,
     uploaded: u64,
@@ -137,6 +140,7 @@ impl Federation {
             presence,
             clock,
             gathering: None,
+            told: None,
             version: 1,
             refusals: BTreeMap::new(),
             uploaded: 0,
@@ -351,38 +355,6 @@ impl Federation {
         self.blobs.sweep_uploads(open, keep)
     }
 
-    /// Starts the round if enough clients are there.
-    fn gather(&mut self, now: Millis) -> Result<(), Refusal> {
-        if !self.coordinator.wants_cohort() {
-            return Ok(());
-        }
-        let since = *self.gathering.get_or_insert(now);
-        if self.next_attempt().is_some_and(|next| now < next) {
-            return Ok(());
-        }
-        let cohort = &self.plan.cohort;
-        let waited = now.since(since) >= cohort.gather_ms;
-        let enough = if waited { cohort.minimum } else { cohort.asked() };
-        // Most polls of many clients need no look at all of them.
-        if self.presence.heard() < enough as usize {
-            return Ok(());
-        }
-        let online = self.presence.online(now);
-        if online.len() < enough as usize {
-            return Ok(());
-        }
-        self.apply(now, Event::Start { online })?;
-        self.total = Some(self.context.empty(&self.coordinator));
-        Ok(())
-    }
-
-    /// When the attempt may start that clients are being gathered for: one that follows on
-    /// others that failed waits.
-    pub fn next_attempt(&self) -> Option<Millis> {
-        let since = self.gathering.filter(|_| self.coordinator.wants_cohort())?;
-        Some(since.after(pause(self.coordinator.turn().attempt)))
-    }
-
     /// Lets time pass: deadlines, cohorts, and the making of a model.
     ///
     /// # Errors
@@ -477,15 +449,6 @@ impl Federation {
     /// [`Error::Journal`].
     pub fn counted(&self, round: u32) -> Result<Vec<CountedUpload>> {
         self.journal.uploads(round)
-    }
-}
-
-/// Milliseconds before an attempt: the second follows at once, the third after two seconds, each
-/// later one after twice as long, at most a minute.
-fn pause(attempt: u32) -> u64 {
-    match attempt {
-        0..=2 => 0,
-        _ => 1_000 * (1u64 << (attempt - 2).min(6)).min(60),
     }
 }
 

@@ -10,13 +10,16 @@ pub(super) struct Presence {
     enrolled: BTreeSet<ClientId>,
     /// When, and with how many samples.
     seen: BTreeMap<ClientId, (Millis, u32)>,
+    /// Clients that weren't there after all the time to gather them, and not since.
+    absent: BTreeSet<ClientId>,
     /// Milliseconds after which a silent client is gone.
     window: u64,
 }
 
 impl Presence {
     pub fn new(enrolled: Vec<ClientId>, window: u64) -> Self {
-        Presence { enrolled: enrolled.into_iter().collect(), seen: BTreeMap::new(), window }
+        let enrolled = enrolled.into_iter().collect();
+        Presence { enrolled, seen: BTreeMap::new(), absent: BTreeSet::new(), window }
     }
 
     pub fn knows(&self, client: &ClientId) -> bool {
@@ -33,6 +36,20 @@ impl Presence {
 
     pub fn seen(&mut self, now: Millis, client: ClientId, samples: u32) {
         self.seen.insert(client, (now, samples));
+        if samples > 0 {
+            self.absent.remove(&client);
+        }
+    }
+
+    /// Nobody waits any longer for who isn't among these.
+    pub fn give_up_on_others(&mut self, online: &[Candidate]) {
+        let online: BTreeSet<_> = online.iter().map(|candidate| candidate.client).collect();
+        self.absent = self.enrolled.difference(&online).copied().collect();
+    }
+
+    /// Registered clients that may still come.
+    pub fn expected(&self) -> usize {
+        self.enrolled.len() - self.absent.len()
     }
 
     /// Clients heard of since the start, whether or not they are still there.

@@ -30,6 +30,8 @@ pub struct Status {
     pub online: usize,
     /// Clients registered.
     pub enrolled: usize,
+    /// Clients that a round asks for.
+    pub asked: u32,
     /// Bytes of updates received since the process started.
     pub uploaded: u64,
     /// Bytes of all bodies on disk.
@@ -60,6 +62,7 @@ impl Federation {
             cohort: coordinator.cohort(),
             online: self.presence.online(now).len(),
             enrolled: self.presence.enrolled().len(),
+            asked: self.plan.cohort.asked(),
             uploaded: self.uploaded,
             stored: self.blobs.used(),
             refusals: self.refusals.clone(),

@@ -74,6 +74,10 @@ pub struct Page {
     pub finished: bool,
     /// Clients that asked for tasks lately.
     pub online: usize,
+    /// Clients registered.
+    pub enrolled: usize,
+    /// Clients that a round asks for, if there are as many.
+    pub asked: u32,
     /// The metric that makes a model the best.
     pub metric: String,
     /// The best model.
@@ -110,6 +114,7 @@ impl Page {
             gauge("attempt", "Attempt at it", self.attempt.into()),
             gauge("rounds_committed", "Rounds committed", self.committed.into()),
             gauge("clients_online", "Clients that asked for tasks lately", self.online as f64),
+            gauge("clients_enrolled", "Clients registered", self.enrolled as f64),
             gauge("cohort", "Clients asked in the open attempt", self.cohort.len() as f64),
             gauge("updates", "Updates in the open attempt", self.arrived as f64),
             gauge("finished", "Whether the run is over", f64::from(u8::from(self.finished))),
@@ -274,6 +279,8 @@ fn shown(plan: &RunPlan, status: Status, history: Vec<Row>) -> Page {
         phase: status.phase,
         finished: status.finished,
         online: status.online,
+        enrolled: status.enrolled,
+        asked: status.asked,
         metric: plan.evaluation.metric.clone(),
         best: status.best.map(|(round, score)| BestScore { round, score }),
         arrived: cohort.iter().filter(|member| member.arrived).count(),
@@ -316,6 +323,7 @@ mod tests {
             ],
             online: 2,
             enrolled: 2,
+            asked: 10,
             uploaded: 0,
             stored: 0,
             refusals: BTreeMap::new(),

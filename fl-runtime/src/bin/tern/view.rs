@@ -88,11 +88,16 @@ fn header<'a>(page: &'a Page, title: &'a str) -> Paragraph<'a> {
     let up: u64 = page.history.iter().map(|row| row.bytes_up).sum();
     let down: u64 = page.history.iter().map(|row| row.bytes_down).sum();
     let best = page.best.map_or("–".into(), |b| format!("{:.4} in round {}", b.score, b.round));
+    let few = match page.enrolled < page.asked as usize {
+        true => format!(", {} are asked for", page.asked),
+        false => String::new(),
+    };
     let facts = format!(
-        "{} of {} rounds · {} online · received {} · sent {} · best {} {best}",
+        "{} of {} rounds · {} online of {} enrolled{few} · received {} · sent {} · best {} {best}",
         page.committed,
         page.rounds,
         page.online,
+        page.enrolled,
         bytes(up),
         bytes(down),
         page.metric,
@@ -248,6 +253,8 @@ mod tests {
             attempt: 2,
             phase: "collect",
             online: 7,
+            enrolled: 8,
+            asked: 10,
             metric: "loss".into(),
             best: Some(BestScore { round: 2, score: 0.8765 }),
             arrived: 1,
@@ -263,7 +270,7 @@ mod tests {
             "digits",
             "https://host:1",
             "2 of 10 rounds",
-            "7 online",
+            "7 online of 8 enrolled, 10 are asked for",
             "0.8765 in round 2",
             "round 3 attempt 2, collect, 12 s left",
             "1 of 4 updates",

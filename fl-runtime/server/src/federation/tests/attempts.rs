@@ -108,5 +108,54 @@ fn attempts_that_fail_again_and_again_wait_longer() {
         assert_eq!(phase(&mut federation, end), "collect", "attempt {attempt}");
     }
     assert_eq!(federation.next_attempt(), None);
-    assert_eq!([1, 2, u32::MAX].map(pause), [0, 0, 60_000]);
+    assert_eq!([1, 2, u32::MAX].map(gather::pause), [0, 0, 60_000]);
+}
+
+#[test]
+fn rounds_wait_for_nobody_who_does_not_come() {
+    let folder = tempfile::tempdir().unwrap();
+    // Asks for four; there are three, and one who registered and left.
+    let (plan, mut now) = (plan(), Millis(1));
+    let mut federation =
+        Federation::open(folder.path(), &plan, &initial(&plan), options()).unwrap();
+    let mut members: Vec<_> = (1..=3).map(|number| Member::new(&mut federation, number)).collect();
+    federation.enroll(now, id(4), None).unwrap();
+    let mut turns = |federation: &mut Federation, now: Millis| {
+        members.iter_mut().for_each(|member| assert!(member.turn(federation, now)));
+        federation.coordinator().phase()
+    };
+    // The first round waits for the fourth, who might still come, and no later one does.
+    assert_eq!(turns(&mut federation, now), "gather");
+    now = now.after(plan.cohort.gather_ms);
+    turns(&mut federation, now);
+    for round in 2..=3 {
+        while federation.coordinator().turn().round < round {
+            turns(&mut federation, now);
+            federation.tick(now).unwrap();
+        }
+        turns(&mut federation, now);
+        assert_eq!(federation.coordinator().cohort().len(), 3, "round {round}");
+    }
+    let status = federation.status();
+    assert_eq!((status.online, status.enrolled, status.asked), (3, 4, 4));
+    assert_eq!(federation.told, None, "four are enrolled");
+}
+
+#[test]
+fn a_cohort_larger_than_the_enrolled_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan();
+    let mut federation =
+        Federation::open(folder.path(), &plan, &initial(&plan), options()).unwrap();
+    let mut members: Vec<_> = (1..=2).map(|number| Member::new(&mut federation, number)).collect();
+    let now = Millis(1).after(plan.cohort.gather_ms);
+    federation.poll(Millis(1), &id(1), 3).unwrap();
+    while federation.coordinator().turn().round < 2 {
+        members.iter_mut().for_each(|member| assert!(member.turn(&mut federation, now)));
+        federation.tick(now).unwrap();
+    }
+    assert_eq!((federation.told, federation.status().enrolled), (Some(2), 2));
+    // Both are there at once: the next round starts without a wait.
+    members.iter_mut().for_each(|member| assert!(member.turn(&mut federation, now)));
+    assert_eq!(federation.coordinator().phase(), "combine");
 }

@@ -1,0 +1,71 @@
+//! Waiting for the clients of a round.
+
+use tern_protocol::coordinator::Event;
+use tern_protocol::{Millis, Refusal, Turn};
+
+use super::Federation;
+
+impl Federation {
+    /// Starts the round if enough clients are there.
+    pub(super) fn gather(&mut self, now: Millis) -> Result<(), Refusal> {
+        if !self.coordinator.wants_cohort() {
+            return Ok(());
+        }
+        let since = *self.gathering.get_or_insert(now);
+        if self.next_attempt().is_some_and(|next| now < next) {
+            return Ok(());
+        }
+        let cohort = &self.plan.cohort;
+        let (minimum, asked) = (cohort.minimum as usize, cohort.asked() as usize);
+        let waited = now.since(since) >= cohort.gather_ms;
+        let enough = match waited {
+            true => minimum,
+            // Before the first attempt clients still register.
+            false if self.coordinator.turn() == Turn::new(1, 1) => asked,
+            // Later on nobody waits for more than there are.
+            false => self.presence.expected().clamp(minimum, asked),
+        };
+        // Most polls of many clients need no look at all of them.
+        if self.presence.heard() < enough {
+            return Ok(());
+        }
+        let online = self.presence.online(now);
+        if online.len() < enough {
+            return Ok(());
+        }
+        if waited {
+            self.presence.give_up_on_others(&online);
+        }
+        self.tell_of_few();
+        self.apply(now, Event::Start { online })?;
+        self.total = Some(self.context.empty(&self.coordinator));
+        Ok(())
+    }
+
+    /// Says, once for each number of them, that rounds ask for more clients than there are.
+    fn tell_of_few(&mut self) {
+        let (enrolled, cohort) = (self.presence.enrolled().len(), &self.plan.cohort);
+        if enrolled >= cohort.asked() as usize || self.told == Some(enrolled) {
+            return;
+        }
+        self.told = Some(enrolled);
+        let (size, asked) = (cohort.size, cohort.asked());
+        tracing::warn!(enrolled, size, asked, "fewer clients are enrolled than a round asks for");
+    }
+
+    /// When the attempt may start that clients are being gathered for: one that follows on
+    /// others that failed waits.
+    pub fn next_attempt(&self) -> Option<Millis> {
+        let since = self.gathering.filter(|_| self.coordinator.wants_cohort())?;
+        Some(since.after(pause(self.coordinator.turn().attempt)))
+    }
+}
+
+/// Milliseconds before an attempt: the second follows at once, the third after two seconds, each
+/// later one after twice as long, at most a minute.
+pub(super) fn pause(attempt: u32) -> u64 {
+    match attempt {
+        0..=2 => 0,
+        _ => 1_000 * (1u64 << (attempt - 2).min(6)).min(60),
+    }
+}
