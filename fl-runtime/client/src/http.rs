@@ -278,6 +278,29 @@ impl Http {
         *self.due.lock().unwrap_or_else(PoisonError::into_inner) = due;
     }
 
+    async fn refusal(&self, target: &str, answer: Response) -> CallError {
+        let status = answer.status();
+        let wait = number(answer.headers(), RETRY_AFTER.as_str()).map(Duration::from_secs);
+        let said = match read(target, answer, 1 << 16).await {
+            Ok(bytes) => wire::Refused::decode(bytes.as_slice()).unwrap_or_default(),
+            Err(error) => return error,
+        };
+        let (target, wire::Refused { name, reason }) = (target.to_owned(), said);
+        let temporary = status.is_server_error()
+            || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+            // A connection that broke off, a nonce that was taken already, a clock that was set.
+            || matches!(name.as_str(), "cut" | "replayed" | "stale");
+        if name.is_empty() && !temporary {
+            let reason = format!("which answers {target} with {status}");
+            let expected = "the address of a tern server";
+            return CallError::Stranger { server: self.base.clone(), reason, expected };
+        }
+        match temporary {
+            true => CallError::Busy { target, status: status.as_u16(), reason, wait },
+            false => CallError::Refused { target, name, reason },
+        }
+    }
+
     async fn send(
         &self,
         target: &str,
@@ -308,7 +331,7 @@ impl Http {
                 return Ok(answer);
             }
             let server_time = number(answer.headers(), auth::TIME);
-            let error = refusal(target, answer).await;
+            let error = self.refusal(target, answer).await;
             match server_time {
                 Some(time) if again => {
                     let ahead =
@@ -329,25 +352,6 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     text(headers, name)?.parse().ok()
-}
-
-async fn refusal(target: &str, answer: Response) -> CallError {
-    let status = answer.status();
-    let wait = number(answer.headers(), RETRY_AFTER.as_str()).map(Duration::from_secs);
-    let target = target.to_owned();
-    let said = match read(&target, answer, 1 << 16).await {
-        Ok(bytes) => wire::Refused::decode(bytes.as_slice()).unwrap_or_default(),
-        Err(error) => return error,
-    };
-    let wire::Refused { name, reason } = said;
-    let temporary = status.is_server_error()
-        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
-        // A connection that broke off, a nonce that was taken already, a clock that was set.
-        || matches!(name.as_str(), "cut" | "replayed" | "stale");
-    match temporary || name.is_empty() {
-        true => CallError::Busy { target, status: status.as_u16(), reason, wait },
-        false => CallError::Refused { target, name, reason },
-    }
 }
 
 async fn read(target: &str, mut answer: Response, most: usize) -> Result<Vec<u8>, CallError> {
@@ -426,6 +430,30 @@ mod tests {
         assert_eq!((error.retry(), error.name()), (Some(Duration::ZERO), None), "{error}");
         let served = clock::now().0.saturating_add_signed(http.ahead.load(Ordering::Relaxed));
         assert!(served < 60_000, "took the time it was told: {served}");
+        serving.abort();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_answers_as_no_server_of_tern_does_is_a_stranger() {
+        let moved = || async { (StatusCode::MOVED_PERMANENTLY, "see elsewhere") };
+        let down = || async { (StatusCode::BAD_GATEWAY, "come back later") };
+        let app = axum::Router::new()
+            .route("/moved/v1/enroll", axum::routing::post(moved))
+            .route("/down/v1/enroll", axum::routing::post(down));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+        for (path, wait, expected) in [
+            ("moved", None, "301 Moved Permanently, expected the address of a tern server"),
+            ("nowhere", None, "404 Not Found, expected the address of a tern server"),
+            ("down", Some(Duration::ZERO), "502"),
+        ] {
+            let url = format!("http://{address}/{path}");
+            let http = Http::new(&url, None, Identity::from_secret(&[1; 32])).unwrap();
+            let error = http.enroll("").await.unwrap_err();
+            assert_eq!(error.retry(), wait, "{error}");
+            assert!(error.to_string().contains(expected), "{error}");
+        }
         serving.abort();
     }
 }

@@ -304,6 +304,10 @@ impl Refusal {
     /// has it.
     pub const RESUMED: [&str; 3] = ["offset", "length", "hash"];
 
+    /// Names of those by which a client hears that the round went on without it, as it does where
+    /// more are asked than are needed.
+    pub const OVERTAKEN: [&str; 4] = ["finished", "late", "repeated", "unexpected"];
+
     /// A stable name, for counting.
     pub fn name(&self) -> &'static str {
         match self {

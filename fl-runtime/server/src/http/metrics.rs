@@ -8,6 +8,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use tern_protocol::Refusal;
+
+use super::routes::NO_BLOB;
 use super::status::Board;
 
 /// One label; values come from the program, never from a request.
@@ -38,8 +41,14 @@ pub(super) struct Metrics {
     /// Bytes sent, TLS included.
     pub sent: Counter,
     refused: Family<Label, Counter>,
+    overtaken: Family<Label, Counter>,
     answered: Family<Answered, Counter>,
     seconds: Family<Label, Histogram, fn() -> Histogram>,
+}
+
+/// Whether a refusal of this name tells a client no more than that the round went on without it.
+pub(super) fn is_overtaken(name: &str) -> bool {
+    name == NO_BLOB || Refusal::OVERTAKEN.contains(&name)
 }
 
 fn latency() -> Histogram {
@@ -60,18 +69,32 @@ impl Metrics {
         let refused = Family::default();
         let help = "What was refused, by the reason's name";
         registry.register("refused", help, refused.clone());
+        let overtaken = Family::default();
+        let help = "What came after its round had gone on, by the reason's name";
+        registry.register("overtaken", help, overtaken.clone());
         let answered = Family::default();
         let help = "Requests answered, by route and class of status";
         registry.register("requests", help, answered.clone());
         let seconds = Family::new_with_constructor(latency as fn() -> Histogram);
         let help = "Time from a request's header to its answer's";
         registry.register_with_unit("request", help, Unit::Seconds, seconds.clone());
-        Metrics { registry, board, connections, received, sent, refused, answered, seconds }
+        Metrics {
+            registry,
+            board,
+            connections,
+            received,
+            sent,
+            refused,
+            overtaken,
+            answered,
+            seconds,
+        }
     }
 
-    /// Counts a refusal.
+    /// Counts a refusal, apart from those of what came too late.
     pub fn refused(&self, name: &'static str) {
-        self.refused.get_or_create(&Label("reason", name)).inc();
+        let counts = if is_overtaken(name) { &self.overtaken } else { &self.refused };
+        counts.get_or_create(&Label("reason", name)).inc();
         self.board.refused(name);
     }
 
@@ -114,11 +137,14 @@ mod tests {
         let metrics = Metrics::new(Board::new(0));
         metrics.refused("replayed");
         metrics.refused("replayed");
+        // A straggler's.
+        metrics.refused("late");
         metrics.answered("/v1/poll", 200, 0.01);
         metrics.sent.inc_by(17);
         let text = metrics.text(&[("round".into(), "Open round".into(), 3.0)]);
         for line in [
             "tern_refused_total{reason=\"replayed\"} 2",
+            "tern_overtaken_total{reason=\"late\"} 1",
             "tern_requests_total{route=\"/v1/poll\",status=\"2xx\"} 1",
             "tern_request_seconds_count{route=\"/v1/poll\"} 1",
             "tern_sent_bytes_total 17",
@@ -126,6 +152,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }
+        assert!(!text.contains("tern_refused_total{reason=\"late\"}"), "{text}");
         assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
     }
 }

@@ -27,6 +27,9 @@ use crate::federation::Federation;
 
 type Shared = State<Arc<App>>;
 
+/// Name of the refusal of a model that is no longer there.
+pub(super) const NO_BLOB: &str = "no_blob";
+
 /// Routes, for the metrics; what is none of them is `other`.
 const ROUTES: [&str; 12] = [
     ENROLL,
@@ -256,7 +259,7 @@ async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) ->
         let path = app.with(move |federation| {
             known(federation, &client).map(|()| federation.blob(&digest).ok())
         });
-        let gone = || Denied::new(StatusCode::NOT_FOUND, "no_blob", "no such model, or no longer");
+        let gone = || Denied::new(StatusCode::NOT_FOUND, NO_BLOB, "no such model, or no longer");
         let path = path.await??.ok_or_else(gone)?;
         let unread = |error: io::Error| match error.kind() {
             ErrorKind::NotFound => gone(),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::coordinator::Progress;
 use tern_protocol::{ClientId, Error, Result, RunPlan};
 
+use super::metrics::is_overtaken;
 use crate::federation::Status;
 use crate::journal::CommittedRound;
 
@@ -94,6 +95,9 @@ pub struct Page {
     pub history: Vec<Row>,
     /// Refusals by name, since the start of this process.
     pub refused: BTreeMap<String, u64>,
+    /// What came after its round had gone on, likewise: no fault where more clients are asked than
+    /// are needed.
+    pub overtaken: BTreeMap<String, u64>,
 }
 
 impl Page {
@@ -196,10 +200,12 @@ impl Board {
     /// What it shows.
     pub fn page(&self) -> Arc<Page> {
         let mut page = lock(&self.shared.page);
-        let refused = lock(&self.shared.refused);
-        if refused.len() != page.refused.len() || refused.values().ne(page.refused.values()) {
-            Arc::make_mut(&mut page).refused =
-                refused.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let counted = lock(&self.shared.refused);
+        let all = counted.iter().map(|(name, count)| ((*name).to_owned(), *count));
+        let (overtaken, refused) = all.partition(|(name, _)| is_overtaken(name));
+        if refused != page.refused || overtaken != page.overtaken {
+            let page = Arc::make_mut(&mut page);
+            (page.refused, page.overtaken) = (refused, overtaken);
         }
         page.clone()
     }
@@ -293,6 +299,7 @@ fn shown(plan: &RunPlan, status: Status, history: Vec<Row>) -> Page {
         cohort,
         history,
         refused: BTreeMap::new(),
+        overtaken: BTreeMap::new(),
     }
 }
 
@@ -378,10 +385,12 @@ mod tests {
     fn gauges_have_names_that_prometheus_takes() {
         let board = Board::new(0);
         board.update(&plan(), status(2), vec![committed(1)]).unwrap();
-        board.refused("late");
-        board.refused("late");
+        for name in ["late", "late", "replayed"] {
+            board.refused(name);
+        }
         let page = board.page();
-        assert_eq!(page.refused, [("late".to_owned(), 2)].into());
+        assert_eq!(page.refused, [("replayed".to_owned(), 1)].into());
+        assert_eq!(page.overtaken, [("late".to_owned(), 2)].into());
         let names: Vec<String> = page.gauges().into_iter().map(|gauge| gauge.0).collect();
         assert!(names.contains(&"metric_odd_name".to_owned()), "{names:?}");
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';

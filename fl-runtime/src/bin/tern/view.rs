@@ -197,10 +197,13 @@ fn rounds(page: &Page) -> Table<'_> {
 fn refused(page: &Page) -> Table<'_> {
     let mut reasons: Vec<(&String, &u64)> = page.refused.iter().collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let lines = reasons
-        .into_iter()
-        .take(ROUNDS + 1)
-        .map(|(name, count)| Row::new([Cell::new(name.as_str()), Cell::new(count.to_string())]));
+    let overtaken: u64 = page.overtaken.values().sum();
+    let late = (overtaken > 0).then_some(("came too late", overtaken));
+    let late = late.map(|(name, count)| (name, count, Style::new().dim()));
+    let refused = reasons.into_iter().map(|(name, count)| (name.as_str(), *count, Style::new()));
+    let lines = late.into_iter().chain(refused).take(ROUNDS + 1).map(|(name, count, style)| {
+        Row::new([Cell::new(name), Cell::new(count.to_string())]).style(style)
+    });
     Table::new(lines, [Constraint::Fill(2), Constraint::Fill(1)])
         .block(Block::bordered().title(" refused "))
 }
@@ -263,6 +266,7 @@ mod tests {
             cohort: vec![Member { client, arrived: true }],
             history: vec![row(1, 1.5), row(2, 0.8765)],
             refused: [("replayed".to_owned(), 3)].into(),
+            overtaken: [("late".to_owned(), 20), ("unexpected".to_owned(), 24)].into(),
             ..Page::default()
         };
         let shown = text(&page, 110, 36);
@@ -281,6 +285,8 @@ mod tests {
             "999 B",
             "1.2 s",
             "replayed",
+            "came too late",
+            "44",
         ] {
             assert!(shown.contains(part), "{part} in\n{shown}");
         }
