@@ -365,7 +365,7 @@ impl Simulation {
             for effect in effects {
                 match effect {
                     Effect::Aggregate => return self.aggregate(turn).map(Some),
-                    Effect::Clear => {
+                    Effect::Failed(_) => {
                         self.residuals.iter_mut().for_each(ClientVectors::abandon);
                         self.optimizers.iter_mut().for_each(Optimizers::abandon);
                         return Ok(None);

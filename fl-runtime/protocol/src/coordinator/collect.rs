@@ -156,10 +156,10 @@ impl Coordinator {
         let add = Effect::Add { client, weight: upload.samples };
         collect.cohort.insert(client, Answer::Uploaded(upload));
         let closed = if collect.done() { self.close(now) } else { Vec::new() };
-        Ok(match closed.contains(&Effect::Clear) {
+        Ok(match closed.as_slice() {
             // Nothing of an attempt that failed is added up.
-            true => closed,
-            false => [vec![add], closed].concat(),
+            [Effect::Failed(_)] => closed,
+            _ => [vec![add], closed].concat(),
         })
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::Progress;
 use crate::metrics::Metrics;
 use crate::{ClientId, Digest, Refusal, Turn, wire};
 
@@ -112,6 +113,19 @@ pub struct RoundRecord {
     pub score: Option<Score>,
 }
 
+/// An attempt at a round that failed, for those who watch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailedAttempt {
+    /// The round and the attempt.
+    pub turn: Turn,
+    /// The phase in which it failed.
+    pub phase: &'static str,
+    /// Why.
+    pub reason: String,
+    /// Who was asked in that phase, with how far each member was.
+    pub members: Vec<(ClientId, Progress)>,
+}
+
 /// What a coordinator wants to happen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -122,8 +136,8 @@ pub enum Effect {
         /// Its weight.
         weight: u32,
     },
-    /// The total starts again from nothing.
-    Clear,
+    /// The attempt failed, and another one follows: the total starts again from nothing.
+    Failed(FailedAttempt),
     /// Make the new model from the total, then send [`Event::Aggregated`].
     Aggregate,
     /// The round is done.

@@ -51,7 +51,7 @@ mod unmask;
 
 use std::collections::BTreeMap;
 
-pub use event::{Candidate, Effect, Event, Head, RoundRecord, Score, Upload};
+pub use event::{Candidate, Effect, Event, FailedAttempt, Head, RoundRecord, Score, Upload};
 
 use crate::masking::Masking;
 use crate::wire::{self, instruction::What};
@@ -64,7 +64,6 @@ use confirm::Confirm;
 use evaluate::Evaluate;
 use gather::Gather;
 use share::Share;
-use tern_secagg::Failure;
 use unmask::Unmask;
 
 /// The best model so far.
@@ -339,28 +338,28 @@ impl Coordinator {
         Refusal::Unexpected { message, phase: self.phase.name() }
     }
 
-    /// Another attempt at the round.
+    /// Another attempt at the round, since too few answered.
     fn repeat(&mut self) -> Vec<Effect> {
-        let cohort = self.cohort();
-        let count = |progress| cohort.iter().filter(|(_, found)| *found == progress).count();
-        tracing::warn!(
-            turn = %self.turn,
-            phase = self.phase.name(),
-            answered = count(Progress::Answered),
-            declined = count(Progress::Declined),
-            silent = count(Progress::Asked),
-            needed = self.plan.cohort.minimum,
-            "the attempt failed, another one follows"
+        let members = self.cohort();
+        let count = |progress| members.iter().filter(|(_, found)| *found == progress).count();
+        let reason = format!(
+            "{} answered, {} declined and {} were silent, expected at least {} answers",
+            count(Progress::Answered),
+            count(Progress::Declined),
+            count(Progress::Asked),
+            self.plan.cohort.minimum,
         );
-        self.turn.attempt += 1;
-        self.phase = Phase::Gather(Gather);
-        vec![Effect::Clear]
+        self.failed(reason)
     }
 
-    /// A secure session can't go on.
-    fn failed(&mut self, failure: &Failure) -> Vec<Effect> {
-        tracing::warn!(turn = %self.turn, %failure, "secure aggregation fails");
-        self.repeat()
+    /// Another attempt at the round.
+    fn failed(&mut self, reason: impl std::fmt::Display) -> Vec<Effect> {
+        let (turn, phase, reason) = (self.turn, self.phase.name(), reason.to_string());
+        tracing::warn!(%turn, phase, reason, "the attempt failed, another one follows");
+        let failed = FailedAttempt { turn, phase, reason, members: self.cohort() };
+        self.turn.attempt += 1;
+        self.phase = Phase::Gather(Gather);
+        vec![Effect::Failed(failed)]
     }
 
     fn declined(&mut self, now: Millis, client: ClientId) -> Result<Vec<Effect>, Refusal> {

@@ -79,7 +79,12 @@ fn a_deadline_closes_with_what_is_there_or_repeats() {
     c.handle(Millis(10), start(2)).unwrap();
     assert_eq!(c.deadline(), Some(Millis(110)));
     assert_eq!(c.handle(Millis(109), Event::Tick), Err(Refusal::NotDue));
-    assert_eq!(c.handle(Millis(110), Event::Tick).unwrap(), [Effect::Clear]);
+    let effects = c.handle(Millis(110), Event::Tick).unwrap();
+    let [Effect::Failed(failed)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((failed.turn, failed.phase), (FIRST, "collect"));
+    assert_eq!(failed.members, [1, 2].map(|number| (id(number), Progress::Asked)));
+    let reason = "0 answered, 0 declined and 2 were silent, expected at least 1 answers";
+    assert_eq!(failed.reason, reason);
     let again = Turn::new(1, 2);
     assert_eq!(c.turn(), again);
     c.handle(Millis(120), start(2)).unwrap();
@@ -98,7 +103,10 @@ fn the_last_answer_of_an_attempt_that_fails_is_not_added() {
     c.handle(Millis(1), start(2)).unwrap();
     c.handle(Millis(1), declined(1, FIRST)).unwrap();
     // By now the open attempt is another one, which has no such update.
-    assert_eq!(c.handle(Millis(2), uploaded(2, FIRST)).unwrap(), [Effect::Clear]);
+    let effects = c.handle(Millis(2), uploaded(2, FIRST)).unwrap();
+    let [Effect::Failed(failed)] = &effects[..] else { panic!("{effects:?}") };
+    let members = [(id(1), Progress::Declined), (id(2), Progress::Answered)];
+    assert_eq!(failed.members, members);
     assert_eq!(c.turn(), Turn::new(1, 2));
 }
 

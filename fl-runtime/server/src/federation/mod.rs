@@ -39,6 +39,7 @@
 mod aggregation;
 mod audit;
 mod clock;
+mod failures;
 mod gather;
 mod incoming;
 mod options;
@@ -54,6 +55,7 @@ use std::sync::Arc;
 pub use aggregation::{Aggregated, Aggregation};
 pub use audit::{Audit, audit};
 pub(crate) use clock::Clock;
+pub use failures::{Failed, Missing};
 pub use incoming::{Incoming, Received};
 pub use options::{Admission, Evaluator, Options};
 pub use status::Status;
@@ -69,6 +71,7 @@ use tern_protocol::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, T
 use crate::blobs::Blobs;
 use crate::journal::{CommittedRound, CountedUpload, Journal};
 use aggregation::{Context, Sum};
+use failures::Failures;
 use presence::Presence;
 use start::{check_run, load, start};
 
@@ -94,6 +97,7 @@ pub struct Federation {
     told: Option<usize>,
     version: u64,
     refusals: BTreeMap<&'static str, u64>,
+    failed: Failures,
     uploaded: u64,
     _folder: FolderLock,
 }
@@ -143,6 +147,7 @@ impl Federation {
             told: None,
             version: 1,
             refusals: BTreeMap::new(),
+            failed: Failures::default(),
             uploaded: 0,
             _folder: lock,
         };
@@ -241,6 +246,7 @@ impl Federation {
             // By Debug, since it is whatever the client wrote.
             let (round, attempt) = (message.round, message.attempt);
             tracing::warn!(%client, round, attempt, ?reason, "declined");
+            self.failed.declined(*client, reason);
         }
         self.acknowledge(now, Event::Message { client: *client, message })
     }
@@ -289,7 +295,7 @@ impl Federation {
                 self.journal.commit(self.coordinator.now(), record, &snapshot)
             }
             // All that a failed attempt leaves is its number, which the snapshot has.
-            None if effects.contains(&Effect::Clear) => {
+            None if matches!(effects.as_slice(), [Effect::Failed(_)]) => {
                 self.journal.repeat(&self.coordinator.snapshot())
             }
             None => self.journal.append(&journaled),
@@ -325,7 +331,10 @@ impl Federation {
                     Err(error) => tracing::warn!(%error, %client, "adding an update"),
                 }
             }
-            Effect::Clear => self.begin(),
+            Effect::Failed(failed) => {
+                self.failed.add(failed);
+                self.begin();
+            }
             Effect::Aggregate => {}
             Effect::Committed(record) => {
                 let (turn, updates) = (record.turn, record.uploads.len());
@@ -340,6 +349,7 @@ impl Federation {
     fn begin(&mut self) {
         self.total = None;
         self.gathering = None;
+        self.failed.begin();
         if let Err(error) = self.sweep() {
             tracing::warn!(%error, "removing what is no longer needed");
         }

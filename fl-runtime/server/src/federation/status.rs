@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tern_protocol::coordinator::Progress;
 use tern_protocol::{ClientId, RunId};
 
-use super::Federation;
+use super::{Failed, Federation};
 
 /// What a run is doing, for those who watch.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -38,6 +38,8 @@ pub struct Status {
     pub stored: u64,
     /// Refused messages by reason, since the process started.
     pub refusals: BTreeMap<&'static str, u64>,
+    /// The last attempts that failed, since the process started.
+    pub failed: Vec<Failed>,
     /// Round and score of the best model.
     pub best: Option<(u32, f64)>,
     /// Whether the run is over.
@@ -66,6 +68,7 @@ impl Federation {
             uploaded: self.uploaded,
             stored: self.blobs.used(),
             refusals: self.refusals.clone(),
+            failed: self.failed.last(),
             best: coordinator.best().map(|best| (best.round, best.score)),
             finished: coordinator.finished(),
             version: self.version,

@@ -13,7 +13,7 @@ use tern_protocol::coordinator::Progress;
 use tern_protocol::{ClientId, Error, Result, RunPlan};
 
 use super::metrics::is_overtaken;
-use crate::federation::Status;
+use crate::federation::{Failed, Status};
 use crate::journal::CommittedRound;
 
 /// A committed round.
@@ -93,6 +93,8 @@ pub struct Page {
     pub cohort: Vec<Member>,
     /// Committed rounds.
     pub history: Vec<Row>,
+    /// The last attempts that failed, since the start of this process.
+    pub failed: Vec<Failed>,
     /// Refusals by name, since the start of this process.
     pub refused: BTreeMap<String, u64>,
     /// What came after its round had gone on, likewise: no fault where more clients are asked than
@@ -298,6 +300,7 @@ fn shown(plan: &RunPlan, status: Status, history: Vec<Row>) -> Page {
         seconds_left: status.remaining.map(|milliseconds| milliseconds as f64 / 1e3),
         cohort,
         history,
+        failed: status.failed,
         refused: BTreeMap::new(),
         overtaken: BTreeMap::new(),
     }
@@ -334,6 +337,7 @@ mod tests {
             uploaded: 0,
             stored: 0,
             refusals: BTreeMap::new(),
+            failed: Vec::new(),
             best: Some((1, 0.5)),
             finished: false,
             version: 1,

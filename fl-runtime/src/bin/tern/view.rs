@@ -12,6 +12,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{
     Axis, Block, Cell, Chart, Dataset, GraphType, LineGauge, Paragraph, Row, Table, Wrap,
 };
+use tern_fl::server::federation::{Failed, Missing};
 use tern_fl::server::http::{Board, Page};
 
 /// Time between two pictures.
@@ -79,8 +80,15 @@ fn draw(frame: &mut Frame<'_>, page: &Page, title: &str) {
         Some(name) => curve(frame, page, right, name, Color::Yellow),
         None => frame.render_widget(Block::bordered(), right),
     }
-    let [left, right] = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(1)]).areas(table);
+    // Nothing failed, and nothing is shown of it.
+    let trouble = if page.failed.is_empty() { 0 } else { 2 };
+    let [left, middle, right] =
+        Layout::horizontal([Constraint::Fill(2), Constraint::Fill(trouble), Constraint::Fill(1)])
+            .areas(table);
     frame.render_widget(rounds(page), left);
+    if trouble > 0 {
+        frame.render_widget(failed(page), middle);
+    }
     frame.render_widget(refused(page), right);
 }
 
@@ -194,6 +202,22 @@ fn rounds(page: &Page) -> Table<'_> {
         .block(Block::bordered().title(" last rounds "))
 }
 
+/// Attempts that failed, the last one first, with who was missing.
+fn failed(page: &Page) -> Paragraph<'_> {
+    let lines = page.failed.iter().rev().flat_map(|failed| {
+        let Failed { round, attempt, phase, reason, missing } = failed;
+        let what = format!("round {round} attempt {attempt}, {phase}: {reason}");
+        let missing = missing.iter().map(|Missing { client, reason }| {
+            let name: String = client.to_string().chars().take(8).collect();
+            Line::from(format!("  {name} {}", reason.as_deref().unwrap_or("was silent"))).dim()
+        });
+        std::iter::once(Line::from(what)).chain(missing)
+    });
+    Paragraph::new(lines.collect::<Vec<_>>())
+        .wrap(Wrap { trim: false })
+        .block(Block::bordered().title(" failed attempts "))
+}
+
 fn refused(page: &Page) -> Table<'_> {
     let mut reasons: Vec<(&String, &u64)> = page.refused.iter().collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -265,6 +289,16 @@ mod tests {
             seconds_left: Some(12.3),
             cohort: vec![Member { client, arrived: true }],
             history: vec![row(1, 1.5), row(2, 0.8765)],
+            failed: vec![Failed {
+                round: 3,
+                attempt: 1,
+                phase: "collect",
+                reason: "0 answered".into(),
+                missing: vec![
+                    Missing { client, reason: Some("on battery".into()) },
+                    Missing { client: tern_fl::ClientId([0xcd; 32]), reason: None },
+                ],
+            }],
             refused: [("replayed".to_owned(), 3)].into(),
             overtaken: [("late".to_owned(), 20), ("unexpected".to_owned(), 24)].into(),
             ..Page::default()
@@ -286,6 +320,9 @@ mod tests {
             "1.2 s",
             "replayed",
             "came too late",
+            "round 3 attempt 1, collect: 0 answered",
+            "abababab on battery",
+            "cdcdcdcd was silent",
             "44",
         ] {
             assert!(shown.contains(part), "{part} in\n{shown}");

@@ -159,3 +159,33 @@ fn a_cohort_larger_than_the_enrolled_is_told_once() {
     members.iter_mut().for_each(|member| assert!(member.turn(&mut federation, now)));
     assert_eq!(federation.coordinator().phase(), "combine");
 }
+
+#[test]
+fn failed_attempts_are_shown_with_their_reasons_and_who_was_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut federation = opened(folder.path(), options());
+    assert_eq!(federation.status().failed, []);
+    let decline = |federation: &mut Federation, number: u8| {
+        let declined = wire::Declined { reason: "on battery".repeat(100) };
+        let body = Some(Body::Declined(declined));
+        let message = wire::Message { round: 1, attempt: 1, body };
+        federation.message(Millis(2), &id(number), message).unwrap();
+    };
+    decline(&mut federation, 1);
+    let deadline = federation.coordinator().deadline().unwrap();
+    federation.advance(deadline).unwrap();
+    let failed = federation.status().failed;
+    let [Failed { round: 1, attempt: 1, phase: "collect", reason, missing }] = &failed[..] else {
+        panic!("{failed:?}")
+    };
+    assert!(reason.contains("0 answered, 1 declined and 3 were silent"), "{reason}");
+    let said = |number| {
+        let found = missing.iter().find(|missing| missing.client == id(number)).unwrap();
+        found.reason.as_ref().map(String::len)
+    };
+    assert_eq!([1, 2, 3, 4].map(said), [Some(200), None, None, None]);
+    // Only the last ones are kept.
+    failing(&mut federation, 20);
+    let attempts: Vec<_> = federation.status().failed.iter().map(|f| f.attempt).collect();
+    assert_eq!(attempts, (4..20).collect::<Vec<_>>());
+}
