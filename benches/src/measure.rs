@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tern_engine::ops::CaseTiming;
+use tern_engine::ops::{CaseTiming, quantile};
 
 use crate::report::Times;
 
@@ -13,10 +13,9 @@ const ENOUGH: usize = 101;
 /// The times of runs, one at least, in seconds each.
 pub fn times(mut seconds: Vec<f64>) -> Times {
     seconds.sort_by(f64::total_cmp);
-    let runs = seconds.len();
-    let at = |quarter: usize| seconds[(runs - 1) * quarter / 4];
-    let (least, most) = (at(0), at(4));
-    Times { median: seconds[runs / 2], least, most, quartiles: [at(1), at(3)], runs }
+    let [least, first, median, third, most] =
+        [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| quantile(&seconds, share));
+    Times { median, least, most, quartiles: [first, third], runs: seconds.len() }
 }
 
 /// The times of a case.
@@ -63,6 +62,9 @@ mod tests {
         let t = times((0..101).rev().map(f64::from).collect());
         assert_eq!((t.least, t.median, t.most, t.runs), (0.0, 50.0, 100.0, 101));
         assert_eq!(t.quartiles, [25.0, 75.0]);
+        // Of few runs, too.
+        let two = times(vec![296.0, 280.0]);
+        assert_eq!((two.median, two.quartiles), (288.0, [284.0, 292.0]));
         let one = times(vec![3.0]);
         assert_eq!((one.least, one.most, one.quartiles), (3.0, 3.0, [3.0, 3.0]));
     }

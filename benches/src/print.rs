@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use crate::report::view::{
-    LOW_TITLE, against_better, beside, beside_row, low, pair_name, percent, roofline, timed_pairs,
+    LOW_TITLE, against_better, beside, beside_row, low, of_roofline, pair_name, percent, roofline,
+    timed_pairs,
 };
 use crate::report::{Device, Outcome, Report, Row, Times, Training};
 use crate::table::{Table, bytes, digits, seconds};
@@ -27,7 +28,7 @@ fn device(report: &Report, device: &Device, profile: bool) {
     checks(device);
     kernels(report, device);
     for training in &device.training {
-        step(training, profile);
+        step(device, training, profile);
     }
     replicas(device);
     pairs(report, device);
@@ -88,7 +89,8 @@ fn kernels(report: &Report, device: &Device) {
     println!("{}", kernel_table(report, device, &others));
     println!(
         "spread: from the first to the third quartile of the runs; of the peer: our rate by its \
-         rate\nof the same in the same run; of the better: of the faster of the two.\n"
+         rate\nof the same in the same run; of the better: of the faster of the two; > 100 % of the \
+         roofline:\nwhat it takes stays in caches.\n"
     );
     for row in &device.kernels {
         if let Outcome::Failed { reason } = &row.outcome {
@@ -119,7 +121,7 @@ fn kernel_table(report: &Report, device: &Device, rows: &[&Row]) -> Table {
                 percent((t.times.quartiles[1] - t.times.quartiles[0]) / t.times.median),
                 digits(t.rate),
                 t.unit.clone(),
-                share(t.share),
+                t.share.map_or("–".into(), of_roofline),
                 share(beside_row(report, device, row)),
                 share(against_better(report, device, row).map(|(share, _)| share)),
             ],
@@ -160,7 +162,7 @@ fn pairs(report: &Report, device: &Device) {
             seconds(pair.ours.median),
             spread(&pair.ours),
             digits(pair.rate),
-            or_none(pair.share.map(percent)),
+            or_none(pair.share.map(of_roofline)),
             or_none(pair.theirs.map(|t| seconds(t.median))),
             or_none(pair.theirs.map(|t| spread(&t))),
             or_none(pair.ratio().map(digits)),
@@ -174,7 +176,7 @@ fn pairs(report: &Report, device: &Device) {
     );
 }
 
-fn step(t: &Training, profile: bool) {
+fn step(device: &Device, t: &Training, profile: bool) {
     println!("{}: {} ({} parameters)", t.workload, t.sizes, t.parameters);
     let quartiles = t.step.quartiles.map(seconds);
     println!(
@@ -201,7 +203,12 @@ fn step(t: &Training, profile: bool) {
     );
     let [predicted, measured] = t.memory.map(bytes);
     let [first, last] = t.losses.map(|loss| digits(loss.into()));
-    println!("  memory predicted {predicted}, measured {measured}; loss {first}, then {last}\n");
+    // A heap has what the plan's memory is not: the record of the graph, and what threads pack.
+    let of = match device.adapter.backend.as_str() {
+        "Tern" => "the process's heap at its peak",
+        _ => "allocated on the device",
+    };
+    println!("  memory of the plan {predicted}, {of} {measured}; loss {first}, then {last}\n");
     if !profile {
         return;
     }

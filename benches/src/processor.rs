@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tern_engine::Isa;
 
-use crate::host;
+use crate::{host, report};
 
 /// How much of the processor to use.
 #[derive(Args, Clone, Copy, Default)]
@@ -44,7 +44,7 @@ pub fn threads() -> usize {
 
 /// What a run is on, for the terminal: the processor's name, threads and vectors.
 pub fn describe() -> String {
-    format!("{}, {} threads, {}", host::host().cpu, threads(), Isa::current())
+    format!("{}, {}, {}", host::host().cpu, report::threads(threads()), Isa::current())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use tern_shaders::Element;
 
 use crate::graph::{Info, Operand, Recorded, Storage};
 
-/// Bytes a plan takes, known before anything is allocated.
+/// Bytes that the tensors of a plan take, known before anything is allocated. Beside them there are
+/// the record of the graph, and on the CPU what each thread packs operands into.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// The arena's parameters.

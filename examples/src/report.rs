@@ -94,6 +94,15 @@ pub fn spread(values: &[f64]) -> (f64, f64) {
     (mean, (squares / (count - 1.0).max(1.0)).sqrt())
 }
 
+/// Mean and, of several values, standard deviation, with so many digits.
+pub fn mean_and_spread(values: &[f64], digits: usize) -> String {
+    let (mean, deviation) = spread(values);
+    match values.len() {
+        0 | 1 => format!("{mean:.digits$}"),
+        _ => format!("{mean:.digits$} ± {deviation:.digits$}"),
+    }
+}
+
 /// A table in plain text: the first column to the left, the others to the right.
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -139,6 +148,12 @@ impl fmt::Display for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_single_value_has_no_spread() {
+        assert_eq!(mean_and_spread(&[81.25], 1), "81.2");
+        assert_eq!(mean_and_spread(&[1.0, 3.0], 2), "2.00 ± 1.41");
+    }
 
     #[test]
     fn tables_are_aligned() {

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::view::{
-    Column, LOW_TITLE, beside, columns, keys, low_first, machine, outcome, paired, percent,
-    roofline, timed_rate,
+    Column, LOW_TITLE, beside, columns, keys, low_first, machine, of_roofline, outcome, paired,
+    percent, roofline, timed_rate,
 };
 use super::{Outcome, Report, Training};
 use crate::table::{bytes, digits, seconds};
@@ -193,8 +193,9 @@ fn kernels(columns: &[Column<'_>]) -> String {
             .any(|c| matches!(outcome(c, (kernel, sizes)), Some(Outcome::Failed { .. })));
         table.row([kernel, sizes], failed, |c| match outcome(c, (kernel, sizes)) {
             Some(Outcome::Timed(t)) => {
-                let share =
-                    t.share.map_or(String::new(), |s| format!("{} of the roofline · ", percent(s)));
+                let share = t
+                    .share
+                    .map_or(String::new(), |s| format!("{} of the roofline · ", of_roofline(s)));
                 let right = format!("{share}{}", seconds(t.times.median));
                 let bars = t.share.map_or(String::new(), |s| bar(&[(s, "bar")]));
                 figures(&escape(&timed_rate(t)), &right) + &bars

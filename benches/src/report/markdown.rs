@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::view::{
-    Column, LOW_TITLE, against_better, beside, columns, keys, low_first, machine, outcome,
-    pair_name, percent, roofline, timed_pairs, timed_rate,
+    Column, LOW_TITLE, against_better, beside, columns, keys, low_first, machine, of_roofline,
+    outcome, pair_name, percent, roofline, timed_pairs, timed_rate,
 };
 use super::{Outcome, Report};
 use crate::table::{bytes, digits, seconds};
@@ -111,7 +111,7 @@ fn kernel_table(text: &mut Text, columns: &[Column<'_>], rows: &[(&str, &str)]) 
                 let row = c.device.kernels.iter().find(|r| r.kernel == kernel && r.sizes == sizes);
                 let share = row.and_then(|row| against_better(c.report, c.device, row));
                 let share = match share {
-                    Some((share, "roofline")) => format!(", {}", percent(share)),
+                    Some((share, "roofline")) => format!(", {}", of_roofline(share)),
                     Some((share, by)) => format!(", {} of the {by}", percent(share)),
                     None => String::new(),
                 };
@@ -198,7 +198,7 @@ fn pairs(text: &mut Text, reports: &[Report]) {
                     pair_name(pair),
                     seconds(pair.ours.median),
                     digits(pair.rate),
-                    pair.share.map_or("–".into(), percent),
+                    pair.share.map_or("–".into(), of_roofline),
                     pair.theirs.map_or("–".into(), |t| seconds(t.median)),
                     pair.ratio().map_or("–".into(), |r| format!("**{}**", digits(r))),
                     pair.ratio_at_best().map_or("–".into(), digits),

@@ -274,7 +274,8 @@ pub struct Training {
     pub bytes_bound: u64,
     /// GPU objects created after the first run.
     pub created_later: u64,
-    /// Bytes predicted, and bytes that were allocated.
+    /// Bytes predicted for the plan, and bytes that were allocated on the device; on the CPU what
+    /// the process's heap grew by at most.
     pub memory: [u64; 2],
     /// Time of each kernel in one step, each call apart.
     pub kernels: Vec<KernelTime>,
@@ -393,6 +394,11 @@ impl Roofline {
     }
 }
 
+/// A number of threads, in words.
+pub fn threads(count: usize) -> String {
+    format!("{count} thread{}", if count == 1 { "" } else { "s" })
+}
+
 impl Pair {
     /// How many times as fast as the peer we are.
     pub fn ratio(&self) -> Option<f64> {
@@ -410,8 +416,7 @@ impl Device {
     pub fn title(&self) -> String {
         let name = self.adapter.short();
         match &self.vectors {
-            Some(Vectors { isa, threads: 1 }) => format!("{name}, 1 thread, {isa}"),
-            Some(Vectors { isa, threads }) => format!("{name}, {threads} threads, {isa}"),
+            Some(Vectors { isa, threads: count }) => format!("{name}, {}, {isa}", threads(*count)),
             None => name.to_string(),
         }
     }

@@ -149,3 +149,10 @@ fn the_roofline_is_the_slower_of_moving_and_computing() {
     assert_eq!(roofline.least(1_000_000_000_000, 1_000, false), Some(1.0));
     assert_eq!(roofline.least(1, 1, true), None);
 }
+
+#[test]
+fn a_share_above_the_roofline_is_not_shown_as_a_number() {
+    use crate::report::view::of_roofline;
+    assert_eq!([0.0, 0.42, 1.0, 5.41].map(of_roofline), ["0 %", "42 %", "100 %", "> 100 %"]);
+    assert_eq!([1, 2].map(threads), ["1 thread", "2 threads"]);
+}

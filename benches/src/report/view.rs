@@ -138,6 +138,12 @@ pub fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
+/// A rate as a share of the roofline's. What stays in caches is faster than the memory that the
+/// roofline was measured in; how much faster says nothing of the kernel.
+pub fn of_roofline(share: f64) -> String {
+    if share > 1.0 { "> 100 %".into() } else { percent(share) }
+}
+
 /// The figures of a roofline with their names; what was not run says so.
 pub fn roofline(device: &Device) -> Vec<(&'static str, String)> {
     let Some(roofline) = &device.roofline else { return Vec::new() };

@@ -142,6 +142,11 @@ pub(crate) struct Host<F: Real> {
     parallel: bool,
 }
 
+/// A number of threads, in words.
+pub(crate) fn threads(count: usize) -> String {
+    format!("{count} thread{}", if count == 1 { "" } else { "s" })
+}
+
 impl Host<f32> {
     pub fn fast() -> Self {
         Host { fast: crate::cpu::fast, name: "Cpu", parallel: true }
@@ -154,7 +159,7 @@ impl<F: HostReal> Host<F> {
     }
 
     pub fn name(&self) -> String {
-        format!("{}, {} threads", self.name, rayon::current_num_threads())
+        format!("{}, {}", self.name, threads(rayon::current_num_threads()))
     }
 
     /// Sequences that run at once; `None` where one computes all replicas of a tile.

@@ -174,7 +174,7 @@ pub(super) fn cpu() -> AdapterSummary {
         name: "Cpu".into(),
         kind: Kind::Cpu,
         backend: "Tern".into(),
-        driver: format!("{} threads", rayon::current_num_threads()),
+        driver: super::host::threads(rayon::current_num_threads()),
         max_binding: u64::MAX,
         max_buffer: u64::MAX,
         workgroup_memory: 0,

@@ -53,7 +53,7 @@ use tern_shaders::AnyKernel;
 use case::part;
 pub use case::{Case, Check, Expected};
 pub(crate) use case::{codes, noise};
-pub use timing::{CaseTiming, Clock, Costs};
+pub use timing::{CaseTiming, Clock, Costs, quantile};
 
 /// The folder of a family's kernels, and their cases.
 type Family = (&'static str, fn() -> Vec<Case>);

@@ -67,9 +67,27 @@ pub struct Costs {
     pub read_back: f64,
 }
 
+/// The value below which a share (0 to 1) of sorted values lies: between two of them, what lies
+/// between them in proportion; not a number if there is none.
+///
+/// ```
+/// use tern_engine::ops::quantile;
+///
+/// let sorted = [1.0, 2.0, 4.0, 8.0];
+/// assert_eq!([0.0, 0.25, 0.5, 1.0].map(|share| quantile(&sorted, share)), [1.0, 1.75, 3.0, 8.0]);
+/// ```
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let at = share.clamp(0.0, 1.0) * sorted.len().saturating_sub(1) as f64;
+    let [low, high] = [at.floor(), at.ceil()].map(|at| sorted.get(at as usize));
+    match (low, high) {
+        (Some(low), Some(high)) => low + (high - low) * at.fract(),
+        _ => f64::NAN,
+    }
+}
+
 fn median(mut seconds: Vec<f64>) -> f64 {
     seconds.sort_by(f64::total_cmp);
-    seconds[seconds.len() / 2]
+    quantile(&seconds, 0.5)
 }
 
 impl Device {
@@ -177,16 +195,17 @@ impl Case {
         }
         seconds.sort_by(f64::total_cmp);
         let runs = seconds.len();
-        let at = |quarter: usize| seconds[(runs - 1) * quarter / 4];
+        let [least, first, median, third, most] =
+            [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| quantile(&seconds, share));
         let variant = device.variants(&program).first().copied();
         Ok(CaseTiming {
-            median: seconds[runs / 2],
-            least: at(0),
-            most: at(4),
-            quartiles: [at(1), at(3)],
+            median,
+            least,
+            most,
+            quartiles: [first, third],
             runs,
             calls,
-            alone: median(alone.clone()),
+            alone: self::median(alone.clone()),
             alone_each: alone,
             clock,
             variant,

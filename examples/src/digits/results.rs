@@ -6,7 +6,7 @@ use tern_engine::save_model;
 use tern_fl::methods::align::Model;
 
 use super::transfer::{Features, Measured};
-use crate::report::{Report, Series, Table, spread};
+use crate::report::{Report, Series, Table, mean_and_spread, spread};
 use crate::scatter::{Cloud, Plane, scatter};
 
 /// Everything a run found out.
@@ -56,16 +56,16 @@ impl Results {
         let mut table = Table::new(headings);
         for transfer in &self.transfers {
             let percent = |value: &dyn Fn(&Measured) -> f64| {
-                let (mean, deviation) = spread(&transfer.of(|run| 100.0 * value(run)));
-                format!("{mean:.1} ± {deviation:.1} %")
+                format!("{} %", mean_and_spread(&transfer.of(|run| 100.0 * value(run)), 1))
             };
-            let (gain, deviation) = spread(&transfer.gains());
+            let gains = transfer.gains();
+            let sign = if spread(&gains).0 < 0.0 { "" } else { "+" };
             table.row([
                 transfer.name.clone(),
                 percent(&|run| run.without),
                 percent(&|run| run.longer),
                 percent(&|run| run.aligned),
-                format!("{gain:+.1} ± {deviation:.1}"),
+                format!("{sign}{}", mean_and_spread(&gains, 1)),
                 percent(&|run| run.ceiling),
                 percent(&|run| run.told_apart),
             ]);

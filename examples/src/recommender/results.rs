@@ -7,7 +7,7 @@ use super::arms::Arm;
 use super::device::{Hits, Recommendation};
 use super::options::Scale;
 use super::train::{Point, Run};
-use crate::report::{Report, Series, Table, spread};
+use crate::report::{Report, Series, Table, mean_and_spread, spread};
 
 /// Everything a run found out.
 #[derive(Clone, Debug, Serialize)]
@@ -69,11 +69,8 @@ impl ArmResult {
     }
 
     fn percent(&self, value: impl Fn(&Hits) -> f64) -> String {
-        let (mean, deviation) = self.spread(|run| 100.0 * value(&run.hits));
-        match self.runs.len() {
-            1 => format!("{mean:.1}"),
-            _ => format!("{mean:.1} ± {deviation:.1}"),
-        }
+        let values: Vec<f64> = self.runs.iter().map(|run| 100.0 * value(&run.hits)).collect();
+        mean_and_spread(&values, 1)
     }
 
     fn kilobytes(&self, value: impl Fn(&Run) -> f64) -> String {

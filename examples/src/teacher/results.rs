@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tern_fl::methods::teach::{Limit, Mechanism};
 
-use crate::report::{Report, Series, Table, spread};
+use crate::report::{Report, Series, Table, mean_and_spread};
 
 /// Everything a run found out.
 #[derive(Clone, Debug, Serialize)]
@@ -129,11 +129,7 @@ impl SetResult {
     /// Mean and, over several seeds, standard deviation.
     fn cell(&self, factor: f64, digits: usize, of: impl Fn(&Lesson) -> f64) -> String {
         let values: Vec<f64> = self.lessons.iter().map(|l| factor * of(l)).collect();
-        let (mean, deviation) = spread(&values);
-        match values.len() {
-            1 => format!("{mean:.digits$}"),
-            _ => format!("{mean:.digits$} ± {deviation:.digits$}"),
-        }
+        mean_and_spread(&values, digits)
     }
 
     /// A row for each of who was measured; accuracies in percent.

@@ -101,12 +101,13 @@ pub fn run(options: &Options) -> Result<()> {
         device.name(),
         begin.elapsed().as_secs_f64(),
     ));
-    let mut rounds = Vec::new();
+    let (mut rounds, mut seconds) = (Vec::new(), 0.0);
     loop {
         let begin = Instant::now();
         let Some(record) = simulation.round()? else { break };
         let row = Row::new(&record, begin.elapsed().as_secs_f64(), simulation.spilled());
-        progress(&row, plan.rounds);
+        seconds += row.seconds;
+        progress(&row, plan.rounds, seconds);
         if let Some(folder) = &mut folder {
             folder.add(&row)?;
         }
@@ -192,19 +193,33 @@ impl Row {
 const HEADING: [&str; 7] =
     ["round", "updates", "MiB", "training loss", "held-out loss", "accuracy", "seconds"];
 
-/// The last round, in the place of the one before.
-fn progress(row: &Row, rounds: u32) {
+/// The last round, in the place of the one before, and the time that is left if the others take as
+/// long as those so far did on average.
+fn progress(row: &Row, rounds: u32, seconds_so_far: f64) {
     let mut to = std::io::stderr();
     let [_, updates, _, loss, _, accuracy, seconds] = row.cells();
     let line = format!(
-        "round {} of {rounds}: {updates} updates, loss {loss}, accuracy {accuracy}, {seconds} s",
-        row.round
+        "round {} of {rounds}: {updates} updates, loss {loss}, accuracy {accuracy}, {seconds} s{}",
+        row.round,
+        left(row.round, rounds, seconds_so_far),
     );
     // Nobody to tell is no reason to stop.
     let _ = match to.is_terminal() {
         true => write!(to, "\r\x1b[2K{line}{}", if row.round == rounds { "\n" } else { "" }),
         false => writeln!(to, "{line}"),
     };
+}
+
+/// What is left after so many rounds, in words; nothing after the last one.
+fn left(round: u32, rounds: u32, seconds_so_far: f64) -> String {
+    let seconds =
+        seconds_so_far / f64::from(round.max(1)) * f64::from(rounds.saturating_sub(round));
+    match seconds {
+        _ if round >= rounds => String::new(),
+        ..100.0 => format!(", {seconds:.0} s left"),
+        ..6_000.0 => format!(", {:.0} min left", seconds / 60.0),
+        _ => format!(", {:.1} h left", seconds / 3_600.0),
+    }
 }
 
 /// All rounds, the better of them starred.
@@ -285,4 +300,17 @@ fn plot(path: &Path, rounds: &[Row]) -> Result<()> {
         }
     }
     Ok(draw(path, &panels)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::left;
+
+    #[test]
+    fn the_time_left_is_that_of_the_rounds_to_come() {
+        assert_eq!(left(2, 10, 3.0), ", 12 s left");
+        assert_eq!(left(1, 100, 4.0), ", 7 min left");
+        assert_eq!(left(1, 10_001, 3.6), ", 10.0 h left");
+        assert_eq!(left(10, 10, 30.0), "");
+    }
 }
