@@ -80,6 +80,15 @@ fn output(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+#[test]
+fn a_start_without_a_display_says_nothing_of_it() {
+    // The device is opened before the data is looked for, which isn't there.
+    let mut command = tern(&["simulate", "--csv", "nowhere.csv", "--label", "class"]);
+    command.env("TERN_DEVICE", "software").env_remove("XDG_RUNTIME_DIR");
+    let error = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}");
+}
+
 struct Place {
     folder: tempfile::TempDir,
 }
