@@ -71,9 +71,10 @@ fn data(draw: u8, n: usize) -> Data {
 fn image() -> ModelSpec {
     let filters = LayerSpec::Conv2d {
         outputs: 2,
-        kernel: 1,
-        stride: 1,
-        padding: 0,
+        kernel: 1.into(),
+        stride: 1.into(),
+        padding: 0.into(),
+        bias: true,
         activation: Activation::Relu,
     };
     let classes = LayerSpec::Linear { outputs: 2, activation: Activation::Identity };

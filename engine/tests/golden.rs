@@ -10,7 +10,7 @@ use common::devices;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde_json::Value;
-use tern_engine::nn::{Input, LayerSpec, Mode, Model, ModelSpec};
+use tern_engine::nn::{Input, LayerSpec, Mode, Model, ModelSpec, Pixels};
 use tern_engine::ops::loss::{CrossEntropy, Reduction};
 use tern_engine::ops::lstm::{LstmOptions, LstmWeights};
 use tern_engine::{
@@ -334,17 +334,18 @@ fn char_lstm_with_adamw() {
 fn cnn_with_sgd() {
     let conv = |outputs, kernel, stride, padding| LayerSpec::Conv2d {
         outputs,
-        kernel,
-        stride,
-        padding,
+        kernel: Pixels::from(kernel),
+        stride: Pixels::from(stride),
+        padding: Pixels::from(padding),
+        bias: true,
         activation: Activation::Relu,
     };
     let linear = LayerSpec::Linear { outputs: 3, activation: Activation::Identity };
     let layers = [
         ("conv1", conv(4, 3, 1, 1)),
-        ("pool1", LayerSpec::MaxPool2d { kernel: 2, stride: 2 }),
+        ("pool1", LayerSpec::MaxPool2d { kernel: 2.into(), stride: 2.into(), padding: 0.into() }),
         ("conv2", conv(5, 2, 2, 1)),
-        ("pool2", LayerSpec::MaxPool2d { kernel: 2, stride: 1 }),
+        ("pool2", LayerSpec::MaxPool2d { kernel: 2.into(), stride: 1.into(), padding: 0.into() }),
         ("flatten", LayerSpec::Flatten),
         ("linear", linear),
     ];
@@ -355,6 +356,40 @@ fn cnn_with_sgd() {
     let training = Training::new(Optimizer::sgd(), Fixture::open("cnn_sgd").number("lr"));
     let input = (Element::F32, &[4, 2 * 11 * 7][..]);
     steps("cnn_data", "cnn_weights", "cnn_sgd", spec.build().unwrap(), input, &training);
+}
+
+#[test]
+fn cnn_of_oblong_filters_without_bias_and_average_pools() {
+    let layers = [
+        (
+            "conv",
+            LayerSpec::Conv2d {
+                outputs: 4,
+                kernel: [3, 2].into(),
+                stride: [2, 1].into(),
+                padding: [1, 0].into(),
+                bias: false,
+                activation: Activation::Tanh,
+            },
+        ),
+        (
+            "pool",
+            LayerSpec::AveragePool2d {
+                kernel: [2, 3].into(),
+                stride: [1, 2].into(),
+                padding: 1.into(),
+            },
+        ),
+        ("flatten", LayerSpec::Flatten),
+        ("linear", LayerSpec::Linear { outputs: 3, activation: Activation::Identity }),
+    ];
+    let spec = ModelSpec {
+        input: Input::Image { channels: 2, height: 11, width: 7 },
+        layers: layers.map(|(name, layer)| (name.into(), layer)).to_vec(),
+    };
+    let training = Training::new(Optimizer::sgd(), Fixture::open("oblong_sgd").number("lr"));
+    let input = (Element::F32, &[4, 2 * 11 * 7][..]);
+    steps("oblong_data", "oblong_weights", "oblong_sgd", spec.build().unwrap(), input, &training);
 }
 
 #[test]

@@ -1,6 +1,69 @@
 //! Sizes and options of layers, with the defaults of PyTorch.
 
+use serde::{Deserialize, Serialize};
 use tern_shaders::Activation;
+
+/// Height and width, in pixels: of a filter, a window, a step. Written as one number where both are
+/// the same, and as `[height, width]` otherwise.
+///
+/// ```
+/// use tern_engine::nn::Pixels;
+///
+/// assert_eq!(Pixels::from(3), Pixels::from([3, 3]));
+/// assert_eq!((Pixels::from([3, 5]).height, Pixels::from([3, 5]).width), (3, 5));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub struct Pixels {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// [`Pixels`] in a file.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of pixels or [height, width]")]
+enum Written {
+    Square(usize),
+    Sides([usize; 2]),
+}
+
+impl From<Written> for Pixels {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Square(side) => side.into(),
+            Written::Sides(sides) => sides.into(),
+        }
+    }
+}
+
+impl From<Pixels> for Written {
+    fn from(Pixels { height, width }: Pixels) -> Self {
+        match height == width {
+            true => Written::Square(height),
+            false => Written::Sides([height, width]),
+        }
+    }
+}
+
+impl From<usize> for Pixels {
+    fn from(side: usize) -> Self {
+        Pixels { height: side, width: side }
+    }
+}
+
+impl From<[usize; 2]> for Pixels {
+    fn from([height, width]: [usize; 2]) -> Self {
+        Pixels { height, width }
+    }
+}
+
+impl From<Pixels> for [usize; 2] {
+    fn from(Pixels { height, width }: Pixels) -> Self {
+        [height, width]
+    }
+}
 
 /// A [`Linear`](super::Linear) layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,7 +139,7 @@ impl LstmConfig {
     }
 }
 
-/// A [`Conv2d`](super::Conv2d) layer of square filters.
+/// A [`Conv2d`](super::Conv2d) layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conv2dConfig {
@@ -84,29 +147,38 @@ pub struct Conv2dConfig {
     pub inputs: usize,
     /// Channels of the output: number of filters.
     pub outputs: usize,
-    /// Height and width of a filter, in pixels.
-    pub kernel: usize,
-    /// Pixels from one place of a filter to the next; 1 by default.
-    pub stride: usize,
-    /// Pixels of zeros around the image; 0 by default.
-    pub padding: usize,
+    /// Of a filter.
+    pub kernel: Pixels,
+    /// From one place of a filter to the next; 1 by default.
+    pub stride: Pixels,
+    /// Zeros around the image: above and below, left and right; 0 by default.
+    pub padding: Pixels,
+    /// Whether there is a bias; there is by default.
+    pub bias: bool,
 }
 
 impl Conv2dConfig {
-    /// Filters at every place where they fit whole.
-    pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Self {
-        Conv2dConfig { inputs, outputs, kernel, stride: 1, padding: 0 }
+    /// Filters at every place where they fit whole, with a bias.
+    pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pixels>) -> Self {
+        let (kernel, stride, padding) = (kernel.into(), 1.into(), 0.into());
+        Conv2dConfig { inputs, outputs, kernel, stride, padding, bias: true }
     }
 
     /// With so many pixels from one place to the next.
-    pub fn stride(mut self, stride: usize) -> Self {
-        self.stride = stride;
+    pub fn stride(mut self, stride: impl Into<Pixels>) -> Self {
+        self.stride = stride.into();
         self
     }
 
     /// With so many pixels of zeros around the image.
-    pub fn padding(mut self, padding: usize) -> Self {
-        self.padding = padding;
+    pub fn padding(mut self, padding: impl Into<Pixels>) -> Self {
+        self.padding = padding.into();
+        self
+    }
+
+    /// With or without a bias.
+    pub fn bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
         self
     }
 }

@@ -194,23 +194,28 @@ impl Lstm {
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     weight: Param,
-    bias: Param,
+    bias: Option<Param>,
     window: Window,
 }
 
 impl Conv2d {
-    /// Registers `name.weight` and `name.bias`, uniform within 1/√(in · k²).
+    /// Registers `name.weight` and, if asked for, `name.bias`, uniform within 1/√(in · k · k').
     ///
     /// # Errors
     /// As [`Parameters::add`].
     pub fn new(parameters: &mut Parameters, name: &str, config: Conv2dConfig) -> Result<Self> {
-        let Conv2dConfig { inputs, outputs, kernel, stride, padding } = config;
-        let init = bound(inputs * kernel * kernel);
-        let shape = [outputs, inputs, kernel, kernel];
+        let Conv2dConfig { inputs, outputs, kernel, stride, padding, bias } = config;
+        let init = bound(inputs * kernel.height * kernel.width);
+        let shape = [outputs, inputs, kernel.height, kernel.width];
+        let weight = parameters.add(&format!("{name}.weight"), &shape, init)?;
+        let bias = match bias {
+            true => Some(parameters.add(&format!("{name}.bias"), &[outputs], init)?),
+            false => None,
+        };
         Ok(Conv2d {
-            weight: parameters.add(&format!("{name}.weight"), &shape, init)?,
-            bias: parameters.add(&format!("{name}.bias"), &[outputs], init)?,
-            window: Window { stride: [stride; 2], padding: [padding; 2] },
+            weight,
+            bias,
+            window: Window { stride: stride.into(), padding: padding.into() },
         })
     }
 
@@ -219,7 +224,7 @@ impl Conv2d {
     /// # Errors
     /// [`Error::Shape`] for another number of channels or an image smaller than the kernel.
     pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
-        graph.conv2d(x, &self.weight, Some(&self.bias), self.window)
+        graph.conv2d(x, &self.weight, self.bias.as_ref(), self.window)
     }
 }
 

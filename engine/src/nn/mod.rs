@@ -25,7 +25,7 @@ mod predict;
 mod spec;
 mod text;
 
-pub use config::{Conv2dConfig, LinearConfig, LstmConfig};
+pub use config::{Conv2dConfig, LinearConfig, LstmConfig, Pixels};
 pub use fit::{Epoch, Fit, Stop};
 pub use layers::{Conv2d, Dropout, Embedding, LayerNorm, Linear, Lstm, Mode, RmsNorm};
 pub use predict::Predictor;

@@ -6,7 +6,7 @@ use tern_shaders::{Activation, Element};
 use super::layers::check_dropout;
 use super::{
     Conv2d, Conv2dConfig, Dropout, Embedding, LayerNorm, Linear, LinearConfig, Lstm, LstmConfig,
-    Mode, RmsNorm,
+    Mode, Pixels, RmsNorm,
 };
 use crate::ops::convolution::Window;
 use crate::{Error, Graph, Parameters, Result, Tensor};
@@ -83,22 +83,38 @@ pub enum LayerSpec {
     Conv2d {
         /// Output channels.
         outputs: usize,
-        /// Rows and columns of the kernel.
-        kernel: usize,
-        /// Step of the kernel.
-        stride: usize,
-        /// Zeros put around the image.
-        padding: usize,
+        /// Of the kernel.
+        kernel: Pixels,
+        /// From one place of the kernel to the next.
+        stride: Pixels,
+        /// Zeros put around the image: above and below, left and right.
+        padding: Pixels,
+        /// Whether there is a bias; there is if nothing is said.
+        #[serde(default = "yes", skip_serializing_if = "is_yes")]
+        bias: bool,
         /// Applied to the outputs.
         #[serde(default, with = "activation_name")]
         activation: Activation,
     },
     /// Maximum over windows of the image.
     MaxPool2d {
-        /// Rows and columns of a window.
-        kernel: usize,
-        /// Step from one window to the next.
-        stride: usize,
+        /// Of a window.
+        kernel: Pixels,
+        /// From one window to the next.
+        stride: Pixels,
+        /// Around the image: pixels that are never the largest; none if nothing is said.
+        #[serde(default, skip_serializing_if = "is_none")]
+        padding: Pixels,
+    },
+    /// Mean over windows of the image.
+    AveragePool2d {
+        /// Of a window.
+        kernel: Pixels,
+        /// From one window to the next.
+        stride: Pixels,
+        /// Zeros put around the image, which count in the means; none if nothing is said.
+        #[serde(default, skip_serializing_if = "is_none")]
+        padding: Pixels,
     },
     /// `[B, C, H, W]` to `[B, C · H · W]`.
     Flatten,
@@ -111,6 +127,18 @@ pub enum LayerSpec {
         /// Probability of being dropped.
         p: f32,
     },
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(yes: &bool) -> bool {
+    *yes
+}
+
+fn is_none(pixels: &Pixels) -> bool {
+    *pixels == Pixels::default()
 }
 
 mod activation_name {
@@ -242,22 +270,33 @@ impl LayerSpec {
                 Layer::Linear(Linear::new(parameters, name, config)?)
             }
             (
-                LayerSpec::Conv2d { outputs, kernel, stride, padding, activation },
-                Form::Image([channels, height, width]),
+                LayerSpec::Conv2d { outputs, kernel, stride, padding, bias, activation },
+                Form::Image(image),
             ) => {
-                let size =
-                    |n: usize| (n + 2 * padding).checked_sub(kernel).map(|n| n / stride.max(1) + 1);
-                let (Some(h), Some(w)) = (size(height), size(width)) else { return unfit(*form) };
+                let Some([h, w]) = moved(image, kernel, stride, padding) else {
+                    return unfit(*form);
+                };
                 *form = Form::Image([outputs, h, w]);
-                let config =
-                    Conv2dConfig::new(channels, outputs, kernel).stride(stride).padding(padding);
+                let config = Conv2dConfig::new(image[0], outputs, kernel)
+                    .stride(stride)
+                    .padding(padding)
+                    .bias(bias);
                 Layer::Conv2d(Conv2d::new(parameters, name, config)?, activation)
             }
-            (LayerSpec::MaxPool2d { kernel, stride }, Form::Image([channels, height, width])) => {
-                let size = |n: usize| n.checked_sub(kernel).map(|n| n / stride.max(1) + 1);
-                let (Some(h), Some(w)) = (size(height), size(width)) else { return unfit(*form) };
-                *form = Form::Image([channels, h, w]);
-                Layer::MaxPool2d([kernel; 2], Window { stride: [stride; 2], padding: [0; 2] })
+            (
+                LayerSpec::MaxPool2d { kernel, stride, padding }
+                | LayerSpec::AveragePool2d { kernel, stride, padding },
+                Form::Image(image),
+            ) => {
+                let Some([h, w]) = moved(image, kernel, stride, padding) else {
+                    return unfit(*form);
+                };
+                *form = Form::Image([image[0], h, w]);
+                let window = Window { stride: stride.into(), padding: padding.into() };
+                match self {
+                    LayerSpec::MaxPool2d { .. } => Layer::MaxPool2d(kernel.into(), window),
+                    _ => Layer::AveragePool2d(kernel.into(), window),
+                }
             }
             (LayerSpec::Flatten, Form::Image([channels, height, width])) => {
                 *form = Form::Vector(channels * height * width);
@@ -278,6 +317,22 @@ impl LayerSpec {
     }
 }
 
+/// Height and width of what a window gives that moves over an image `[channels, height, width]`, if
+/// it fits.
+fn moved(
+    [_, height, width]: [usize; 3],
+    kernel: Pixels,
+    stride: Pixels,
+    padding: Pixels,
+) -> Option<[usize; 2]> {
+    let places = |size: usize, kernel: usize, stride: usize, padding: usize| {
+        let room = size.checked_add(padding.checked_mul(2)?)?.checked_sub(kernel)?;
+        Some(room / stride.max(1) + 1)
+    };
+    let h = places(height, kernel.height, stride.height, padding.height)?;
+    Some([h, places(width, kernel.width, stride.width, padding.width)?])
+}
+
 #[derive(Clone, Debug)]
 enum Layer {
     Embedding(Embedding),
@@ -285,6 +340,7 @@ enum Layer {
     Linear(Linear),
     Conv2d(Conv2d, Activation),
     MaxPool2d([usize; 2], Window),
+    AveragePool2d([usize; 2], Window),
     Flatten,
     LayerNorm(LayerNorm),
     RmsNorm(RmsNorm),
@@ -352,6 +408,9 @@ impl Model {
                         }
                     }
                     Layer::MaxPool2d(kernel, window) => graph.max_pool2d(x, *kernel, *window)?,
+                    Layer::AveragePool2d(kernel, window) => {
+                        graph.average_pool2d(x, *kernel, *window)?
+                    }
                     Layer::Flatten => {
                         let [batch, rest @ ..] = graph.shape(x) else { return Ok(x) };
                         let shape = [*batch, rest.iter().product()];
@@ -368,54 +427,4 @@ impl Model {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spec_survives_json_and_builds_the_same_parameters() {
-        let mut spec = ModelSpec::language_model(90, 8, 256, 2);
-        let json = serde_json::to_string(&spec).unwrap();
-        assert_eq!(serde_json::from_str::<ModelSpec>(&json).unwrap(), spec);
-        let (parameters, _) = spec.build().unwrap();
-        // FedAvg's Shakespeare model (McMahan et al. 2017, section 3).
-        assert_eq!(parameters.count(), 822_570);
-        spec.layers.swap(0, 1);
-        assert!(spec.build().unwrap_err().to_string().contains("layer lstm"));
-    }
-
-    #[test]
-    fn a_dropout_that_leaves_nothing_is_refused_with_its_range() {
-        let lstm = |dropout| LayerSpec::Lstm { hidden: 8, layers: 2, coupled: false, dropout };
-        for (p, taken) in [(0.0, true), (0.99, true), (1.0, false), (-0.1, false)] {
-            for layer in [LayerSpec::Dropout { p }, lstm(p)] {
-                let input = Input::Features { width: 8 };
-                let spec = ModelSpec { input, layers: vec![("drop".into(), layer)] };
-                assert_eq!(spec.build().is_ok(), taken, "{layer:?}");
-                if let Err(error) = spec.build() {
-                    let expected = format!("dropout of drop is {p}, expected 0 up to but not 1");
-                    assert!(error.to_string().contains(&expected), "{error}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn unknown_keys_are_named() {
-        for json in [
-            r#"{"input":{"features":{"width":2}},"layers":[],"speed":1}"#,
-            r#"{"input":{"features":{"width":2,"speed":1}},"layers":[]}"#,
-            r#"{"input":{"features":{"width":2}},"layers":[["0",{"linear":{"outputs":1,"speed":1}}]]}"#,
-        ] {
-            let error = serde_json::from_str::<ModelSpec>(json).unwrap_err().to_string();
-            assert!(error.contains("unknown field `speed`"), "{error}");
-        }
-    }
-
-    #[test]
-    fn unknown_activations_are_named() {
-        let json = r#"{"input":{"features":{"width":2}},
-            "layers":[["0",{"linear":{"outputs":1,"activation":"swish"}}]]}"#;
-        let error = serde_json::from_str::<ModelSpec>(json).unwrap_err().to_string();
-        assert!(error.contains("swish") && error.contains("relu"), "{error}");
-    }
-}
+mod tests;

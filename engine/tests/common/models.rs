@@ -48,12 +48,13 @@ fn train(
 pub fn convolutions() -> ModelSpec {
     let convolution = |outputs| LayerSpec::Conv2d {
         outputs,
-        kernel: 3,
-        stride: 1,
-        padding: 1,
+        kernel: 3.into(),
+        stride: 1.into(),
+        padding: 1.into(),
+        bias: true,
         activation: Activation::Relu,
     };
-    let pool = LayerSpec::MaxPool2d { kernel: 2, stride: 2 };
+    let pool = LayerSpec::MaxPool2d { kernel: 2.into(), stride: 2.into(), padding: 0.into() };
     let layers = [
         convolution(16),
         pool,

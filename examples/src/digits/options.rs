@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use tern_engine::Activation;
-use tern_engine::nn::{Input, LayerSpec, ModelSpec};
+use tern_engine::nn::{Input, LayerSpec, ModelSpec, Pixels};
 use tern_fl::methods::align::{Model, Objective, Settings};
 
 use crate::network::NetworkOptions;
@@ -95,9 +95,10 @@ pub const SIDE: usize = 8;
 pub fn model() -> tern_fl::Result<Model> {
     let convolution = |outputs, stride| LayerSpec::Conv2d {
         outputs,
-        kernel: 3,
-        stride,
-        padding: 1,
+        kernel: 3.into(),
+        stride: Pixels::from(stride),
+        padding: 1.into(),
+        bias: true,
         activation: Activation::Relu,
     };
     let linear = |outputs, activation| LayerSpec::Linear { outputs, activation };
