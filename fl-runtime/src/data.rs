@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tern_engine::IGNORE;
-use tern_host::csv::{self, Record};
+use tern_host::csv::{self, BadLine, Header};
 
 /// Why a file's samples can't be used.
 #[derive(Debug)]
@@ -121,35 +121,33 @@ pub fn read_texts(path: &Path, tokens: Tokens) -> Result<Vec<Vec<u32>>, DataErro
 /// first line of each names the columns; `label` is the one with the class.
 ///
 /// # Errors
-/// [`DataError`] for a file that can't be read, a line with another number of values or one
-/// that is no number, columns that differ between files, and no row at all.
+/// [`DataError`] for a file that can't be read, two columns of one name, a line with another number
+/// of values or one that is no number, columns that differ between files, and no row at all.
 pub fn read_rows(path: &Path, label: &str) -> Result<Rows, DataError> {
     let mut rows = Rows::default();
     let mut columns: Option<Vec<String>> = None;
     for file in files(path, "csv")? {
         let text = read(&file)?;
+        let at_line = |bad: BadLine| error(&file, bad.line, bad.reason);
         let mut records = csv::records(&text, &BTreeSet::new()).into_iter();
-        let mut next = || {
-            let record = records.next()?;
-            Some(record.map_err(|bad| error(&file, bad.line, bad.reason)))
-        };
-        let Some(Record { line: number, fields }) = next().transpose()? else {
-            return Err(error(&file, 0, "empty, expected a line that names the columns"));
-        };
-        let names: Vec<String> = fields.iter().map(|name| name.trim().to_owned()).collect();
-        let at = names.iter().position(|name| name == label).ok_or_else(|| {
+        let header = Header::read(&mut records).map_err(at_line)?;
+        let names = header.names();
+        let at = header.place(label).ok_or_else(|| {
             let reason = format!("no column `{label}`, expected one of {}", names.join(", "));
-            error(&file, number, reason)
+            error(&file, header.line(), reason)
         })?;
         if names.len() < 2 {
-            return Err(error(&file, number, "one column, expected features beside the class"));
+            let reason = "one column, expected features beside the class";
+            return Err(error(&file, header.line(), reason));
         }
-        if *columns.get_or_insert_with(|| names.clone()) != names {
-            return Err(error(&file, number, "other columns than the file before"));
+        if *columns.get_or_insert_with(|| names.to_vec()) != names {
+            return Err(error(&file, header.line(), "other columns than the file before"));
         }
         rows.width = names.len() - 1;
-        while let Some(Record { line, fields }) = next().transpose()? {
-            row(&mut rows, &fields, (at, &names)).map_err(|reason| error(&file, line, reason))?;
+        for record in records {
+            let record = record.and_then(|record| header.fits(record)).map_err(at_line)?;
+            row(&mut rows, &record.fields, (at, names))
+                .map_err(|reason| error(&file, record.line, reason))?;
         }
     }
     match rows.labels.is_empty() {
@@ -159,11 +157,8 @@ pub fn read_rows(path: &Path, label: &str) -> Result<Rows, DataError> {
 }
 
 fn row(rows: &mut Rows, fields: &[String], (at, names): (usize, &[String])) -> Result<(), String> {
-    let values: Vec<&str> = fields.iter().map(|field| field.trim()).collect();
-    if values.len() != names.len() {
-        return Err(format!("{} values, expected {}", values.len(), names.len()));
-    }
-    for (i, (value, name)) in values.iter().zip(names).enumerate() {
+    let values = fields.iter().map(|field| field.trim());
+    for (i, (value, name)) in values.zip(names).enumerate() {
         if i == at {
             let class = value.parse().ok().filter(|class| *class != IGNORE);
             rows.labels.push(class.ok_or_else(|| {
@@ -250,8 +245,9 @@ mod tests {
 
     #[test]
     fn errors_name_file_and_line() {
-        let cases: [(&str, &[u8], &str); 11] = [
-            ("a.csv", b"", "a.csv: empty"),
+        let cases: [(&str, &[u8], &str); 12] = [
+            ("a.csv", b"", "a.csv:1: empty"),
+            ("a.csv", b"x,class,x\n1,2,3\n", "a.csv:1: columns 1 and 3 are both named `x`"),
             ("a.csv", b"x,y\n1,2\n", "a.csv:1: no column `class`, expected one of x, y"),
             ("a.csv", b"class\n1\n", "a.csv:1: one column"),
             ("a.csv", b"x,class\n1,2\n1\n", "a.csv:3: 1 values, expected 2"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use tern_fl::simulate::files::{BadLine, Record, read_text, records};
+use tern_fl::simulate::files::{BadLine, Header, Record, read_text, records};
 
 /// One customer in this many is held out, at every terminal.
 const HELD_OUT: usize = 5;
@@ -130,12 +130,9 @@ impl Data {
     pub fn load(path: &Path) -> Result<Self> {
         let at = |line: usize| format!("{}:{line}", path.display());
         let mut lines = records(&read_text(path)?).into_iter();
-        let (number, header) = match lines.next() {
-            Some(Ok(Record { line, fields })) => (line, fields),
-            Some(Err(BadLine { line, reason, .. })) => bail!("{}: {reason}", at(line)),
-            None => bail!("{}: empty", at(1)),
-        };
-        let names = trimmed(&header);
+        let header =
+            Header::read(&mut lines).map_err(|bad| anyhow!("{}: {}", at(bad.line), bad.reason))?;
+        let (number, names) = (header.line(), header.names());
         let columns: Vec<Column> = names.iter().map(|name| column(name)).collect();
         let products = names.iter().zip(&columns).skip(1);
         let products: Vec<String> = products
@@ -158,6 +155,7 @@ impl Data {
         let mut groups: Vec<Group> = Vec::new();
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         for record in lines {
+            let record = record.and_then(|record| header.fits(record));
             let (line, name) = match &record {
                 Ok(Record { line, fields }) => (*line, fields[0].trim()),
                 Err(bad) => (bad.line, bad.says(0).unwrap_or_default()),
@@ -175,7 +173,7 @@ impl Data {
             });
             let group = &mut groups[place];
             let customer = match record {
-                Ok(Record { fields, .. }) => customer(&trimmed(&fields), &names, &columns),
+                Ok(Record { fields, .. }) => customer(&trimmed(&fields), names, &columns),
                 Err(BadLine { reason, .. }) => Err(anyhow!(reason)),
             };
             match customer {
@@ -288,12 +286,11 @@ fn called(name: &str) -> String {
     known.map_or(name, |(_, words)| words).to_owned()
 }
 
-fn customer(values: &[&str], names: &[&str], columns: &[Column]) -> Result<Customer> {
-    ensure!(values.len() == names.len(), "{} values, expected {}", values.len(), names.len());
+fn customer(values: &[&str], names: &[String], columns: &[Column]) -> Result<Customer> {
     let mut customer = Customer { profile: Vec::new(), holdings: Vec::new() };
     // The first column is the terminal's.
     for at in 1..values.len() {
-        let (value, name) = (values[at], names[at]);
+        let (value, name) = (values[at], &names[at]);
         let number = || match value.parse::<f32>() {
             Ok(number) if number.is_finite() => Ok(number),
             _ => bail!("{name} is `{value}`, expected a finite number"),

@@ -144,7 +144,7 @@ mod tests {
         std::fs::write(&data, lines).unwrap();
         let text = shown(folder.path(), &by).unwrap();
         let refused = ["site site3 does not take part. ", "A line is left out. "];
-        for (who, line) in refused.into_iter().zip(["own.csv:604: 4 fields", "own.csv:605: 1 f"]) {
+        for (who, line) in refused.into_iter().zip(["own.csv:604: 4 values", "own.csv:605: 1 v"]) {
             assert!(text.lines().any(|l| l.starts_with(who) && l.contains(line)), "{text}");
         }
         assert!(text.contains("5 teachers of "), "{text}");
@@ -171,7 +171,7 @@ mod tests {
         let label = ["--label", "class"];
         let cases = [
             (None, &label[..], "No such file"),
-            (Some("a,class\n1,x\n2\n"), &label[..], "left out. FILE:3: 1 fields, the header has 2"),
+            (Some("a,class\n1,x\n2\n"), &label[..], "left out. FILE:3: 1 values, expected 2"),
             (Some("a,b\n1,x\n"), &label[..], "column is class"),
             (Some("a,class\n1,x\n"), &[][..], "--label has to name"),
             (Some("a,class\n1,x\n"), &label[..], "1 rows are too few"),

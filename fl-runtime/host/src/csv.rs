@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use std::collections::BTreeSet;
-//! use tern_host::csv::records;
+//! use tern_host::csv::{Header, records};
 //!
 //! let text = "name,says\nann,\"well, yes\"\nbob,\"no\n";
 //! let lines = records(text, &BTreeSet::new());
@@ -12,9 +12,12 @@
 //! // A quote that isn't closed costs its line alone.
 //! let bob = lines[2].as_ref().unwrap_err();
 //! assert_eq!((bob.line, bob.says(0)), (3, Some("bob")));
+//!
+//! let header = Header::read(&mut lines.into_iter()).unwrap();
+//! assert_eq!(header.place("says"), Some(1));
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A line of comma-separated values; a value in quotes may go on over further lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,69 @@ impl BadLine {
     pub fn says(&self, field: usize) -> Option<&str> {
         let said = self.fields.get(field)?.trim();
         (!said.is_empty() && !said.contains(char::REPLACEMENT_CHARACTER)).then_some(said)
+    }
+}
+
+/// The names of a table's columns, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    line: usize,
+    names: Vec<String>,
+}
+
+impl Header {
+    /// Reads the first record as names, without the spaces around them.
+    ///
+    /// # Errors
+    /// [`BadLine`] for a table without a record, a first one that can't be read, and a name that
+    /// two columns have: either could be meant.
+    pub fn read(
+        records: &mut impl Iterator<Item = Result<Record, BadLine>>,
+    ) -> Result<Self, BadLine> {
+        let reason = "empty, expected a line that names the columns".into();
+        let empty = BadLine { line: 1, reason, fields: Vec::new() };
+        let Record { line, fields } = records.next().unwrap_or(Err(empty))?;
+        let names: Vec<String> = fields.iter().map(|name| name.trim().to_owned()).collect();
+        let mut places = BTreeMap::new();
+        for (second, name) in (1..).zip(&names) {
+            if let Some(first) = places.insert(name, second) {
+                let reason = format!(
+                    "columns {first} and {second} are both named `{name}`, expected a name of \
+                     its own for each"
+                );
+                return Err(BadLine { line, reason, fields });
+            }
+        }
+        Ok(Header { line, names })
+    }
+
+    /// The number of the line on which it starts, from 1.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    /// The names.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The place of a column, from 0.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|column| column == name)
+    }
+
+    /// A record that has a value for each column.
+    ///
+    /// # Errors
+    /// [`BadLine`] for another number of values.
+    pub fn fits(&self, Record { line, fields }: Record) -> Result<Record, BadLine> {
+        match (fields.len(), self.names.len()) {
+            (values, columns) if values == columns => Ok(Record { line, fields }),
+            (values, columns) => {
+                let reason = format!("{values} values, expected {columns}");
+                Err(BadLine { line, reason, fields })
+            }
+        }
     }
 }
 
@@ -126,4 +192,41 @@ fn plain(text: &str) -> (String, &str) {
     let line_end = !after.starts_with(',');
     let field = field.strip_suffix('\r').filter(|_| line_end).unwrap_or(field);
     (field.to_owned(), after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(text: &str) -> Result<Header, BadLine> {
+        Header::read(&mut records(text, &BTreeSet::new()).into_iter())
+    }
+
+    #[test]
+    fn a_header_names_each_column_once() {
+        let found = header("\n x ,\"y, z\",\n1,2,3\n").unwrap();
+        assert_eq!((found.line(), found.names()), (2, &["x", "y, z", ""].map(String::from)[..]));
+        assert_eq!((found.place("y, z"), found.place(" x ")), (Some(1), None));
+        for (text, line, reason) in [
+            ("", 1, "empty, expected"),
+            ("\nx,y, x\n", 2, "columns 1 and 3 are both named `x`, expected"),
+            (",y,\n", 1, "columns 1 and 3 are both named ``"),
+            ("\"x,y\n1,2\n", 1, "a quote that isn't closed"),
+        ] {
+            let bad = header(text).unwrap_err();
+            assert!(bad.line == line && bad.reason.starts_with(reason), "{text}: {bad:?}");
+        }
+    }
+
+    #[test]
+    fn records_have_a_value_for_each_column() {
+        let header = header("x,y\n").unwrap();
+        let record = |count| Record { line: 4, fields: vec![String::new(); count] };
+        assert_eq!(header.fits(record(2)), Ok(record(2)));
+        for count in [1, 3] {
+            let bad = header.fits(record(count)).unwrap_err();
+            assert_eq!((bad.line, bad.reason), (4, format!("{count} values, expected 2")));
+            assert_eq!(bad.fields.len(), count);
+        }
+    }
 }

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use table::Table;
 use tern_host::csv;
-pub use tern_host::csv::{BadLine, Record};
+pub use tern_host::csv::{BadLine, Header, Record};
 use tern_protocol::{Error, Result};
 
 /// A file's text.

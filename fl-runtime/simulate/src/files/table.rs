@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use tern_host::csv::{BadLine, Record};
+use tern_host::csv::{BadLine, Header};
 use tern_protocol::{Error, Result};
 
 use super::{Rows, read_text, records};
@@ -12,7 +12,7 @@ use super::{Rows, read_text, records};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     path: PathBuf,
-    header: Vec<String>,
+    header: Header,
     rows: Vec<Vec<String>>,
     /// Where each row starts.
     lines: Vec<usize>,
@@ -22,8 +22,8 @@ impl Table {
     /// Reads comma-separated values whose first line names the columns.
     ///
     /// # Errors
-    /// [`Error::File`] for a file or a line that can't be read, or a line with another number of
-    /// fields.
+    /// [`Error::File`] as of [`Table::read_some`], and for a line that can't be read or has another
+    /// number of fields.
     pub fn read(path: &Path) -> Result<Self> {
         let (table, bad) = Self::read_some(path)?;
         all(table, path, &bad)
@@ -33,26 +33,18 @@ impl Table {
     /// these, too.
     ///
     /// # Errors
-    /// [`Error::File`] for a file that can't be read, or without a line of names.
+    /// [`Error::File`] for a file that can't be read, without a line of names, or with two columns
+    /// of one name.
     pub fn read_some(path: &Path) -> Result<(Self, Vec<BadLine>)> {
         let file = read_text(path)?;
         let mut records = records(&file).into_iter();
-        let header = match records.next() {
-            Some(Ok(header)) => header.fields,
-            Some(Err(bad)) => return Err(bad_line_error(path, &bad)),
-            None => return Err(Error::file(path, "no header line")),
-        };
+        let header = Header::read(&mut records).map_err(|bad| bad_line_error(path, &bad))?;
         let (mut rows, mut lines, mut bad) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
-            match record {
-                Ok(Record { line, fields }) if fields.len() == header.len() => {
-                    rows.push(fields);
-                    lines.push(line);
-                }
-                Ok(Record { line, fields }) => {
-                    let reason =
-                        format!("{} fields, the header has {}", fields.len(), header.len());
-                    bad.push(BadLine { line, reason, fields });
+            match record.and_then(|record| header.fits(record)) {
+                Ok(record) => {
+                    rows.push(record.fields);
+                    lines.push(record.line);
                 }
                 Err(line) => bad.push(line),
             }
@@ -70,9 +62,8 @@ impl Table {
     /// # Errors
     /// [`Error::Value`] if there is no such column.
     pub fn place(&self, name: &str) -> Result<usize> {
-        let place = self.header.iter().position(|column| column == name);
-        place.ok_or_else(|| {
-            Error::value("column", name, format!("one of {}", self.header.join(", ")))
+        self.header.place(name).ok_or_else(|| {
+            Error::value("column", name, format!("one of {}", self.header.names().join(", ")))
         })
     }
 
@@ -125,7 +116,8 @@ impl Table {
         }
         let mut columns = Vec::new();
         let mut bad: BTreeMap<usize, String> = BTreeMap::new();
-        for name in self.header.iter().filter(|n| *n != label && !without.contains(&n.as_str())) {
+        let kept = |name: &&String| *name != label && !without.contains(&name.as_str());
+        for name in self.header.names().iter().filter(kept) {
             let values = self.column(name)?;
             let numeric = is_numeric(public.iter().map(|row| values[*row]));
             for (row, value) in values.iter().enumerate().filter(|_| numeric) {
@@ -230,6 +222,7 @@ fn different<'a>(values: impl Iterator<Item = &'a &'a str>) -> Vec<&'a str> {
 mod tests {
     use super::*;
     use crate::files::tests::write;
+    use tern_host::csv::Record;
 
     fn table(text: &str) -> Table {
         Table::read(&write(&tempfile::tempdir().unwrap(), "t.csv", text.as_bytes())).unwrap()
@@ -249,10 +242,18 @@ mod tests {
         assert!(table.rows("height", &[]).unwrap_err().to_string().contains("age, job"));
         let path = write(&folder, "bad.csv", b"a,b\n1,2\n\"x\ny\",1\n3\n");
         let error = Table::read(&path).unwrap_err().to_string();
-        assert!(error.contains("line 5: 1 fields"), "{error}");
+        assert!(error.contains("line 5: 1 values, expected 2"), "{error}");
         let (table, bad) = Table::read_some(&path).unwrap();
         assert_eq!((table.lines(), table.place("b").unwrap()), (&[2, 3][..], 1));
         assert_eq!((bad.len(), bad[0].line, bad[0].fields.as_slice()), (1, 5, &["3".into()][..]));
+    }
+
+    #[test]
+    fn two_columns_of_one_name_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(&folder, "t.csv", b"x,class,x\n1,a,2\n");
+        let error = Table::read(&path).unwrap_err().to_string();
+        assert!(error.contains("line 1: columns 1 and 3 are both named `x`"), "{error}");
     }
 
     /// A quote that isn't closed or bytes that aren't UTF-8 cost their line alone.
