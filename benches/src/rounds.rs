@@ -13,6 +13,7 @@ use tern_fl::layout::ModelKind;
 use tern_fl::simulate::{
     Options as Simulated, Partition, Population, Simulation, files, partition,
 };
+use tern_fl::tokens::Alphabet;
 use tern_fl::trainer::LocalData;
 use tern_fl::{Layout, RunPlan};
 
@@ -160,14 +161,14 @@ impl Workload {
             return Ok(Samples::Digits { train, test, parts });
         }
         let speeches = files::speeches(&[folder.join("shakespeare-roles.txt.gz")])?;
-        let alphabet = files::Alphabet::of(speeches.iter().map(|s| s.text.as_str()));
+        let alphabet = Alphabet::of(speeches.iter().map(|s| s.text.as_str()));
         // Twenty roles spread over the plays: every other one is held out.
         let step = speeches.len() / (2 * self.clients);
         let tokens: Vec<Vec<u32>> =
-            (0..2 * self.clients).map(|i| alphabet.tokens(&speeches[i * step].text)).collect();
+            (0..2 * self.clients).map(|i| alphabet.encode(&speeches[i * step].text)).collect();
         let every_other = |first: usize| tokens.iter().skip(first).step_by(2).cloned().collect();
         let (train, test) = (every_other(0), every_other(1));
-        Ok(Samples::Roles { train, test, vocabulary: alphabet.vocabulary() })
+        Ok(Samples::Roles { train, test, vocabulary: alphabet.tokens() })
     }
 
     fn plan(&self, samples: &Samples, rounds: u32) -> RunPlan {

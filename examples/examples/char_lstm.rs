@@ -7,9 +7,9 @@
 use anyhow::Result;
 use tern_engine::nn::{Mode, ModelSpec, TextPredictor};
 use tern_engine::{Arena, Batching, Device, Graph, Optimizer, TextData, TextWindows, Training};
-use tern_examples::alphabet::Alphabet;
 use tern_examples::text::bundled;
 use tern_fl::simulate::files::read_text;
+use tern_fl::tokens::Alphabet;
 
 const STEPS: usize = 50;
 const BATCH: usize = 20;

@@ -6,8 +6,8 @@
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use tern_fl::tokens::Alphabet;
 
-use crate::alphabet::Alphabet;
 use crate::suggest::{Next, NextChar, Search, in_word, partial_word, suggest};
 
 /// What was typed, and with how many keystrokes.

@@ -1,8 +1,7 @@
-//! What the demos share: reading text by speaker, characters as tokens, word suggestions from
+//! What the demos share: reading text by speaker, word suggestions from
 //! a next-character model, progress and reports, none of which needs a device; and the parts
 //! of the demos, whose commands are in `src/bin/`.
 
-pub mod alphabet;
 pub mod digits;
 pub mod keyboard;
 pub mod keystrokes;

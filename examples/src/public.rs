@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use tern_engine::nn::{Input, LayerSpec, Model, ModelSpec};
 use tern_engine::{Arena, Device, Flat, Parameters, load_model, save_model};
 use tern_fl::methods::personalize::Public;
-
-use crate::alphabet::Alphabet;
+use tern_fl::tokens::Alphabet;
 
 /// What a client must know of a model besides its parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,8 +7,7 @@
 use std::cmp::Ordering;
 
 use anyhow::{Result, ensure};
-
-use crate::alphabet::{Alphabet, UNKNOWN};
+use tern_fl::tokens::{Alphabet, UNKNOWN};
 
 /// A model after some characters, and what it expects next.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! A client's samples from files: texts, or rows of numbers. Errors name the file and the line.
 //!
 //! ```
-//! use tern_fl::data::{Tokens, read_rows};
+//! use tern_fl::data::read_rows;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
@@ -11,8 +11,6 @@
 //! assert_eq!((rows.width, rows.labels), (2, vec![0, 1]));
 //! assert_eq!(rows.features, [0.5, 1.0, 2.0, -1.0]);
 //! assert!(read_rows(&path, "z").unwrap_err().to_string().contains("no column `z`"));
-//!
-//! assert_eq!(Tokens::Bytes.encode("hi"), [104, 105]);
 //! # Ok(())
 //! # }
 //! ```
@@ -21,9 +19,9 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use tern_engine::IGNORE;
 use tern_host::csv::{self, BadLine, Header};
+use tern_protocol::tokens::Tokens;
 
 /// Why a file's samples can't be used.
 #[derive(Debug)]
@@ -63,54 +61,19 @@ pub struct Rows {
     pub labels: Vec<u32>,
 }
 
-/// How characters become tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Tokens {
-    /// 97 tokens: 0 is any other character, 1 the line's end, then ASCII from the space to ~.
-    #[default]
-    Ascii,
-    /// 256 tokens: the bytes of UTF-8.
-    Bytes,
-}
-
-impl Tokens {
-    /// Number of different tokens.
-    pub fn vocabulary(self) -> usize {
-        match self {
-            Tokens::Ascii => 97,
-            Tokens::Bytes => 256,
-        }
-    }
-
-    /// A text as tokens.
-    pub fn encode(self, text: &str) -> Vec<u32> {
-        match self {
-            Tokens::Bytes => text.bytes().map(u32::from).collect(),
-            Tokens::Ascii => text
-                .chars()
-                .map(|c| match c {
-                    '\n' => 1,
-                    ' '..='~' => c as u32 - 30,
-                    _ => 0,
-                })
-                .collect(),
-        }
-    }
-}
-
 /// Reads texts as tokens: of a file, or of the `.txt` files of a folder in order of their names.
 ///
 /// # Errors
-/// [`DataError`] for a file that can't be read or isn't UTF-8, and for less than two characters
-/// in all.
-pub fn read_texts(path: &Path, tokens: Tokens) -> Result<Vec<Vec<u32>>, DataError> {
+/// [`DataError`] for a file that can't be read or isn't UTF-8, for less than two characters in all,
+/// and as of [`Tokens::check`].
+pub fn read_texts(path: &Path, tokens: &Tokens) -> Result<Vec<Vec<u32>>, DataError> {
     let mut texts = Vec::new();
     for file in files(path, "txt")? {
-        let text = read(&file)?;
         // As a file would be read that was written on the other system.
-        texts.push(tokens.encode(&text.replace("\r\n", "\n")));
+        texts.push(read(&file)?.replace("\r\n", "\n"));
     }
+    tokens.check(texts.iter().map(String::as_str)).map_err(|reason| error(path, 0, reason))?;
+    let texts: Vec<Vec<u32>> = texts.iter().map(|text| tokens.encode(text)).collect();
     match texts.iter().any(|text| text.len() > 1) {
         true => Ok(texts),
         false => Err(error(path, 0, "no text to learn from, expected two characters or more")),
@@ -218,16 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_tokens_below_the_vocabulary() {
+    fn texts_are_read_as_tokens() {
         let at = folder(&[("b.txt", b"b~"), ("a.txt", "a \r\né".as_bytes()), ("c.md", b"no")]);
-        let texts = read_texts(at.path(), Tokens::Ascii).unwrap();
-        assert_eq!(texts, [vec![67, 2, 1, 0], vec![68, 96]]);
-        let bytes = read_texts(&at.path().join("a.txt"), Tokens::Bytes).unwrap();
+        let a = at.path().join("a.txt");
+        let bytes = read_texts(&a, &Tokens::Bytes).unwrap();
         assert_eq!(bytes, [vec![97, 32, 10, 0xc3, 0xa9]]);
-        for tokens in [Tokens::Ascii, Tokens::Bytes] {
-            let all = tokens.encode("\u{0}~\u{7f}\u{10ffff}\n");
-            assert!(all.iter().all(|t| (*t as usize) < tokens.vocabulary()), "{all:?}");
-        }
+        let error = read_texts(at.path(), &Tokens::Ascii).unwrap_err().to_string();
+        assert!(error.contains("16.7 % ('é'), expected at most 1 %"), "{error}");
+        std::fs::write(&a, "a \r\n").unwrap();
+        let texts = read_texts(at.path(), &Tokens::Ascii).unwrap();
+        assert_eq!(texts, [vec![67, 2, 1], vec![68, 96]]);
     }
 
     #[test]
@@ -268,7 +231,7 @@ mod tests {
         let error = read_rows(at.path(), "class").unwrap_err().to_string();
         assert!(error.contains("b.csv:1: other columns"), "{error}");
         let at = folder(&[("a.txt", b"x")]);
-        assert!(read_texts(at.path(), Tokens::Ascii).unwrap_err().to_string().contains("two"));
-        assert!(read_texts(&at.path().join("no"), Tokens::Ascii).is_err());
+        assert!(read_texts(at.path(), &Tokens::Ascii).unwrap_err().to_string().contains("two"));
+        assert!(read_texts(&at.path().join("no"), &Tokens::Ascii).is_err());
     }
 }

@@ -63,7 +63,7 @@ pub use tern_protocol::{
 };
 pub use tern_protocol::{
     auth, coordinator, hex, identity, layout, metrics, pace, participant, partition, plan,
-    strategy, trainer, update, wire,
+    strategy, tokens, trainer, update, wire,
 };
 pub use tern_secagg as secagg;
 #[cfg(feature = "local")]

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use tern_fl::tokens::Alphabet;
 
 use super::client::{MIN_RECORDS, WINDOW};
 use super::options::{Options, Scale};
-use crate::alphabet::Alphabet;
 use crate::text::{Found, Refused, Speaker, bundled, load, load_list, load_some, reasons};
 use crate::users::{User, split_plays, users};
 

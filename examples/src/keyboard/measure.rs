@@ -6,10 +6,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tern_engine::Device;
 use tern_fl::methods::personalize::Score;
+use tern_fl::tokens::Alphabet;
 
 use super::predictor::Predictor;
 use super::reader::{Passage, Reader};
-use crate::alphabet::Alphabet;
 use crate::keystrokes::{Keystrokes, sample, type_lines};
 use crate::public::PublicModel;
 use crate::suggest::Search;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tern_engine::{Device, save_model};
 use tern_fl::methods::personalize::Client;
+use tern_fl::tokens::Alphabet;
 
 use super::client::Keyboard;
 use super::measure::{HeldBack, Meter, Worth};
 use super::options::Scale;
 use super::results::{MergeResult, UserResult};
-use crate::alphabet::Alphabet;
 use crate::progress::Progress;
 use crate::public::PublicModel;
 use crate::report::Report;

@@ -57,6 +57,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         return type_in(options, &device, &downloaded, &own, out);
     }
 
+    let typed = texts.users.iter().flat_map(|user| user.train.iter().chain(&user.held_back));
+    let known = downloaded.card.alphabet.check(typed.map(String::as_str));
+    known.context("what users type")?;
+
     let records = preset(options, &scale, &texts.users);
     let newer = || match publish_again(options, &scale, &device, &texts, &downloaded)? {
         Some(newer) => Ok(Some(Arc::new(PublicModel::load(&newer.publish(&report.path(""))?)?))),

@@ -6,11 +6,11 @@ use tern_engine::{
     Arena, Decay, Device, Flat, Graph, Optimizer, Plan, Schedule, TextData, TextWindows, Training,
 };
 use tern_fl::methods::personalize::Score;
+use tern_fl::tokens::Alphabet;
 
 use super::client::WINDOW;
 use super::options::Scale;
 use super::reader::{Passage, Reader};
-use crate::alphabet::Alphabet;
 use crate::progress::Progress;
 use crate::public::{Card, PublicModel};
 use crate::text::Speaker;
@@ -48,11 +48,15 @@ pub struct Trained {
 }
 
 /// 1.2: public text as tokens: the alphabet and one stream, speaker after speaker.
-pub fn preprocess(public: &[Speaker]) -> (Alphabet, Vec<u32>) {
+///
+/// # Errors
+/// As [`Alphabet::check`].
+pub fn preprocess(public: &[Speaker]) -> Result<(Alphabet, Vec<u32>)> {
     let lines = || public.iter().flat_map(|s| s.lines.iter());
     let alphabet = Alphabet::covering(lines().map(String::as_str), OTHERS);
+    alphabet.check(lines().map(String::as_str)).context("the public text")?;
     let stream = public.iter().flat_map(|s| alphabet.encode_lines(&s.lines)).collect();
-    (alphabet, stream)
+    Ok((alphabet, stream))
 }
 
 /// Text that no public model is trained on, up to so many characters, a passage a speaker.
@@ -195,7 +199,7 @@ mod tests {
     #[test]
     fn a_model_is_trained_on_public_text() {
         let public = [speaker("a", "so it goes", 100), speaker("b", "so it went — ßß", 30)];
-        let (alphabet, stream) = preprocess(&public);
+        let (alphabet, stream) = preprocess(&public).unwrap();
         assert_eq!(stream.len(), 1 + 100 * 11 + 1 + 30 * 16);
         assert_eq!(alphabet.char(alphabet.tokens() as u32 - 1), Some('—'));
         let passages = held_out(&alphabet, &public, 1200);
@@ -225,7 +229,7 @@ mod tests {
 
     #[test]
     fn too_little_text_is_an_error() {
-        let (alphabet, stream) = preprocess(&[speaker("a", "short", 3)]);
+        let (alphabet, stream) = preprocess(&[speaker("a", "short", 3)]).unwrap();
         assert!(train(&Device::cpu(), (alphabet, &stream), &[], &tiny(), 1).is_err());
     }
 }

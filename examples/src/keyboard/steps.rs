@@ -25,7 +25,7 @@ pub fn publish(
     texts: &Texts,
     report: &Report,
 ) -> Result<(PathBuf, Curve, PublicResult)> {
-    let (alphabet, stream) = server::preprocess(&texts.public);
+    let (alphabet, stream) = server::preprocess(&texts.public)?;
     let held_out = server::held_out(&alphabet, &texts.held_out, scale.held_out);
     let text = (alphabet, stream.as_slice());
     let trained = server::train(device, text, &held_out, scale, options.seed)?;

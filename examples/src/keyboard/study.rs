@@ -8,10 +8,10 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use tern_engine::{Device, Trainable};
 use tern_fl::methods::personalize::{self, Batch, Client, Learner, Reuse, Shape, TrainingCost};
+use tern_fl::tokens::Alphabet;
 
 use super::client::{Recipe, typed};
 use super::measure::{HeldBack, Meter};
-use crate::alphabet::Alphabet;
 use crate::progress::Progress;
 use crate::public::PublicModel;
 use crate::report::Table;

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use tern_fl::tokens::Alphabet;
 use tern_shaders::kernels::random::pcg4d;
 
 use super::options::Options;
-use crate::alphabet::Alphabet;
 use crate::text::{Found, Refused, bundled, load, load_some, reasons};
 use crate::users::{User, users};
 

@@ -50,6 +50,7 @@ pub mod participant;
 pub mod partition;
 pub mod plan;
 pub mod strategy;
+pub mod tokens;
 pub mod trainer;
 pub mod update;
 /// What clients, servers and journals write, as protobuf.

@@ -1,7 +1,7 @@
 //! Data sets from files: text by speaker, tables, digits. Plain or gzip.
 //!
 //! ```
-//! use tern_simulate::files::{Alphabet, speeches};
+//! use tern_simulate::files::speeches;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
@@ -11,9 +11,6 @@
 //! let found = speeches(&[path])?;
 //! assert_eq!((found[0].name.as_str(), found[0].text.as_str()), ("Ann", "hello\nbye\n"));
 //! assert_eq!(found.len(), 2);
-//!
-//! let alphabet = Alphabet::of(found.iter().map(|speech| speech.text.as_str()));
-//! assert_eq!(alphabet.tokens("\nb"), [0, 1]);
 //! # Ok(())
 //! # }
 //! ```
@@ -139,32 +136,6 @@ pub fn speeches(paths: &[PathBuf]) -> Result<Vec<Speech>> {
     Ok(speeches)
 }
 
-/// Texts as numbers of characters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alphabet {
-    characters: Vec<char>,
-}
-
-impl Alphabet {
-    /// The characters of these texts, in their order; what comes later and isn't among them is
-    /// one more.
-    pub fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
-        let characters: BTreeSet<char> = texts.flat_map(str::chars).collect();
-        Alphabet { characters: characters.into_iter().collect() }
-    }
-
-    /// Different tokens.
-    pub fn vocabulary(&self) -> usize {
-        self.characters.len() + 1
-    }
-
-    /// A text as tokens.
-    pub fn tokens(&self, text: &str) -> Vec<u32> {
-        let token = |c| self.characters.binary_search(&c).map_or(self.characters.len(), |at| at);
-        text.chars().map(|c| token(c) as u32).collect()
-    }
-}
-
 /// Rows of numbers with a class each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {
@@ -249,8 +220,6 @@ mod tests {
         let expected =
             [("A", "one\ntwo\n"), ("B", "three\nfour\n"), ("c", "no tag\n@A is a word here\n")];
         assert_eq!(pairs, expected);
-        let alphabet = Alphabet::of(["abba", "c"].into_iter());
-        assert_eq!((alphabet.vocabulary(), alphabet.tokens("cab?")), (4, vec![2, 0, 1, 3]));
     }
 
     #[test]

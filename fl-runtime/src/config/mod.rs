@@ -29,12 +29,11 @@ use tern_protocol::layout::ModelKind;
 use tern_protocol::participant::RequiredSecurity;
 use tern_protocol::plan::RunPlan;
 use tern_protocol::trainer::METRICS;
+use tern_protocol::tokens::Tokens;
 use tern_protocol::{ClientId, Error, hex};
 use tern_server::http::Limits;
 
 pub use source::{ConfigError, Source};
-
-use crate::data::Tokens;
 
 const TEMPLATE: &str = include_str!("template.toml");
 /// The token in it, which anybody can read there.

@@ -52,7 +52,7 @@ fn selection(config: &ClientConfig) -> Result<DeviceOptions> {
 fn data(device: &Device, config: &DataConfig) -> Result<LocalData> {
     Ok(match config {
         DataConfig::Text { path, tokens, steps } => {
-            let texts = read_texts(path, *tokens)?;
+            let texts = read_texts(path, tokens)?;
             let vocabulary = tokens.vocabulary();
             LocalData::Text(TextData::upload(device, &texts, TextWindows::new(vocabulary, *steps))?)
         }

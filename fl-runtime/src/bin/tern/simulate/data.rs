@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
-use clap::Args;
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Device, RowData, TextData, TextWindows};
-use tern_fl::data::Tokens;
 use tern_fl::layout::ModelKind;
 use tern_fl::simulate::files::{Rows, Table, digits, speeches};
 use tern_fl::simulate::{Partition, Population, by_value, partition};
+use tern_fl::tokens::{Alphabet, Tokens};
 use tern_fl::trainer::LocalData;
 
 /// Where the clients' data is, and how it is dealt out.
@@ -20,6 +20,9 @@ pub struct Options {
     /// who speaks from there on) or else a file.
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["csv", "digits"])]
     text: Vec<PathBuf>,
+    /// How text becomes tokens.
+    #[arg(long, value_enum, default_value_t = Characters::Ascii, requires = "text")]
+    tokens: Characters,
     /// A CSV file with a line of column names, plain or gzip. Columns that are no numbers become
     /// a feature for each value.
     #[arg(long, value_name = "FILE", requires = "label", conflicts_with = "digits")]
@@ -42,9 +45,20 @@ pub struct Options {
     /// Share of the samples that is held out for evaluation: of the rows, or of each text's end.
     #[arg(long, default_value_t = 0.1)]
     held_out: f64,
-    /// Characters of a window of text.
+    /// Tokens of a window of text.
     #[arg(long, default_value_t = 80)]
     window: usize,
+}
+
+/// What of a text is a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Characters {
+    /// 97 tokens: a character of ASCII each; others are unknown.
+    Ascii,
+    /// 256 tokens: a byte of UTF-8 each.
+    Bytes,
+    /// A token for each character that the texts have.
+    Alphabet,
 }
 
 /// Clients among whom rows are dealt out if nothing else is said.
@@ -88,15 +102,21 @@ impl Data {
     fn texts(options: &Options) -> Result<Self> {
         let mut speeches = speeches(&options.text)?;
         speeches.truncate(options.clients.unwrap_or(usize::MAX));
+        let all = || speeches.iter().map(|speech| speech.text.as_str());
+        let how = match options.tokens {
+            Characters::Ascii => Tokens::Ascii,
+            Characters::Bytes => Tokens::Bytes,
+            Characters::Alphabet => Tokens::Alphabet(Alphabet::of(all())),
+        };
+        how.check(all()).context("--text with --tokens")?;
         let (mut texts, mut held_out) = (Vec::new(), Vec::new());
         for speech in &speeches {
-            // As clients of a network have them.
-            let mut tokens = Tokens::Ascii.encode(&speech.text);
+            let mut tokens = how.encode(&speech.text);
             let kept = tokens.len() - (options.held_out * tokens.len() as f64) as usize;
             held_out.push(tokens.split_off(kept));
             texts.push(tokens);
         }
-        let vocabulary = Tokens::Ascii.vocabulary();
+        let vocabulary = how.vocabulary();
         Ok(Data::Texts { texts, held_out, vocabulary, window: options.window })
     }
 
@@ -179,4 +199,45 @@ fn hold_out(options: &Options, rows: Rows, mut parts: Vec<Vec<usize>>, seed: u32
         *part = mixed[..kept].to_vec();
     }
     Data::Rows { rows, parts, held_out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::path::Path;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        data: Options,
+    }
+
+    /// What a command line of these words, split at spaces, reads from a file.
+    fn read(kind: &str, path: &Path, words: &str) -> Result<Data> {
+        let path = path.to_string_lossy();
+        let line = ["simulate", kind, &path].into_iter().chain(words.split_whitespace());
+        Data::read(&Command::try_parse_from(line)?.data, 1)
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn text_is_made_of_tokens_that_it_has() {
+        let file = file("привет, мир\nкак дела?\n");
+        let read = |words: &str| read("--text", file.path(), words);
+        let error = format!("{:#}", read("").err().unwrap());
+        assert!(error.contains("72.7 % ('а', ") && error.contains("at most 1 %"), "{error}");
+        for (words, tokens) in [("--tokens bytes", 256), ("--tokens alphabet", 16)] {
+            let Data::Texts { vocabulary, texts, .. } = read(words).unwrap() else { panic!() };
+            assert_eq!(vocabulary, tokens);
+            // A model would otherwise learn one token.
+            assert!(texts[0].iter().collect::<std::collections::BTreeSet<_>>().len() > 10);
+        }
+        assert!(self::read("--csv", file.path(), "--label x --tokens bytes").is_err());
+    }
 }
