@@ -62,7 +62,7 @@ pub use tern_protocol::{
     Refusal, Result, RunId, RunPlan, Strategy, StrategyState, TaskSpec, Total, Turn,
 };
 pub use tern_protocol::{
-    auth, coordinator, hex, identity, layout, metrics, pace, participant, partition, plan,
+    auth, coordinator, hex, identity, layout, metrics, pace, participant, partition, plan, schema,
     strategy, tokens, trainer, update, wire,
 };
 pub use tern_secagg as secagg;

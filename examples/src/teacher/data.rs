@@ -226,7 +226,8 @@ fn table(
     let (private, public, test) = (deal(&parts[..14]), deal(&parts[14..17]), deal(&parts[17..]));
     let fit: Vec<usize> = public.iter().filter_map(|line| line.row).collect();
     let without: Vec<&str> = without.iter().copied().chain(by.map(|(by, _)| by)).collect();
-    let (rows, unfit) = table.fitted(label, &without, &fit).with_context(of_file)?;
+    let schema = table.schema(label, &without, &fit).with_context(of_file)?;
+    let (rows, unfit) = table.read_by(&schema).with_context(of_file)?;
     bad.extend(unfit);
     bad.sort_unstable_by_key(|bad| bad.line);
     let left_out = LeftOut::of(&bad, path, by);

@@ -49,6 +49,7 @@ pub mod pace;
 pub mod participant;
 pub mod partition;
 pub mod plan;
+pub mod schema;
 pub mod strategy;
 pub mod tokens;
 pub mod trainer;

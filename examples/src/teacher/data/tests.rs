@@ -44,7 +44,7 @@ fn a_line_that_cannot_be_read_changes_its_own_teacher_alone() {
     let wrongs: [(&[u8], &str); 5] = [
         (b"cut off\n", "1 values, expected 2"),
         (b"old,no\n", "x is `old`, expected a number"),
-        (b"7,maybe\n", "class is `maybe`, expected a class of a public sample"),
+        (b"7,maybe\n", "class is `maybe`, expected one of no, yes"),
         (b"\"7,no\n", "a quote that isn't closed"),
         (b"7,\xff\n", "not UTF-8"),
     ];

@@ -1,9 +1,9 @@
 //! Tables of comma-separated values, as features and classes.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use tern_host::csv::{BadLine, Header};
+use tern_protocol::schema::{Label, Schema};
 use tern_protocol::{Error, Result};
 
 use super::{Rows, read_text, records};
@@ -76,90 +76,65 @@ impl Table {
         Ok(self.rows.iter().map(|row| row[at].as_str()).collect())
     }
 
-    /// The rows as features and classes: a column of numbers with mean 0 and deviation 1, a
-    /// feature for each value of any other; `label` has the class, and the columns in `without`
-    /// are left out. Values are missing where they are empty or `?`. A column is one of numbers
-    /// if more than half of its values that aren't missing are; missing ones and those that
-    /// aren't finite are 0 there, the mean.
+    /// The classes of a column, and that of each row.
     ///
     /// # Errors
-    /// [`Error::Value`] for a column that isn't there or a table without rows, [`Error::File`]
-    /// for a line with another value in a column of numbers.
-    pub fn rows(&self, label: &str, without: &[&str]) -> Result<Rows> {
-        let numbers: Vec<usize> = (0..self.rows.len()).collect();
-        let (rows, bad) = self.fitted(label, without, &numbers)?;
+    /// [`Error::Value`] if there is no such column, [`Error::File`] for a line without a class.
+    pub fn classes(&self, label: &str) -> Result<(Label, Vec<u32>)> {
+        let values = self.column(label)?;
+        let label = Label::fit(label, values.iter().copied());
+        let reader = label.reader();
+        let class = |(row, value): (usize, &&str)| {
+            reader.class(value).map_err(|reason| bad_line_error(&self.path, &self.bad(row, reason)))
+        };
+        let classes = values.iter().enumerate().map(class).collect::<Result<_>>()?;
+        Ok((label, classes))
+    }
+
+    /// What some rows say of the columns: [`Schema::fit`].
+    ///
+    /// # Errors
+    /// As there, and [`Error::Value`] for a row that isn't there.
+    pub fn schema(&self, label: &str, without: &[&str], fit: &[usize]) -> Result<Schema> {
+        let rows = fit.iter().map(|row| match self.rows.get(*row) {
+            Some(fields) => Ok(fields.as_slice()),
+            None => Err(Error::value("row to fit on", row, format!("below {}", self.rows.len()))),
+        });
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        Schema::fit(self.header.names(), &rows, label, without)
+    }
+
+    /// The rows as features and classes, and the lines that can't be read, whose features and
+    /// labels mean nothing.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a column of the schema that isn't there.
+    pub fn read_by(&self, schema: &Schema) -> Result<(Rows, Vec<BadLine>)> {
+        let reader = schema.reader(self.header.names())?;
+        let (mut labels, mut bad) = (Vec::with_capacity(self.rows.len()), Vec::new());
+        let width = schema.width();
+        let mut features = Vec::with_capacity(self.rows.len() * width);
+        for (row, fields) in self.rows.iter().enumerate() {
+            labels.push(reader.row(fields, &mut features).unwrap_or_else(|reason| {
+                bad.push(self.bad(row, reason));
+                0
+            }));
+        }
+        let classes = schema.label.classes.clone();
+        Ok((Rows { features, width, labels, classes }, bad))
+    }
+
+    /// [`Table::read_by`] of a table whose lines can all be read.
+    ///
+    /// # Errors
+    /// As there, and [`Error::File`] for a line that can't be read.
+    pub fn read_all_by(&self, schema: &Schema) -> Result<Rows> {
+        let (rows, bad) = self.read_by(schema)?;
         all(rows, &self.path, &bad)
     }
 
-    /// [`Table::rows`] by what the rows `public` say: which columns are numbers, their mean and
-    /// deviation, the values of the others, the classes. So no other row changes more than its
-    /// own features. Of those, a value that no public row has is none. Also the lines that can't
-    /// be read, of all rows: with no number in a column of numbers, or a class that no public row
-    /// has. Nothing is fitted on them, and their features and labels mean nothing.
-    ///
-    /// # Errors
-    /// [`Error::Value`] for a column or a row that isn't there, or an empty `public`;
-    /// [`Error::File`] if none of these rows can be read.
-    pub fn fitted(
-        &self,
-        label: &str,
-        without: &[&str],
-        public: &[usize],
-    ) -> Result<(Rows, Vec<BadLine>)> {
-        let class_of = self.column(label)?;
-        let rows = self.rows.len();
-        if public.is_empty() {
-            return Err(Error::value("rows of the table", 0, "at least one"));
-        }
-        if let Some(row) = public.iter().find(|row| **row >= rows) {
-            return Err(Error::value("row to scale by", row, format!("below {rows}")));
-        }
-        let mut columns = Vec::new();
-        let mut bad: BTreeMap<usize, String> = BTreeMap::new();
-        let kept = |name: &&String| *name != label && !without.contains(&name.as_str());
-        for name in self.header.names().iter().filter(kept) {
-            let values = self.column(name)?;
-            let numeric = is_numeric(public.iter().map(|row| values[*row]));
-            for (row, value) in values.iter().enumerate().filter(|_| numeric) {
-                if number(value).is_none() && !is_missing(value) {
-                    let reason = || format!("{name} is `{}`, expected a number", value.trim());
-                    bad.entry(row).or_insert_with(reason);
-                }
-            }
-            columns.push((values, numeric));
-        }
-        let bad_line = |row: usize, reason: &String| BadLine {
-            line: self.lines[row],
-            reason: reason.clone(),
-            fields: self.rows[row].clone(),
-        };
-        let fit: Vec<usize> = public.iter().copied().filter(|row| !bad.contains_key(row)).collect();
-        if let (true, [first, ..]) = (fit.is_empty(), public) {
-            return Err(bad_line_error(&self.path, &bad_line(*first, &bad[first])));
-        }
-        let classes = different(fit.iter().map(|row| &class_of[*row]));
-        let mut labels = Vec::with_capacity(rows);
-        for (row, class) in class_of.iter().map(|class| class.trim()).enumerate() {
-            let known = classes.binary_search(&class);
-            if known.is_err() {
-                let reason =
-                    || format!("{label} is `{class}`, expected a class of a public sample");
-                bad.entry(row).or_insert_with(reason);
-            }
-            labels.push(known.unwrap_or(0) as u32);
-        }
-        let columns = columns.iter().flat_map(|(values, numeric)| match numeric {
-            true => vec![standardized(values, &fit)],
-            false => by_category(values, &fit),
-        });
-        let columns: Vec<Vec<f32>> = columns.collect();
-        let rows = Rows {
-            features: (0..rows).flat_map(|row| columns.iter().map(move |c| c[row])).collect(),
-            width: columns.len(),
-            labels,
-            classes: classes.into_iter().map(str::to_owned).collect(),
-        };
-        Ok((rows, bad.iter().map(|(row, reason)| bad_line(*row, reason)).collect()))
+    fn bad(&self, row: usize, reason: String) -> BadLine {
+        BadLine { line: self.lines[row], reason, fields: self.rows[row].clone() }
     }
 }
 
@@ -175,49 +150,6 @@ fn all<T>(read: T, path: &Path, bad: &[BadLine]) -> Result<T> {
     }
 }
 
-fn number(value: &str) -> Option<f32> {
-    value.trim().parse().ok()
-}
-
-fn is_missing(value: &str) -> bool {
-    matches!(value.trim(), "" | "?")
-}
-
-/// Whether more than half of the values that aren't missing are numbers.
-fn is_numeric<'a>(values: impl Iterator<Item = &'a str>) -> bool {
-    let values: Vec<&str> = values.filter(|value| !is_missing(value)).collect();
-    2 * values.iter().filter(|value| number(value).is_some()).count() > values.len()
-}
-
-/// A column of numbers, such that those of the rows `fit` have mean 0 and deviation 1.
-fn standardized(values: &[&str], fit: &[usize]) -> Vec<f32> {
-    let finite = |value: &str| number(value).filter(|x| x.is_finite()).map(f64::from);
-    let known: Vec<f64> = fit.iter().filter_map(|row| finite(values[*row])).collect();
-    let n = known.len() as f64;
-    let mean = known.iter().sum::<f64>() / n;
-    let variance = known.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
-    let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-    let scaled = |value: &&str| {
-        let x = finite(value).map(|x| ((x - mean) / deviation) as f32);
-        x.filter(|x| x.is_finite()).unwrap_or(0.0)
-    };
-    values.iter().map(scaled).collect()
-}
-
-/// A feature for each value that the rows `fit` have.
-fn by_category(values: &[&str], fit: &[usize]) -> Vec<Vec<f32>> {
-    let column = |known: &str| {
-        values.iter().map(|value| f32::from(u8::from(value.trim() == known))).collect()
-    };
-    different(fit.iter().map(|row| &values[*row])).into_iter().map(column).collect()
-}
-
-/// Different values in their order.
-fn different<'a>(values: impl Iterator<Item = &'a &'a str>) -> Vec<&'a str> {
-    let known: BTreeSet<&str> = values.map(|v| v.trim()).collect();
-    known.into_iter().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,18 +160,28 @@ mod tests {
         Table::read(&write(&tempfile::tempdir().unwrap(), "t.csv", text.as_bytes())).unwrap()
     }
 
+    fn rows_of(table: &Table, without: &[&str]) -> Result<Rows> {
+        let fit: Vec<usize> = (0..table.lines().len()).collect();
+        table.read_all_by(&table.schema("class", without, &fit)?)
+    }
+
+    fn fitted(table: &Table, fit: &[usize]) -> (Rows, Vec<BadLine>) {
+        table.read_by(&table.schema("class", &[], fit).unwrap()).unwrap()
+    }
+
     #[test]
     fn tables_become_features() {
         let folder = tempfile::tempdir().unwrap();
         let text = "age,\"job, or none\",class\r\n1,baker,yes\r\n3,\"a \"\"b\"\"\nc\",no\n\n";
         let table = Table::read(&write(&folder, "t.csv", text.as_bytes())).unwrap();
         assert_eq!(table.column("job, or none").unwrap(), ["baker", "a \"b\"\nc"]);
-        let rows = table.rows("class", &[]).unwrap();
+        let rows = rows_of(&table, &[]).unwrap();
         assert_eq!(rows.classes, ["no", "yes"]);
         assert_eq!(rows.labels, [1, 0]);
         assert_eq!(rows.features, [-1.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
-        assert_eq!(table.rows("class", &["age"]).unwrap().width, 2);
-        assert!(table.rows("height", &[]).unwrap_err().to_string().contains("age, job"));
+        assert_eq!(rows_of(&table, &["age"]).unwrap().width, 2);
+        let error = table.classes("height").unwrap_err().to_string();
+        assert!(error.contains("age, job"), "{error}");
         let path = write(&folder, "bad.csv", b"a,b\n1,2\n\"x\ny\",1\n3\n");
         let error = Table::read(&path).unwrap_err().to_string();
         assert!(error.contains("line 5: 1 values, expected 2"), "{error}");
@@ -298,7 +240,7 @@ mod tests {
     fn rows_are_scaled_by_some_of_them() {
         let fitted = |third: &str| {
             let text = format!("age,job,class\n1,baker,yes\n3,smith,no\n{third}\n5,baker,no\n");
-            table(&text).fitted("class", &[], &[0, 1]).unwrap()
+            fitted(&table(&text), &[0, 1])
         };
         let (known, bad) = fitted("5,smith,no");
         let expected = [-1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 3.0, 0.0, 1.0, 3.0, 1.0, 0.0];
@@ -318,8 +260,8 @@ mod tests {
             assert_eq!(other.features[9..], known.features[9..], "{third}");
         }
         let table = table("a,b\n1,2\n");
-        assert!(table.fitted("b", &[], &[1]).unwrap_err().to_string().contains("below 1"));
-        assert!(table.fitted("b", &[], &[]).is_err());
+        assert!(table.schema("b", &[], &[1]).unwrap_err().to_string().contains("below 1"));
+        assert!(table.schema("b", &[], &[]).is_err());
     }
 
     /// A line with a word for a number or a class of its own is bad, and changes no other.
@@ -328,10 +270,11 @@ mod tests {
         let text = |third: &str| format!("age,job,class\n1,baker,yes\n3,smith,no\n{third}\n");
         for (third, reason) in [
             ("old,baker,no", "age is `old`, expected a number"),
-            ("5,baker,maybe", "class is `maybe`, expected a class of a public sample"),
+            ("5,baker, ", "class is missing, expected a class"),
+            ("5,baker,maybe", "class is `maybe`, expected one of no, yes"),
         ] {
             let table = table(&text(third));
-            let (rows, bad) = table.fitted("class", &[], &[0, 1]).unwrap();
+            let (rows, bad) = fitted(&table, &[0, 1]);
             assert_eq!((rows.width, rows.classes), (3, vec!["no".into(), "yes".into()]));
             assert_eq!(rows.features[..6], [-1.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
             let [BadLine { line: 4, reason: said, fields }] = &bad[..] else { panic!("{bad:?}") };
@@ -339,18 +282,26 @@ mod tests {
         }
         // Most of a column decides what it is; the others cost their lines, and say nothing.
         let text = "age,job,class\n1,a,x\nold,b,z\n?,a,y\n,a,y\n3,a,x\n";
-        let (rows, bad) = table(text).fitted("class", &[], &[0, 1, 2, 3, 4]).unwrap();
+        let (rows, bad) = fitted(&table(text), &[0, 1, 2, 3, 4]);
         assert_eq!((bad.len(), bad[0].line), (1, 3));
         assert_eq!((rows.width, rows.classes), (2, vec!["x".into(), "y".into()]));
         assert_eq!(rows.features, [-1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0]);
-        let error = table(text).rows("class", &[]).unwrap_err().to_string();
+        let error = rows_of(&table(text), &[]).unwrap_err().to_string();
         assert!(error.ends_with("t.csv: line 3: age is `old`, expected a number"), "{error}");
         // Half numbers are none.
         let half = table("age,class\n1,x\nold,y\n");
-        assert_eq!(half.rows("class", &[]).unwrap().features, [1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(rows_of(&half, &[]).unwrap().features, [1.0, 0.0, 0.0, 1.0]);
         // Where each row is bad by another column, nothing is left to fit on.
         let none = table("a,b,c,class\no,1,2,x\n1,o,2,y\n1,2,o,x\n");
-        let error = none.rows("class", &[]).unwrap_err().to_string();
-        assert!(error.contains("line 2: a is `o`"), "{error}");
+        let error = rows_of(&none, &[]).unwrap_err().to_string();
+        assert!(error.contains("none (a is `o`, expected a number)"), "{error}");
+    }
+
+    #[test]
+    fn every_row_has_a_class() {
+        let (label, classes) = table("x,class\n1,1\n2,10\n3,2\n4,1.0\n").classes("class").unwrap();
+        assert_eq!((label.classes.join(","), classes), ("1,2,10".into(), vec![0, 2, 1, 0]));
+        let error = table("x,class\n1,a\n2,\n").classes("class").unwrap_err().to_string();
+        assert!(error.ends_with("t.csv: line 3: class is missing, expected a class"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Data of simulated clients, from files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -23,13 +23,16 @@ pub struct Options {
     /// How text becomes tokens.
     #[arg(long, value_enum, default_value_t = Characters::Ascii, requires = "text")]
     tokens: Characters,
-    /// A CSV file with a line of column names, plain or gzip. Columns that are no numbers become
-    /// a feature for each value.
+    /// A CSV file with a line of column names, plain or gzip. Numbers are scaled by the rows that
+    /// clients train on; columns that are no numbers become a feature for each value there.
     #[arg(long, value_name = "FILE", requires = "label", conflicts_with = "digits")]
     csv: Option<PathBuf>,
     /// The column with the class.
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
+    /// Columns that say nothing of the class: numbers of rows, names.
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',', requires = "csv")]
+    without: Vec<String>,
     /// Images and labels in IDX files, plain or gzip.
     #[arg(long, value_names = ["IMAGES", "LABELS"], num_args = 2)]
     digits: Vec<PathBuf>,
@@ -82,19 +85,13 @@ impl Data {
             return Self::texts(options);
         }
         match (&options.csv, &options.label, options.digits.as_slice()) {
-            (Some(path), Some(label), _) => {
-                let table = Table::read(path)?;
-                let by: Vec<&str> = options.by.iter().map(String::as_str).collect();
-                let rows = table.rows(label, &by)?;
-                match &options.by {
-                    None => Self::dealt(options, rows, seed),
-                    Some(by) => {
-                        let parts = by_value(&table.column(by)?);
-                        Ok(hold_out(options, rows, parts, seed))
-                    }
-                }
+            (Some(path), Some(label), _) => Self::table(options, path, label, seed),
+            (_, _, [images, labels]) => {
+                let rows = digits(images, labels)?;
+                let mut parts = deal(options, &rows.labels, seed)?;
+                let held_out = hold_out(options.held_out, &mut parts, seed);
+                Ok(Data::Rows { rows, parts, held_out })
             }
-            (_, _, [images, labels]) => Self::dealt(options, digits(images, labels)?, seed),
             _ => bail!("no data: give --text, --csv with --label, or --digits"),
         }
     }
@@ -120,11 +117,29 @@ impl Data {
         Ok(Data::Texts { texts, held_out, vocabulary, window: options.window })
     }
 
-    fn dealt(options: &Options, rows: Rows, seed: u32) -> Result<Self> {
-        let clients = options.clients.unwrap_or(CLIENTS.min(rows.labels.len()));
-        let how = options.alpha.map_or(Partition::Iid, Partition::Dirichlet);
-        let parts = partition(&rows.labels, clients, how, seed)?;
-        Ok(hold_out(options, rows, parts, seed))
+    fn table(options: &Options, path: &Path, label: &str, seed: u32) -> Result<Self> {
+        let table = Table::read(path)?;
+        let (label, labels) = table.classes(label)?;
+        let mut parts = match &options.by {
+            Some(by) => {
+                let values: Vec<&str> =
+                    table.column(by)?.iter().map(|value| value.trim()).collect();
+                if let Some(row) = values.iter().position(|value| value.is_empty()) {
+                    let line = table.lines()[row];
+                    bail!("{}: line {line}: {by} is missing, expected a client", path.display());
+                }
+                by_value(&values)
+            }
+            None => deal(options, &labels, seed)?,
+        };
+        let held_out = hold_out(options.held_out, &mut parts, seed);
+        let without: Vec<&str> =
+            options.without.iter().chain(&options.by).map(String::as_str).collect();
+        // What is held out says nothing of how rows are scaled.
+        let mut schema = table.schema(&label.name, &without, &parts.concat())?;
+        schema.label = label;
+        let rows = table.read_all_by(&schema)?;
+        Ok(Data::Rows { rows, parts, held_out })
     }
 
     /// A model for the data: a perceptron, or an LSTM.
@@ -184,11 +199,18 @@ impl Data {
     }
 }
 
+/// The rows of each client.
+fn deal(options: &Options, labels: &[u32], seed: u32) -> Result<Vec<Vec<usize>>> {
+    let clients = options.clients.unwrap_or(CLIENTS.min(labels.len()));
+    let how = options.alpha.map_or(Partition::Iid, Partition::Dirichlet);
+    Ok(partition(labels, clients, how, seed)?)
+}
+
 /// Takes a share of each client's rows away.
-fn hold_out(options: &Options, rows: Rows, mut parts: Vec<Vec<usize>>, seed: u32) -> Data {
+fn hold_out(share: f64, parts: &mut [Vec<usize>], seed: u32) -> Vec<usize> {
     let mut held_out = Vec::new();
     for (client, part) in parts.iter_mut().enumerate() {
-        let kept = part.len() - (options.held_out * part.len() as f64) as usize;
+        let kept = part.len() - (share * part.len() as f64) as usize;
         // In random order, so that the end of a sorted file isn't what is missing.
         let key = [seed, client as u32 ^ 0x0e1d];
         let count = part.len() as u32;
@@ -198,14 +220,13 @@ fn hold_out(options: &Options, rows: Rows, mut parts: Vec<Vec<usize>>, seed: u32
         held_out.extend_from_slice(&mixed[kept..]);
         *part = mixed[..kept].to_vec();
     }
-    Data::Rows { rows, parts, held_out }
+    held_out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::Parser;
-    use std::path::Path;
 
     #[derive(Parser)]
     struct Command {
@@ -239,5 +260,50 @@ mod tests {
             assert!(texts[0].iter().collect::<std::collections::BTreeSet<_>>().len() > 10);
         }
         assert!(self::read("--csv", file.path(), "--label x --tokens bytes").is_err());
+    }
+    fn rows(text: &str, words: &str) -> Result<(Rows, Vec<Vec<usize>>, Vec<usize>)> {
+        match read("--csv", file(text).path(), &format!("--label class {words}"))? {
+            Data::Rows { rows, parts, held_out } => Ok((rows, parts, held_out)),
+            Data::Texts { .. } => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn held_out_rows_say_nothing_of_the_scaling() {
+        // Whatever is held out, the numbers of the rest are scaled by themselves.
+        let text: String = (0..40).map(|i| format!("{},{}\n", i * i, i % 2)).collect();
+        let text = format!("x,class\n{text}");
+        let (rows, parts, held_out) = rows(&text, "--clients 2 --held-out 0.5").unwrap();
+        let moments = |of: &[usize]| {
+            let x = || of.iter().map(|row| f64::from(rows.features[*row]));
+            let mean = x().sum::<f64>() / of.len() as f64;
+            (mean, x().map(|x| (x - mean).powi(2)).sum::<f64>() / of.len() as f64)
+        };
+        let (mean, variance) = moments(&parts.concat());
+        assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-6, "{mean} {variance}");
+        let (mean, variance) = moments(&[parts.concat(), held_out].concat());
+        assert!(mean.abs() > 1e-3 || (variance - 1.0).abs() > 1e-3, "{mean} {variance}");
+    }
+
+    #[test]
+    fn classes_are_known_even_where_they_are_held_out_alone() {
+        let text = "x,class\n1,a\n2,b\n3,c\n4,d\n";
+        let (rows, _, held_out) = rows(text, "--clients 1 --held-out 0.5").unwrap();
+        assert_eq!((rows.classes.len(), rows.labels.as_slice()), (4, &[0, 1, 2, 3][..]));
+        assert_eq!(held_out.len(), 2);
+    }
+
+    #[test]
+    fn what_is_missing_or_names_its_row_is_refused_by_name() {
+        let error = |text: &str, words: &str| format!("{:#}", rows(text, words).err().unwrap());
+        let missing = error("x,class\n1,a\n2,\n", "");
+        assert!(missing.ends_with("line 3: class is missing, expected a class"), "{missing}");
+        let nobody = error("x,who,class\n1,ann,a\n2,,b\n", "--by who");
+        assert!(nobody.ends_with("line 3: who is missing, expected a client"), "{nobody}");
+        let ids: String = (0..1200).map(|i| format!("id{i},{i},{}\n", i % 2)).collect();
+        let ids = format!("id,x,class\n{ids}");
+        let named = error(&ids, "");
+        assert!(named.contains("column `id` is 1080, expected at most 1000"), "{named}");
+        assert_eq!(rows(&ids, "--without id").unwrap().0.width, 1);
     }
 }

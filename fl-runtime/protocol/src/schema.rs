@@ -1,0 +1,436 @@
+//! What the columns of a table mean: which are features, how they are scaled, what the classes are.
+//!
+//! ```
+//! use tern_protocol::schema::Schema;
+//!
+//! # fn main() -> tern_protocol::Result<()> {
+//! let names = ["age", "job", "class"].map(String::from);
+//! let sample = [["1", "baker", "no"], ["3", "smith", "yes"]].map(|row| row.map(String::from));
+//! let rows: Vec<&[String]> = sample.iter().map(|row| &row[..]).collect();
+//! let schema = Schema::fit(&names, &rows, "class", &[])?;
+//! // Ages have mean 0 and deviation 1; each job is a feature.
+//! assert_eq!((schema.width(), schema.label.classes.len()), (3, 2));
+//!
+//! // Columns are found by their names.
+//! let reader = schema.reader(&["class", "job", "age"].map(String::from))?;
+//! let mut features = Vec::new();
+//! let class = reader.row(&["yes", "baker", "5"].map(String::from), &mut features);
+//! assert_eq!((class, features), (Ok(1), vec![3.0, 1.0, 0.0]));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The version of schemas that this program reads.
+pub const VERSION: u32 = 1;
+
+/// Most different values of a column that become a feature each. A column with more of them says
+/// which row is which, and features in its square would be needed.
+pub const MAX_CATEGORIES: usize = 1000;
+
+/// The category of values that are missing.
+const MISSING: &str = "?";
+
+/// How the values of a table become features and classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schema {
+    /// Version of the schema.
+    pub version: u32,
+    /// The columns that become features, in the order of these.
+    pub columns: Vec<Column>,
+    /// The column with the class.
+    pub label: Label,
+}
+
+/// A column that becomes features.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// What its values are.
+    pub kind: ColumnKind,
+}
+
+/// What the values of a column are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ColumnKind {
+    /// Numbers: one feature, the value less the mean, by the deviation. One that is missing or not
+    /// finite is 0, the mean.
+    Number {
+        /// What is taken off.
+        mean: f64,
+        /// What the rest is divided by.
+        deviation: f64,
+    },
+    /// Categories: a feature for each, 1 for the value's and 0 for the others. A value that is none
+    /// of them has 0 for all.
+    Category {
+        /// The values, `?` for missing ones.
+        values: Vec<String>,
+    },
+}
+
+/// The column with the class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Label {
+    /// Its name.
+    pub name: String,
+    /// The classes, by their numbers. Numbers are in the order of their values, and whichever way
+    /// one is written it is one class.
+    pub classes: Vec<String>,
+}
+
+impl Label {
+    /// The classes of a column; a missing one is none.
+    pub fn fit<'a>(name: &str, values: impl Iterator<Item = &'a str>) -> Self {
+        let known: BTreeSet<Cow<'_, str>> =
+            values.filter(|value| !is_missing(value)).map(canonical).collect();
+        let mut classes: Vec<String> = known.into_iter().map(Cow::into_owned).collect();
+        let numbers: Option<Vec<f64>> = classes.iter().map(|class| plain_number(class)).collect();
+        if numbers.is_some() {
+            classes
+                .sort_by(|a, b| plain_number(a).partial_cmp(&plain_number(b)).unwrap_or(a.cmp(b)));
+        }
+        Label { name: name.into(), classes }
+    }
+
+    /// Reads the column's values.
+    pub fn reader(&self) -> LabelReader<'_> {
+        let numbered = self.classes.iter().map(String::as_str).zip(0..);
+        LabelReader { label: self, numbers: numbered.collect() }
+    }
+}
+
+/// The numbers of classes by their values.
+#[derive(Clone, Debug)]
+pub struct LabelReader<'a> {
+    label: &'a Label,
+    numbers: BTreeMap<&'a str, u32>,
+}
+
+impl LabelReader<'_> {
+    /// The number of a class.
+    ///
+    /// # Errors
+    /// What is wrong with a value that is missing or none of the classes.
+    pub fn class(&self, value: &str) -> std::result::Result<u32, String> {
+        let Label { name, classes } = self.label;
+        if is_missing(value) {
+            return Err(format!("{name} is missing, expected a class"));
+        }
+        self.numbers.get(&*canonical(value)).copied().ok_or_else(|| {
+            let some = classes.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = if classes.len() > 10 { ", …" } else { "" };
+            format!("{name} is `{}`, expected one of {some}{more}", value.trim())
+        })
+    }
+}
+
+impl Schema {
+    /// The schema that rows of a table say: all columns but the label and those in `without` are
+    /// features. Values are missing where they are empty or `?`. A column is one of numbers if more
+    /// than half of its values that aren't missing are; nothing is fitted on a row with another
+    /// value there.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a column that isn't there, no rows, none that can be fitted on, and a
+    /// column with more than [`MAX_CATEGORIES`] values that are no numbers.
+    pub fn fit(
+        names: &[String],
+        rows: &[&[String]],
+        label: &str,
+        without: &[&str],
+    ) -> Result<Self> {
+        let at = place(names, label)?;
+        for name in without {
+            place(names, name)?;
+        }
+        if rows.is_empty() {
+            return Err(Error::value("rows of the table", 0, "at least one"));
+        }
+        let kept = |(_, name): &(usize, &String)| {
+            name.as_str() != label && !without.contains(&name.as_str())
+        };
+        let columns: Vec<(usize, &String, bool)> = names
+            .iter()
+            .enumerate()
+            .filter(kept)
+            .map(|(at, name)| (at, name, is_numeric(rows.iter().map(|row| row[at].as_str()))))
+            .collect();
+        let wrong = |row: &[String]| {
+            let mut numbers = columns.iter().filter(|(_, _, numeric)| *numeric);
+            numbers.find_map(|(at, name, _)| not_a_number(name, &row[*at]))
+        };
+        let sound: Vec<&[String]> =
+            rows.iter().copied().filter(|row| wrong(row).is_none()).collect();
+        if let (true, Some(reason)) = (sound.is_empty(), wrong(rows[0])) {
+            return Err(Error::value("rows to fit on", format!("none ({reason})"), "at least one"));
+        }
+        let columns = columns.iter().map(|(at, name, numeric)| {
+            let values = sound.iter().map(|row| row[*at].as_str());
+            let kind = if *numeric { scaling(values) } else { categories(name, values)? };
+            Ok(Column { name: name.to_string(), kind })
+        });
+        Ok(Schema {
+            version: VERSION,
+            columns: columns.collect::<Result<_>>()?,
+            label: Label::fit(label, sound.iter().map(|row| row[at].as_str())),
+        })
+    }
+
+    /// Features of a row.
+    pub fn width(&self) -> usize {
+        self.columns.iter().map(|column| column.kind.width()).sum()
+    }
+
+    /// Reads tables whose columns have these names, in any order; what isn't in the schema is left
+    /// out.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a column that isn't there.
+    pub fn reader(&self, names: &[String]) -> Result<Reader<'_>> {
+        let columns = self.columns.iter().map(|column| {
+            let values = match &column.kind {
+                ColumnKind::Number { .. } => BTreeMap::new(),
+                ColumnKind::Category { values } => {
+                    values.iter().map(String::as_str).zip(0..).collect()
+                }
+            };
+            Ok((place(names, &column.name)?, column, values))
+        });
+        Ok(Reader {
+            columns: columns.collect::<Result<_>>()?,
+            at: place(names, &self.label.name)?,
+            label: self.label.reader(),
+        })
+    }
+}
+
+impl ColumnKind {
+    fn width(&self) -> usize {
+        match self {
+            ColumnKind::Number { .. } => 1,
+            ColumnKind::Category { values } => values.len(),
+        }
+    }
+}
+
+/// A schema over the columns of a table.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    /// Place in the table, and the numbers of categories.
+    columns: Vec<(usize, &'a Column, BTreeMap<&'a str, usize>)>,
+    at: usize,
+    label: LabelReader<'a>,
+}
+
+impl Reader<'_> {
+    /// Adds a row's features and returns its class. A row that is refused leaves features, too.
+    ///
+    /// # Errors
+    /// What is wrong with the row: a word in a column of numbers, or a class that is missing or not
+    /// known.
+    pub fn row(
+        &self,
+        fields: &[String],
+        features: &mut Vec<f32>,
+    ) -> std::result::Result<u32, String> {
+        let mut wrong = None;
+        for (at, column, values) in &self.columns {
+            let value = fields[*at].as_str();
+            match &column.kind {
+                ColumnKind::Number { mean, deviation } => {
+                    let scaled = finite(value).map(|x| ((x - mean) / deviation) as f32);
+                    features.push(scaled.filter(|x| x.is_finite()).unwrap_or(0.0));
+                    wrong = wrong.or_else(|| not_a_number(&column.name, value));
+                }
+                ColumnKind::Category { .. } => {
+                    let start = features.len();
+                    features.resize(start + values.len(), 0.0);
+                    if let Some(number) = values.get(&*category(value)) {
+                        features[start + number] = 1.0;
+                    }
+                }
+            }
+        }
+        match wrong {
+            Some(reason) => Err(reason),
+            None => self.label.class(&fields[self.at]),
+        }
+    }
+}
+
+fn place(names: &[String], name: &str) -> Result<usize> {
+    let place = names.iter().position(|column| column == name);
+    place.ok_or_else(|| Error::value("column", name, format!("one of {}", names.join(", "))))
+}
+
+fn number(value: &str) -> Option<f32> {
+    value.trim().parse().ok()
+}
+
+fn finite(value: &str) -> Option<f64> {
+    number(value).filter(|x| x.is_finite()).map(f64::from)
+}
+
+/// What is wrong with a value among numbers.
+fn not_a_number(name: &str, value: &str) -> Option<String> {
+    let wrong = number(value).is_none() && !is_missing(value);
+    wrong.then(|| format!("{name} is `{}`, expected a number", value.trim()))
+}
+
+fn is_missing(value: &str) -> bool {
+    matches!(value.trim(), "" | MISSING)
+}
+
+/// A number that is written in more than one way, such as `1` and `1.0`. Zeros in front belong to
+/// codes, and of long ones digits would be lost.
+fn plain_number(value: &str) -> Option<f64> {
+    let digits = value.trim_start_matches(['-', '+']);
+    let code = digits.starts_with('0') && digits[1..].starts_with(|c: char| c.is_ascii_digit());
+    let number = value.parse::<f64>().ok().filter(|_| !code);
+    number.filter(|x| x.abs() < f64::powi(2.0, 53)).map(|x| x + 0.0)
+}
+
+/// A value without the spaces around it, a number in the shortest way to write it.
+fn canonical(value: &str) -> Cow<'_, str> {
+    let value = value.trim();
+    plain_number(value).map_or(value.into(), |x| x.to_string().into())
+}
+
+fn category(value: &str) -> Cow<'_, str> {
+    if is_missing(value) { MISSING.into() } else { canonical(value) }
+}
+
+/// Whether more than half of the values that aren't missing are numbers.
+fn is_numeric<'a>(values: impl Iterator<Item = &'a str>) -> bool {
+    let values: Vec<&str> = values.filter(|value| !is_missing(value)).collect();
+    2 * values.iter().filter(|value| number(value).is_some()).count() > values.len()
+}
+
+/// Mean and deviation.
+fn scaling<'a>(values: impl Iterator<Item = &'a str>) -> ColumnKind {
+    let known: Vec<f64> = values.filter_map(finite).collect();
+    let n = known.len().max(1) as f64;
+    let mean = known.iter().sum::<f64>() / n;
+    let variance = known.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+    let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
+    ColumnKind::Number { mean, deviation }
+}
+
+/// Different values in their order.
+fn categories<'a>(name: &str, values: impl Iterator<Item = &'a str>) -> Result<ColumnKind> {
+    let known: BTreeSet<Cow<'_, str>> = values.map(category).collect();
+    if known.len() > MAX_CATEGORIES {
+        let what = format!("number of values in column `{name}`");
+        let expected =
+            format!("at most {MAX_CATEGORIES} that are no numbers, or the column left out");
+        return Err(Error::value(&what, known.len(), expected));
+    }
+    Ok(ColumnKind::Category { values: known.into_iter().map(Cow::into_owned).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &str) -> Vec<String> {
+        names.split(',').map(String::from).collect()
+    }
+
+    fn fit(header: &str, rows: &[&str]) -> Result<Schema> {
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| names(row)).collect();
+        let rows: Vec<&[String]> = rows.iter().map(Vec::as_slice).collect();
+        Schema::fit(&names(header), &rows, "class", &[])
+    }
+
+    #[test]
+    fn classes_are_values_not_ways_to_write_them() {
+        let schema = fit("x,class", &["1,1", "2, 1.0", "3,10", "4,2", "5,", "6,?"]).unwrap();
+        assert_eq!(schema.label.classes, ["1", "2", "10"]);
+        let reader = schema.label.reader();
+        for (value, class) in [("1e0", 0), ("1", 0), (" 1.0 ", 0), ("+2", 1), ("10.00", 2)] {
+            assert_eq!(reader.class(value), Ok(class), "{value}");
+        }
+        for missing in ["", " ", "?"] {
+            assert_eq!(reader.class(missing).unwrap_err(), "class is missing, expected a class");
+        }
+        assert_eq!(reader.class("3").unwrap_err(), "class is `3`, expected one of 1, 2, 10");
+        // Codes are no numbers, words are in their order, and a long number keeps its digits.
+        for (values, classes) in [
+            (["007", "7", "07"], ["007", "07", "7"]),
+            (["b", "nan", "a"], ["a", "b", "nan"]),
+            (
+                ["9007199254740993", "9007199254740992", "-0"],
+                ["0", "9007199254740992", "9007199254740993"],
+            ),
+        ] {
+            assert_eq!(Label::fit("class", values.into_iter()).classes, classes);
+        }
+    }
+
+    #[test]
+    fn missing_categories_are_one_and_unknown_ones_none() {
+        let schema = fit("job,class", &["baker,0", "?,1", ",1", "7.0,0"]).unwrap();
+        let ColumnKind::Category { values } = &schema.columns[0].kind else { panic!() };
+        assert_eq!(values, &["7", "?", "baker"]);
+        let names = names("job,class");
+        let reader = schema.reader(&names).unwrap();
+        for (job, expected) in [("", [0.0, 1.0, 0.0]), ("7", [1.0, 0.0, 0.0]), ("smith", [0.0; 3])]
+        {
+            let mut features = Vec::new();
+            reader.row(&[job.to_owned(), "1".to_owned()], &mut features).unwrap();
+            assert_eq!(features, expected, "{job}");
+        }
+    }
+
+    #[test]
+    fn columns_that_name_their_rows_are_refused() {
+        let rows = |count: usize| -> Vec<String> {
+            (0..count).map(|i| format!("id{i},{},{}", 0.5 * i as f32, i % 2)).collect()
+        };
+        let fit = |count| {
+            let rows = rows(count);
+            fit("id,x,class", &rows.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        assert_eq!(fit(MAX_CATEGORIES).unwrap().width(), MAX_CATEGORIES + 1);
+        let error = fit(8000).unwrap_err().to_string();
+        assert!(error.contains("values in column `id` is 8000, expected at most 1000"), "{error}");
+    }
+
+    #[test]
+    fn columns_are_found_by_name() {
+        let schema = fit("x,y,class", &["1,2,a", "3,6,b"]).unwrap();
+        let other = names("y,id,class,x");
+        let mut features = Vec::new();
+        let reader = schema.reader(&other).unwrap();
+        assert_eq!(reader.row(&names("8,9,b,1"), &mut features), Ok(1));
+        assert_eq!(features, [-1.0, 2.0]);
+        let error = schema.reader(&names("x,class")).unwrap_err().to_string();
+        assert!(error.contains("column is y, expected one of x, class"), "{error}");
+        assert!(Schema::fit(&other, &[], "class", &[]).is_err());
+        let error = Schema::fit(&other, &[], "class", &["age"]).unwrap_err().to_string();
+        assert!(error.contains("column is age"), "{error}");
+    }
+
+    #[test]
+    fn schemas_are_read_as_they_were_written() {
+        let schema = fit("x,job,class", &["0.1,a,no", "0.7,b,yes", "1e9,?,no"]).unwrap();
+        let json = serde_json::to_string(&schema).unwrap();
+        assert_eq!(serde_json::from_str::<Schema>(&json).unwrap(), schema);
+        let text = toml::to_string(&schema).unwrap();
+        assert_eq!(toml::from_str::<Schema>(&text).unwrap(), schema);
+        let error = toml::from_str::<Schema>(&format!("colour = 1\n{text}")).unwrap_err();
+        assert!(error.to_string().contains("colour"), "{error}");
+    }
+}
