@@ -61,6 +61,21 @@ pub struct Rows {
     pub labels: Vec<u32>,
 }
 
+impl Rows {
+    /// Some of the rows.
+    ///
+    /// # Panics
+    /// For a row that isn't there.
+    pub fn chosen(&self, rows: &[usize]) -> Self {
+        let features = |row: &usize| &self.features[row * self.width..][..self.width];
+        Rows {
+            features: rows.iter().flat_map(features).copied().collect(),
+            width: self.width,
+            labels: rows.iter().map(|row| self.labels[*row]).collect(),
+        }
+    }
+}
+
 /// Reads texts as tokens: of a file, or of the `.txt` files of a folder in order of their names.
 ///
 /// # Errors

@@ -163,6 +163,7 @@ fn set_up(port: u16, kind: &Kind) -> Place {
         std::fs::write(place.path(&format!("client{client}.toml")), text).unwrap();
     }
     std::fs::write(place.path("clients.txt"), keys).unwrap();
+    std::fs::write(place.path("own.csv"), samples(*clients)).unwrap();
     let text = format!(
         r#"
 [run]
@@ -189,6 +190,7 @@ uplink = "ternary"
 listen = "127.0.0.1:{port}"
 folder = "run"
 keep_uploads = true
+evaluation = {{ csv = {{ path = "own.csv", label = "class" }} }}
 [server.tls]
 certificate = "certs/server.pem"
 key = "certs/server.key"
@@ -239,6 +241,8 @@ fn run(kind: &Kind, deaths: &[(u32, Victim)]) -> Place {
     assert_eq!(rounds, (1..=kind.rounds).collect::<Vec<_>>());
     let counted = kind.minimum as u32..=kind.clients as u32;
     assert!(place.rows().iter().all(|row| counted.contains(&row.clients)));
+    // Each model is measured by the server's own samples: training alone measures the loss.
+    assert!(place.rows().iter().all(|row| row.metrics.contains_key("accuracy")));
     // Clients have the best model.
     let best = place.model("run/best.safetensors");
     for client in 0..kind.clients {

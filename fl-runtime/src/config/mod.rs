@@ -110,6 +110,9 @@ pub struct ServerConfig {
     /// Limits on what arrives.
     #[serde(default)]
     pub limits: Limits,
+    /// Samples of its own that it measures every model by.
+    #[serde(default)]
+    pub evaluation: Option<DataConfig>,
 }
 
 fn yes() -> bool {
@@ -160,8 +163,28 @@ pub struct ClientConfig {
     /// Device to train on, as in TERN_DEVICE: `cpu`, a number or a part of a name.
     #[serde(default)]
     pub device: Option<String>,
+    /// What it measures models by, where the run asks it to.
+    #[serde(default)]
+    pub evaluation: EvaluationConfig,
     /// What it trains on.
     pub data: DataConfig,
+}
+
+/// What a client measures models by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvaluationConfig {
+    /// A share of its samples, which it doesn't train on then: some of the rows, the ends of texts.
+    /// With 0 it declines.
+    HeldOut(f64),
+    /// A file or folder of its own, like that of its data.
+    Path(PathBuf),
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        EvaluationConfig::HeldOut(0.1)
+    }
 }
 
 /// Where a client's samples are.
@@ -186,6 +209,28 @@ pub enum DataConfig {
         /// The column with the class, a whole number from 0; the others are features.
         label: String,
     },
+}
+
+impl DataConfig {
+    /// The file or folder.
+    pub fn path(&self) -> &Path {
+        let (DataConfig::Text { path, .. } | DataConfig::Csv { path, .. }) = self;
+        path
+    }
+
+    fn path_mut(&mut self) -> &mut PathBuf {
+        let (DataConfig::Text { path, .. } | DataConfig::Csv { path, .. }) = self;
+        path
+    }
+
+    fn check(&self, source: &Source<'_>, at: [&str; 2]) -> Result<(), ConfigError> {
+        let DataConfig::Text { steps, .. } = self else { return Ok(()) };
+        if !(1..=1 << 16).contains(steps) {
+            let message = format!("{steps}, expected 1 to 65536");
+            return Err(source.error(&[at[0], at[1], "text", "steps"], message));
+        }
+        Ok(())
+    }
 }
 
 impl Config {
@@ -245,6 +290,7 @@ impl Config {
             paths.extend(&mut server.initial);
             paths.extend(&mut server.admission.clients_file);
             paths.extend(&mut server.admission.revoked_file);
+            paths.extend(server.evaluation.as_mut().map(DataConfig::path_mut));
             if let Some(TlsFiles { certificate, key }) = &mut server.tls {
                 paths.extend([certificate, key]);
             }
@@ -252,8 +298,10 @@ impl Config {
         if let Some(client) = &mut self.client {
             paths.push(&mut client.folder);
             paths.extend(&mut client.authority);
-            let (DataConfig::Text { path, .. } | DataConfig::Csv { path, .. }) = &mut client.data;
-            paths.push(path);
+            paths.push(client.data.path_mut());
+            if let EvaluationConfig::Path(path) = &mut client.evaluation {
+                paths.push(path);
+            }
         }
         for path in paths {
             *path = folder.join(&*path);
@@ -299,7 +347,10 @@ impl ServerConfig {
             );
             return Err(source.error(&["server", "listen"], message));
         }
-        Ok(())
+        match &self.evaluation {
+            Some(data) => data.check(source, ["server", "evaluation"]),
+            None => Ok(()),
+        }
     }
 }
 
@@ -317,13 +368,13 @@ impl ClientConfig {
             let message = "not used with http://, expected a server at https://";
             return Err(source.error(&["client", "authority"], message));
         }
-        if let DataConfig::Text { steps, .. } = self.data
-            && !(1..=1 << 16).contains(&steps)
+        if let EvaluationConfig::HeldOut(share) = self.evaluation
+            && !(0.0..1.0).contains(&share)
         {
-            let message = format!("{steps}, expected 1 to 65536");
-            return Err(source.error(&["client", "data", "text", "steps"], message));
+            let message = format!("{share}, expected 0 to below 1");
+            return Err(source.error(&["client", "evaluation", "held_out"], message));
         }
-        Ok(())
+        self.data.check(source, ["client", "data"])
     }
 }
 

@@ -162,6 +162,17 @@ fn values_out_of_range_are_shown_with_their_line() {
         assert_eq!((error.key.as_str(), error.line), (path, line(key)), "{error}");
         assert!(error.message.contains(expected), "{error}");
     }
+    for (section, expected) in [("client", "below 1"), ("server", "1 to 65536")] {
+        let evaluation = match section {
+            "client" => "evaluation = { held_out = 1.0 }",
+            _ => "evaluation = { text = { path = \"held-out\", steps = 0 } }",
+        };
+        let header = format!("[{section}]\n");
+        let text = template.replace(&header, &format!("{header}{evaluation}\n"));
+        let error = parse(&text).unwrap_err();
+        assert!(error.key.starts_with(&format!("{section}.evaluation")), "{error}");
+        assert!(error.message.contains(expected), "{error}");
+    }
     // Others can reach it, and it has no certificate.
     let text = template.replace("[server.tls]", "#").replace("certificate =", "#");
     let error = parse(&text.replace("\nkey =", "\n#")).unwrap_err();

@@ -7,15 +7,14 @@ use super::record::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics, s
 use super::{Job, OptimizerState, Trained, Trainer, clip_norm};
 use crate::layout::Layout;
 use crate::metrics::Metrics;
-use crate::plan::LocalTraining;
 use crate::{Digest, Error, Result, TaskSpec};
 
 /// Trains the layers that a task describes, with softmax cross-entropy, on a device. Plans are
 /// recorded once a run; a round with the same seed gives the same bits.
 pub struct EngineTrainer {
     device: Device,
-    training: LocalData,
-    evaluation: LocalData,
+    training: Option<LocalData>,
+    evaluation: Option<LocalData>,
     plans: Option<Plans>,
 }
 
@@ -24,11 +23,10 @@ struct Plans {
     /// Of the task.
     key: Digest,
     arena: Arena,
-    train: Plan,
-    /// The gradient of a batch, where the task asks for it.
-    gradient: Option<Plan>,
-    evaluate: Plan,
-    counts: Tensor,
+    /// A step, and the gradient of a batch where the task asks for it.
+    train: Option<(Plan, Option<Plan>)>,
+    /// A step of evaluation, and what it counts.
+    evaluate: Option<(Plan, Tensor)>,
 }
 
 impl EngineTrainer {
@@ -39,6 +37,20 @@ impl EngineTrainer {
 
     /// Trains on one set and evaluates on another.
     pub fn with_evaluation(device: &Device, training: LocalData, evaluation: LocalData) -> Self {
+        Self::of(device, Some(training), Some(evaluation))
+    }
+
+    /// Trains, and declines to evaluate.
+    pub fn for_training(device: &Device, training: LocalData) -> Self {
+        Self::of(device, Some(training), None)
+    }
+
+    /// Evaluates, and has no samples to train on.
+    pub fn for_evaluation(device: &Device, evaluation: LocalData) -> Self {
+        Self::of(device, None, Some(evaluation))
+    }
+
+    fn of(device: &Device, training: Option<LocalData>, evaluation: Option<LocalData>) -> Self {
         EngineTrainer { device: device.clone(), training, evaluation, plans: None }
     }
 
@@ -58,17 +70,26 @@ impl EngineTrainer {
             return Err(Error::value("layout of the model", layout, task.layout.to_string()));
         }
         let arena = Arena::new(&self.device, recorder.parameters(), &[task.seed])?;
-        let (train, gradient) =
-            recorder.training(&arena, &self.training, &task.training, task.updates.kind)?;
-        let (evaluate, counts) = recorder.evaluation(&arena, &self.evaluation)?;
-        Ok(Plans { key, arena, train, gradient, evaluate, counts })
+        let kind = task.updates.kind;
+        let train = self.training.as_ref();
+        let train = train.map(|data| recorder.training(&arena, data, &task.training, kind));
+        let evaluate = self.evaluation.as_ref().map(|data| recorder.evaluation(&arena, data));
+        Ok(Plans { key, train: train.transpose()?, evaluate: evaluate.transpose()?, arena })
     }
 }
 
 impl Plans {
-    /// Everything as at the start of a job.
-    fn begin(&mut self, task: &TaskSpec, job: &Job, samples: usize, steps: usize) -> Result<()> {
+    /// Trains from the start of a job. What the optimizer goes on from is empty unless the task
+    /// keeps it.
+    fn train(
+        &mut self,
+        task: &TaskSpec,
+        job: &Job,
+        samples: usize,
+        steps: usize,
+    ) -> Result<Trained> {
         let local = &task.training;
+        let Some((train, gradient)) = &mut self.train else { return Err(nothing("train")) };
         self.arena.write(Flat::Parameters, 0, &job.model)?;
         if local.proximal.is_some() {
             self.arena.write(Flat::Reference, 0, &job.model)?;
@@ -78,56 +99,29 @@ impl Plans {
         for (moment, kept) in local.optimizer.moments().iter().zip(kept) {
             self.arena.write(*moment, 0, kept)?;
         }
-        self.train.rewind()?;
+        train.rewind()?;
         let (round, done) = (job.turn.round, job.optimizer.steps);
         let record = state_record(local, round, job.seed, 0..samples, steps as u32, done);
-        self.train.set_states(&[record])?;
-        Ok(())
-    }
-
-    /// Where the optimizer is.
-    fn optimizer(&mut self, local: &LocalTraining) -> Result<OptimizerState> {
-        let mut moments = Vec::new();
-        for moment in local.optimizer.moments() {
-            moments.extend(self.arena.read(*moment, 0)?);
+        train.set_states(&[record])?;
+        let losses = train.run(steps)?;
+        let mut optimizer = OptimizerState::default();
+        if local.keep_optimizer {
+            for moment in local.optimizer.moments() {
+                optimizer.moments.extend(self.arena.read(*moment, 0)?);
+            }
+            optimizer.steps = train.states()?[0].steps();
         }
-        Ok(OptimizerState { steps: self.train.states()?[0].steps(), moments })
-    }
-
-    /// The gradient of the batch that would be next.
-    fn gradient(&mut self) -> Result<Option<Vec<f32>>> {
-        let Some(plan) = &mut self.gradient else { return Ok(None) };
-        let mut record = self.train.states()?[0];
-        // The steps are over, but one more batch is taken.
-        record[state::ACTIVE] = 1;
-        plan.set_states(&[record])?;
-        plan.run(1)?;
-        Ok(Some(self.arena.read(Flat::Gradients, 0)?))
-    }
-}
-
-impl Trainer for EngineTrainer {
-    fn samples(&self) -> u32 {
-        u32::try_from(self.training.len()).unwrap_or(u32::MAX)
-    }
-
-    fn train(&mut self, task: &TaskSpec, job: &Job) -> Result<Trained> {
-        let samples = self.training.len();
-        let local = &task.training;
-        let epoch = samples.div_ceil(local.batch as usize);
-        let steps = local.steps.map_or(epoch * local.epochs as usize, |steps| steps as usize);
-        let plans = self.plans(task)?;
-        job.optimizer.check(local, job.model.len())?;
-        plans.begin(task, job, samples, steps)?;
-        let losses = plans.train.run(steps)?;
-        let optimizer = match local.keep_optimizer {
-            true => plans.optimizer(local)?,
-            false => OptimizerState::default(),
-        };
-        let mut update = match plans.gradient()? {
-            Some(gradient) => gradient,
+        let mut update = match gradient {
+            Some(plan) => {
+                // The batch that would be next: the steps are over, but one more is taken.
+                let mut record = train.states()?[0];
+                record[state::ACTIVE] = 1;
+                plan.set_states(&[record])?;
+                plan.run(1)?;
+                self.arena.read(Flat::Gradients, 0)?
+            }
             None => {
-                let mut update = plans.arena.read(Flat::Parameters, 0)?;
+                let mut update = self.arena.read(Flat::Parameters, 0)?;
                 update.iter_mut().zip(&*job.model).for_each(|(x, start)| *x -= start);
                 update
             }
@@ -136,17 +130,39 @@ impl Trainer for EngineTrainer {
             clip_norm(&mut update, most);
         }
         let loss = losses.mean().map(|loss| ("loss".to_string(), f64::from(loss)));
-        let metrics = loss.into_iter().collect();
-        Ok(Trained { update, samples: self.samples(), metrics, optimizer })
+        let samples = u32::try_from(samples).unwrap_or(u32::MAX);
+        Ok(Trained { update, samples, metrics: loss.into_iter().collect(), optimizer })
+    }
+}
+
+fn nothing(to: &str) -> Error {
+    Error::value(format!("samples to {to} on").as_str(), 0, "at least one")
+}
+
+impl Trainer for EngineTrainer {
+    fn samples(&self) -> u32 {
+        let samples = self.training.as_ref().map_or(0, LocalData::len);
+        u32::try_from(samples).unwrap_or(u32::MAX)
+    }
+
+    fn train(&mut self, task: &TaskSpec, job: &Job) -> Result<Trained> {
+        let samples = self.training.as_ref().map_or(0, LocalData::len);
+        let local = &task.training;
+        let epoch = samples.div_ceil(local.batch as usize);
+        let steps = local.steps.map_or(epoch * local.epochs as usize, |steps| steps as usize);
+        let plans = self.plans(task)?;
+        job.optimizer.check(local, job.model.len())?;
+        plans.train(task, job, samples, steps)
     }
 
     fn evaluate(&mut self, task: &TaskSpec, model: &[f32]) -> Result<(u32, Metrics)> {
-        let samples = self.evaluation.len();
+        let samples = self.evaluation.as_ref().map_or(0, LocalData::len);
         let plans = self.plans(task)?;
+        let Some((evaluate, counts)) = &mut plans.evaluate else { return Err(nothing("evaluate")) };
         plans.arena.write(Flat::Parameters, 0, model)?;
-        plans.evaluate.rewind()?;
-        let losses = plans.evaluate.run(samples.div_ceil(samples.min(EVALUATION_BATCH)))?;
-        let counts = plans.evaluate.read(plans.counts)?.words()?;
+        evaluate.rewind()?;
+        let losses = evaluate.run(samples.div_ceil(samples.min(EVALUATION_BATCH)))?;
+        let counts = evaluate.read(*counts)?.words()?;
         let metrics = evaluation_metrics(&counts, losses.mean());
         Ok((u32::try_from(samples).unwrap_or(u32::MAX), metrics))
     }
@@ -332,6 +348,30 @@ mod tests {
             let error = trained.err().map_or_else(String::new, |error| error.to_string());
             assert_eq!(error.contains("tokens of the data is 6, expected at most"), !sound);
         }
+    }
+
+    #[test]
+    fn training_and_evaluation_have_samples_of_their_own() {
+        let device = Device::cpu();
+        let (task, job) = (task(|_| ()), job());
+        let of = |label: u32| {
+            let rows = RowData::upload(&device, &[1.0; 20], 2, &[label; 10], 2).unwrap();
+            LocalData::Rows(rows)
+        };
+        let mut trainer = EngineTrainer::with_evaluation(&device, rows(&device), of(0));
+        let (samples, zeros) = trainer.evaluate(&task, &job.model).unwrap();
+        assert_eq!((trainer.samples(), samples), (40, 10));
+        let mut evaluator = EngineTrainer::for_evaluation(&device, of(1));
+        let (_, ones) = evaluator.evaluate(&task, &job.model).unwrap();
+        // What is right for the one is wrong for the other.
+        assert_eq!(zeros["accuracy"] + ones["accuracy"], 1.0);
+        assert_eq!(evaluator.samples(), 0);
+        let error = evaluator.train(&task, &job).unwrap_err().to_string();
+        assert!(error.contains("samples to train on is 0"), "{error}");
+        let mut alone = EngineTrainer::for_training(&device, rows(&device));
+        assert_eq!(alone.train(&task, &job).unwrap(), trainer.train(&task, &job).unwrap());
+        let error = alone.evaluate(&task, &job.model).unwrap_err().to_string();
+        assert!(error.contains("samples to evaluate on is 0"), "{error}");
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use tern_engine::{Device, DeviceOptions, RowData, TextData, TextWindows};
+use tern_engine::{Device, DeviceOptions};
 use tern_fl::client::{self, Client, Outcome};
-use tern_fl::config::{ClientConfig, Config, DataConfig};
-use tern_fl::data::{read_rows, read_texts};
-use tern_fl::trainer::{EngineTrainer, LocalData};
+use tern_fl::config::{ClientConfig, Config};
+use tern_fl::trainer::EngineTrainer;
+
+use super::samples;
 
 /// Takes part in a run with data of this machine, which stays here.
 #[derive(Args, Debug)]
@@ -26,8 +27,10 @@ pub fn run(options: &Options) -> Result<()> {
     let event_loop = super::event_loop()?;
     let device = event_loop.block_on(Device::open(&selection(&config)?))?;
     tracing::info!(device = device.name(), "training on");
-    let data = data(&device, &config.data)?;
-    let trainer = EngineTrainer::new(&device, data);
+    let trainer = match samples::split(&device, &config.data, &config.evaluation)? {
+        (training, Some(held_out)) => EngineTrainer::with_evaluation(&device, training, held_out),
+        (training, None) => EngineTrainer::for_training(&device, training),
+    };
     let options = client::Options::new(&config.server, &config.folder)
         .authority(config.authority.clone())
         .token(config.token.clone())
@@ -46,22 +49,5 @@ fn selection(config: &ClientConfig) -> Result<DeviceOptions> {
     Ok(match &config.device {
         Some(text) => DeviceOptions::new(text.parse()?),
         None => DeviceOptions::from_env()?,
-    })
-}
-
-fn data(device: &Device, config: &DataConfig) -> Result<LocalData> {
-    Ok(match config {
-        DataConfig::Text { path, tokens, steps } => {
-            let texts = read_texts(path, tokens)?;
-            let vocabulary = tokens.vocabulary();
-            LocalData::Text(TextData::upload(device, &texts, TextWindows::new(vocabulary, *steps))?)
-        }
-        DataConfig::Csv { path, label } => {
-            let rows = read_rows(path, label)?;
-            // The model's classes are checked when the task is there.
-            let classes = rows.labels.iter().max().map_or(1, |most| *most as usize + 1);
-            let (features, labels) = (&rows.features, &rows.labels);
-            LocalData::Rows(RowData::upload(device, features, rows.width, labels, classes)?)
-        }
     })
 }

@@ -2,8 +2,10 @@
 
 mod certs;
 mod client;
+mod held_out;
 mod init;
 mod keys;
+mod samples;
 mod server;
 mod simulate;
 mod verify;

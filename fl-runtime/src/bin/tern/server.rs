@@ -2,24 +2,27 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use tern_fl::config::{AdmissionConfig, Config, ServerConfig};
+use tern_engine::Device;
+use tern_fl::config::{AdmissionConfig, Config, DataConfig, ServerConfig};
 use tern_fl::host::clock;
 use tern_fl::host::files::Durability;
 use tern_fl::host::tls;
 use tern_fl::layout::ModelKind;
+use tern_fl::metrics::Metrics;
 use tern_fl::plan::Evaluation;
-use tern_fl::server::federation::{self, Admission, Federation};
+use tern_fl::server::federation::{self, Admission, Evaluator, Federation};
 use tern_fl::server::http::{self, Board, Server};
-use tern_fl::{ClientId, Layout, RunPlan};
+use tern_fl::trainer::{EngineTrainer, Trainer};
+use tern_fl::{ClientId, Layout, RunId, RunPlan, TaskSpec};
 use tokio::sync::Notify;
 
-use super::view;
+use super::{samples, view};
 
 /// Serves a run: hands out tasks, adds up updates, commits rounds.
 ///
@@ -51,12 +54,16 @@ pub fn run(options: &Options) -> Result<()> {
     let plan = config.run.with_context(|| missing("run"))?;
     let config = config.server.with_context(|| missing("server"))?;
     let layout = plan.check()?;
-    check_measured(&plan)?;
+    check_measured(&plan, config.evaluation.is_some())?;
 
     std::fs::create_dir_all(&config.folder).with_context(|| config.folder.display().to_string())?;
     let initial = initial(&plan, &layout, &config)?;
-    let federation =
-        Federation::open(&config.folder, &plan, &initial, federation_options(&config)?)?;
+    let evaluator = match &config.evaluation {
+        Some(data) => Some(Arc::new(OwnSamples::read(&plan, data)?) as Arc<dyn Evaluator>),
+        None => None,
+    };
+    let options_of_run = federation_options(&config)?.evaluator(evaluator);
+    let federation = Federation::open(&config.folder, &plan, &initial, options_of_run)?;
     let used = config.folder.join("config.toml");
     std::fs::copy(&options.config, &used).with_context(|| used.display().to_string())?;
     let board = Board::with_file(&config.folder.join("metrics.jsonl"), clock::now().0)?;
@@ -80,15 +87,45 @@ pub fn run(options: &Options) -> Result<()> {
     serve(server, listener, &board, options, &address)
 }
 
-/// Only who evaluates on clients has more than the loss of their training.
-fn check_measured(plan: &RunPlan) -> Result<()> {
+/// Only who evaluates, on clients or on samples of the server's own, has more than the loss of
+/// training.
+fn check_measured(plan: &RunPlan, own_samples: bool) -> Result<()> {
     let Evaluation { metric, on_clients, .. } = &plan.evaluation;
+    let measured = *on_clients || own_samples || metric == "loss";
     ensure!(
-        *on_clients || metric == "loss" || matches!(plan.model, ModelKind::Tensors(_)),
-        "run.evaluation.metric is \"{metric}\", expected \"loss\", or on_clients = true: training \
-         alone doesn't measure it"
+        measured || matches!(plan.model, ModelKind::Tensors(_)),
+        "run.evaluation.metric is \"{metric}\", expected \"loss\", on_clients = true or \
+         [server.evaluation]: training alone doesn't measure it"
     );
     Ok(())
+}
+
+/// Measures models by samples of the server's own.
+struct OwnSamples {
+    trainer: Mutex<EngineTrainer>,
+    task: TaskSpec,
+}
+
+impl OwnSamples {
+    fn read(plan: &RunPlan, data: &DataConfig) -> Result<Self> {
+        let device = Device::from_env()?;
+        let samples = samples::all(&device, data).context("server.evaluation")?;
+        // The run's name changes nothing about what is measured.
+        let task = plan.task(RunId([0; 16]))?;
+        let mut trainer = EngineTrainer::for_evaluation(&device, samples);
+        // What doesn't fit the model is refused before anybody trains.
+        let model = plan.check()?.parameters().initial(plan.seed);
+        trainer.evaluate(&task, &model).context("server.evaluation")?;
+        Ok(OwnSamples { trainer: Mutex::new(trainer), task })
+    }
+}
+
+impl Evaluator for OwnSamples {
+    fn evaluate(&self, _: u32, model: &[f32]) -> tern_fl::Result<Metrics> {
+        // Each evaluation starts anew, whatever became of the one before.
+        let mut trainer = self.trainer.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(trainer.evaluate(&self.task, model)?.1)
+    }
 }
 
 /// The model a run starts from: the configured file's, or one drawn by the run's seed.

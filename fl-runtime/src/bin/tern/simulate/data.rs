@@ -12,6 +12,8 @@ use tern_fl::simulate::{Partition, Population, by_value, partition};
 use tern_fl::tokens::{Alphabet, Tokens};
 use tern_fl::trainer::LocalData;
 
+use crate::held_out::{hold_out_ends, hold_out_rows};
+
 /// Where the clients' data is, and how it is dealt out.
 #[derive(Args, Debug)]
 #[group(skip)]
@@ -90,7 +92,8 @@ impl Data {
             (_, _, [images, labels]) => {
                 let rows = digits(images, labels)?;
                 let mut parts = deal(options, &rows.labels, seed)?;
-                let held_out = hold_out(options.held_out, &mut parts, seed)?;
+                let held_out =
+                    hold_out_rows(options.held_out, &mut parts, seed).context("--held-out")?;
                 Ok(Data::Rows { rows, parts, held_out })
             }
             _ => bail!("no data: give --text, --csv with --label, or --digits"),
@@ -108,7 +111,7 @@ impl Data {
         };
         how.check(all()).context("--text with --tokens")?;
         let mut texts: Vec<Vec<u32>> = all().map(|text| how.encode(text)).collect();
-        let held_out = hold_out_ends(options.held_out, &mut texts)?;
+        let held_out = hold_out_ends(options.held_out, &mut texts).context("--held-out")?;
         let vocabulary = how.vocabulary();
         Ok(Data::Texts { texts, held_out, vocabulary, window: options.window })
     }
@@ -128,7 +131,7 @@ impl Data {
             }
             None => deal(options, &labels, seed)?,
         };
-        let held_out = hold_out(options.held_out, &mut parts, seed)?;
+        let held_out = hold_out_rows(options.held_out, &mut parts, seed).context("--held-out")?;
         let without: Vec<&str> =
             options.without.iter().chain(&options.by).map(String::as_str).collect();
         // What is held out says nothing of how rows are scaled.
@@ -200,54 +203,6 @@ fn deal(options: &Options, labels: &[u32], seed: u32) -> Result<Vec<Vec<usize>>>
     let clients = options.clients.unwrap_or(CLIENTS.min(labels.len()));
     let how = options.alpha.map_or(Partition::Iid, Partition::Dirichlet);
     Ok(partition(labels, clients, how, seed)?)
-}
-
-/// Takes a share of all rows away, of each client's in proportion.
-fn hold_out(share: f64, parts: &mut [Vec<usize>], seed: u32) -> Result<Vec<usize>> {
-    let all: usize = parts.iter().map(Vec::len).sum();
-    let total = match share > 0.0 {
-        // Few rows are measured by one at least.
-        true => ((share * all as f64).round() as usize).max(1),
-        false => 0,
-    };
-    if total >= all {
-        bail!("--held-out is {share}, which leaves nothing to train on of {all} rows");
-    }
-    let (mut held_out, mut before) = (Vec::new(), 0);
-    for (client, part) in parts.iter_mut().enumerate() {
-        // What is due of the rows so far: clients may be too small for a row each.
-        let due = |rows: usize| rows * total / all;
-        let kept = part.len() - (due(before + part.len()) - due(before));
-        before += part.len();
-        // In random order, so that the end of a sorted file isn't what is missing.
-        let key = [seed, client as u32 ^ 0x0e1d];
-        let count = part.len() as u32;
-        let mixed: Vec<usize> = (0..count)
-            .map(|i| part[tern_shaders::kernels::data::permute(i, count, key) as usize])
-            .collect();
-        held_out.extend_from_slice(&mixed[kept..]);
-        *part = mixed[..kept].to_vec();
-    }
-    Ok(held_out)
-}
-
-/// Takes the ends of texts away, a share of all tokens. Where less than a sample is due, the next
-/// text gives what this one doesn't.
-fn hold_out_ends(share: f64, texts: &mut [Vec<u32>]) -> Result<Vec<Vec<u32>>> {
-    let mut due = 0.0;
-    let mut end = |text: &mut Vec<u32>| {
-        due += share * text.len() as f64;
-        // A token, and the next one to be predicted.
-        let taken = if due < 2.0 { 0 } else { (due as usize).min(text.len()) };
-        due -= taken as f64;
-        text.split_off(text.len() - taken)
-    };
-    let held_out: Vec<Vec<u32>> = texts.iter_mut().map(&mut end).collect();
-    if share > 0.0 && held_out.iter().all(|text| text.len() < 2) {
-        let all: usize = texts.iter().map(Vec::len).sum();
-        bail!("--held-out is {share}, expected two tokens or more of all {all}, or 0");
-    }
-    Ok(held_out)
 }
 
 #[cfg(test)]
@@ -332,39 +287,5 @@ mod tests {
         let named = error(&ids, "");
         assert!(named.contains("column `id` is 1080, expected at most 1000"), "{named}");
         assert_eq!(rows(&ids, "--without id").unwrap().0.width, 1);
-    }
-
-    #[test]
-    fn rows_are_held_out_however_small_clients_are() {
-        for (clients, rows) in [(100, 9), (900, 1), (3, 300), (1, 2)] {
-            let mut parts: Vec<Vec<usize>> =
-                (0..clients).map(|c| (c * rows..(c + 1) * rows).collect()).collect();
-            let held_out = hold_out(0.1, &mut parts, 1).unwrap();
-            let all = clients * rows;
-            assert_eq!(held_out.len(), (all / 10).max(1), "{clients} × {rows}");
-            let mut every = [parts.concat(), held_out].concat();
-            every.sort_unstable();
-            assert_eq!(every, (0..all).collect::<Vec<_>>());
-            // Nobody gives more than their share, rounded up.
-            assert!(parts.iter().all(|part| rows - part.len() <= rows.div_ceil(10)));
-        }
-        assert!(hold_out(0.0, &mut [vec![0]], 1).unwrap().is_empty());
-        let error = hold_out(0.1, &mut [vec![0]], 1).unwrap_err().to_string();
-        assert!(error.contains("nothing to train on of 1 rows"), "{error}");
-    }
-
-    #[test]
-    fn ends_of_short_texts_are_held_out() {
-        let mut texts = vec![vec![1; 9]; 100];
-        let held_out = hold_out_ends(0.1, &mut texts).unwrap();
-        let samples = held_out.iter().filter(|text| text.len() > 1).count();
-        let tokens: usize = held_out.iter().map(Vec::len).sum();
-        assert!(samples > 30 && (88..=90).contains(&tokens), "{samples} {tokens}");
-        let mut long = vec![vec![1; 1000], vec![2; 500]];
-        let lengths = hold_out_ends(0.1, &mut long).unwrap();
-        assert_eq!([lengths[0].len(), lengths[1].len(), long[0].len()], [100, 50, 900]);
-        let error = hold_out_ends(0.1, &mut [vec![1; 9]]).unwrap_err().to_string();
-        assert!(error.contains("of all 9, or 0"), "{error}");
-        assert_eq!(hold_out_ends(0.0, &mut [vec![1; 9]]).unwrap(), [[0; 0]]);
     }
 }
