@@ -157,13 +157,14 @@ impl Population {
         self.members.binary_search_by(|member| member.id.cmp(id)).ok()
     }
 
-    /// Everyone, for the selection.
+    /// Everyone who has samples, for the selection.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         let candidate = |member: &Member| Candidate {
             client: member.id,
             samples: u32::try_from(member.part.len()).unwrap_or(u32::MAX),
         };
-        self.members.iter().map(candidate).collect()
+        let members = self.members.iter().filter(|member| !member.part.is_empty());
+        members.map(candidate).collect()
     }
 }
 
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!([0, 1, 2].map(|c| clients.part(c).clone()), [0..2, 2..2, 2..5]);
         let candidates = clients.candidates();
         assert!(candidates.is_sorted_by(|a, b| a.client < b.client));
-        assert_eq!(candidates.iter().map(|c| c.samples).collect::<Vec<_>>(), [2, 0, 3]);
+        assert_eq!(candidates.iter().map(|c| c.samples).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(clients.find(&clients.id(2)), Some(2));
         assert_eq!(clients.find(&ClientId::numbered(3)), None);
         let named = clients.clone().named(&[7, 5, 6].map(ClientId::numbered)).unwrap();

@@ -179,6 +179,8 @@ pub enum EvaluationConfig {
     HeldOut(f64),
     /// A file or folder of its own, like that of its data.
     Path(PathBuf),
+    /// All of its samples: it trains on none.
+    Only,
 }
 
 impl Default for EvaluationConfig {

@@ -37,7 +37,8 @@ impl Coordinator {
         let uploads = uploads.clone();
         if self.plan.evaluation.on_clients {
             let deadline = now.after(self.plan.cohort.step_ms);
-            self.phase = Phase::Evaluate(Evaluate::new(head, uploads, deadline));
+            let evaluators = std::mem::take(&mut self.evaluators);
+            self.phase = Phase::Evaluate(Evaluate::new(head, uploads, evaluators, deadline));
             return Ok(Vec::new());
         }
         Ok(self.commit(head, uploads, Metrics::new()))

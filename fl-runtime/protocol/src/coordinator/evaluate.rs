@@ -1,6 +1,6 @@
-//! Clients whose updates were counted try the new model.
+//! Clients whose updates were counted try the new model, and those that evaluate only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Coordinator, Effect, Head, Phase, Progress, Upload};
 use crate::metrics::{self, Metrics};
@@ -12,14 +12,21 @@ use crate::{ClientId, Millis, Refusal};
 pub(super) struct Evaluate {
     pub(super) head: Head,
     uploads: BTreeMap<ClientId, Upload>,
+    asked: BTreeSet<ClientId>,
     pub(super) deadline: Millis,
     /// Samples and metrics; none of those who won't evaluate.
     results: BTreeMap<ClientId, Option<(u32, Metrics)>>,
 }
 
 impl Evaluate {
-    pub(super) fn new(head: Head, uploads: BTreeMap<ClientId, Upload>, deadline: Millis) -> Self {
-        Evaluate { head, uploads, deadline, results: BTreeMap::new() }
+    pub(super) fn new(
+        head: Head,
+        uploads: BTreeMap<ClientId, Upload>,
+        evaluators: Vec<ClientId>,
+        deadline: Millis,
+    ) -> Self {
+        let asked = uploads.keys().copied().chain(evaluators).collect();
+        Evaluate { head, uploads, asked, deadline, results: BTreeMap::new() }
     }
 
     pub(super) fn progress(&self) -> Vec<(ClientId, Progress)> {
@@ -28,11 +35,11 @@ impl Evaluate {
             Some(None) => Progress::Declined,
             None => Progress::Asked,
         };
-        self.uploads.keys().map(|client| (*client, answered(client))).collect()
+        self.asked.iter().map(|client| (*client, answered(client))).collect()
     }
 
     pub(super) fn instruction(&self, of: &Coordinator, client: &ClientId) -> Option<What> {
-        if !self.uploads.contains_key(client) || self.results.contains_key(client) {
+        if !self.asked.contains(client) || self.results.contains_key(client) {
             return None;
         }
         let bytes = |digest: crate::Digest| digest.0.to_vec();
@@ -80,7 +87,7 @@ impl Coordinator {
         let Phase::Evaluate(evaluate) = &mut self.phase else {
             return Err(self.unexpected("evaluation"));
         };
-        if !evaluate.uploads.contains_key(&client) {
+        if !evaluate.asked.contains(&client) {
             return Err(Refusal::NotSelected(client));
         }
         match evaluate.results.get(&client) {
@@ -88,7 +95,7 @@ impl Coordinator {
             Some(_) => return Err(Refusal::Conflict("evaluation")),
             None => evaluate.results.insert(client, result),
         };
-        let done = evaluate.results.len() == evaluate.uploads.len();
+        let done = evaluate.results.len() == evaluate.asked.len();
         Ok(if done { self.evaluated(now) } else { Vec::new() })
     }
 

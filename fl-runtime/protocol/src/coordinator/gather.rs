@@ -25,11 +25,13 @@ impl Coordinator {
         if !online.is_sorted_by(|a, b| a.client < b.client) {
             return Err(Refusal::Malformed("list of clients"));
         }
-        let candidates: Vec<Candidate> = online.iter().filter(|c| c.samples > 0).copied().collect();
+        let (candidates, others): (Vec<Candidate>, Vec<Candidate>) =
+            online.iter().copied().partition(|c| c.samples > 0);
         let needed = self.plan.cohort.minimum as usize;
         if candidates.len() < needed {
             return Err(Refusal::TooFew { online: candidates.len(), needed });
         }
+        self.evaluators = others.iter().map(|other| other.client).collect();
         let asked = self.plan.cohort.asked() as usize;
         let cohort =
             select(candidates, asked, self.plan.cohort.selection, self.plan.seed, self.turn);

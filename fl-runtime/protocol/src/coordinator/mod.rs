@@ -134,6 +134,8 @@ pub struct Coordinator {
     base: Option<Digest>,
     best: Option<Best>,
     counted: BTreeMap<ClientId, Turn>,
+    /// Who has no samples to train on and may evaluate the round's model.
+    evaluators: Vec<ClientId>,
     phase: Phase,
 }
 
@@ -156,6 +158,7 @@ impl Coordinator {
             base: None,
             best: None,
             counted: BTreeMap::new(),
+            evaluators: Vec::new(),
             phase: Phase::Gather(Gather),
         })
     }

@@ -162,6 +162,28 @@ fn clients_evaluate_before_the_round_is_committed() {
 }
 
 #[test]
+fn a_client_without_samples_evaluates_only() {
+    let mut c = coordinator(|plan| plan.evaluation.on_clients = true);
+    let samples = [(1, 5), (2, 0), (3, 5)];
+    let online = samples.map(|(n, samples)| Candidate { client: id(n), samples }).to_vec();
+    c.handle(Millis(1), Event::Start { online }).unwrap();
+    assert!(matches!(c.instruction(&id(2)).what, Some(What::Wait(_))));
+    c.handle(Millis(1), uploaded(1, FIRST)).unwrap();
+    c.handle(Millis(1), uploaded(3, FIRST)).unwrap();
+    c.handle(Millis(2), head(7)).unwrap();
+    assert!(matches!(c.instruction(&id(2)).what, Some(What::Evaluate(_))));
+    for declining in [1, 3] {
+        assert!(c.handle(Millis(3), declined(declining, FIRST)).unwrap().is_empty());
+    }
+    let metrics = Metrics::from([("loss".to_string(), 0.25)]);
+    let body = Some(wire::message::Body::Evaluated(wire::Evaluated { samples: 9, metrics }));
+    let message = wire::Message { round: 1, attempt: 1, body };
+    let effects = c.handle(Millis(4), Event::Message { client: id(2), message }).unwrap();
+    let [Effect::Committed(record)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((record.evaluation["loss"], record.uploads.len()), (0.25, 2));
+}
+
+#[test]
 fn a_client_that_evaluates_not_is_not_waited_for() {
     let mut c = coordinator(|plan| plan.evaluation.on_clients = true);
     c.handle(Millis(1), start(2)).unwrap();

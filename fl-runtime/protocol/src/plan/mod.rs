@@ -316,7 +316,8 @@ pub struct Evaluation {
     /// Rounds without a better model after which the run stops.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
-    /// Whether the clients whose updates were counted evaluate the new model.
+    /// Whether the clients whose updates were counted evaluate the new model, and those that have
+    /// no samples to train on.
     pub on_clients: bool,
 }
 

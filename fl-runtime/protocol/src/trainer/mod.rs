@@ -122,7 +122,7 @@ impl Trained {
 
 /// Trains and evaluates models on data that stays here. The same job must give the same update.
 pub trait Trainer {
-    /// Samples there are.
+    /// Samples there are to train on; with none it is asked to evaluate only.
     fn samples(&self) -> u32;
 
     /// Trains.

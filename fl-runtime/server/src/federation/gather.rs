@@ -30,11 +30,13 @@ impl Federation {
             return Ok(());
         }
         let online = self.presence.online(now);
-        if online.len() < enough {
+        // Who evaluates only is asked later on, and nobody waits for them here.
+        let training = || online.iter().filter(|client| client.samples > 0);
+        if training().count() < enough {
             return Ok(());
         }
         if waited {
-            self.presence.give_up_on_others(&online);
+            self.presence.give_up_on_others(training().map(|client| client.client));
         }
         self.tell_of_few();
         self.apply(now, Event::Start { online })?;

@@ -42,8 +42,8 @@ impl Presence {
     }
 
     /// Nobody waits any longer for who isn't among these.
-    pub fn give_up_on_others(&mut self, online: &[Candidate]) {
-        let online: BTreeSet<_> = online.iter().map(|candidate| candidate.client).collect();
+    pub fn give_up_on_others(&mut self, online: impl Iterator<Item = ClientId>) {
+        let online: BTreeSet<_> = online.collect();
         self.absent = self.enrolled.difference(&online).copied().collect();
     }
 
@@ -57,12 +57,9 @@ impl Presence {
         self.seen.len()
     }
 
-    /// Who is there with data, in order of their keys.
+    /// Who is there, in order of their keys; without samples to train on who evaluates only.
     pub fn online(&self, now: Millis) -> Vec<Candidate> {
-        let lately = self
-            .seen
-            .iter()
-            .filter(|(_, (seen, samples))| now.since(*seen) <= self.window && *samples > 0);
+        let lately = self.seen.iter().filter(|(_, (seen, _))| now.since(*seen) <= self.window);
         lately
             .map(|(client, (_, samples))| Candidate { client: *client, samples: *samples })
             .collect()

@@ -7,7 +7,6 @@ use clap::Args;
 use tern_engine::{Device, DeviceOptions};
 use tern_fl::client::{self, Client, Outcome};
 use tern_fl::config::{ClientConfig, Config};
-use tern_fl::trainer::EngineTrainer;
 
 use super::samples;
 
@@ -27,10 +26,7 @@ pub fn run(options: &Options) -> Result<()> {
     let event_loop = super::event_loop()?;
     let device = event_loop.block_on(Device::open(&selection(&config)?))?;
     tracing::info!(device = device.name(), "training on");
-    let trainer = match samples::split(&device, &config.data, &config.evaluation)? {
-        (training, Some(held_out)) => EngineTrainer::with_evaluation(&device, training, held_out),
-        (training, None) => EngineTrainer::for_training(&device, training),
-    };
+    let trainer = samples::trainer(&device, &config.data, &config.evaluation)?;
     let options = client::Options::new(&config.server, &config.folder)
         .authority(config.authority.clone())
         .token(config.token.clone())

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use tern_engine::{Device, RowData, TextData, TextWindows};
 use tern_fl::config::{DataConfig, EvaluationConfig};
 use tern_fl::data::{Rows, read_rows, read_texts};
-use tern_fl::trainer::LocalData;
+use tern_fl::trainer::{EngineTrainer, LocalData};
 
 use crate::held_out::{hold_out_ends, hold_out_rows};
 
@@ -21,23 +21,28 @@ pub fn all(device: &Device, data: &DataConfig) -> Result<LocalData> {
     Samples::read(data, data.path())?.upload(device)
 }
 
-/// What is trained on, and what measures, if it is to: samples or files of their own.
-pub fn split(
+/// A client that trains on some samples and measures by others, as far as it does either.
+pub fn trainer(
     device: &Device,
     data: &DataConfig,
     evaluation: &EvaluationConfig,
-) -> Result<(LocalData, Option<LocalData>)> {
+) -> Result<EngineTrainer> {
     let mut training = Samples::read(data, data.path())?;
     let evaluation = match evaluation {
+        EvaluationConfig::Only => {
+            return Ok(EngineTrainer::for_evaluation(device, training.upload(device)?));
+        }
         EvaluationConfig::HeldOut(0.0) => None,
         EvaluationConfig::HeldOut(share) => {
-            let held_out = training.hold_out(*share).context("client.evaluation.held_out")?;
-            Some(held_out)
+            Some(training.hold_out(*share).context("client.evaluation.held_out")?)
         }
         EvaluationConfig::Path(path) => Some(Samples::read(data, path)?),
     };
-    let evaluation = evaluation.map(|samples| samples.upload(device)).transpose()?;
-    Ok((training.upload(device)?, evaluation))
+    let training = training.upload(device)?;
+    Ok(match evaluation {
+        Some(samples) => EngineTrainer::with_evaluation(device, training, samples.upload(device)?),
+        None => EngineTrainer::for_training(device, training),
+    })
 }
 
 impl Samples {
@@ -85,6 +90,10 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tern_engine::nn::ModelSpec;
+    use tern_fl::layout::ModelKind;
+    use tern_fl::trainer::Trainer;
+    use tern_fl::{RunId, RunPlan};
 
     fn rows(path: &Path, count: usize) -> DataConfig {
         let lines: String = (0..count).map(|i| format!("{i},{}\n", i % 2)).collect();
@@ -107,18 +116,24 @@ mod tests {
         assert!(kept.features.iter().zip(&kept.labels).all(|(x, y)| *x as u32 % 2 == *y));
 
         let device = Device::cpu();
+        let model = ModelKind::Layers(ModelSpec::mlp(1, &[], 2));
+        let plan = RunPlan::new("test", model, 1);
+        let initial = plan.check().unwrap().parameters().initial(1);
+        let task = plan.task(RunId([0; 16])).unwrap();
         let sizes = |evaluation: &EvaluationConfig| {
-            let (training, evaluation) = split(&device, &data, evaluation).unwrap();
-            (training.len(), evaluation.map(|data| data.len()))
+            let mut trainer = trainer(&device, &data, evaluation).unwrap();
+            let evaluated = trainer.evaluate(&task, &initial).ok();
+            (trainer.samples(), evaluated.map(|(samples, _)| samples))
         };
         assert_eq!(sizes(&EvaluationConfig::default()), (36, Some(4)));
         assert_eq!(sizes(&EvaluationConfig::HeldOut(0.0)), (40, None));
+        assert_eq!(sizes(&EvaluationConfig::Only), (0, Some(40)));
         let own = folder.path().join("own.csv");
         rows(&own, 7);
         assert_eq!(sizes(&EvaluationConfig::Path(own)), (40, Some(7)));
 
         let one = rows(&path, 1);
-        let error = split(&device, &one, &EvaluationConfig::default()).err().unwrap();
+        let error = trainer(&device, &one, &EvaluationConfig::default()).err().unwrap();
         let error = format!("{error:#}");
         assert!(error.contains("client.evaluation.held_out: 0.1 of 1 rows"), "{error}");
     }
