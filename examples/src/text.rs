@@ -157,7 +157,7 @@ fn stem(path: &Path) -> String {
 const NOT_UTF8: &str = "the text is not UTF-8";
 
 /// A file as text, unpacked if it is gzip; an error for a line that isn't UTF-8.
-pub(crate) fn read(path: &Path) -> Result<String> {
+fn read(path: &Path) -> Result<String> {
     let Text { text, bad } = read_text(path)?;
     match bad.first() {
         Some(line) => bail!("{}:{line}: {NOT_UTF8}", path.display()),

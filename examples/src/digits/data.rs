@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use tern_fl::data::{Rows, read_rows};
+use tern_fl::data::{Rows, Table};
 use tern_fl::simulate::files::digits;
 
 use super::options::{CLASSES, Options, SIDE, Scale};
@@ -246,30 +246,24 @@ fn own(folder: &Path) -> Result<(Sets, Vec<(String, String)>)> {
 }
 
 fn read(file: &Path) -> Result<Images> {
-    let Rows { features, width, labels } = read_rows(file, "label")?;
+    let table = Table::read(file)?;
     let at = file.display();
+    let Rows { features, width, labels, .. } = table.plain("label")?;
     ensure!(width == PIXELS, "{at}:1: {width} columns beside `label`, expected {PIXELS}");
+    let line = |row: usize| table.lines()[row];
     if let Some(row) = labels.iter().position(|label| *label as usize >= CLASSES) {
-        bail!("{at}:{}: label {}, expected 0 to 9", line(file, row)?, labels[row]);
+        bail!("{at}:{}: label {}, expected 0 to 9", line(row), labels[row]);
     }
-    if let Some(first) = labels.first().filter(|first| labels.iter().all(|l| l == *first)) {
-        bail!("{at}:{}: one class only, {first}, expected two or more", line(file, 0)?);
+    let Some(first) = labels.first() else { bail!("{at}: no rows to learn from") };
+    if labels.iter().all(|label| label == first) {
+        bail!("{at}:{}: one class only, {first}, expected two or more", line(0));
     }
     if let Some(place) = features.iter().position(|x| !(0.0..=16.0).contains(x)) {
         let (row, pixel) = (place / PIXELS, features[place]);
-        bail!("{at}:{}: pixel {pixel}, expected 0 to 16", line(file, row)?);
+        bail!("{at}:{}: pixel {pixel}, expected 0 to 16", line(row));
     }
     let pixels = features.iter().map(|x| x / 16.0).collect();
     Ok(Images { pixels, labels })
-}
-
-/// The line of a row; blank lines are none.
-fn line(file: &Path, row: usize) -> Result<usize> {
-    let text = crate::text::read(file)?;
-    let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    // The first one names the columns.
-    let line = lines.nth(row + 1).map(|(number, _)| number);
-    line.with_context(|| format!("{}: no row {row}", file.display()))
 }
 
 #[cfg(test)]
@@ -313,7 +307,7 @@ mod tests {
         write("target.csv", &good).unwrap();
         assert!(load().unwrap().contains("source-<name>.csv"));
         let bad = [
-            ("bad", "a,label\n1\n".to_string(), "source-bad.csv:2: 1 values"),
+            ("bad", "a,label\n1\n".to_string(), "source-bad.csv: line 2: 1 values"),
             ("narrow", "a,label\n1,0\n1,1\n".to_string(), "source-narrow.csv:1: 1 columns"),
             ("none", header.clone(), "source-none.csv: no rows"),
             ("one", format!("{header}{}", line("3")), "source-one.csv:2: one class only"),
@@ -321,7 +315,7 @@ mod tests {
         for (name, text, _) in &bad {
             write(&format!("source-{name}.csv"), text).unwrap();
         }
-        assert!(load().unwrap().contains("source-bad.csv:2"));
+        assert!(load().unwrap().contains("source-bad.csv: line 2"));
         write("source-good.csv", &good).unwrap();
         let (Sets::Own { sources, .. }, refused) = own(folder.path()).unwrap() else {
             panic!("bundled")

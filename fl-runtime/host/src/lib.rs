@@ -1,5 +1,5 @@
 //! What the federated runtime takes from the machine that it runs on: files that are whole or not
-//! there, folders that one process owns, tables, the files of keys and certificates, the time.
+//! there, folders that one process owns, texts and tables, the files of keys and certificates, the time.
 //!
 //! ```
 //! use tern_host::{clock, folder::FolderLock, key_file};
@@ -20,5 +20,7 @@ pub mod csv;
 pub mod files;
 pub mod folder;
 pub mod key_file;
+pub mod table;
+pub mod text;
 #[cfg(feature = "tls")]
 pub mod tls;

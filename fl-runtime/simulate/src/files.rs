@@ -15,25 +15,12 @@
 //! # }
 //! ```
 
-mod table;
-
-use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use table::Table;
-use tern_host::csv;
 pub use tern_host::csv::{BadLine, Header, Record};
+pub use tern_host::table::{Rows, Table};
+pub use tern_host::text::{Text, read, read_text, records};
 use tern_protocol::{Error, Result};
-
-/// A file's text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
-    /// Without a byte order mark; what isn't UTF-8 is replaced by `\u{fffd}`.
-    pub text: String,
-    /// The numbers, from 1, of the lines that aren't UTF-8.
-    pub bad: BTreeSet<usize>,
-}
 
 /// What one speaker says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,41 +29,6 @@ pub struct Speech {
     pub name: String,
     /// The lines, each with its end.
     pub text: String,
-}
-
-/// A file's bytes, unpacked if they are gzip.
-///
-/// # Errors
-/// [`Error::File`].
-pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
-        return Ok(bytes);
-    }
-    let mut unpacked = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes.as_slice())
-        .read_to_end(&mut unpacked)
-        .map_err(|error| Error::file(path, format!("damaged gzip: {error}")))?;
-    Ok(unpacked)
-}
-
-/// Splits a file's comma-separated values: [`csv::records`].
-pub fn records(file: &Text) -> Vec<std::result::Result<Record, BadLine>> {
-    csv::records(&file.text, &file.bad)
-}
-
-/// A file's text, unpacked if it is gzip. Bytes that aren't UTF-8 cost their lines alone.
-///
-/// # Errors
-/// [`Error::File`].
-pub fn read_text(path: &Path) -> Result<Text> {
-    let bytes = read(path)?;
-    let lines = (1..).zip(bytes.split(|byte| *byte == b'\n'));
-    let bad = lines.filter(|(_, line)| std::str::from_utf8(line).is_err());
-    let bad = bad.map(|(number, _)| number).collect();
-    let text = String::from_utf8_lossy(&bytes);
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
-    Ok(Text { text, bad })
 }
 
 /// Files, and the files of folders, in the order of their names.
@@ -136,19 +88,6 @@ pub fn speeches(paths: &[PathBuf]) -> Result<Vec<Speech>> {
     Ok(speeches)
 }
 
-/// Rows of numbers with a class each.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rows {
-    /// Features, `[rows, width]`.
-    pub features: Vec<f32>,
-    /// Numbers a row.
-    pub width: usize,
-    /// Classes, `[rows]`.
-    pub labels: Vec<u32>,
-    /// Names of the classes.
-    pub classes: Vec<String>,
-}
-
 /// Images and labels in IDX files, the largest value of a pixel as 1.
 ///
 /// # Errors
@@ -203,7 +142,7 @@ fn idx(path: &Path) -> Result<(Vec<usize>, Vec<u8>)> {
 mod tests {
     use super::*;
 
-    pub(super) fn write(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+    fn write(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         path
@@ -223,16 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_not_utf8_are_numbered() {
+    fn lines_that_are_not_utf8_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = write(&folder, "t.txt", b"\xef\xbb\xbf@A\none\nt\xffo\n\xc3\nfive\n");
-        let Text { text, bad } = read_text(&path).unwrap();
-        assert_eq!(text, "@A\none\nt\u{fffd}o\n\u{fffd}\nfive\n");
-        assert_eq!(bad, [3, 4].into());
         let error = speeches(&[path]).unwrap_err().to_string();
         assert!(error.ends_with("t.txt: line 3: not UTF-8"), "{error}");
-        let damaged = write(&folder, "d.gz", b"\x1f\x8b\x08cut");
-        assert!(read(&damaged).unwrap_err().to_string().contains("d.gz: damaged gzip"));
     }
 
     #[test]

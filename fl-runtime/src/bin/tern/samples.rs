@@ -75,7 +75,7 @@ impl Samples {
 
     fn upload(&self, device: &Device) -> Result<LocalData> {
         Ok(match self {
-            Samples::Rows(Rows { features, width, labels }) => {
+            Samples::Rows(Rows { features, width, labels, .. }) => {
                 // The model's classes are checked when the task is there.
                 let classes = labels.iter().max().map_or(1, |most| *most as usize + 1);
                 LocalData::Rows(RowData::upload(device, features, *width, labels, classes)?)

@@ -1,17 +1,63 @@
 //! Tables of comma-separated values, as features and classes.
+//!
+//! ```
+//! use tern_host::table::Table;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("people.csv");
+//! std::fs::write(&path, "age,job,class\n1,baker,no\n3,smith,yes\n")?;
+//! let table = Table::read(&path)?;
+//! let schema = table.schema("class", &[], &[0, 1])?;
+//! let rows = table.read_all_by(&schema)?;
+//! assert_eq!((rows.width, rows.labels.as_slice()), (3, &[0, 1][..]));
+//! assert_eq!(rows.features, [-1.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::path::{Path, PathBuf};
 
-use tern_host::csv::{BadLine, Header};
 use tern_protocol::schema::{Label, Schema};
 use tern_protocol::{Error, Result};
 
-use super::{Rows, read_text, records};
+use crate::csv::{BadLine, Header};
+use crate::text::{read_text, records};
+
+/// Rows of numbers with a class each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// Features, `[rows, width]`.
+    pub features: Vec<f32>,
+    /// Numbers a row.
+    pub width: usize,
+    /// Classes, `[rows]`.
+    pub labels: Vec<u32>,
+    /// Names of the classes, where they have some.
+    pub classes: Vec<String>,
+}
+
+impl Rows {
+    /// Some of the rows.
+    ///
+    /// # Panics
+    /// For a row that isn't there.
+    pub fn chosen(&self, rows: &[usize]) -> Self {
+        let features = |row: &usize| &self.features[row * self.width..][..self.width];
+        Rows {
+            features: rows.iter().flat_map(features).copied().collect(),
+            width: self.width,
+            labels: rows.iter().map(|row| self.labels[*row]).collect(),
+            classes: self.classes.clone(),
+        }
+    }
+}
 
 /// A table of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    path: PathBuf,
+    /// The files, each with its first row.
+    files: Vec<(usize, PathBuf)>,
     header: Header,
     rows: Vec<Vec<String>>,
     /// Where each row starts.
@@ -49,7 +95,50 @@ impl Table {
                 Err(line) => bad.push(line),
             }
         }
-        Ok((Table { path: path.into(), header, rows, lines }, bad))
+        Ok((Table { files: vec![(0, path.into())], header, rows, lines }, bad))
+    }
+
+    /// [`Table::read`] of several files, whose columns have the same names, in any order.
+    ///
+    /// # Errors
+    /// As there, and for columns that differ between files or no file.
+    pub fn read_several(paths: &[PathBuf]) -> Result<Self> {
+        let Some((first, others)) = paths.split_first() else {
+            return Err(Error::value("files of the table", 0, "at least one"));
+        };
+        let mut table = Self::read(first)?;
+        for path in others {
+            table.append(Self::read(path)?)?;
+        }
+        Ok(table)
+    }
+
+    fn append(&mut self, other: Table) -> Result<()> {
+        let names = self.header.names();
+        let places: Option<Vec<usize>> = names.iter().map(|n| other.header.place(n)).collect();
+        let Some(places) = places.filter(|places| places.len() == other.header.names().len())
+        else {
+            let (found, names) = (other.header.names().join(", "), names.join(", "));
+            let reason = format!("columns {found}, expected {names}, as in the file before");
+            return Err(Error::file(other.path(0), reason));
+        };
+        let rows = self.rows.len();
+        self.files.extend(other.files.into_iter().map(|(first, path)| (rows + first, path)));
+        let in_order = |row: Vec<String>| places.iter().map(|at| row[*at].clone()).collect();
+        self.rows.extend(other.rows.into_iter().map(in_order));
+        self.lines.extend(other.lines);
+        Ok(())
+    }
+
+    /// The file of a row.
+    fn path(&self, row: usize) -> &Path {
+        let after = self.files.partition_point(|(first, _)| *first <= row);
+        &self.files[after.saturating_sub(1)].1
+    }
+
+    /// What is wrong with a row.
+    fn error(&self, row: usize, reason: &str) -> Error {
+        Error::file(self.path(row), format!("line {}: {reason}", self.lines[row]))
     }
 
     /// The line on which each row starts.
@@ -85,7 +174,7 @@ impl Table {
         let label = Label::fit(label, values.iter().copied());
         let reader = label.reader();
         let class = |(row, value): (usize, &&str)| {
-            reader.class(value).map_err(|reason| bad_line_error(&self.path, &self.bad(row, reason)))
+            reader.class(value).map_err(|reason| self.error(row, &reason))
         };
         let classes = values.iter().enumerate().map(class).collect::<Result<_>>()?;
         Ok((label, classes))
@@ -110,18 +199,13 @@ impl Table {
     /// # Errors
     /// [`Error::Value`] for a column of the schema that isn't there.
     pub fn read_by(&self, schema: &Schema) -> Result<(Rows, Vec<BadLine>)> {
-        let reader = schema.reader(self.header.names())?;
-        let (mut labels, mut bad) = (Vec::with_capacity(self.rows.len()), Vec::new());
-        let width = schema.width();
-        let mut features = Vec::with_capacity(self.rows.len() * width);
-        for (row, fields) in self.rows.iter().enumerate() {
-            labels.push(reader.row(fields, &mut features).unwrap_or_else(|reason| {
-                bad.push(self.bad(row, reason));
-                0
-            }));
-        }
-        let classes = schema.label.classes.clone();
-        Ok((Rows { features, width, labels, classes }, bad))
+        let (rows, bad) = self.encoded(schema)?;
+        let bad = bad.into_iter().map(|(row, reason)| BadLine {
+            line: self.lines[row],
+            reason,
+            fields: self.rows[row].clone(),
+        });
+        Ok((rows, bad.collect()))
     }
 
     /// [`Table::read_by`] of a table whose lines can all be read.
@@ -129,12 +213,63 @@ impl Table {
     /// # Errors
     /// As there, and [`Error::File`] for a line that can't be read.
     pub fn read_all_by(&self, schema: &Schema) -> Result<Rows> {
-        let (rows, bad) = self.read_by(schema)?;
-        all(rows, &self.path, &bad)
+        let (rows, bad) = self.encoded(schema)?;
+        match bad.first() {
+            Some((row, reason)) => Err(self.error(*row, reason)),
+            None => Ok(rows),
+        }
     }
 
-    fn bad(&self, row: usize, reason: String) -> BadLine {
-        BadLine { line: self.lines[row], reason, fields: self.rows[row].clone() }
+    /// The rows, and what is wrong with those that can't be read.
+    fn encoded(&self, schema: &Schema) -> Result<(Rows, Vec<(usize, String)>)> {
+        let reader = schema.reader(self.header.names())?;
+        let (mut labels, mut bad) = (Vec::with_capacity(self.rows.len()), Vec::new());
+        let width = schema.width();
+        let mut features = Vec::with_capacity(self.rows.len() * width);
+        for (row, fields) in self.rows.iter().enumerate() {
+            labels.push(reader.row(fields, &mut features).unwrap_or_else(|reason| {
+                bad.push((row, reason));
+                0
+            }));
+        }
+        let classes = schema.label.classes.clone();
+        Ok((Rows { features, width, labels, classes }, bad))
+    }
+
+    /// The rows as they are, without a schema: finite numbers, and a class that is a whole number
+    /// from 0 and has no name.
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is no such column or no other one, and for a line with another
+    /// value.
+    pub fn plain(&self, label: &str) -> Result<Rows> {
+        let names = self.header.names();
+        let Some(at) = self.header.place(label) else {
+            let reason = format!("no column `{label}`, expected one of {}", names.join(", "));
+            return Err(Error::file(self.path(0), reason));
+        };
+        if names.len() < 2 {
+            let reason = "one column, expected features beside the class";
+            return Err(Error::file(self.path(0), reason));
+        }
+        let mut rows = Rows { width: names.len() - 1, ..Rows::default() };
+        for (row, fields) in self.rows.iter().enumerate() {
+            for (i, (value, name)) in fields.iter().map(|field| field.trim()).zip(names).enumerate()
+            {
+                let wrong = |expected| self.error(row, &format!("{name} is `{value}`, {expected}"));
+                if i == at {
+                    // The largest one stands for none.
+                    let class = value.parse().ok().filter(|class| *class < u32::MAX);
+                    let class =
+                        class.ok_or_else(|| wrong("expected a class: a whole number from 0"))?;
+                    rows.labels.push(class);
+                } else {
+                    let number = value.parse().ok().filter(|x: &f32| x.is_finite());
+                    rows.features.push(number.ok_or_else(|| wrong("expected a finite number"))?);
+                }
+            }
+        }
+        Ok(rows)
     }
 }
 
@@ -153,8 +288,13 @@ fn all<T>(read: T, path: &Path, bad: &[BadLine]) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::tests::write;
-    use tern_host::csv::Record;
+    use crate::csv::Record;
+
+    fn write(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
 
     fn table(text: &str) -> Table {
         Table::read(&write(&tempfile::tempdir().unwrap(), "t.csv", text.as_bytes())).unwrap()
@@ -295,6 +435,46 @@ mod tests {
         let none = table("a,b,c,class\no,1,2,x\n1,o,2,y\n1,2,o,x\n");
         let error = rows_of(&none, &[]).unwrap_err().to_string();
         assert!(error.contains("none (a is `o`, expected a number)"), "{error}");
+    }
+
+    #[test]
+    fn files_of_a_table_have_the_same_columns_in_any_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [
+            write(&folder, "a.csv", b"x,y,class\n1,2,0\n"),
+            write(&folder, "b.csv", b"class,x,y\n1,3,4\n0,5,old\n"),
+        ];
+        let table = Table::read_several(&files).unwrap();
+        assert_eq!(table.column("y").unwrap(), ["2", "4", "old"]);
+        let error = table.plain("class").unwrap_err().to_string();
+        assert!(error.contains("b.csv: line 3: y is `old`, expected a finite"), "{error}");
+        for other in [&b"x,class\n1,0\n"[..], b"x,y,z,class\n1,2,3,0\n", b"x,z,class\n1,2,0\n"] {
+            write(&folder, "b.csv", other);
+            let error = Table::read_several(&files).unwrap_err().to_string();
+            assert!(
+                error.contains("b.csv: columns x, ") && error.contains("x, y, class"),
+                "{error}"
+            );
+        }
+        assert!(Table::read_several(&[]).is_err());
+    }
+
+    #[test]
+    fn plain_rows_are_finite_numbers_and_whole_classes() {
+        let rows = table("x,\"class\",y\n1,0,2.5\n\n-3e1, 2 ,\"4\"\n").plain("class").unwrap();
+        assert_eq!((rows.width, rows.labels), (2, vec![0, 2]));
+        assert_eq!(rows.features, [1.0, 2.5, -30.0, 4.0]);
+        for (text, expected) in [
+            ("x,y\n1,2\n", "t.csv: no column `class`, expected one of x, y"),
+            ("class\n1\n", "t.csv: one column"),
+            ("x,class\n\n\na,2\n", "t.csv: line 4: x is `a`, expected a finite number"),
+            ("x,class\nNaN,2\n", "line 2: x is `NaN`"),
+            ("x,class\n1,-1\n", "line 2: class is `-1`, expected a class"),
+            ("x,class\n1,4294967295\n", "line 2: class is `4294967295`"),
+        ] {
+            let error = table(text).plain("class").unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}, expected {expected}");
+        }
     }
 
     #[test]
