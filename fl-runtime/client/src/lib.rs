@@ -143,6 +143,8 @@ pub struct Client {
     options: Options,
     /// Whether the server ever answered as one.
     met: bool,
+    /// What [`Client::task`] has learned and no run has begun with.
+    task: Option<TaskSpec>,
     _folder: FolderLock,
 }
 
@@ -179,12 +181,23 @@ impl Client {
         let identity = key_file::load_or_create(&path).map_err(|e| Error::file(&path, e))?;
         let http = Http::new(&options.server, options.authority.as_deref(), identity)
             .map_err(|error| Error::value("server", error, "one to connect to"))?;
-        Ok(Client { http, options, met: false, _folder: lock })
+        Ok(Client { http, options, met: false, task: None, _folder: lock })
     }
 
     /// Who this is: the public key.
     pub fn identity(&self) -> &Identity {
         self.http.identity()
+    }
+
+    /// Registers, and says what the run asks for: by which [`TaskSpec::schema`] tables are to be
+    /// read, say. It waits for the server.
+    ///
+    /// # Errors
+    /// As of [`Client::run`] before the first round.
+    pub async fn task(&mut self) -> Result<TaskSpec> {
+        let task = self.enroll().await?;
+        self.task = Some(task.clone());
+        Ok(task)
     }
 
     /// Takes part until the run is over or `stop` is there. `device` encodes updates.
@@ -213,7 +226,10 @@ impl Client {
     ) -> Result<Outcome> {
         let mut trainer = Some(trainer);
         loop {
-            let task = self.enroll().await?;
+            let task = match self.task.take() {
+                Some(task) => task,
+                None => self.enroll().await?,
+            };
             tracing::info!(run = %task.run, name = task.name, client = %self.identity().client(), "enrolled");
             let mut session = self.session(task, device, trainer.take()).await?;
             match self.work(&mut session).await? {

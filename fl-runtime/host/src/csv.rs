@@ -229,4 +229,12 @@ mod tests {
             assert_eq!(bad.fields.len(), count);
         }
     }
+
+    /// What a line says is no more than what is there.
+    #[test]
+    fn bad_lines_say_what_can_be_read() {
+        let fields = ["a ", " ", "\u{fffd}b"].map(String::from).to_vec();
+        let bad = BadLine { line: 1, reason: String::new(), fields };
+        assert_eq!([0, 1, 2, 3].map(|at| bad.says(at)), [Some("a"), None, None, None]);
+    }
 }

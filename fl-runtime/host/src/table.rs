@@ -170,14 +170,21 @@ impl Table {
     /// # Errors
     /// [`Error::Value`] if there is no such column, [`Error::File`] for a line without a class.
     pub fn classes(&self, label: &str) -> Result<(Label, Vec<u32>)> {
-        let values = self.column(label)?;
-        let label = Label::fit(label, values.iter().copied());
-        let reader = label.reader();
+        let label = Label::fit(label, self.column(label)?.into_iter());
+        let classes = self.classes_of(&label)?;
+        Ok((label, classes))
+    }
+
+    /// The class of each row, of those that are known.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if there is no such column, [`Error::File`] for a line with another class.
+    pub fn classes_of(&self, label: &Label) -> Result<Vec<u32>> {
+        let (values, reader) = (self.column(&label.name)?, label.reader());
         let class = |(row, value): (usize, &&str)| {
             reader.class(value).map_err(|reason| self.error(row, &reason))
         };
-        let classes = values.iter().enumerate().map(class).collect::<Result<_>>()?;
-        Ok((label, classes))
+        values.iter().enumerate().map(class).collect()
     }
 
     /// What some rows say of the columns: [`Schema::fit`].
@@ -197,7 +204,7 @@ impl Table {
     /// labels mean nothing.
     ///
     /// # Errors
-    /// [`Error::Value`] for a column of the schema that isn't there.
+    /// [`Error::File`] for a column of the schema that isn't there.
     pub fn read_by(&self, schema: &Schema) -> Result<(Rows, Vec<BadLine>)> {
         let (rows, bad) = self.encoded(schema)?;
         let bad = bad.into_iter().map(|(row, reason)| BadLine {
@@ -222,7 +229,8 @@ impl Table {
 
     /// The rows, and what is wrong with those that can't be read.
     fn encoded(&self, schema: &Schema) -> Result<(Rows, Vec<(usize, String)>)> {
-        let reader = schema.reader(self.header.names())?;
+        let reader = schema.reader(self.header.names());
+        let reader = reader.map_err(|error| Error::file(self.path(0), error.to_string()))?;
         let (mut labels, mut bad) = (Vec::with_capacity(self.rows.len()), Vec::new());
         let width = schema.width();
         let mut features = Vec::with_capacity(self.rows.len() * width);
@@ -288,7 +296,6 @@ fn all<T>(read: T, path: &Path, bad: &[BadLine]) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::csv::Record;
 
     fn write(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
         let path = folder.path().join(name);
@@ -336,43 +343,6 @@ mod tests {
         let path = write(&folder, "t.csv", b"x,class,x\n1,a,2\n");
         let error = Table::read(&path).unwrap_err().to_string();
         assert!(error.contains("line 1: columns 1 and 3 are both named `x`"), "{error}");
-    }
-
-    /// A quote that isn't closed or bytes that aren't UTF-8 cost their line alone.
-    #[test]
-    fn bad_lines_end_where_they_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let split = |bytes: &[u8]| {
-            let records = records(&read_text(&write(&folder, "t.csv", bytes)).unwrap());
-            let said = |fields: &[String]| fields.join("|");
-            let records = records.iter().map(|record| match record {
-                Ok(Record { line, fields }) => format!("{line} {}", said(fields)),
-                Err(BadLine { line, reason, fields }) => {
-                    format!("{line} {} ({reason})", said(fields))
-                }
-            });
-            records.collect::<Vec<_>>()
-        };
-        let open = "(a quote that isn't closed)";
-        // To the file's end, to another quote, and on a record's second line.
-        assert_eq!(split(b"a,\"b,c\n1,2\n"), [format!("1 a|b|c {open}"), "2 1|2".into()]);
-        let expected = [format!("1 a|b|c {open}"), "2 1|2".into(), "3 x, y|3".into()];
-        assert_eq!(split(b"a,\"b,\"c\"\n1,2\n\"x, y\",3"), expected);
-        let expected = [format!("2 x\ny|b|c {open}"), "3 1|2".into()];
-        assert_eq!(split(b"\"x\ny\",\"b,c\n1,2\n"), expected);
-        assert_eq!(split(b"\"\n"), [format!("1  {open}")]);
-        // A quote inside a value is one; around it there may be spaces.
-        assert_eq!(split(b"5\" pipe, \"a, b\" ,\"\"\r\n"), ["1 5\" pipe|a, b|"]);
-        let expected = ["1 a|\u{fffd} (not UTF-8)", "2 1|2", "4 x\n\u{fffd}|3 (not UTF-8)"];
-        assert_eq!(split(b"a,\xff\n1,2\n\"x\n\xff\",3"), expected);
-    }
-
-    /// What a line says is no more than what is there.
-    #[test]
-    fn bad_lines_say_what_can_be_read() {
-        let fields = ["a ", " ", "\u{fffd}b"].map(String::from).to_vec();
-        let bad = BadLine { line: 1, reason: String::new(), fields };
-        assert_eq!([0, 1, 2, 3].map(|at| bad.says(at)), [Some("a"), None, None, None]);
     }
 
     /// What some rows say scales all, and no other row changes anything but its own features.

@@ -121,4 +121,35 @@ mod tests {
         assert_eq!(listed(&path("c.txt"), "csv").unwrap(), [path("c.txt")]);
         assert!(listed(&path("d.csv"), "csv").is_err());
     }
+
+    /// A quote that isn't closed or bytes that aren't UTF-8 cost their line alone.
+    #[test]
+    fn bad_lines_end_where_they_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let split = |bytes: &[u8]| {
+            let path = folder.path().join("t.csv");
+            std::fs::write(&path, bytes).unwrap();
+            let records = records(&read_text(&path).unwrap());
+            let said = |fields: &[String]| fields.join("|");
+            let records = records.iter().map(|record| match record {
+                Ok(Record { line, fields }) => format!("{line} {}", said(fields)),
+                Err(BadLine { line, reason, fields }) => {
+                    format!("{line} {} ({reason})", said(fields))
+                }
+            });
+            records.collect::<Vec<_>>()
+        };
+        let open = "(a quote that isn't closed)";
+        // To the file's end, to another quote, and on a record's second line.
+        assert_eq!(split(b"a,\"b,c\n1,2\n"), [format!("1 a|b|c {open}"), "2 1|2".into()]);
+        let expected = [format!("1 a|b|c {open}"), "2 1|2".into(), "3 x, y|3".into()];
+        assert_eq!(split(b"a,\"b,\"c\"\n1,2\n\"x, y\",3"), expected);
+        let expected = [format!("2 x\ny|b|c {open}"), "3 1|2".into()];
+        assert_eq!(split(b"\"x\ny\",\"b,c\n1,2\n"), expected);
+        assert_eq!(split(b"\"\n"), [format!("1  {open}")]);
+        // A quote inside a value is one; around it there may be spaces.
+        assert_eq!(split(b"5\" pipe, \"a, b\" ,\"\"\r\n"), ["1 5\" pipe|a, b|"]);
+        let expected = ["1 a|\u{fffd} (not UTF-8)", "2 1|2", "4 x\n\u{fffd}|3 (not UTF-8)"];
+        assert_eq!(split(b"a,\xff\n1,2\n\"x\n\xff\",3"), expected);
+    }
 }

@@ -37,7 +37,8 @@ pub const MAX_CATEGORIES: usize = 1000;
 /// The category of values that are missing.
 const MISSING: &str = "?";
 
-/// How the values of a table become features and classes.
+/// How the values of a table become features and classes. All clients of a run are told it: what it
+/// is fitted on shows in its means, categories and classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schema {
@@ -188,6 +189,57 @@ impl Schema {
         })
     }
 
+    /// Whether it makes sense, wherever it comes from.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for another version, a name, category or class that is there twice, a
+    /// scaling that is none, and a schema without features or classes. Its name is the key in a
+    /// plan.
+    pub fn check(&self) -> Result<()> {
+        if self.version != VERSION {
+            return Err(Error::value("schema.version", self.version, VERSION.to_string()));
+        }
+        let wrong =
+            |value: String, expected: &str| Err(Error::value("schema.columns", value, expected));
+        let names = self.columns.iter().map(|column| &column.name).chain([&self.label.name]);
+        if let Some(name) = twice(names) {
+            return wrong(format!("`{name}` twice"), "a name of its own for each, and the label");
+        }
+        for Column { name, kind } in &self.columns {
+            match kind {
+                ColumnKind::Number { mean, deviation } => {
+                    if !(mean.is_finite() && deviation.is_finite() && *deviation > 0.0) {
+                        let value = format!("`{name}` with mean {mean} and deviation {deviation}");
+                        return wrong(value, "finite ones, and a deviation above 0");
+                    }
+                }
+                ColumnKind::Category { values } => {
+                    if let Some(value) = twice(values) {
+                        return wrong(format!("`{name}` with `{value}` twice"), "each value once");
+                    }
+                    if values.len() > MAX_CATEGORIES {
+                        let value = format!("`{name}` with {} values", values.len());
+                        return wrong(value, &format!("at most {MAX_CATEGORIES}"));
+                    }
+                }
+            }
+        }
+        if self.width() == 0 {
+            return wrong("no feature".into(), "at least one");
+        }
+        let classes = &self.label.classes;
+        match twice(classes) {
+            Some(class) => {
+                let value = format!("`{class}` twice");
+                Err(Error::value("schema.label.classes", value, "each class once"))
+            }
+            None if classes.is_empty() => {
+                Err(Error::value("schema.label.classes", "empty", "at least one"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Features of a row.
     pub fn width(&self) -> usize {
         self.columns.iter().map(|column| column.kind.width()).sum()
@@ -268,6 +320,12 @@ impl Reader<'_> {
             None => self.label.class(&fields[self.at]),
         }
     }
+}
+
+/// The first that was there before.
+fn twice<'a>(names: impl IntoIterator<Item = &'a String>) -> Option<&'a String> {
+    let mut seen = BTreeSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
 }
 
 fn place(names: &[String], name: &str) -> Result<usize> {
@@ -430,7 +488,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Schema>(&json).unwrap(), schema);
         let text = toml::to_string(&schema).unwrap();
         assert_eq!(toml::from_str::<Schema>(&text).unwrap(), schema);
-        let error = toml::from_str::<Schema>(&format!("colour = 1\n{text}")).unwrap_err();
-        assert!(error.to_string().contains("colour"), "{error}");
+        let error = toml::from_str::<Schema>(&format!("speed = 1\n{text}")).unwrap_err();
+        assert!(error.to_string().contains("speed"), "{error}");
     }
 }

@@ -208,8 +208,10 @@ pub enum DataConfig {
         /// A file, or a folder whose `.csv` files are read in order of their names. The first
         /// line of a file names its columns.
         path: PathBuf,
-        /// The column with the class, a whole number from 0; the others are features.
-        label: String,
+        /// The column with the class, where the run has no schema that says it: a whole number
+        /// from 0; the others are features.
+        #[serde(default)]
+        label: Option<String>,
     },
 }
 

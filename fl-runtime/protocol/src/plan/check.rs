@@ -1,8 +1,10 @@
 //! Whether a plan makes sense.
 
+use tern_engine::nn::LayerSpec;
 use tern_secagg::{MAX_MEMBERS, Parameters};
 
 use super::{Encoding, RunPlan, Secure, Selection, StrategySpec, TernaryMethod, Updates};
+use crate::layout::ModelKind;
 use crate::{Error, Layout, Result};
 
 pub(super) fn within<T: PartialOrd + std::fmt::Display>(
@@ -71,7 +73,29 @@ impl RunPlan {
             self.check_secure(secure)?;
         }
         self.masking(&layout)?;
+        self.check_schema()?;
         Ok(layout)
+    }
+
+    fn check_schema(&self) -> Result<()> {
+        let Some(schema) = &self.schema else { return Ok(()) };
+        schema.check()?;
+        let ModelKind::Layers(spec) = &self.model else { return Ok(()) };
+        let (width, classes) = (schema.width(), schema.label.classes.len());
+        if spec.input.floats() != Some(width) {
+            let input = match spec.input.floats() {
+                Some(floats) => format!("{floats}, what the model takes"),
+                None => "a model of features, not of tokens".into(),
+            };
+            return Err(Error::value("schema.columns", format!("{width} features"), input));
+        }
+        match spec.layers.last() {
+            Some((_, LayerSpec::Linear { outputs, .. })) if *outputs < classes => {
+                let expected = format!("at most {outputs}, what the model tells apart");
+                Err(Error::value("schema.label.classes", format!("{classes} classes"), expected))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_strategy(&self) -> Result<()> {
@@ -125,8 +149,8 @@ impl RunPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::ModelKind;
     use crate::plan::RateDecay;
+    use crate::schema::{ColumnKind, Schema};
     use tern_engine::nn::ModelSpec;
 
     fn plan() -> RunPlan {
@@ -158,7 +182,7 @@ mod tests {
             ("cohort.size", |p| (p.secure, p.cohort.size) = (Some(Secure::default()), 60_000)),
             ("updates.bound", |p| (p.updates.bound, p.updates.max_samples) = (1e9, u32::MAX)),
         ];
-        assert!(plan().check().is_ok());
+        plan().check().unwrap();
         for (name, change) in changes {
             let mut plan = plan();
             change(&mut plan);
@@ -167,5 +191,50 @@ mod tests {
                 error => panic!("{name}: {error}"),
             }
         }
+    }
+
+    #[test]
+    fn a_schema_is_one_of_the_model() {
+        let row = |text: &str| text.split(',').map(String::from).collect::<Vec<_>>();
+        let (names, rows) = (row("x,y,z,class"), [row("1,2,3,no"), row("3,4,5,yes")]);
+        let rows: Vec<&[String]> = rows.iter().map(Vec::as_slice).collect();
+        let schema = Schema::fit(&names, &rows, "class", &[]).unwrap();
+        let with = |change: &dyn Fn(&mut Schema)| {
+            let mut plan = plan();
+            change(plan.schema.insert(schema.clone()));
+            plan
+        };
+        let whole = with(&|_| ());
+        whole.check().unwrap();
+        // It is part of the plan's file and of the task.
+        let text = toml::to_string(&whole).unwrap();
+        assert_eq!(toml::from_str::<RunPlan>(&text).unwrap(), whole);
+        assert_eq!(whole.task(crate::RunId([0; 16])).unwrap().schema, Some(schema.clone()));
+
+        type Change = fn(&mut Schema);
+        let changes: [(&str, Change); 8] = [
+            ("schema.version", |s| s.version = 2),
+            ("schema.columns", |s| s.columns.truncate(2)),
+            ("schema.columns", |s| s.columns.clear()),
+            ("schema.columns", |s| s.columns[0].name = "y".into()),
+            ("schema.columns", |s| s.label.name = "y".into()),
+            ("schema.columns", |s| {
+                s.columns[0].kind = ColumnKind::Number { mean: 0.0, deviation: 0.0 };
+            }),
+            ("schema.columns", |s| {
+                s.columns[0].kind = ColumnKind::Category { values: vec!["a".into(), "a".into()] };
+            }),
+            ("schema.label.classes", |s| s.label.classes.push("maybe".into())),
+        ];
+        for (name, change) in changes {
+            match with(&change).check().unwrap_err() {
+                Error::Value { name: given, .. } => assert_eq!(given, name),
+                error => panic!("{name}: {error}"),
+            }
+        }
+        let mut tokens = whole.clone();
+        tokens.model = ModelKind::Layers(ModelSpec::language_model(9, 2, 4, 1));
+        let error = tokens.check().unwrap_err().to_string();
+        assert!(error.contains("not of tokens"), "{error}");
     }
 }

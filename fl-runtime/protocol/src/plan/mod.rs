@@ -31,6 +31,7 @@ pub use training::{LocalTraining, RateDecay};
 
 use crate::layout::{Layout, ModelKind};
 use crate::masking::Masking;
+use crate::schema::Schema;
 use crate::{Digest, Result, RunId};
 
 /// Most bits after the binary point of a round's sums; more than any mean in `f32` needs.
@@ -62,6 +63,10 @@ pub struct RunPlan {
     /// Secure aggregation, if the server is to see nothing but sums.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secure: Option<Secure>,
+    /// What the columns of clients' tables mean; without it features are numbers as they are, and
+    /// classes whole numbers from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Schema>,
     /// What the server does with the mean update.
     #[serde(default)]
     pub strategy: StrategySpec,
@@ -351,6 +356,9 @@ pub struct TaskSpec {
     pub secure: Option<Secure>,
     /// Most clients of a secure session.
     pub cohort: u32,
+    /// What the columns of clients' tables mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Schema>,
 }
 
 impl TaskSpec {
@@ -373,6 +381,7 @@ impl RunPlan {
             training: LocalTraining::default(),
             updates: Updates::default(),
             secure: None,
+            schema: None,
             strategy: StrategySpec::default(),
             evaluation: Evaluation::default(),
         }
@@ -411,6 +420,7 @@ impl RunPlan {
             updates: self.updates.clone(),
             secure: self.secure.clone(),
             cohort: self.cohort.size,
+            schema: self.schema.clone(),
         })
     }
 

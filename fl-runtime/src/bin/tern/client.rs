@@ -8,7 +8,7 @@ use tern_engine::{Device, DeviceOptions};
 use tern_fl::client::{self, Client, Outcome};
 use tern_fl::config::{ClientConfig, Config};
 
-use super::samples;
+use super::samples::FileTrainer;
 
 /// Takes part in a run with data of this machine, which stays here.
 #[derive(Args, Debug)]
@@ -26,12 +26,22 @@ pub fn run(options: &Options) -> Result<()> {
     let event_loop = super::event_loop()?;
     let device = event_loop.block_on(Device::open(&selection(&config)?))?;
     tracing::info!(device = device.name(), "training on");
-    let trainer = samples::trainer(&device, &config.data, &config.evaluation)?;
     let options = client::Options::new(&config.server, &config.folder)
         .authority(config.authority.clone())
         .token(config.token.clone())
         .required_security(config.required_security);
-    let client = Client::new(options)?;
+    let mut client = Client::new(options)?;
+    let schema = event_loop.block_on(async {
+        tokio::select! {
+            task = client.task() => task.map(|task| Some(task.schema)),
+            () = super::asked_to_stop() => Ok(None),
+        }
+    })?;
+    let Some(schema) = schema else {
+        super::say(format_args!("stopped"));
+        return Ok(());
+    };
+    let trainer = FileTrainer::new(&device, &config.data, &config.evaluation, schema)?;
     let running = client.run(trainer, &device, super::asked_to_stop());
     match event_loop.block_on(running)? {
         Outcome::Finished(model) => super::say(format_args!("finished: {}", model.display())),

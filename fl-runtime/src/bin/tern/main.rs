@@ -6,6 +6,7 @@ mod held_out;
 mod init;
 mod keys;
 mod samples;
+mod schema;
 mod server;
 mod simulate;
 mod verify;
@@ -43,6 +44,7 @@ enum What {
     Client(client::Options),
     Simulate(Box<simulate::Options>),
     Init(init::Options),
+    Schema(schema::Options),
     Keys(keys::Options),
     Certs(certs::Options),
     Verify(verify::Options),
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         What::Client(options) => client::run(options),
         What::Simulate(options) => simulate::run(options),
         What::Init(options) => init::run(options),
+        What::Schema(options) => schema::run(options),
         What::Keys(options) => keys::run(options),
         What::Certs(options) => certs::run(options),
         What::Verify(options) => verify::run(options),

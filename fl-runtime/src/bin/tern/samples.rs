@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tern_engine::{Device, RowData, TextData, TextWindows};
 use tern_fl::config::{DataConfig, EvaluationConfig};
-use tern_fl::data::{Rows, read_rows, read_texts};
-use tern_fl::trainer::{EngineTrainer, LocalData};
+use tern_fl::data::{Rows, read_table, read_texts};
+use tern_fl::metrics::Metrics;
+use tern_fl::schema::Schema;
+use tern_fl::trainer::{EngineTrainer, Job, LocalData, Trained, Trainer};
+use tern_fl::{Error, TaskSpec};
 
 use crate::held_out::{hold_out_ends, hold_out_rows};
 
@@ -16,18 +19,66 @@ enum Samples {
     Texts { texts: Vec<Vec<u32>>, windows: TextWindows },
 }
 
-/// All samples of a configuration.
-pub fn all(device: &Device, data: &DataConfig) -> Result<LocalData> {
-    Samples::read(data, data.path())?.upload(device)
+/// All samples of a configuration, read by a run's schema if it has one.
+pub fn all(device: &Device, data: &DataConfig, schema: Option<&Schema>) -> Result<LocalData> {
+    Samples::read(data, data.path(), schema)?.upload(device)
 }
 
-/// A client that trains on some samples and measures by others, as far as it does either.
-pub fn trainer(
+/// Trains and evaluates on files of a configuration, which are read again if a server comes with
+/// another schema.
+pub struct FileTrainer {
+    device: Device,
+    data: DataConfig,
+    evaluation: EvaluationConfig,
+    schema: Option<Schema>,
+    trainer: EngineTrainer,
+}
+
+impl FileTrainer {
+    /// By a run's schema, if it has one.
+    pub fn new(
+        device: &Device,
+        data: &DataConfig,
+        evaluation: &EvaluationConfig,
+        schema: Option<Schema>,
+    ) -> Result<Self> {
+        let trainer = trainer(device, data, evaluation, schema.as_ref())?;
+        let (device, data, evaluation) = (device.clone(), data.clone(), evaluation.clone());
+        Ok(FileTrainer { device, data, evaluation, schema, trainer })
+    }
+
+    fn of(&mut self, task: &TaskSpec) -> tern_fl::Result<&mut EngineTrainer> {
+        if task.schema != self.schema {
+            let (device, schema) = (&self.device, task.schema.clone());
+            *self = Self::new(device, &self.data, &self.evaluation, schema)
+                .map_err(|error| Error::trainer(format!("{error:#}")))?;
+        }
+        Ok(&mut self.trainer)
+    }
+}
+
+impl Trainer for FileTrainer {
+    fn samples(&self) -> u32 {
+        self.trainer.samples()
+    }
+
+    fn train(&mut self, task: &TaskSpec, job: &Job) -> tern_fl::Result<Trained> {
+        self.of(task)?.train(task, job)
+    }
+
+    fn evaluate(&mut self, task: &TaskSpec, model: &[f32]) -> tern_fl::Result<(u32, Metrics)> {
+        self.of(task)?.evaluate(task, model)
+    }
+}
+
+/// Trains on some samples and measures by others, as far as a client does either.
+fn trainer(
     device: &Device,
     data: &DataConfig,
     evaluation: &EvaluationConfig,
+    schema: Option<&Schema>,
 ) -> Result<EngineTrainer> {
-    let mut training = Samples::read(data, data.path())?;
+    let mut training = Samples::read(data, data.path(), schema)?;
     let evaluation = match evaluation {
         EvaluationConfig::Only => {
             return Ok(EngineTrainer::for_evaluation(device, training.upload(device)?));
@@ -36,7 +87,7 @@ pub fn trainer(
         EvaluationConfig::HeldOut(share) => {
             Some(training.hold_out(*share).context("client.evaluation.held_out")?)
         }
-        EvaluationConfig::Path(path) => Some(Samples::read(data, path)?),
+        EvaluationConfig::Path(path) => Some(Samples::read(data, path, schema)?),
     };
     let training = training.upload(device)?;
     Ok(match evaluation {
@@ -46,13 +97,28 @@ pub fn trainer(
 }
 
 impl Samples {
-    fn read(data: &DataConfig, path: &Path) -> Result<Self> {
-        Ok(match data {
-            DataConfig::Text { tokens, steps, .. } => Samples::Texts {
+    fn read(data: &DataConfig, path: &Path, schema: Option<&Schema>) -> Result<Self> {
+        Ok(match (data, schema) {
+            (DataConfig::Text { tokens, steps, .. }, None) => Samples::Texts {
                 texts: read_texts(path, tokens)?,
                 windows: TextWindows::new(tokens.vocabulary(), *steps),
             },
-            DataConfig::Csv { label, .. } => Samples::Rows(read_rows(path, label)?),
+            (DataConfig::Text { .. }, Some(_)) => {
+                bail!("{}: text, expected tables: the run has a schema", path.display())
+            }
+            (DataConfig::Csv { label, .. }, Some(schema)) => {
+                let said = &schema.label.name;
+                if let Some(label) = label.as_ref().filter(|label| *label != said) {
+                    bail!("label is {label}, expected {said}, as the run's schema says");
+                }
+                Samples::Rows(read_table(path)?.read_all_by(schema)?)
+            }
+            (DataConfig::Csv { label: Some(label), .. }, None) => {
+                Samples::Rows(read_table(path)?.plain(label)?)
+            }
+            (DataConfig::Csv { label: None, .. }, None) => {
+                bail!("no label, expected the column with the class: the run has no schema")
+            }
         })
     }
 
@@ -75,9 +141,10 @@ impl Samples {
 
     fn upload(&self, device: &Device) -> Result<LocalData> {
         Ok(match self {
-            Samples::Rows(Rows { features, width, labels, .. }) => {
-                // The model's classes are checked when the task is there.
-                let classes = labels.iter().max().map_or(1, |most| *most as usize + 1);
+            Samples::Rows(Rows { features, width, labels, classes }) => {
+                // Without a schema the model's classes are checked when the task is there.
+                let most = labels.iter().max().map_or(1, |most| *most as usize + 1);
+                let classes = most.max(classes.len());
                 LocalData::Rows(RowData::upload(device, features, *width, labels, classes)?)
             }
             Samples::Texts { texts, windows } => {
@@ -92,13 +159,12 @@ mod tests {
     use super::*;
     use tern_engine::nn::ModelSpec;
     use tern_fl::layout::ModelKind;
-    use tern_fl::trainer::Trainer;
     use tern_fl::{RunId, RunPlan};
 
     fn rows(path: &Path, count: usize) -> DataConfig {
         let lines: String = (0..count).map(|i| format!("{i},{}\n", i % 2)).collect();
         std::fs::write(path, format!("x,class\n{lines}")).unwrap();
-        DataConfig::Csv { path: path.into(), label: "class".into() }
+        DataConfig::Csv { path: path.into(), label: Some("class".into()) }
     }
 
     #[test]
@@ -106,7 +172,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.csv");
         let data = rows(&path, 40);
-        let mut samples = Samples::read(&data, &path).unwrap();
+        let mut samples = Samples::read(&data, &path, None).unwrap();
         let Samples::Rows(held_out) = samples.hold_out(0.1).unwrap() else { panic!() };
         let Samples::Rows(kept) = samples else { panic!() };
         let mut all = [kept.features.clone(), held_out.features.clone()].concat();
@@ -121,7 +187,7 @@ mod tests {
         let initial = plan.check().unwrap().parameters().initial(1);
         let task = plan.task(RunId([0; 16])).unwrap();
         let sizes = |evaluation: &EvaluationConfig| {
-            let mut trainer = trainer(&device, &data, evaluation).unwrap();
+            let mut trainer = trainer(&device, &data, evaluation, None).unwrap();
             let evaluated = trainer.evaluate(&task, &initial).ok();
             (trainer.samples(), evaluated.map(|(samples, _)| samples))
         };
@@ -133,9 +199,73 @@ mod tests {
         assert_eq!(sizes(&EvaluationConfig::Path(own)), (40, Some(7)));
 
         let one = rows(&path, 1);
-        let error = trainer(&device, &one, &EvaluationConfig::default()).err().unwrap();
+        let error = trainer(&device, &one, &EvaluationConfig::default(), None).err().unwrap();
         let error = format!("{error:#}");
         assert!(error.contains("client.evaluation.held_out: 0.1 of 1 rows"), "{error}");
+    }
+
+    #[test]
+    fn tables_are_read_by_the_schema_of_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let csv = |name: &str, text: &str, label: Option<&str>| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            DataConfig::Csv { path, label: label.map(String::from) }
+        };
+        let sample = csv("a.csv", "age,job,class\n1,baker,no\n3,smith,yes\n", None);
+        let table = read_table(sample.path()).unwrap();
+        let schema = table.schema("class", &[], &[0, 1]).unwrap();
+        let read = |data: &DataConfig| Samples::read(data, data.path(), Some(&schema));
+        let rows = |data: &DataConfig| match read(data).unwrap() {
+            Samples::Rows(rows) => (rows.features, rows.labels),
+            Samples::Texts { .. } => unreachable!(),
+        };
+        // Another order of columns, and one more.
+        let other = csv("b.csv", "id,class,job,age\n7,no,baker,1\n8,yes,smith,3\n", Some("class"));
+        assert_eq!(rows(&other), rows(&sample));
+        assert_eq!(rows(&sample).0, [-1.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+        for (text, label, expected) in [
+            ("age,class\n1,no\n", None, "column is job, expected one of age, class"),
+            ("age,job,class\n1,baker,maybe\n", None, "line 2: class is `maybe`, expected one of"),
+            ("age,job,class\nold,baker,no\n", None, "line 2: age is `old`, expected a number"),
+            ("age,job,class\n1,baker,no\n", Some("job"), "label is job, expected class"),
+        ] {
+            let error = read(&csv("c.csv", text, label)).err().unwrap();
+            assert!(format!("{error:#}").contains(expected), "{error:#}");
+        }
+        let error = Samples::read(&sample, sample.path(), None).err().unwrap().to_string();
+        assert!(error.contains("no label"), "{error}");
+    }
+
+    #[test]
+    fn a_server_that_comes_with_another_schema_has_the_files_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        let data = rows(&path, 40);
+        let device = Device::cpu();
+        let task = |schema: Option<Schema>| {
+            let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 1);
+            plan.schema = schema;
+            plan.task(RunId([0; 16])).unwrap()
+        };
+        let evaluated = |trainer: &mut FileTrainer, task: &TaskSpec| {
+            // The logit of one class is the feature.
+            let mut model = vec![0.0; 128];
+            model[0] = 1.0;
+            trainer.evaluate(task, &model).unwrap().1["loss"]
+        };
+        let schema = read_table(&path).unwrap().schema("class", &[], &[0, 1, 2, 3]).unwrap();
+        let [plain, scaled] = [None, Some(schema)].map(task);
+        let new = |task: &TaskSpec| {
+            let evaluation = EvaluationConfig::default();
+            FileTrainer::new(&device, &data, &evaluation, task.schema.clone()).unwrap()
+        };
+        let mut trainer = new(&plain);
+        let before = evaluated(&mut trainer, &plain);
+        let after = evaluated(&mut trainer, &scaled);
+        assert_ne!(after, before);
+        assert_eq!(after, evaluated(&mut new(&scaled), &scaled));
+        assert_eq!(before, evaluated(&mut trainer, &plain));
     }
 
     #[test]
@@ -144,7 +274,7 @@ mod tests {
         let path = folder.path().join("a.txt");
         std::fs::write(&path, "a".repeat(90) + &"b".repeat(10)).unwrap();
         let data = DataConfig::Text { path: path.clone(), tokens: Default::default(), steps: 8 };
-        let mut samples = Samples::read(&data, &path).unwrap();
+        let mut samples = Samples::read(&data, &path, None).unwrap();
         let Samples::Texts { texts, .. } = samples.hold_out(0.1).unwrap() else { panic!() };
         let Samples::Texts { texts: kept, .. } = samples else { panic!() };
         assert_eq!((texts, kept), (vec![vec![68; 10]], vec![vec![67; 90]]));

@@ -109,7 +109,8 @@ struct OwnSamples {
 impl OwnSamples {
     fn read(plan: &RunPlan, data: &DataConfig) -> Result<Self> {
         let device = Device::from_env()?;
-        let samples = samples::all(&device, data).context("server.evaluation")?;
+        let samples =
+            samples::all(&device, data, plan.schema.as_ref()).context("server.evaluation")?;
         // The run's name changes nothing about what is measured.
         let task = plan.task(RunId([0; 16]))?;
         let mut trainer = EngineTrainer::for_evaluation(&device, samples);

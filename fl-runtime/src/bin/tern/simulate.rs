@@ -73,7 +73,8 @@ pub fn run(options: &Options) -> Result<()> {
         None => None,
     };
     let seed = options.seed.or(configured.as_ref().map(|plan| plan.seed)).unwrap_or(0);
-    let data = Data::read(&options.data, seed)?;
+    let schema = configured.as_ref().and_then(|plan| plan.schema.as_ref());
+    let data = Data::read(&options.data, schema, seed)?;
     let plan = plan(options, configured, &data, seed)?;
     let layout = plan.check()?;
     let clients = data.population(&device)?;
@@ -130,6 +131,8 @@ fn plan(options: &Options, configured: Option<RunPlan>, data: &Data, seed: u32) 
             plan
         }
     };
+    // Written with the plan, so that clients of a network read their tables as these did.
+    plan.schema = data.schema().cloned();
     plan.seed = seed;
     plan.rounds = options.rounds.unwrap_or(plan.rounds);
     plan.cohort.size = options.cohort.unwrap_or(plan.cohort.size);

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Device, RowData, TextData, TextWindows};
 use tern_fl::layout::ModelKind;
+use tern_fl::schema::Schema;
 use tern_fl::simulate::files::{Rows, Table, digits, speeches};
 use tern_fl::simulate::{Partition, Population, by_value, partition};
 use tern_fl::tokens::{Alphabet, Tokens};
@@ -27,9 +28,9 @@ pub struct Options {
     tokens: Characters,
     /// A CSV file with a line of column names, plain or gzip. Numbers are scaled by the rows that
     /// clients train on; columns that are no numbers become a feature for each value there.
-    #[arg(long, value_name = "FILE", requires = "label", conflicts_with = "digits")]
+    #[arg(long, value_name = "FILE", conflicts_with = "digits")]
     csv: Option<PathBuf>,
-    /// The column with the class.
+    /// The column with the class; else the one of the run's schema.
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
     /// Columns that say nothing of the class: numbers of rows, names.
@@ -72,29 +73,35 @@ const CLIENTS: usize = 100;
 
 /// Samples of the clients, and those held out.
 pub enum Data {
-    /// Rows with a class each, and the rows of each client.
-    Rows { rows: Rows, parts: Vec<Vec<usize>>, held_out: Vec<usize> },
+    /// Rows with a class each, the rows of each client, and what the columns of their table mean.
+    Rows { rows: Rows, parts: Vec<Vec<usize>>, held_out: Vec<usize>, schema: Option<Schema> },
     /// Texts as tokens.
     Texts { texts: Vec<Vec<u32>>, held_out: Vec<Vec<u32>>, vocabulary: usize, window: usize },
 }
 
 impl Data {
-    /// Reads files and deals out what they hold.
-    pub fn read(options: &Options, seed: u32) -> Result<Self> {
+    /// Reads files, tables by the schema of a run if it has one, and deals out what they hold.
+    pub fn read(options: &Options, schema: Option<&Schema>, seed: u32) -> Result<Self> {
         if !(0.0..1.0).contains(&options.held_out) {
             bail!("--held-out is {}, expected 0 to below 1", options.held_out);
+        }
+        if schema.is_some() && options.csv.is_none() {
+            bail!("no table, expected --csv: the run has a schema");
         }
         if !options.text.is_empty() {
             return Self::texts(options);
         }
-        match (&options.csv, &options.label, options.digits.as_slice()) {
-            (Some(path), Some(label), _) => Self::table(options, path, label, seed),
+        let label = options.label.as_ref().or(schema.map(|schema| &schema.label.name));
+        match (&options.csv, label, options.digits.as_slice()) {
+            (Some(path), Some(label), _) => {
+                Self::table(options, (path.as_path(), label.as_str()), schema, seed)
+            }
             (_, _, [images, labels]) => {
                 let rows = digits(images, labels)?;
                 let mut parts = deal(options, &rows.labels, seed)?;
                 let held_out =
                     hold_out_rows(options.held_out, &mut parts, seed).context("--held-out")?;
-                Ok(Data::Rows { rows, parts, held_out })
+                Ok(Data::Rows { rows, parts, held_out, schema: None })
             }
             _ => bail!("no data: give --text, --csv with --label, or --digits"),
         }
@@ -116,9 +123,20 @@ impl Data {
         Ok(Data::Texts { texts, held_out, vocabulary, window: options.window })
     }
 
-    fn table(options: &Options, path: &Path, label: &str, seed: u32) -> Result<Self> {
+    fn table(
+        options: &Options,
+        (path, label): (&Path, &str),
+        schema: Option<&Schema>,
+        seed: u32,
+    ) -> Result<Self> {
         let table = Table::read(path)?;
-        let (label, labels) = table.classes(label)?;
+        let (label, labels) = match schema {
+            Some(Schema { label: known, .. }) if known.name != label => {
+                bail!("--label is {label}, expected {}, as the run's schema says", known.name)
+            }
+            Some(Schema { label: known, .. }) => (known.clone(), table.classes_of(known)?),
+            None => table.classes(label)?,
+        };
         let mut parts = match &options.by {
             Some(by) => {
                 let values: Vec<&str> =
@@ -132,13 +150,26 @@ impl Data {
             None => deal(options, &labels, seed)?,
         };
         let held_out = hold_out_rows(options.held_out, &mut parts, seed).context("--held-out")?;
-        let without: Vec<&str> =
-            options.without.iter().chain(&options.by).map(String::as_str).collect();
-        // What is held out says nothing of how rows are scaled.
-        let mut schema = table.schema(&label.name, &without, &parts.concat())?;
-        schema.label = label;
+        let schema = match schema {
+            Some(schema) => schema.clone(),
+            None => {
+                let without: Vec<&str> =
+                    options.without.iter().chain(&options.by).map(String::as_str).collect();
+                // What is held out says nothing of how rows are scaled.
+                let fitted = table.schema(&label.name, &without, &parts.concat())?;
+                Schema { label, ..fitted }
+            }
+        };
         let rows = table.read_all_by(&schema)?;
-        Ok(Data::Rows { rows, parts, held_out })
+        Ok(Data::Rows { rows, parts, held_out, schema: Some(schema) })
+    }
+
+    /// What the columns of the clients' table mean, if they have one.
+    pub fn schema(&self) -> Option<&Schema> {
+        match self {
+            Data::Rows { schema, .. } => schema.as_ref(),
+            Data::Texts { .. } => None,
+        }
     }
 
     /// A model for the data: a perceptron, or an LSTM.
@@ -220,7 +251,7 @@ mod tests {
     fn read(kind: &str, path: &Path, words: &str) -> Result<Data> {
         let path = path.to_string_lossy();
         let line = ["simulate", kind, &path].into_iter().chain(words.split_whitespace());
-        Data::read(&Command::try_parse_from(line)?.data, 1)
+        Data::read(&Command::try_parse_from(line)?.data, None, 1)
     }
 
     fn file(text: &str) -> tempfile::NamedTempFile {
@@ -245,7 +276,7 @@ mod tests {
     }
     fn rows(text: &str, words: &str) -> Result<(Rows, Vec<Vec<usize>>, Vec<usize>)> {
         match read("--csv", file(text).path(), &format!("--label class {words}"))? {
-            Data::Rows { rows, parts, held_out } => Ok((rows, parts, held_out)),
+            Data::Rows { rows, parts, held_out, .. } => Ok((rows, parts, held_out)),
             Data::Texts { .. } => unreachable!(),
         }
     }
@@ -287,5 +318,26 @@ mod tests {
         let named = error(&ids, "");
         assert!(named.contains("column `id` is 1080, expected at most 1000"), "{named}");
         assert_eq!(rows(&ids, "--without id").unwrap().0.width, 1);
+    }
+
+    #[test]
+    fn a_table_that_was_simulated_is_read_the_same_by_its_schema() {
+        let file = file("x,job,class\n1,baker,no\n2,smith,yes\n3,baker,no\n4,smith,yes\n");
+        let data = read("--csv", file.path(), "--label class --clients 2").unwrap();
+        let options = |words: &str| {
+            let path = file.path().to_string_lossy().into_owned();
+            let line = ["simulate", "--csv", &path].into_iter().chain(words.split_whitespace());
+            Command::try_parse_from(line).unwrap().data
+        };
+        let again = Data::read(&options("--clients 2"), data.schema(), 1).unwrap();
+        let rows = |data: &Data| match data {
+            Data::Rows { rows, .. } => rows.clone(),
+            Data::Texts { .. } => unreachable!(),
+        };
+        assert_eq!(rows(&again), rows(&data));
+        let other = Data::read(&options("--label job"), data.schema(), 1).err().unwrap();
+        assert!(other.to_string().contains("expected class, as the run's schema"), "{other}");
+        let missing = Data::read(&options(""), None, 1).err().unwrap().to_string();
+        assert!(missing.contains("--csv with --label"), "{missing}");
     }
 }
