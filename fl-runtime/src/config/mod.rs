@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::layout::ModelKind;
 use tern_protocol::participant::RequiredSecurity;
 use tern_protocol::plan::RunPlan;
-use tern_protocol::trainer::METRICS;
 use tern_protocol::tokens::Tokens;
+use tern_protocol::trainer::METRICS;
 use tern_protocol::{ClientId, Error, hex};
 use tern_server::http::Limits;
 
@@ -197,9 +197,9 @@ pub enum DataConfig {
     Text {
         /// A file, or a folder whose `.txt` files are read in order of their names.
         path: PathBuf,
-        /// How characters become tokens.
+        /// How characters become tokens, where the run doesn't say it; ASCII if nobody does.
         #[serde(default)]
-        tokens: Tokens,
+        tokens: Option<Tokens>,
         /// Tokens of a window.
         steps: usize,
     },

@@ -1,6 +1,6 @@
 //! Whether a plan makes sense.
 
-use tern_engine::nn::LayerSpec;
+use tern_engine::nn::{Input, LayerSpec};
 use tern_secagg::{MAX_MEMBERS, Parameters};
 
 use super::{Encoding, RunPlan, Secure, Selection, StrategySpec, TernaryMethod, Updates};
@@ -74,6 +74,7 @@ impl RunPlan {
         }
         self.masking(&layout)?;
         self.check_schema()?;
+        self.check_tokens()?;
         Ok(layout)
     }
 
@@ -96,6 +97,22 @@ impl RunPlan {
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_tokens(&self) -> Result<()> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        if self.schema.is_some() {
+            return Err(Error::value("tokens", "given", "none beside a schema"));
+        }
+        let ModelKind::Layers(spec) = &self.model else { return Ok(()) };
+        let (needed, expected) = match spec.input {
+            Input::Tokens { vocabulary } if tokens.vocabulary() <= vocabulary => return Ok(()),
+            Input::Tokens { vocabulary } => {
+                (tokens.vocabulary(), format!("at most {vocabulary}, what the model takes"))
+            }
+            _ => (tokens.vocabulary(), "a model of tokens, not of features".into()),
+        };
+        Err(Error::value("tokens", format!("{needed} different ones"), expected))
     }
 
     fn check_strategy(&self) -> Result<()> {
@@ -151,6 +168,7 @@ mod tests {
     use super::*;
     use crate::plan::RateDecay;
     use crate::schema::{ColumnKind, Schema};
+    use crate::tokens::{Alphabet, Tokens};
     use tern_engine::nn::ModelSpec;
 
     fn plan() -> RunPlan {
@@ -236,5 +254,25 @@ mod tests {
         tokens.model = ModelKind::Layers(ModelSpec::language_model(9, 2, 4, 1));
         let error = tokens.check().unwrap_err().to_string();
         assert!(error.contains("not of tokens"), "{error}");
+    }
+
+    #[test]
+    fn tokens_are_ones_of_the_model() {
+        let own = Tokens::Alphabet(Alphabet::of(["тернар"]));
+        let mut plan = plan();
+        plan.tokens = Some(own.clone());
+        let error = plan.check().unwrap_err().to_string();
+        assert!(
+            error.contains("tokens is 7 different ones, expected a model of tokens"),
+            "{error}"
+        );
+        plan.model = ModelKind::Layers(ModelSpec::language_model(7, 2, 4, 1));
+        plan.check().unwrap();
+        let text = toml::to_string(&plan).unwrap();
+        assert_eq!(toml::from_str::<RunPlan>(&text).unwrap(), plan);
+        assert_eq!(plan.task(crate::RunId([0; 16])).unwrap().tokens, Some(own));
+        plan.model = ModelKind::Layers(ModelSpec::language_model(6, 2, 4, 1));
+        let error = plan.check().unwrap_err().to_string();
+        assert!(error.contains("expected at most 6, what the model takes"), "{error}");
     }
 }

@@ -32,6 +32,7 @@ pub use training::{LocalTraining, RateDecay};
 use crate::layout::{Layout, ModelKind};
 use crate::masking::Masking;
 use crate::schema::Schema;
+use crate::tokens::Tokens;
 use crate::{Digest, Result, RunId};
 
 /// Most bits after the binary point of a round's sums; more than any mean in `f32` needs.
@@ -67,6 +68,9 @@ pub struct RunPlan {
     /// classes whole numbers from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,
+    /// How clients' text becomes tokens; without it each says it on its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
     /// What the server does with the mean update.
     #[serde(default)]
     pub strategy: StrategySpec,
@@ -359,6 +363,9 @@ pub struct TaskSpec {
     /// What the columns of clients' tables mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,
+    /// How clients' text becomes tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
 }
 
 impl TaskSpec {
@@ -382,6 +389,7 @@ impl RunPlan {
             updates: Updates::default(),
             secure: None,
             schema: None,
+            tokens: None,
             strategy: StrategySpec::default(),
             evaluation: Evaluation::default(),
         }
@@ -421,6 +429,7 @@ impl RunPlan {
             secure: self.secure.clone(),
             cohort: self.cohort.size,
             schema: self.schema.clone(),
+            tokens: self.tokens.clone(),
         })
     }
 

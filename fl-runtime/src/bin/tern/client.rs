@@ -8,7 +8,7 @@ use tern_engine::{Device, DeviceOptions};
 use tern_fl::client::{self, Client, Outcome};
 use tern_fl::config::{ClientConfig, Config};
 
-use super::samples::FileTrainer;
+use super::samples::{FileTrainer, Reading};
 
 /// Takes part in a run with data of this machine, which stays here.
 #[derive(Args, Debug)]
@@ -31,17 +31,17 @@ pub fn run(options: &Options) -> Result<()> {
         .token(config.token.clone())
         .required_security(config.required_security);
     let mut client = Client::new(options)?;
-    let schema = event_loop.block_on(async {
+    let reading = event_loop.block_on(async {
         tokio::select! {
-            task = client.task() => task.map(|task| Some(task.schema)),
+            task = client.task() => task.map(|task| Some(Reading::of(&task))),
             () = super::asked_to_stop() => Ok(None),
         }
     })?;
-    let Some(schema) = schema else {
+    let Some(reading) = reading else {
         super::say(format_args!("stopped"));
         return Ok(());
     };
-    let trainer = FileTrainer::new(&device, &config.data, &config.evaluation, schema)?;
+    let trainer = FileTrainer::new(&device, &config.data, &config.evaluation, reading)?;
     let running = client.run(trainer, &device, super::asked_to_stop());
     match event_loop.block_on(running)? {
         Outcome::Finished(model) => super::say(format_args!("finished: {}", model.display())),

@@ -8,6 +8,7 @@ use tern_fl::config::{DataConfig, EvaluationConfig};
 use tern_fl::data::{Rows, read_table, read_texts};
 use tern_fl::metrics::Metrics;
 use tern_fl::schema::Schema;
+use tern_fl::tokens::Tokens;
 use tern_fl::trainer::{EngineTrainer, Job, LocalData, Trained, Trainer};
 use tern_fl::{Error, TaskSpec};
 
@@ -19,38 +20,52 @@ enum Samples {
     Texts { texts: Vec<Vec<u32>>, windows: TextWindows },
 }
 
-/// All samples of a configuration, read by a run's schema if it has one.
-pub fn all(device: &Device, data: &DataConfig, schema: Option<&Schema>) -> Result<LocalData> {
-    Samples::read(data, data.path(), schema)?.upload(device)
+/// What a run says of how files are read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    schema: Option<Schema>,
+    tokens: Option<Tokens>,
+}
+
+impl Reading {
+    /// A task's.
+    pub fn of(task: &TaskSpec) -> Self {
+        Reading { schema: task.schema.clone(), tokens: task.tokens.clone() }
+    }
+}
+
+/// All samples of a configuration, read as a run says.
+pub fn all(device: &Device, data: &DataConfig, reading: &Reading) -> Result<LocalData> {
+    Samples::read(data, data.path(), reading)?.upload(device)
 }
 
 /// Trains and evaluates on files of a configuration, which are read again if a server comes with
-/// another schema.
+/// a run that says otherwise how.
 pub struct FileTrainer {
     device: Device,
     data: DataConfig,
     evaluation: EvaluationConfig,
-    schema: Option<Schema>,
+    reading: Reading,
     trainer: EngineTrainer,
 }
 
 impl FileTrainer {
-    /// By a run's schema, if it has one.
+    /// As a run says.
     pub fn new(
         device: &Device,
         data: &DataConfig,
         evaluation: &EvaluationConfig,
-        schema: Option<Schema>,
+        reading: Reading,
     ) -> Result<Self> {
-        let trainer = trainer(device, data, evaluation, schema.as_ref())?;
+        let trainer = trainer(device, data, evaluation, &reading)?;
         let (device, data, evaluation) = (device.clone(), data.clone(), evaluation.clone());
-        Ok(FileTrainer { device, data, evaluation, schema, trainer })
+        Ok(FileTrainer { device, data, evaluation, reading, trainer })
     }
 
     fn of(&mut self, task: &TaskSpec) -> tern_fl::Result<&mut EngineTrainer> {
-        if task.schema != self.schema {
-            let (device, schema) = (&self.device, task.schema.clone());
-            *self = Self::new(device, &self.data, &self.evaluation, schema)
+        let reading = Reading::of(task);
+        if reading != self.reading {
+            *self = Self::new(&self.device, &self.data, &self.evaluation, reading)
                 .map_err(|error| Error::trainer(format!("{error:#}")))?;
         }
         Ok(&mut self.trainer)
@@ -76,9 +91,9 @@ fn trainer(
     device: &Device,
     data: &DataConfig,
     evaluation: &EvaluationConfig,
-    schema: Option<&Schema>,
+    reading: &Reading,
 ) -> Result<EngineTrainer> {
-    let mut training = Samples::read(data, data.path(), schema)?;
+    let mut training = Samples::read(data, data.path(), reading)?;
     let evaluation = match evaluation {
         EvaluationConfig::Only => {
             return Ok(EngineTrainer::for_evaluation(device, training.upload(device)?));
@@ -87,7 +102,7 @@ fn trainer(
         EvaluationConfig::HeldOut(share) => {
             Some(training.hold_out(*share).context("client.evaluation.held_out")?)
         }
-        EvaluationConfig::Path(path) => Some(Samples::read(data, path, schema)?),
+        EvaluationConfig::Path(path) => Some(Samples::read(data, path, reading)?),
     };
     let training = training.upload(device)?;
     Ok(match evaluation {
@@ -97,12 +112,20 @@ fn trainer(
 }
 
 impl Samples {
-    fn read(data: &DataConfig, path: &Path, schema: Option<&Schema>) -> Result<Self> {
-        Ok(match (data, schema) {
-            (DataConfig::Text { tokens, steps, .. }, None) => Samples::Texts {
-                texts: read_texts(path, tokens)?,
-                windows: TextWindows::new(tokens.vocabulary(), *steps),
-            },
+    fn read(data: &DataConfig, path: &Path, reading: &Reading) -> Result<Self> {
+        Ok(match (data, &reading.schema) {
+            (DataConfig::Text { tokens, steps, .. }, None) => {
+                let tokens = match (tokens, &reading.tokens) {
+                    (Some(own), Some(run)) if own != run => {
+                        bail!("tokens are others than the run's, expected none or the same")
+                    }
+                    (own, run) => run.clone().or(own.clone()).unwrap_or_default(),
+                };
+                Samples::Texts {
+                    texts: read_texts(path, &tokens)?,
+                    windows: TextWindows::new(tokens.vocabulary(), *steps),
+                }
+            }
             (DataConfig::Text { .. }, Some(_)) => {
                 bail!("{}: text, expected tables: the run has a schema", path.display())
             }
@@ -112,6 +135,9 @@ impl Samples {
                     bail!("label is {label}, expected {said}, as the run's schema says");
                 }
                 Samples::Rows(read_table(path)?.read_all_by(schema)?)
+            }
+            (DataConfig::Csv { .. }, None) if reading.tokens.is_some() => {
+                bail!("{}: tables, expected text: the run has tokens", path.display())
             }
             (DataConfig::Csv { label: Some(label), .. }, None) => {
                 Samples::Rows(read_table(path)?.plain(label)?)
@@ -159,6 +185,7 @@ mod tests {
     use super::*;
     use tern_engine::nn::ModelSpec;
     use tern_fl::layout::ModelKind;
+    use tern_fl::tokens::Alphabet;
     use tern_fl::{RunId, RunPlan};
 
     fn rows(path: &Path, count: usize) -> DataConfig {
@@ -172,7 +199,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.csv");
         let data = rows(&path, 40);
-        let mut samples = Samples::read(&data, &path, None).unwrap();
+        let mut samples = Samples::read(&data, &path, &Reading::default()).unwrap();
         let Samples::Rows(held_out) = samples.hold_out(0.1).unwrap() else { panic!() };
         let Samples::Rows(kept) = samples else { panic!() };
         let mut all = [kept.features.clone(), held_out.features.clone()].concat();
@@ -187,7 +214,7 @@ mod tests {
         let initial = plan.check().unwrap().parameters().initial(1);
         let task = plan.task(RunId([0; 16])).unwrap();
         let sizes = |evaluation: &EvaluationConfig| {
-            let mut trainer = trainer(&device, &data, evaluation, None).unwrap();
+            let mut trainer = trainer(&device, &data, evaluation, &Reading::default()).unwrap();
             let evaluated = trainer.evaluate(&task, &initial).ok();
             (trainer.samples(), evaluated.map(|(samples, _)| samples))
         };
@@ -199,7 +226,9 @@ mod tests {
         assert_eq!(sizes(&EvaluationConfig::Path(own)), (40, Some(7)));
 
         let one = rows(&path, 1);
-        let error = trainer(&device, &one, &EvaluationConfig::default(), None).err().unwrap();
+        let error = trainer(&device, &one, &EvaluationConfig::default(), &Reading::default())
+            .err()
+            .unwrap();
         let error = format!("{error:#}");
         assert!(error.contains("client.evaluation.held_out: 0.1 of 1 rows"), "{error}");
     }
@@ -215,7 +244,8 @@ mod tests {
         let sample = csv("a.csv", "age,job,class\n1,baker,no\n3,smith,yes\n", None);
         let table = read_table(sample.path()).unwrap();
         let schema = table.schema("class", &[], &[0, 1]).unwrap();
-        let read = |data: &DataConfig| Samples::read(data, data.path(), Some(&schema));
+        let reading = Reading { schema: Some(schema), ..Reading::default() };
+        let read = |data: &DataConfig| Samples::read(data, data.path(), &reading);
         let rows = |data: &DataConfig| match read(data).unwrap() {
             Samples::Rows(rows) => (rows.features, rows.labels),
             Samples::Texts { .. } => unreachable!(),
@@ -233,7 +263,8 @@ mod tests {
             let error = read(&csv("c.csv", text, label)).err().unwrap();
             assert!(format!("{error:#}").contains(expected), "{error:#}");
         }
-        let error = Samples::read(&sample, sample.path(), None).err().unwrap().to_string();
+        let error =
+            Samples::read(&sample, sample.path(), &Reading::default()).err().unwrap().to_string();
         assert!(error.contains("no label"), "{error}");
     }
 
@@ -258,7 +289,7 @@ mod tests {
         let [plain, scaled] = [None, Some(schema)].map(task);
         let new = |task: &TaskSpec| {
             let evaluation = EvaluationConfig::default();
-            FileTrainer::new(&device, &data, &evaluation, task.schema.clone()).unwrap()
+            FileTrainer::new(&device, &data, &evaluation, Reading::of(task)).unwrap()
         };
         let mut trainer = new(&plain);
         let before = evaluated(&mut trainer, &plain);
@@ -273,10 +304,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         std::fs::write(&path, "a".repeat(90) + &"b".repeat(10)).unwrap();
-        let data = DataConfig::Text { path: path.clone(), tokens: Default::default(), steps: 8 };
-        let mut samples = Samples::read(&data, &path, None).unwrap();
+        let data = DataConfig::Text { path: path.clone(), tokens: None, steps: 8 };
+        let mut samples = Samples::read(&data, &path, &Reading::default()).unwrap();
         let Samples::Texts { texts, .. } = samples.hold_out(0.1).unwrap() else { panic!() };
         let Samples::Texts { texts: kept, .. } = samples else { panic!() };
         assert_eq!((texts, kept), (vec![vec![68; 10]], vec![vec![67; 90]]));
+    }
+
+    #[test]
+    fn text_is_read_by_the_tokens_of_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        std::fs::write(&path, "да").unwrap();
+        let read = |own: Option<Tokens>, run: Option<Tokens>| {
+            let data = DataConfig::Text { path: path.clone(), tokens: own, steps: 8 };
+            match Samples::read(&data, &path, &Reading { schema: None, tokens: run }) {
+                Ok(Samples::Texts { texts, .. }) => Ok(texts[0].clone()),
+                Ok(Samples::Rows(_)) => unreachable!(),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        };
+        let alphabet = Some(Tokens::Alphabet(Alphabet::of(["да"])));
+        let (bytes, letters) = (vec![0xd0, 0xb4, 0xd0, 0xb0], vec![3, 2]);
+        assert_eq!(read(None, Some(Tokens::Bytes)), Ok(bytes.clone()));
+        assert_eq!(read(Some(Tokens::Bytes), None), Ok(bytes));
+        assert_eq!(read(alphabet.clone(), alphabet.clone()), Ok(letters));
+        assert!(read(alphabet, Some(Tokens::Bytes)).unwrap_err().contains("others than the run's"));
+        assert!(read(None, None).unwrap_err().contains("100.0 %"));
     }
 }

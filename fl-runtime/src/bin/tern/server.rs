@@ -22,7 +22,8 @@ use tern_fl::trainer::{EngineTrainer, Trainer};
 use tern_fl::{ClientId, Layout, RunId, RunPlan, TaskSpec};
 use tokio::sync::Notify;
 
-use super::{samples, view};
+use super::samples::{self, Reading};
+use super::view;
 
 /// Serves a run: hands out tasks, adds up updates, commits rounds.
 ///
@@ -109,10 +110,10 @@ struct OwnSamples {
 impl OwnSamples {
     fn read(plan: &RunPlan, data: &DataConfig) -> Result<Self> {
         let device = Device::from_env()?;
-        let samples =
-            samples::all(&device, data, plan.schema.as_ref()).context("server.evaluation")?;
         // The run's name changes nothing about what is measured.
         let task = plan.task(RunId([0; 16]))?;
+        let samples = samples::all(&device, data, &Reading::of(&task));
+        let samples = samples.context("server.evaluation")?;
         let mut trainer = EngineTrainer::for_evaluation(&device, samples);
         // What doesn't fit the model is refused before anybody trains.
         let model = plan.check()?.parameters().initial(plan.seed);

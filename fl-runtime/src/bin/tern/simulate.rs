@@ -73,8 +73,7 @@ pub fn run(options: &Options) -> Result<()> {
         None => None,
     };
     let seed = options.seed.or(configured.as_ref().map(|plan| plan.seed)).unwrap_or(0);
-    let schema = configured.as_ref().and_then(|plan| plan.schema.as_ref());
-    let data = Data::read(&options.data, schema, seed)?;
+    let data = Data::read(&options.data, configured.as_ref(), seed)?;
     let plan = plan(options, configured, &data, seed)?;
     let layout = plan.check()?;
     let clients = data.population(&device)?;
@@ -131,8 +130,9 @@ fn plan(options: &Options, configured: Option<RunPlan>, data: &Data, seed: u32) 
             plan
         }
     };
-    // Written with the plan, so that clients of a network read their tables as these did.
+    // Written with the plan, so that clients of a network read their files as these did.
     plan.schema = data.schema().cloned();
+    plan.tokens = data.tokens().cloned();
     plan.seed = seed;
     plan.rounds = options.rounds.unwrap_or(plan.rounds);
     plan.cohort.size = options.cohort.unwrap_or(plan.cohort.size);

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use tern_engine::nn::ModelSpec;
 use tern_engine::{Device, RowData, TextData, TextWindows};
+use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
 use tern_fl::schema::Schema;
 use tern_fl::simulate::files::{Rows, Table, digits, speeches};
@@ -23,9 +24,9 @@ pub struct Options {
     /// who speaks from there on) or else a file.
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["csv", "digits"])]
     text: Vec<PathBuf>,
-    /// How text becomes tokens.
-    #[arg(long, value_enum, default_value_t = Characters::Ascii, requires = "text")]
-    tokens: Characters,
+    /// How text becomes tokens; else as the run says, or ASCII.
+    #[arg(long, value_enum, requires = "text")]
+    tokens: Option<Characters>,
     /// A CSV file with a line of column names, plain or gzip. Numbers are scaled by the rows that
     /// clients train on; columns that are no numbers become a feature for each value there.
     #[arg(long, value_name = "FILE", conflicts_with = "digits")]
@@ -76,12 +77,14 @@ pub enum Data {
     /// Rows with a class each, the rows of each client, and what the columns of their table mean.
     Rows { rows: Rows, parts: Vec<Vec<usize>>, held_out: Vec<usize>, schema: Option<Schema> },
     /// Texts as tokens.
-    Texts { texts: Vec<Vec<u32>>, held_out: Vec<Vec<u32>>, vocabulary: usize, window: usize },
+    Texts { texts: Vec<Vec<u32>>, held_out: Vec<Vec<u32>>, tokens: Tokens, window: usize },
 }
 
 impl Data {
-    /// Reads files, tables by the schema of a run if it has one, and deals out what they hold.
-    pub fn read(options: &Options, schema: Option<&Schema>, seed: u32) -> Result<Self> {
+    /// Reads files, as a run says if it does, and deals out what they hold.
+    pub fn read(options: &Options, run: Option<&RunPlan>, seed: u32) -> Result<Self> {
+        let schema = run.and_then(|run| run.schema.as_ref());
+        let tokens = run.and_then(|run| run.tokens.as_ref());
         if !(0.0..1.0).contains(&options.held_out) {
             bail!("--held-out is {}, expected 0 to below 1", options.held_out);
         }
@@ -89,7 +92,10 @@ impl Data {
             bail!("no table, expected --csv: the run has a schema");
         }
         if !options.text.is_empty() {
-            return Self::texts(options);
+            return Self::texts(options, tokens);
+        }
+        if tokens.is_some() {
+            bail!("no text, expected --text: the run has tokens");
         }
         let label = options.label.as_ref().or(schema.map(|schema| &schema.label.name));
         match (&options.csv, label, options.digits.as_slice()) {
@@ -107,20 +113,25 @@ impl Data {
         }
     }
 
-    fn texts(options: &Options) -> Result<Self> {
+    fn texts(options: &Options, run: Option<&Tokens>) -> Result<Self> {
         let mut speeches = speeches(&options.text)?;
         speeches.truncate(options.clients.unwrap_or(usize::MAX));
         let all = || speeches.iter().map(|speech| speech.text.as_str());
-        let how = match options.tokens {
+        let asked = options.tokens.map(|characters| match characters {
             Characters::Ascii => Tokens::Ascii,
             Characters::Bytes => Tokens::Bytes,
             Characters::Alphabet => Tokens::Alphabet(Alphabet::of(all())),
-        };
+        });
+        if let (Some(asked), Some(run)) = (&asked, run)
+            && asked != run
+        {
+            bail!("--tokens are others than the run's, expected none or the same");
+        }
+        let how = asked.or(run.cloned()).unwrap_or_default();
         how.check(all()).context("--text with --tokens")?;
         let mut texts: Vec<Vec<u32>> = all().map(|text| how.encode(text)).collect();
         let held_out = hold_out_ends(options.held_out, &mut texts).context("--held-out")?;
-        let vocabulary = how.vocabulary();
-        Ok(Data::Texts { texts, held_out, vocabulary, window: options.window })
+        Ok(Data::Texts { texts, held_out, tokens: how, window: options.window })
     }
 
     fn table(
@@ -172,18 +183,26 @@ impl Data {
         }
     }
 
+    /// How the clients' text became tokens, if they have one.
+    pub fn tokens(&self) -> Option<&Tokens> {
+        match self {
+            Data::Rows { .. } => None,
+            Data::Texts { tokens, .. } => Some(tokens),
+        }
+    }
+
     /// A model for the data: a perceptron, or an LSTM.
     pub fn model(&self, hidden: &[usize]) -> Result<ModelKind> {
         Ok(ModelKind::Layers(match self {
             Data::Rows { rows, .. } => ModelSpec::mlp(rows.width, hidden, rows.classes.len()),
-            Data::Texts { vocabulary, .. } => {
+            Data::Texts { tokens, .. } => {
                 let Some(width) = hidden.first().filter(|width| hidden.iter().all(|h| h == *width))
                 else {
                     bail!(
                         "--hidden of a text model: layers of one size, expected the same for all"
                     );
                 };
-                ModelSpec::language_model(*vocabulary, 16, *width, hidden.len())
+                ModelSpec::language_model(tokens.vocabulary(), 16, *width, hidden.len())
             }
         }))
     }
@@ -195,8 +214,8 @@ impl Data {
                 let features = (rows.features.as_slice(), rows.width);
                 Population::rows(device, features, &rows.labels, rows.classes.len(), parts)?
             }
-            Data::Texts { texts, vocabulary, window, .. } => {
-                Population::texts(device, texts, *vocabulary, *window)?
+            Data::Texts { texts, tokens, window, .. } => {
+                Population::texts(device, texts, tokens.vocabulary(), *window)?
             }
         })
     }
@@ -212,14 +231,14 @@ impl Data {
                 let data = RowData::upload(device, &x, rows.width, &y, rows.classes.len())?;
                 Some(LocalData::Rows(data))
             }
-            Data::Texts { held_out, vocabulary, window, .. } => {
+            Data::Texts { held_out, tokens, window, .. } => {
                 match held_out.iter().any(|text| text.len() > 1) {
                     false => None,
                     true => {
                         let data = TextData::upload(
                             device,
                             held_out,
-                            TextWindows::new(*vocabulary, *window),
+                            TextWindows::new(tokens.vocabulary(), *window),
                         )?;
                         Some(LocalData::Text(data))
                     }
@@ -267,10 +286,25 @@ mod tests {
         let error = format!("{:#}", read("").err().unwrap());
         assert!(error.contains("72.7 % ('а', ") && error.contains("at most 1 %"), "{error}");
         for (words, tokens) in [("--tokens bytes", 256), ("--tokens alphabet", 16)] {
-            let Data::Texts { vocabulary, texts, .. } = read(words).unwrap() else { panic!() };
-            assert_eq!(vocabulary, tokens);
+            let data = read(words).unwrap();
+            let Data::Texts { tokens: how, texts, .. } = &data else { panic!() };
+            assert_eq!(how.vocabulary(), tokens);
             // A model would otherwise learn one token.
             assert!(texts[0].iter().collect::<std::collections::BTreeSet<_>>().len() > 10);
+            // The plan that is written has a client read it the same.
+            let mut run = RunPlan::new("test", data.model(&[8]).unwrap(), 1);
+            run.tokens = data.tokens().cloned();
+            run.check().unwrap();
+            let path = file.path().to_string_lossy().into_owned();
+            let options = |words: &[&str]| {
+                let line = ["simulate", "--text", &path];
+                Command::try_parse_from(line.iter().chain(words)).unwrap().data
+            };
+            let again = Data::read(&options(&[]), Some(&run), 1).unwrap();
+            let Data::Texts { texts: again, .. } = again else { panic!() };
+            assert_eq!(again, *texts);
+            let other = Data::read(&options(&["--tokens", "ascii"]), Some(&run), 1).err().unwrap();
+            assert!(other.to_string().contains("others than the run's"), "{other}");
         }
         assert!(self::read("--csv", file.path(), "--label x --tokens bytes").is_err());
     }
@@ -329,13 +363,16 @@ mod tests {
             let line = ["simulate", "--csv", &path].into_iter().chain(words.split_whitespace());
             Command::try_parse_from(line).unwrap().data
         };
-        let again = Data::read(&options("--clients 2"), data.schema(), 1).unwrap();
+        let mut run = RunPlan::new("test", data.model(&[]).unwrap(), 1);
+        run.schema = data.schema().cloned();
+        run.check().unwrap();
+        let again = Data::read(&options("--clients 2"), Some(&run), 1).unwrap();
         let rows = |data: &Data| match data {
             Data::Rows { rows, .. } => rows.clone(),
             Data::Texts { .. } => unreachable!(),
         };
         assert_eq!(rows(&again), rows(&data));
-        let other = Data::read(&options("--label job"), data.schema(), 1).err().unwrap();
+        let other = Data::read(&options("--label job"), Some(&run), 1).err().unwrap();
         assert!(other.to_string().contains("expected class, as the run's schema"), "{other}");
         let missing = Data::read(&options(""), None, 1).err().unwrap().to_string();
         assert!(missing.contains("--csv with --label"), "{missing}");
