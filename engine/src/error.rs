@@ -76,6 +76,9 @@ pub enum Error {
         /// The first tensor that holds one, and the kernel that wrote it.
         what: String,
     },
+    /// An [`Interrupt`](crate::Interrupt) was set: some steps of the run were not made.
+    #[error("interrupted between two steps")]
+    Interrupted,
     /// A parameter that isn't there.
     #[error("no parameter named `{name}`; the model has {known}")]
     UnknownParameter {

@@ -56,6 +56,7 @@ mod device;
 mod error;
 mod graph;
 pub mod guide;
+mod interrupt;
 mod memory;
 pub mod nn;
 pub mod ops;
@@ -80,6 +81,7 @@ pub use device::{
 };
 pub use error::{Cause, Error, Result};
 pub use graph::{Graph, Operand, Tensor};
+pub use interrupt::Interrupt;
 pub use memory::Memory;
 pub use parameters::{ALIGNMENT, Init, Param, Parameters};
 pub use pass::{Pass, Vector};

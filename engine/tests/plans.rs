@@ -6,8 +6,8 @@ mod common;
 use common::{devices, floats, tokens};
 use tern_engine::nn::{Fit, LayerSpec, Mode, ModelSpec, Stop};
 use tern_engine::{
-    Activation, Arena, Batching, Data, Device, Element, Error, Flat, Graph, Optimizer, Parameters,
-    RowData, Tensor, TextData, TextWindows, Trainable, Training,
+    Activation, Arena, Batching, Data, Device, Element, Error, Flat, Graph, Interrupt, Optimizer,
+    Parameters, Plan, RowData, Tensor, TextData, TextWindows, Trainable, Training,
 };
 
 /// Two classes of points in a plane: inside and outside of a circle.
@@ -148,7 +148,7 @@ fn passes_apart_equal_a_step_and_saved_activations_train_later() {
             (arena, plan, x, labels)
         };
         let (whole, mut plan, x, labels) = new();
-        let write = |plan: &mut tern_engine::Plan, [x, labels]: [Tensor; 2], i: usize| {
+        let write = |plan: &mut Plan, [x, labels]: [Tensor; 2], i: usize| {
             plan.write(x, &Data::F32(batches[i].0.clone())).unwrap();
             plan.write(labels, &Data::U32(batches[i].1.clone())).unwrap();
         };
@@ -300,4 +300,49 @@ fn devices_are_listed_and_chosen() {
     assert!(error.contains("no such device") && error.contains("Cpu"), "{error}");
     let best = pollster::block_on(Device::open(&Default::default())).unwrap();
     assert_ne!(best.profile().kind, tern_engine::Kind::Software, "software must be asked for");
+}
+
+#[test]
+fn an_interrupted_run_ends_between_two_steps_and_another_goes_on() {
+    for device in devices() {
+        let (parameters, _) = mlp().build().unwrap();
+        let plan = || {
+            let arena = Arena::new(&device, &parameters, &[1, 2, 3]).unwrap();
+            let data = circle(&device, 64, 1);
+            let mut graph = Graph::new(&arena);
+            let (x, labels) = graph.row_batch(&data, &Batching::shuffled(16)).unwrap();
+            let loss = classifier(&mut graph, x, labels);
+            graph.train(loss, &Training::new(Optimizer::adam(), 0.01)).unwrap()
+        };
+        let models = |plan: &Plan| -> Vec<Vec<f32>> {
+            (0..3).map(|replica| plan.arena().read(Flat::Parameters, replica).unwrap()).collect()
+        };
+        let mut whole = plan();
+        whole.run(20).unwrap();
+
+        let (mut cut, interrupt) = (plan(), Interrupt::new());
+        cut.set_interrupt(&interrupt);
+        let asked = interrupt.clone();
+        // Without the interrupt it would not end.
+        let running = std::thread::spawn(move || {
+            let ended = cut.run(usize::MAX);
+            (cut, ended)
+        });
+        asked.set();
+        let (mut cut, ended) = running.join().unwrap();
+        assert!(matches!(ended, Err(Error::Interrupted)), "{}", device.name());
+        let before = models(&cut);
+        assert!(matches!(cut.run(1), Err(Error::Interrupted)));
+        assert_eq!(models(&cut), before, "none of a run that came later");
+
+        // From the start again: what was cut left no step half made behind.
+        cut.rewind().unwrap();
+        cut.set_interrupt(&Interrupt::new());
+        for (replica, seed) in [1, 2, 3].into_iter().enumerate() {
+            let initial = parameters.initial(seed);
+            cut.arena().write(Flat::Parameters, replica, &initial).unwrap();
+        }
+        cut.run(20).unwrap();
+        assert_eq!(models(&cut), models(&whole), "{}", device.name());
+    }
 }

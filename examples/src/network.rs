@@ -32,6 +32,9 @@ pub use processes::{Ended, tell_same};
 
 /// What a process writes down in its folder, where it finds out something for the report.
 pub const FOUND: &str = "found.json";
+/// What a server hears when it isn't needed any more. An input that is closed without it is that of
+/// a process that was ended, and those that it started end with it, whatever they are at.
+const FAREWELL: &[u8] = b"done\n";
 /// The file with a client's key, in its folder.
 const KEY: &str = "client.key";
 /// The file with what clients register with.
@@ -226,7 +229,9 @@ impl Place {
         let closed = async {
             let (told, closed) = tokio::sync::oneshot::channel();
             std::thread::spawn(move || {
-                until_closed();
+                if !until_closed() {
+                    std::process::exit(1);
+                }
                 let _ = told.send(());
             });
             // Err: the thread is gone, and so is the input.
@@ -295,10 +300,13 @@ impl Place {
     }
 }
 
-/// Waits until this process' input is closed, which the one that started it holds open.
-fn until_closed() {
+/// Waits until this process' input is closed, which the one that started it holds open; whether
+/// it said [`FAREWELL`].
+fn until_closed() -> bool {
+    let mut said = Vec::new();
     // Whatever it is, there is no more of it.
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    let _ = std::io::stdin().read_to_end(&mut said);
+    said == FAREWELL
 }
 
 fn event_loop() -> Result<tokio::runtime::Runtime> {

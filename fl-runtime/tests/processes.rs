@@ -5,7 +5,7 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tern_fl::config::Config;
@@ -55,15 +55,27 @@ impl Running {
     }
 
     fn ended_well(&mut self, what: &str) {
+        let status = self.ended(what);
+        assert!(status.success(), "{what}: {status}");
+    }
+
+    fn ended(&mut self, what: &str) -> ExitStatus {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             if let Some(status) = self.0.try_wait().unwrap() {
-                assert!(status.success(), "{what}: {status}");
-                return;
+                return status;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("{what} has not ended");
+    }
+
+    /// Asks to stop, as Ctrl-C (`INT`) or a service manager (`TERM`) does.
+    #[cfg(unix)]
+    fn signal(&self, name: &str) {
+        let process = self.0.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &process]).status().unwrap();
+        assert!(sent.success());
     }
 }
 
@@ -122,10 +134,22 @@ impl Place {
     }
 
     fn wait_for_round(&self, round: u32) {
+        let there = || self.rows().last().is_some_and(|row| row.round >= round);
+        self.wait(&format!("round {round} is not there"), "server.log", there);
+    }
+
+    /// Waits for a line of a log.
+    #[cfg(unix)]
+    fn wait_for_line(&self, log: &str, text: &str) {
+        let there = || std::fs::read_to_string(self.path(log)).unwrap_or_default().contains(text);
+        self.wait(&format!("`{text}` is not there"), log, there);
+    }
+
+    fn wait(&self, missing: &str, log: &str, there: impl Fn() -> bool) {
         let start = Instant::now();
-        while self.rows().last().is_none_or(|row| row.round < round) {
-            let log = || std::fs::read_to_string(self.path("server.log")).unwrap_or_default();
-            assert!(start.elapsed() < PATIENCE, "round {round} is not there:\n{}", log());
+        while !there() {
+            let log = || std::fs::read_to_string(self.path(log)).unwrap_or_default();
+            assert!(start.elapsed() < PATIENCE, "{missing}:\n{}", log());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -294,6 +318,62 @@ fn a_run_survives_the_death_of_its_processes() {
     std::fs::write(upload.path(), body).unwrap();
     let checked = tern(&["verify", "--config", config.to_str().unwrap()]).output().unwrap();
     assert!(!checked.status.success());
+}
+
+#[cfg(unix)]
+#[test]
+fn processes_that_train_end_when_they_are_asked_to() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let place = set_up(port, &CLEAR);
+    // Rounds that nobody would see the end of.
+    std::fs::copy(place.path("server.toml"), place.path("short.toml")).unwrap();
+    let config = std::fs::read_to_string(place.path("server.toml")).unwrap();
+    let config = config.replace("epochs = 2", "steps = 4000000000");
+    let config = config.replace("deadline_ms = 3000", "deadline_ms = 3000000");
+    std::fs::write(place.path("server.toml"), config).unwrap();
+    let mut server = place.start("server", "server.toml", "server.log");
+    let asked = [("INT", 130), ("TERM", 143), ("INT", 130)];
+    let mut clients: Vec<Running> = (0..asked.len())
+        .map(|i| place.start("client", &format!("client{i}.toml"), &format!("client{i}.log")))
+        .collect();
+    for (i, (client, (signal, status))) in clients.iter_mut().zip(asked).enumerate() {
+        place.wait_for_line(&format!("client{i}.log"), "training round=1");
+        client.signal(signal);
+        assert_eq!(client.ended(&format!("client {i}")).code(), Some(status), "client {i}");
+    }
+    // To stop is all that a server is asked for.
+    server.signal("TERM");
+    server.ended_well("server");
+
+    let out = place.path("simulated");
+    let simulate = |config: &str, rounds: &str| {
+        let mut command = tern(&["simulate", "--config", config, "--rounds", rounds]);
+        command.args(["--csv", "client0/rows.csv", "--label", "class", "--clients", "3", "--out"]);
+        command.arg(&out).current_dir(place.folder.path());
+        let log = std::fs::File::create(place.path("simulated.log")).unwrap();
+        Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    };
+    let mut simulation = simulate("short.toml", "100000000");
+    place.wait_for_line("simulated.log", "round 2 of 100000000");
+    simulation.signal("INT");
+    assert_eq!(simulation.ended("simulation").code(), Some(130));
+    let done = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().count();
+    assert!(done >= 2);
+    // The last round's model is there, and it is the one that so many rounds make.
+    let interrupted = place.model("simulated/model.safetensors");
+    std::fs::remove_dir_all(&out).unwrap();
+    simulate("short.toml", &done.to_string()).ended_well("simulation");
+    assert_eq!(place.model("simulated/model.safetensors"), interrupted);
+    std::fs::remove_dir_all(&out).unwrap();
+
+    let mut simulation = simulate("server.toml", "3");
+    // Its folder is made before it trains.
+    place.wait("a plan", "simulated.log", || out.join("plan.toml").exists());
+    simulation.signal("TERM");
+    let status = simulation.ended("simulation");
+    // Ended by the signal itself if it came before anything was trained.
+    use std::os::unix::process::ExitStatusExt;
+    assert!(status.code() == Some(143) || status.signal() == Some(15), "{status}");
 }
 
 #[test]

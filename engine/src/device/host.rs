@@ -9,6 +9,7 @@ use tern_shaders::{Access, AnyKernel, Arg, Element, Real, Reference, ReferenceFn
 use super::crew::Crew;
 use super::workers;
 use super::{Buffer, Call, Data, Sequence, Slot, Storage, Timing};
+use crate::Interrupt;
 
 /// Typed host memory. A lock a buffer: a kernel call reads some and writes others.
 pub(crate) struct Memory<F>(Arc<RwLock<Typed<F>>>);
@@ -328,9 +329,9 @@ impl<F: HostReal> Steps<F> {
         }
     }
 
-    fn run(&self, times: usize, scratch: &Scratch<F>, crew: &Crew) {
+    fn run(&self, times: usize, scratch: &Scratch<F>, crew: &Crew, interrupt: &Interrupt) {
         for _ in 0..times {
-            if self.rests() {
+            if self.rests() || interrupt.is_set() {
                 return;
             }
             for step in &self.steps {
@@ -344,8 +345,13 @@ impl<F: HostReal> Steps<F> {
 /// Runs sequences one after another, each on all threads. What is worth it runs on one of these
 /// threads itself: every kernel that shares its work out would else wake one and then be woken by
 /// it, which takes longer than many kernels do.
-fn together<F: HostReal>(sequences: &[&Steps<F>], times: usize, scratch: &Scratch<F>) {
-    let run = |crew: Crew| sequences.iter().for_each(|s| s.run(times, scratch, &crew));
+fn together<F: HostReal>(
+    sequences: &[&Steps<F>],
+    times: usize,
+    scratch: &Scratch<F>,
+    interrupt: &Interrupt,
+) {
+    let run = |crew: Crew| sequences.iter().for_each(|s| s.run(times, scratch, &crew, interrupt));
     let words: usize = sequences.iter().map(|s| s.words()).sum();
     if words.saturating_mul(times) < WORTH_A_POOL {
         run(Crew::none());
@@ -359,23 +365,24 @@ impl<F: HostReal> Program<F> {
         self.scratch.get(worker).map_or(&[], Vec::as_slice)
     }
 
-    /// Every sequence `times` over.
-    pub fn run(&self, times: usize) {
+    /// Every sequence `times` over, until the interrupt is set.
+    pub fn run(&self, times: usize, interrupt: &Interrupt) {
         if self.workers == 1 {
-            return together(&self.sequences.iter().collect::<Vec<_>>(), times, self.scratch(0));
+            let all: Vec<_> = self.sequences.iter().collect();
+            return together(&all, times, self.scratch(0), interrupt);
         }
         let costs: Vec<u64> = self.sequences.iter().map(|s| s.cost(times)).collect();
         let large = self.sequences.first().is_some_and(|s| s.words() > LARGE);
         let gain = if large { EFFICIENCY * self.workers as f64 } else { 1.0 };
         let shares = workers::share(&costs, self.workers, gain);
         let first: Vec<_> = shares.together.iter().map(|i| &self.sequences[*i]).collect();
-        together(&first, times, self.scratch(0));
+        together(&first, times, self.scratch(0), interrupt);
         let alone = shares.alone;
         let next = AtomicUsize::new(0);
         workers::each(self.workers.min(alone.len()), &|worker| {
             let crew = Crew::here();
             while let Some(i) = alone.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.sequences[*i].run(times, self.scratch(worker), &crew);
+                self.sequences[*i].run(times, self.scratch(worker), &crew, interrupt);
             }
         });
     }

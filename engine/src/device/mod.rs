@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tern_shaders::{AnyKernel, Element, Variant};
 
 use crate::tuning::Tuning;
-use crate::{Error, Result};
+use crate::{Error, Interrupt, Result};
 pub(crate) use call::{Buffer, Call, Sequence, Slot, Storage, words};
 pub(crate) use gpu::Gpu;
 pub(crate) use host::Host;
@@ -353,10 +353,22 @@ impl Device {
 
     /// Replays a program, `times` over.
     pub(crate) async fn replay(&self, program: &Program, times: usize) -> Result<()> {
+        self.replay_until(program, times, &Interrupt::new()).await
+    }
+
+    /// Replays a program, `times` over or, once the interrupt is set, less often.
+    pub(crate) async fn replay_until(
+        &self,
+        program: &Program,
+        times: usize,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
         match (program, &*self.0) {
-            (Program::Cpu(program), _) => program.run(times),
-            (Program::ReferenceF64(program), _) => program.run(times),
-            (Program::Gpu(program), Backend::Gpu(gpu)) => gpu.replay(program, times).await?,
+            (Program::Cpu(program), _) => program.run(times, interrupt),
+            (Program::ReferenceF64(program), _) => program.run(times, interrupt),
+            (Program::Gpu(program), Backend::Gpu(gpu)) => {
+                gpu.replay(program, times, interrupt).await?;
+            }
             _ => unreachable!("program of another device"),
         }
         Ok(())

@@ -6,8 +6,8 @@ use std::sync::MutexGuard;
 use tern_shaders::{AnyKernel, Element, Variant};
 
 use super::{AdapterSummary, Call, Data, DeviceOptions, Profile, Timing};
-use crate::Result;
 use crate::tuning::Table;
+use crate::{Interrupt, Result};
 
 /// A GPU that could be opened.
 pub(crate) enum Adapter {}
@@ -135,7 +135,7 @@ impl Gpu {
         match *self {}
     }
 
-    pub async fn replay(&self, _: &Program, _: usize) -> Result<()> {
+    pub async fn replay(&self, _: &Program, _: usize, _: &Interrupt) -> Result<()> {
         match *self {}
     }
 

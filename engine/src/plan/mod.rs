@@ -16,7 +16,7 @@ use tern_shaders::state::{self, StateRecord};
 use crate::device::{Buffer, Call, Data, Program, Sequence, Slot, Timing};
 use crate::graph::{Graph, GraphId, Info, Operand, Recorded, Storage};
 use crate::memory::{self, Blocks, Memory};
-use crate::{Arena, Choice, Error, Flat, Result};
+use crate::{Arena, Choice, Error, Flat, Interrupt, Result};
 pub use find::NotFinite;
 pub use losses::Losses;
 pub use passes::Activations;
@@ -43,6 +43,7 @@ pub struct Plan {
     start: Vec<StateRecord>,
     /// Whether the plan ends with `state/advance`, so that the ring fills.
     advances: bool,
+    interrupt: Interrupt,
     ready: Option<Ready>,
 }
 
@@ -99,6 +100,7 @@ impl Plan {
             start: records.clone(),
             records,
             advances,
+            interrupt: Interrupt::new(),
             ready: None,
         })
     }
@@ -339,10 +341,16 @@ impl Plan {
         self.ready.as_ref().expect("prepared before use")
     }
 
+    /// Lets runs end by an interrupt.
+    pub fn set_interrupt(&mut self, interrupt: &Interrupt) {
+        self.interrupt = interrupt.clone();
+    }
+
     /// Replays the plan: `steps` times for every replica.
     ///
     /// # Errors
-    /// As [`Plan::prepare_async`].
+    /// As [`Plan::prepare_async`]; [`Error::Interrupted`] once the plan's interrupt is set. No step
+    /// is left half made then, but replicas may have made different numbers of them.
     pub async fn run_async(&mut self, steps: usize) -> Result<Losses> {
         self.prepare_async().await?;
         let mut losses = Losses::new(self.arena.replicas());
@@ -350,7 +358,11 @@ impl Plan {
         let mut left = steps;
         while left > 0 {
             let now = left.min(RING_STEPS);
-            self.arena.device().replay(&self.ready().step, now).await?;
+            let device = self.arena.device();
+            device.replay_until(&self.ready().step, now, &self.interrupt).await?;
+            if self.interrupt.is_set() {
+                return Err(Error::Interrupted);
+            }
             if self.advances {
                 before = self.collect(&before, &mut losses).await?;
             }

@@ -14,7 +14,7 @@ use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
 use tern_fl::server::http::Row;
 
-use super::{FOUND, Place};
+use super::{FAREWELL, FOUND, Place};
 use crate::progress::Progress;
 
 /// Time that a server has to come up; far more than it takes.
@@ -138,8 +138,10 @@ impl Place {
             );
             alive(&self.rounds()?);
         }
-        // Without its input the server stops by itself.
-        drop(server.0.stdin.take());
+        if let Some(mut input) = server.0.stdin.take() {
+            // It may have ended already, which waiting for it shows.
+            let _ = input.write_all(FAREWELL);
+        }
         let status = server.0.wait()?;
         ensure!(status.success(), "the server ended, {status}: {}", self.read("server.log")?);
         Ok(Ended { rounds: self.rounds()?, failed })

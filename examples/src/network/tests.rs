@@ -1,3 +1,9 @@
+use std::process::{Command, Stdio};
+
+use tern_engine::nn::ModelSpec;
+use tern_engine::save_model;
+use tern_fl::layout::ModelKind;
+
 use super::*;
 
 #[test]
@@ -39,4 +45,41 @@ fn rounds_without_a_client_are_not_complete() {
     let ended = Ended { rounds: vec![row(3).unwrap(), row(2).unwrap()], failed: Vec::new() };
     assert!(!ended.complete(3));
     assert!(Ended { rounds: vec![row(3).unwrap()], ..ended }.complete(3));
+}
+
+/// The test starts itself once more, as a server that is at work and never done.
+#[test]
+fn a_server_at_work_ends_with_the_process_that_started_it() {
+    const CHILD: &str = "TERN_TEST_SERVER_AT_WORK";
+    if let Some(folder) = std::env::var_os(CHILD) {
+        let place = Place { folder: folder.into() };
+        place
+            .serve_while(Vec::new(), None, || {
+                loop {
+                    std::thread::park();
+                }
+            })
+            .unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::create(folder.path(), 1).unwrap();
+    let plan = RunPlan::new("idle", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 1);
+    let layout = plan.check().unwrap();
+    let (parameters, initial) = (layout.parameters(), layout.parameters().initial(0));
+    place.write("plan.json", serde_json::to_string(&plan).unwrap().as_bytes()).unwrap();
+    save_model(&place.path("initial.safetensors"), parameters, &initial).unwrap();
+    let name = "network::tests::a_server_at_work_ends_with_the_process_that_started_it";
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact"])
+        .env(CHILD, folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !place.path("address").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it serves");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }

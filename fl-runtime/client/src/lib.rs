@@ -35,7 +35,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tern_engine::{Device, save_model};
+use tern_engine::{Device, Interrupt, save_model};
 use tern_host::files::Durability;
 use tern_host::folder::FolderLock;
 use tern_host::key_file;
@@ -200,7 +200,9 @@ impl Client {
         Ok(task)
     }
 
-    /// Takes part until the run is over or `stop` is there. `device` encodes updates.
+    /// Takes part until the run is over or `stop` is there. `device` encodes updates. A trainer
+    /// that is at work then is interrupted ([`Trainer::interrupt`]) and not waited for; it ends, on
+    /// a blocking thread of the event loop, after the step that it is at.
     ///
     /// # Errors
     /// [`Error::Refused`] if the server admits this client not; [`Error::File`] if its state
@@ -213,9 +215,13 @@ impl Client {
         device: &Device,
         stop: impl Future<Output = ()>,
     ) -> Result<Outcome> {
+        let interrupt = trainer.interrupt();
         tokio::select! {
             outcome = self.take_part(trainer, device) => outcome,
-            () = stop => Ok(Outcome::Stopped),
+            () = stop => {
+                interrupt.inspect(Interrupt::set);
+                Ok(Outcome::Stopped)
+            }
         }
     }
 

@@ -14,8 +14,7 @@
 //!
 //! ```
 //! use tern_engine::nn::ModelSpec;
-//! use tern_engine::Device;
-//! use tern_protocol::layout::ModelKind;
+//! //! use tern_protocol::layout::ModelKind;
 //! use tern_protocol::RunPlan;
 //! use tern_simulate::{Options, Population, Simulation};
 //!
@@ -45,6 +44,7 @@ mod evaluate;
 #[cfg(feature = "files")]
 pub mod files;
 mod optimizers;
+mod options;
 mod population;
 mod server;
 mod slots;
@@ -52,10 +52,8 @@ mod slots;
 mod tests;
 mod vectors;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 pub use downlink::Downlink;
+pub use options::Options;
 pub use population::Population;
 pub use tern_protocol::partition::{Partition, by_value, partition};
 
@@ -63,108 +61,17 @@ use evaluate::{Central, Clients};
 use optimizers::Optimizers;
 use server::Server;
 use slots::{Coder, Measured, Slots, Task};
-use tern_engine::Device;
 use tern_protocol::coordinator::{Coordinator, Effect, Event, Head, RoundRecord, Upload};
 use tern_protocol::metrics::{self, Metrics};
 use tern_protocol::participant::{declined, evaluated};
-use tern_protocol::trainer::{LocalData, Recorder, coding_key, training_seed};
+use tern_protocol::trainer::{Recorder, coding_key, training_seed};
 use tern_protocol::update::{Format, Kind};
-use tern_protocol::{ClientId, Digest, Error, Millis, Result, RunId, RunPlan, Strategy, Turn};
+use tern_protocol::{ClientId, Digest, Error, Millis, Result, RunId, RunPlan, Turn};
 use vectors::ClientVectors;
 
 /// Attempts at a round after which a simulation gives up: nobody is late, so that the next one
 /// would fail, too.
 const ATTEMPTS: u32 = 3;
-
-/// What a simulation is run with, besides the plan.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Options {
-    /// Where it runs.
-    pub device: Device,
-    /// Bytes that clients' models may take on the device, side by side.
-    pub memory: u64,
-    /// Bytes that what clients keep between rounds may take on the device.
-    pub state_memory: u64,
-    /// Folder for what is beyond that, in files that go with the simulation.
-    pub spill: PathBuf,
-    /// Samples for central evaluation, after each round.
-    pub held_out: Option<LocalData>,
-    /// Model to start from, a flat vector; else one drawn by the plan's seed.
-    pub initial: Option<Vec<f32>>,
-    /// Rounds that `initial` comes from: cohorts and seeds go on from there. What clients and the
-    /// strategy kept until then is not known.
-    pub done: u32,
-    /// A strategy that the plan names.
-    pub strategy: Option<Arc<dyn Strategy>>,
-    /// The run, part of the key of drawn codes.
-    pub run: RunId,
-}
-
-impl Options {
-    /// A gigabyte for models, another for what clients keep, the system's temporary folder.
-    pub fn new(device: &Device) -> Self {
-        Options {
-            device: device.clone(),
-            memory: 1 << 30,
-            state_memory: 1 << 30,
-            spill: std::env::temp_dir(),
-            held_out: None,
-            initial: None,
-            done: 0,
-            strategy: None,
-            run: RunId([0; 16]),
-        }
-    }
-
-    /// With so many bytes for clients' models on the device.
-    pub fn memory(mut self, memory: u64) -> Self {
-        self.memory = memory;
-        self
-    }
-
-    /// With so many bytes on the device for what clients keep between rounds.
-    pub fn state_memory(mut self, state_memory: u64) -> Self {
-        self.state_memory = state_memory;
-        self
-    }
-
-    /// With a folder for what is beyond that.
-    pub fn spill(mut self, spill: impl Into<PathBuf>) -> Self {
-        self.spill = spill.into();
-        self
-    }
-
-    /// With samples for central evaluation, or without.
-    pub fn held_out(mut self, held_out: impl Into<Option<LocalData>>) -> Self {
-        self.held_out = held_out.into();
-        self
-    }
-
-    /// With a model to start from, or one that is drawn.
-    pub fn initial(mut self, initial: impl Into<Option<Vec<f32>>>) -> Self {
-        self.initial = initial.into();
-        self
-    }
-
-    /// After so many rounds, which `initial` comes from.
-    pub fn done(mut self, done: u32) -> Self {
-        self.done = done;
-        self
-    }
-
-    /// With a strategy that the plan names.
-    pub fn strategy(mut self, strategy: impl Into<Option<Arc<dyn Strategy>>>) -> Self {
-        self.strategy = strategy.into();
-        self
-    }
-
-    /// With the run, part of the key of drawn codes.
-    pub fn run(mut self, run: RunId) -> Self {
-        self.run = run;
-        self
-    }
-}
 
 /// A run whose clients are simulated.
 pub struct Simulation {
@@ -206,7 +113,8 @@ impl Simulation {
         };
         let asked = (plan.cohort.asked() as usize).min(clients.len());
         let data = clients.data();
-        let slots = Slots::new(device, plan, &layout, &recorder, data, asked, options.memory)?;
+        let mut slots = Slots::new(device, plan, &layout, &recorder, data, asked, options.memory)?;
+        slots.set_interrupt(&options.interrupt);
         let central = match &options.held_out {
             Some(data) => Some(Central::new(device, plan, &layout, &recorder, data)?),
             None => None,
@@ -291,7 +199,8 @@ impl Simulation {
     /// # Errors
     /// [`Error::TooFew`] if too few updates can be counted, again and again; [`Error::Value`] if
     /// the model is no longer finite; [`Error::File`] if clients' state can't be spilled; the
-    /// engine's.
+    /// engine's. If training was interrupted ([`Options::interrupt`]) the models are those of the
+    /// round before, and there is no other round.
     pub fn round(&mut self) -> Result<Option<RoundRecord>> {
         while !self.coordinator.finished() {
             let turn = self.coordinator.turn();

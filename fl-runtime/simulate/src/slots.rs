@@ -5,7 +5,7 @@ use std::ops::Range;
 use tern_engine::ops::aggregate::Aggregator;
 use tern_engine::ops::ternary::{Coding, Rule, Scales, TernaryCodec};
 use tern_engine::ops::update::Updates;
-use tern_engine::{Arena, Data, Device, Element, Flat, Pass, Plan, Vector};
+use tern_engine::{Arena, Data, Device, Element, Flat, Interrupt, Pass, Plan, Vector};
 use tern_shaders::state;
 
 use tern_protocol::plan::{Encoding, LocalTraining, TernaryMethod};
@@ -127,6 +127,11 @@ impl Slots {
             gradient,
             tiles,
         })
+    }
+
+    /// Lets training end by an interrupt.
+    pub fn set_interrupt(&mut self, interrupt: &Interrupt) {
+        self.train.set_interrupt(interrupt);
     }
 
     /// Number of slots.

@@ -1,7 +1,7 @@
 use tern_engine::nn::ModelSpec;
 use tern_engine::ops::aggregate::Aggregator;
 use tern_engine::{
-    DeviceOptions, Element, Kind as DeviceKind, Optimizer, Pass, RowData, Select, Vector,
+    Device, DeviceOptions, Element, Kind as DeviceKind, Optimizer, Pass, RowData, Select, Vector,
 };
 use tern_protocol::Total;
 use tern_protocol::layout::ModelKind;
@@ -9,6 +9,7 @@ use tern_protocol::metrics;
 use tern_protocol::plan::{
     Encoding, Goal, RateDecay, Secure, StrategySpec, TernaryMethod, UpdateKind,
 };
+use tern_protocol::trainer::LocalData;
 use tern_shaders::kernels::random::{pcg4d, uniform};
 
 use super::*;

@@ -9,7 +9,7 @@ use tern_shaders::Element;
 use super::compile::{Program, Step};
 use super::{Gpu, lock};
 use crate::device::Timing;
-use crate::{Error, Result};
+use crate::{Error, Interrupt, Result};
 
 /// How many dispatches a submit may hold, learned from what submits took, so that none runs
 /// long enough for a watchdog.
@@ -67,14 +67,23 @@ impl Gpu {
         finished
     }
 
-    pub async fn replay(&self, program: &Program, times: usize) -> Result<()> {
+    pub async fn replay(
+        &self,
+        program: &Program,
+        times: usize,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
         let n = program.steps.len();
-        let mut next = 0;
+        let (mut next, mut last) = (0, n * times);
         // One submit runs while the next is recorded; more would only add latency.
         let mut running: Option<(oneshot::Receiver<()>, usize)> = None;
         let mut since = Instant::now();
-        while next < n * times {
-            let end = (next + self.pace.calls()).min(n * times);
+        while next < last {
+            if interrupt.is_set() {
+                // A step that was begun is made whole.
+                last = next.next_multiple_of(n);
+            }
+            let end = (next + self.pace.calls()).min(last);
             let mut encoder = self.device.create_command_encoder(&Default::default());
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());

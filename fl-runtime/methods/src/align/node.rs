@@ -1,6 +1,6 @@
 //! A node: a source with labels, or the target.
 
-use tern_engine::{Arena, Device, Flat, IGNORE, RowData};
+use tern_engine::{Arena, Device, Flat, IGNORE, Interrupt, RowData};
 use tern_protocol::metrics::Metrics;
 use tern_protocol::trainer::{Job, Trained, Trainer};
 use tern_protocol::{Error, Result, TaskSpec};
@@ -46,6 +46,7 @@ pub struct Node {
     discriminate: Step,
     adapt: Step,
     probe: Probe,
+    interrupt: Interrupt,
     /// Samples and classes that a model is evaluated on.
     held_out: Option<(Vec<f32>, Vec<u32>)>,
 }
@@ -101,7 +102,9 @@ impl Node {
         let labels = labels.unwrap_or(&unknown);
         let data = RowData::upload(device, samples, model.inputs(), labels, model.classes())?;
         let arena = Arena::new(device, model.parameters(), &[settings.seed])?;
-        let recorder = Recorder { arena: &arena, model, settings, data: &data, role };
+        let interrupt = Interrupt::new();
+        let recorder =
+            Recorder { arena: &arena, model, settings, data: &data, role, interrupt: &interrupt };
         let labeled = labels.iter().any(|label| *label != IGNORE);
         let (warm_up, task) = match role {
             Role::Source => (Some(recorder.warm_up()?), true),
@@ -112,6 +115,7 @@ impl Node {
             discriminate: recorder.discriminate()?,
             adapt: recorder.adapt(task)?,
             probe: Probe::new(&arena, model)?,
+            interrupt: interrupt.clone(),
             model: model.clone(),
             settings: settings.clone(),
             role,
@@ -262,5 +266,9 @@ impl Trainer for Node {
         let count = u32::try_from(labels.len()).unwrap_or(u32::MAX);
         self.held_out = Some((samples, labels));
         Ok((count, Metrics::from([("accuracy".to_string(), accuracy?)])))
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        Some(self.interrupt.clone())
     }
 }

@@ -2,8 +2,8 @@
 
 use tern_engine::nn::Mode;
 use tern_engine::{
-    Arena, Batching, Data, Element, Flat, Graph, Losses, Optimizer, Plan, RowData, Schedule,
-    Tensor, Training,
+    Arena, Batching, Data, Element, Flat, Graph, Interrupt, Losses, Optimizer, Plan, RowData,
+    Schedule, Tensor, Training,
 };
 use tern_protocol::Result;
 use tern_shaders::state::StateRecord;
@@ -17,6 +17,8 @@ pub(super) struct Recorder<'a> {
     pub settings: &'a Settings,
     pub data: &'a RowData,
     pub role: Role,
+    /// What ends training.
+    pub interrupt: &'a Interrupt,
 }
 
 /// A phase's training step.
@@ -49,8 +51,10 @@ impl Recorder<'_> {
         rate: f64,
     ) -> Result<Step> {
         let training = Training::new(optimizer, rate).trainable(Model::trainable(groups));
+        let mut plan = graph.train(loss, &training)?;
+        plan.set_interrupt(self.interrupt);
         Ok(Step {
-            plan: graph.train(loss, &training)?,
+            plan,
             optimizer,
             strength: None,
             parts: Vec::new(),

@@ -1,6 +1,6 @@
 //! Training by the engine: the model from the task, the data on the device.
 
-use tern_engine::{Arena, Device, Flat, Plan, Tensor};
+use tern_engine::{Arena, Device, Flat, Interrupt, Plan, Tensor};
 use tern_shaders::state;
 
 use super::record::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics, state_record};
@@ -15,6 +15,7 @@ pub struct EngineTrainer {
     device: Device,
     training: Option<LocalData>,
     evaluation: Option<LocalData>,
+    interrupt: Interrupt,
     plans: Option<Plans>,
 }
 
@@ -51,7 +52,13 @@ impl EngineTrainer {
     }
 
     fn of(device: &Device, training: Option<LocalData>, evaluation: Option<LocalData>) -> Self {
-        EngineTrainer { device: device.clone(), training, evaluation, plans: None }
+        let (device, interrupt) = (device.clone(), Interrupt::new());
+        EngineTrainer { device, training, evaluation, interrupt, plans: None }
+    }
+
+    /// Ends by this interrupt instead of one of its own.
+    pub fn with_interrupt(self, interrupt: Interrupt) -> Self {
+        EngineTrainer { interrupt, plans: None, ..self }
     }
 
     fn plans(&mut self, task: &TaskSpec) -> Result<&mut Plans> {
@@ -74,7 +81,14 @@ impl EngineTrainer {
         let train = self.training.as_ref();
         let train = train.map(|data| recorder.training(&arena, data, &task.training, kind));
         let evaluate = self.evaluation.as_ref().map(|data| recorder.evaluation(&arena, data));
-        Ok(Plans { key, train: train.transpose()?, evaluate: evaluate.transpose()?, arena })
+        let (mut train, mut evaluate) = (train.transpose()?, evaluate.transpose()?);
+        if let Some((train, _)) = &mut train {
+            train.set_interrupt(&self.interrupt);
+        }
+        if let Some((evaluate, _)) = &mut evaluate {
+            evaluate.set_interrupt(&self.interrupt);
+        }
+        Ok(Plans { key, train, evaluate, arena })
     }
 }
 
@@ -166,6 +180,10 @@ impl Trainer for EngineTrainer {
         let metrics = evaluation_metrics(&counts, losses.mean());
         Ok((u32::try_from(samples).unwrap_or(u32::MAX), metrics))
     }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        Some(self.interrupt.clone())
+    }
 }
 
 #[cfg(test)]
@@ -231,6 +249,21 @@ mod tests {
         assert_eq!(samples, 40);
         assert!(after["loss"] < 0.5 * before["loss"], "{before:?} {after:?}");
         assert!(after["accuracy"] > 0.9, "{after:?}");
+    }
+
+    #[test]
+    fn training_and_evaluating_end_by_the_interrupt() {
+        let device = Device::cpu();
+        let mut trainer = EngineTrainer::new(&device, rows(&device));
+        // It would train for hours.
+        let task = task(|plan| plan.training.steps = Some(u32::MAX));
+        trainer.interrupt().unwrap().set();
+        let trained = trainer.train(&task, &job()).map(drop);
+        let evaluated = trainer.evaluate(&task, &job().model).map(drop);
+        for ended in [trained, evaluated] {
+            let error = ended.unwrap_err();
+            assert!(matches!(error, Error::Engine(tern_engine::Error::Interrupted)), "{error}");
+        }
     }
 
     #[test]

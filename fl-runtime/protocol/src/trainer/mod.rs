@@ -43,6 +43,7 @@ pub use record::{
     EVALUATION_BATCH, LocalData, METRICS, Recorder, evaluation_metrics, state_record,
 };
 use sha2::{Digest as _, Sha256};
+use tern_engine::Interrupt;
 
 use crate::metrics::Metrics;
 use crate::plan::LocalTraining;
@@ -136,6 +137,12 @@ pub trait Trainer {
     /// # Errors
     /// If it can't; the client then sits the evaluation out.
     fn evaluate(&mut self, task: &TaskSpec, model: &[f32]) -> Result<(u32, Metrics)>;
+
+    /// What ends its training and evaluating between two steps, with an error, if it has such a
+    /// thing. Who is asked to stop in the middle sets it.
+    fn interrupt(&self) -> Option<Interrupt> {
+        None
+    }
 }
 
 /// Scales a vector down to a global norm. Summed in order, in `f64`.

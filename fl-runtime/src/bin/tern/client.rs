@@ -1,6 +1,7 @@
 //! `tern client`: a device that takes part.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -10,7 +11,12 @@ use tern_fl::config::{ClientConfig, Config};
 
 use super::samples::{FileTrainer, Reading};
 
+use super::stop::Stop;
+
 /// Takes part in a run with data of this machine, which stays here.
+///
+/// Ctrl-C and SIGTERM end it between two training steps, with status 130 or 143, a second one at
+/// once. Started again it goes on where it was.
 #[derive(Args, Debug)]
 pub struct Options {
     /// The configuration.
@@ -19,7 +25,7 @@ pub struct Options {
 }
 
 /// Takes part until the run is over or somebody asks to stop.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &Options) -> Result<ExitCode> {
     let config = Config::load(&options.config)?
         .client
         .with_context(|| format!("{}: no [client]", options.config.display()))?;
@@ -31,23 +37,27 @@ pub fn run(options: &Options) -> Result<()> {
         .token(config.token.clone())
         .required_security(config.required_security);
     let mut client = Client::new(options)?;
+    let stop = Stop::listen(|| {})?;
     let reading = event_loop.block_on(async {
         tokio::select! {
             task = client.task() => task.map(|task| Some(Reading::of(&task))),
-            () = super::asked_to_stop() => Ok(None),
+            () = stop.clone().asked() => Ok(None),
         }
     })?;
-    let Some(reading) = reading else {
+    let stopped = || {
         super::say(format_args!("stopped"));
-        return Ok(());
+        stop.status()
     };
+    let Some(reading) = reading else { return Ok(stopped()) };
     let trainer = FileTrainer::new(&device, &config.data, &config.evaluation, reading)?;
-    let running = client.run(trainer, &device, super::asked_to_stop());
-    match event_loop.block_on(running)? {
-        Outcome::Finished(model) => super::say(format_args!("finished: {}", model.display())),
-        Outcome::Stopped => super::say(format_args!("stopped")),
-    }
-    Ok(())
+    let running = client.run(trainer, &device, stop.clone().asked());
+    Ok(match event_loop.block_on(running)? {
+        Outcome::Finished(model) => {
+            super::say(format_args!("finished: {}", model.display()));
+            ExitCode::SUCCESS
+        }
+        Outcome::Stopped => stopped(),
+    })
 }
 
 /// What the configuration says, else what TERN_DEVICE says.

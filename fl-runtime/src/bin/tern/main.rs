@@ -9,6 +9,7 @@ mod samples;
 mod schema;
 mod server;
 mod simulate;
+mod stop;
 mod verify;
 mod view;
 
@@ -57,18 +58,19 @@ fn main() -> ExitCode {
     if !view {
         start_log(log);
     }
+    let done = |()| ExitCode::SUCCESS;
     let result = match &what {
-        What::Server(options) => server::run(options),
+        What::Server(options) => server::run(options).map(done),
         What::Client(options) => client::run(options),
         What::Simulate(options) => simulate::run(options),
-        What::Init(options) => init::run(options),
-        What::Schema(options) => schema::run(options),
-        What::Keys(options) => keys::run(options),
-        What::Certs(options) => certs::run(options),
-        What::Verify(options) => verify::run(options),
+        What::Init(options) => init::run(options).map(done),
+        What::Schema(options) => schema::run(options).map(done),
+        What::Keys(options) => keys::run(options).map(done),
+        What::Certs(options) => certs::run(options).map(done),
+        What::Verify(options) => verify::run(options).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             // A closed standard error is nobody to tell.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
@@ -109,25 +111,6 @@ fn say(text: std::fmt::Arguments<'_>) {
 /// An event loop for what waits on the network.
 fn event_loop() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
-}
-
-/// Waits for Ctrl-C or, on Unix, SIGTERM.
-async fn asked_to_stop() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    // Without signals the process runs until it is killed, which loses nothing.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use tern_engine::{Device, RowData, TextData, TextWindows};
+use tern_engine::{Device, Interrupt, RowData, TextData, TextWindows};
 use tern_fl::config::{DataConfig, EvaluationConfig};
 use tern_fl::data::{Rows, read_table, read_texts};
 use tern_fl::metrics::Metrics;
@@ -47,6 +47,7 @@ pub struct FileTrainer {
     evaluation: EvaluationConfig,
     reading: Reading,
     trainer: EngineTrainer,
+    interrupt: Interrupt,
 }
 
 impl FileTrainer {
@@ -57,16 +58,21 @@ impl FileTrainer {
         evaluation: &EvaluationConfig,
         reading: Reading,
     ) -> Result<Self> {
-        let trainer = trainer(device, data, evaluation, &reading)?;
+        let interrupt = Interrupt::new();
+        let trainer =
+            trainer(device, data, evaluation, &reading)?.with_interrupt(interrupt.clone());
         let (device, data, evaluation) = (device.clone(), data.clone(), evaluation.clone());
-        Ok(FileTrainer { device, data, evaluation, reading, trainer })
+        Ok(FileTrainer { device, data, evaluation, reading, trainer, interrupt })
     }
 
     fn of(&mut self, task: &TaskSpec) -> tern_fl::Result<&mut EngineTrainer> {
         let reading = Reading::of(task);
         if reading != self.reading {
-            *self = Self::new(&self.device, &self.data, &self.evaluation, reading)
+            let trainer = trainer(&self.device, &self.data, &self.evaluation, &reading)
                 .map_err(|error| Error::trainer(format!("{error:#}")))?;
+            // Who asked for the interrupt has it from the first trainer.
+            self.trainer = trainer.with_interrupt(self.interrupt.clone());
+            self.reading = reading;
         }
         Ok(&mut self.trainer)
     }
@@ -83,6 +89,10 @@ impl Trainer for FileTrainer {
 
     fn evaluate(&mut self, task: &TaskSpec, model: &[f32]) -> tern_fl::Result<(u32, Metrics)> {
         self.of(task)?.evaluate(task, model)
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        Some(self.interrupt.clone())
     }
 }
 

@@ -23,11 +23,13 @@ use tern_fl::{ClientId, Layout, RunId, RunPlan, TaskSpec};
 use tokio::sync::Notify;
 
 use super::samples::{self, Reading};
+use super::stop::Stop;
 use super::view;
 
 /// Serves a run: hands out tasks, adds up updates, commits rounds.
 ///
-/// Started again with the same configuration it goes on where it was, however it ended.
+/// Started again with the same configuration it goes on where it was, however it ended. Ctrl-C and
+/// SIGTERM let requests under way be answered first; a second one ends it at once.
 #[derive(Args, Debug)]
 pub struct Options {
     /// The configuration.
@@ -183,6 +185,7 @@ fn serve(
     address: &str,
 ) -> Result<()> {
     let event_loop = super::event_loop()?;
+    let asked = Stop::listen(|| {})?.asked();
     let quit = Arc::new(Notify::new());
     let (board, linger, stop) = (board.clone(), options.linger, quit.clone());
     let watched = board.clone();
@@ -199,7 +202,7 @@ fn serve(
     };
     let stop = async move {
         tokio::select! {
-            () = super::asked_to_stop() => {}
+            () = asked => {}
             () = stop.notified() => {}
             () = over => {}
         }

@@ -5,23 +5,27 @@ mod data;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use tern_engine::{Device, save_model};
+use tern_engine::{Device, Interrupt, save_model};
 use tern_fl::config::Config;
 use tern_fl::coordinator::RoundRecord;
 use tern_fl::metrics::Metrics;
 use tern_fl::server::plot::{Panel, Series, draw};
 use tern_fl::simulate::{self, Simulation};
-use tern_fl::{Layout, RunPlan};
+use tern_fl::{Error, Layout, RunPlan};
 
+use super::stop::Stop;
 use data::Data;
 
 /// Simulates a run: hundreds of clients side by side on one device, thousands in all.
 ///
-/// Without a configuration a model for the data is trained by federated averaging.
+/// Without a configuration a model for the data is trained by federated averaging. Ctrl-C and
+/// SIGTERM end it between two training steps, with the models of the round before and status 130
+/// or 143; a second one ends it at once.
 #[derive(Args, Debug)]
 pub struct Options {
     /// A configuration, whose [run] is simulated.
@@ -62,7 +66,7 @@ pub struct Options {
 }
 
 /// Runs all rounds and prints a table.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &Options) -> Result<ExitCode> {
     let begin = Instant::now();
     let device = Device::from_env()?;
     let configured = match &options.config {
@@ -78,6 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
     let layout = plan.check()?;
     let clients = data.population(&device)?;
     let (count, samples) = (clients.len(), clients.samples());
+    let interrupt = Interrupt::new();
     let mut simulation = Simulation::new(
         &plan,
         clients,
@@ -85,6 +90,7 @@ pub fn run(options: &Options) -> Result<()> {
             .memory(options.memory << 20)
             .state_memory(options.state_memory << 20)
             .held_out(data.held_out(&device)?)
+            .interrupt(&interrupt)
             .spill(options.out.clone().unwrap_or_else(std::env::temp_dir)),
     )?;
     let mut folder = match &options.out {
@@ -101,10 +107,16 @@ pub fn run(options: &Options) -> Result<()> {
         device.name(),
         begin.elapsed().as_secs_f64(),
     ));
+    let stop = Stop::listen(move || interrupt.set())?;
     let (mut rounds, mut seconds) = (Vec::new(), 0.0);
-    loop {
+    let status = loop {
         let begin = Instant::now();
-        let Some(record) = simulation.round()? else { break };
+        let record = match simulation.round() {
+            Ok(Some(record)) => record,
+            Ok(None) => break ExitCode::SUCCESS,
+            Err(Error::Engine(tern_engine::Error::Interrupted)) => break stop.status(),
+            Err(error) => return Err(error.into()),
+        };
         let row = Row::new(&record, begin.elapsed().as_secs_f64(), simulation.spilled());
         seconds += row.seconds;
         progress(&row, plan.rounds, seconds);
@@ -112,12 +124,20 @@ pub fn run(options: &Options) -> Result<()> {
             folder.add(&row)?;
         }
         rounds.push(row);
+    };
+    let over = simulation.coordinator().finished();
+    if !over && std::io::stderr().is_terminal() {
+        // The line of the last round has no end yet.
+        let _ = writeln!(std::io::stderr());
     }
     table(&rounds);
     if let Some(folder) = folder {
         folder.finish(&layout, &simulation, &rounds)?;
     }
-    Ok(())
+    if !over {
+        super::say(format_args!("stopped after round {} of {}", rounds.len(), plan.rounds));
+    }
+    Ok(status)
 }
 
 /// The configured plan or one for the data, changed by the options given.
