@@ -4,8 +4,9 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
+use tern_fl::host::folder::FolderLock;
 use tern_fl::server::plot::{Panel, draw};
 
 pub use tern_fl::server::plot::Series;
@@ -16,6 +17,8 @@ const MARK: &str = ".tern-demo";
 /// A folder that results are written to.
 pub struct Report {
     folder: PathBuf,
+    /// Of a report that is a command's own.
+    _lock: Option<FolderLock>,
 }
 
 /// Writes a file by way of another beside it: it is there whole, or as it was.
@@ -31,20 +34,28 @@ impl Report {
     pub fn create(folder: impl Into<PathBuf>) -> Result<Self> {
         let folder = folder.into();
         fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
-        Ok(Self { folder })
+        Ok(Self { folder, _lock: None })
     }
 
     /// In the next free `runs/<demo>-<number>`.
     pub fn next(demo: &str) -> Result<Self> {
-        let name = |n: u32| PathBuf::from(format!("runs/{demo}-{n}"));
-        let free = (1..).map(name).find(|folder| !folder.exists());
-        Self::of(demo, &free.context("runs/ is full")?)
+        fs::create_dir_all("runs").context("runs")?;
+        for number in 1u32.. {
+            let folder = PathBuf::from(format!("runs/{demo}-{number}"));
+            match fs::create_dir(&folder) {
+                Ok(()) => return Self::of(demo, &folder),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).with_context(|| folder.display().to_string()),
+            }
+        }
+        bail!("runs/ is full")
     }
 
-    /// In a folder that is new or empty, or has a report of this demo, which is replaced.
+    /// In a folder that is new or empty, or has a report of this demo, which is replaced. It is
+    /// this report's until that is dropped.
     pub fn of(demo: &str, folder: &Path) -> Result<Self> {
         let named = || format!("{}", folder.display());
-        let report = Self::create(folder)?;
+        let mut report = Self::create(folder)?;
         let mark = report.path(MARK);
         let expected = format!("expected a new folder, or a report of {demo}");
         if mark.exists() {
@@ -55,6 +66,7 @@ impl Report {
             ensure!(empty, "{}: has files that are no report, {expected}", named());
             fs::write(&mark, format!("{demo}\n")).with_context(named)?;
         }
+        report._lock = Some(FolderLock::take(folder)?);
         Ok(report)
     }
 
@@ -212,7 +224,10 @@ zoë       9.0 %
         let folder = tempfile::tempdir().unwrap();
         let mine = folder.path().join("mine");
         Report::of("keyboard", &mine).unwrap().json("results.json", &1).unwrap();
-        Report::of("keyboard", &mine).unwrap();
+        let report = Report::of("keyboard", &mine).unwrap();
+        let twice = format!("{:#}", Report::of("keyboard", &mine).err().unwrap());
+        assert!(twice.contains("in use by"), "{twice}");
+        drop(report);
         let error = |folder| Report::of("recommender", folder).err().unwrap().to_string();
         assert!(error(&mine).contains("a report of keyboard, expected"), "{}", error(&mine));
         assert!(error(folder.path()).contains("has files that are no report"));

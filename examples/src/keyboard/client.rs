@@ -126,7 +126,7 @@ impl Keyboard {
     }
 
     /// Writes what the device must not lose to a file, which nobody but the user should read.
-    pub fn save(&self, file: &Path) -> Result<()> {
+    pub fn save(&mut self, file: &Path) -> Result<()> {
         Ok(self.client.save(file)?)
     }
 

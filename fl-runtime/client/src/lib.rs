@@ -28,6 +28,8 @@ mod backoff;
 mod conditions;
 mod http;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use std::collections::VecDeque;
@@ -145,6 +147,8 @@ pub struct Client {
     met: bool,
     /// What [`Client::task`] has learned and no run has begun with.
     task: Option<TaskSpec>,
+    /// Tells the server's operator of copies of the folder: see [`wire::Poll`].
+    process: u64,
     _folder: FolderLock,
 }
 
@@ -181,7 +185,9 @@ impl Client {
         let identity = key_file::load_or_create(&path).map_err(|e| Error::file(&path, e))?;
         let http = Http::new(&options.server, options.authority.as_deref(), identity)
             .map_err(|error| Error::value("server", error, "one to connect to"))?;
-        Ok(Client { http, options, met: false, task: None, _folder: lock })
+        // Zero would say nothing.
+        let process = getrandom::u64()?.max(1);
+        Ok(Client { http, options, met: false, task: None, process, _folder: lock })
     }
 
     /// Who this is: the public key.
@@ -205,7 +211,8 @@ impl Client {
     /// a blocking thread of the event loop, after the step that it is at.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the server admits this client not; [`Error::File`] if its state
+    /// [`Error::Value`] if the server doesn't take this client, or another process has its key, from
+    /// a copy of its folder; [`Error::File`] if its state
     /// can't be kept; what the participant finds wrong with the task, or less in it than
     /// [`Options::required_security`]. Failures of the network,
     /// and those of the trainer, are no errors: it goes on.
@@ -297,7 +304,8 @@ impl Client {
             }
             let samples = session.trainer.as_ref().map_or(0, Trainer::samples);
             let wait = POLL.as_millis() as u32;
-            let poll = wire::Poll { samples, version: session.version, wait };
+            let (version, process) = (session.version, self.process);
+            let poll = wire::Poll { samples, version, wait, process };
             let instruction: wire::Instruction = match self.http.call("/v1/poll", &poll, POLL).await
             {
                 Ok(instruction) => instruction,
@@ -475,22 +483,5 @@ impl<T: Trainer + Send + 'static> Session<T> {
         let (trainer, result) = ran.await.map_err(Error::trainer)?;
         self.trainer = Some(trainer);
         Ok(result)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_one_clients() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Client::new(Options::new("http://127.0.0.1:1", folder.path()));
-        let first = open().unwrap();
-        let error = open().unwrap_err().to_string();
-        assert!(error.contains("in use by"), "{error}");
-        let key = first.identity().client();
-        drop(first);
-        assert_eq!(open().unwrap().identity().client(), key);
     }
 }

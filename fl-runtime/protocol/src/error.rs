@@ -170,6 +170,12 @@ pub enum Refusal {
     /// The client is not enrolled.
     #[error("client {0} is not enrolled")]
     Unknown(ClientId),
+    /// Another process came with the client's key, and this one goes on: one of them has a copy of
+    /// its folder.
+    #[error(
+        "client {0} runs twice, from a copy of its folder: the other process goes on, this one ends"
+    )]
+    Copied(ClientId),
     /// The token or key is not on the operator's list.
     #[error("the token or key is not known to the operator")]
     NotAdmitted,
@@ -312,6 +318,7 @@ impl Refusal {
     pub fn name(&self) -> &'static str {
         match self {
             Refusal::Unknown(_) => "unknown",
+            Refusal::Copied(_) => "copied",
             Refusal::NotAdmitted => "not_admitted",
             Refusal::NotSelected(_) => "not_selected",
             Refusal::Late { .. } => "late",

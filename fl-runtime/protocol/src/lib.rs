@@ -61,7 +61,7 @@ pub mod update;
 /// use tern_protocol::wire;
 ///
 /// # fn main() -> Result<(), prost::DecodeError> {
-/// let poll = wire::Poll { samples: 20, version: 7, wait: 1000 };
+/// let poll = wire::Poll { samples: 20, version: 7, wait: 1000, process: 0 };
 /// let bytes = poll.encode_to_vec();
 /// assert_eq!(bytes, [8, 20, 16, 7, 24, 232, 7]);
 /// assert_eq!(wire::Poll::decode(&bytes[..])?, poll);

@@ -29,6 +29,10 @@ pub struct Poll {
     /// Milliseconds to wait for a newer one; the server may answer earlier.
     #[prost(uint32, tag = "3")]
     pub wait: u32,
+    /// A number that each process of a client draws, by which the server tells a client that was
+    /// started again from two that have one key; 0 says nothing.
+    #[prost(uint64, tag = "4")]
+    pub process: u64,
 }
 /// An error: why a request was not taken.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -161,7 +161,7 @@ fn only_who_signs_and_is_enrolled_is_answered() {
     let server = serve(Limits::default());
     event_loop().block_on(async {
         let http = enrolled(&server, 1).await;
-        let poll = wire::Poll { samples: 10, version: 0, wait: 0 };
+        let poll = wire::Poll { samples: 10, version: 0, wait: 0, process: 0 };
         let _: wire::Instruction = post(&http, "/v1/poll", &poll).await.unwrap();
         // Another key, with and without the right token.
         let stranger = caller(&server, 2);
@@ -264,7 +264,7 @@ async fn train(http: &Http) -> (wire::Instruction, wire::Train) {
     let wait = Duration::from_secs(20);
     let mut version = 0;
     loop {
-        let poll = wire::Poll { samples: 10, version, wait: 20_000 };
+        let poll = wire::Poll { samples: 10, version, wait: 20_000, process: 0 };
         let instruction: wire::Instruction = http.call("/v1/poll", &poll, wait).await.unwrap();
         version = instruction.version;
         if let Some(wire::instruction::What::Train(train)) = &instruction.what {
@@ -376,7 +376,7 @@ fn a_server_that_stops_answers_those_who_wait() {
     event_loop().block_on(async {
         let http = enrolled(&server, 1).await;
         // Without samples it is never asked: it waits.
-        let poll = wire::Poll { samples: 0, version: 0, wait: 25_000 };
+        let poll = wire::Poll { samples: 0, version: 0, wait: 25_000, process: 0 };
         let waiting = http.call::<wire::Instruction>("/v1/poll", &poll, Duration::from_secs(25));
         let stop = server.stop.take().unwrap();
         let stopping = async {

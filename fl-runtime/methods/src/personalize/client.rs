@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tern_engine::{Data, Device, IGNORE};
+use tern_host::folder::FileLock;
 use tern_protocol::{Error, Result};
 
 use super::score::{count, number};
@@ -50,6 +51,8 @@ pub struct Client {
     /// Held back from trainings, the latest of them: about a collection's.
     pub(super) held_back: Vec<Batch>,
     pub(super) rounds: Vec<Round>,
+    /// The file that it was saved to or loaded from, which is its alone.
+    pub(super) file: Option<FileLock>,
 }
 
 impl Client {
@@ -80,6 +83,7 @@ impl Client {
             expected: Score::default(),
             held_back: Vec::new(),
             rounds: Vec::new(),
+            file: None,
         })
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tern_engine::nn::{Input, ModelSpec};
 use tern_engine::{Data, Device};
 use tern_host::files::{self, Durability};
+use tern_host::folder::FileLock;
 use tern_protocol::{Digest, Error, Result};
 
 use super::bytes::{self, Words};
@@ -95,11 +96,15 @@ impl Client {
     /// Writes what the device must not lose to a file: both models, the records, those held back,
     /// and what became of all trainings. Only its owner may read it; it is replaced at once, so
     /// that a process that ends in the middle leaves the one before. A prediction whose targets
-    /// haven't come is not in it, nor are activations.
+    /// haven't come is not in it, nor are activations. The file is this client's from then on, until
+    /// it is dropped or saved to another.
     ///
     /// # Errors
-    /// [`Error::File`].
-    pub fn save(&self, file: &Path) -> Result<()> {
+    /// [`Error::File`], for a file that another client has, too.
+    pub fn save(&mut self, file: &Path) -> Result<()> {
+        if self.file.as_ref().is_none_or(|lock| lock.path() != file) {
+            self.file = Some(FileLock::take(file)?);
+        }
         let Public { version, model, note, weights } = &**self.public();
         let own = if self.is_customized() { self.weights() } else { &[] };
         let header = Header {
@@ -121,11 +126,12 @@ impl Client {
 
     /// A device as [`Client::save`] left it, with the shape, recipe and preset number of
     /// [`Client::new`]. Given the same, it goes on as if it had never ended, to the bit; but for
-    /// stale activations ([`Reuse::Within`](super::Reuse::Within)), which are computed anew.
+    /// stale activations ([`Reuse::Within`](super::Reuse::Within)), which are computed anew. The
+    /// file is this client's from then on, as after [`Client::save`].
     ///
     /// # Errors
-    /// [`Error::File`] for a file that can't be read, that isn't what was written, or whose
-    /// records have another shape; as [`Client::new`].
+    /// [`Error::File`] for a file that can't be read, that isn't what was written, that another
+    /// client has, or whose records have another shape; as [`Client::new`].
     pub fn load(
         device: &Device,
         file: &Path,
@@ -133,6 +139,9 @@ impl Client {
         recipe: &Recipe,
         preset: usize,
     ) -> Result<Self> {
+        // Where there is no device, none is taken.
+        std::fs::metadata(file).map_err(|error| Error::file(file, error))?;
+        let lock = FileLock::take(file)?;
         let (header, mut words) = open(file)?;
         let in_file = |error: Error| Error::file(file, error);
         let Header { version, model, note, customized, expected, rounds, records, held_back } =
@@ -163,6 +172,7 @@ impl Client {
         client.learner.set_weights(client.personal.weights())?;
         (client.records, client.held_back) = (records, held_back);
         (client.expected, client.rounds) = (expected, rounds);
+        client.file = Some(lock);
         Ok(client)
     }
 }

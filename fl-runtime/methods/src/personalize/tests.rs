@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use tern_engine::nn::ModelSpec;
@@ -294,7 +296,7 @@ fn a_newer_public_model_is_merged_with_the_personal_change() {
 }
 
 /// What a device is, but for how long it trained, and which activations it did it from.
-fn all_of(client: &Client) -> impl PartialEq + std::fmt::Debug {
+fn all_of(client: &Client) -> impl PartialEq + std::fmt::Debug + use<> {
     let timeless = |round: &Round| {
         let work = TrainingCost { updates: round.work.updates, ..TrainingCost::default() };
         Round { work, ..*round }
@@ -316,21 +318,28 @@ fn a_device_goes_on_where_its_process_ended() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("device");
     let recipe = Recipe { passes: 20, ..recipe(Reuse::EXACT) };
-    let reopen = |client: &mut Client| {
+    let load = || Client::load(&Device::cpu(), &file, SHAPE, &recipe, 300);
+    let reopen = |mut client: Client| {
         client.save(&file).unwrap();
-        let loaded = Client::load(&Device::cpu(), &file, SHAPE, &recipe, 300).unwrap();
-        assert_eq!(all_of(&loaded), all_of(client));
-        *client = loaded;
+        let error = load().err().expect("it is still open").to_string();
+        assert!(error.contains("in use by"), "{error}");
+        let saved = all_of(&client);
+        drop(client);
+        let loaded = load().unwrap();
+        assert_eq!(all_of(&loaded), saved);
+        loaded
     };
     let (mut whole, mut parts) = (client(&recipe), client(&recipe));
-    reopen(&mut parts);
+    parts = reopen(parts);
     for i in 0..20 {
         for client in [&mut whole, &mut parts] {
             use_it(client, i..i + 1, 5);
             client.customize(&mut || {}).unwrap();
         }
-        reopen(&mut parts);
+        parts = reopen(parts);
     }
+    let error = whole.save(&file).unwrap_err().to_string();
+    assert!(error.contains("in use by"), "{error}");
     assert_eq!(all_of(&parts), all_of(&whole));
     assert!(whole.is_customized() && whole.rounds().len() == 2 && whole.collected() == 160);
     let weights = whole.public().weights.clone();
@@ -342,12 +351,15 @@ fn a_device_goes_on_where_its_process_ended() {
     let odd = Round { loss_after: f64::NAN, ..parts.rounds[0] };
     parts.rounds.push(odd);
     parts.save(&file).unwrap();
-    let loaded = Client::load(&Device::cpu(), &file, SHAPE, &recipe, 300).unwrap();
+    drop(parts);
+    let mut loaded = load().unwrap();
     assert!(loaded.rounds()[2].loss_after.is_nan());
     // A process that ended in the middle left this.
     std::fs::write(file.with_extension("partial"), "half").unwrap();
-    parts.save(&file).unwrap();
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
+    loaded.save(&file).unwrap();
+    let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: BTreeSet<_> = left.collect();
+    assert_eq!(left, ["device", "device.lock"].map(OsString::from).into(), "no partial file");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -369,6 +381,7 @@ fn a_device_that_is_damaged_is_not_opened() {
     let mut client = client(&recipe(Reuse::Never));
     use_it(&mut client, 0..2, 5);
     client.save(&file).unwrap();
+    drop(client);
     let narrow = error(Shape { rows: 2, ..SHAPE });
     assert!(narrow.contains("records of 40 inputs and 40 targets, expected"), "{narrow}");
     let bytes = std::fs::read(&file).unwrap();
@@ -444,8 +457,10 @@ fn models_of_features_are_personalized_too() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("device");
     client.save(&file).unwrap();
+    let saved = all_of(&client);
+    drop(client);
     let loaded = Client::load(&Device::cpu(), &file, shape, &recipe(Reuse::EXACT), 10).unwrap();
-    assert_eq!(all_of(&loaded), all_of(&client));
+    assert_eq!(all_of(&loaded), saved);
     // Its only layer is its last one.
     assert_eq!((round.records, round.trained, round.work.reused), (10, 5, 3));
     let none = Shape { rows: 0, length: 1 };

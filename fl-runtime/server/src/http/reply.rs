@@ -85,6 +85,7 @@ impl From<Refusal> for Denied {
             | Refusal::Unexpected { .. }
             | Refusal::Repeated
             | Refusal::Conflict(_)
+            | Refusal::Copied(_)
             | Refusal::Offset { .. }
             | Refusal::Finished => StatusCode::CONFLICT,
             _ => StatusCode::BAD_REQUEST,

@@ -146,13 +146,14 @@ fn known(federation: &mut Federation, client: &ClientId) -> Result<(), Refusal> 
 async fn poll(State(app): Shared, signed: Signed) -> Response {
     let client = signed.client;
     let result = async {
-        let wire::Poll { samples, version, wait } = decode(&signed, "poll")?;
+        let wire::Poll { samples, version, wait, process } = decode(&signed, "poll")?;
         let longest = Duration::from_secs_f64(app.limits.poll_seconds);
         let deadline =
             tokio::time::Instant::now() + longest.min(Duration::from_millis(wait.into()));
         // Subscribed before the first look, so that nothing is missed in between.
         let mut changed = app.changed.subscribe();
         let mut stopping = app.stopping.subscribe();
+        app.with(move |federation| federation.check_process(&client, process)).await??;
         loop {
             changed.borrow_and_update();
             let poll = app.with(move |federation| federation.poll(clock::now(), &client, samples));

@@ -13,6 +13,7 @@ use clap::Args;
 use tern_engine::{Device, Interrupt, save_model};
 use tern_fl::config::Config;
 use tern_fl::coordinator::RoundRecord;
+use tern_fl::host::folder::FolderLock;
 use tern_fl::metrics::Metrics;
 use tern_fl::server::plot::{Panel, Series, draw};
 use tern_fl::simulate::{self, Simulation};
@@ -264,11 +265,13 @@ fn table(rounds: &[Row]) {
 struct Folder {
     path: PathBuf,
     metrics: File,
+    _lock: FolderLock,
 }
 
 impl Folder {
     fn new(path: &Path, plan: &RunPlan) -> Result<Self> {
         std::fs::create_dir_all(path).with_context(|| path.display().to_string())?;
+        let lock = FolderLock::take(path)?;
         let file = path.join("metrics.jsonl");
         if file.exists() {
             bail!("{}: a run is there already", file.display());
@@ -277,7 +280,7 @@ impl Folder {
         let at = path.join("plan.toml");
         std::fs::write(&at, text).with_context(|| at.display().to_string())?;
         let metrics = File::create(&file).with_context(|| file.display().to_string())?;
-        Ok(Folder { path: path.to_path_buf(), metrics })
+        Ok(Folder { path: path.to_path_buf(), metrics, _lock: lock })
     }
 
     fn add(&mut self, row: &Row) -> Result<()> {
