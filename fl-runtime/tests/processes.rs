@@ -326,7 +326,6 @@ fn processes_that_train_end_when_they_are_asked_to() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let place = set_up(port, &CLEAR);
     // Rounds that nobody would see the end of.
-    std::fs::copy(place.path("server.toml"), place.path("short.toml")).unwrap();
     let config = std::fs::read_to_string(place.path("server.toml")).unwrap();
     let config = config.replace("epochs = 2", "steps = 4000000000");
     let config = config.replace("deadline_ms = 3000", "deadline_ms = 3000000");
@@ -344,36 +343,70 @@ fn processes_that_train_end_when_they_are_asked_to() {
     // To stop is all that a server is asked for.
     server.signal("TERM");
     server.ended_well("server");
+}
 
-    let out = place.path("simulated");
-    let simulate = |config: &str, rounds: &str| {
-        let mut command = tern(&["simulate", "--config", config, "--rounds", rounds]);
-        command.args(["--csv", "client0/rows.csv", "--label", "class", "--clients", "3", "--out"]);
-        command.arg(&out).current_dir(place.folder.path());
-        let log = std::fs::File::create(place.path("simulated.log")).unwrap();
-        Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
-    };
-    let mut simulation = simulate("short.toml", "100000000");
-    place.wait_for_line("simulated.log", "round 2 of 100000000");
+/// `tern simulate` of the configured run by three clients, with more options.
+#[cfg(unix)]
+fn simulate(place: &Place, out: &str, more: &[&str]) -> Running {
+    let log = std::fs::File::create(place.path(&format!("{out}.log"))).unwrap();
+    let mut command = tern(&["simulate", "--config", "server.toml", "--csv", "client0/rows.csv"]);
+    command.args(["--label", "class", "--clients", "3", "--save-every", "3", "--out", out]);
+    command.args(more).current_dir(place.folder.path());
+    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_simulation_goes_on_however_it_ended() {
+    let place = set_up(1, &CLEAR);
+    let mut simulation = simulate(&place, "parts", &["--rounds", "100000000"]);
+    place.wait_for_line("parts.log", "round 2 of");
     simulation.signal("INT");
     assert_eq!(simulation.ended("simulation").code(), Some(130));
-    let done = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().count();
+    let interrupted = place.model("parts/model.safetensors");
+    let rows = || std::fs::read_to_string(place.path("parts/metrics.jsonl")).unwrap();
+    let done = rows().lines().count();
     assert!(done >= 2);
-    // The last round's model is there, and it is the one that so many rounds make.
-    let interrupted = place.model("simulated/model.safetensors");
-    std::fs::remove_dir_all(&out).unwrap();
-    simulate("short.toml", &done.to_string()).ended_well("simulation");
-    assert_eq!(place.model("simulated/model.safetensors"), interrupted);
-    std::fs::remove_dir_all(&out).unwrap();
-
-    let mut simulation = simulate("server.toml", "3");
-    // Its folder is made before it trains.
-    place.wait("a plan", "simulated.log", || out.join("plan.toml").exists());
+    // Only who says so goes on, and only by the same plan.
+    let refused = |more: &[&str], text: &str| {
+        assert_eq!(simulate(&place, "parts", more).ended("simulation").code(), Some(1));
+        let log = std::fs::read_to_string(place.path("parts.log")).unwrap();
+        assert!(log.contains(text), "{log}");
+    };
+    refused(&["--rounds", "100000000"], "expected a new folder, or --resume");
+    refused(&["--rounds", "100000000", "--seed", "9", "--resume"], "seed: 0 and 9");
+    let mut simulation = simulate(&place, "parts", &["--rounds", "100000000", "--resume"]);
+    place.wait_for_line("parts.log", &format!("round {} of", done + 4));
+    // `kill -9`: what was saved three rounds ago at most is there.
+    simulation.0.kill().unwrap();
+    simulation.0.wait().unwrap();
+    let mut simulation = simulate(&place, "parts", &["--rounds", "100000000", "--resume"]);
+    place.wait_for_line("parts.log", "round ");
     simulation.signal("TERM");
-    let status = simulation.ended("simulation");
-    // Ended by the signal itself if it came before anything was trained.
-    use std::os::unix::process::ExitStatusExt;
-    assert!(status.code() == Some(143) || status.signal() == Some(15), "{status}");
+    assert_eq!(simulation.ended("simulation").code(), Some(143));
+    let more = rows().lines().count();
+    assert!(more > done);
+
+    // As many rounds at once make the same models, and three more than those do, too.
+    simulate(&place, "whole", &["--rounds", &done.to_string()]).ended_well("simulation");
+    assert_eq!(place.model("whole/model.safetensors"), interrupted);
+    let go_on = |rounds: usize| {
+        let rounds = rounds.to_string();
+        simulate(&place, "whole", &["--rounds", &rounds, "--resume"]).ended_well("simulation");
+    };
+    go_on(more);
+    for model in ["model", "best"].map(|name| format!("{name}.safetensors")) {
+        let [whole, parts] = ["whole", "parts"].map(|of| place.model(&format!("{of}/{model}")));
+        assert_eq!(whole, parts, "{model}");
+    }
+    go_on(more + 3);
+    let whole = std::fs::read_to_string(place.path("whole/metrics.jsonl")).unwrap();
+    let told = |text: &str| -> Vec<serde_json::Value> {
+        let rows = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        rows.map(|row: serde_json::Value| row["training"].clone()).take(more).collect()
+    };
+    assert_eq!(told(&whole), told(&rows()));
+    assert_eq!(whole.lines().count(), more + 3);
 }
 
 #[test]

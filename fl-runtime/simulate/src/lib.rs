@@ -46,6 +46,7 @@ pub mod files;
 mod optimizers;
 mod options;
 mod population;
+mod saved;
 mod server;
 mod slots;
 #[cfg(test)]
@@ -59,6 +60,7 @@ pub use tern_protocol::partition::{Partition, by_value, partition};
 
 use evaluate::{Central, Clients};
 use optimizers::Optimizers;
+use saved::Store;
 use server::Server;
 use slots::{Coder, Measured, Slots, Task};
 use tern_protocol::coordinator::{Coordinator, Effect, Event, Head, RoundRecord, Upload};
@@ -91,14 +93,17 @@ pub struct Simulation {
     now: Millis,
     /// Who declined in the last attempt, and why.
     absent: Vec<(ClientId, String)>,
+    store: Option<Store>,
 }
 
 impl Simulation {
-    /// A run by this plan.
+    /// A run by this plan, which goes on from what its folder has ([`Options::folder`]).
     ///
     /// # Errors
     /// [`Error::Value`] for a plan that makes no sense, that trains no layers, or whose
-    /// aggregation is secure (in a simulation there is nobody to hide updates from); the engine's.
+    /// aggregation is secure (in a simulation there is nobody to hide updates from), and for another
+    /// plan or other clients than the folder's run began with, but for more rounds; [`Error::File`]
+    /// for a folder that is in use or damaged; the engine's.
     pub fn new(plan: &RunPlan, clients: Population, options: Options) -> Result<Self> {
         let layout = plan.check()?;
         if plan.secure.is_some() {
@@ -135,7 +140,7 @@ impl Simulation {
         let moments = (0..moments).map(|_| vectors()).collect::<Result<Vec<_>>>()?;
         let optimizers = (!moments.is_empty()).then(|| Optimizers::new(moments));
         let kind = Kind::from(plan.updates.uplink);
-        Ok(Simulation {
+        let mut simulation = Simulation {
             run: options.run,
             coordinator: Coordinator::new(
                 plan.clone(),
@@ -154,7 +159,12 @@ impl Simulation {
             optimizers,
             now: Millis(0),
             absent: Vec::new(),
-        })
+            store: None,
+        };
+        if let Some(folder) = &options.folder {
+            simulation.open(folder)?;
+        }
+        Ok(simulation)
     }
 
     /// Clients that train side by side.
@@ -171,6 +181,11 @@ impl Simulation {
     pub fn spilled(&self) -> usize {
         self.residuals.as_ref().map_or(0, ClientVectors::spilled)
             + self.optimizers.as_ref().map_or(0, Optimizers::spilled)
+    }
+
+    /// Rounds that are done.
+    pub fn rounds(&self) -> u32 {
+        self.coordinator.turn().round - u32::from(!self.coordinator.finished())
     }
 
     /// The server's state machine.
@@ -361,6 +376,7 @@ impl Simulation {
         head.metrics = metrics;
         let counted: Vec<usize> =
             self.coordinator.accepted().filter_map(|(id, _)| self.clients.find(id)).collect();
+        self.store.iter_mut().for_each(|store| store.changed(&counted));
         let mut effects = self.coordinator.handle(self.now, Event::Aggregated(head))?;
         if effects.is_empty() {
             effects = self.evaluate_on_clients(turn, &counted)?;

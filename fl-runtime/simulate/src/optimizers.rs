@@ -28,6 +28,38 @@ impl Optimizers {
         self.moments.iter().map(ClientVectors::spilled).sum()
     }
 
+    /// Moments of an optimizer.
+    pub fn moments(&self) -> usize {
+        self.moments.len()
+    }
+
+    /// A client's moments, one after the other.
+    ///
+    /// # Errors
+    /// As [`ClientVectors::load`].
+    pub fn values(&mut self, client: usize) -> Result<Vec<f32>> {
+        let mut values = Vec::new();
+        for moment in &mut self.moments {
+            values.extend(moment.values(client)?);
+        }
+        Ok(values)
+    }
+
+    /// Goes on from these moments of a client, after so many steps.
+    ///
+    /// # Errors
+    /// As [`ClientVectors::store`].
+    pub fn restore<'a>(
+        &mut self,
+        client: usize,
+        steps: u32,
+        moments: impl Iterator<Item = &'a [f32]>,
+    ) -> Result<()> {
+        self.steps.insert(client, steps);
+        let mut pairs = self.moments.iter_mut().zip(moments);
+        pairs.try_for_each(|(moment, values)| moment.restore(client, values))
+    }
+
     /// Steps that a client's optimizer has made.
     pub fn steps(&self, client: usize) -> u32 {
         self.steps.get(&client).copied().unwrap_or(0)

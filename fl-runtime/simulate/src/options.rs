@@ -32,6 +32,10 @@ pub struct Options {
     pub run: RunId,
     /// What ends training between two steps.
     pub interrupt: Interrupt,
+    /// Folder that [`Simulation::save`](super::Simulation::save) writes to, and that a simulation
+    /// goes on from where something was saved: to the same bits as one that was never interrupted.
+    /// `initial` and `done` are for one that begins.
+    pub folder: Option<PathBuf>,
 }
 
 impl Options {
@@ -48,6 +52,7 @@ impl Options {
             strategy: None,
             run: RunId([0; 16]),
             interrupt: Interrupt::new(),
+            folder: None,
         }
     }
 
@@ -96,6 +101,12 @@ impl Options {
     /// With the run, part of the key of drawn codes.
     pub fn run(mut self, run: RunId) -> Self {
         self.run = run;
+        self
+    }
+
+    /// With a folder to be saved to and to go on from, or without.
+    pub fn folder(mut self, folder: impl Into<Option<PathBuf>>) -> Self {
+        self.folder = folder.into();
         self
     }
 

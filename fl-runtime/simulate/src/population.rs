@@ -6,7 +6,7 @@ use tern_engine::{Device, RowData, TextData, TextWindows};
 
 use tern_protocol::coordinator::Candidate;
 use tern_protocol::trainer::LocalData;
-use tern_protocol::{ClientId, Error, Result};
+use tern_protocol::{ClientId, Digest, Error, Result};
 
 /// Clients and their data, which is on the device as one set.
 #[derive(Clone)]
@@ -135,6 +135,15 @@ impl Population {
     /// Samples of all clients.
     pub fn samples(&self) -> usize {
         self.members.iter().map(|member| member.part.len()).sum()
+    }
+
+    /// SHA-256 of who they are and which of the samples are whose.
+    pub(super) fn digest(&self) -> Digest {
+        let member = |member: &Member| {
+            let [start, end] = [member.part.start, member.part.end].map(|at| at as u64);
+            [&member.id.0[..], &start.to_le_bytes(), &end.to_le_bytes()].concat()
+        };
+        Digest::of(&self.members.iter().flat_map(member).collect::<Vec<u8>>())
     }
 
     /// All data.

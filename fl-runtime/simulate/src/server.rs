@@ -11,6 +11,8 @@ use tern_protocol::strategy::advance;
 use tern_protocol::update::{Codec, Scales, add_difference};
 use tern_protocol::{Error, Layout, Result, RunPlan, Strategy, StrategyState};
 
+use super::saved::floats;
+
 /// The server of a simulated run.
 pub(super) struct Server {
     device: Device,
@@ -88,6 +90,39 @@ impl Server {
         best.copy_from(self.public())?;
         self.best = Some(best);
         Ok(())
+    }
+
+    /// What it goes on from: the model, that of the clients where it is another one, the best one
+    /// if there is one, and the strategy's state.
+    pub fn state(&self) -> Result<[Vec<u8>; 4]> {
+        let bytes = |vector: Option<&Vector>| match vector {
+            Some(vector) => Ok::<_, Error>(Codec::full(&vector.read()?.floats()?)),
+            None => Ok(Vec::new()),
+        };
+        let models = [Some(&self.model), self.public.as_ref(), self.best.as_ref()].map(bytes);
+        let [model, public, best] = models;
+        Ok([model?, public?, best?, self.state.to_bytes()])
+    }
+
+    /// Goes on from there; `None` for what is no state of this server.
+    pub fn restore(&mut self, state: [&[u8]; 4]) -> Result<Option<()>> {
+        let [model, public, best, strategy] = state;
+        let whole = 4 * self.layout.elements();
+        let lengths = [model.len(), public.len()] == [whole, self.public.iter().count() * whole];
+        let strategy = StrategyState::from_bytes(strategy);
+        let (true, Some(strategy)) = (lengths && [0, whole].contains(&best.len()), strategy) else {
+            return Ok(None);
+        };
+        self.model.write(&Data::F32(floats(model)))?;
+        if let Some(vector) = &self.public {
+            vector.write(&Data::F32(floats(public)))?;
+        }
+        self.best = match best.is_empty() {
+            true => None,
+            false => Some(Vector::upload(&self.device, &Data::F32(floats(best)))?),
+        };
+        self.state = strategy;
+        Ok(Some(()))
     }
 
     /// The sum of the round's updates.

@@ -14,6 +14,8 @@ use tern_shaders::kernels::random::{pcg4d, uniform};
 
 use super::*;
 
+mod saved;
+
 /// The CPU, and software Vulkan where there is one.
 fn devices() -> Vec<Device> {
     let options =

@@ -113,13 +113,42 @@ impl ClientVectors {
         if !self.spilled.contains(&record) {
             return Ok(to.copy_from(&self.zeros)?);
         }
+        let values = self.read(record)?;
+        Ok(to.write(&Data::F32(values))?)
+    }
+
+    /// A client's vector that counts.
+    ///
+    /// # Errors
+    /// As [`ClientVectors::load`].
+    pub fn values(&mut self, client: usize) -> Result<Vec<f32>> {
+        let (record, _) = self.records(client);
+        match self.resident.get(&record) {
+            Some(resident) => Ok(resident.vector.read()?.floats()?),
+            None if self.spilled.contains(&record) => self.read(record),
+            None => Ok(vec![0.0; self.n]),
+        }
+    }
+
+    /// Goes on from a client's vector.
+    ///
+    /// # Errors
+    /// As [`ClientVectors::store`].
+    pub fn restore(&mut self, client: usize, values: &[f32]) -> Result<()> {
+        self.store(client, &Vector::upload(&self.device, &Data::F32(values.to_vec()))?)?;
+        self.commit();
+        Ok(())
+    }
+
+    /// A record in the file.
+    fn read(&mut self, record: usize) -> Result<Vec<f32>> {
         let mut values = vec![0.0f32; self.n];
         let at = self.place(record);
         let (path, file) = self.file()?;
         file.seek(SeekFrom::Start(at))
             .and_then(|_| file.read_exact(bytemuck::cast_slice_mut(&mut values)))
             .map_err(|error| Error::file(path, error))?;
-        Ok(to.write(&Data::F32(values))?)
+        Ok(values)
     }
 
     /// Stores a client's vector, to be committed.

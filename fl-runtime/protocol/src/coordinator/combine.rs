@@ -61,16 +61,24 @@ impl Coordinator {
         let turn = self.turn;
         let record = RoundRecord { turn, head, uploads, training, evaluation, score };
         let mut effects = vec![Effect::Committed(Box::new(record))];
-        let stale = self.best.filter(|_| score.is_some()).map_or(0, |best| turn.round - best.round);
-        let patience = self.plan.evaluation.patience;
-        if turn.round >= self.plan.rounds || patience.is_some_and(|patience| stale >= patience) {
-            self.phase = Phase::Finished;
+        self.proceed(score.is_some());
+        if self.finished() {
             effects.push(Effect::Finished);
-        } else {
-            self.turn = Turn::new(turn.round + 1, 1);
-            self.phase = Phase::Gather(Gather);
         }
         effects
+    }
+
+    /// To the next round, if there is one. A model without a score is no reason to stop.
+    pub(super) fn proceed(&mut self, scored: bool) {
+        let round = self.turn.round;
+        let stale = self.best.filter(|_| scored).map_or(0, |best| round - best.round);
+        let patience = self.plan.evaluation.patience;
+        if round >= self.plan.rounds || patience.is_some_and(|patience| stale >= patience) {
+            self.phase = Phase::Finished;
+        } else {
+            self.turn = Turn::new(round + 1, 1);
+            self.phase = Phase::Gather(Gather);
+        }
     }
 
     fn score(&mut self, value: f64, model: crate::Digest) -> Score {

@@ -165,9 +165,11 @@ impl Coordinator {
 
     /// Goes on after so many rounds, of which nothing is known but their model.
     pub fn after(mut self, rounds: u32) -> Self {
-        self.turn = Turn::new(rounds.saturating_add(1), 1);
         if rounds >= self.plan.rounds {
+            self.turn = Turn::new(rounds, 1);
             self.phase = Phase::Finished;
+        } else {
+            self.turn = Turn::new(rounds + 1, 1);
         }
         self
     }

@@ -35,7 +35,8 @@ impl Coordinator {
         snapshot.encode_to_vec()
     }
 
-    /// Back from a snapshot.
+    /// Back from a snapshot. A run that was over goes on if the plan has more rounds than were made
+    /// and it didn't end for want of a better model.
     ///
     /// # Errors
     /// [`Error::Refused`] for bytes that are no snapshot; as [`Coordinator::new`].
@@ -62,7 +63,10 @@ impl Coordinator {
         if !snapshot.base.is_empty() {
             coordinator.base = Some(digest(&snapshot.base)?);
         }
-        coordinator.phase = if snapshot.finished { Phase::Finished } else { Phase::Gather(Gather) };
+        coordinator.phase = Phase::Gather(Gather);
+        if snapshot.finished {
+            coordinator.proceed(true);
+        }
         Ok(coordinator)
     }
 }

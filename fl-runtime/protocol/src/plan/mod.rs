@@ -33,7 +33,7 @@ use crate::layout::{Layout, ModelKind};
 use crate::masking::Masking;
 use crate::schema::Schema;
 use crate::tokens::Tokens;
-use crate::{Digest, Result, RunId};
+use crate::{Digest, Error, Result, RunId};
 
 /// Most bits after the binary point of a round's sums; more than any mean in `f32` needs.
 pub const MAX_FRACTION_BITS: u32 = 40;
@@ -369,10 +369,11 @@ pub struct TaskSpec {
 }
 
 impl TaskSpec {
-    /// SHA-256 of it as JSON.
+    /// SHA-256 of it as JSON, but for the number of rounds: a run may be given more.
     pub fn digest(&self) -> Digest {
+        let task = TaskSpec { rounds: 0, ..self.clone() };
         // Nothing in it fails to be written: maps have text keys.
-        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
+        Digest::of(&serde_json::to_vec(&task).unwrap_or_default())
     }
 }
 
@@ -431,6 +432,22 @@ impl RunPlan {
             schema: self.schema.clone(),
             tokens: self.tokens.clone(),
         })
+    }
+
+    /// Whether a run that was started with `started` goes on by this plan: only the number of
+    /// rounds may be another one, and more.
+    ///
+    /// # Errors
+    /// [`Error::Value`], naming the first field that differs, with both values.
+    pub fn check_goes_on_from(&self, started: &RunPlan) -> Result<()> {
+        let rounds = self.rounds.max(started.rounds);
+        match (RunPlan { rounds, ..started.clone() }).difference(self) {
+            None => Ok(()),
+            Some(difference) => {
+                let expected = "the plan that the run was started with, or more rounds";
+                Err(Error::value("plan", difference, expected))
+            }
+        }
     }
 
     /// The first field in which two plans differ, with both values.

@@ -103,11 +103,12 @@ pub struct Federation {
 }
 
 impl Federation {
-    /// Opens the run in a folder, or starts it from the flat vector `initial`.
+    /// Opens the run in a folder, or starts it from the flat vector `initial`. A plan with more
+    /// rounds than before goes on where the run was, or was over.
     ///
     /// # Errors
-    /// [`Error::Value`] for a plan that makes no sense or is not the one that the run was started
-    /// with, naming the field; [`Error::File`], for a folder that is in use, too;
+    /// [`Error::Value`] for a plan that makes no sense or differs from the one that the run was
+    /// started with in more than that, naming the field; [`Error::File`], for a folder that is in use, too;
     /// [`Error::Journal`].
     pub fn open(folder: &Path, plan: &RunPlan, initial: &[f32], options: Options) -> Result<Self> {
         let layout = plan.check()?;
@@ -117,7 +118,7 @@ impl Federation {
         let mut journal = Journal::open(&folder.join("journal.sqlite"), durability, faults())?;
         let blobs = Blobs::open(folder, durability, options.max_bytes, faults())?;
         let (run, first) = match journal.get("run")? {
-            Some(run) => (check_run(&journal, plan, &run)?, false),
+            Some(run) => (check_run(&mut journal, plan, &run)?, false),
             None => (start(&mut journal, &blobs, plan, &layout, initial, &options)?, true),
         };
         let coordinator = load(&journal, plan, run)?;

@@ -49,16 +49,17 @@ pub(super) fn start(
     Ok(run)
 }
 
-/// Whether the run in the journal has this plan.
-pub(super) fn check_run(journal: &Journal, plan: &RunPlan, run: &[u8]) -> Result<RunId> {
+/// Whether the run in the journal goes on by this plan, which is the journal's then.
+pub(super) fn check_run(journal: &mut Journal, plan: &RunPlan, run: &[u8]) -> Result<RunId> {
     let broken = || Error::value("journal", "incomplete", "the one of a run");
     let json = journal.get("plan")?.ok_or_else(broken)?;
     let started: RunPlan = serde_json::from_slice(&json).map_err(|_| broken())?;
-    if let Some(difference) = started.difference(plan) {
-        let expected = "the plan that the run was started with";
-        return Err(Error::value("plan", difference, expected));
+    plan.check_goes_on_from(&started)?;
+    let run = RunId::from_slice(run).ok_or_else(broken)?;
+    if plan.rounds != started.rounds {
+        journal.set(&[("plan", &serde_json::to_vec(plan).unwrap_or_default())])?;
     }
-    RunId::from_slice(run).ok_or_else(broken)
+    Ok(run)
 }
 
 /// The coordinator as the journal has it.

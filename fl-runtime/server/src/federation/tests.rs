@@ -14,6 +14,7 @@ use tern_protocol::update::Codec;
 use super::*;
 
 mod attempts;
+mod longer;
 
 fn plan() -> RunPlan {
     let tensors = vec![
@@ -145,21 +146,32 @@ fn run(
     folder: &Path,
     plan: &RunPlan,
     members: u8,
-    mut each: impl FnMut(&mut Federation, &mut Member),
+    each: impl FnMut(&mut Federation, &mut Member),
 ) -> Federation {
     let mut federation = Federation::open(folder, plan, &initial(plan), options()).unwrap();
     let mut members: Vec<Member> =
         (1..=members).map(|number| Member::new(&mut federation, number)).collect();
+    go_on(&mut federation, &mut members, each);
+    federation
+}
+
+/// Likewise, from where both sides are.
+fn go_on(
+    federation: &mut Federation,
+    members: &mut [Member],
+    mut each: impl FnMut(&mut Federation, &mut Member),
+) {
+    let start = federation.coordinator().now();
     for step in 1..2_000 {
-        let now = Millis(step * 100);
+        let now = start.after(step * 100);
         let mut going = false;
-        for member in &mut members {
-            going |= member.turn(&mut federation, now);
-            each(&mut federation, member);
+        for member in &mut *members {
+            going |= member.turn(federation, now);
+            each(federation, member);
         }
         federation.tick(now).unwrap();
         if !going {
-            return federation;
+            return;
         }
     }
     panic!("the run doesn't end: {:?}", federation.status());
@@ -467,25 +479,4 @@ fn what_cannot_be_measured_is_left_out() {
     // The clients' loss is the score instead.
     assert_eq!(rounds[0].score, rounds[0].training.get("loss").copied());
     assert!(!serde_json::to_string(&rounds).unwrap().contains("null"));
-}
-
-#[test]
-fn the_best_model_is_kept_and_patience_ends_the_run() {
-    struct Worse;
-    impl Evaluator for Worse {
-        fn evaluate(&self, round: u32, _: &[f32]) -> Result<Metrics> {
-            Ok(Metrics::from([("loss".to_string(), f64::from(round.abs_diff(2)))]))
-        }
-    }
-    let mut plan = plan();
-    plan.rounds = 20;
-    plan.evaluation.patience = Some(3);
-    let folder = tempfile::tempdir().unwrap();
-    let federation = evaluated(folder.path(), &plan, Arc::new(Worse));
-    let rounds = federation.rounds(0).unwrap();
-    assert_eq!(rounds.len(), 5);
-    assert_eq!(federation.status().best, Some((2, 0.0)));
-    assert_eq!(federation.coordinator().best_model(), rounds[1].public);
-    assert!(federation.blob(&rounds[1].public).is_ok());
-    assert!(federation.blob(&rounds[2].public).is_err());
 }

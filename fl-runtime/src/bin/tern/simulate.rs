@@ -1,32 +1,32 @@
 //! `tern simulate`: a run whose clients are all on this machine, on one device.
 
 mod data;
+mod folder;
 
-use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
-use tern_engine::{Device, Interrupt, save_model};
+use tern_engine::{Device, Interrupt};
 use tern_fl::config::Config;
 use tern_fl::coordinator::RoundRecord;
-use tern_fl::host::folder::FolderLock;
 use tern_fl::metrics::Metrics;
-use tern_fl::server::plot::{Panel, Series, draw};
 use tern_fl::simulate::{self, Simulation};
-use tern_fl::{Error, Layout, RunPlan};
+use tern_fl::{Error, RunPlan};
 
 use super::stop::Stop;
 use data::Data;
+use folder::Folder;
 
 /// Simulates a run: hundreds of clients side by side on one device, thousands in all.
 ///
 /// Without a configuration a model for the data is trained by federated averaging. Ctrl-C and
 /// SIGTERM end it between two training steps, with the models of the round before and status 130
-/// or 143; a second one ends it at once.
+/// or 143; a second one ends it at once. However it ended, --resume goes on from its folder.
 #[derive(Args, Debug)]
 pub struct Options {
     /// A configuration, whose [run] is simulated.
@@ -61,9 +61,17 @@ pub struct Options {
     /// MiB that what clients keep between rounds may take there; the rest goes to a file.
     #[arg(long, default_value_t = 1024)]
     state_memory: u64,
-    /// Folder for metrics (JSON lines), plan, models and a plot; it must not hold a run yet.
+    /// Folder for metrics (JSON lines), plan, models, a plot, and what the run goes on from; it must
+    /// not hold a run yet.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Go on with the run in the folder, by the same options, but for more --rounds if they are
+    /// wanted: to the same models as if it had never ended.
+    #[arg(long, requires = "out")]
+    resume: bool,
+    /// Rounds after which what the run goes on from is saved to the folder.
+    #[arg(long, default_value = "10", value_name = "ROUNDS")]
+    save_every: NonZeroU32,
 }
 
 /// Runs all rounds and prints a table.
@@ -83,6 +91,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let layout = plan.check()?;
     let clients = data.population(&device)?;
     let (count, samples) = (clients.len(), clients.samples());
+    let folder = match &options.out {
+        Some(path) => Some(Folder::open(path, options.resume)?),
+        None => None,
+    };
     let interrupt = Interrupt::new();
     let mut simulation = Simulation::new(
         &plan,
@@ -92,11 +104,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             .state_memory(options.state_memory << 20)
             .held_out(data.held_out(&device)?)
             .interrupt(&interrupt)
+            .folder(folder.as_ref().map(Folder::state))
             .spill(options.out.clone().unwrap_or_else(std::env::temp_dir)),
     )?;
-    let mut folder = match &options.out {
-        Some(path) => Some(Folder::new(path, &plan)?),
-        None => None,
+    let mut rounds = match &folder {
+        Some(folder) => folder.begin(&plan, simulation.rounds())?,
+        None => Vec::new(),
     };
     super::say(format_args!(
         "{}: {} parameters; {count} clients with {samples} samples; {} of {} side by side on {}; \
@@ -109,7 +122,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         begin.elapsed().as_secs_f64(),
     ));
     let stop = Stop::listen(move || interrupt.set())?;
-    let (mut rounds, mut seconds) = (Vec::new(), 0.0);
+    let mut seconds: f64 = rounds.iter().map(|row: &Row| row.seconds).sum();
     let status = loop {
         let begin = Instant::now();
         let record = match simulation.round() {
@@ -121,8 +134,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let row = Row::new(&record, begin.elapsed().as_secs_f64(), simulation.spilled());
         seconds += row.seconds;
         progress(&row, plan.rounds, seconds);
-        if let Some(folder) = &mut folder {
+        if let Some(folder) = &folder {
             folder.add(&row)?;
+            if row.round % options.save_every == 0 {
+                simulation.save()?;
+            }
         }
         rounds.push(row);
     };
@@ -132,11 +148,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let _ = writeln!(std::io::stderr());
     }
     table(&rounds);
+    simulation.save()?;
     if let Some(folder) = folder {
         folder.finish(&layout, &simulation, &rounds)?;
     }
     if !over {
-        super::say(format_args!("stopped after round {} of {}", rounds.len(), plan.rounds));
+        super::say(format_args!("stopped after round {} of {}", simulation.rounds(), plan.rounds));
     }
     Ok(status)
 }
@@ -165,7 +182,7 @@ fn plan(options: &Options, configured: Option<RunPlan>, data: &Data, seed: u32) 
 }
 
 /// What is told of a round.
-#[derive(serde::Serialize)]
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Row {
     round: u32,
     attempt: u32,
@@ -259,73 +276,6 @@ fn table(rounds: &[Row]) {
     }
     let seconds: f64 = rounds.iter().map(|row| row.seconds).sum();
     super::say(format_args!("{} rounds in {seconds:.2} s", rounds.len()));
-}
-
-/// What a run leaves.
-struct Folder {
-    path: PathBuf,
-    metrics: File,
-    _lock: FolderLock,
-}
-
-impl Folder {
-    fn new(path: &Path, plan: &RunPlan) -> Result<Self> {
-        std::fs::create_dir_all(path).with_context(|| path.display().to_string())?;
-        let lock = FolderLock::take(path)?;
-        let file = path.join("metrics.jsonl");
-        if file.exists() {
-            bail!("{}: a run is there already", file.display());
-        }
-        let text = toml::to_string(plan).context("writing the plan")?;
-        let at = path.join("plan.toml");
-        std::fs::write(&at, text).with_context(|| at.display().to_string())?;
-        let metrics = File::create(&file).with_context(|| file.display().to_string())?;
-        Ok(Folder { path: path.to_path_buf(), metrics, _lock: lock })
-    }
-
-    fn add(&mut self, row: &Row) -> Result<()> {
-        let line = serde_json::to_string(row)?;
-        writeln!(self.metrics, "{line}").context("writing metrics.jsonl")
-    }
-
-    fn finish(self, layout: &Layout, simulation: &Simulation, rounds: &[Row]) -> Result<()> {
-        for (name, model) in [("model", simulation.model()?), ("best", simulation.best_model()?)] {
-            let path = self.path.join(format!("{name}.safetensors"));
-            save_model(&path, layout.parameters(), &model)?;
-        }
-        plot(&self.path.join("plot.svg"), rounds)?;
-        super::say(format_args!("wrote {}", self.path.display()));
-        Ok(())
-    }
-}
-
-/// Some metrics of a round.
-type Source = fn(&Row) -> &Metrics;
-
-/// Losses and accuracies over the rounds.
-fn plot(path: &Path, rounds: &[Row]) -> Result<()> {
-    let points = |of: Source, name: &str| -> Vec<(f64, f64)> {
-        let point = |row: &Row| of(row).get(name).map(|value| (f64::from(row.round), *value));
-        rounds.iter().filter_map(point).collect()
-    };
-    let sources: [(&str, Source); 3] = [
-        ("training", |row| &row.training),
-        ("held out", |row| &row.central),
-        ("clients", |row| &row.clients),
-    ];
-    let lines = |name: &'static str| {
-        let of = sources.iter().map(|(source, of)| (*source, points(*of, name)));
-        of.filter(|(_, points)| !points.is_empty()).collect::<Vec<_>>()
-    };
-    let (losses, accuracies) = (lines("loss"), lines("accuracy"));
-    let mut panels = Vec::new();
-    for (title, lines) in [("Loss", &losses), ("Accuracy", &accuracies)] {
-        if !lines.is_empty() {
-            let series = lines.iter().map(|(name, points)| Series { name, points });
-            panels.push(Panel { title, axes: ("round", ""), series: series.collect() });
-        }
-    }
-    Ok(draw(path, &panels)?)
 }
 
 #[cfg(test)]
