@@ -28,15 +28,18 @@
 //! # }
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use tern_protocol::{ClientId, Digest, Error, Result, Turn};
 
 use tern_host::files::{Durability, Faults, rename};
+
+type Uploads = BTreeSet<(Turn, ClientId)>;
 
 /// The folder of a run's bodies. Clones share the count of its bytes.
 #[derive(Clone, Debug)]
@@ -47,6 +50,9 @@ pub struct Blobs {
     /// Held by what removes files, and shared by uploads that come in: the bytes of a file are
     /// given back once.
     gate: Arc<RwLock<()>>,
+    /// Accepted updates of which it isn't known yet whether they are kept, so that those of earlier
+    /// rounds needn't be looked at again; unknown itself before the folder was looked through.
+    unsettled: Arc<Mutex<Option<Uploads>>>,
     most: u64,
     faults: Faults,
 }
@@ -68,8 +74,8 @@ impl Blobs {
             }
         }
         let used = Arc::new(AtomicU64::new(used));
-        let (folder, gate) = (folder.to_path_buf(), Arc::default());
-        Ok(Blobs { folder, durability, used, gate, most, faults })
+        let (folder, gate, unsettled) = (folder.to_path_buf(), Arc::default(), Arc::default());
+        Ok(Blobs { folder, durability, used, gate, unsettled, most, faults })
     }
 
     /// Where a model is.
@@ -174,7 +180,14 @@ impl Blobs {
         let replaced = std::fs::metadata(&path).map_or(0, |data| data.len());
         self.keep(&partial.file, &partial.path, &path)?;
         self.release(replaced);
+        if let Some(unsettled) = self.unsettled().as_mut() {
+            unsettled.insert((turn, *client));
+        }
         Ok(())
+    }
+
+    fn unsettled(&self) -> MutexGuard<'_, Option<Uploads>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens an accepted update.
@@ -187,22 +200,26 @@ impl Blobs {
     }
 
     /// Removes what is not to be kept of a folder.
-    fn sweep(&self, folder: &str, keep: impl Fn(&str) -> bool) -> Result<()> {
+    fn sweep(&self, folder: &str, mut keep: impl FnMut(&str) -> bool) -> Result<()> {
         let path = self.folder.join(folder);
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         for entry in std::fs::read_dir(&path).map_err(|e| Error::file(&path, e))? {
             let entry = entry.map_err(|e| Error::file(&path, e))?;
-            if entry.file_name().to_str().is_some_and(&keep) {
-                continue;
+            if !entry.file_name().to_str().is_some_and(&mut keep) {
+                self.remove(&entry.path())?;
             }
-            let bytes = entry.metadata().map_or(0, |data| data.len());
-            self.faults.check().map_err(|reason| Error::file(&entry.path(), reason))?;
-            match std::fs::remove_file(entry.path()) {
-                Ok(()) => self.release(bytes),
-                // Renamed or removed meanwhile.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::file(&entry.path(), e)),
-            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        let bytes = std::fs::metadata(path).map_or(0, |data| data.len());
+        self.faults.check().map_err(|reason| Error::file(path, reason))?;
+        match std::fs::remove_file(path) {
+            Ok(()) => self.release(bytes),
+            // Renamed or removed meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::file(path, e)),
         }
         Ok(())
     }
@@ -216,23 +233,46 @@ impl Blobs {
     }
 
     /// Removes partial uploads of attempts before `open`, and accepted ones unless `kept` has
-    /// their attempt.
+    /// their attempt, which it is asked once.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn sweep_uploads(&self, open: Turn, kept: impl Fn(Turn) -> bool) -> Result<()> {
-        let turn = |name: &str| {
-            let mut parts = name.splitn(3, '-');
-            let mut number = || parts.next()?.parse().ok();
-            Some(Turn::new(number()?, number()?))
+        self.sweep("partial", |name| parsed(name).is_some_and(|(turn, _)| turn >= open))?;
+        let Some(mut left) = self.unsettled().clone() else {
+            let mut left = Uploads::new();
+            self.sweep("uploads", |name| {
+                let Some((turn, client)) = parsed(name) else { return false };
+                left.extend((turn >= open).then_some((turn, client)));
+                turn >= open || kept(turn)
+            })?;
+            *self.unsettled() = Some(left);
+            return Ok(());
         };
-        self.sweep("partial", |name| turn(name).is_some_and(|turn| turn >= open))?;
-        self.sweep("uploads", |name| turn(name).is_some_and(|turn| turn >= open || kept(turn)))
+        left.retain(|(turn, _)| *turn < open);
+        for (turn, client) in left {
+            if !kept(turn) {
+                let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+                self.remove(&self.upload_path(turn, &client))?;
+            }
+            if let Some(unsettled) = self.unsettled().as_mut() {
+                unsettled.remove(&(turn, client));
+            }
+        }
+        Ok(())
     }
 }
 
 fn name(turn: Turn, client: &ClientId) -> String {
     format!("{}-{}-{client}", turn.round, turn.attempt)
+}
+
+/// Back from a name.
+fn parsed(name: &str) -> Option<(Turn, ClientId)> {
+    let mut parts = name.splitn(3, '-');
+    let mut number = || parts.next()?.parse().ok();
+    let turn = Turn::new(number()?, number()?);
+    Some((turn, parts.next()?.parse().ok()?))
 }
 
 /// An upload that is coming in.
@@ -327,9 +367,42 @@ mod tests {
         assert!(blobs.upload(turn, &ANN).is_ok());
         blobs.sweep_uploads(Turn::new(3, 1), |turn| turn == Turn::new(2, 1)).unwrap();
         assert!(blobs.upload(turn, &ANN).is_ok());
+        let blobs = open();
         blobs.sweep_uploads(Turn::new(3, 1), |_| false).unwrap();
         assert!(blobs.upload(turn, &ANN).is_err());
         assert_eq!(blobs.used(), 0);
+    }
+
+    #[test]
+    fn updates_that_are_kept_are_not_looked_at_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let open =
+            || Blobs::open(folder.path(), Durability::None, 10_000, Faults::default()).unwrap();
+        let accept = |blobs: &Blobs, turn: Turn| {
+            let mut partial = blobs.partial(turn, &ANN).unwrap();
+            partial.append(b"update").unwrap();
+            blobs.accept(&partial, turn, &ANN).unwrap();
+        };
+        // A process that ended leaves some of two attempts, of which the second was counted.
+        let (failed, counted) = (Turn::new(1, 1), Turn::new(1, 2));
+        let blobs = open();
+        [failed, counted].into_iter().for_each(|turn| accept(&blobs, turn));
+        let blobs = open();
+        blobs.sweep_uploads(Turn::new(2, 1), |turn| turn == counted).unwrap();
+        assert!(blobs.upload(failed, &ANN).is_err() && blobs.upload(counted, &ANN).is_ok());
+        let asked = std::cell::Cell::new(0);
+        for round in 2..200 {
+            accept(&blobs, Turn::new(round, 1));
+            accept(&blobs, Turn::new(round, 2));
+            let kept = |turn: Turn| {
+                asked.set(asked.get() + 1);
+                turn.attempt == 2
+            };
+            blobs.sweep_uploads(Turn::new(round + 1, 1), kept).unwrap();
+        }
+        assert_eq!(asked.get(), 2 * 198, "once an update");
+        assert_eq!(std::fs::read_dir(folder.path().join("uploads")).unwrap().count(), 199);
+        assert_eq!(blobs.used(), 199 * 6);
     }
 
     #[test]

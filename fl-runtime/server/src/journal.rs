@@ -48,6 +48,14 @@ CREATE TABLE uploads (
     samples INTEGER NOT NULL, PRIMARY KEY (round, client)) WITHOUT ROWID;
 ";
 
+const ROUNDS: &str = "SELECT *,
+        (SELECT COUNT(*) FROM uploads WHERE uploads.round = rounds.round),
+        (SELECT IFNULL(SUM(bytes), 0) FROM uploads WHERE uploads.round = rounds.round)
+    FROM rounds WHERE round > ?1 ORDER BY round";
+const UPLOADS: &str =
+    "SELECT client, digest, bytes, samples FROM uploads WHERE round = ?1 ORDER BY client";
+const TURN: &str = "SELECT attempt FROM rounds WHERE round = ?1";
+
 /// The database of a run.
 pub struct Journal {
     connection: Connection,
@@ -278,11 +286,7 @@ impl Journal {
     /// [`Error::Journal`].
     pub fn rounds(&self, after: u32) -> Result<Vec<CommittedRound>> {
         let named = named(&self.path);
-        let query = "SELECT *,
-                (SELECT COUNT(*) FROM uploads WHERE uploads.round = rounds.round),
-                (SELECT IFNULL(SUM(bytes), 0) FROM uploads WHERE uploads.round = rounds.round)
-            FROM rounds WHERE round > ?1 ORDER BY round";
-        let mut all = self.connection.prepare_cached(query).map_err(&named)?;
+        let mut all = self.connection.prepare_cached(ROUNDS).map_err(&named)?;
         let metrics = |text: String| serde_json::from_str(&text).unwrap_or_default();
         let rounds = all.query_map([after], |row| {
             Ok(CommittedRound {
@@ -308,9 +312,7 @@ impl Journal {
     /// [`Error::Journal`].
     pub fn uploads(&self, round: u32) -> Result<Vec<CountedUpload>> {
         let named = named(&self.path);
-        let query =
-            "SELECT client, digest, bytes, samples FROM uploads WHERE round = ?1 ORDER BY client";
-        let mut all = self.connection.prepare_cached(query).map_err(&named)?;
+        let mut all = self.connection.prepare_cached(UPLOADS).map_err(&named)?;
         let uploads = all.query_map([round], |row| {
             Ok(CountedUpload {
                 client: ClientId(row.get(0)?),
@@ -327,8 +329,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Journal`].
     pub fn turn(&self, round: u32) -> Result<Option<Turn>> {
-        let query = "SELECT attempt FROM rounds WHERE round = ?1";
-        let mut find = self.connection.prepare_cached(query).map_err(named(&self.path))?;
+        let mut find = self.connection.prepare_cached(TURN).map_err(named(&self.path))?;
         let attempt = find.query_row([round], |row| row.get(0)).optional();
         Ok(attempt.map_err(named(&self.path))?.map(|attempt| Turn::new(round, attempt)))
     }
@@ -350,6 +351,23 @@ mod tests {
     use tern_protocol::coordinator::Event;
 
     use super::*;
+
+    /// Queries that are made each round find their rows by an index.
+    #[test]
+    fn no_query_of_a_round_reads_those_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.sqlite");
+        let journal = Journal::open(&path, Durability::None, Faults::default()).unwrap();
+        for query in [ROUNDS, UPLOADS, TURN] {
+            let explain = format!("EXPLAIN QUERY PLAN {query}");
+            let mut plan = journal.connection.prepare(&explain).unwrap();
+            let steps = plan.query_map([7], |row| row.get::<_, String>(3)).unwrap();
+            let steps: Vec<String> = steps.collect::<rusqlite::Result<_>>().unwrap();
+            assert!(steps.iter().any(|step| step.starts_with("SEARCH")), "{query}: {steps:?}");
+            assert!(!steps.iter().any(|step| step.contains("SCAN rounds")), "{query}: {steps:?}");
+            assert!(!steps.iter().any(|step| step.contains("SCAN uploads")), "{query}: {steps:?}");
+        }
+    }
 
     #[test]
     fn what_was_written_is_there_after_reopening() {

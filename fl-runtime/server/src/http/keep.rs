@@ -1,6 +1,7 @@
 //! What a run leaves in its folder for people: models as safetensors and a plot.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tern_engine::save_model;
 use tern_protocol::layout::Layout;
@@ -10,11 +11,14 @@ use super::status::{Page, Row};
 use crate::federation::Federation;
 use crate::plot::{Panel, Series, draw};
 
-/// Files that are written after each committed round: `model.safetensors`, the last one,
-/// `best.safetensors`, the one with the best score, and `plot.svg`.
+/// Files that are written after each committed round: `model.safetensors`, the last one, and
+/// `best.safetensors`, the one with the best score. `plot.svg` is drawn anew once there is one round
+/// in a hundred more, and at the run's end: it takes longer than many a round.
 pub(super) struct Keeper {
     folder: PathBuf,
     layout: Layout,
+    /// Rounds at which the plot was drawn.
+    drawn: AtomicU32,
 }
 
 /// Models to be written, as they were at a moment.
@@ -36,7 +40,7 @@ impl Models {
 
 impl Keeper {
     pub fn new(folder: &Path, layout: &Layout) -> Self {
-        Keeper { folder: folder.into(), layout: layout.clone() }
+        Keeper { folder: folder.into(), layout: layout.clone(), drawn: AtomicU32::new(0) }
     }
 
     pub fn write(&self, models: &Models, page: &Page) -> Result<()> {
@@ -45,7 +49,13 @@ impl Keeper {
                 Ok(save_model(path, self.layout.parameters(), model)?)
             })?;
         }
-        self.replace("plot.svg", |path| plot(path, page))
+        let drawn = self.drawn.load(Ordering::Relaxed);
+        if !page.finished && page.committed < drawn + (drawn / 100).max(1) {
+            return Ok(());
+        }
+        self.replace("plot.svg", |path| plot(path, page))?;
+        self.drawn.store(page.committed, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Writes beside and renames, so that readers find a whole file.
@@ -61,7 +71,7 @@ fn plot(path: &Path, page: &Page) -> Result<()> {
     let names = page.metrics();
     let points = |value: &dyn Fn(&Row) -> Option<f64>| -> Vec<(f64, f64)> {
         let point = |row: &Row| Some((f64::from(row.round), value(row)?));
-        page.history.iter().filter_map(point).collect()
+        page.history.iter().filter_map(|row| point(row)).collect()
     };
     let lines: Vec<_> =
         names.iter().map(|name| points(&|row| row.metrics.get(*name).copied())).collect();

@@ -47,6 +47,7 @@
 
 mod dashboard;
 mod gate;
+mod history;
 mod keep;
 mod limits;
 mod memory;

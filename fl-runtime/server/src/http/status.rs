@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use tern_protocol::coordinator::Progress;
 use tern_protocol::{ClientId, Error, Result, RunPlan};
 
+use super::history::History;
 use super::metrics::is_overtaken;
 use crate::federation::{Failed, Status};
 use crate::journal::CommittedRound;
@@ -91,8 +92,14 @@ pub struct Page {
     pub seconds_left: Option<f64>,
     /// Who was asked.
     pub cohort: Vec<Member>,
-    /// Committed rounds.
-    pub history: Vec<Row>,
+    /// Committed rounds: of a long run the last ones, and of those before one in so many. The
+    /// file of metrics and the journal have all.
+    #[serde(serialize_with = "rows")]
+    pub history: Vec<Arc<Row>>,
+    /// Bytes of all updates.
+    pub bytes_up: u64,
+    /// Bytes of all models that clients got.
+    pub bytes_down: u64,
     /// The last attempts that failed, since the start of this process.
     pub failed: Vec<Failed>,
     /// Refusals by name, since the start of this process.
@@ -138,6 +145,10 @@ impl Page {
     }
 }
 
+fn rows<S: Serializer>(rows: &[Arc<Row>], to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.collect_seq(rows.iter().map(|row| &**row))
+}
+
 /// The board that watchers look at; clones show the same.
 #[derive(Clone)]
 pub struct Board {
@@ -146,6 +157,7 @@ pub struct Board {
 
 struct Shared {
     page: Mutex<Arc<Page>>,
+    history: Mutex<History>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     file: Mutex<Option<File>>,
     down: AtomicU64,
@@ -162,6 +174,7 @@ impl Board {
     pub fn new(started: u64) -> Self {
         let shared = Shared {
             page: Mutex::default(),
+            history: Mutex::default(),
             refused: Mutex::default(),
             file: Mutex::new(None),
             down: AtomicU64::new(0),
@@ -178,23 +191,24 @@ impl Board {
         let failed = |reason: std::io::Error| Error::file(path, reason);
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create(true).open(path).map_err(failed)?;
-        let mut history: Vec<Row> = Vec::new();
-        let mut whole = 0;
+        let mut history = History::default();
+        let (mut last, mut whole) = (started, 0);
         let mut reader = BufReader::new(&file);
         let mut line = String::new();
         while reader.read_line(&mut line).map_err(failed)? > 0 {
             // A process that was killed may leave a part of a line: it is written again.
-            let Some(row) = line.strip_suffix('\n').and_then(|l| serde_json::from_str(l).ok())
-            else {
-                break;
-            };
+            let row = line.strip_suffix('\n').and_then(|l| serde_json::from_str::<Row>(l).ok());
+            let Some(row) = row else { break };
+            last = row.committed;
             history.push(row);
             whole += line.len() as u64;
             line.clear();
         }
         file.set_len(whole).map_err(failed)?;
-        let board = Board::new(history.last().map_or(started, |row| row.committed));
-        *lock(&board.shared.page) = Arc::new(Page { history, ..Page::default() });
+        let board = Board::new(last);
+        let page = Page { history: history.rows().to_vec(), ..Page::default() };
+        *lock(&board.shared.page) = Arc::new(page);
+        *lock(&board.shared.history) = history;
         *lock(&board.shared.file) = Some(file);
         Ok(board)
     }
@@ -224,7 +238,7 @@ impl Board {
 
     /// Rounds it has.
     pub(super) fn rounds(&self) -> u32 {
-        lock(&self.shared.page).history.last().map_or(0, |row| row.round)
+        lock(&self.shared.history).rows().last().map_or(0, |row| row.round)
     }
 
     /// Shows a state and the rounds that were committed since the last one.
@@ -238,14 +252,11 @@ impl Board {
         committed: Vec<CommittedRound>,
     ) -> Result<()> {
         let rows: Vec<Row> = committed.into_iter().map(|round| self.row(round)).collect();
-        let mut page = lock(&self.shared.page);
-        let mut history = match Arc::get_mut(&mut page) {
-            Some(page) => std::mem::take(&mut page.history),
-            None => page.history.clone(),
-        };
-        history.extend(rows.iter().cloned());
-        *page = Arc::new(shown(plan, status, history));
-        drop(page);
+        {
+            let (mut page, mut history) = (lock(&self.shared.page), lock(&self.shared.history));
+            rows.iter().for_each(|row| history.push(row.clone()));
+            *page = Arc::new(shown(plan, status, &history));
+        }
         let mut file = lock(&self.shared.file);
         let Some(file) = file.as_mut().filter(|_| !rows.is_empty()) else { return Ok(()) };
         let lines: String =
@@ -271,17 +282,18 @@ impl Board {
     }
 }
 
-fn shown(plan: &RunPlan, status: Status, history: Vec<Row>) -> Page {
+fn shown(plan: &RunPlan, status: Status, history: &History) -> Page {
     let answered = |progress: Progress| progress == Progress::Answered;
     let cohort: Vec<Member> = status
         .cohort
         .iter()
         .map(|(client, progress)| Member { client: *client, arrived: answered(*progress) })
         .collect();
+    let (bytes_up, bytes_down) = history.bytes();
     Page {
         name: status.name,
         rounds: status.rounds,
-        committed: history.last().map_or(0, |row| row.round),
+        committed: history.rows().last().map_or(0, |row| row.round),
         round: status.round,
         attempt: status.attempt,
         phase: status.phase,
@@ -299,7 +311,9 @@ fn shown(plan: &RunPlan, status: Status, history: Vec<Row>) -> Page {
         },
         seconds_left: status.remaining.map(|milliseconds| milliseconds as f64 / 1e3),
         cohort,
-        history,
+        history: history.rows().to_vec(),
+        bytes_up,
+        bytes_down,
         failed: status.failed,
         refused: BTreeMap::new(),
         overtaken: BTreeMap::new(),
@@ -383,6 +397,32 @@ mod tests {
         let again = std::fs::read_to_string(&path).unwrap();
         assert_eq!(again, text);
         assert_eq!(board.page().history, page.history);
+    }
+
+    #[test]
+    fn what_watchers_are_told_is_as_long_whatever_the_run_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let board = Board::with_file(&path, 0).unwrap();
+        let mut longest = [0, 0];
+        for round in 1..=4_000 {
+            board.sent(7);
+            board.update(&plan(), status(round + 1), vec![committed(round)]).unwrap();
+            if round.is_multiple_of(100) {
+                let page = board.page();
+                assert_eq!((page.committed, page.bytes_down), (round, 7 * u64::from(round)));
+                let told = serde_json::to_string(&*page).unwrap().len();
+                let most = &mut longest[usize::from(round > 2_000)];
+                *most = told.max(*most);
+            }
+        }
+        let [first, second] = longest;
+        assert!(second < first + first / 10, "{first} bytes, then {second}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 4_000, "the file has all");
+        let page = board.page();
+        let again = Board::with_file(&path, 0).unwrap();
+        assert_eq!((again.rounds(), &again.page().history), (4_000, &page.history));
     }
 
     #[test]

@@ -93,8 +93,6 @@ fn draw(frame: &mut Frame<'_>, page: &Page, title: &str) {
 }
 
 fn header<'a>(page: &'a Page, title: &'a str) -> Paragraph<'a> {
-    let up: u64 = page.history.iter().map(|row| row.bytes_up).sum();
-    let down: u64 = page.history.iter().map(|row| row.bytes_down).sum();
     let best = page.best.map_or("–".into(), |b| format!("{:.4} in round {}", b.score, b.round));
     let few = match page.enrolled < page.asked as usize {
         true => format!(", {} are asked for", page.asked),
@@ -106,8 +104,8 @@ fn header<'a>(page: &'a Page, title: &'a str) -> Paragraph<'a> {
         page.rounds,
         page.online,
         page.enrolled,
-        bytes(up),
-        bytes(down),
+        bytes(page.bytes_up),
+        bytes(page.bytes_down),
         page.metric,
     );
     Paragraph::new(vec![
@@ -246,6 +244,8 @@ fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -288,7 +288,9 @@ mod tests {
             needed: 4,
             seconds_left: Some(12.3),
             cohort: vec![Member { client, arrived: true }],
-            history: vec![row(1, 1.5), row(2, 0.8765)],
+            history: [row(1, 1.5), row(2, 0.8765)].map(Arc::new).into(),
+            bytes_up: 12_345,
+            bytes_down: 999,
             failed: vec![Failed {
                 round: 3,
                 attempt: 1,
