@@ -227,6 +227,21 @@ impl Table {
         }
     }
 
+    /// The features of all rows, `[rows, width]`; the table need not have the class.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a column of the schema that isn't there, and for a line that can't be
+    /// read.
+    pub fn features_by(&self, schema: &Schema) -> Result<Vec<f32>> {
+        let reader = schema.features(self.header.names());
+        let reader = reader.map_err(|error| Error::file(self.path(0), error.to_string()))?;
+        let mut features = Vec::with_capacity(self.rows.len() * schema.width());
+        for (row, fields) in self.rows.iter().enumerate() {
+            reader.row(fields, &mut features).map_err(|reason| self.error(row, &reason))?;
+        }
+        Ok(features)
+    }
+
     /// The rows, and what is wrong with those that can't be read.
     fn encoded(&self, schema: &Schema) -> Result<(Rows, Vec<(usize, String)>)> {
         let reader = schema.reader(self.header.names());

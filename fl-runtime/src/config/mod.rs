@@ -44,9 +44,17 @@ const KNOWN_TOKEN: &str = "change-me-to-something-long";
 /// # Errors
 /// [`Error::Entropy`] if none can be drawn.
 pub fn template() -> Result<String, Error> {
+    Ok(TEMPLATE.replace(KNOWN_TOKEN, &new_token()?))
+}
+
+/// A token that nobody can guess: 128 random bits.
+///
+/// # Errors
+/// [`Error::Entropy`] if none can be drawn.
+pub fn new_token() -> Result<String, Error> {
     let mut token = [0; 16];
     getrandom::fill(&mut token)?;
-    Ok(TEMPLATE.replace(KNOWN_TOKEN, &hex::encode(&token)))
+    Ok(hex::encode(&token))
 }
 
 /// The version of configuration files that this program reads.

@@ -5,6 +5,7 @@ mod client;
 mod held_out;
 mod init;
 mod keys;
+mod model;
 mod samples;
 mod schema;
 mod server;
@@ -49,6 +50,8 @@ enum What {
     Keys(keys::Options),
     Certs(certs::Options),
     Verify(verify::Options),
+    Evaluate(model::Evaluate),
+    Predict(model::Predict),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +71,8 @@ fn main() -> ExitCode {
         What::Keys(options) => keys::run(options).map(done),
         What::Certs(options) => certs::run(options).map(done),
         What::Verify(options) => verify::run(options).map(done),
+        What::Evaluate(options) => model::evaluate(options).map(done),
+        What::Predict(options) => model::predict(options).map(done),
     };
     match result {
         Ok(status) => status,

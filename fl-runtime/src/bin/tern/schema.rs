@@ -32,6 +32,28 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Sample files, and what is said of their columns.
+pub struct Sample<'a> {
+    /// Tables of the same columns.
+    pub files: &'a [PathBuf],
+    /// The column with the class.
+    pub label: &'a str,
+    /// Columns that are left out.
+    pub without: &'a [String],
+}
+
+/// What a sample says of its columns.
+pub fn of(sample: &Sample<'_>) -> Result<Schema> {
+    let table = Table::read_several(sample.files)?;
+    let rows: Vec<usize> = (0..table.lines().len()).collect();
+    let without: Vec<&str> = sample.without.iter().map(String::as_str).collect();
+    let schema = table.schema(sample.label, &without, &rows)?;
+    // What can't be read by it isn't what it was made of.
+    table.read_all_by(&schema)?;
+    schema.check()?;
+    Ok(schema)
+}
+
 fn section(options: &Options) -> Result<String> {
     #[derive(serde::Serialize)]
     struct Run {
@@ -41,13 +63,8 @@ fn section(options: &Options) -> Result<String> {
     struct Config {
         run: Run,
     }
-    let table = Table::read_several(&options.files)?;
-    let rows: Vec<usize> = (0..table.lines().len()).collect();
-    let without: Vec<&str> = options.without.iter().map(String::as_str).collect();
-    let schema = table.schema(&options.label, &without, &rows)?;
-    // What can't be read by it isn't what it was made of.
-    table.read_all_by(&schema)?;
-    schema.check()?;
+    let Options { files, label, without } = options;
+    let schema = of(&Sample { files, label, without })?;
     let (features, classes) = (schema.width(), schema.label.classes.len());
     let section = toml::to_string(&Config { run: Run { schema } }).context("writing the schema")?;
     Ok(format!("# {features} features, {classes} classes.\n{section}"))
