@@ -89,6 +89,8 @@ struct Devices {
 }
 
 fn main() -> Result<()> {
+    // SAFETY: this is the first that the process does: it has no other thread.
+    unsafe { tern_fl::host::display::look_for_none() };
     let cli = Cli::parse();
     match &cli.command {
         None => suite::run(&cli.suite),

@@ -17,3 +17,18 @@ pub mod suggest;
 pub mod teacher;
 pub mod text;
 pub mod users;
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// What the command of a demo does: reads its options and runs it, to standard output.
+///
+/// # Errors
+/// What the demo fails with.
+pub fn start<Options: Parser>(run: fn(&Options, &mut dyn Write) -> Result<()>) -> Result<()> {
+    // SAFETY: this is the first that the process does: it has no other thread.
+    unsafe { tern_fl::host::display::look_for_none() };
+    run(&Options::parse(), &mut std::io::stdout())
+}

@@ -55,6 +55,15 @@ impl Progress {
         }
     }
 
+    /// Says something found on the way, above the bar.
+    pub fn say(&mut self, line: &str) {
+        match &mut self.view {
+            View::Bar(bar) => bar.println(line),
+            // Nobody to tell is no reason to stop.
+            View::Plain { out, .. } => drop(writeln!(out, "{line}")),
+        }
+    }
+
     /// Says how many steps are done, and the loss where there is one.
     pub fn update(&mut self, done: u64, loss: Option<f32>) {
         self.done = done.min(self.total);

@@ -98,7 +98,7 @@ fn a_start_without_a_display_says_nothing_of_it() {
     let mut command = tern(&["simulate", "--csv", "nowhere.csv", "--label", "class"]);
     command.env("TERN_DEVICE", "software").env_remove("XDG_RUNTIME_DIR");
     let error = String::from_utf8(command.output().unwrap().stderr).unwrap();
-    assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}");
+    assert!(error.contains("nowhere.csv") && !error.contains("XDG_RUNTIME_DIR"), "{error}");
 }
 
 struct Place {

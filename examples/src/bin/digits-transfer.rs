@@ -1,8 +1,7 @@
 //! The digits-transfer demo: see `--help` and `examples/README.md`.
 
-use clap::Parser;
-use tern_examples::digits::{options::Options, run::run};
+use tern_examples::digits::run::run;
 
 fn main() -> anyhow::Result<()> {
-    run(&Options::parse(), &mut std::io::stdout())
+    tern_examples::start(run)
 }

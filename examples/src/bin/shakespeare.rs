@@ -1,8 +1,7 @@
 //! Federated training on Shakespeare's roles: see `--help` and `examples/README.md`.
 
-use clap::Parser;
-use tern_examples::shakespeare::{options::Options, run::run};
+use tern_examples::shakespeare::run::run;
 
 fn main() -> anyhow::Result<()> {
-    run(&Options::parse(), &mut std::io::stdout())
+    tern_examples::start(run)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tern_engine::{Device, save_model};
-use tern_fl::methods::personalize::Client;
+use tern_fl::methods::personalize::{Client, Round};
 use tern_fl::tokens::Alphabet;
 
 use super::client::Keyboard;
@@ -68,10 +68,13 @@ pub fn personalize(
                 break;
             }
             keyboard.type_text(&text)?;
-            keyboard.customize(&mut || {
+            let trained = keyboard.customize(&mut || {
                 done += 1;
                 progress.update(done, None);
             })?;
+            if let Some(round) = trained {
+                progress.say(&told(&user.name, &round));
+            }
         }
         keyboards.push(keyboard);
     }
@@ -108,6 +111,18 @@ pub fn personalize(
         });
     }
     Ok(results)
+}
+
+/// What a training came to, on the records that it held back.
+fn told(name: &str, round: &Round) -> String {
+    format!(
+        "{name}: {} characters typed; loss on the last of them {:.3} by the public model, {:.3} by \
+         one's own{}",
+        round.records,
+        round.loss_public,
+        round.loss_after,
+        if round.adopted { "" } else { ", which is not taken" }
+    )
 }
 
 /// The public model and the one in use, on each user's held-back lines.

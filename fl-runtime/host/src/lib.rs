@@ -17,6 +17,7 @@
 
 pub mod clock;
 pub mod csv;
+pub mod display;
 pub mod files;
 pub mod folder;
 pub mod key_file;

@@ -221,8 +221,8 @@ mod tests {
     #[test]
     fn gradients_match_finite_differences() {
         for reduction in [Reduction::Mean, Reduction::Sum] {
-            gradient_check(&[&[16, 5]], |g, x| {
-                let Data::U32(targets) = codes(16, 5, 1) else { unreachable!() };
+            gradient_check(&[&[64, 5]], |g, x| {
+                let Data::U32(targets) = codes(64, 5, 1) else { unreachable!() };
                 let targets = constant_words(g, targets);
                 let logits = g.activation(x[0], Activation::Tanh);
                 let weights = g.constant(0.5, &[5]);

@@ -367,7 +367,7 @@ mod tests {
         let rows = RowData::upload(&device, &[0.5; 80], 2, &labels, 9).unwrap();
         let mut trainer = EngineTrainer::new(&device, LocalData::Rows(rows));
         let error = trainer.train(&task(|_| ()), &job()).unwrap_err().to_string();
-        assert!(error.contains("classes of the data is 3, expected at most the model's 2"));
+        assert!(error.contains("labels is 2, expected below the 2 classes"), "{error}");
         let spec = ModelSpec::language_model(5, 2, 4, 1);
         let plan = RunPlan::new("test", ModelKind::Layers(spec.clone()), 1);
         let task = plan.task(RunId([1; 16])).unwrap();
@@ -379,7 +379,7 @@ mod tests {
             let trained = EngineTrainer::new(&device, text).train(&task, &job);
             assert_eq!(trained.is_ok(), sound);
             let error = trained.err().map_or_else(String::new, |error| error.to_string());
-            assert_eq!(error.contains("tokens of the data is 6, expected at most"), !sound);
+            assert_eq!(error.contains("inputs is 5, expected below the 5 tokens"), !sound);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tern_engine::nn::{Input, Mode, Model};
+use tern_engine::nn::{Mode, Model};
 use tern_engine::{
     Arena, Batching, Graph, Parameters, Plan, RowData, Schedule, Tensor, TextData, Trainable,
     Training,
@@ -57,7 +57,6 @@ impl LocalData {
 /// side by side. Which samples a replica takes and how many steps is up to its state record.
 pub struct Recorder {
     parameters: Parameters,
-    input: Input,
     model: Model,
 }
 
@@ -72,7 +71,7 @@ impl Recorder {
             return Err(Error::value("model of the task", "tensors alone", expected));
         };
         let (parameters, model) = spec.build()?;
-        Ok(Recorder { parameters, input: spec.input, model })
+        Ok(Recorder { parameters, model })
     }
 
     /// The model's parameters.
@@ -90,32 +89,14 @@ impl Recorder {
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let (inputs, targets) = data.batch(graph, batching)?;
         let logits = self.model.forward(graph, inputs, mode)?.output;
-        let outputs = graph.shape(logits).last().copied().unwrap_or(0);
-        self.check(data, outputs)?;
         Ok((graph.cross_entropy(logits, targets)?, logits, targets))
-    }
-
-    /// Refuses data with tokens or classes that the model doesn't have, which kernels would take
-    /// for its last one.
-    fn check(&self, data: &LocalData, outputs: usize) -> Result<()> {
-        let (name, needed, has) = match (data, self.input) {
-            (LocalData::Rows(rows), _) => ("classes of the data", rows.classes(), outputs),
-            (LocalData::Text(text), Input::Tokens { vocabulary }) => {
-                ("tokens of the data", text.vocabulary(), vocabulary.min(outputs))
-            }
-            (LocalData::Text(text), _) => ("tokens of the data", text.vocabulary(), outputs),
-        };
-        match needed <= has {
-            true => Ok(()),
-            false => Err(Error::value(name, needed, format!("at most the model's {has}"))),
-        }
     }
 
     /// A training step, and where updates are gradients the gradient of a batch.
     ///
     /// # Errors
-    /// [`Error::Value`] for tokens or classes that the model doesn't have; the engine's for data
-    /// of another shape.
+    /// The engine's, for tokens or classes that the model doesn't have, and for data of another
+    /// shape.
     pub fn training(
         &self,
         arena: &Arena,

@@ -55,7 +55,8 @@ enum What {
 }
 
 fn main() -> ExitCode {
-    look_for_no_display();
+    // SAFETY: this is the first that the process does: it has no other thread.
+    unsafe { tern_fl::host::display::look_for_none() };
     let Command { what, log } = Command::parse();
     let view = matches!(&what, What::Server(options) if options.view());
     if !view {
@@ -81,16 +82,6 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Mesa's layer that puts the GPU of the display first says on standard error, twice, where there is
-/// no display. Nothing is shown here: then it is left out, unless somebody asked it for a GPU.
-fn look_for_no_display() {
-    let asked = ["XDG_RUNTIME_DIR", "MESA_VK_DEVICE_SELECT", "DRI_PRIME"];
-    if asked.into_iter().all(|name| std::env::var_os(name).is_none()) {
-        // SAFETY: this is the first that the process does: no other thread reads its environment.
-        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }
 

@@ -99,7 +99,7 @@ fn header<'a>(page: &'a Page, title: &'a str) -> Paragraph<'a> {
         false => String::new(),
     };
     let facts = format!(
-        "{} of {} rounds · {} online of {} enrolled{few} · received {} · sent {} · best {} {best}",
+        "{} of {} rounds · {} of {} online{few} · received {} · sent {} · best {} {best}",
         page.committed,
         page.rounds,
         page.online,
@@ -310,7 +310,7 @@ mod tests {
             "digits",
             "https://host:1",
             "2 of 10 rounds",
-            "7 online of 8 enrolled, 10 are asked for",
+            "7 of 8 online, 10 are asked for",
             "0.8765 in round 2",
             "round 3 attempt 2, collect, 12 s left",
             "1 of 4 updates",

@@ -69,7 +69,15 @@ fn momentum_is_the_weighted_sum_of_all_gradients() {
 fn plain_sgd_is_sgd_with_no_momentum_and_decay_is_an_l2_gradient() {
     let (n, stride) = (N as u32, N as u32);
     let plain = SgdPlain { n, stride, weight_decay: 0.25, scale: 0.5, clipped: 1, offset: 0 };
-    let with = Sgd { n, stride, weight_decay: 0.25, scale: 0.5, clipped: 1, ..Default::default() };
+    let with = Sgd {
+        n,
+        stride,
+        fresh: 1.0,
+        weight_decay: 0.25,
+        scale: 0.5,
+        clipped: 1,
+        ..Default::default()
+    };
     let a = train(4, |w, g, state| sgd_plain(&plain, 1, w, g, state, &[0.5]));
     let mut m = [99.0; N];
     let b = train(4, |w, g, state| sgd(&with, 1, w, g, &mut m, state, &[0.5]));
