@@ -14,7 +14,8 @@
 //!
 //! ```
 //! use tern_engine::nn::ModelSpec;
-//! //! use tern_protocol::layout::ModelKind;
+//! use tern_engine::Device;
+//! use tern_protocol::layout::ModelKind;
 //! use tern_protocol::RunPlan;
 //! use tern_simulate::{Options, Population, Simulation};
 //!
