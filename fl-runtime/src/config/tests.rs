@@ -121,13 +121,13 @@ const ADAM: &str = "adam = { beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_
 #[test]
 fn a_metric_that_nobody_measures_is_refused_with_those_there_are() {
     let text = every_option();
-    let wrong = text.replace("metric = \"loss\"", "metric = \"acuracy\"");
+    let wrong = text.replace("metric = \"loss\"", "metric = \"speed\"");
     let error = parse(&wrong).unwrap_err();
     assert_eq!(
         (error.key.as_str(), error.text.as_str()),
-        ("run.evaluation.metric", "metric = \"acuracy\"")
+        ("run.evaluation.metric", "metric = \"speed\"")
     );
-    assert_eq!(error.message, "\"acuracy\", expected one of accuracy, loss, top3");
+    assert_eq!(error.message, "\"speed\", expected one of accuracy, loss, top3");
     parse(&text.replace("metric = \"loss\"", "metric = \"accuracy\"")).unwrap();
     // Trainers of programs name their own.
     let start = wrong.find("[run.model.layers]").unwrap();
