@@ -396,8 +396,12 @@ impl Graph {
             }
         };
         let mut args = vec![Operand::Flat(Flat::Parameters), Operand::Flat(Flat::Gradients)];
-        args.extend(training.optimizer.moments().iter().map(|m| Operand::Flat(*m)));
+        let moments = training.optimizer.moments();
+        // The largest second moments come last: the kernel is Adam's but for them.
+        let (own, largest) = moments.split_at(moments.len().min(2));
+        args.extend(own.iter().map(|moment| Operand::Flat(*moment)));
         args.extend([Operand::State, clip.into()]);
+        args.extend(largest.iter().map(|moment| Operand::Flat(*moment)));
         match update {
             Update::Plain(params) => self.dispatch(&SGD_PLAIN, &params, &args),
             Update::Momentum(params) => self.dispatch(&SGD, &params, &args),

@@ -4,91 +4,13 @@
 
 mod common;
 
-use std::path::PathBuf;
-
-use common::devices;
-use safetensors::SafeTensors;
-use safetensors::tensor::Dtype;
-use serde_json::Value;
+use common::fixture::{Fixture, all_devices, close, path, tolerance};
 use tern_engine::nn::{Input, LayerSpec, Mode, Model, ModelSpec, Pixels};
-use tern_engine::ops::loss::{CrossEntropy, Reduction};
 use tern_engine::ops::lstm::{LstmOptions, LstmWeights};
 use tern_engine::{
-    Activation, Arena, Data, Device, Element, Flat, Graph, Init, Optimizer, Param, Parameters,
-    Tensor, Trainable, Training, load_model,
+    Activation, Arena, Data, Element, Flat, Graph, Init, Optimizer, Param, Parameters, Tensor,
+    Trainable, Training, load_model,
 };
-
-/// Reference: hyperparameters reach the references as `f32`. Others: ten steps of `f32` arithmetic.
-fn tolerance(device: &Device) -> f64 {
-    if device.name().starts_with("Reference") { 2e-7 } else { 2e-4 }
-}
-
-fn all_devices() -> Vec<Device> {
-    [Device::reference_f64()].into_iter().chain(devices()).collect()
-}
-
-fn path(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    folder.join(format!("{name}.safetensors"))
-}
-
-struct Fixture(Vec<u8>);
-
-impl Fixture {
-    fn open(name: &str) -> Self {
-        Fixture(std::fs::read(path(name)).unwrap())
-    }
-
-    fn parse(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.0).unwrap()
-    }
-
-    fn setting(&self, key: &str) -> Value {
-        let (_, header) = SafeTensors::read_metadata(&self.0).unwrap();
-        let settings = &header.metadata().as_ref().unwrap()["settings"];
-        serde_json::from_str::<Value>(settings).unwrap()[key].clone()
-    }
-
-    fn number(&self, key: &str) -> f64 {
-        self.setting(key).as_f64().unwrap_or(0.0)
-    }
-
-    fn f64(&self, name: &str) -> Vec<f64> {
-        let tensors = self.parse();
-        let tensor = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-        match tensor.dtype() {
-            Dtype::F64 => {
-                let chunks = tensor.data().as_chunks::<8>().0.iter();
-                chunks.map(|b| f64::from_le_bytes(*b)).collect()
-            }
-            Dtype::F32 => self.f32(name).into_iter().map(f64::from).collect(),
-            other => panic!("{name} holds {other:?}"),
-        }
-    }
-
-    fn f32(&self, name: &str) -> Vec<f32> {
-        let chunks = self.parse().tensor(name).unwrap().data().as_chunks::<4>().0.to_vec();
-        chunks.into_iter().map(f32::from_le_bytes).collect()
-    }
-
-    fn u32(&self, name: &str) -> Vec<u32> {
-        let chunks = self.parse().tensor(name).unwrap().data().as_chunks::<4>().0.to_vec();
-        chunks.into_iter().map(u32::from_le_bytes).collect()
-    }
-}
-
-fn close(what: &str, device: &Device, found: &[f64], expected: &[f64], tolerance: f64) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let scale = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
-    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let error = (found - expected).abs() / scale;
-        assert!(
-            error <= tolerance,
-            "{} {what}[{i}]: {found}, PyTorch has {expected}",
-            device.name()
-        );
-    }
-}
 
 fn weights(parameters: &mut Parameters, layers: usize, gates: usize) -> Vec<LstmWeights> {
     (0..layers)
@@ -409,82 +331,6 @@ fn mlp_with_clipping() {
         Training::new(Optimizer::sgd(), fixture.number("lr")).clip_norm(fixture.number("clip"));
     let input = (Element::F32, &[5, 7][..]);
     steps("mlp_data", "mlp_weights", "mlp_clipped", spec.build().unwrap(), input, &training);
-}
-
-#[test]
-fn activations_and_their_slopes() {
-    let fixture = Fixture::open("activations");
-    let x = fixture.f32("x");
-    for device in all_devices() {
-        let mut parameters = Parameters::new();
-        parameters.add("unused", &[1], Init::Zeros).unwrap();
-        let arena = Arena::new(&device, &parameters, &[1]).unwrap();
-        for kind in Activation::ALL {
-            let mut graph = Graph::new(&arena);
-            let input = graph.input("x", &[x.len()], Element::F32);
-            let output = graph.activation(input, kind);
-            graph.keep(output);
-            let seed = graph.input("dy", &[x.len()], Element::F32);
-            let (mut plan, gradients) =
-                graph.gradients(&[(output, seed)], &Trainable::All, &[input]).unwrap();
-            plan.write(input, &Data::F32(x.clone())).unwrap();
-            plan.write(seed, &Data::F32(vec![1.0; x.len()])).unwrap();
-            plan.run(1).unwrap();
-            let name = kind.name();
-            let found = plan.read_f64(output).unwrap();
-            close(name, &device, &found, &fixture.f64(&format!("{name}.y")), 1e-6);
-            let slopes = plan.read_f64(gradients[0].unwrap()).unwrap();
-            let expected = fixture.f64(&format!("{name}.slope"));
-            close(&format!("slope of {name}"), &device, &slopes, &expected, 1e-6);
-        }
-    }
-}
-
-#[test]
-fn cross_entropies_with_their_options() {
-    let fixture = Fixture::open("cross_entropy");
-    let (logits, target) = (fixture.f32("logits"), fixture.u32("target"));
-    let weights = fixture.f32("weights");
-    let classes = weights.len();
-    for device in all_devices() {
-        let mut parameters = Parameters::new();
-        parameters.add("unused", &[1], Init::Zeros).unwrap();
-        let arena = Arena::new(&device, &parameters, &[1]).unwrap();
-        for (weighted, smoothing, sum) in
-            (0..8).map(|i| (i & 1 != 0, [0.0, 0.125][i >> 1 & 1], i & 4 != 0))
-        {
-            let mut graph = Graph::new(&arena);
-            let x = graph.input("logits", &[target.len(), classes], Element::F32);
-            let t = graph.input("target", &[target.len()], Element::U32);
-            let w = graph.input("weights", &[classes], Element::F32);
-            let reduction = if sum { Reduction::Sum } else { Reduction::Mean };
-            let options = CrossEntropy::new()
-                .class_weights(weighted.then_some(w))
-                .label_smoothing(smoothing)
-                .reduction(reduction);
-            let loss = graph.cross_entropy_with(x, t, &options).unwrap();
-            graph.keep(loss);
-            let seed = graph.input("dloss", &[1], Element::F32);
-            let (mut plan, gradients) =
-                graph.gradients(&[(loss, seed)], &Trainable::All, &[x]).unwrap();
-            plan.write(x, &Data::F32(logits.clone())).unwrap();
-            plan.write(t, &Data::U32(target.clone())).unwrap();
-            plan.write(w, &Data::F32(weights.clone())).unwrap();
-            plan.write(seed, &Data::F32(vec![1.0])).unwrap();
-            plan.run(1).unwrap();
-            let name = format!(
-                "{}.{}.{}",
-                if weighted { "weighted" } else { "plain" },
-                if smoothing == 0.0 { "hard" } else { "smooth" },
-                if sum { "sum" } else { "mean" },
-            );
-            let found = plan.read_f64(loss).unwrap();
-            close(&name, &device, &found, &fixture.f64(&format!("{name}.loss")), 1e-6);
-            let slopes = plan.read_f64(gradients[0].unwrap()).unwrap();
-            let expected = fixture.f64(&format!("{name}.gradient"));
-            close(&format!("gradient of {name}"), &device, &slopes, &expected, 1e-6);
-        }
-    }
 }
 
 #[test]

@@ -46,7 +46,8 @@ prelude!(/** `cell_forward`, `cell_backward` on a type `Units` that the kernel d
 prelude!(/** `add_masks`: ChaCha20 streams of [`crate::kernels::chacha`]; needs the binding `masks`. */ CHACHA = "chacha");
 prelude!(/** 64-bit integers in pairs of words, `fixed64` of [`crate::kernels::fixed`]. */ FIXED64 = "fixed64");
 prelude!(/** `tensor_of`: the tensor of an element; needs the binding `segments` and `p.tensors`. */ SEGMENT = "segment");
-prelude!(/** `one_minus_exp` and `moments`, shared by Adam and AMSGrad. */ ADAM_MOMENTS = "adam");
+prelude!(/** `divisor`: the second moment that Adam divides by. */ ADAM = "adam");
+prelude!(/** `divisor`: the largest second moment so far; has the binding `largest`. */ AMSGRAD = "amsgrad");
 prelude!(/** `finite_or_zero`, `normal_or_zero`: what is not finite, or subnormal, counts as zero. */ FINITE = "finite");
 prelude!(/** Shared by the variants of `ternary/scale`. */ TERNARY_SCALE = "ternary_scale");
 prelude!(/** Parameters, bias and result of [`crate::kernels::matmul`]. */ GEMM_PARAMS = "gemm_params");

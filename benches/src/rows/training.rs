@@ -44,8 +44,9 @@ pub fn rows(size: Size) -> Vec<Case> {
     let buffers = [vec![vector(1), vector(2), vector(3), squares()], state().into()].concat();
     let p = p.betas(0.9, 0.999);
     cases.push(case(&ADAM, &label, &p, buffers));
-    let moments = vec![vector(1), vector(2), vector(3), squares(), squares()];
-    cases.push(case(&AMSGRAD, &label, &p, [moments, state().into()].concat()));
+    let moments = vec![vector(1), vector(2), vector(3), squares()];
+    let buffers = [moments, state().into(), vec![squares()]].concat();
+    cases.push(case(&AMSGRAD, &label, &p, buffers));
     let p = Proximal { offset, n, stride, reference_stride: n, mu: 0.1 };
     cases.push(case(&PROXIMAL, &label, &p, vec![vector(1), vector(2), vector(3)]));
     let partials = norm_partials(n as usize);

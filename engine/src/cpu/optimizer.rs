@@ -206,9 +206,16 @@ fn adam(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     });
 }
 
+/// The larger of numbers that are not below zero, by their bits, which are in the order of the
+/// numbers: one that is no number is the largest.
+#[inline(always)]
+fn larger<S: Simd>(_: S, a: S::f32s, b: S::f32s) -> S::f32s {
+    a.bitcast::<S::u32s>().max(b.bitcast::<S::u32s>()).bitcast()
+}
+
 fn amsgrad(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Adam = bytemuck::from_bytes(p);
-    let [w, g, m, v, top, state, clip] = args else { unreachable!("seven bindings") };
+    let [w, g, m, v, state, clip, top] = args else { unreachable!("seven bindings") };
     let (g, state, clip) = (g.real(), state.word(), clip.real());
     let range = Range { offset: p.offset, n: p.n, stride: p.stride };
     let m = range.each(m.real_mut(), replicas);
@@ -232,8 +239,7 @@ fn amsgrad(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
                     #[inline(always)]
                     |[g], [w, m, v, top]| {
                         let (m, v) = adam.moments(s, p, (w, g), (m, v));
-                        // A moment that is no number is the largest.
-                        let top = top.simd_ge(v).select(top, v);
+                        let top = larger(s, top, v);
                         [adam.step(s, p, w, m, top), m, v, top]
                     },
                 ));

@@ -90,9 +90,7 @@ fn range_cases(cases: &mut Vec<Case>, (offset, n, stride): Range, replicas: usiz
         let buffers = vec![w.clone(), g.clone(), m.clone(), v.clone(), state.clone(), clip.clone()];
         cases.push(Case::new(&ADAM, &label, &p, replicas, buffers).flops(work(16)));
         let largest = Data::F32((0..size).map(|i| (i % 5) as f32 * 0.25).collect());
-        let moments = [m.clone(), v.clone(), largest];
-        let buffers = [w.clone(), g.clone()].into_iter().chain(moments);
-        let buffers = buffers.chain([state.clone(), clip.clone()]).collect();
+        let buffers = [&w, &g, &m, &v, &state, &clip, &largest].map(Data::clone).to_vec();
         cases.push(Case::new(&AMSGRAD, label, &p, replicas, buffers).flops(work(17)));
     }
     for reference_stride in [0, stride] {

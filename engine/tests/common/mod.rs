@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod fixture;
 pub mod models;
 
 use tern_engine::{Device, DeviceOptions, Kind, Select};

@@ -109,16 +109,8 @@ pub fn adam<F: Real>(
     state: &[u32],
     clip: &[F],
 ) {
-    for r in 0..replicas {
-        let Some(step) = AdamStep::new(p, state, clip, r) else { continue };
-        let from = r * p.stride as usize + p.offset as usize;
-        for at in from..from + p.n as usize {
-            let (w, old) = (parameters[at], (moment1[at], moment2[at]));
-            let (m, v) = step.moments(p, w, gradients[at], old);
-            (moment1[at], moment2[at]) = (m, v);
-            parameters[at] = step.step(p, w, m, v);
-        }
-    }
+    let moments = (moment1, moment2);
+    steps(p, replicas, parameters, gradients, moments, (state, clip), |_, _, v| v);
 }
 
 /// [`adam`] by the largest second moment so far (AMSGrad; Reddi et al. 2018, Algorithm 2), as in
@@ -131,9 +123,28 @@ pub fn amsgrad<F: Real>(
     gradients: &[F],
     moment1: &mut [F],
     moment2: &mut [F],
-    largest: &mut [F],
     state: &[u32],
     clip: &[F],
+    largest: &mut [F],
+) {
+    let moments = (moment1, moment2);
+    steps(p, replicas, parameters, gradients, moments, (state, clip), |at, first, v| {
+        let before = if first { F::zero() } else { largest[at] };
+        // One that is no number is the largest.
+        largest[at] = if before.is_nan() || before >= v { before } else { v };
+        largest[at]
+    });
+}
+
+/// The steps of all replicas; `divisor` has the second moment of a place that is divided by.
+fn steps<F: Real>(
+    p: &Adam,
+    replicas: usize,
+    parameters: &mut [F],
+    gradients: &[F],
+    (moment1, moment2): (&mut [F], &mut [F]),
+    (state, clip): (&[u32], &[F]),
+    mut divisor: impl FnMut(usize, bool, F) -> F,
 ) {
     for r in 0..replicas {
         let Some(step) = AdamStep::new(p, state, clip, r) else { continue };
@@ -141,11 +152,8 @@ pub fn amsgrad<F: Real>(
         for at in from..from + p.n as usize {
             let (w, old) = (parameters[at], (moment1[at], moment2[at]));
             let (m, v) = step.moments(p, w, gradients[at], old);
-            let before = if step.first { F::zero() } else { largest[at] };
-            // A moment that is no number is the largest.
-            let top = if before >= v { before } else { v };
-            (moment1[at], moment2[at], largest[at]) = (m, v, top);
-            parameters[at] = step.step(p, w, m, top);
+            (moment1[at], moment2[at]) = (m, v);
+            parameters[at] = step.step(p, w, m, divisor(at, step.first, v));
         }
     }
 }
@@ -161,7 +169,7 @@ kernel! {
     variants: [{
         name: "vec4",
         source: "optimizer/adam.wgsl",
-        preludes: [INDEX, LANES, STATE, ADAM_MOMENTS],
+        preludes: [INDEX, LANES, STATE, ADAM],
         consts: [GROUP = 64],
         grid: |p, v| linear_grid(p.n.div_ceil(4) as usize, v.constant("GROUP")),
     }];
@@ -172,13 +180,13 @@ kernel! {
     AMSGRAD = "optimizer/amsgrad", Adam;
     bindings: [
         parameters: write f32, gradients: read f32, moment1: write f32, moment2: write f32,
-        largest: write f32, state: read u32, clip: read f32
+        state: read u32, clip: read f32, largest: write f32
     ];
     reference: amsgrad;
     variants: [{
         name: "vec4",
-        source: "optimizer/amsgrad.wgsl",
-        preludes: [INDEX, LANES, STATE, ADAM_MOMENTS],
+        source: "optimizer/adam.wgsl",
+        preludes: [INDEX, LANES, STATE, AMSGRAD],
         consts: [GROUP = 64],
         grid: |p, v| linear_grid(p.n.div_ceil(4) as usize, v.constant("GROUP")),
     }];
