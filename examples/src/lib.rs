@@ -1,6 +1,6 @@
-//! What the demos share: reading text by speaker, word suggestions from
-//! a next-character model, progress and reports, none of which needs a device; and the parts
-//! of the demos, whose commands are in `src/bin/`.
+//! What the demos share: reading text by speaker, word suggestions from a next-character model,
+//! progress and reports, none of which needs a device; and the parts of the demos, whose commands
+//! are in `src/bin/`.
 
 pub mod digits;
 pub mod keyboard;

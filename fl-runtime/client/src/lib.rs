@@ -46,6 +46,7 @@ use tern_protocol::layout::Layout;
 use tern_protocol::participant::{Action, Input, Participant, RequiredSecurity, declined};
 use tern_protocol::plan::UpdateKind;
 use tern_protocol::trainer::{Job, Trained, Trainer};
+use tern_protocol::update::Codec;
 use tern_protocol::{Digest, Error, Result, TaskSpec, Turn, wire};
 use tokio::task::spawn_blocking;
 
@@ -441,9 +442,7 @@ impl Client {
             let given = format!("{} bytes with SHA-256 {}", bytes.len(), Digest::of(&bytes));
             return Err(Error::value("best model", given, format!("{expected} with {best}")));
         }
-        let flat: Vec<f32> =
-            bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
-        Ok(save_model(path, session.layout.parameters(), &flat)?)
+        Ok(save_model(path, session.layout.parameters(), &Codec::floats(&bytes))?)
     }
 
     /// Waits before trying again.

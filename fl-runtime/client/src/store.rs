@@ -123,8 +123,7 @@ impl ClientStore {
     }
 
     fn get_floats(&self, digest: Option<Digest>) -> Result<Vec<f32>> {
-        let bytes = self.get(digest)?;
-        Ok(bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect())
+        Ok(Codec::floats(&self.get(digest)?))
     }
 
     /// Stores what a client keeps.

@@ -1,7 +1,7 @@
 //! Files that survive: written whole or not at all, as durably as asked for.
 //!
 //! ```
-//! use tern_host::files::{Durability, replace, write_new_private};
+//! use tern_host::files::{Durability, open_log, replace, write_new_private};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
@@ -11,14 +11,21 @@
 //! assert_eq!(std::fs::read(&path)?, b"{\"round\": 1}");
 //! // Nothing else is left in the folder.
 //! assert_eq!(std::fs::read_dir(&folder)?.count(), 1);
+//! // A line that a process which was killed left unfinished is cut off.
+//! let log = folder.path().join("log");
+//! std::fs::write(&log, "one\ntwo\nthr")?;
+//! let mut lines = Vec::new();
+//! open_log(&log, |line| Some(lines.push(line.to_owned())))?;
+//! assert_eq!((lines.len(), std::fs::read(&log)?.len()), (2, 8));
+//! # std::fs::remove_file(&log)?;
 //! // And what must be new isn't written over.
 //! assert!(write_new_private(&path, b"a key").is_err());
 //! # Ok(())
 //! # }
 //! ```
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -75,6 +82,29 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Opens a file to which lines are added, and reads them, without their ends, until `take` says
+/// `None`. The rest is cut off, with a part of a line that a process which was killed may have left.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn open_log(path: &Path, mut take: impl FnMut(&str) -> Option<()>) -> Result<File> {
+    let failed = |reason: std::io::Error| Error::file(path, reason);
+    let mut options = OpenOptions::new();
+    let file = options.read(true).append(true).create(true).open(path).map_err(failed)?;
+    let mut whole = 0;
+    let mut reader = BufReader::new(&file);
+    let mut line = String::new();
+    while reader.read_line(&mut line).map_err(failed)? > 0 {
+        if line.strip_suffix('\n').and_then(&mut take).is_none() {
+            break;
+        }
+        whole += line.len() as u64;
+        line.clear();
+    }
+    file.set_len(whole).map_err(failed)?;
+    Ok(file)
+}
+
 /// Writes a file that must not exist yet and that only its owner may read.
 pub fn write_new_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = create_private(path)?;
@@ -84,7 +114,7 @@ pub fn write_new_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// Makes a file that only its owner may read, and that isn't there yet.
 pub fn create_private(path: &Path) -> std::io::Result<File> {
-    let mut options = std::fs::OpenOptions::new();
+    let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);

@@ -1,5 +1,6 @@
 //! What the federated runtime takes from the machine that it runs on: files that are whole or not
-//! there, folders that one process owns, texts and tables, the files of keys and certificates, the time.
+//! there, folders that one process owns, texts and tables, the files of keys and certificates, the
+//! time.
 //!
 //! ```
 //! use tern_host::{clock, folder::FolderLock, key_file};

@@ -72,7 +72,10 @@ impl Table {
     /// number of fields.
     pub fn read(path: &Path) -> Result<Self> {
         let (table, bad) = Self::read_some(path)?;
-        all(table, path, &bad)
+        match bad.first() {
+            Some(line) => Err(bad_line_error(path, line)),
+            None => Ok(table),
+        }
     }
 
     /// [`Table::read`] without the lines that can't be read or have another number of fields;
@@ -298,14 +301,6 @@ impl Table {
 
 fn bad_line_error(path: &Path, bad: &BadLine) -> Error {
     Error::file(path, format!("line {}: {}", bad.line, bad.reason))
-}
-
-/// What was read, if there is no bad line.
-fn all<T>(read: T, path: &Path, bad: &[BadLine]) -> Result<T> {
-    match bad.first() {
-        Some(line) => Err(bad_line_error(path, line)),
-        None => Ok(read),
-    }
 }
 
 #[cfg(test)]

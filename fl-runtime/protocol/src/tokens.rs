@@ -91,19 +91,14 @@ fn check<'a>(
     name: &str,
     texts: impl IntoIterator<Item = &'a str>,
 ) -> Result<()> {
-    let (mut all, mut unknown) = (0u32, BTreeMap::<char, usize>::new());
-    for c in texts.into_iter().flat_map(str::chars) {
-        all += 1;
-        if token(c) == UNKNOWN {
-            *unknown.entry(c).or_default() += 1;
-        }
-    }
-    let share = unknown.values().sum::<usize>() as f64 / f64::from(all.max(1));
+    let mut all = 0u32;
+    let characters = texts.into_iter().flat_map(str::chars).inspect(|_| all += 1);
+    let ranked = ranked(characters.filter(|c| token(*c) == UNKNOWN));
+    let unknown: usize = ranked.iter().map(|(_, count)| count).sum();
+    let share = unknown as f64 / f64::from(all.max(1));
     if share <= MAX_UNKNOWN {
         return Ok(());
     }
-    let mut ranked: Vec<_> = unknown.into_iter().collect();
-    ranked.sort_by_key(|(c, count)| (std::cmp::Reverse(*count), *c));
     let examples: Vec<_> = ranked.iter().take(EXAMPLES).map(|(c, _)| format!("{c:?}")).collect();
     let value = format!("{:.1} % ({})", 100.0 * share, examples.join(", "));
     let expected = format!(
@@ -112,6 +107,17 @@ fn check<'a>(
         100.0 * MAX_UNKNOWN
     );
     Err(Error::value("share of unknown characters", value, expected))
+}
+
+/// Different characters with their numbers, the most frequent first.
+fn ranked(characters: impl Iterator<Item = char>) -> Vec<(char, usize)> {
+    let mut counts = BTreeMap::<char, usize>::new();
+    for c in characters {
+        *counts.entry(c).or_default() += 1;
+    }
+    let mut ranked: Vec<_> = counts.into_iter().collect();
+    ranked.sort_by_key(|(c, count)| (std::cmp::Reverse(*count), *c));
+    ranked
 }
 
 /// A bijection between characters and the tokens 1, 2, …; token 0 stands for all the rest.
@@ -127,13 +133,8 @@ impl Alphabet {
     /// Line end, printable ASCII (so that a model trained on one text can read another), and
     /// the up to `others` most frequent other characters of the texts.
     pub fn covering<'a>(texts: impl IntoIterator<Item = &'a str>, others: usize) -> Self {
-        let mut counts = BTreeMap::<char, usize>::new();
         let foreign = |c: &char| !c.is_ascii() && !c.is_control();
-        for c in texts.into_iter().flat_map(str::chars).filter(foreign) {
-            *counts.entry(c).or_default() += 1;
-        }
-        let mut ranked: Vec<_> = counts.into_iter().collect();
-        ranked.sort_by_key(|(c, count)| (std::cmp::Reverse(*count), *c));
+        let ranked = ranked(texts.into_iter().flat_map(str::chars).filter(foreign));
         let foreign = ranked.into_iter().take(others).map(|(c, _)| c);
         Self::new(std::iter::once('\n').chain(' '..='~').chain(foreign).collect())
     }

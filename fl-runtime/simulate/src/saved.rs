@@ -111,7 +111,7 @@ impl Store {
         self.seek(client, second)?;
         let mut bytes = vec![0; self.record as usize];
         self.records.read_exact(&mut bytes).map_err(|error| self.failed(error))?;
-        Ok(floats(&bytes))
+        Ok(Codec::floats(&bytes))
     }
 
     /// What `state.json` has, if the folder has one.
@@ -143,11 +143,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// Little-endian floats.
-pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
 }
 
 /// Sections one after the other, each with its length before it.

@@ -11,8 +11,6 @@ use tern_protocol::strategy::advance;
 use tern_protocol::update::{Codec, Scales, add_difference};
 use tern_protocol::{Error, Layout, Result, RunPlan, Strategy, StrategyState};
 
-use super::saved::floats;
-
 /// The server of a simulated run.
 pub(super) struct Server {
     device: Device,
@@ -113,13 +111,13 @@ impl Server {
         let (true, Some(strategy)) = (lengths && [0, whole].contains(&best.len()), strategy) else {
             return Ok(None);
         };
-        self.model.write(&Data::F32(floats(model)))?;
+        self.model.write(&Data::F32(Codec::floats(model)))?;
         if let Some(vector) = &self.public {
-            vector.write(&Data::F32(floats(public)))?;
+            vector.write(&Data::F32(Codec::floats(public)))?;
         }
         self.best = match best.is_empty() {
             true => None,
-            false => Some(Vector::upload(&self.device, &Data::F32(floats(best)))?),
+            false => Some(Vector::upload(&self.device, &Data::F32(Codec::floats(best)))?),
         };
         self.state = strategy;
         Ok(Some(()))

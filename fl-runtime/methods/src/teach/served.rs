@@ -19,6 +19,7 @@ pub use self::server::Labels;
 mod server {
     use std::sync::{Arc, Mutex, PoisonError};
 
+    use tern_protocol::update::Codec;
     use tern_protocol::{ClientId, Error};
     use tern_server::http::ServiceError;
 
@@ -51,12 +52,11 @@ mod server {
 
         fn answer(&self, client: &ClientId, request: &[u8]) -> Result<Vec<u8>, ServiceError> {
             let refused = |name, reason: String| ServiceError::Refused { name, reason };
-            let (words, rest) = request.as_chunks::<4>();
-            if !rest.is_empty() {
+            if !request.len().is_multiple_of(4) {
                 let reason = format!("{} bytes, expected 4 for each feature", request.len());
                 return Err(refused("request", reason));
             }
-            let features: Vec<f32> = words.iter().map(|x| f32::from_le_bytes(*x)).collect();
+            let features = Codec::floats(request);
             let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(service) = service.as_mut() else {
                 return Err(ServiceError::Failed("the teachers are not there yet".into()));

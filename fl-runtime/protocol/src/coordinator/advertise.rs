@@ -77,7 +77,7 @@ impl Coordinator {
                 self.phase = Phase::Share(Share::new(state, roster.encode(), members, deadline));
                 Vec::new()
             }
-            Err(failure) => self.failed(format_args!("secure aggregation: {failure}")),
+            Err(failure) => self.insecure(&failure),
         }
     }
 }

@@ -54,7 +54,7 @@ impl Coordinator {
                 });
                 Vec::new()
             }
-            Err(failure) => self.failed(format_args!("secure aggregation: {failure}")),
+            Err(failure) => self.insecure(&failure),
         }
     }
 
@@ -92,7 +92,7 @@ impl Coordinator {
                 self.phase = Phase::Unmask(unmask);
                 Vec::new()
             }
-            Err(failure) => self.failed(format_args!("secure aggregation: {failure}")),
+            Err(failure) => self.insecure(&failure),
         }
     }
 }

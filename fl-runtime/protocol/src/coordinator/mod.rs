@@ -64,6 +64,7 @@ use confirm::Confirm;
 use evaluate::Evaluate;
 use gather::Gather;
 use share::Share;
+use tern_secagg::Failure;
 use unmask::Unmask;
 
 /// The best model so far.
@@ -355,6 +356,11 @@ impl Coordinator {
             self.plan.cohort.minimum,
         );
         self.failed(reason)
+    }
+
+    /// Another attempt at the round, since a secure session can't go on.
+    fn insecure(&mut self, failure: &Failure) -> Vec<Effect> {
+        self.failed(format_args!("secure aggregation: {failure}"))
     }
 
     /// Another attempt at the round.

@@ -80,7 +80,7 @@ impl Coordinator {
                 self.phase = Phase::Collect(Collect::secure(&self.plan, now, &members, masked));
                 Vec::new()
             }
-            Err(failure) => self.failed(format_args!("secure aggregation: {failure}")),
+            Err(failure) => self.insecure(&failure),
         }
     }
 }

@@ -93,7 +93,7 @@ impl Coordinator {
             }
             // Lies among the shares may be outvoted by those still to come.
             Err(_) if !over => Vec::new(),
-            Err(failure) => self.failed(format_args!("secure aggregation: {failure}")),
+            Err(failure) => self.insecure(&failure),
         }
     }
 }

@@ -47,6 +47,11 @@ impl Codec {
         x.iter().flat_map(|x| x.to_le_bytes()).collect()
     }
 
+    /// Back from [`Codec::full`]; what is left beyond whole floats is none.
+    pub fn floats(body: &[u8]) -> Vec<f32> {
+        body.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect()
+    }
+
     /// A body of half-precision floats, rounded to nearest even; what is larger than the
     /// largest becomes it.
     pub fn half(x: &[f32]) -> Vec<u8> {

@@ -2,13 +2,14 @@
 //! file of metrics in the run's folder.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize, Serializer};
+use tern_host::files::open_log;
 use tern_protocol::coordinator::Progress;
 use tern_protocol::{ClientId, Error, Result, RunPlan};
 
@@ -188,23 +189,15 @@ impl Board {
     /// # Errors
     /// [`Error::File`] if it can't be read or written.
     pub fn with_file(path: &Path, started: u64) -> Result<Self> {
-        let failed = |reason: std::io::Error| Error::file(path, reason);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).create(true).open(path).map_err(failed)?;
         let mut history = History::default();
-        let (mut last, mut whole) = (started, 0);
-        let mut reader = BufReader::new(&file);
-        let mut line = String::new();
-        while reader.read_line(&mut line).map_err(failed)? > 0 {
-            // A process that was killed may leave a part of a line: it is written again.
-            let row = line.strip_suffix('\n').and_then(|l| serde_json::from_str::<Row>(l).ok());
-            let Some(row) = row else { break };
+        let mut last = started;
+        // Rounds of which the file has no whole line are written again.
+        let file = open_log(path, |line| {
+            let row: Row = serde_json::from_str(line).ok()?;
             last = row.committed;
             history.push(row);
-            whole += line.len() as u64;
-            line.clear();
-        }
-        file.set_len(whole).map_err(failed)?;
+            Some(())
+        })?;
         let board = Board::new(last);
         let page = Page { history: history.rows().to_vec(), ..Page::default() };
         *lock(&board.shared.page) = Arc::new(page);

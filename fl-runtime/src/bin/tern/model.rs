@@ -7,14 +7,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use tern_engine::nn::{Input, ModelSpec, Predictor};
 use tern_engine::{Arena, Device, Flat, load_model};
+use tern_fl::RunPlan;
 use tern_fl::config::{Config, DataConfig};
 use tern_fl::data::read_table;
 use tern_fl::layout::ModelKind;
 use tern_fl::schema::Schema;
-use tern_fl::trainer::{EngineTrainer, Trainer};
-use tern_fl::{RunId, RunPlan};
 
-use super::samples::{self, Reading};
+use super::samples::Measurer;
 
 /// A model, and files that it is asked of.
 #[derive(Args, Debug)]
@@ -91,13 +90,9 @@ pub fn evaluate(options: &Evaluate) -> Result<()> {
         Input::Tokens { .. } => DataConfig::Text { path, tokens: None, steps: *window },
         _ => DataConfig::Csv { path, label },
     };
-    let device = Device::from_env()?;
-    // The run's name changes nothing about what is measured.
-    let task = plan.task(RunId([0; 16]))?;
-    let samples = samples::all(&device, &data, &Reading::of(&task))?;
+    let mut measurer = Measurer::new(&Device::from_env()?, &plan, &data)?;
     let model = load_model(&asked.model, layout.parameters())?;
-    let mut trainer = EngineTrainer::for_evaluation(&device, samples);
-    let (samples, metrics) = trainer.evaluate(&task, &model)?;
+    let (samples, metrics) = measurer.measure(&model)?;
     super::say(format_args!("samples {samples}"));
     for (name, value) in metrics {
         super::say(format_args!("{name} {value:.6}"));

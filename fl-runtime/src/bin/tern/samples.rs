@@ -10,7 +10,7 @@ use tern_fl::metrics::Metrics;
 use tern_fl::schema::Schema;
 use tern_fl::tokens::Tokens;
 use tern_fl::trainer::{EngineTrainer, Job, LocalData, Trained, Trainer};
-use tern_fl::{Error, TaskSpec};
+use tern_fl::{Error, RunId, RunPlan, TaskSpec};
 
 use crate::held_out::{hold_out_ends, hold_out_rows};
 
@@ -34,9 +34,25 @@ impl Reading {
     }
 }
 
-/// All samples of a configuration, read as a run says.
-pub fn all(device: &Device, data: &DataConfig, reading: &Reading) -> Result<LocalData> {
-    Samples::read(data, data.path(), reading)?.upload(device)
+/// Measures the models of a run by samples that nothing is trained on.
+pub struct Measurer {
+    trainer: EngineTrainer,
+    task: TaskSpec,
+}
+
+impl Measurer {
+    /// By all samples of a configuration, on a device.
+    pub fn new(device: &Device, plan: &RunPlan, data: &DataConfig) -> Result<Self> {
+        // The run's name changes nothing about what is measured.
+        let task = plan.task(RunId([0; 16]))?;
+        let samples = Samples::read(data, data.path(), &Reading::of(&task))?.upload(device)?;
+        Ok(Measurer { trainer: EngineTrainer::for_evaluation(device, samples), task })
+    }
+
+    /// Samples and metrics of a model, a flat vector.
+    pub fn measure(&mut self, model: &[f32]) -> tern_fl::Result<(u32, Metrics)> {
+        self.trainer.evaluate(&self.task, model)
+    }
 }
 
 /// Trains and evaluates on files of a configuration, which are read again if a server comes with
@@ -196,7 +212,6 @@ mod tests {
     use tern_engine::nn::ModelSpec;
     use tern_fl::layout::ModelKind;
     use tern_fl::tokens::Alphabet;
-    use tern_fl::{RunId, RunPlan};
 
     fn rows(path: &Path, count: usize) -> DataConfig {
         let lines: String = (0..count).map(|i| format!("{i},{}\n", i % 2)).collect();

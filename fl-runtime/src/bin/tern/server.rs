@@ -18,11 +18,10 @@ use tern_fl::metrics::Metrics;
 use tern_fl::plan::Evaluation;
 use tern_fl::server::federation::{self, Admission, Evaluator, Federation};
 use tern_fl::server::http::{self, Board, Server};
-use tern_fl::trainer::{EngineTrainer, Trainer};
-use tern_fl::{ClientId, Layout, RunId, RunPlan, TaskSpec};
+use tern_fl::{ClientId, Layout, RunPlan};
 use tokio::sync::Notify;
 
-use super::samples::{self, Reading};
+use super::samples::Measurer;
 use super::stop::Stop;
 use super::view;
 
@@ -104,31 +103,24 @@ fn check_measured(plan: &RunPlan, own_samples: bool) -> Result<()> {
 }
 
 /// Measures models by samples of the server's own.
-struct OwnSamples {
-    trainer: Mutex<EngineTrainer>,
-    task: TaskSpec,
-}
+struct OwnSamples(Mutex<Measurer>);
 
 impl OwnSamples {
     fn read(plan: &RunPlan, data: &DataConfig) -> Result<Self> {
         let device = Device::from_env()?;
-        // The run's name changes nothing about what is measured.
-        let task = plan.task(RunId([0; 16]))?;
-        let samples = samples::all(&device, data, &Reading::of(&task));
-        let samples = samples.context("server.evaluation")?;
-        let mut trainer = EngineTrainer::for_evaluation(&device, samples);
+        let mut measurer = Measurer::new(&device, plan, data).context("server.evaluation")?;
         // What doesn't fit the model is refused before anybody trains.
         let model = plan.check()?.parameters().initial(plan.seed);
-        trainer.evaluate(&task, &model).context("server.evaluation")?;
-        Ok(OwnSamples { trainer: Mutex::new(trainer), task })
+        measurer.measure(&model).context("server.evaluation")?;
+        Ok(OwnSamples(Mutex::new(measurer)))
     }
 }
 
 impl Evaluator for OwnSamples {
     fn evaluate(&self, _: u32, model: &[f32]) -> tern_fl::Result<Metrics> {
         // Each evaluation starts anew, whatever became of the one before.
-        let mut trainer = self.trainer.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(trainer.evaluate(&self.task, model)?.1)
+        let mut measurer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(measurer.measure(model)?.1)
     }
 }
 

@@ -1,11 +1,12 @@
 //! What a simulated run leaves in its folder.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use tern_engine::save_model;
+use tern_fl::host::files::open_log;
 use tern_fl::host::folder::FolderLock;
 use tern_fl::metrics::Metrics;
 use tern_fl::server::plot::{Panel, Series, draw};
@@ -41,10 +42,8 @@ impl Folder {
         self.path.join("state")
     }
 
-    fn metrics(&self) -> Result<File> {
-        let path = self.path.join("metrics.jsonl");
-        let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
-        file.with_context(|| path.display().to_string())
+    fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
     }
 
     /// Begins, or goes on after so many rounds: returns what was told of them. Rounds after those
@@ -53,26 +52,20 @@ impl Folder {
         let text = toml::to_string(plan).context("writing the plan")?;
         let at = self.path.join("plan.toml");
         std::fs::write(&at, text).with_context(|| at.display().to_string())?;
-        let file = self.metrics()?;
-        let (mut rows, mut whole) = (Vec::new(), 0);
-        let mut reader = BufReader::new(&file);
-        let mut line = String::new();
-        while reader.read_line(&mut line).context("reading metrics.jsonl")? > 0 {
-            // A process that was killed may leave a part of a line.
-            let row = line.strip_suffix('\n').and_then(|line| serde_json::from_str(line).ok());
-            let Some(row) = row.filter(|row: &Row| row.round <= done) else { break };
-            rows.push(row);
-            whole += line.len() as u64;
-            line.clear();
-        }
-        file.set_len(whole).context("writing metrics.jsonl")?;
+        let mut rows = Vec::new();
+        open_log(&self.metrics(), |line| {
+            let row: Row = serde_json::from_str(line).ok()?;
+            (row.round <= done).then(|| rows.push(row))
+        })?;
         Ok(rows)
     }
 
     /// Adds a round.
     pub fn add(&self, row: &Row) -> Result<()> {
-        let line = serde_json::to_string(row)? + "\n";
-        self.metrics()?.write_all(line.as_bytes()).context("writing metrics.jsonl")
+        let (path, line) = (self.metrics(), serde_json::to_string(row)? + "\n");
+        let written = OpenOptions::new().append(true).create(true).open(&path);
+        let written = written.and_then(|mut file| file.write_all(line.as_bytes()));
+        written.with_context(|| path.display().to_string())
     }
 
     /// Leaves the models and a plot.
