@@ -161,8 +161,8 @@ pub struct Train {
     /// In secure rounds: sealed shares of this client's neighbors, `tern_secagg::Inbox`, encoded.
     #[prost(bytes = "vec", tag = "3")]
     pub inbox: ::prost::alloc::vec::Vec<u8>,
-    /// In secure weighted rounds: the most samples of a client in the cohort. Updates are
-    /// multiplied by own samples over this before they are encoded.
+    /// The most samples that a client of the cohort counts for. In secure weighted rounds updates
+    /// are multiplied by own samples over this before they are encoded.
     #[prost(uint32, tag = "4")]
     pub max_samples: u32,
 }

@@ -311,14 +311,12 @@ impl Simulation {
         measured: &Measured,
     ) -> Result<Vec<Effect>> {
         let id = self.clients.id(client);
-        let samples = self.clients.part(client).len() as u32;
-        let most = self.coordinator.plan().updates.max_samples;
+        let most = self.coordinator.max_samples().unwrap_or(u32::MAX);
+        let samples = (self.clients.part(client).len() as u32).min(most);
         let loss = measured.loss.map(|loss| ("loss".to_string(), f64::from(loss)));
         let metrics: Metrics = loss.into_iter().collect();
         let reason = if !measured.norm.is_finite() {
             Some("the update has a number that isn't finite".to_string())
-        } else if samples > most {
-            Some(format!("{samples} samples, expected {most} at most"))
         } else if let Err(refusal) = metrics::check(&metrics) {
             Some(refusal.to_string())
         } else if !self.encode(turn, slot, client, measured.norm)? {
@@ -357,11 +355,14 @@ impl Simulation {
     fn encode(&mut self, turn: Turn, slot: usize, client: usize, norm: f32) -> Result<bool> {
         self.slots.round(slot, norm)?;
         let (Some(coder), Some(residuals)) = (&self.coder, &mut self.residuals) else {
+            self.slots.limit(slot, f64::from(norm))?;
             return Ok(true);
         };
         residuals.load(client, &coder.residual)?;
         let key = coding_key(&self.run, turn, &self.clients.id(client));
-        self.slots.code(slot, coder, key)
+        let Some(norm) = self.slots.code(slot, coder, key)? else { return Ok(false) };
+        self.slots.limit(slot, norm)?;
+        Ok(true)
     }
 
     /// The new model, and what is measured of it.

@@ -10,6 +10,7 @@ use tern_shaders::state;
 
 use tern_protocol::plan::{Encoding, LocalTraining, TernaryMethod};
 use tern_protocol::trainer::{LocalData, Recorder, state_record};
+use tern_protocol::update::limit;
 use tern_protocol::{Error, Layout, Result, RunPlan};
 
 /// What a slot does.
@@ -39,10 +40,13 @@ pub(super) struct Slots {
     device: Device,
     training: LocalTraining,
     bound: f32,
+    max_norm: Option<f64>,
     uplink: Encoding,
     ternary: TernaryMethod,
     updates: Updates,
     codec: TernaryCodec,
+    /// First elements of tensors, and the end.
+    segments: Vec<u32>,
     train: Plan,
     /// The gradient of a batch, where updates are gradients.
     gradient: Option<Plan>,
@@ -119,10 +123,12 @@ impl Slots {
             device: device.clone(),
             training: plan.training.clone(),
             bound: plan.updates.bound,
+            max_norm: plan.updates.max_norm,
             uplink: plan.updates.uplink,
             ternary: plan.updates.ternary,
             updates: Updates::new(layout.parameters())?,
             codec: TernaryCodec::new(layout.parameters())?,
+            segments: layout.segments().to_vec(),
             train,
             gradient,
             tiles,
@@ -271,9 +277,9 @@ impl Slots {
     }
 
     /// Replaces a slot's update by what its ternary codes stand for; `coder.residual` is added
-    /// first and then becomes what they leave. `key`: step, salt and seed of drawn codes. False
-    /// for scales that the server refuses.
-    pub fn code(&self, slot: usize, coder: &Coder, key: [u32; 3]) -> Result<bool> {
+    /// first and then becomes what they leave. `key`: step, salt and seed of drawn codes. Returns
+    /// what the norm is at most; nothing for scales that the server refuses.
+    pub fn code(&self, slot: usize, coder: &Coder, key: [u32; 3]) -> Result<Option<f64>> {
         let update = self.update(slot)?;
         let [step, salt, seed] = key;
         let (rule, coding) = match self.ternary {
@@ -291,7 +297,30 @@ impl Slots {
         self.codec.decode_accumulate(&mut pass, codes, &scales.scales, &[1.0], decoded, false)?;
         pass.run()?;
         update.copy_from(decoded)?;
-        Ok(scales.scales.read()?.floats()?.iter().all(|scale| (0.0..=self.bound).contains(scale)))
+        let scales = scales.scales.read()?.floats()?;
+        if !scales.iter().all(|scale| (0.0..=self.bound).contains(scale)) {
+            return Ok(None);
+        }
+        let square = |(scale, segment): (&f32, &[u32])| {
+            f64::from(*scale).powi(2) * f64::from(segment[1] - segment[0])
+        };
+        let squares: f64 = scales.iter().zip(self.segments.windows(2)).map(square).sum();
+        Ok(Some(squares.sqrt()))
+    }
+
+    /// Scales a slot's update down as the server does with one that is too long. `norm`: about
+    /// what its norm is, or more.
+    pub fn limit(&self, slot: usize, norm: f64) -> Result<()> {
+        // Rounding shifts a norm by less than a thousandth.
+        let Some(most) = self.max_norm.filter(|most| norm > most * (1.0 - 1e-3)) else {
+            return Ok(());
+        };
+        let update = self.update(slot)?;
+        let mut values = update.read()?.floats()?;
+        if limit(&mut values, most) {
+            update.write(&Data::F32(values))?;
+        }
+        Ok(())
     }
 
     /// Adds the updates of the first slots with these weights; 0 leaves one out.

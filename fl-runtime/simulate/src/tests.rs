@@ -76,7 +76,7 @@ fn run(plan: &RunPlan, clients: Population, options: Options) -> (Vec<RoundRecor
 type Change = fn(&mut RunPlan);
 
 /// Kinds of runs, and whether the arithmetic is the same in all of its steps.
-const KINDS: [(&str, bool, Change); 12] = [
+const KINDS: [(&str, bool, Change); 15] = [
     ("full", true, |_| ()),
     ("half", true, |p| p.updates.uplink = Encoding::Half),
     ("thresholded", true, |p| p.updates.uplink = Encoding::Ternary),
@@ -112,6 +112,14 @@ const KINDS: [(&str, bool, Change); 12] = [
     }),
     ("proximal", true, |p| (p.training.proximal, p.training.epochs) = (Some(0.1), 2)),
     ("downlink", true, |p| p.updates.downlink = Encoding::Ternary),
+    ("limited", true, |p| p.updates.max_norm = Some(0.05)),
+    ("limited half", true, |p| {
+        (p.updates.max_norm, p.updates.uplink) = (Some(0.05), Encoding::Half);
+    }),
+    ("limited codes", true, |p| {
+        (p.updates.max_norm, p.updates.uplink) = (Some(0.05), Encoding::Ternary);
+        p.updates.ternary = TernaryMethod::Drawn(2.5);
+    }),
     // The server clips by a norm in double precision.
     ("clipped", false, |p| (p.training.clip_update, p.updates.bound) = (Some(0.05), 0.02)),
 ];

@@ -5,6 +5,7 @@ use tern_protocol::metrics::{self, Metrics};
 use tern_protocol::plan::{StrategySpec, UpdateKind};
 use tern_protocol::strategy::advance;
 use tern_protocol::trainer::{Job, Trained, Trainer, training_seed};
+use tern_protocol::update::limit;
 use tern_protocol::{ClientId, Error, Refusal, Result, RunId, RunPlan, StrategyState, Total, Turn};
 
 use super::{Fusion, Model, Phase, Settings};
@@ -140,5 +141,8 @@ fn usable(mut trained: Trained, plan: &RunPlan, layout: &Layout) -> Result<Train
         return Err(Refusal::Number { at, value: update[at], bound }.into());
     }
     plan.updates.clip(update);
+    if let Some(most) = plan.updates.max_norm {
+        limit(update, most);
+    }
     Ok(trained)
 }

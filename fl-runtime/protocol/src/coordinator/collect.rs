@@ -18,6 +18,8 @@ pub(super) struct Collect {
     cohort: BTreeMap<ClientId, Answer>,
     /// Updates that close the round.
     enough: usize,
+    /// The most samples that a member counts for.
+    pub(super) max_samples: u32,
     /// In a secure round.
     masked: Option<Masked>,
 }
@@ -52,6 +54,7 @@ impl Collect {
             deadline: now.after(plan.cohort.deadline_ms),
             cohort: cohort.iter().map(|member| (member.client, Answer::None)).collect(),
             enough: cohort.len().min(plan.cohort.size as usize),
+            max_samples: plan.updates.most_samples(cohort.iter().map(|member| member.samples)),
             masked: None,
         }
     }
@@ -63,6 +66,7 @@ impl Collect {
             deadline: now.after(plan.cohort.deadline_ms),
             cohort: members.asked.keys().map(|client| (*client, Answer::None)).collect(),
             enough: members.asked.len(),
+            max_samples: masked.max_samples,
             masked: Some(masked),
         }
     }
@@ -85,23 +89,17 @@ impl Collect {
 
     pub(super) fn instruction(&self, of: &Coordinator, client: &ClientId) -> Option<What> {
         let Answer::None = self.cohort.get(client)? else { return None };
-        let (inbox, max_samples) = match &self.masked {
-            Some(masked) => {
-                (masked.inboxes.get(&masked.number(client)?)?.clone(), masked.max_samples)
-            }
-            None => (Vec::new(), 0),
+        let inbox = match &self.masked {
+            Some(masked) => masked.inboxes.get(&masked.number(client)?)?.clone(),
+            None => Vec::new(),
         };
         let (model, scales) = (Some(of.model()), of.head.scales.clone());
+        let max_samples = self.max_samples;
         Some(What::Train(wire::Train { model, scales, inbox, max_samples }))
     }
 
     /// Whether an upload would be taken; without one, whether any would.
-    pub(super) fn check(
-        &self,
-        plan: &RunPlan,
-        client: &ClientId,
-        upload: Option<&Upload>,
-    ) -> Result<(), Refusal> {
+    pub(super) fn check(&self, client: &ClientId, upload: Option<&Upload>) -> Result<(), Refusal> {
         let answer = self.cohort.get(client).ok_or(Refusal::NotSelected(*client))?;
         match (answer, upload) {
             (Answer::None, _) => {}
@@ -110,7 +108,7 @@ impl Collect {
             (Answer::Uploaded(_), None) => return Err(Refusal::Repeated),
         }
         let Some(upload) = upload else { return Ok(()) };
-        let most = self.masked.as_ref().map_or(plan.updates.max_samples, |m| m.max_samples);
+        let most = self.max_samples;
         if !(1..=most).contains(&upload.samples) {
             return Err(Refusal::Samples { given: upload.samples, most });
         }

@@ -9,7 +9,7 @@ use super::evaluate::Evaluate;
 use super::gather::Gather;
 use super::{Best, Coordinator, Effect, Head, Phase, RoundRecord, Score, Upload};
 use crate::metrics::{self, Metrics};
-use crate::plan::Goal;
+use crate::plan::{Goal, Scores};
 use crate::{ClientId, Millis, Refusal, Turn};
 
 /// Waits for the aggregate of these uploads.
@@ -41,20 +41,26 @@ impl Coordinator {
             self.phase = Phase::Evaluate(Evaluate::new(head, uploads, evaluators, deadline));
             return Ok(Vec::new());
         }
-        Ok(self.commit(head, uploads, Metrics::new()))
+        Ok(self.commit(head, uploads, Metrics::new(), &Metrics::new()))
     }
 
-    /// The round is done.
+    /// The round is done. `middle` is of what `evaluation` is the mean of.
     pub(super) fn commit(
         &mut self,
         head: Head,
         uploads: BTreeMap<ClientId, Upload>,
         evaluation: Metrics,
+        middle: &Metrics,
     ) -> Vec<Effect> {
         let training = metrics::mean(uploads.values().map(|u| (u.samples, &u.metrics)));
         let metric = self.plan.evaluation.metric.as_str();
-        let value = [&head.metrics, &evaluation, &training].into_iter().find_map(|m| m.get(metric));
-        let score = value.map(|value| self.score(*value, head.public));
+        let value = match self.plan.evaluation.scores {
+            Scores::Server => head.metrics.get(metric).copied(),
+            Scores::Clients => middle.get(metric).copied().or_else(|| {
+                metrics::middle(uploads.values().map(|u| &u.metrics)).get(metric).copied()
+            }),
+        };
+        let score = value.map(|value| self.score(value, head.public));
         self.counted.extend(uploads.keys().map(|client| (*client, self.turn)));
         self.base = Some(self.head.public);
         self.head = head.clone();

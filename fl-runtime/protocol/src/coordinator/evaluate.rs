@@ -104,7 +104,8 @@ impl Coordinator {
         let Phase::Evaluate(evaluate) = &self.phase else { return Vec::new() };
         let Evaluate { head, uploads, results, .. } = evaluate.clone();
         let measured = results.values().flatten();
-        let mean = metrics::mean(measured.map(|(samples, metrics)| (*samples, metrics)));
-        self.commit(head, uploads, mean)
+        let mean = metrics::mean(measured.clone().map(|(samples, metrics)| (*samples, metrics)));
+        let middle = metrics::middle(measured.map(|(_, metrics)| metrics));
+        self.commit(head, uploads, mean, &middle)
     }
 }

@@ -303,6 +303,14 @@ impl Coordinator {
         }
     }
 
+    /// The most samples that a member of the cohort counts for, once updates may come in.
+    pub fn max_samples(&self) -> Option<u32> {
+        match &self.phase {
+            Phase::Collect(collect) => Some(collect.max_samples),
+            _ => None,
+        }
+    }
+
     /// Whether an upload of this client would be taken now.
     ///
     /// # Errors
@@ -318,7 +326,7 @@ impl Coordinator {
         }
         self.check_turn(turn)?;
         match &self.phase {
-            Phase::Collect(collect) => collect.check(&self.plan, client, upload),
+            Phase::Collect(collect) => collect.check(client, upload),
             Phase::Confirm(_) | Phase::Unmask(_) | Phase::Combine(_) => {
                 let earlier = self.accepted().find(|(other, _)| *other == client);
                 Err(match (earlier, upload) {

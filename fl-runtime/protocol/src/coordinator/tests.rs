@@ -1,6 +1,7 @@
 use super::*;
 use crate::layout::ModelKind;
 use crate::metrics::Metrics;
+use crate::plan::Scores;
 use tern_engine::nn::ModelSpec;
 
 const RUN: RunId = RunId([5; 16]);
@@ -23,9 +24,14 @@ fn start(clients: u8) -> Event {
 }
 
 fn uploaded(client: u8, turn: Turn) -> Event {
-    let metrics = Metrics::from([("loss".to_string(), f64::from(client))]);
+    claimed(client, turn, 5, f64::from(client))
+}
+
+/// An update with what its client says of it.
+fn claimed(client: u8, turn: Turn, samples: u32, loss: f64) -> Event {
+    let metrics = Metrics::from([("loss".to_string(), loss)]);
     let digest = Digest([client; 32]);
-    let upload = Upload { digest, bytes: 8, samples: 5, metrics, included: Vec::new() };
+    let upload = Upload { digest, bytes: 8, samples, metrics, included: Vec::new() };
     Event::Uploaded { client: id(client), turn, upload }
 }
 
@@ -43,7 +49,7 @@ const FIRST: Turn = Turn { round: 1, attempt: 1 };
 
 #[test]
 fn a_round_goes_from_phase_to_phase() {
-    let mut c = coordinator(|_| ());
+    let mut c = coordinator(|plan| plan.evaluation.scores = Scores::Clients);
     assert!(c.wants_cohort());
     assert!(c.handle(Millis(10), start(2)).unwrap().is_empty());
     assert!(matches!(c.instruction(&id(1)).what, Some(What::Train(_))));
@@ -140,7 +146,9 @@ fn refused_events_change_nothing() {
 
 #[test]
 fn clients_evaluate_before_the_round_is_committed() {
-    let mut c = coordinator(|plan| plan.evaluation.on_clients = true);
+    let mut c = coordinator(|plan| {
+        (plan.evaluation.on_clients, plan.evaluation.scores) = (true, Scores::Clients);
+    });
     c.handle(Millis(1), start(2)).unwrap();
     c.handle(Millis(1), uploaded(1, FIRST)).unwrap();
     c.handle(Millis(1), uploaded(2, FIRST)).unwrap();
@@ -158,7 +166,9 @@ fn clients_evaluate_before_the_round_is_committed() {
     let message = evaluated(3, 0.0);
     let effects = c.handle(Millis(3), Event::Message { client: id(2), message }).unwrap();
     let [Effect::Committed(record)] = &effects[..] else { panic!("{effects:?}") };
-    assert_eq!(record.score.unwrap().value, 1.0);
+    assert_eq!(record.evaluation["loss"], 1.0);
+    // The one who has more samples, as it says, doesn't count for more.
+    assert_eq!(record.score.unwrap().value, 2.0);
 }
 
 #[test]
@@ -236,4 +246,64 @@ fn events_survive_the_journal() {
         assert_eq!(Event::from_wire(journaled).unwrap(), event);
     }
     assert!(Event::from_wire(wire::Journaled::default()).is_err());
+}
+
+#[test]
+fn who_claims_many_samples_counts_for_few_more_than_others() {
+    let mut c = coordinator(|plan| plan.cohort.size = 5);
+    let samples = [(1, 8), (2, 10), (3, 12), (4, 10), (5, 1 << 20)];
+    let online = samples.map(|(n, samples)| Candidate { client: id(n), samples });
+    c.handle(Millis(10), Event::Start { online: online.to_vec() }).unwrap();
+    // Sixteen times the median.
+    assert_eq!(c.max_samples(), Some(160));
+    let Some(What::Train(train)) = c.instruction(&id(5)).what else { panic!("not asked") };
+    assert_eq!(train.max_samples, 160);
+    let refusal = c.handle(Millis(20), claimed(5, FIRST, 1 << 20, 0.0)).unwrap_err();
+    assert_eq!(refusal, Refusal::Samples { given: 1 << 20, most: 160 });
+    let effects = c.handle(Millis(20), claimed(5, FIRST, 160, 0.0)).unwrap();
+    assert_eq!(effects, [Effect::Add { client: id(5), weight: 160 }]);
+
+    // A cohort of two has the smaller one's multiple, whoever lies.
+    let mut c = coordinator(|_| ());
+    let online =
+        samples[3..].iter().map(|(n, samples)| Candidate { client: id(*n), samples: *samples });
+    c.handle(Millis(10), Event::Start { online: online.collect() }).unwrap();
+    assert_eq!(c.max_samples(), Some(160));
+}
+
+/// Rounds whose losses are these clients', in order; the rounds' scores.
+fn scored(scores: Scores, rounds: &[[f64; 5]]) -> (Coordinator, Vec<Option<Score>>) {
+    let mut c = coordinator(|plan| {
+        (plan.cohort.size, plan.rounds) = (5, 20);
+        (plan.evaluation.scores, plan.evaluation.patience) = (scores, Some(2));
+    });
+    let mut found = Vec::new();
+    for losses in rounds {
+        let turn = c.turn();
+        c.handle(Millis(10), start(5)).unwrap();
+        for (loss, client) in losses.iter().zip(1..) {
+            c.handle(Millis(10), claimed(client, turn, 5, *loss)).unwrap();
+        }
+        let effects = c.handle(Millis(10), head(turn.round as u8)).unwrap();
+        let Effect::Committed(record) = &effects[0] else { panic!("{effects:?}") };
+        found.push(record.score);
+    }
+    (c, found)
+}
+
+#[test]
+fn a_client_that_lies_about_its_loss_neither_freezes_the_best_nor_ends_the_run() {
+    let rounds: Vec<[f64; 5]> = (0..5)
+        .map(|round| {
+            let loss = 1.0 / f64::from(round + 1);
+            [loss, loss + 0.1, if round == 0 { -1e12 } else { 1e12 }, loss + 0.2, loss + 0.3]
+        })
+        .collect();
+    let (c, scores) = scored(Scores::Clients, &rounds);
+    assert!(!c.finished());
+    assert_eq!(c.best().map(|best| best.round), Some(5));
+    assert!(scores.iter().all(|score| score.is_some_and(|score| score.best)), "{scores:?}");
+    // Without the plan's word for it, clients' losses are no scores at all.
+    let (c, scores) = scored(Scores::Server, &rounds);
+    assert!(!c.finished() && scores.iter().all(Option::is_none));
 }

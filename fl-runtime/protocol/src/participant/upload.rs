@@ -41,6 +41,7 @@ impl Participant {
         let Some(assignment) = self.training.take() else { return Ok(vec![Action::Wait]) };
         let turn = assignment.turn;
         let Trained { mut update, samples, metrics, optimizer } = trained;
+        let samples = self.counted_samples(&assignment, samples);
         let checked = self
             .check(&update, samples)
             .and_then(|()| Ok(metrics::check(&metrics)?))
@@ -69,6 +70,18 @@ impl Participant {
         Ok(vec![Action::Save, Action::Upload])
     }
 
+    /// Of so many samples, those that this client counts for.
+    fn counted_samples(&self, assignment: &Assignment, samples: u32) -> u32 {
+        let most = match assignment.max_samples {
+            0 => self.task.updates.max_samples,
+            most => most.min(self.task.updates.max_samples),
+        };
+        if samples > most {
+            tracing::info!(samples, most, "counts for fewer samples than it has");
+        }
+        samples.min(most)
+    }
+
     fn check(&self, update: &[f32], samples: u32) -> Result<()> {
         if update.len() != self.layout.elements() {
             let expected = format!("{} elements", self.layout.elements());
@@ -78,9 +91,8 @@ impl Participant {
             let name = format!("element {at} of the update");
             return Err(Error::value(name, update[at], "a finite number"));
         }
-        let most = self.task.updates.max_samples;
-        if !(1..=most).contains(&samples) {
-            return Err(Error::value("samples", samples, format!("1 to {most}")));
+        if samples == 0 {
+            return Err(Error::value("samples", samples, "at least 1"));
         }
         Ok(())
     }

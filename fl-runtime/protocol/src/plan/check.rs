@@ -29,6 +29,10 @@ impl Updates {
     pub fn check(&self) -> Result<()> {
         within("updates.bound", self.bound, 1e-9..=1e9)?;
         within("updates.max_samples", self.max_samples, 1..=u32::MAX)?;
+        within("updates.max_over_median", self.max_over_median, 1.0..=1e9)?;
+        if let Some(norm) = self.max_norm {
+            within("updates.max_norm", norm, 1e-9..=1e9)?;
+        }
         let (TernaryMethod::Drawn(factor) | TernaryMethod::Thresholded(factor)) = self.ternary;
         within("updates.ternary", factor, 0.0..=100.0)?;
         if self.downlink == Encoding::Half {
@@ -138,6 +142,11 @@ impl RunPlan {
         within("secure.failure", secure.failure, 1..=128)?;
         within("secure.limit", secure.limit, 1e-9..=1e9)?;
         within("secure.first_scale", secure.first_scale, 1e-9..=1e9)?;
+        if let Some(norm) = self.updates.max_norm {
+            let expected = "none in a secure run, whose updates nobody sees; clients clip theirs \
+                            by training.clip_update";
+            return Err(Error::value("updates.max_norm", norm, expected));
+        }
         let size = self.cohort.size;
         if !(2..=MAX_MEMBERS as u32).contains(&size) {
             let expected = format!("2 to {MAX_MEMBERS} in a secure run");
@@ -178,7 +187,7 @@ mod tests {
     #[test]
     fn options_out_of_range_are_named() {
         type Change = fn(&mut RunPlan);
-        let changes: [(&str, Change); 13] = [
+        let changes: [(&str, Change); 16] = [
             ("rounds", |p| p.rounds = 0),
             ("cohort.minimum", |p| p.cohort.minimum = 11),
             ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
@@ -191,6 +200,12 @@ mod tests {
             }),
             ("training.keep_optimizer", |p| p.training.keep_optimizer = true),
             ("updates.bound", |p| p.updates.bound = f32::INFINITY),
+            ("updates.max_over_median", |p| p.updates.max_over_median = 0.5),
+            ("updates.max_norm", |p| p.updates.max_norm = Some(f64::NAN)),
+            ("updates.max_norm", |p| {
+                (p.cohort.minimum, p.secure) = (2, Some(Secure::default()));
+                p.updates.max_norm = Some(1.0);
+            }),
             ("updates.downlink", |p| p.updates.downlink = Encoding::Half),
             ("strategy.beta1", |p| {
                 p.strategy =

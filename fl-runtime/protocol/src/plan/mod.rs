@@ -26,7 +26,7 @@ mod check;
 mod evaluation;
 mod training;
 
-pub use evaluation::{Evaluation, Goal};
+pub use evaluation::{Evaluation, Goal, Scores};
 use serde::{Deserialize, Serialize};
 use tern_secagg::Assumptions;
 pub use training::{LocalTraining, RateDecay};
@@ -191,9 +191,29 @@ pub struct Updates {
     pub bound: f32,
     /// Most samples a client may count for.
     pub max_samples: u32,
+    /// Most samples a client may count for, as a multiple of the median of its cohort: clients say
+    /// themselves how many they have.
+    pub max_over_median: f64,
+    /// Largest Euclidean norm of an update that is not masked: the server scales a larger one
+    /// down to it. `training.clip_update` has honest clients do so before, under masks, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_norm: Option<f64>,
 }
 
 impl Updates {
+    /// Most samples that a client of a cohort may count for, of which these are the members'.
+    pub fn most_samples(&self, cohort: impl Iterator<Item = u32>) -> u32 {
+        let mut samples: Vec<u32> = cohort.collect();
+        samples.sort_unstable();
+        // The lower one of two: in a cohort of two, one of them may lie.
+        let Some(median) = samples.get(samples.len().saturating_sub(1) / 2) else {
+            return self.max_samples;
+        };
+        let most = f64::from(*median) * self.max_over_median;
+        // A float beyond the largest integer becomes it.
+        self.max_samples.min((most as u32).max(1))
+    }
+
     /// Clips elements to the bound, as a client does before it sends them.
     pub fn clip(&self, update: &mut [f32]) {
         let bound = self.bound;
@@ -214,6 +234,8 @@ impl Default for Updates {
             ternary: TernaryMethod::Thresholded(0.7),
             bound: 16.0,
             max_samples: 1 << 20,
+            max_over_median: 16.0,
+            max_norm: None,
         }
     }
 }

@@ -33,6 +33,7 @@
 //! ```
 
 mod encode;
+mod norm;
 mod ternary;
 
 use std::io::Read;
@@ -43,6 +44,7 @@ use sha2::{Digest as _, Sha256};
 use tern_secagg::{Packing, Unpacker};
 
 pub use encode::{Codec, Scales};
+pub use norm::limit;
 
 use crate::plan::Encoding;
 use crate::{Digest, Layout, Refusal, Result};
@@ -80,13 +82,20 @@ pub struct Format {
     elements: usize,
     segments: Vec<u32>,
     bound: f32,
+    max_norm: Option<f64>,
 }
 
 impl Format {
     /// Bodies of vectors of a layout with elements within ±`bound`.
     pub fn new(kind: Kind, layout: &Layout, bound: f32) -> Self {
         let segments = layout.segments().to_vec();
-        Format { kind, elements: layout.elements(), segments, bound }
+        Format { kind, elements: layout.elements(), segments, bound, max_norm: None }
+    }
+
+    /// Of updates that are scaled down to a Euclidean norm where theirs is larger.
+    pub fn max_norm(mut self, most: Option<f64>) -> Self {
+        self.max_norm = most;
+        self
     }
 
     /// What a body holds.
@@ -132,7 +141,11 @@ impl Format {
     ///
     /// # Errors
     /// As [`Format::check`].
-    pub fn values(&self, mut source: impl Read, mut each: impl FnMut(usize, &[f32])) -> Result<()> {
+    pub fn values(
+        &self,
+        mut source: impl Read,
+        mut each: impl FnMut(usize, &mut [f32]),
+    ) -> Result<()> {
         let scales = match self.kind {
             Kind::Ternary => ternary::scales(&mut source, self)?,
             _ => Vec::new(),

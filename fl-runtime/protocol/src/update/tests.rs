@@ -209,6 +209,30 @@ fn folding_bodies_is_folding_vectors() {
     assert_eq!(streamed, whole);
 }
 
+#[test]
+fn long_updates_are_scaled_down_whatever_they_are_read_by() {
+    let x = vector(3);
+    let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let scales = Scales::Own(TernaryMethod::Drawn(2.5));
+    let codes = codec().ternary(&x, &vec![0.0; x.len()], scales, [1, 2, 3]).unwrap().0;
+    for (kind, body) in
+        [(Kind::Full, Codec::full(&x)), (Kind::Half, Codec::half(&x)), (Kind::Ternary, codes)]
+    {
+        let whole = format(kind).decode(&body).unwrap();
+        for (most, is_long) in [(norm(&whole) * 0.25, true), (norm(&whole) * 1.01, false)] {
+            let mut read = Vec::new();
+            let format = format(kind).max_norm(Some(most));
+            let scaled = format.limited(|| Ok(&body[..]), |_, part| read.extend_from_slice(part));
+            assert_eq!(scaled.unwrap(), is_long);
+            assert!(norm(&read) <= most * (1.0 + 1e-6));
+            assert_eq!(read == whole, !is_long);
+            let mut alone = whole.clone();
+            assert_eq!(limit(&mut alone, most), is_long);
+            assert_eq!(alone, read);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

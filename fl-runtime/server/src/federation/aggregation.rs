@@ -61,6 +61,7 @@ impl Context {
             None => self.plan.updates.uplink.into(),
         };
         Format::new(kind, &self.layout, self.plan.updates.bound)
+            .max_norm(self.plan.updates.max_norm)
     }
 
     /// A sum of nothing for the open attempt.
@@ -120,13 +121,16 @@ pub(super) fn add_update(
     client: &ClientId,
     weight: u32,
 ) -> Result<()> {
-    let body = BufReader::with_capacity(1 << 16, blobs.upload(turn, client)?);
+    let body = || Ok(BufReader::with_capacity(1 << 16, blobs.upload(turn, client)?));
     match total {
         Sum::Clear(total) => {
             total.begin(weight);
-            format.values(body, |at, part| total.add(at, part, weight))
+            if format.limited(body, |at, part| total.add(at, part, weight))? {
+                tracing::warn!(%client, %turn, "its update is scaled down to updates.max_norm");
+            }
+            Ok(())
         }
-        Sum::Masked(total) => format.add_masked(body, total),
+        Sum::Masked(total) => format.add_masked(body()?, total),
     }
 }
 

@@ -55,7 +55,8 @@ pub fn audit(folder: &Path, initial: &[f32], options: &Options) -> Result<Vec<Au
     if journal.get("initial")?.is_none_or(|digest| digest != started.0) {
         return Err(Error::value("initial model", started, "the one that the run started from"));
     }
-    let format = Format::new(plan.updates.uplink.into(), &layout, plan.updates.bound);
+    let format = Format::new(plan.updates.uplink.into(), &layout, plan.updates.bound)
+        .max_norm(plan.updates.max_norm);
     let strategy = plan.strategy.build(options.strategy.as_ref())?;
     let (mut model, mut state) = (initial.to_vec(), StrategyState::default());
     let mut audits = Vec::new();

@@ -7,7 +7,7 @@ use tern_protocol::RunId;
 use tern_protocol::layout::{ModelKind, TensorSpec};
 use tern_protocol::metrics::Metrics;
 use tern_protocol::participant::{Action, Input, Participant, SavedState};
-use tern_protocol::plan::{Encoding, Secure, Selection, StrategySpec, UpdateKind};
+use tern_protocol::plan::{Encoding, Scores, Secure, Selection, StrategySpec, UpdateKind};
 use tern_protocol::trainer::{Job, Trained};
 use tern_protocol::update::Codec;
 
@@ -211,6 +211,7 @@ fn every_kind_of_run_ends_and_can_be_made_anew() {
     ];
     for (name, change) in changes {
         let mut plan = plan();
+        plan.evaluation.scores = Scores::Clients;
         change(&mut plan);
         let folder = tempfile::tempdir().unwrap();
         let federation = run(folder.path(), &plan, 6, |_, _| ());
@@ -334,8 +335,11 @@ fn another_plan_is_refused_by_its_field() {
 
 /// A round with a cohort, of which nothing is in.
 fn opened(folder: &Path, options: Options) -> Federation {
-    let plan = plan();
-    let mut federation = Federation::open(folder, &plan, &initial(&plan), options).unwrap();
+    opened_by(&plan(), folder, options)
+}
+
+fn opened_by(plan: &RunPlan, folder: &Path, options: Options) -> Federation {
+    let mut federation = Federation::open(folder, plan, &initial(plan), options).unwrap();
     for number in 1..=4 {
         federation.enroll(Millis(1), id(number), None).unwrap();
         federation.poll(Millis(1), &id(number), 10).unwrap();
@@ -476,7 +480,11 @@ fn what_cannot_be_measured_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let rounds = evaluated(folder.path(), &plan, Arc::new(Diverged)).rounds(0).unwrap();
     assert_eq!(rounds[0].central, Metrics::from([("accuracy".to_string(), 0.5)]));
-    // The clients' loss is the score instead.
-    assert_eq!(rounds[0].score, rounds[0].training.get("loss").copied());
+    // What clients say of the metric that counts is no score instead.
+    assert_eq!(rounds[0].score, None);
+    plan.evaluation.metric = "accuracy".into();
+    let folder = tempfile::tempdir().unwrap();
+    let rounds = evaluated(folder.path(), &plan, Arc::new(Diverged)).rounds(0).unwrap();
+    assert_eq!(rounds[0].score, Some(0.5));
     assert!(!serde_json::to_string(&rounds).unwrap().contains("null"));
 }

@@ -15,7 +15,7 @@ use tern_fl::host::files::Durability;
 use tern_fl::host::tls;
 use tern_fl::layout::ModelKind;
 use tern_fl::metrics::Metrics;
-use tern_fl::plan::Evaluation;
+use tern_fl::plan::{Evaluation, Scores};
 use tern_fl::server::federation::{self, Admission, Evaluator, Federation};
 use tern_fl::server::http::{self, Board, Server};
 use tern_fl::{ClientId, Layout, RunPlan};
@@ -89,16 +89,25 @@ pub fn run(options: &Options) -> Result<()> {
     serve(server, listener, &board, options, &address)
 }
 
-/// Only who evaluates, on clients or on samples of the server's own, has more than the loss of
-/// training.
+/// A plan that asks for scores has somebody who measures them.
 fn check_measured(plan: &RunPlan, own_samples: bool) -> Result<()> {
-    let Evaluation { metric, on_clients, .. } = &plan.evaluation;
-    let measured = *on_clients || own_samples || metric == "loss";
-    ensure!(
-        measured || matches!(plan.model, ModelKind::Tensors(_)),
-        "run.evaluation.metric is \"{metric}\", expected \"loss\", on_clients = true or \
-         [server.evaluation]: training alone doesn't measure it"
-    );
+    let Evaluation { metric, scores, patience, on_clients, .. } = &plan.evaluation;
+    let own_trainer = matches!(plan.model, ModelKind::Tensors(_));
+    match scores {
+        Scores::Server => {
+            let asked = metric != "loss" || patience.is_some();
+            ensure!(
+                own_samples || !asked,
+                "run.evaluation asks for scores by \"{metric}\", expected samples of the server's \
+                 own ([server] evaluation), or scores = \"clients\", which trusts most of them"
+            );
+        }
+        Scores::Clients => ensure!(
+            *on_clients || own_trainer || metric == "loss",
+            "run.evaluation.metric is \"{metric}\", expected \"loss\" or on_clients = true: \
+             training alone doesn't measure it"
+        ),
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! When runs are over, and what more rounds do then.
 
 use super::*;
+use tern_protocol::update::Scales;
 
 #[test]
 fn a_run_that_is_over_takes_more_rounds() {
@@ -95,4 +96,48 @@ fn the_best_model_is_kept_and_patience_ends_the_run() {
     assert_eq!(federation.coordinator().best_model(), rounds[1].public);
     assert!(federation.blob(&rounds[1].public).is_ok());
     assert!(federation.blob(&rounds[2].public).is_err());
+}
+
+/// The fourth client sends an update as long as the bound on elements allows, others a short one.
+#[test]
+fn a_long_update_moves_the_model_no_further_than_another() {
+    let mut plan = plan();
+    (plan.rounds, plan.cohort.size, plan.cohort.over_selection) = (1, 4, 1.0);
+    plan.updates.max_norm = Some(0.5);
+    for uplink in [Encoding::Full, Encoding::Half, Encoding::Ternary] {
+        plan.updates.uplink = uplink;
+        let folder = tempfile::tempdir().unwrap();
+        let mut federation = opened_by(&plan, folder.path(), options());
+        let elements = plan.check().unwrap().elements();
+        let (short, long) = (vec![0.01; elements], vec![-16.0; elements]);
+        let codes = |update: &[f32]| {
+            let codec = Codec::new(&Device::cpu(), &plan.check().unwrap()).unwrap();
+            let scales = Scales::Own(plan.updates.ternary);
+            codec.ternary(update, &vec![0.0; elements], scales, [1, 2, 3]).unwrap().0
+        };
+        for number in 1..=4 {
+            let update = if number == 4 { &long } else { &short };
+            let body = match uplink {
+                Encoding::Full => Codec::full(update),
+                Encoding::Half => Codec::half(update),
+                Encoding::Ternary => codes(update),
+            };
+            let turn = Turn::new(1, 1);
+            federation.upload_append(&id(number), turn, 0, &body).unwrap();
+            federation.upload_finish(Millis(2), &id(number), finish(&body)).unwrap();
+        }
+        federation.tick(Millis(3)).unwrap();
+        let round = &federation.rounds(0).unwrap()[0];
+        let model = std::fs::read(federation.blob(&round.public).unwrap()).unwrap();
+        let moved = Codec::floats(&model)
+            .iter()
+            .zip(initial(&plan))
+            .fold(0.0, |most, (now, before)| f64::from(now - before).abs().max(most));
+        // All weigh alike: a quarter of 0.5 and of three short ones; without the limit 4.
+        assert!(moved <= 0.15, "{uplink:?}: {moved}");
+        drop(federation);
+        // Who checks the run scales it down alike.
+        let audits = audit(folder.path(), &initial(&plan), &options()).unwrap();
+        assert!(audits[0].holds(), "{audits:?}");
+    }
 }
