@@ -189,3 +189,74 @@ fn failed_attempts_are_shown_with_their_reasons_and_who_was_missing() {
     let attempts: Vec<_> = federation.status().failed.iter().map(|f| f.attempt).collect();
     assert_eq!(attempts, (4..20).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_part_that_starts_elsewhere_or_comes_after_a_refusal_to_take_part_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut federation = opened(folder.path(), options());
+    let (turn, body) = (Turn::new(1, 1), Codec::full(&initial(&plan())));
+    let append = |federation: &mut Federation, number: u8, offset: u64, bytes: &[u8]| {
+        federation.upload_append(&id(number), turn, offset, bytes).map_err(|refusal| refusal.name())
+    };
+    assert_eq!(append(&mut federation, 1, 0, &body[..300]), Ok(300));
+    // Before the end of what is there, and behind it.
+    for offset in [0, 299, 301, u64::MAX] {
+        assert_eq!(append(&mut federation, 1, offset, &body[300..]), Err("offset"), "{offset}");
+    }
+    assert_eq!(append(&mut federation, 1, 300, &body[300..]), Ok(body.len() as u64));
+    assert_eq!(append(&mut federation, 1, body.len() as u64, &[0]), Err("length"));
+    federation.upload_finish(Millis(2), &id(1), finish(&body)).unwrap();
+    let path = federation.blobs.upload_path(turn, &id(1));
+    assert!(std::fs::read(path).unwrap() == body);
+
+    append(&mut federation, 2, 0, &body).unwrap();
+    let declined = tern_protocol::participant::declined(turn, "no power");
+    federation.message(Millis(2), &id(2), declined).unwrap();
+    assert_eq!(append(&mut federation, 2, 0, &body), Err("conflict"));
+    let refusal = federation.upload_finish(Millis(2), &id(2), finish(&body)).unwrap_err();
+    assert_eq!(refusal.name(), "conflict");
+    assert_eq!(federation.coordinator().accepted().count(), 1);
+}
+
+#[test]
+fn what_an_attempt_that_failed_had_is_neither_counted_nor_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = plan();
+    plan.rounds = 1;
+    let mut federation = opened_by(&plan, folder.path(), options());
+    let on_disk = || {
+        let files = ["models", "uploads", "partial"].map(|name| folder.path().join(name));
+        let files = files.iter().flat_map(|path| std::fs::read_dir(path).unwrap());
+        files.map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>()
+    };
+    let (first, second) = (Turn::new(1, 1), Turn::new(1, 2));
+    let body = Codec::full(&initial(&plan));
+    let send = |federation: &mut Federation, number: u8, turn: Turn, now: Millis| {
+        federation.upload_append(&id(number), turn, 0, &body).unwrap();
+        let finish = wire::Finish { attempt: turn.attempt, ..finish(&body) };
+        federation.upload_finish(now, &id(number), finish).unwrap();
+    };
+    send(&mut federation, 1, first, Millis(2));
+    federation.upload_append(&id(2), first, 0, &body[..300]).unwrap();
+    // A body that isn't what was announced goes.
+    federation.upload_append(&id(3), first, 0, &body).unwrap();
+    let other = wire::Finish { digest: vec![0; 32], ..finish(&body) };
+    assert_eq!(federation.upload_finish(Millis(2), &id(3), other).unwrap_err().name(), "hash");
+    assert_eq!(federation.blobs.used(), on_disk());
+    let now = failing(&mut federation, 2);
+    for number in 1..=4 {
+        federation.poll(now, &id(number), 10).unwrap();
+    }
+    federation.advance(now).unwrap();
+    assert_eq!(federation.coordinator().turn(), second);
+    assert_eq!(federation.blobs.used(), on_disk());
+    for number in 2..=4 {
+        send(&mut federation, number, second, now);
+    }
+    federation.tick(now).unwrap();
+    assert!(federation.coordinator().finished());
+    assert_eq!(federation.blobs.used(), on_disk());
+    drop(federation);
+    let audits = audit(folder.path(), &initial(&plan), &options()).unwrap();
+    assert!(audits[0].holds() && audits[0].updates == 3, "{audits:?}");
+}
