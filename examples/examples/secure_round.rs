@@ -50,14 +50,24 @@ fn main() -> Result<()> {
         members.insert(number, (state, counts));
     }
 
-    // Masked numbers, which are uniform for whoever sees them alone.
-    let job = [3; 32];
-    let (mut collecting, inboxes) = sharing.close(job)?;
-    let mut sum = vec![0; packing.words()];
-    let mut uploaded = Vec::new();
+    // Each opens what the others sent it. Whoever sent garbage would be out from here on.
+    let (mut checking, inboxes) = sharing.close()?;
+    let mut checked = BTreeMap::new();
     for (number, inbox) in inboxes {
         let (state, counts) = members.remove(&number).context("unknown")?;
-        let (masking, included) = state.inbox(&inbox, job)?;
+        let (state, complaints) = state.inbox(&inbox)?;
+        checking.check(number, complaints)?;
+        checked.insert(number, (state, counts));
+    }
+
+    // Masked numbers, which are uniform for whoever sees them alone.
+    let job = [3; 32];
+    let (mut collecting, partners) = checking.close(job)?;
+    let mut sum = vec![0; packing.words()];
+    let mut uploaded = Vec::new();
+    for (number, partners) in partners {
+        let (state, counts) = checked.remove(&number).context("unknown")?;
+        let (masking, included) = state.partners(&partners, job)?;
         let mut words = counts.to_vec();
         let state = masking.mask(&mut words)?;
         let body = packing.pack(&words)?;
@@ -82,7 +92,8 @@ fn main() -> Result<()> {
         let state = confirmed.remove(&number).context("unknown")?;
         unmasking.reveal(number, state.reveal(&request)?)?;
     }
-    unmasking.close()?.masks.add_to(&mut sum);
+    let (_, unmasked) = unmasking.close();
+    unmasked?.masks.add_to(&mut sum);
     let totals: Vec<u32> = sum.iter().map(|word| word & packing.modulus_mask()).collect();
     println!("the server learns {totals:?}");
     let expected: Vec<u32> = (0..4).map(|i| COUNTS.iter().map(|counts| counts[i]).sum()).collect();

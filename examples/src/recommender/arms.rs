@@ -99,6 +99,8 @@ impl Arm {
             // Ternary sums are unweighted, so terminals are drawn by their samples instead.
             plan.cohort.selection = Selection::BySamples;
             plan.secure = Some(Secure::default());
+            // Three, and one that may work with the server.
+            plan.cohort.minimum = plan.cohort.minimum.max(4);
         }
         plan
     }

@@ -165,7 +165,7 @@ fn simulated_bytes_are_those_of_the_protocol() {
 #[test]
 fn ternary_updates_are_a_fraction_of_full_ones_and_learn() {
     let (device, data) = (Device::cpu(), load(table()).unwrap());
-    let scale = Scale { rounds: 40, hidden: 64, ..SCALE };
+    let scale = Scale { rounds: 40, hidden: 64, cohort: 4, ..SCALE };
     let run = |at: usize| train::run(&ARMS[at], &data, &scale, 3, &device).unwrap();
     let (full, ternary, secure, gradient) = (run(0), run(1), run(3), run(5));
     assert!(ternary.up < full.up / 14.0, "{} {}", ternary.up, full.up);

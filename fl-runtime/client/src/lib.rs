@@ -74,7 +74,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// Token to enroll with.
     pub token: Option<String>,
-    /// The least secure aggregation that it takes part with; any run if not given.
+    /// The least secure aggregation that it takes part with. If not given, any run without it, and
+    /// [`RequiredSecurity::default`] of those with it.
     pub required_security: Option<RequiredSecurity>,
     /// When the device takes part.
     pub conditions: Conditions,
@@ -108,7 +109,7 @@ impl Options {
         self
     }
 
-    /// With the least secure aggregation that it takes part with, or any run.
+    /// With the least secure aggregation that it takes part with.
     pub fn required_security(
         mut self,
         required_security: impl Into<Option<RequiredSecurity>>,

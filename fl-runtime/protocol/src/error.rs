@@ -112,12 +112,17 @@ pub enum Aborted {
     /// A masked vector that can't be packed.
     #[error(transparent)]
     Packing(#[from] tern_secagg::PackError),
-    /// Fewer members than this client takes part with.
-    #[error("a session of {members} clients, expected {least} at least")]
+    /// Sums of fewer clients than this client takes part with.
+    #[error(
+        "a session of {members} clients, whose sums may be of {honest} beside the corrupt, \
+         expected {least} at least"
+    )]
     Few {
         /// Members of the session.
         members: usize,
-        /// Members that this client expects.
+        /// Survivors less the corrupt, at least.
+        honest: usize,
+        /// As many as this client expects.
         least: usize,
     },
     /// The client is at another step of the session, or in none.

@@ -54,6 +54,11 @@ impl Masking {
         Ok(Masking { code, packing, assumptions: secure.assumptions() })
     }
 
+    /// What sessions withstand.
+    pub fn assumptions(&self) -> &Assumptions {
+        &self.assumptions
+    }
+
     /// The session of an attempt at a task whose digest is `task`.
     pub fn session(&self, run: &RunId, task: &Digest, turn: Turn) -> Session {
         Session {

@@ -102,7 +102,7 @@ pub struct Instruction {
     #[prost(uint64, tag = "5")]
     pub remaining: u64,
     /// What to do.
-    #[prost(oneof = "instruction::What", tags = "6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "instruction::What", tags = "6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub what: ::core::option::Option<instruction::What>,
 }
 /// Nested message and enum types in `Instruction`.
@@ -134,6 +134,9 @@ pub mod instruction {
         /// The run is over.
         #[prost(message, tag = "13")]
         Finished(super::Finished),
+        /// Secure aggregation: open the neighbors' envelopes.
+        #[prost(message, tag = "14")]
+        CheckShares(super::CheckShares),
     }
 }
 /// An attempt at a round.
@@ -158,9 +161,9 @@ pub struct Train {
     /// Ternary scales that the server sets, one a tensor; empty if clients choose their own.
     #[prost(float, repeated, tag = "2")]
     pub scales: ::prost::alloc::vec::Vec<f32>,
-    /// In secure rounds: sealed shares of this client's neighbors, `tern_secagg::Inbox`, encoded.
+    /// In secure rounds: with whom to share masks, `tern_secagg::Partners`, encoded.
     #[prost(bytes = "vec", tag = "3")]
-    pub inbox: ::prost::alloc::vec::Vec<u8>,
+    pub partners: ::prost::alloc::vec::Vec<u8>,
     /// The most samples that a client of the cohort counts for. In secure weighted rounds updates
     /// are multiplied by own samples over this before they are encoded.
     #[prost(uint32, tag = "4")]
@@ -203,6 +206,13 @@ pub struct ShareKeys {
     #[prost(bytes = "vec", tag = "1")]
     pub roster: ::prost::alloc::vec::Vec<u8>,
 }
+/// Open what neighbors sealed, and say which of it is garbage.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckShares {
+    /// `tern_secagg::Inbox`, encoded.
+    #[prost(bytes = "vec", tag = "1")]
+    pub inbox: ::prost::alloc::vec::Vec<u8>,
+}
 /// Sign the set of those whose masked vectors arrived.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfirmSet {
@@ -227,7 +237,7 @@ pub struct Message {
     #[prost(uint32, tag = "2")]
     pub attempt: u32,
     /// The answer.
-    #[prost(oneof = "message::Body", tags = "3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "message::Body", tags = "3, 4, 5, 6, 7, 8, 9")]
     pub body: ::core::option::Option<message::Body>,
 }
 /// Nested message and enum types in `Message`.
@@ -253,6 +263,9 @@ pub mod message {
         /// Shares that remove masks.
         #[prost(message, tag = "8")]
         Reveal(super::Reveal),
+        /// Complaints about neighbors' envelopes.
+        #[prost(message, tag = "9")]
+        Checked(super::Checked),
     }
 }
 /// Not in this attempt.
@@ -288,6 +301,13 @@ pub struct Shares {
     /// `tern_secagg::Shares`, encoded.
     #[prost(bytes = "vec", tag = "1")]
     pub shares: ::prost::alloc::vec::Vec<u8>,
+}
+/// Neighbors' envelopes are opened.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Checked {
+    /// `tern_secagg::Complaints`, encoded.
+    #[prost(bytes = "vec", tag = "1")]
+    pub complaints: ::prost::alloc::vec::Vec<u8>,
 }
 /// A signed set of survivors.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -430,6 +450,9 @@ pub struct Snapshot {
     /// The model before the last, as clients had it; empty if there is none.
     #[prost(bytes = "vec", tag = "8")]
     pub base: ::prost::alloc::vec::Vec<u8>,
+    /// Clients that broke the protocol, in order of their keys.
+    #[prost(message, repeated, tag = "9")]
+    pub excluded: ::prost::alloc::vec::Vec<Excluded>,
 }
 /// The best model so far.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -443,6 +466,19 @@ pub struct Best {
     /// Its score.
     #[prost(double, tag = "3")]
     pub score: f64,
+}
+/// A client that takes no part any more, since it broke the protocol of secure aggregation.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Excluded {
+    /// Who.
+    #[prost(bytes = "vec", tag = "1")]
+    pub client: ::prost::alloc::vec::Vec<u8>,
+    /// When.
+    #[prost(message, optional, tag = "2")]
+    pub turn: ::core::option::Option<Turn>,
+    /// How.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// A client's last upload that is in a committed model.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -111,19 +111,32 @@ fn session(packing: Packing, vector: fn(usize) -> Vec<u32>) -> Outcome<Costs> {
         sharing.insert(member, client);
         costs.clients.insert(member, own);
     }
+    let (mut server, inboxes) = timed(&mut costs.server_protocol, || server.close())?;
+    let mut checked = BTreeMap::new();
+    for (bytes, (member, inbox)) in inboxes.into_iter().enumerate() {
+        let client = sharing.remove(&member).ok_or("unknown")?;
+        let own = costs.clients.entry(member).or_default();
+        let (client, complaints) = timed(own, || client.inbox(&inbox))?;
+        if bytes == 0 {
+            costs.sent_by_client += complaints.encode().len();
+            costs.sent_to_client += inbox.encode().len();
+        }
+        timed(&mut costs.server_protocol, || server.check(member, complaints))?;
+        checked.insert(member, client);
+    }
     let job = [3; 32];
-    let (mut server, inboxes) = timed(&mut costs.server_protocol, || server.close(job))?;
+    let (mut server, partners) = timed(&mut costs.server_protocol, || server.close(job))?;
 
     let mut sum = vec![0u32; packing.words()];
     let mut expected = vec![0u32; packing.words()];
     let mut masked = Vec::new();
-    for (member, inbox) in inboxes {
+    for (member, partners) in partners {
         if (member as usize).is_multiple_of(CLIENTS / DROPPED) {
             continue;
         }
-        let client = sharing.remove(&member).ok_or("unknown")?;
+        let client = checked.remove(&member).ok_or("unknown")?;
         let own = costs.clients.entry(member).or_default();
-        let (client, included) = timed(own, || client.inbox(&inbox, job))?;
+        let (client, included) = timed(own, || client.partners(&partners, job))?;
         let mut words = vector(member as usize);
         for (expected, word) in expected.iter_mut().zip(&words) {
             *expected = expected.wrapping_add(*word);
@@ -140,7 +153,7 @@ fn session(packing: Packing, vector: fn(usize) -> Vec<u32>) -> Outcome<Costs> {
         })?;
         if masked.is_empty() {
             costs.sent_by_client += body.len() + included.encode().len();
-            costs.sent_to_client += inbox.encode().len();
+            costs.sent_to_client += partners.encode().len();
         }
         timed(&mut costs.server_protocol, || server.upload(member, included))?;
         masked.push((member, client));
@@ -167,7 +180,8 @@ fn session(packing: Packing, vector: fn(usize) -> Vec<u32>) -> Outcome<Costs> {
         }
         timed(&mut costs.server_protocol, || server.reveal(member, reveal))?;
     }
-    let unmasked = timed(&mut costs.server_secrets, || server.close())?;
+    let (_, unmasked) = timed(&mut costs.server_secrets, || server.close());
+    let unmasked = unmasked?;
     timed(&mut costs.server_unmask, || unmasked.masks.add_to(&mut sum));
     println!(
         "  {} masks removed, sum of {} clients",

@@ -36,7 +36,8 @@ use super::error::{Abort, Secret};
 use super::keys::{Held, Secrets, confirm, is_advertised, is_confirmed, usable};
 use super::mask::Masks;
 use super::messages::{
-    Advertisement, Confirmation, Inbox, Included, Request, Reveal, Roster, Shares, Survivors,
+    Advertisement, Complaints, Confirmation, Inbox, Included, Partners, Request, Reveal, Roster,
+    Shares, Survivors,
 };
 use super::pack::Packing;
 use super::random::Seed;
@@ -139,7 +140,7 @@ impl Advertised {
                 continue;
             }
             let shares = Held { pair, own };
-            let sealed = self.secrets.seal(&cohort, (number, member), &shares);
+            let sealed = self.secrets.seal(&cohort, (number, member), &shares, &self.identity);
             envelopes.push(sealed.ok_or(Abort::WeakKey { member })?);
         }
         let packing = self.session.packing;
@@ -158,27 +159,67 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Takes the neighbors' shares. Whoever didn't send any has dropped out, and no mask is
-    /// shared with it. `job` is a digest of what this client's vector will be made by: all whose
-    /// vectors are summed must have the same. Gives what is to be sent with the masked vector.
+    /// Opens the neighbors' envelopes. Whoever didn't send any has dropped out. Those that don't
+    /// hold what they commit to are garbage, which their signature proves: a complaint shows it to
+    /// anybody, and an envelope that its sender didn't sign so is no reason for one.
     ///
     /// # Errors
-    /// An [`Abort`] if shares come from others than neighbors, twice from one, don't open, or
-    /// come from too few.
-    pub fn inbox(self, inbox: &Inbox, job: [u8; 32]) -> Result<(Masking, Included), Abort> {
+    /// An [`Abort`] if shares come from others than neighbors, twice from one, or not as their
+    /// sender signed them.
+    pub fn inbox(self, inbox: &Inbox) -> Result<(Checked, Complaints), Abort> {
         let Shared { me, secrets, own_share } = self;
         let named: Vec<u32> = inbox.envelopes.iter().map(|envelope| envelope.member).collect();
-        let senders = me.neighbors_in(&named)?;
-        me.enough_holders(senders.len())?;
+        me.neighbors_in(&named)?;
         let mut held = BTreeMap::new();
+        let mut complaints = Vec::new();
         for envelope in &inbox.envelopes {
             let member = envelope.member;
-            let shares = secrets.open(&me.cohort, (member, me.number), &envelope.sealed);
-            held.insert(member, shares.ok_or(Abort::Shares { member })?);
+            let statement = me.cohort.envelope((member, me.number), envelope);
+            if !is_confirmed(me.cohort.member(member), &statement, &envelope.signature) {
+                return Err(Abort::Signature { member });
+            }
+            let opened = secrets.open(&me.cohort, (member, me.number), envelope);
+            match opened.ok_or(Abort::WeakKey { member })? {
+                Ok(shares) => drop(held.insert(member, shares)),
+                Err(complaint) => complaints.push(complaint),
+            }
         }
+        Ok((Checked { me, secrets, held, own_share }, Complaints { complaints }))
+    }
+}
+
+/// Envelopes are opened; waits for the neighbors that are still there.
+pub struct Checked {
+    me: Me,
+    secrets: Secrets,
+    held: BTreeMap<u32, Held>,
+    /// Its share of its own mask's seed.
+    own_share: Share,
+}
+
+impl Checked {
+    /// Shares masks with these neighbors, and with nobody else. `job` is a digest of what this
+    /// client's vector will be made by: all whose vectors are summed must have the same. Gives
+    /// what is to be sent with the masked vector.
+    ///
+    /// # Errors
+    /// An [`Abort`] if others than neighbors are named, or one twice, or one whose shares this
+    /// client doesn't hold, or too few.
+    pub fn partners(
+        self,
+        partners: &Partners,
+        job: [u8; 32],
+    ) -> Result<(Masking, Included), Abort> {
+        let Checked { me, secrets, mut held, own_share } = self;
+        let named = me.neighbors_in(&partners.members)?;
+        if let Some(member) = named.iter().copied().find(|member| !held.contains_key(member)) {
+            return Err(Abort::NothingHeld { member });
+        }
+        me.enough_holders(named.len())?;
+        held.retain(|member, _| named.contains(member));
         let mut masks = Masks::default();
         masks.push(secrets.own.mask(&me.cohort.session));
-        for member in senders {
+        for member in named.iter().copied() {
             let mask = secrets.pair.mask(&me.cohort, me.number, member);
             masks.push(mask.ok_or(Abort::WeakKey { member })?);
         }

@@ -84,8 +84,8 @@ pub enum Abort {
     /// The roster lacks this client, or has other keys for it.
     #[error("the roster doesn't hold the keys that this client advertised")]
     OwnKeys,
-    /// A signature that doesn't fit: of a neighbor's keys, or of the set of survivors, which is
-    /// also what a signature of another set looks like.
+    /// A signature that doesn't fit: of a neighbor's keys or envelope, or of the set of survivors,
+    /// which is also what a signature for another roster or of another set looks like.
     #[error("the signature of member {member} isn't valid for what it is said to sign")]
     Signature {
         /// The signer.
@@ -115,12 +115,6 @@ pub enum Abort {
     #[error("member {member} isn't this client's neighbor: the server keeps to another graph")]
     WrongGraph {
         /// Who.
-        member: u32,
-    },
-    /// A neighbor's shares don't open: changed on the way, or made for another roster.
-    #[error("the shares of member {member} don't open in this session")]
-    Shares {
-        /// Whose.
         member: u32,
     },
     /// Too few of those who hold this client's shares are there.
@@ -206,7 +200,6 @@ impl Abort {
             Abort::Unknown { .. } => "unknown",
             Abort::Duplicate { .. } => "duplicate",
             Abort::WrongGraph { .. } => "wrong_graph",
-            Abort::Shares { .. } => "shares",
             Abort::TooFewHolders { .. } => "too_few_holders",
             Abort::Length { .. } => "length",
             Abort::Excluded => "excluded",
@@ -253,12 +246,15 @@ pub enum Refusal {
         /// Neighbors.
         need: usize,
     },
-    /// Masks shared with others than the senders of the client's inbox.
-    #[error("masks shared with {have} members, expected the {need} of the inbox in order")]
+    /// Complaints about others than senders of the client's inbox, or not in order.
+    #[error("complaints about others than senders of the inbox, in order")]
+    Complaints,
+    /// Masks shared with others than the client's partners.
+    #[error("masks shared with {have} members, expected the {need} partners in order")]
     Included {
         /// Members named.
         have: usize,
-        /// Senders of the inbox.
+        /// Partners.
         need: usize,
     },
     /// Shares of others than those asked for.
@@ -276,10 +272,51 @@ impl Refusal {
             Refusal::Changed => "changed",
             Refusal::NotExpected { .. } => "not_expected",
             Refusal::Receivers { .. } => "receivers",
+            Refusal::Complaints => "complaints",
             Refusal::Included { .. } => "included",
             Refusal::Revealed => "revealed",
         }
     }
+}
+
+/// How a member broke the protocol, shown by what it signed and sent. Silence shows nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// An envelope without the shares that it commits to.
+    #[error("its envelope for member {to} doesn't hold the shares that it commits to")]
+    Envelope {
+        /// The receiver.
+        to: u32,
+    },
+    /// A complaint about an envelope that is as it should be, or one that shows nothing.
+    #[error("its complaint about the envelope of member {of} is false")]
+    Complaint {
+        /// The envelope's sender.
+        of: u32,
+    },
+    /// A share that isn't the one it was dealt.
+    #[error("the share of the {secret} of member {of} that it revealed isn't the one it was dealt")]
+    Share {
+        /// Whose secret.
+        of: u32,
+        /// Which.
+        secret: Secret,
+    },
+    /// Shares that don't belong to what it advertised.
+    #[error("the shares that it dealt of its {secret} don't give what it advertised")]
+    Dealt {
+        /// Which.
+        secret: Secret,
+    },
+}
+
+/// A member that broke the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    /// Its number.
+    pub member: u32,
+    /// What it did.
+    pub fault: Fault,
 }
 
 /// Why a session gives no sum.
@@ -310,8 +347,8 @@ pub enum Failure {
         /// The threshold.
         need: usize,
     },
-    /// Shares that don't give what the client advertised: it, or several holders, lied.
-    #[error("the shares of the {secret} of member {member} don't give what it advertised")]
+    /// Shares, each what the client dealt, that don't give what it advertised.
+    #[error("the shares that member {member} dealt of its {secret} don't give what it advertised")]
     WrongShares {
         /// Whose.
         member: u32,

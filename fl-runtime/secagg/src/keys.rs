@@ -5,13 +5,15 @@ use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use hkdf::Hkdf;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tern_shaders::kernels::chacha::Mask;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use super::messages::{Advertisement, Envelope, SEALED_BYTES};
+use super::error::Secret;
+use super::messages::{Advertisement, Commitment, Complaint, Envelope};
+use super::proof;
 use super::random::{Random, Seed};
 use super::session::Cohort;
 use super::shamir::Share;
@@ -38,6 +40,11 @@ fn agree(secret: &StaticSecret, public: &[u8; 32]) -> Option<Key> {
 /// Whether something secret comes of a public key.
 pub(super) fn usable(public: &[u8; 32]) -> bool {
     agree(&StaticSecret::from([1; 32]), public).is_some()
+}
+
+/// Whether agreements with a key for envelopes can be shown to others, too.
+pub(super) fn provable(public: &[u8; 32]) -> bool {
+    proof::point(public).is_some()
 }
 
 /// What a client keeps to itself.
@@ -82,38 +89,97 @@ impl Secrets {
         cohort: &Cohort,
         (from, to): (u32, u32),
         shares: &Held,
+        identity: &SigningKey,
     ) -> Option<Envelope> {
-        let key = self.envelope_key(cohort, to, (from, to))?;
+        let shared = agree(&self.cipher, &cohort.member(to).cipher)?;
         let plain: Zeroizing<Vec<u8>> =
             Zeroizing::new([*shares.pair.to_bytes(), *shares.own.to_bytes()].concat());
         let bound = bound_to(cohort, (from, to));
         let payload = Payload { msg: &plain, aad: &bound };
-        let sealed = ChaCha20Poly1305::new(&(*key).into()).encrypt(&NONCE.into(), payload).ok()?;
-        Some(Envelope { member: to, sealed: sealed.try_into().ok()? })
+        let cipher = envelope_cipher(&shared, cohort, (from, to));
+        let sealed = cipher.encrypt(&NONCE.into(), payload).ok()?.try_into().ok()?;
+        let commit = |secret, share| commitment(cohort, (from, to), secret, share);
+        let pair = commit(Secret::PairKey, &shares.pair);
+        let own = commit(Secret::OwnMask, &shares.own);
+        let mut envelope = Envelope { member: to, sealed, pair, own, signature: [0; 64] };
+        envelope.signature = confirm(identity, &cohort.envelope((from, to), &envelope));
+        Some(envelope)
     }
 
-    /// Opens what member `from` sealed for `to`, whose secrets these are.
+    /// Opens what member `from` sealed for `to`, whose secrets these are: a complaint if the
+    /// shares that it commits to aren't in it. `None` if its key is one of which nothing secret
+    /// comes, or nothing can be shown.
     pub(super) fn open(
         &self,
         cohort: &Cohort,
         (from, to): (u32, u32),
-        sealed: &[u8; SEALED_BYTES],
-    ) -> Option<Held> {
-        let key = self.envelope_key(cohort, from, (from, to))?;
-        let bound = bound_to(cohort, (from, to));
-        let payload = Payload { msg: sealed, aad: &bound };
-        let plain = ChaCha20Poly1305::new(&(*key).into()).decrypt(&NONCE.into(), payload).ok()?;
-        let plain = Zeroizing::new(plain);
-        let (pair, own) = plain.split_at_checked(Share::BYTES)?;
-        let share = |bytes: &[u8]| Share::from_bytes(bytes.try_into().ok()?);
-        Some(Held { pair: share(pair)?, own: share(own)? })
+        envelope: &Envelope,
+    ) -> Option<Result<Held, Complaint>> {
+        let other = &cohort.member(from).cipher;
+        if let Some(held) = open(&*agree(&self.cipher, other)?, cohort, (from, to), envelope) {
+            return Some(Ok(held));
+        }
+        let context = bound_to(cohort, (from, to));
+        let (shared, proof) = proof::reveal(&self.cipher, other, &context)?;
+        Some(Err(Complaint { member: from, shared, proof }))
     }
+}
 
-    /// One key a direction.
-    fn envelope_key(&self, cohort: &Cohort, other: u32, (from, to): (u32, u32)) -> Option<Key> {
-        let shared = agree(&self.cipher, &cohort.member(other).cipher)?;
-        Some(derive(&shared, &cohort.session, "shares", &[from, to]))
-    }
+/// Whether a complaint of member `to` is right: it shows what opens the envelope that member
+/// `from` signed, and the shares that it commits to aren't in it.
+pub(super) fn is_garbage(
+    cohort: &Cohort,
+    (from, to): (u32, u32),
+    envelope: &Envelope,
+    complaint: &Complaint,
+) -> bool {
+    let (own, other) = (&cohort.member(to).cipher, &cohort.member(from).cipher);
+    let Complaint { shared, proof, .. } = complaint;
+    let shared = proof::verify(own, other, shared, proof, &bound_to(cohort, (from, to)));
+    shared.is_some_and(|shared| open(&shared, cohort, (from, to), envelope).is_none())
+}
+
+/// What is in an envelope, if it is what it commits to.
+fn open(
+    shared: &[u8; 32],
+    cohort: &Cohort,
+    (from, to): (u32, u32),
+    envelope: &Envelope,
+) -> Option<Held> {
+    let bound = bound_to(cohort, (from, to));
+    let payload = Payload { msg: &envelope.sealed, aad: &bound };
+    let cipher = envelope_cipher(shared, cohort, (from, to));
+    let plain = Zeroizing::new(cipher.decrypt(&NONCE.into(), payload).ok()?);
+    let (pair, own) = plain.split_at_checked(Share::BYTES)?;
+    let share = |bytes: &[u8]| Share::from_bytes(bytes.try_into().ok()?);
+    let held = Held { pair: share(pair)?, own: share(own)? };
+    let commit = |secret, share| commitment(cohort, (from, to), secret, share);
+    let kept = commit(Secret::PairKey, &held.pair) == envelope.pair
+        && commit(Secret::OwnMask, &held.own) == envelope.own;
+    kept.then_some(held)
+}
+
+/// One key a direction.
+fn envelope_cipher(shared: &[u8; 32], cohort: &Cohort, (from, to): (u32, u32)) -> ChaCha20Poly1305 {
+    let key = derive(shared, &cohort.session, "shares", &[from, to]);
+    ChaCha20Poly1305::new(&(*key).into())
+}
+
+/// What member `from` commits to of the share that it deals to `to`.
+pub(super) fn commitment(
+    cohort: &Cohort,
+    (from, to): (u32, u32),
+    secret: Secret,
+    share: &Share,
+) -> Commitment {
+    let mut hash = Sha256::new().chain_update(b"tern secagg share\0");
+    hash.update(bound_to(cohort, (from, to)));
+    hash.update([u8::from(secret == Secret::OwnMask)]);
+    hash.update(&*share.to_bytes());
+    let digest: [u8; 32] = hash.finalize().into();
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    half
 }
 
 /// A key of an envelope encrypts one message.
@@ -198,7 +264,7 @@ fn verify(identity: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
         .is_ok_and(|identity| identity.verify_strict(message, &signature).is_ok())
 }
 
-/// Signs a statement of a cohort: about its survivors, or about who is included.
+/// Signs a statement of a cohort: about an envelope, its survivors, or who is included.
 pub(super) fn confirm(identity: &SigningKey, statement: &[u8; 32]) -> [u8; 64] {
     identity.sign(statement).to_bytes()
 }

@@ -10,9 +10,10 @@
 //! |---|---|---|
 //! | 0 | [`Advertisement`]: signed public keys | [`Roster`]: everyone's |
 //! | 1 | [`Shares`] of its two secrets, sealed for its neighbors | [`Inbox`]: its neighbors' |
-//! | 2 | its masked vector, packed ([`Packing`]), and [`Included`]: with whom it shares masks | |
-//! | 3 | [`Confirmation`]: signature of the survivors | [`Survivors`] |
-//! | 4 | [`Reveal`]: shares | [`Request`] for them, with the neighbors' signatures |
+//! | 2 | [`Complaints`] about envelopes that are garbage | [`Partners`] that are left |
+//! | 3 | its masked vector, packed ([`Packing`]), and [`Included`]: with whom it shares masks | |
+//! | 4 | [`Confirmation`]: signature of the survivors | [`Survivors`] |
+//! | 5 | [`Reveal`]: shares | [`Request`] for them, with the neighbors' signatures |
 //!
 //! Client u uploads x_u + PRG(b_u) + Σ ± PRG(s_uv) over its neighbors v. In the sum of the
 //! survivors the pair masks of survivors cancel; the server finds b_u of survivors and s_v of
@@ -24,12 +25,18 @@
 //! - The [`Session`]'s id, which covers the run's task and what the cohort withstands, goes into
 //!   every derivation, signature and ciphertext. A client joins a session once ([`History`]).
 //! - What vectors are made by beside that, the *job* (model, scales, weights), is in what clients
-//!   sign in rounds 2 and 3. A server that told one client another job than the others, so that
+//!   sign in rounds 3 and 4. A server that told one client another job than the others, so that
 //!   theirs come to nothing, would learn that client's vector: nobody reveals shares to it.
 //! - A client reveals shares only with enough signatures of its neighbors over the set of
 //!   survivors that it signed itself, and never both of one client. A share of a survivor's own
 //!   mask it reveals only if that survivor signed that it shares masks with this client:
 //!   otherwise a server that keeps envelopes from some could isolate a part of the graph.
+//! - Envelopes are signed, and commit to the shares in them. Who gets garbage shows so by what it
+//!   shares with the sender and a proof that it does (Chaum and Pedersen); who then complained
+//!   without reason, deals shares that don't fit each other, or reveals another share than it was
+//!   dealt, is found out likewise: [`Fault`]. A server can't have an honest client complain about
+//!   another, whose secrets the complaint would lay open. Wrong shares that a member dealt are
+//!   put right as far as a Reed–Solomon code does.
 //! - A step that doesn't follow from the one before ends in an [`Abort`] with the reason.
 //! - Secrets are wiped when they are dropped, and print nothing.
 //!
@@ -84,13 +91,23 @@
 //!     sharing.insert(number, client);
 //! }
 //!
-//! // Round 2: each uploads its number in every place, under masks. Client 3 drops out.
+//! // Round 2: each opens what it got, and has nothing to complain about.
+//! let (mut server, inboxes) = server.close()?;
+//! let mut checked = std::collections::BTreeMap::new();
+//! for (number, inbox) in inboxes {
+//!     let (client, complaints) = sharing.remove(&number).ok_or("unknown")?.inbox(&inbox)?;
+//!     assert!(server.check(number, complaints)?.is_empty());
+//!     checked.insert(number, client);
+//! }
+//!
+//! // Round 3: each uploads its number in every place, under masks. Client 3 drops out.
 //! let job = [9; 32];
-//! let (mut server, inboxes) = server.close(job)?;
+//! let (mut server, partners) = server.close(job)?;
 //! let mut sum = vec![0; packing.words()];
 //! let mut uploaded = Vec::new();
-//! for (number, inbox) in inboxes {
-//!     let (masking, included) = sharing.remove(&number).ok_or("unknown")?.inbox(&inbox, job)?;
+//! for (number, partners) in partners {
+//!     let client = checked.remove(&number).ok_or("unknown")?;
+//!     let (masking, included) = client.partners(&partners, job)?;
 //!     if number == 3 {
 //!         continue;
 //!     }
@@ -104,7 +121,7 @@
 //!     uploaded.push((number, client));
 //! }
 //!
-//! // Round 3: the survivors sign their set. Client 4 drops out; its vector stays in the sum.
+//! // Round 4: the survivors sign their set. Client 4 drops out; its vector stays in the sum.
 //! let (mut server, survivors) = server.close()?;
 //! let mut confirmed = std::collections::BTreeMap::new();
 //! for (number, client) in uploaded {
@@ -116,13 +133,15 @@
 //!     confirmed.insert(number, client);
 //! }
 //!
-//! // Round 4: shares, from which the server finds what is left of the masks.
+//! // Round 5: shares, from which the server finds what is left of the masks.
 //! let (mut server, requests) = server.close()?;
 //! for (number, request) in requests {
 //!     let client = confirmed.remove(&number).ok_or("unknown")?;
 //!     server.reveal(number, client.reveal(&request)?)?;
 //! }
-//! let unmasked = server.close()?;
+//! let (culprits, unmasked) = server.close();
+//! let unmasked = unmasked?;
+//! assert!(culprits.is_empty());
 //! unmasked.masks.add_to(&mut sum);
 //! assert_eq!(unmasked.survivors.len(), 4);
 //! assert!(sum.iter().all(|word| word & packing.modulus_mask() == 0 + 1 + 2 + 4));
@@ -131,6 +150,7 @@
 //! ```
 
 pub mod client;
+mod decode;
 mod error;
 mod field;
 mod graph;
@@ -139,6 +159,7 @@ mod mask;
 mod messages;
 mod pack;
 pub mod parameters;
+mod proof;
 mod random;
 pub mod server;
 mod session;
@@ -146,15 +167,15 @@ mod shamir;
 #[cfg(test)]
 mod tests;
 
-pub use error::{Abort, Failure, Malformed, Refusal, Secret};
+pub use error::{Abort, Culprit, Failure, Fault, Malformed, Refusal, Secret};
 pub use graph::Graph;
 pub use mask::Masks;
 pub use messages::{
-    Advertisement, Confirmation, Envelope, Inbox, Included, Message, Request, Reveal, Roster,
-    SEALED_BYTES, Shares, Survivors, decode_any,
+    Advertisement, Commitment, Complaint, Complaints, Confirmation, Envelope, Inbox, Included,
+    Message, Partners, Request, Reveal, Roster, SEALED_BYTES, Shares, Survivors, decode_any,
 };
 pub use pack::{PackError, Packing, Unpacker};
-pub use parameters::{Assumptions, MAX_MEMBERS, ParameterError, Parameters, SMALL};
+pub use parameters::{Assumptions, HONEST, MAX_MEMBERS, ParameterError, Parameters, SMALL};
 pub use random::{Random, Seed};
 pub use session::{History, Session};
 pub use shamir::Share;

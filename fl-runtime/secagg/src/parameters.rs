@@ -30,6 +30,10 @@
 //! has t holders left with probability 1 − 2^-η: of a survivor's k neighbors at most k + 1 − t
 //! dropped, of a dropped one's k − t; summed over the members.
 //!
+//! **Floor.** A sum has n − D members at least, of which C may be corrupt and take their own
+//! vectors away: n − D − C are [`Assumptions::honest`] or more, or there is no session. A roster's
+//! size says nothing of this.
+//!
 //! k is the smallest that does both. Cohorts of up to [`SMALL`] members, and those whose k would
 //! come to n − 1, share among all pairs, with t = ⌊(n + C) / 2⌋ + 1.
 //!
@@ -60,6 +64,10 @@ use serde::{Deserialize, Serialize};
 pub const MAX_MEMBERS: usize = 1 << 14;
 /// Largest cohort that shares among all pairs whatever its rates are.
 pub const SMALL: usize = 32;
+/// Fewest honest members of a sum unless something else is asked for. Of two, either could take
+/// its own vector away and read the other's; of three, one more that is corrupt than was assumed
+/// still leaves two.
+pub const HONEST: u32 = 3;
 
 /// What a cohort is built to withstand.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,12 +80,20 @@ pub struct Assumptions {
     pub security_bits: u32,
     /// η: a round with as many dropouts fails with probability 2^-η at most.
     pub failure_bits: u32,
+    /// Fewest members in a sum beside the corrupt ones, however many drop out.
+    pub honest: u32,
 }
 
 impl Assumptions {
-    /// These fractions at σ = 40 and η = 20.
+    /// These fractions at σ = 40 and η = 20, and [`HONEST`] members in a sum.
     pub const fn new(corrupt: f64, dropout: f64) -> Self {
-        Assumptions { corrupt, dropout, security_bits: 40, failure_bits: 20 }
+        Assumptions { corrupt, dropout, security_bits: 40, failure_bits: 20, honest: HONEST }
+    }
+
+    /// The most corrupt ones among so many members.
+    pub fn corrupt_of(&self, members: usize) -> usize {
+        // A fifth of 100 is 20, though 0.2 isn't a fifth.
+        (self.corrupt * members as f64 - 1e-9).ceil() as usize
     }
 }
 
@@ -118,6 +134,23 @@ pub enum ParameterError {
         /// The number.
         members: usize,
     },
+    /// A sum could have too few members that aren't corrupt.
+    #[error(
+        "{members} members with {corrupt} corrupt and {dropped} dropped: a sum may be of \
+         {survivors}, expected {honest} at least beside the corrupt"
+    )]
+    Exposed {
+        /// Members.
+        members: usize,
+        /// Corrupt ones.
+        corrupt: usize,
+        /// Dropped ones.
+        dropped: usize,
+        /// Members without those that dropped.
+        survivors: usize,
+        /// Fewest honest ones in a sum.
+        honest: u32,
+    },
     /// With these many no threshold is both safe and reachable.
     #[error(
         "{members} members with {corrupt} corrupt and {dropped} dropped: the threshold would be \
@@ -144,7 +177,7 @@ impl Parameters {
     /// # Errors
     /// [`ParameterError`].
     pub fn choose(members: usize, assumed: &Assumptions) -> Result<Self, ParameterError> {
-        let Assumptions { corrupt, dropout, security_bits, failure_bits } = *assumed;
+        let Assumptions { corrupt, dropout, security_bits, failure_bits, honest } = *assumed;
         let fraction = |x: f64| (0.0..1.0).contains(&x);
         if !fraction(corrupt) || !fraction(dropout) || security_bits.max(failure_bits) > 128 {
             return Err(ParameterError::Range { corrupt, dropout, security_bits, failure_bits });
@@ -152,10 +185,12 @@ impl Parameters {
         if !(3..=MAX_MEMBERS).contains(&members) {
             return Err(ParameterError::Members { members });
         }
-        // A fifth of 100 is 20, though 0.2 isn't a fifth.
-        let corrupt = (corrupt * members as f64 - 1e-9).ceil() as usize;
+        let corrupt = assumed.corrupt_of(members);
         let dropped = (dropout * members as f64 + 1e-9).floor() as usize;
         let survivors = members - dropped;
+        if survivors < corrupt + honest as usize {
+            return Err(ParameterError::Exposed { members, corrupt, dropped, survivors, honest });
+        }
         if members > SMALL {
             for neighbors in (2..members - 1).step_by(2) {
                 let bound = power(security_bits);
@@ -299,7 +334,8 @@ mod tests {
         assert!(five.all_pairs());
         // A third colludes: more than two thirds.
         for members in 3..=SMALL {
-            let third = Parameters::choose(members, &Assumptions::new(1.0 / 3.0, 0.0)).unwrap();
+            let third = Assumptions { honest: 2, ..Assumptions::new(1.0 / 3.0, 0.0) };
+            let third = Parameters::choose(members, &third).unwrap();
             assert!(third.all_pairs() && 3 * third.threshold > 2 * members, "{third:?}");
         }
     }
@@ -307,7 +343,8 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         let choose = |members, corrupt, dropout| {
-            Parameters::choose(members, &Assumptions::new(corrupt, dropout)).unwrap_err()
+            let assumed = Assumptions { honest: 2, ..Assumptions::new(corrupt, dropout) };
+            Parameters::choose(members, &assumed).unwrap_err()
         };
         let unreachable = ParameterError::Unreachable {
             members: 5,

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::Abort;
 use super::graph::Graph;
-use super::messages::{Advertisement, Roster};
+use super::messages::{Advertisement, Envelope, Roster};
 use super::pack::Packing;
 use super::parameters::{Assumptions, ParameterError, Parameters};
 
@@ -35,7 +35,7 @@ impl Session {
     /// SHA-256 over all fields.
     pub fn id(&self) -> [u8; 32] {
         let Session { run, task, round, attempt, assumptions, packing } = self;
-        let Assumptions { corrupt, dropout, security_bits, failure_bits } = assumptions;
+        let Assumptions { corrupt, dropout, security_bits, failure_bits, honest } = assumptions;
         let hash = Sha256::new()
             .chain_update(b"tern secagg session\0")
             .chain_update(run)
@@ -46,6 +46,7 @@ impl Session {
             .chain_update(dropout.to_bits().to_le_bytes())
             .chain_update(security_bits.to_le_bytes())
             .chain_update(failure_bits.to_le_bytes())
+            .chain_update(honest.to_le_bytes())
             .chain_update((packing.words() as u64).to_le_bytes())
             .chain_update(packing.bits().to_le_bytes());
         hash.finalize().into()
@@ -112,6 +113,19 @@ impl Cohort {
 
     pub(super) fn member(&self, number: u32) -> &Advertisement {
         &self.members[number as usize]
+    }
+
+    /// What a member signs of an envelope.
+    pub(super) fn envelope(&self, (from, to): (u32, u32), envelope: &Envelope) -> [u8; 32] {
+        let mut hash = Sha256::new().chain_update(b"tern secagg envelope\0");
+        hash.update(self.session);
+        hash.update(self.digest);
+        hash.update(from.to_le_bytes());
+        hash.update(to.to_le_bytes());
+        hash.update(envelope.sealed);
+        hash.update(envelope.pair);
+        hash.update(envelope.own);
+        hash.finalize().into()
     }
 
     /// What a member signs for each neighbor that it shares masks with, by `job` what its vector
@@ -181,6 +195,7 @@ mod tests {
             Session { assumptions: Assumptions { dropout: 0.1, ..assumed }, ..session() },
             Session { assumptions: Assumptions { security_bits: 41, ..assumed }, ..session() },
             Session { assumptions: Assumptions { failure_bits: 21, ..assumed }, ..session() },
+            Session { assumptions: Assumptions { honest: 4, ..assumed }, ..session() },
             Session { packing: Packing::new(65, 20).unwrap(), ..session() },
             Session { packing: Packing::new(64, 21).unwrap(), ..session() },
         ];

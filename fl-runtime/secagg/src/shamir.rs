@@ -8,6 +8,7 @@
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::decode::Points;
 use crate::field::{P, add, inverse, mul, sub};
 use crate::random::Random;
 
@@ -158,6 +159,24 @@ impl Interpolation {
     }
 }
 
+/// The secret of shares at `points`, distinct and not zero, of which ⌊(n − t) / 2⌋ of n may be
+/// wrong, t being the threshold. `None` if there is none; that one is right has to be seen from
+/// something else, as any t shares are those of some secret.
+pub(super) fn decode(
+    points: &[u32],
+    shares: &[&Share],
+    threshold: usize,
+) -> Option<Zeroizing<[u8; 32]>> {
+    let points = Points::new(points);
+    let mut constants = Zeroizing::new([0; LIMBS]);
+    for (limb, constant) in constants.iter_mut().enumerate() {
+        let values: Zeroizing<Vec<u64>> =
+            Zeroizing::new(shares.iter().map(|share| share.0[limb]).collect());
+        *constant = points.constant_term(&values, threshold)?;
+    }
+    secret_of(&constants)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +290,40 @@ mod tests {
             shares[1].0[limb] = add(shares[1].0[limb], delta);
             let back = Interpolation::new(&[1, 2, 3]).secret(&shares);
             prop_assert_ne!(back.map(|secret| *secret), Some(secret));
+        }
+
+        #[test]
+        fn half_of_the_spare_shares_may_be_wrong_and_no_more(
+            secret: [u8; 32],
+            (threshold, spare) in (1usize..20, 1usize..20),
+            delta in 1..P,
+            shuffle: u64,
+        ) {
+            let holders = threshold + spare;
+            let points: Vec<u32> = (1..=holders as u32).collect();
+            let shares = split(&secret, threshold, &points, &mut random(5));
+            let mut order: Vec<usize> = (0..holders).collect();
+            order.sort_by_key(|i| (*i as u64 + 1).wrapping_mul(shuffle | 1));
+            let with = |wrong: usize| {
+                let mut given = shares.clone();
+                for (count, liar) in order.iter().take(wrong).enumerate() {
+                    // Each in another limb, and by another number.
+                    let limb = &mut given[*liar].0[count % LIMBS];
+                    *limb = add(*limb, mul(delta, count as u64 + 1));
+                }
+                let given: Vec<&Share> = given.iter().collect();
+                decode(&points, &given, threshold).map(|secret| *secret)
+            };
+            for wrong in 0..=spare / 2 {
+                prop_assert_eq!(with(wrong), Some(secret), "{} of {} wrong", wrong, holders);
+            }
+            // All in one limb, one more than can be put right: never taken for the secret.
+            let mut given = shares.clone();
+            for liar in order.iter().take(spare / 2 + 1) {
+                given[*liar].0[4] = add(given[*liar].0[4], delta);
+            }
+            let given: Vec<&Share> = given.iter().collect();
+            prop_assert_ne!(decode(&points, &given, threshold).map(|s| *s), Some(secret));
         }
 
         #[test]

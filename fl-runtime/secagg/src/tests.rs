@@ -1,5 +1,6 @@
 //! Whole sessions: exact sums with dropouts in every phase, and what ends a session.
 
+mod liars;
 mod malicious;
 mod refusals;
 
@@ -27,7 +28,8 @@ fn five() -> Session {
 
 /// Weak bounds, by which 40 clients get a graph with few neighbors.
 fn sparse() -> Session {
-    session(Assumptions { corrupt: 0.0, dropout: 0.1, security_bits: 4, failure_bits: 2 })
+    let weak = Assumptions::new(0.0, 0.1);
+    session(Assumptions { security_bits: 4, failure_bits: 2, ..weak })
 }
 
 fn identity(client: usize) -> SigningKey {
@@ -65,10 +67,17 @@ fn rostered(
     (server, roster, states)
 }
 
+/// The key of a member, by which it signs.
+fn key_of(roster: &Roster, member: u32) -> SigningKey {
+    let named = roster.members[member as usize].identity;
+    let is_named = |key: &SigningKey| key.verifying_key().to_bytes() == named;
+    (0..roster.members.len()).map(identity).find(is_named).unwrap()
+}
+
 type Inboxes = BTreeMap<u32, (client::Shared, Inbox)>;
 
 /// After round 1, in which some don't share.
-fn shared(session: &Session, clients: usize, absent: &[u32]) -> (server::Collecting, Inboxes) {
+fn shared(session: &Session, clients: usize, absent: &[u32]) -> (server::Checking, Inboxes) {
     let (mut server, roster, states) = rostered(session, clients);
     let mut sharing = BTreeMap::new();
     for (member, state) in states {
@@ -78,25 +87,45 @@ fn shared(session: &Session, clients: usize, absent: &[u32]) -> (server::Collect
             sharing.insert(member, state);
         }
     }
-    let (server, inboxes) = server.close(JOB).unwrap();
+    let (server, inboxes) = server.close().unwrap();
     let pair = |(member, inbox)| (member, (sharing.remove(&member).unwrap(), inbox));
     (server, inboxes.into_iter().map(pair).collect())
 }
 
+type CheckedClients = BTreeMap<u32, (client::Checked, Partners)>;
+
+/// After round 2, in which nobody complains.
+fn checked(
+    session: &Session,
+    clients: usize,
+    absent: &[u32],
+) -> (server::Collecting, CheckedClients) {
+    let (mut server, states) = shared(session, clients, absent);
+    let mut checked = BTreeMap::new();
+    for (member, (state, inbox)) in states {
+        let (state, complaints) = state.inbox(&inbox).unwrap();
+        assert_eq!(server.check(member, complaints), Ok(Vec::new()));
+        checked.insert(member, state);
+    }
+    let (server, partners) = server.close(JOB).unwrap();
+    let pair = |(member, partners)| (member, (checked.remove(&member).unwrap(), partners));
+    (server, partners.into_iter().map(pair).collect())
+}
+
 type MaskedClients = BTreeMap<u32, client::Masked>;
 
-/// After round 2, in which some don't upload.
+/// After round 3, in which some don't upload.
 fn uploaded(
     session: &Session,
     clients: usize,
     absent: &[u32],
     dropped: &[u32],
 ) -> (server::Confirming, Survivors, MaskedClients) {
-    let (mut server, states) = shared(session, clients, absent);
+    let (mut server, states) = checked(session, clients, absent);
     let mut masked = BTreeMap::new();
-    for (member, (state, inbox)) in states {
+    for (member, (state, partners)) in states {
         if !dropped.contains(&member) {
-            let (state, included) = state.inbox(&inbox, JOB).unwrap();
+            let (state, included) = state.partners(&partners, JOB).unwrap();
             masked.insert(member, state.mask(&mut vector(member)).unwrap());
             server.upload(member, included).unwrap();
         }
@@ -107,7 +136,7 @@ fn uploaded(
 
 type Requests = BTreeMap<u32, (client::Confirmed, Request)>;
 
-/// After round 3, in which everyone confirms.
+/// After round 4, in which everyone confirms.
 fn confirmed(
     session: &Session,
     clients: usize,
@@ -130,6 +159,7 @@ fn confirmed(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Share,
+    Check,
     Upload,
     Confirm,
     Reveal,
@@ -162,12 +192,19 @@ fn run(
         server.share(member, over(shares)).unwrap();
         sharing.insert(member, state);
     }
-    let (mut server, inboxes) = server.close(JOB)?;
+    let (mut server, inboxes) = server.close()?;
+    let mut checked = BTreeMap::new();
+    for (member, inbox) in inboxes.into_iter().filter(|(m, _)| goes_on(m, Step::Check)) {
+        let (state, complaints) = sharing.remove(&member).unwrap().inbox(&over(inbox)).unwrap();
+        assert_eq!(server.check(member, over(complaints)), Ok(Vec::new()));
+        checked.insert(member, state);
+    }
+    let (mut server, partners) = server.close(JOB)?;
     let packing = session.packing;
     let mut sum = vec![0; packing.words()];
     let mut masked = BTreeMap::new();
-    for (member, inbox) in inboxes.into_iter().filter(|(m, _)| goes_on(m, Step::Upload)) {
-        let state = sharing.remove(&member).unwrap().inbox(&over(inbox), JOB);
+    for (member, partners) in partners.into_iter().filter(|(m, _)| goes_on(m, Step::Upload)) {
+        let state = checked.remove(&member).unwrap().partners(&over(partners), JOB);
         let Some((state, included)) = stays(state) else { continue };
         let mut words = vector(member);
         masked.insert(member, state.mask(&mut words).unwrap());
@@ -187,10 +224,11 @@ fn run(
     let (mut server, requests) = server.close()?;
     for (member, request) in requests.into_iter().filter(|(m, _)| goes_on(m, Step::Reveal)) {
         let reveal = states.remove(&member).unwrap().reveal(&over(request)).unwrap();
-        server.reveal(member, over(reveal)).unwrap();
+        assert_eq!(server.reveal(member, over(reveal)), Ok(None));
     }
     let complete = server.complete();
-    let unmasked = server.close();
+    let (culprits, unmasked) = server.close();
+    assert_eq!(culprits, []);
     assert_eq!(unmasked.is_ok(), complete);
     let unmasked = unmasked?;
     unmasked.masks.add_to(&mut sum);
@@ -212,8 +250,8 @@ fn sum_of(members: &[u32]) -> Vec<u32> {
 #[test]
 fn five_clients_lose_two_in_any_phases() {
     use Step::*;
-    for first in [Share, Upload, Confirm, Reveal] {
-        for second in [Share, Upload, Confirm, Reveal] {
+    for first in [Share, Check, Upload, Confirm, Reveal] {
+        for second in [Share, Check, Upload, Confirm, Reveal] {
             let drops = BTreeMap::from([(1, first), (4, second)]);
             let (sum, survivors) = run(&five(), 5, &drops).unwrap();
             let there = |member: &u32| drops.get(member).is_none_or(|step| *step > Upload);
@@ -226,19 +264,19 @@ fn five_clients_lose_two_in_any_phases() {
 #[test]
 fn a_hundred_clients_on_a_graph_lose_a_fifth_in_all_phases() {
     let session = session(Assumptions::new(0.2, 0.2));
-    let steps = [Step::Share, Step::Upload, Step::Confirm, Step::Reveal];
-    let drops = (0..20).map(|i| (i * 5 + i % 3, steps[i as usize % 4])).collect();
+    let steps = [Step::Share, Step::Check, Step::Upload, Step::Confirm, Step::Reveal];
+    let drops = (0..20).map(|i| (i * 5 + i % 3, steps[i as usize % 5])).collect();
     let (sum, survivors) = run(&session, 100, &drops).unwrap();
-    assert_eq!(survivors.len(), 90);
+    assert_eq!(survivors.len(), 88);
     assert_eq!(sum, sum_of(&survivors));
 }
 
 #[test]
 fn a_client_alone_is_hidden_by_its_masks() {
-    let (_, states) = shared(&five(), 5, &[]);
-    for (member, (state, inbox)) in states {
+    let (_, states) = checked(&five(), 5, &[]);
+    for (member, (state, partners)) in states {
         let mut words = vector(member);
-        state.inbox(&inbox, JOB).unwrap().0.mask(&mut words).unwrap();
+        state.partners(&partners, JOB).unwrap().0.mask(&mut words).unwrap();
         let same = words.iter().zip(vector(member)).filter(|(masked, x)| *masked == x).count();
         assert!(same < 3, "{same} of {WORDS} words are as they were");
     }
@@ -253,9 +291,9 @@ fn masks_are_those_of_the_engines_masker() {
     let n = 32 * 16;
     let mut session = five();
     session.packing = Packing::new(n, 32).unwrap();
-    let (_, mut states) = shared(&session, 5, &[]);
-    let (state, inbox) = states.remove(&2).unwrap();
-    let (masks, _) = state.inbox(&inbox, JOB).unwrap().0.into_masks();
+    let (_, mut states) = checked(&session, 5, &[]);
+    let (state, partners) = states.remove(&2).unwrap();
+    let (masks, _) = state.partners(&partners, JOB).unwrap().0.into_masks();
     assert_eq!(masks.len(), 5);
     let mut expected: Vec<u32> = (0..n as u32).collect();
     let words = Vector::upload(&device, &Data::U32(expected.clone())).unwrap();
@@ -270,6 +308,7 @@ fn step() -> impl Strategy<Value = Option<Step>> {
     prop_oneof![
         6 => Just(None),
         1 => Just(Some(Step::Share)),
+        1 => Just(Some(Step::Check)),
         1 => Just(Some(Step::Upload)),
         1 => Just(Some(Step::Confirm)),
         1 => Just(Some(Step::Reveal)),

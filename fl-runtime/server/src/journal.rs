@@ -33,7 +33,7 @@ use tern_protocol::{ClientId, Digest, Error, Millis, Result, Turn, wire};
 use tern_host::files::{Durability, Faults};
 
 /// Raised when the tables change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;

@@ -8,6 +8,8 @@
 #![allow(clippy::unwrap_used, reason = "a test: it ends where something is wrong")]
 #![allow(clippy::print_stdout, reason = "a failing seed names itself and tells its story")]
 
+#[path = "../../protocol/src/coordinator/tests/liar.rs"]
+mod liar;
 mod member;
 mod network;
 mod oracle;
@@ -42,6 +44,7 @@ fn run(name: &str, seeds: std::ops::Range<u64>, world: fn(u64, bool) -> world::S
     // What never happens is not tested.
     if count >= CLEAR.min(SECURE) {
         total.check();
+        assert!(name == "clear" || total.excluded > 0, "{total:?}");
     }
 }
 

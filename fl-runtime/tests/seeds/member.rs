@@ -6,11 +6,13 @@ use ed25519_dalek::SigningKey;
 use tern_engine::Device;
 use tern_fl::client::store::ClientStore;
 use tern_fl::metrics::Metrics;
-use tern_fl::participant::{Action, Input, Participant};
+use tern_fl::participant::{Action, Input, Participant, RequiredSecurity};
 use tern_fl::trainer::{Job, Trained};
 use tern_fl::wire::instruction::What;
-use tern_fl::{ClientId, TaskSpec, Turn, wire};
+use tern_fl::wire::message::Body;
+use tern_fl::{ClientId, Layout, Masking, TaskSpec, Turn, wire};
 
+use crate::liar::{Lie, accusation, garbage, other_shares};
 use crate::network::{Answer, Event, Queue, Request, Weather};
 use crate::oracle::{Oracle, Plain};
 use crate::random::Random;
@@ -61,11 +63,21 @@ pub struct Member {
     busy: Option<(u64, Busy)>,
     /// The last instruction to train.
     asked: Option<wire::Train>,
+    /// How it breaks the protocol of secure aggregation.
+    lie: Option<Lie>,
+    /// The last instruction, which it lies in answer to.
+    heard: Option<What>,
     pub stopped: bool,
 }
 
 impl Member {
-    pub fn new(index: usize, task: TaskSpec, store: ClientStore, key: SigningKey) -> Self {
+    pub fn new(
+        index: usize,
+        task: TaskSpec,
+        store: ClientStore,
+        key: SigningKey,
+        lie: Option<Lie>,
+    ) -> Self {
         let client = ClientId(key.verifying_key().to_bytes());
         let samples = 3 + 2 * index as u32;
         let (life, actions) = (0, VecDeque::new());
@@ -83,12 +95,46 @@ impl Member {
             waiting,
             busy,
             asked: None,
+            lie,
+            heard: None,
             stopped,
         }
     }
 
     pub fn running(&self) -> bool {
         self.participant.is_some()
+    }
+
+    pub fn lies(&self) -> bool {
+        self.lie.is_some()
+    }
+
+    /// What it sends in place of a message.
+    fn tampered(&self, mut message: wire::Message) -> wire::Message {
+        match (self.lie, &mut message.body, &self.heard) {
+            (
+                Some(Lie::Garbage),
+                Some(Body::Shares(sent)),
+                Some(What::ShareKeys(wire::ShareKeys { roster })),
+            ) => {
+                let TaskSpec { secure, updates, cohort, model, run, .. } = &self.task;
+                let (secure, layout) = (secure.as_ref().unwrap(), Layout::of(model).unwrap());
+                let masking = Masking::new(secure, updates.uplink, *cohort, &layout).unwrap();
+                let turn = Turn::new(message.round, message.attempt);
+                let session = masking.session(run, &self.task.digest(), turn);
+                sent.shares = garbage(&session, roster, &self.key, &sent.shares);
+            }
+            (
+                Some(Lie::Accuses),
+                Some(Body::Checked(sent)),
+                Some(What::CheckShares(wire::CheckShares { inbox })),
+            ) => sent.complaints = accusation(inbox),
+            (Some(Lie::Reveals), Some(Body::Reveal(sent)), _) => {
+                sent.reveal = other_shares(&sent.reveal);
+            }
+            _ => {}
+        }
+        message
     }
 
     pub fn store(&self) -> &ClientStore {
@@ -98,8 +144,12 @@ impl Member {
     /// The process starts.
     pub fn start(&mut self, around: &mut Around<'_>) {
         let kept = self.store.load().unwrap();
-        let participant =
-            Participant::new(&self.key, self.task.clone(), &Device::cpu(), kept).unwrap();
+        let task = self.task.clone();
+        let promised = task.secure.as_ref().map(RequiredSecurity::promised);
+        let mut participant = Participant::new(&self.key, task, &Device::cpu(), kept).unwrap();
+        if let Some(promised) = promised {
+            participant = participant.requiring(promised).unwrap();
+        }
         let mut random = Random::new(around.random.word());
         let entropy = move || Ok(std::array::from_fn(|_| random.word() as u8));
         self.participant = Some(participant.with_entropy(Box::new(entropy)));
@@ -153,7 +203,10 @@ impl Member {
                 Some(Action::Train(job)) => self.take_time(around, 1_500, Busy::Training(job)),
                 Some(Action::Evaluate(job)) => self.take_time(around, 300, Busy::Evaluating(job)),
                 Some(Action::Save) => self.save(around),
-                Some(Action::Send(message)) => self.ask(around, Request::Message(message), 0),
+                Some(Action::Send(message)) => {
+                    let message = self.tampered(message);
+                    self.ask(around, Request::Message(message), 0);
+                }
                 Some(Action::Upload) => match self.turn() {
                     Some(turn) => self.ask(around, Request::Offset(turn), 0),
                     None => panic!("an upload of nothing"),
@@ -240,6 +293,7 @@ impl Member {
         match (request, answer) {
             (_, Answer::Nothing) | (_, Answer::Refused(_, true)) => self.start_over("not now"),
             (Request::Poll { .. }, Answer::Instruction(instruction)) => {
+                self.heard = instruction.what.clone();
                 if let Some(What::Train(train)) = &instruction.what {
                     self.asked = Some(train.clone());
                 }

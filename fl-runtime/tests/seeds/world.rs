@@ -12,6 +12,7 @@ use tern_fl::plan::{Encoding, Secure, Selection};
 use tern_fl::server::federation::{Federation, Options};
 use tern_fl::{ClientId, Digest, Millis, Refusal, RunId, RunPlan, Turn, wire};
 
+use crate::liar::Lie;
 use crate::member::{Around, Member};
 use crate::network::{Answer, Event, Queue, Request, Weather};
 use crate::oracle::Oracle;
@@ -35,6 +36,8 @@ pub struct Summary {
     pub jumps: u64,
     pub refused: u64,
     pub events: u64,
+    /// Clients that broke the protocol of secure aggregation and were found out.
+    pub excluded: u64,
     /// Runs that went on after the storm.
     pub outlived: u64,
 }
@@ -49,6 +52,7 @@ impl Summary {
         self.jumps += other.jumps;
         self.refused += other.refused;
         self.events += other.events;
+        self.excluded += other.excluded;
         self.outlived += other.outlived;
     }
 
@@ -88,7 +92,7 @@ pub fn clear(seed: u64, verbose: bool) -> Summary {
     let mut plan = plan(&mut random, clients);
     let encodings = [Encoding::Full, Encoding::Half, Encoding::Ternary];
     plan.updates.uplink = encodings[random.below(3) as usize];
-    run(random, plan, clients as usize, verbose)
+    run(random, plan, clients as usize, None, verbose)
 }
 
 /// Rounds of which the server sees sums.
@@ -101,12 +105,19 @@ pub fn secure(seed: u64, verbose: bool) -> Summary {
     plan.cohort.minimum = random.within(2..=3) as u32;
     let mut secure = Secure::default();
     (secure.corrupt, secure.dropout, secure.limit) = (0.0, 0.34, 4.0);
+    secure.honest = 2;
     plan.secure = Some(secure);
     if random.chance(500) {
         plan.updates.uplink = Encoding::Ternary;
         plan.cohort.selection = Selection::BySamples;
     }
-    run(random, plan, clients as usize, verbose)
+    // Without the liar there are as many left as a session takes.
+    let lies = clients > 3 && random.chance(400);
+    let liar = lies.then(|| {
+        let lies = [Lie::Garbage, Lie::Accuses, Lie::Reveals];
+        (random.below(clients) as usize, lies[random.below(3) as usize])
+    });
+    run(random, plan, clients as usize, liar, verbose)
 }
 
 fn plan(random: &mut Random, clients: u64) -> RunPlan {
@@ -139,7 +150,13 @@ fn folder() -> tempfile::TempDir {
     made.unwrap_or_else(|| tempfile::tempdir().unwrap())
 }
 
-fn run(mut random: Random, plan: RunPlan, clients: usize, verbose: bool) -> Summary {
+fn run(
+    mut random: Random,
+    plan: RunPlan,
+    clients: usize,
+    liar: Option<(usize, Lie)>,
+    verbose: bool,
+) -> Summary {
     let folder = folder();
     let weather = Weather::draw(&mut random);
     let layout = plan.check().unwrap();
@@ -163,7 +180,7 @@ fn run(mut random: Random, plan: RunPlan, clients: usize, verbose: bool) -> Summ
         summary: Summary::default(),
         verbose,
     };
-    world.say(|| format!("{clients} clients, {weather:?}"));
+    world.say(|| format!("{clients} clients, {liar:?} of them lies, {weather:?}"));
     world.open(u64::MAX);
     let run = RunId([1; 16]);
     for index in 0..clients {
@@ -174,7 +191,8 @@ fn run(mut random: Random, plan: RunPlan, clients: usize, verbose: bool) -> Summ
         server.enroll(time, client, None).unwrap();
         let own = folder.path().join(format!("client-{index}"));
         let store = ClientStore::open(&own, &run, Durability::Process).unwrap();
-        let member = Member::new(index, server.task().clone(), store, key);
+        let lie = liar.filter(|(liar, _)| *liar == index).map(|(_, lie)| lie);
+        let member = Member::new(index, server.task().clone(), store, key, lie);
         world.members.push(member);
         let time = world.random.below(1_000);
         world.queue.at(time, Event::Revive { client: index });
@@ -399,6 +417,11 @@ impl World {
         }
         let Some(server) = &self.server else { return };
         self.oracle.check(&self.plan, &self.initial, server);
+        for client in server.status().excluded.keys() {
+            let member = self.members.iter().find(|member| member.client == *client).unwrap();
+            assert!(member.lies(), "client {} is out and never lied", member.index);
+            self.summary.excluded += 1;
+        }
         for round in server.rounds(0).unwrap() {
             self.summary.rounds += 1;
             self.summary.repeated += u64::from(round.attempt > 1);

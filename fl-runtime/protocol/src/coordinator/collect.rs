@@ -28,8 +28,8 @@ pub(super) struct Collect {
 #[derive(Clone, Debug)]
 pub(super) struct Masked {
     pub(super) state: server::Collecting,
-    /// Shares for each member, by number.
-    pub(super) inboxes: BTreeMap<u32, Vec<u8>>,
+    /// With whom each member shares masks, by number.
+    pub(super) partners: BTreeMap<u32, Vec<u8>>,
     /// The most samples of a member.
     pub(super) max_samples: u32,
 }
@@ -89,13 +89,13 @@ impl Collect {
 
     pub(super) fn instruction(&self, of: &Coordinator, client: &ClientId) -> Option<What> {
         let Answer::None = self.cohort.get(client)? else { return None };
-        let inbox = match &self.masked {
-            Some(masked) => masked.inboxes.get(&masked.number(client)?)?.clone(),
+        let partners = match &self.masked {
+            Some(masked) => masked.partners.get(&masked.number(client)?)?.clone(),
             None => Vec::new(),
         };
         let (model, scales) = (Some(of.model()), of.head.scales.clone());
         let max_samples = self.max_samples;
-        Some(What::Train(wire::Train { model, scales, inbox, max_samples }))
+        Some(What::Train(wire::Train { model, scales, partners, max_samples }))
     }
 
     /// Whether an upload would be taken; without one, whether any would.

@@ -1,4 +1,4 @@
-//! Secure aggregation, round 3: survivors sign who is in the sum.
+//! Secure aggregation, round 4: survivors sign who is in the sum.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -124,6 +124,17 @@ pub struct FailedAttempt {
     pub reason: String,
     /// Who was asked in that phase, with how far each member was.
     pub members: Vec<(ClientId, Progress)>,
+    /// Who was found in it to have broken the protocol, and how.
+    pub excluded: BTreeMap<ClientId, String>,
+}
+
+/// Why a client takes no part any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exclusion {
+    /// The attempt in which it broke the protocol of secure aggregation.
+    pub turn: Turn,
+    /// How.
+    pub reason: String,
 }
 
 /// What a coordinator wants to happen.

@@ -25,8 +25,9 @@ impl Coordinator {
         if !online.is_sorted_by(|a, b| a.client < b.client) {
             return Err(Refusal::Malformed("list of clients"));
         }
+        let admitted = |c: &Candidate| !self.excluded.contains_key(&c.client);
         let (candidates, others): (Vec<Candidate>, Vec<Candidate>) =
-            online.iter().copied().partition(|c| c.samples > 0);
+            online.iter().copied().filter(admitted).partition(|c| c.samples > 0);
         let needed = self.plan.cohort.minimum as usize;
         if candidates.len() < needed {
             return Err(Refusal::TooFew { online: candidates.len(), needed });

@@ -6,8 +6,9 @@
 //!
 //! A round goes through phases, a file each: `gather` waits for clients, `collect` hands out
 //! the task and takes updates, `combine` waits for the new model, `evaluate` has clients try
-//! it. Where aggregation is secure, `advertise` and `share` come before `collect`, `confirm` and
-//! `unmask` after it. Too few answers start another attempt at the round.
+//! it. Where aggregation is secure, `advertise`, `share` and `check` come before `collect`,
+//! `confirm` and `unmask` after it. Too few answers start another attempt at the round. Who is
+//! found to have broken the protocol of secure aggregation is asked for nothing any more.
 //!
 //! ```
 //! use tern_engine::nn::ModelSpec;
@@ -38,6 +39,7 @@
 //! ```
 
 mod advertise;
+mod check;
 mod collect;
 mod combine;
 mod confirm;
@@ -51,12 +53,15 @@ mod unmask;
 
 use std::collections::BTreeMap;
 
-pub use event::{Candidate, Effect, Event, FailedAttempt, Head, RoundRecord, Score, Upload};
+pub use event::{
+    Candidate, Effect, Event, Exclusion, FailedAttempt, Head, RoundRecord, Score, Upload,
+};
 
 use crate::masking::Masking;
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Digest, Millis, Refusal, Result, RunId, RunPlan, Turn};
 use advertise::Advertise;
+use check::Check;
 use collect::{Collect, again};
 use combine::Combine;
 pub use combine::Unmasking;
@@ -84,6 +89,7 @@ enum Phase {
     Gather(Gather),
     Advertise(Advertise),
     Share(Share),
+    Check(Check),
     Collect(Collect),
     Confirm(Confirm),
     Unmask(Unmask),
@@ -98,6 +104,7 @@ impl Phase {
             Phase::Gather(_) => "gather",
             Phase::Advertise(_) => "advertise",
             Phase::Share(_) => "share",
+            Phase::Check(_) => "check",
             Phase::Confirm(_) => "confirm",
             Phase::Unmask(_) => "unmask",
             Phase::Collect(_) => "collect",
@@ -135,6 +142,8 @@ pub struct Coordinator {
     base: Option<Digest>,
     best: Option<Best>,
     counted: BTreeMap<ClientId, Turn>,
+    /// Who broke the protocol of secure aggregation.
+    excluded: BTreeMap<ClientId, Exclusion>,
     /// Who has no samples to train on and may evaluate the round's model.
     evaluators: Vec<ClientId>,
     phase: Phase,
@@ -159,6 +168,7 @@ impl Coordinator {
             base: None,
             best: None,
             counted: BTreeMap::new(),
+            excluded: BTreeMap::new(),
             evaluators: Vec::new(),
             phase: Phase::Gather(Gather),
         })
@@ -202,6 +212,7 @@ impl Coordinator {
         Ok(match &self.phase {
             Phase::Advertise(_) => self.advertised(now),
             Phase::Share(_) => self.shared(now),
+            Phase::Check(_) => self.checked(now),
             Phase::Collect(_) => self.close(now),
             Phase::Confirm(_) => self.confirmed(now),
             Phase::Unmask(_) => self.revealed(now),
@@ -223,6 +234,7 @@ impl Coordinator {
             Body::Evaluated(evaluated) => self.take_evaluation(now, client, evaluated),
             Body::Keys(keys) => self.take_keys(now, client, keys),
             Body::Shares(shares) => self.take_shares(now, client, shares),
+            Body::Checked(checked) => self.take_complaints(now, client, checked),
             Body::Confirmation(signed) => self.take_confirmation(now, client, signed),
             Body::Reveal(reveal) => self.take_reveal(now, client, reveal),
         }
@@ -235,6 +247,7 @@ impl Coordinator {
             Phase::Gather(_) | Phase::Combine(_) => None,
             Phase::Advertise(advertise) => advertise.instruction(client),
             Phase::Share(share) => share.instruction(client),
+            Phase::Check(check) => check.instruction(client),
             Phase::Collect(collect) => collect.instruction(self, client),
             Phase::Confirm(confirm) => confirm.instruction(client),
             Phase::Unmask(unmask) => unmask.instruction(client),
@@ -268,6 +281,7 @@ impl Coordinator {
         match &self.phase {
             Phase::Advertise(advertise) => Some(advertise.deadline),
             Phase::Share(share) => Some(share.deadline),
+            Phase::Check(check) => Some(check.deadline),
             Phase::Collect(collect) => Some(collect.deadline),
             Phase::Confirm(confirm) => Some(confirm.deadline),
             Phase::Unmask(unmask) => Some(unmask.deadline),
@@ -292,6 +306,7 @@ impl Coordinator {
         match &self.phase {
             Phase::Advertise(a) => a.members.progress(|client| a.advertised.contains(client)),
             Phase::Share(s) => s.members.progress(|client| s.shared.contains(client)),
+            Phase::Check(c) => c.members.progress(|client| c.checked.contains(client)),
             Phase::Collect(collect) => collect.progress(),
             Phase::Confirm(c) => c.members.progress(|client| c.confirmed.contains(client)),
             Phase::Unmask(u) => u.members.progress(|client| u.revealed.contains(client)),
@@ -375,7 +390,9 @@ impl Coordinator {
     fn failed(&mut self, reason: impl std::fmt::Display) -> Vec<Effect> {
         let (turn, phase, reason) = (self.turn, self.phase.name(), reason.to_string());
         tracing::warn!(%turn, phase, reason, "the attempt failed, another one follows");
-        let failed = FailedAttempt { turn, phase, reason, members: self.cohort() };
+        let excluded = self.excluded.iter().filter(|(_, exclusion)| exclusion.turn == turn);
+        let excluded = excluded.map(|(client, found)| (*client, found.reason.clone())).collect();
+        let failed = FailedAttempt { turn, phase, reason, members: self.cohort(), excluded };
         self.turn.attempt += 1;
         self.phase = Phase::Gather(Gather);
         vec![Effect::Failed(failed)]
@@ -392,6 +409,10 @@ impl Coordinator {
                 phase.members.decline(client, phase.shared.contains(&client))?;
                 Ok(self.shared(now))
             }
+            Phase::Check(phase) => {
+                phase.members.decline(client, phase.checked.contains(&client))?;
+                Ok(self.checked(now))
+            }
             Phase::Confirm(phase) => {
                 phase.members.decline(client, phase.confirmed.contains(&client))?;
                 Ok(self.confirmed(now))
@@ -402,19 +423,6 @@ impl Coordinator {
             }
             Phase::Evaluate(_) => self.evaluates_not(now, client),
             _ => Err(self.unexpected("refusal to take part")),
-        }
-    }
-
-    /// How vectors are masked, if they are.
-    pub fn masking(&self) -> Option<&Masking> {
-        self.masking.as_ref()
-    }
-
-    /// What is to be removed from the total before it is a sum, in a secure round.
-    pub fn unmasking(&self) -> Option<&Unmasking> {
-        match &self.phase {
-            Phase::Combine(combine) => combine.unmasking.as_ref(),
-            _ => None,
         }
     }
 

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tern_secagg::Message;
+use tern_secagg::{Culprit, Fault, Message};
 
-use super::Progress;
+use super::{Coordinator, Exclusion, Phase, Progress, Unmasking};
+use crate::masking::Masking;
 use crate::{ClientId, Refusal};
 
 /// Those who were asked, and those of them who won't answer any more.
@@ -57,6 +58,51 @@ impl Members {
             (false, false) => Progress::Asked,
         };
         self.asked.keys().map(|client| (*client, progress(client))).collect()
+    }
+}
+
+impl Coordinator {
+    /// Who takes no part any more, and why.
+    pub fn excluded(&self) -> &BTreeMap<ClientId, Exclusion> {
+        &self.excluded
+    }
+
+    /// How vectors are masked, if they are.
+    pub fn masking(&self) -> Option<&Masking> {
+        self.masking.as_ref()
+    }
+
+    /// What is to be removed from the total before it is a sum, in a secure round.
+    pub fn unmasking(&self) -> Option<&Unmasking> {
+        match &self.phase {
+            Phase::Combine(combine) => combine.unmasking.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Those who broke the protocol are asked for nothing any more, in this round and later ones.
+    /// `identity` says who they are. That a client did it twice adds nothing.
+    pub(super) fn exclude(
+        &mut self,
+        culprits: &[Culprit],
+        identity: impl Fn(u32) -> [u8; 32],
+    ) -> Vec<ClientId> {
+        let who = |member| ClientId(identity(member));
+        let exclude = |culprit: &Culprit| {
+            let (client, turn) = (who(culprit.member), self.turn);
+            let reason = match culprit.fault {
+                Fault::Envelope { to: other }
+                | Fault::Complaint { of: other }
+                | Fault::Share { of: other, .. } => {
+                    format!("{}, client {}", culprit.fault, who(other))
+                }
+                Fault::Dealt { .. } => culprit.fault.to_string(),
+            };
+            tracing::warn!(%client, %turn, reason, "broke the protocol and is out");
+            self.excluded.entry(client).or_insert(Exclusion { turn, reason });
+            client
+        };
+        culprits.iter().map(exclude).collect()
     }
 }
 

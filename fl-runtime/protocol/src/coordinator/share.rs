@@ -1,13 +1,12 @@
 //! Secure aggregation, round 1: shares for neighbors come in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tern_secagg::{Message, Shares, server};
 
-use super::collect::{Collect, Masked};
+use super::check::Check;
 use super::secure::{Members, counted, decode, refused};
 use super::{Coordinator, Effect, Phase};
-use crate::masking::job;
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Millis, Refusal};
 
@@ -59,7 +58,7 @@ impl Coordinator {
         Ok(self.shared(now))
     }
 
-    /// On to training, once everyone has shared or the time is over.
+    /// On to their check, once everyone has shared or the time is over.
     pub(super) fn shared(&mut self, now: Millis) -> Vec<Effect> {
         let Phase::Share(phase) = &self.phase else { return Vec::new() };
         let answered = |client: &ClientId| phase.shared.contains(client);
@@ -70,14 +69,11 @@ impl Coordinator {
             return self.repeat();
         }
         let members = phase.members.keep(answered);
-        let max_samples = members.asked.values().copied().max().unwrap_or(1);
-        let job = job(&self.head.public, &self.head.scales, max_samples);
-        match phase.state.clone().close(job) {
+        match phase.state.clone().close() {
             Ok((state, inboxes)) => {
-                let inboxes: BTreeMap<u32, Vec<u8>> =
-                    inboxes.into_iter().map(|(to, inbox)| (to, inbox.encode())).collect();
-                let masked = Masked { state, inboxes, max_samples };
-                self.phase = Phase::Collect(Collect::secure(&self.plan, now, &members, masked));
+                let inboxes = inboxes.into_iter().map(|(to, inbox)| (to, inbox.encode())).collect();
+                let deadline = now.after(self.plan.cohort.step_ms);
+                self.phase = Phase::Check(Check::new(state, inboxes, members, deadline));
                 Vec::new()
             }
             Err(failure) => self.insecure(&failure),

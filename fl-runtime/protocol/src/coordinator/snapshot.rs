@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::event::{client, digest};
 use super::gather::Gather;
-use super::{Best, Coordinator, Phase};
+use super::{Best, Coordinator, Exclusion, Phase};
 use crate::{Error, Millis, Refusal, Result, RunId, RunPlan, wire};
 
 impl Coordinator {
@@ -22,6 +22,11 @@ impl Coordinator {
             round: best.round,
             score: best.score,
         });
+        let excluded = self.excluded.iter().map(|(client, exclusion)| wire::Excluded {
+            client: client.0.to_vec(),
+            turn: Some(exclusion.turn.into()),
+            reason: exclusion.reason.clone(),
+        });
         let snapshot = wire::Snapshot {
             now: self.now.0,
             round: self.turn.round,
@@ -31,6 +36,7 @@ impl Coordinator {
             counted: counted.collect(),
             finished: self.finished(),
             base: self.base.map_or(Vec::new(), |base| base.0.to_vec()),
+            excluded: excluded.collect(),
         };
         snapshot.encode_to_vec()
     }
@@ -60,6 +66,11 @@ impl Coordinator {
             Ok((client(&counted.client)?, turn.into()))
         });
         coordinator.counted = counted.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
+        let excluded = snapshot.excluded.into_iter().map(|excluded| {
+            let turn = excluded.turn.ok_or(Refusal::Malformed("snapshot"))?.into();
+            Ok((client(&excluded.client)?, Exclusion { turn, reason: excluded.reason }))
+        });
+        coordinator.excluded = excluded.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
         if !snapshot.base.is_empty() {
             coordinator.base = Some(digest(&snapshot.base)?);
         }

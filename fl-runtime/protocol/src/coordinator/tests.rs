@@ -1,3 +1,6 @@
+mod liar;
+mod liars;
+
 use super::*;
 use crate::layout::ModelKind;
 use crate::metrics::Metrics;

@@ -1,4 +1,4 @@
-//! Secure aggregation, round 4: shares come in that remove what is left of the masks.
+//! Secure aggregation, round 5: shares come in that remove what is left of the masks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,9 +69,17 @@ impl Coordinator {
         let reveal: Reveal = decode(&reveal.reveal)?;
         let number = phase.state.number(&client.0).ok_or(Refusal::NotSelected(client))?;
         let before = phase.state.members();
-        phase.state.reveal(number, reveal).map_err(refused)?;
-        counted(before, phase.state.members())?;
-        phase.revealed.insert(client);
+        match phase.state.reveal(number, reveal).map_err(refused)? {
+            Some(culprit) => {
+                phase.members.gone.insert(client);
+                let state = phase.state.clone();
+                self.exclude(&[culprit], |member| state.identity(member));
+            }
+            None => {
+                counted(before, phase.state.members())?;
+                phase.revealed.insert(client);
+            }
+        }
         Ok(self.revealed(now))
     }
 
@@ -83,17 +91,23 @@ impl Coordinator {
         if !over && !phase.state.complete() {
             return Vec::new();
         }
-        match phase.state.clone().close() {
+        let state = phase.state.clone();
+        let (culprits, unmasked) = phase.state.clone().close();
+        match unmasked {
             Ok(unmasked) => {
                 let masks = unmasked.masks.into();
                 let unmasking = Unmasking { masks, max_samples: phase.max_samples };
                 let uploads = phase.uploads.clone();
+                self.exclude(&culprits, |member| state.identity(member));
                 self.phase = Phase::Combine(Combine { uploads, unmasking: Some(unmasking) });
                 vec![Effect::Aggregate]
             }
-            // Lies among the shares may be outvoted by those still to come.
+            // Shares that were dealt wrong may be put right by those still to come.
             Err(_) if !over => Vec::new(),
-            Err(failure) => self.insecure(&failure),
+            Err(failure) => {
+                self.exclude(&culprits, |member| state.identity(member));
+                self.insecure(&failure)
+            }
         }
     }
 }

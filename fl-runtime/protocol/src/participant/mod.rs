@@ -255,6 +255,7 @@ impl Participant {
             Some(
                 what @ (What::Advertise(_)
                 | What::ShareKeys(_)
+                | What::CheckShares(_)
                 | What::ConfirmSet(_)
                 | What::Unmask(_)),
             ) => {

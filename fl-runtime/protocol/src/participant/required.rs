@@ -2,31 +2,46 @@
 
 use serde::{Deserialize, Serialize};
 
+use tern_secagg::{Assumptions, HONEST, Parameters};
+
 use super::Participant;
-use crate::{Error, Result, TaskSpec};
+use crate::plan::Secure;
+use crate::{Aborted, Error, Result, TaskSpec};
 
 /// The least secure aggregation that a client takes part with. Without it a server could ask for
 /// updates in the clear, or sum up those of two clients.
+///
+/// A client that is told nothing takes part in runs without secure aggregation, too; what it asks
+/// of those with it is [`RequiredSecurity::default`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct RequiredSecurity {
-    /// Fewest clients of a session.
+    /// Fewest clients of a sum beside those that may work with the server: survivors less the
+    /// corrupt, however many take part in the session.
     pub clients: u32,
     /// Least share of them that may work with a curious server.
-    #[serde(default)]
     pub corrupt: f64,
     /// A vector must be revealed with probability below 2^-this.
-    #[serde(default = "bits")]
     pub security: u32,
 }
 
-fn bits() -> u32 {
-    40
+impl Default for RequiredSecurity {
+    /// Sums of three clients beside a tenth that is corrupt, which is one at least: where nobody is
+    /// assumed to be, a server needs but one client of its own.
+    fn default() -> Self {
+        RequiredSecurity { clients: HONEST, corrupt: 0.1, security: 40 }
+    }
 }
 
 impl RequiredSecurity {
-    /// Whether a run's task promises as much. Whether a session has as many clients, its roster
-    /// tells.
+    /// What a plan promises: for programs whose clients are their own.
+    pub fn promised(secure: &Secure) -> Self {
+        let Secure { honest, corrupt, security, .. } = *secure;
+        RequiredSecurity { clients: honest, corrupt, security }
+    }
+
+    /// Whether a run's task promises as much, in its largest sessions. Each session's roster tells
+    /// what it is of itself.
     ///
     /// # Errors
     /// [`Error::Value`] with what is too little.
@@ -40,19 +55,35 @@ impl RequiredSecurity {
         };
         at_least("secure.corrupt of the run", secure.corrupt, self.corrupt)?;
         at_least("secure.security of the run", secure.security.into(), self.security.into())?;
-        at_least("cohort.size of the run", task.cohort.into(), self.clients.into())
+        self.check_session(task.cohort as usize, &secure.assumptions()).map_err(Error::from)
+    }
+
+    /// Whether sums of a session with so many members are of enough clients.
+    pub(super) fn check_session(
+        &self,
+        members: usize,
+        assumed: &Assumptions,
+    ) -> Result<(), Aborted> {
+        let parameters = Parameters::choose(members, assumed).map_err(tern_secagg::Abort::from)?;
+        let honest = parameters.survivors.saturating_sub(assumed.corrupt_of(members));
+        let least = self.clients as usize;
+        match honest >= least {
+            true => Ok(()),
+            false => Err(Aborted::Few { members, honest, least }),
+        }
     }
 }
 
 impl Participant {
-    /// Takes part only with secure aggregation of this kind.
+    /// Takes part only with secure aggregation of this kind, which may be less than
+    /// [`RequiredSecurity::default`].
     ///
     /// # Errors
     /// [`Error::Value`] if the task promises less.
     pub fn requiring(mut self, required: RequiredSecurity) -> Result<Self> {
         required.check(&self.task)?;
         if let Some(secure) = &mut self.secure {
-            secure.least = required.clients as usize;
+            secure.required = required;
         }
         Ok(self)
     }

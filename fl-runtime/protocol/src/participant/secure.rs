@@ -2,9 +2,11 @@
 //! the middle of a session has dropped out of it, and never joins the same one again.
 
 use ed25519_dalek::SigningKey;
-use tern_secagg::{Confirmation, Inbox, Masks, Message, Reveal, Roster, Seed, Shares, client};
+use tern_secagg::{
+    Complaints, Confirmation, Inbox, Masks, Message, Partners, Reveal, Roster, Seed, Shares, client,
+};
 
-use super::{Action, Participant, decline, message};
+use super::{Action, Participant, RequiredSecurity, decline, message};
 use crate::wire::{self, instruction::What, message::Body};
 use crate::{Aborted, Digest, Error, Masking, Result, Turn};
 
@@ -13,8 +15,8 @@ pub(super) struct Secure {
     pub masking: Masking,
     /// Digest of the task.
     task: Digest,
-    /// Fewest clients of a session that it joins.
-    pub least: usize,
+    /// What it asks of a session that it joins.
+    pub required: RequiredSecurity,
     identity: SigningKey,
     pub entropy: Entropy,
     session: Option<Session>,
@@ -40,6 +42,7 @@ struct Session {
 enum Stage {
     Advertise,
     Share,
+    Check,
     Confirm,
     Unmask,
 }
@@ -47,6 +50,7 @@ enum Stage {
 enum State {
     Advertised(client::Advertised),
     Shared(client::Shared),
+    Checked(client::Checked),
     Masking(client::Masking),
     Masked(client::Masked),
     Confirmed(client::Confirmed),
@@ -56,7 +60,8 @@ enum State {
 
 impl Secure {
     pub fn new(masking: Masking, task: Digest, identity: SigningKey, entropy: Entropy) -> Self {
-        Secure { masking, task, least: 0, identity, entropy, session: None }
+        let required = RequiredSecurity::default();
+        Secure { masking, task, required, identity, entropy, session: None }
     }
 
     /// What goes with this attempt's masked vector; empty if the session is another.
@@ -88,6 +93,7 @@ impl Participant {
         let stage = match what {
             What::Advertise(_) => Stage::Advertise,
             What::ShareKeys(_) => Stage::Share,
+            What::CheckShares(_) => Stage::Check,
             What::ConfirmSet(_) => Stage::Confirm,
             _ => Stage::Unmask,
         };
@@ -99,19 +105,27 @@ impl Participant {
         {
             return vec![Action::Send(session.last.1.clone())];
         }
-        let least = secure.least;
+        let (required, assumed) = (secure.required, *secure.masking.assumptions());
         let answered = match what {
             What::Advertise(_) => self.advertise(turn),
             What::ShareKeys(wire::ShareKeys { roster }) => self.advance(turn, |state| {
                 let State::Advertised(state) = state else { return Ok(None) };
                 let roster: Roster = decode(&roster)?;
-                let members = roster.members.len();
-                if members < least {
-                    return Err(Aborted::Few { members, least });
-                }
+                required.check_session(roster.members.len(), &assumed)?;
                 let (state, shares) = state.roster(&roster)?;
                 let shares = Shares::encode(&shares);
                 Ok(Some((State::Shared(state), Body::Shares(wire::Shares { shares }))))
+            }),
+            What::CheckShares(wire::CheckShares { inbox }) => self.advance(turn, |state| {
+                let State::Shared(state) = state else { return Ok(None) };
+                let inbox: Inbox = decode(&inbox)?;
+                let (state, complaints) = state.inbox(&inbox)?;
+                let about: Vec<u32> = complaints.complaints.iter().map(|c| c.member).collect();
+                if !about.is_empty() {
+                    tracing::warn!(%turn, ?about, "envelopes of these members are garbage");
+                }
+                let complaints = Complaints::encode(&complaints);
+                Ok(Some((State::Checked(state), Body::Checked(wire::Checked { complaints }))))
             }),
             What::ConfirmSet(wire::ConfirmSet { survivors }) => self.advance(turn, |state| {
                 let State::Masked(state) = state else { return Ok(None) };
@@ -145,6 +159,7 @@ impl Participant {
 
     fn advertise(&mut self, turn: Turn) -> Result<wire::Message> {
         let Some(secure) = &mut self.secure else { return Err(nothing(turn)) };
+        secure.required.check(&self.task)?;
         let session = secure.masking.session(&self.task.run, &secure.task, turn);
         let seed = Seed::from_bytes((secure.entropy)()?);
         let joined = client::join(session, &secure.identity, seed, &mut self.kept.history);
@@ -174,14 +189,14 @@ impl Participant {
         }
     }
 
-    /// The neighbors' shares came: masks are known, for a vector made by `job`.
-    pub(super) fn inbox(&mut self, turn: Turn, inbox: &[u8], job: [u8; 32]) -> Result<()> {
+    /// The neighbors that are left are named: masks are known, for a vector made by `job`.
+    pub(super) fn partners(&mut self, turn: Turn, partners: &[u8], job: [u8; 32]) -> Result<()> {
         let taken = self.secure.as_mut().and_then(|secure| secure.take(turn));
         let Some((session, state)) = taken else { return Err(nothing(turn)) };
         session.state = match state {
-            State::Shared(state) => {
-                let inbox: Inbox = decode(inbox)?;
-                let (state, included) = state.inbox(&inbox, job).map_err(Aborted::from)?;
+            State::Checked(state) => {
+                let partners: Partners = decode(partners)?;
+                let (state, included) = state.partners(&partners, job).map_err(Aborted::from)?;
                 session.job = job;
                 session.included = included.encode();
                 State::Masking(state)

@@ -145,10 +145,11 @@ fn tasks_that_make_no_sense_are_refused() {
 
 #[test]
 fn less_secure_runs_than_asked_for_are_refused() {
-    let required = RequiredSecurity { clients: 5, corrupt: 0.2, security: 40 };
+    let required = RequiredSecurity { clients: 4, corrupt: 0.2, security: 40 };
     let with = |change: fn(&mut RunPlan)| {
         let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
-        (plan.cohort.size, plan.cohort.minimum) = (5, 3);
+        // Seven, of whom one may drop out and two be corrupt: sums of four.
+        (plan.cohort.size, plan.cohort.minimum) = (7, 4);
         plan.secure = Some(crate::plan::Secure::default());
         change(&mut plan);
         let task = plan.task(RunId([1; 16])).unwrap();
@@ -161,9 +162,45 @@ fn less_secure_runs_than_asked_for_are_refused() {
         assert!(error.contains(what), "{error}");
     };
     refused(|plan| plan.secure = None, "secure aggregation of the run");
-    refused(|plan| plan.cohort.size = 4, "cohort.size");
+    // It isn't the roster that counts.
+    refused(|plan| plan.cohort.size = 6, "a session of 6 clients, whose sums may be of 3");
     refused(|plan| plan.secure.as_mut().unwrap().corrupt = 0.1, "secure.corrupt");
     refused(|plan| plan.secure.as_mut().unwrap().security = 39, "secure.security");
+}
+
+/// What a client answers to the first instruction of a secure run that it was told nothing about.
+fn untold(change: fn(&mut RunPlan)) -> Body {
+    let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
+    (plan.cohort.size, plan.cohort.minimum) = (5, 4);
+    plan.secure = Some(crate::plan::Secure::default());
+    change(&mut plan);
+    let task = plan.task(RunId([1; 16])).unwrap();
+    let mut p = Participant::new(&key(), task, &Device::cpu(), SavedState::default()).unwrap();
+    let mut actions = p.handle(instruction(FIRST, What::Advertise(wire::Advertise {}))).unwrap();
+    let Some(Action::Send(wire::Message { body: Some(body), .. })) = actions.pop() else {
+        panic!("{actions:?}")
+    };
+    body
+}
+
+#[test]
+fn sums_of_few_honest_clients_are_refused_by_a_client_that_was_told_nothing() {
+    assert!(matches!(untold(|_| ()), Body::Keys(_)));
+    let declined = |change, why: &str| {
+        let Body::Declined(declined) = untold(change) else { panic!("{why}") };
+        assert!(declined.reason.contains(why), "{}", declined.reason);
+    };
+    // One client of the server's own would be one more than was assumed.
+    declined(|plan| plan.secure.as_mut().unwrap().corrupt = 0.0, "secure.corrupt");
+    // Four, of whom one is corrupt and one may drop out: sums of two.
+    declined(
+        |plan| {
+            (plan.cohort.size, plan.cohort.minimum) = (4, 3);
+            let secure = plan.secure.as_mut().unwrap();
+            (secure.dropout, secure.honest) = (0.25, 2);
+        },
+        "a session of 4 clients, whose sums may be of 2",
+    );
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl Participant {
             let model = train.model.as_ref().and_then(|model| Digest::from_slice(&model.digest));
             let Some(model) = model else { return decline(turn, "no model") };
             let job = job(&model, &train.scales, train.max_samples);
-            if let Err(error) = self.inbox(turn, &train.inbox, job) {
+            if let Err(error) = self.partners(turn, &train.partners, job) {
                 return abort(turn, &error);
             }
         }

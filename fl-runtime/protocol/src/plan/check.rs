@@ -152,11 +152,18 @@ impl RunPlan {
             let expected = format!("2 to {MAX_MEMBERS} in a secure run");
             return Err(Error::value("cohort.size", size, expected));
         }
-        if self.cohort.minimum < 2 {
-            let expected = "at least 2 in a secure run";
-            return Err(Error::value("cohort.minimum", self.cohort.minimum, expected));
+        within("secure.honest", secure.honest, 2..=MAX_MEMBERS as u32)?;
+        let (minimum, assumptions) = (self.cohort.minimum, secure.assumptions());
+        let beside = minimum.saturating_sub(assumptions.corrupt_of(minimum as usize) as u32);
+        if beside < secure.honest {
+            let expected = format!(
+                "one that leaves a secure sum {} clients beside those that secure.corrupt is of, \
+                 it leaves {beside}",
+                secure.honest
+            );
+            return Err(Error::value("cohort.minimum", minimum, expected));
         }
-        if let Err(error) = Parameters::choose(size as usize, &secure.assumptions()) {
+        if let Err(error) = Parameters::choose(size as usize, &assumptions) {
             let expected = format!("a size that secure sessions can have: {error}");
             return Err(Error::value("cohort.size", size, expected));
         }

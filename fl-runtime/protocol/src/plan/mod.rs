@@ -28,7 +28,7 @@ mod training;
 
 pub use evaluation::{Evaluation, Goal, Scores};
 use serde::{Deserialize, Serialize};
-use tern_secagg::Assumptions;
+use tern_secagg::{Assumptions, HONEST};
 pub use training::{LocalTraining, RateDecay};
 
 use crate::layout::{Layout, ModelKind};
@@ -112,8 +112,8 @@ pub struct Cohort {
     pub gather_ms: u64,
     /// Milliseconds for training and upload.
     pub deadline_ms: u64,
-    /// Milliseconds for each of the other phases: keys, shares, confirmation, unmasking,
-    /// evaluation.
+    /// Milliseconds for each of the other phases: keys, shares, their check, confirmation,
+    /// unmasking, evaluation.
     pub step_ms: u64,
 }
 
@@ -253,6 +253,8 @@ pub struct Secure {
     pub security: u32,
     /// A round fails with probability below 2^-this.
     pub failure: u32,
+    /// Fewest clients in a sum beside those that may work with the server.
+    pub honest: u32,
     /// Full uplink: larger magnitudes are clipped to this.
     pub limit: f32,
     /// Ternary uplink: scale of every tensor in the first round.
@@ -267,6 +269,7 @@ impl Secure {
             dropout: self.dropout,
             security_bits: self.security,
             failure_bits: self.failure,
+            honest: self.honest,
         }
     }
 }
@@ -278,6 +281,7 @@ impl Default for Secure {
             dropout: 0.2,
             security: 40,
             failure: 20,
+            honest: HONEST,
             limit: 1.0,
             first_scale: 0.01,
         }

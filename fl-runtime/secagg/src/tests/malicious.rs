@@ -45,8 +45,8 @@ fn messages_of_another_session_are_of_no_use() {
     // Replayed shares and signatures don't fit either.
     let (_, old) = shared(&five(), 5, &[]);
     let (_, mut new) = shared(&later, 5, &[]);
-    let refused = new.remove(&3).unwrap().0.inbox(&old[&3].1, JOB).map(|_| ()).unwrap_err();
-    assert_eq!(refused, Abort::Shares { member: 0 });
+    let refused = new.remove(&3).unwrap().0.inbox(&old[&3].1).map(|_| ()).unwrap_err();
+    assert_eq!(refused, Abort::Signature { member: 0 });
     let (_, old) = confirmed(&five(), 5, &[], &[]);
     let (_, mut new) = confirmed(&later, 5, &[], &[]);
     let refused = new.remove(&3).unwrap().0.reveal(&old[&3].1).unwrap_err();
@@ -97,7 +97,7 @@ fn to_inbox(session: &Session, clients: usize, tamper: impl FnOnce(u32, &mut Inb
     let (_, mut states) = shared(session, clients, &[]);
     let (member, (state, mut inbox)) = states.pop_last().unwrap();
     tamper(member, &mut inbox);
-    state.inbox(&inbox, JOB).map(|_| ()).unwrap_err()
+    state.inbox(&inbox).map(|_| ()).unwrap_err()
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_wrong_graph() {
 #[test]
 fn rosters_that_differ() {
     // One client is told of a sixth member, the others aren't: their graphs differ, and what
-    // they share on the one doesn't open on the other.
+    // they signed on the one isn't signed on the other. It's no reason to complain.
     let (_, roster, mut states) = rostered(&five(), 6);
     let mut fewer = roster.clone();
     fewer.members.pop();
@@ -127,7 +127,7 @@ fn rosters_that_differ() {
         let to_first = shares.envelopes.into_iter().find(|envelope| envelope.member == 0).unwrap();
         inbox.envelopes.push(Envelope { member: from, ..to_first });
     }
-    assert_eq!(state.inbox(&inbox, JOB).map(|_| ()).unwrap_err(), Abort::Shares { member: 1 });
+    assert_eq!(state.inbox(&inbox).map(|_| ()).unwrap_err(), Abort::Signature { member: 1 });
 }
 
 #[test]
@@ -142,15 +142,34 @@ fn inboxes_that_are_tampered_with() {
     assert_eq!(abort, Abort::WrongGraph { member: 4 });
     for byte in [0, 39, 79, 95] {
         let abort = to_inbox(&five, 5, |_, inbox| inbox.envelopes[2].sealed[byte] ^= 1);
-        assert_eq!(abort, Abort::Shares { member: 2 });
+        assert_eq!(abort, Abort::Signature { member: 2 });
     }
     // One neighbor's shares said to be another's.
     let abort = to_inbox(&five, 5, |_, inbox| {
         inbox.envelopes[0].sealed = inbox.envelopes[1].sealed;
     });
-    assert_eq!(abort, Abort::Shares { member: 0 });
-    let abort = to_inbox(&five, 5, |_, inbox| inbox.envelopes.truncate(1));
-    assert_eq!(abort, Abort::TooFewHolders { have: 2, need: 3 });
+    assert_eq!(abort, Abort::Signature { member: 0 });
+    // Commitments to other shares.
+    let abort = to_inbox(&five, 5, |_, inbox| inbox.envelopes[3].own[0] ^= 1);
+    assert_eq!(abort, Abort::Signature { member: 3 });
+}
+
+/// What client 4 answers to partners that were tampered with, after client 0 didn't share.
+fn to_partners(session: &Session, clients: usize, named: &[u32]) -> Abort {
+    let (_, mut states) = checked(session, clients, &[0]);
+    let (state, _) = states.remove(&4).unwrap();
+    state.partners(&Partners { members: named.to_vec() }, JOB).map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn partners_that_are_tampered_with() {
+    let five = five();
+    assert_eq!(to_partners(&five, 5, &[1, 5]), Abort::Unknown { member: 5, members: 5 });
+    assert_eq!(to_partners(&five, 5, &[1, 1, 2]), Abort::Duplicate { member: 1 });
+    assert_eq!(to_partners(&five, 5, &[1, 2, 4]), Abort::WrongGraph { member: 4 });
+    // One that is dead, for which no share could be taken away.
+    assert_eq!(to_partners(&five, 5, &[0, 1, 2]), Abort::NothingHeld { member: 0 });
+    assert_eq!(to_partners(&five, 5, &[1]), Abort::TooFewHolders { have: 2, need: 3 });
 }
 
 #[test]
@@ -158,8 +177,8 @@ fn shares_meant_for_another() {
     let (_, mut states) = shared(&five(), 5, &[]);
     let (state, mut inbox) = states.remove(&4).unwrap();
     inbox.envelopes[0].sealed = states[&3].1.envelopes[0].sealed;
-    let refused = state.inbox(&inbox, JOB).map(|_| ()).unwrap_err();
-    assert_eq!(refused, Abort::Shares { member: 0 });
+    let refused = state.inbox(&inbox).map(|_| ()).unwrap_err();
+    assert_eq!(refused, Abort::Signature { member: 0 });
 }
 
 /// What client 2 answers to a set of survivors, after client 0 didn't share.
@@ -311,15 +330,15 @@ fn two_sets_of_survivors() {
 }
 
 /// What client 4 answers to a request for the shares of everyone's own mask, after the server kept
-/// its shares from client 0: the two share no mask, but 4 holds a share of 0's own.
+/// it from client 0's partners: the two share no mask, but 4 holds a share of 0's own.
 fn to_the_withheld(tamper: impl FnOnce(&mut Request, &[Included])) -> Result<Reveal, Abort> {
-    let (mut server, states) = shared(&five(), 5, &[]);
+    let (mut server, states) = checked(&five(), 5, &[]);
     let (mut masked, mut signed) = (BTreeMap::new(), Vec::new());
-    for (member, (state, mut inbox)) in states {
+    for (member, (state, mut partners)) in states {
         if member == 0 {
-            inbox.envelopes.retain(|envelope| envelope.member != 4);
+            partners.members.retain(|member| *member != 4);
         }
-        let (state, included) = state.inbox(&inbox, JOB).unwrap();
+        let (state, included) = state.partners(&partners, JOB).unwrap();
         masked.insert(member, state.mask(&mut vector(member)).unwrap());
         // The honest part of the server would not go on with this.
         let expected = Err(Refusal::Included { have: 3, need: 4 });
@@ -363,11 +382,11 @@ fn shares_that_were_kept_from_a_neighbor() {
 /// Everybody's answer to a request for the shares of all own masks, after client 0 was told of
 /// another job than the others, and a server that doesn't mind passes everything on.
 fn jobs_that_differ() -> Vec<Result<Reveal, Abort>> {
-    let (mut server, states) = shared(&five(), 5, &[]);
+    let (mut server, states) = checked(&five(), 5, &[]);
     let (mut masked, mut signed) = (Vec::new(), Vec::new());
-    for (member, (state, inbox)) in states {
+    for (member, (state, partners)) in states {
         let job = if member == 0 { [7; 32] } else { JOB };
-        let (state, included) = state.inbox(&inbox, job).unwrap();
+        let (state, included) = state.partners(&partners, job).unwrap();
         masked.push(state.mask(&mut vector(member)).unwrap());
         let checked = server.check(member, &included);
         assert_eq!(checked, if member == 0 { Err(Refusal::Signature) } else { Ok(()) });
@@ -407,8 +426,8 @@ fn a_job_of_ones_own() {
 
 #[test]
 fn vectors_of_another_length() {
-    let (_, mut states) = shared(&five(), 5, &[]);
-    let (state, inbox) = states.remove(&1).unwrap();
-    let refused = state.inbox(&inbox, JOB).unwrap().0.mask(&mut [0; WORDS + 1]).map(|_| ());
+    let (_, mut states) = checked(&five(), 5, &[]);
+    let (state, partners) = states.remove(&1).unwrap();
+    let refused = state.partners(&partners, JOB).unwrap().0.mask(&mut [0; WORDS + 1]).map(|_| ());
     assert_eq!(refused.unwrap_err(), Abort::Length { words: WORDS + 1, expected: WORDS });
 }

@@ -21,7 +21,7 @@ pub struct Failed {
     pub phase: &'static str,
     /// Why.
     pub reason: String,
-    /// Who was asked and did not answer.
+    /// Who was asked and did not answer, or was put out.
     pub missing: Vec<Missing>,
 }
 
@@ -30,7 +30,7 @@ pub struct Failed {
 pub struct Missing {
     /// Who.
     pub client: ClientId,
-    /// Its reason in its own words; nothing if it was silent.
+    /// Its reason in its own words, or how it broke the protocol; nothing if it was silent.
     pub reason: Option<String>,
 }
 
@@ -53,8 +53,9 @@ impl Failures {
     }
 
     pub fn add(&mut self, failed: FailedAttempt) {
-        let FailedAttempt { turn, phase, reason, members } = failed;
-        let missing = members.into_iter().filter_map(|(client, progress)| match progress {
+        let FailedAttempt { turn, phase, reason, members, excluded } = failed;
+        let missing = members.into_iter().filter(|(client, _)| !excluded.contains_key(client));
+        let missing = missing.filter_map(|(client, progress)| match progress {
             Progress::Answered => None,
             Progress::Asked => Some(Missing { client, reason: None }),
             Progress::Declined => {
@@ -62,7 +63,10 @@ impl Failures {
                 Some(Missing { client, reason: Some(reason) })
             }
         });
-        let missing = missing.collect();
+        let mut missing: Vec<Missing> = missing.collect();
+        // Whoever was put out in an earlier phase, too.
+        let excluded = excluded.into_iter();
+        missing.extend(excluded.map(|(client, how)| Missing { client, reason: Some(how) }));
         if self.last.len() == MOST {
             self.last.pop_front();
         }
@@ -72,5 +76,35 @@ impl Failures {
 
     pub fn last(&self) -> Vec<Failed> {
         self.last.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_protocol::Turn;
+
+    use super::*;
+
+    #[test]
+    fn who_was_put_out_is_shown_with_how_it_broke_the_protocol() {
+        let id = |number| ClientId([number; 32]);
+        let how = "its complaint about the envelope of member 0 is false".to_string();
+        let mut failures = Failures::default();
+        failures.add(FailedAttempt {
+            turn: Turn::new(2, 1),
+            phase: "collect",
+            reason: "too few".into(),
+            // One was put out in this phase, one in an earlier one.
+            members: vec![
+                (id(1), Progress::Answered),
+                (id(2), Progress::Asked),
+                (id(3), Progress::Declined),
+            ],
+            excluded: [3, 4].map(|number| (id(number), how.clone())).into(),
+        });
+        let [failed] = &failures.last()[..] else { panic!("one attempt") };
+        let missing = |number, reason| Missing { client: id(number), reason };
+        let expected = [missing(2, None), missing(3, Some(how.clone())), missing(4, Some(how))];
+        assert_eq!(failed.missing, expected);
     }
 }

@@ -40,6 +40,9 @@ pub struct Status {
     pub refusals: BTreeMap<&'static str, u64>,
     /// The last attempts that failed, since the process started.
     pub failed: Vec<Failed>,
+    /// Clients that broke the protocol of secure aggregation and are asked for nothing any more,
+    /// and how.
+    pub excluded: BTreeMap<ClientId, String>,
     /// Round and score of the best model.
     pub best: Option<(u32, f64)>,
     /// Whether the run is over.
@@ -69,6 +72,11 @@ impl Federation {
             stored: self.blobs.used(),
             refusals: self.refusals.clone(),
             failed: self.failed.last(),
+            excluded: coordinator
+                .excluded()
+                .iter()
+                .map(|(client, exclusion)| (*client, exclusion.reason.clone()))
+                .collect(),
             best: coordinator.best().map(|best| (best.round, best.score)),
             finished: coordinator.finished(),
             version: self.version,

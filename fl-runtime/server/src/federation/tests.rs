@@ -231,7 +231,7 @@ fn every_kind_of_run_ends_and_can_be_made_anew() {
 fn secure_rounds_come_to_the_same_mean() {
     let model = |change: fn(&mut RunPlan)| {
         let mut plan = plan();
-        (plan.cohort.size, plan.cohort.over_selection) = (4, 1.0);
+        (plan.cohort.size, plan.cohort.minimum, plan.cohort.over_selection) = (4, 4, 1.0);
         plan.strategy = StrategySpec::Average { learning_rate: 0.5 };
         change(&mut plan);
         let folder = tempfile::tempdir().unwrap();

@@ -103,6 +103,8 @@ pub struct Page {
     pub bytes_down: u64,
     /// The last attempts that failed, since the start of this process.
     pub failed: Vec<Failed>,
+    /// Clients that broke the protocol of secure aggregation and are out, and how.
+    pub excluded: BTreeMap<ClientId, String>,
     /// Refusals by name, since the start of this process.
     pub refused: BTreeMap<String, u64>,
     /// What came after its round had gone on, likewise: no fault where more clients are asked than
@@ -308,6 +310,7 @@ fn shown(plan: &RunPlan, status: Status, history: &History) -> Page {
         bytes_up,
         bytes_down,
         failed: status.failed,
+        excluded: status.excluded,
         refused: BTreeMap::new(),
         overtaken: BTreeMap::new(),
     }
@@ -345,6 +348,7 @@ mod tests {
             stored: 0,
             refusals: BTreeMap::new(),
             failed: Vec::new(),
+            excluded: BTreeMap::new(),
             best: Some((1, 0.5)),
             finished: false,
             version: 1,

@@ -26,7 +26,7 @@
 //!     clients.push(Client::numbered(number as usize, EngineTrainer::new(&device, data)));
 //! }
 //! let mut plan = RunPlan::new("signs", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 20);
-//! (plan.cohort.size, plan.cohort.minimum) = (3, 2);
+//! (plan.cohort.size, plan.cohort.minimum) = (3, 3);
 //! plan.training.learning_rate = 1.0;
 //! let mut secure = Secure::default();
 //! secure.corrupt = 0.0;
@@ -52,7 +52,9 @@ use prost::Message as _;
 use tern_engine::Device;
 use tern_host::files::Durability;
 use tern_protocol::identity::Identity;
-use tern_protocol::participant::{Action, Input, Participant, SavedState, decline};
+use tern_protocol::participant::{
+    Action, Input, Participant, RequiredSecurity, SavedState, decline,
+};
 use tern_protocol::trainer::Trainer;
 use tern_protocol::wire::instruction::What;
 use tern_protocol::wire::message::Body;
@@ -258,7 +260,14 @@ impl Local {
             federation.enroll(now, id, None)?;
             let key = client.identity.signing_key();
             let task = federation.task().clone();
-            participants.push(Participant::new(key, task, &options.device, SavedState::default())?);
+            // They are all the caller's own, whose plan says what is enough.
+            let promised = task.secure.as_ref().map(RequiredSecurity::promised);
+            let kept = SavedState::default();
+            let mut participant = Participant::new(key, task, &options.device, kept)?;
+            if let Some(promised) = promised {
+                participant = participant.requiring(promised)?;
+            }
+            participants.push(participant);
         }
         let (traffic, absent) = (Traffic::default(), Vec::new());
         Ok(Local { federation, participants, now, traffic, absent })

@@ -81,7 +81,7 @@ fn draw(frame: &mut Frame<'_>, page: &Page, title: &str) {
         None => frame.render_widget(Block::bordered(), right),
     }
     // Nothing failed, and nothing is shown of it.
-    let trouble = if page.failed.is_empty() { 0 } else { 2 };
+    let trouble = if page.failed.is_empty() && page.excluded.is_empty() { 0 } else { 2 };
     let [left, middle, right] =
         Layout::horizontal([Constraint::Fill(2), Constraint::Fill(trouble), Constraint::Fill(1)])
             .areas(table);
@@ -200,7 +200,7 @@ fn rounds(page: &Page) -> Table<'_> {
         .block(Block::bordered().title(" last rounds "))
 }
 
-/// Attempts that failed, the last one first, with who was missing.
+/// Who is out, and attempts that failed, the last one first, with who was missing.
 fn failed(page: &Page) -> Paragraph<'_> {
     let lines = page.failed.iter().rev().flat_map(|failed| {
         let Failed { round, attempt, phase, reason, missing } = failed;
@@ -211,7 +211,11 @@ fn failed(page: &Page) -> Paragraph<'_> {
         });
         std::iter::once(Line::from(what)).chain(missing)
     });
-    Paragraph::new(lines.collect::<Vec<_>>())
+    let out = page.excluded.iter().map(|(client, how)| {
+        let name: String = client.to_string().chars().take(8).collect();
+        Line::from(format!("{name} is out: {how}"))
+    });
+    Paragraph::new(out.chain(lines).collect::<Vec<_>>())
         .wrap(Wrap { trim: false })
         .block(Block::bordered().title(" failed attempts "))
 }

@@ -24,6 +24,7 @@ fn a_run_that_is_over_takes_more_rounds() {
     for (name, change) in changes {
         let mut plan = plan();
         (plan.rounds, plan.cohort.size, plan.cohort.over_selection) = (6, 4, 1.0);
+        plan.cohort.minimum = 4;
         change(&mut plan);
         let made = |federation: &Federation| -> Vec<_> {
             let rounds = federation.rounds(0).unwrap().into_iter();

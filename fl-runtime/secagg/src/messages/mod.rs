@@ -77,6 +77,10 @@ pub struct Roster {
     pub members: Vec<Advertisement>,
 }
 
+/// Half of a SHA-256 of a share that says whose of whose secret it is: to find another share with
+/// the same takes 2^128 tries, and to find the share is to guess 305 uniform bits.
+pub type Commitment = [u8; 16];
+
 /// Shares of one client's two secrets, sealed for another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
@@ -84,6 +88,34 @@ pub struct Envelope {
     pub member: u32,
     /// Ciphertext and tag.
     pub sealed: [u8; SEALED_BYTES],
+    /// Of the share of its pair key in it.
+    pub pair: Commitment,
+    /// Of the share of its own mask's seed in it.
+    pub own: Commitment,
+    /// Ed25519 signature of session id, roster, sender, receiver and all of the above.
+    pub signature: [u8; 64],
+}
+
+impl Envelope {
+    const BYTES: usize = 4 + SEALED_BYTES + 16 + 16 + 64;
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        write_number(&self.member, bytes);
+        bytes.extend_from_slice(&self.sealed);
+        bytes.extend_from_slice(&self.pair);
+        bytes.extend_from_slice(&self.own);
+        bytes.extend_from_slice(&self.signature);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Envelope {
+            member: reader.member()?,
+            sealed: reader.array()?,
+            pair: reader.array()?,
+            own: reader.array()?,
+            signature: reader.array()?,
+        })
+    }
 }
 
 /// Round 1, client to server: shares of the client's secrets for each neighbor, ascending.
@@ -100,30 +132,72 @@ pub struct Inbox {
     pub envelopes: Vec<Envelope>,
 }
 
-/// Round 2, client to server, with the masked vector: with whom it shares masks. Signed for each
+/// That a neighbor's envelope, properly signed, doesn't hold the shares that it commits to. Shows
+/// the secret from which the keys of this envelope and of the one in the other direction follow;
+/// whom the complaint is right about knows what is in either.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// The envelope's sender.
+    pub member: u32,
+    /// What the two share by their keys for envelopes, an Edwards point.
+    pub shared: [u8; 32],
+    /// That it is: challenge and response.
+    pub proof: [u8; 64],
+}
+
+impl Complaint {
+    const BYTES: usize = 100;
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        write_number(&self.member, bytes);
+        bytes.extend_from_slice(&self.shared);
+        bytes.extend_from_slice(&self.proof);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        let (member, shared, proof) = (reader.member()?, reader.array()?, reader.array()?);
+        Ok(Complaint { member, shared, proof })
+    }
+}
+
+/// Round 2, client to server: which envelopes of the inbox are garbage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaints {
+    /// About one sender each, ascending; none if all is well.
+    pub complaints: Vec<Complaint>,
+}
+
+/// Round 3, server to client: with whom it is to share masks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partners {
+    /// Its neighbors that are still in the session.
+    pub members: Vec<u32>,
+}
+
+/// Round 3, client to server, with the masked vector: with whom it shares masks. Signed for each
 /// of them, so that none reveals a share of a client that a server made share masks with others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Included {
-    /// The senders of the client's [`Inbox`], in its order, each with an Ed25519 signature of
-    /// session id, roster, the client's number and the sender's.
+    /// The client's [`Partners`], in their order, each with an Ed25519 signature of
+    /// session id, roster, job, the client's number and the partner's.
     pub signatures: Vec<(u32, [u8; 64])>,
 }
 
-/// Round 3, server to client: whose vectors are in the sum.
+/// Round 4, server to client: whose vectors are in the sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survivors {
     /// Their numbers.
     pub members: Vec<u32>,
 }
 
-/// Round 3, client to server: its signature of the set of survivors.
+/// Round 4, client to server: its signature of the set of survivors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmation {
     /// Ed25519 signature of session id, roster and survivors.
     pub signature: [u8; 64],
 }
 
-/// Round 4, server to client: who confirmed the set of survivors, and which shares it wants.
+/// Round 5, server to client: who confirmed the set of survivors, and which shares it wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Confirmations of the client's neighbors, with their numbers.
@@ -136,7 +210,7 @@ pub struct Request {
     pub pair_keys: Vec<u32>,
 }
 
-/// Round 4, client to server: the shares asked for, in the request's order.
+/// Round 5, client to server: the shares asked for, in the request's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reveal {
     /// Shares of the seeds of own masks.
@@ -219,11 +293,6 @@ fn write_number(number: &u32, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&number.to_le_bytes());
 }
 
-fn write_envelope(envelope: &Envelope, bytes: &mut Vec<u8>) {
-    write_number(&envelope.member, bytes);
-    bytes.extend_from_slice(&envelope.sealed);
-}
-
 fn write_share(share: &Share, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&*share.to_bytes());
 }
@@ -238,10 +307,6 @@ fn write_signature((member, signature): &(u32, [u8; 64]), bytes: &mut Vec<u8>) {
 
 fn read_signature(reader: &mut Reader) -> Result<(u32, [u8; 64]), Malformed> {
     Ok((reader.member()?, reader.array()?))
-}
-
-fn read_envelope(reader: &mut Reader) -> Result<Envelope, Malformed> {
-    Ok(Envelope { member: reader.member()?, sealed: reader.array()? })
 }
 
 /// Bytes of a list of the largest cohort.
@@ -278,11 +343,19 @@ lists! {
 }
 lists! {
     Shares, "list of shares",
-    envelopes: write_envelope, 4 + SEALED_BYTES, read_envelope;
+    envelopes: Envelope::write, Envelope::BYTES, Envelope::read;
 }
 lists! {
     Inbox, "inbox",
-    envelopes: write_envelope, 4 + SEALED_BYTES, read_envelope;
+    envelopes: Envelope::write, Envelope::BYTES, Envelope::read;
+}
+lists! {
+    Complaints, "list of complaints",
+    complaints: Complaint::write, Complaint::BYTES, Complaint::read;
+}
+lists! {
+    Partners, "list of partners",
+    members: write_number, 4, Reader::member;
 }
 lists! {
     Included, "list of those included",
@@ -352,6 +425,8 @@ pub fn decode_any(bytes: &[u8]) {
     check::<Roster>(bytes);
     check::<Shares>(bytes);
     check::<Inbox>(bytes);
+    check::<Complaints>(bytes);
+    check::<Partners>(bytes);
     check::<Included>(bytes);
     check::<Survivors>(bytes);
     check::<Confirmation>(bytes);
@@ -360,115 +435,4 @@ pub fn decode_any(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    fn share(limb: u64) -> Share {
-        let mut bytes = [0; Share::BYTES];
-        bytes[8..16].copy_from_slice(&limb.to_le_bytes());
-        Share::from_bytes(&bytes).unwrap()
-    }
-
-    fn request() -> Request {
-        Request {
-            confirmations: vec![(3, [7; 64])],
-            included: vec![(1, [5; 64]), (2, [6; 64])],
-            own_masks: vec![1, 2],
-            pair_keys: vec![0],
-        }
-    }
-
-    #[test]
-    fn truncated_and_extended_messages_are_refused() {
-        let bytes = request().encode();
-        assert_eq!(Request::decode(&bytes), Ok(request()));
-        for end in 0..bytes.len() {
-            let refused = Request::decode(&bytes[..end]);
-            assert!(matches!(refused, Err(Malformed::Length { .. })), "{end} {refused:?}");
-        }
-        let longer = [&bytes[..], &[0]].concat();
-        let expected = bytes.len();
-        let refused = Malformed::Length { message: "request", bytes: expected + 1, expected };
-        assert_eq!(Request::decode(&longer), Err(refused));
-    }
-
-    #[test]
-    fn numbers_out_of_range_are_refused() {
-        let limit = MAX_MEMBERS;
-        let count = u32::MAX;
-        let refused = Malformed::Count { message: "inbox", count, limit };
-        assert_eq!(Inbox::decode(&count.to_le_bytes()), Err(refused));
-        let member = MAX_MEMBERS as u32;
-        let named = Survivors { members: vec![member] }.encode();
-        let refused = Malformed::Member { message: "list of survivors", member, limit };
-        assert_eq!(Survivors::decode(&named), Err(refused));
-        let mut reveal = Reveal { own_masks: vec![share(1)], pair_keys: vec![] }.encode();
-        reveal[11] = 0xff;
-        let refused = Malformed::Field { message: "reveal" };
-        assert_eq!(Reveal::decode(&reveal), Err(refused));
-        let long = vec![0; Survivors::LIMIT + 1];
-        assert!(matches!(Survivors::decode(&long), Err(Malformed::Length { .. })));
-    }
-
-    proptest! {
-        #[test]
-        fn messages_survive_their_bytes(
-            confirmations in vec((0..MAX_MEMBERS as u32, any::<u8>()), 0..9),
-            members in vec(0..MAX_MEMBERS as u32, 0..9),
-            limbs in vec(0..(1u64 << 61) - 1, 0..9),
-            byte: u8,
-        ) {
-            let signatures: Vec<_> = confirmations.into_iter().map(|(m, b)| (m, [b; 64])).collect();
-            let included = Included { signatures: signatures.clone() };
-            prop_assert_eq!(Included::decode(&included.encode()), Ok(included));
-            let request = Request {
-                confirmations: signatures.clone(),
-                included: signatures,
-                own_masks: members.clone(),
-                pair_keys: members.clone(),
-            };
-            prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
-            let shares: Vec<Share> = limbs.into_iter().map(share).collect();
-            let reveal = Reveal { own_masks: shares.clone(), pair_keys: shares };
-            prop_assert_eq!(Reveal::decode(&reveal.encode()), Ok(reveal));
-            let keys = Advertisement {
-                identity: [byte; 32],
-                cipher: [1; 32],
-                pair: [2; 32],
-                commitment: [3; 32],
-                signature: [4; 64],
-            };
-            prop_assert_eq!(Advertisement::decode(&keys.encode()), Ok(keys.clone()));
-            let roster = Roster { members: vec![keys; members.len()] };
-            prop_assert_eq!(Roster::decode(&roster.encode()), Ok(roster));
-            let envelope = |member: &u32| Envelope { member: *member, sealed: [byte; SEALED_BYTES] };
-            let envelopes: Vec<Envelope> = members.iter().map(envelope).collect();
-            let shares = Shares { envelopes: envelopes.clone() };
-            prop_assert_eq!(Shares::decode(&shares.encode()), Ok(shares));
-            let inbox = Inbox { envelopes };
-            prop_assert_eq!(Inbox::decode(&inbox.encode()), Ok(inbox));
-        }
-
-        #[test]
-        fn any_bytes_decode_or_are_refused(bytes in vec(any::<u8>(), 0..400)) {
-            decode_any(&bytes);
-        }
-
-        #[test]
-        fn bytes_with_small_counts_decode_or_are_refused(
-            counts in vec(0u8..4, 1..4),
-            bytes in vec(any::<u8>(), 0..500),
-        ) {
-            let mut message = bytes;
-            for (i, count) in counts.into_iter().enumerate() {
-                let at = 68 * i;
-                if let Some(bytes) = message.get_mut(at..at + 4) {
-                    bytes.copy_from_slice(&u32::from(count).to_le_bytes());
-                }
-            }
-            decode_any(&message);
-        }
-    }
-}
+mod tests;

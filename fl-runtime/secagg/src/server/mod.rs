@@ -11,20 +11,23 @@
 //! assert_eq!(failure.to_string(), "0 members, expected 3 to 16384");
 //! ```
 
+mod unmask;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::error::{Failure, Refusal, Secret};
-use super::keys::{OwnSeed, PairKey, is_advertised, is_confirmed, usable};
-use super::mask::Masks;
+use super::error::{Culprit, Failure, Fault, Refusal};
+use super::keys::{is_advertised, is_confirmed, is_garbage, provable, usable};
 use super::messages::{
-    Advertisement, Confirmation, Envelope, Inbox, Included, Request, Reveal, Roster, Shares,
-    Survivors,
+    Advertisement, Complaint, Complaints, Confirmation, Envelope, Inbox, Included, Partners,
+    Request, Roster, Shares, Survivors,
 };
 use super::parameters::{MAX_MEMBERS, Parameters};
 use super::session::{Cohort, Session};
-use super::shamir::{Interpolation, Share};
+use unmask::{Dealt, Sets};
+pub use unmask::{Unmasked, Unmasking};
 
 /// Takes a message, or the same one again.
 fn take<K: Ord, M: PartialEq>(
@@ -64,7 +67,7 @@ impl Advertising {
     /// Takes a client's keys. That the client may take part is for the caller to know.
     ///
     /// # Errors
-    /// A [`Refusal`] for keys that aren't properly signed or of low order, other keys than
+    /// A [`Refusal`] for keys that aren't properly signed or outside of the group, other keys than
     /// before, and a full cohort.
     pub fn advertise(&mut self, keys: Advertisement) -> Result<(), Refusal> {
         if self.keys.len() == MAX_MEMBERS && !self.keys.contains_key(&keys.identity) {
@@ -73,7 +76,7 @@ impl Advertising {
         if !is_advertised(&self.id, &keys) {
             return Err(Refusal::Signature);
         }
-        if !usable(&keys.cipher) || !usable(&keys.pair) {
+        if !provable(&keys.cipher) || !usable(&keys.pair) {
             return Err(Refusal::WeakKey);
         }
         take(&mut self.keys, keys.identity, keys)
@@ -116,7 +119,7 @@ impl Sharing {
     /// Takes a member's shares.
     ///
     /// # Errors
-    /// A [`Refusal`] unless they are for its neighbors, in order.
+    /// A [`Refusal`] unless they are for its neighbors, in order, and signed.
     pub fn share(&mut self, by: u32, shares: Shares) -> Result<(), Refusal> {
         if by as usize >= self.cohort.members.len() {
             return Err(Refusal::NotExpected { member: by });
@@ -126,6 +129,15 @@ impl Sharing {
             let (have, need) = (shares.envelopes.len(), neighbors.len());
             return Err(Refusal::Receivers { have, need });
         }
+        // A receiver would have to take it for the server's lie.
+        let signer = self.cohort.member(by);
+        let signed = |envelope: &Envelope| {
+            let statement = self.cohort.envelope((by, envelope.member), envelope);
+            is_confirmed(signer, &statement, &envelope.signature)
+        };
+        if !shares.envelopes.par_iter().all(signed) {
+            return Err(Refusal::Signature);
+        }
         take(&mut self.shares, by, shares)
     }
 
@@ -134,35 +146,124 @@ impl Sharing {
         self.shares.len()
     }
 
-    /// Gives each member that shared the shares for it. `job` is what clients are told to make
-    /// their vectors by.
+    /// Gives each member that shared the shares for it.
     ///
     /// # Errors
     /// [`Failure::TooFew`] if fewer shared than the session's least survivors.
-    pub fn close(self, job: [u8; 32]) -> Result<(Collecting, Vec<(u32, Inbox)>), Failure> {
+    pub fn close(self) -> Result<(Checking, Vec<(u32, Inbox)>), Failure> {
         let Sharing { cohort, shares } = self;
         enough("shared secrets", shares.len(), cohort.parameters.survivors)?;
         let mut inboxes: BTreeMap<u32, Vec<Envelope>> =
             shares.keys().map(|member| (*member, Vec::new())).collect();
         for (from, shares) in &shares {
-            for Envelope { member, sealed } in &shares.envelopes {
-                if let Some(inbox) = inboxes.get_mut(member) {
-                    inbox.push(Envelope { member: *from, sealed: *sealed });
+            for envelope in &shares.envelopes {
+                if let Some(inbox) = inboxes.get_mut(&envelope.member) {
+                    inbox.push(Envelope { member: *from, ..envelope.clone() });
                 }
             }
         }
         let inboxes = inboxes.into_iter().map(|(to, envelopes)| (to, Inbox { envelopes }));
-        let sharers = shares.into_keys().collect();
-        let state = Collecting { cohort, job, sharers, uploaded: BTreeMap::new() };
+        let (checked, culprits) = (BTreeMap::new(), BTreeSet::new());
+        let state = Checking { cohort, shares: Arc::new(shares), checked, culprits };
         Ok((state, inboxes.collect()))
     }
 }
 
-/// Round 2: notes whose masked vectors are in the sum.
+/// Round 2: takes complaints about shares. Nobody shares masks yet with those who turn out to have
+/// broken the protocol.
+#[derive(Clone)]
+pub struct Checking {
+    cohort: Cohort,
+    /// By sender.
+    shares: Arc<BTreeMap<u32, Shares>>,
+    checked: BTreeMap<u32, Complaints>,
+    culprits: BTreeSet<u32>,
+}
+
+impl Checking {
+    /// The number of a client in the roster.
+    pub fn number(&self, identity: &[u8; 32]) -> Option<u32> {
+        self.cohort.number(identity)
+    }
+
+    /// The client of a number in the roster.
+    pub fn identity(&self, member: u32) -> [u8; 32] {
+        self.cohort.member(member).identity
+    }
+
+    /// Members that checked their shares.
+    pub fn members(&self) -> usize {
+        self.checked.len()
+    }
+
+    fn envelope(&self, from: u32, to: u32) -> Option<&Envelope> {
+        let envelopes = &self.shares.get(&from)?.envelopes;
+        let at = envelopes.binary_search_by_key(&to, |envelope| envelope.member).ok()?;
+        Some(&envelopes[at])
+    }
+
+    /// Takes a member's complaints, none of which is to say that all is well. Each puts somebody
+    /// out of the session: its subject, or whoever made it, if it is false. Gives those who are
+    /// out now and weren't before.
+    ///
+    /// # Errors
+    /// [`Refusal::NotExpected`] for a client that didn't share secrets or is out,
+    /// [`Refusal::Changed`] for other complaints than before, [`Refusal::Complaints`] unless they
+    /// are about senders of its inbox, in order.
+    pub fn check(&mut self, by: u32, complaints: Complaints) -> Result<Vec<Culprit>, Refusal> {
+        if !self.shares.contains_key(&by) || self.culprits.contains(&by) {
+            return Err(Refusal::NotExpected { member: by });
+        }
+        let Complaints { complaints: listed } = &complaints;
+        let sent = |complaint: &Complaint| self.envelope(complaint.member, by).is_some();
+        if !listed.is_sorted_by(|a, b| a.member < b.member) || !listed.iter().all(sent) {
+            return Err(Refusal::Complaints);
+        }
+        if let Some(before) = self.checked.get(&by) {
+            return if *before == complaints { Ok(Vec::new()) } else { Err(Refusal::Changed) };
+        }
+        let mut found = Vec::new();
+        for complaint in listed {
+            let of = complaint.member;
+            let Some(envelope) = self.envelope(of, by) else { continue };
+            if !is_garbage(&self.cohort, (of, by), envelope, complaint) {
+                found.push(Culprit { member: by, fault: Fault::Complaint { of } });
+                // One that lies has nothing more to say.
+                break;
+            }
+            found.push(Culprit { member: of, fault: Fault::Envelope { to: by } });
+        }
+        self.checked.insert(by, complaints);
+        found.retain(|culprit| self.culprits.insert(culprit.member));
+        Ok(found)
+    }
+
+    /// Names to each member that checked its shares, and is not out, those of its neighbors that
+    /// did and aren't. `job` is what clients are told to make their vectors by.
+    ///
+    /// # Errors
+    /// [`Failure::TooFew`] if there are fewer than the session's least survivors.
+    pub fn close(self, job: [u8; 32]) -> Result<(Collecting, Vec<(u32, Partners)>), Failure> {
+        let Checking { cohort, shares, checked, culprits } = self;
+        let sharers: BTreeSet<u32> =
+            checked.into_keys().filter(|member| !culprits.contains(member)).collect();
+        enough("checked their shares", sharers.len(), cohort.parameters.survivors)?;
+        let partners = |member: &u32| {
+            let members = Sets::among(cohort.graph.neighbors(*member), &sharers);
+            (*member, Partners { members })
+        };
+        let partners = sharers.iter().map(partners).collect();
+        let dealt = Arc::new(Dealt::new(&shares));
+        Ok((Collecting { cohort, job, dealt, sharers, uploaded: BTreeMap::new() }, partners))
+    }
+}
+
+/// Round 3: notes whose masked vectors are in the sum.
 #[derive(Clone)]
 pub struct Collecting {
     cohort: Cohort,
     job: [u8; 32],
+    dealt: Arc<Dealt>,
     sharers: BTreeSet<u32>,
     uploaded: BTreeMap<u32, Included>,
 }
@@ -179,9 +280,9 @@ impl Collecting {
         if self.uploaded.contains_key(&by) {
             return Err(Refusal::Changed);
         }
-        let senders = Sets::among(self.cohort.graph.neighbors(by), &self.sharers);
-        if !included.signatures.iter().map(|(member, _)| *member).eq(senders.iter().copied()) {
-            let (have, need) = (included.signatures.len(), senders.len());
+        let partners = Sets::among(self.cohort.graph.neighbors(by), &self.sharers);
+        if !included.signatures.iter().map(|(member, _)| *member).eq(partners.iter().copied()) {
+            let (have, need) = (included.signatures.len(), partners.len());
             return Err(Refusal::Included { have, need });
         }
         // What a neighbor would not believe would end the session for it.
@@ -196,9 +297,9 @@ impl Collecting {
     /// noted before [`Collecting::close`] are in the sum.
     ///
     /// # Errors
-    /// [`Refusal::NotExpected`] for a client that didn't share secrets, [`Refusal::Changed`] for
-    /// a second vector, [`Refusal::Included`] unless it shares masks with the senders of its
-    /// inbox, [`Refusal::Signature`] if that isn't signed.
+    /// [`Refusal::NotExpected`] for a client that dropped out or was put out,
+    /// [`Refusal::Changed`] for a second vector, [`Refusal::Included`] unless it shares masks with
+    /// its partners, [`Refusal::Signature`] if that isn't signed.
     pub fn upload(&mut self, by: u32, included: Included) -> Result<(), Refusal> {
         self.check(by, &included)?;
         self.note(by, included);
@@ -221,7 +322,7 @@ impl Collecting {
         self.uploaded.len()
     }
 
-    /// Members that shared secrets, and may upload.
+    /// Members that share masks, and may upload.
     pub fn expected(&self) -> usize {
         self.sharers.len()
     }
@@ -231,56 +332,18 @@ impl Collecting {
     /// # Errors
     /// [`Failure::TooFew`] if fewer uploaded than the session's least survivors.
     pub fn close(self) -> Result<(Confirming, Survivors), Failure> {
-        let Collecting { cohort, job, sharers, uploaded } = self;
+        let Collecting { cohort, job, dealt, sharers, uploaded } = self;
         enough("uploaded", uploaded.len(), cohort.parameters.survivors)?;
         let survivors: BTreeSet<u32> = uploaded.keys().copied().collect();
         let named = Survivors { members: survivors.iter().copied().collect() };
         let statement = cohort.statement(&job, &survivors);
         let dropped = sharers.difference(&survivors).copied().collect();
-        let sets = Sets { cohort, survivors, included: uploaded, dropped };
-        Ok((Confirming { sets, statement, confirmations: BTreeMap::new() }, named))
+        let sets = Sets { cohort, dealt, survivors, included: uploaded, dropped };
+        Ok((Confirming::new(sets, statement), named))
     }
 }
 
-/// Who is in the sum, and who only shares masks with those in it.
-#[derive(Clone)]
-struct Sets {
-    cohort: Cohort,
-    survivors: BTreeSet<u32>,
-    /// Of each survivor.
-    included: BTreeMap<u32, Included>,
-    dropped: BTreeSet<u32>,
-}
-
-impl Sets {
-    /// Those of a sorted list of members that are in a set.
-    fn among(members: Vec<u32>, set: &BTreeSet<u32>) -> Vec<u32> {
-        members.into_iter().filter(|member| set.contains(member)).collect()
-    }
-
-    /// Survivors whose own masks a member holds a share of.
-    fn own_masks(&self, holder: u32) -> Vec<u32> {
-        Self::among(self.cohort.graph.holders(holder), &self.survivors)
-    }
-
-    /// What the survivors around a member signed for it.
-    fn included(&self, holder: u32) -> Vec<(u32, [u8; 64])> {
-        let others = self.own_masks(holder).into_iter().filter(|member| *member != holder);
-        let signed = |member: u32| {
-            let signatures = &self.included.get(&member)?.signatures;
-            let at = signatures.binary_search_by_key(&holder, |(of, _)| *of).ok()?;
-            Some((member, signatures[at].1))
-        };
-        others.filter_map(signed).collect()
-    }
-
-    /// Dropped members whose pair keys a member holds a share of.
-    fn pair_keys(&self, holder: u32) -> Vec<u32> {
-        Self::among(self.cohort.graph.neighbors(holder), &self.dropped)
-    }
-}
-
-/// Round 3: takes signatures of the set of survivors.
+/// Round 4: takes signatures of the set of survivors.
 #[derive(Clone)]
 pub struct Confirming {
     sets: Sets,
@@ -289,6 +352,10 @@ pub struct Confirming {
 }
 
 impl Confirming {
+    fn new(sets: Sets, statement: [u8; 32]) -> Self {
+        Confirming { sets, statement, confirmations: BTreeMap::new() }
+    }
+
     /// Takes a survivor's signature.
     ///
     /// # Errors
@@ -338,142 +405,8 @@ impl Confirming {
             confirmations.keys().filter_map(|member| request(*member)).collect();
         enough("confirmed the survivors", requests.len(), threshold)?;
         let asked = requests.iter().map(|(member, _)| *member).collect();
-        Ok((Unmasking { sets, asked, reveals: BTreeMap::new() }, requests))
+        Ok((Unmasking::new(sets, asked), requests))
     }
-}
-
-/// Round 4: takes shares of what is to be removed from the sum.
-#[derive(Clone)]
-pub struct Unmasking {
-    sets: Sets,
-    asked: BTreeSet<u32>,
-    reveals: BTreeMap<u32, Reveal>,
-}
-
-/// What a session ends with.
-#[derive(Debug)]
-pub struct Unmasked {
-    /// Masks that, added to the sum of the survivors' words, leave the sum of their vectors mod
-    /// 2^bits.
-    pub masks: Masks,
-    /// Identities of the survivors, ascending.
-    pub survivors: Vec<[u8; 32]>,
-}
-
-impl Unmasking {
-    /// Takes the shares that a member was asked for.
-    ///
-    /// # Errors
-    /// A [`Refusal`] for anyone who wasn't asked, and another number of shares.
-    pub fn reveal(&mut self, by: u32, reveal: Reveal) -> Result<(), Refusal> {
-        if !self.asked.contains(&by) {
-            return Err(Refusal::NotExpected { member: by });
-        }
-        if reveal.own_masks.len() != self.sets.own_masks(by).len()
-            || reveal.pair_keys.len() != self.sets.pair_keys(by).len()
-        {
-            return Err(Refusal::Revealed);
-        }
-        take(&mut self.reveals, by, reveal)
-    }
-
-    /// The number of a client in the roster.
-    pub fn number(&self, identity: &[u8; 32]) -> Option<u32> {
-        self.sets.cohort.number(identity)
-    }
-
-    /// Members that revealed their shares.
-    pub fn members(&self) -> usize {
-        self.reveals.len()
-    }
-
-    /// Members that were asked to.
-    pub fn expected(&self) -> usize {
-        self.asked.len()
-    }
-
-    /// Whether every secret has as many shares as it takes.
-    pub fn complete(&self) -> bool {
-        let Sets { cohort, survivors, dropped, .. } = &self.sets;
-        let revealed = |holder: &u32| self.reveals.contains_key(holder);
-        let enough = |holders: Vec<u32>| {
-            holders.iter().filter(|holder| revealed(holder)).count() >= cohort.parameters.threshold
-        };
-        survivors.iter().all(|member| enough(cohort.graph.holders(*member)))
-            && dropped.iter().all(|member| enough(cohort.graph.neighbors(*member)))
-    }
-
-    /// Finds the masks that are left in the sum.
-    ///
-    /// # Errors
-    /// [`Failure::TooFewShares`], and [`Failure::WrongShares`] if those that came don't fit what
-    /// the client advertised.
-    pub fn close(self) -> Result<Unmasked, Failure> {
-        let Sets { cohort, survivors, dropped, .. } = &self.sets;
-        // The shares of each secret, with their holders.
-        let mut own: BTreeMap<u32, Vec<(u32, &Share)>> = BTreeMap::new();
-        let mut pair: BTreeMap<u32, Vec<(u32, &Share)>> = BTreeMap::new();
-        for (holder, reveal) in &self.reveals {
-            for (member, share) in self.sets.own_masks(*holder).into_iter().zip(&reveal.own_masks) {
-                own.entry(member).or_default().push((*holder, share));
-            }
-            for (member, share) in self.sets.pair_keys(*holder).into_iter().zip(&reveal.pair_keys) {
-                pair.entry(member).or_default().push((*holder, share));
-            }
-        }
-        let threshold = cohort.parameters.threshold;
-        let own_mask = |member: &u32| -> Result<Masks, Failure> {
-            let seed = find(&own, threshold, *member, Secret::OwnMask, |secret| {
-                let seed = OwnSeed::from_secret(secret);
-                let commitment = &cohort.member(*member).commitment;
-                seed.is_committed(&cohort.session, commitment).then_some(seed)
-            })?;
-            Ok(Masks::from_iter([seed.mask(&cohort.session).negated()]))
-        };
-        let pair_masks = |member: &u32| -> Result<Masks, Failure> {
-            let key = find(&pair, threshold, *member, Secret::PairKey, |secret| {
-                let key = PairKey::from_secret(&secret);
-                (key.public() == cohort.member(*member).pair).then_some(key)
-            })?;
-            let partners = Sets::among(cohort.graph.neighbors(*member), survivors).into_iter();
-            // What the dropped client would have added cancels what its partners did.
-            let masks = partners.map(|partner| key.mask(cohort, *member, partner));
-            // Its keys were found usable when they came.
-            Ok(masks.flatten().collect::<Masks>())
-        };
-        let own: Vec<_> = survivors.par_iter().map(own_mask).collect();
-        let pairs: Vec<_> = dropped.par_iter().map(pair_masks).collect();
-        let mut masks = Masks::default();
-        // One after the other, so that the first failure is the same each time.
-        for found in own.into_iter().chain(pairs) {
-            masks.extend(found?.iter().copied());
-        }
-        let identities = survivors.iter().map(|member| cohort.member(*member).identity);
-        Ok(Unmasked { masks, survivors: identities.collect() })
-    }
-}
-
-/// The secret of a member from its shares. Where they don't give what is `wanted`, others are
-/// left out: a holder that lies is outvoted while there are shares to spare.
-fn find<T>(
-    shares: &BTreeMap<u32, Vec<(u32, &Share)>>,
-    threshold: usize,
-    member: u32,
-    secret: Secret,
-    wanted: impl Fn(zeroize::Zeroizing<[u8; 32]>) -> Option<T>,
-) -> Result<T, Failure> {
-    let shares = shares.get(&member).map_or(&[][..], Vec::as_slice);
-    let (have, need) = (shares.len(), threshold);
-    if have < need {
-        return Err(Failure::TooFewShares { member, secret, have, need });
-    }
-    let from = |first: usize| {
-        let (points, shares): (Vec<u32>, Vec<&Share>) =
-            shares.iter().cycle().skip(first).take(threshold).map(|(by, s)| (by + 1, *s)).unzip();
-        Interpolation::new(&points).secret(shares).and_then(&wanted)
-    };
-    let starts = if have == need { 1 } else { have };
-    (0..starts).find_map(from).ok_or(Failure::WrongShares { member, secret })
 }
 
 macro_rules! opaque {
@@ -493,6 +426,7 @@ macro_rules! opaque {
 opaque! {
     Advertising: Advertising::members;
     Sharing: Sharing::members;
+    Checking: Checking::members;
     Collecting: Collecting::members;
     Confirming: Confirming::members;
     Unmasking: Unmasking::members;
