@@ -114,7 +114,7 @@ impl Format {
     /// # Errors
     /// [`crate::Error::Refused`] with what is wrong; [`crate::Error::File`] if the source fails.
     pub fn check(&self, source: impl Read) -> Result<Digest> {
-        let mut source = Hashing { source, hasher: Sha256::new() };
+        let mut source = Hashing::new(source);
         match self.kind {
             Kind::Masked(packing) => self.pieces(&mut source, packing, |_| Ok(()))?,
             _ => self.values(&mut source, |_, _| ())?,
@@ -124,7 +124,7 @@ impl Format {
             let expected = self.bytes();
             return Err(Refusal::Length { given: expected + 1, expected }.into());
         }
-        Ok(Digest(source.hasher.finalize().into()))
+        Ok(source.digest())
     }
 
     /// Reads a body of floats or codes and gives its elements to `each`, part by part with the
@@ -262,9 +262,22 @@ fn parts(count: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Hashes what is read through it.
-struct Hashing<R> {
+#[derive(Debug)]
+pub struct Hashing<R> {
     source: R,
     hasher: Sha256,
+}
+
+impl<R> Hashing<R> {
+    /// Of a source that nothing was read from.
+    pub fn new(source: R) -> Self {
+        Hashing { source, hasher: Sha256::new() }
+    }
+
+    /// SHA-256 of what was read.
+    pub fn digest(self) -> Digest {
+        Digest(self.hasher.finalize().into())
+    }
 }
 
 impl<R: Read> Read for Hashing<R> {
