@@ -157,7 +157,8 @@ impl Blobs {
         match Digest::of(&bytes) {
             made if made == *digest => Ok(bytes),
             made => {
-                let reason = format!("{} bytes of SHA-256 {made}, expected that of its name", bytes.len());
+                let reason =
+                    format!("{} bytes of SHA-256 {made}, expected that of its name", bytes.len());
                 Err(Error::file(&path, reason))
             }
         }

@@ -238,10 +238,9 @@ impl Event {
                 bytes: upload.bytes,
             }),
             Event::Aggregated(head) => Wire::Aggregated(head.into()),
-            Event::Lost { client, turn } => Wire::Lost(wire::Lost {
-                client: client.0.to_vec(),
-                turn: Some((*turn).into()),
-            }),
+            Event::Lost { client, turn } => {
+                Wire::Lost(wire::Lost { client: client.0.to_vec(), turn: Some((*turn).into()) })
+            }
         };
         wire::Journaled { now, event: Some(event) }
     }

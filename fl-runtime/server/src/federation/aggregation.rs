@@ -28,11 +28,11 @@ pub(super) enum Sum {
 
 /// What models are made with: the same for all rounds of a run.
 pub(super) struct Context {
-    plan: RunPlan,
-    layout: Layout,
-    strategy: Arc<dyn Strategy>,
+    pub plan: RunPlan,
+    pub layout: Layout,
+    pub strategy: Arc<dyn Strategy>,
     evaluator: Option<Arc<dyn Evaluator>>,
-    blobs: Blobs,
+    pub blobs: Blobs,
     codec: Codec,
 }
 
@@ -52,10 +52,6 @@ impl Context {
             blobs,
             codec: Codec::new(&Device::cpu(), layout)?,
         })
-    }
-
-    pub fn layout(&self) -> &Layout {
-        &self.layout
     }
 
     /// What bodies of the open attempt look like.
@@ -96,15 +92,35 @@ impl Context {
             Ok(bytes) => return Ok(bytes),
             Err(damage) => damage,
         };
-        let copy = |name: &&str| {
-            let path = self.blobs.folder().join(name);
-            let flat = tern_engine::load_model(&path, self.layout.parameters()).ok()?;
-            Some(Codec::full(&flat)).filter(|bytes| Digest::of(bytes) == *digest)
-        };
-        let Some(bytes) = COPIES.iter().find_map(copy) else { return Err(damage) };
+        let Some(bytes) = self.copy(digest) else { return Err(damage) };
         tracing::warn!(%damage, "repaired from a copy");
         self.blobs.put_model(&bytes)?;
         Ok(bytes)
+    }
+
+    /// A model from one of the files that are written for people.
+    pub fn copy(&self, digest: &Digest) -> Option<Vec<u8>> {
+        COPIES.iter().find_map(|name| {
+            let path = self.blobs.folder().join(name);
+            let flat = tern_engine::load_model(&path, self.layout.parameters()).ok()?;
+            Some(Codec::full(&flat)).filter(|bytes| Digest::of(bytes) == *digest)
+        })
+    }
+
+    /// Ternary codes of what clients' model lacks of the server's, and clients' next model. What
+    /// the codes leave is in the next difference again (error feedback).
+    pub fn difference(
+        &self,
+        round: u32,
+        model: &[f32],
+        public: &[f32],
+    ) -> Result<(Vec<u8>, Vec<f32>)> {
+        let ahead: Vec<f32> = model.iter().zip(public).map(|(a, b)| a - b).collect();
+        let scales = Scales::Own(self.plan.updates.ternary);
+        let key = [round, u32::MAX, self.plan.seed];
+        let (body, _) = self.codec.ternary(&ahead, &vec![0.0; ahead.len()], scales, key)?;
+        let values = add_difference(&self.layout, public, &body)?;
+        Ok((body, values))
     }
 
     fn state(&self, head: &Head) -> Result<StrategyState> {
@@ -259,7 +275,8 @@ impl Aggregation {
         let stored = context.blobs.put_model(&Codec::full(&model))?;
         let (public, difference) = match context.plan.updates.downlink {
             Encoding::Ternary => {
-                let (body, values) = self.difference(&model)?;
+                let public = context.model(&self.head.public)?;
+                let (body, values) = context.difference(self.turn.round, &model, &public)?;
                 let difference = context.blobs.put_model(&body)?;
                 model = values;
                 (context.blobs.put_model(&Codec::full(&model))?, Some(difference))
@@ -319,18 +336,5 @@ impl Aggregation {
             }
         }
         Ok(if lost.is_empty() { Ok(total) } else { Err(lost) })
-    }
-
-    /// Ternary codes of what clients' model lacks of the server's, and clients' next model. What
-    /// the codes leave is in the next difference again (error feedback).
-    fn difference(&self, model: &[f32]) -> Result<(Vec<u8>, Vec<f32>)> {
-        let context = &self.context;
-        let public = context.model(&self.head.public)?;
-        let ahead: Vec<f32> = model.iter().zip(&public).map(|(a, b)| a - b).collect();
-        let scales = Scales::Own(context.plan.updates.ternary);
-        let key = [self.turn.round, u32::MAX, context.plan.seed];
-        let (body, _) = context.codec.ternary(&ahead, &vec![0.0; ahead.len()], scales, key)?;
-        let values = add_difference(&context.layout, &public, &body)?;
-        Ok((body, values))
     }
 }

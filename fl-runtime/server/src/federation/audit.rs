@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use tern_host::files::Faults;
-use tern_protocol::strategy::advance;
-use tern_protocol::update::{Codec, Format};
-use tern_protocol::{Digest, Error, Result, RunPlan, StrategyState, Total, Turn};
+use tern_protocol::update::Codec;
+use tern_protocol::{Digest, Error, Result, RunPlan};
 
 use super::Options;
-use super::aggregation::{Counted, Stored, Sum, add_update};
+use super::aggregation::Context;
+use super::replay::Replay;
 use crate::blobs::Blobs;
 use crate::journal::Journal;
 
@@ -49,36 +49,21 @@ pub fn audit(folder: &Path, initial: &[f32], options: &Options) -> Result<Vec<Au
     let value = |name| journal.meta.get(name).map_or(&[][..], Vec::as_slice);
     let plan: RunPlan = serde_json::from_slice(value("plan"))
         .map_err(|error| Error::value("plan in the journal", error, "the plan of a run"))?;
-    if plan.secure.is_some() {
-        let expected = "a run without it: masked updates can't be read one by one";
-        return Err(Error::value("secure aggregation", "on", expected));
-    }
     let layout = plan.check()?;
     let started = Digest::of(&Codec::full(initial));
     if value("initial") != started.0 {
         return Err(Error::value("initial model", started, "the one that the run started from"));
     }
-    let format = Format::new(plan.updates.uplink.into(), &layout, plan.updates.bound);
     let strategy = plan.strategy.build(options.strategy.as_ref())?;
-    let (mut model, mut state) = (initial.to_vec(), StrategyState::default());
+    let context = Context::new(&plan, &layout, strategy, options, blobs)?;
+    let mut replay = Replay::new(&context, &journal.rounds, initial)?;
     let mut audits = Vec::new();
-    for round in &journal.rounds {
-        let (turn, uploads) = (Turn::new(round.round, round.attempt), &round.uploads);
-        let mut total = Sum::Clear(Total::new(layout.elements(), plan.fraction_bits()));
-        for upload in uploads {
-            let counted = Counted { digest: upload.digest, weight: upload.samples };
-            let stored = add_update(&blobs, &format, &mut total, turn, &upload.client, &counted)?;
-            if let Stored::Damaged(reason) = stored {
-                return Err(Error::file(&blobs.upload_path(turn, &upload.client), reason));
-            }
-        }
-        let Sum::Clear(total) = total else { continue };
-        advance(&*strategy, plan.updates.kind, &layout, &mut model, total.mean(), &mut state)?;
+    while let Some((round, remade)) = replay.next()? {
         audits.push(Audit {
             round: round.round,
-            updates: uploads.len(),
+            updates: round.uploads.len(),
             recorded: round.head()?.model,
-            made: Digest::of(&Codec::full(&model)),
+            made: Digest::of(&remade.model),
         });
     }
     Ok(audits)

@@ -89,8 +89,8 @@ impl Federation {
         Ok(())
     }
 
-    /// Whether all that the open attempt needs of models is as it was stored: looked at once, before
-    /// clients are sent after it.
+    /// Whether all that the open attempt needs of models is as it was stored: looked at once,
+    /// before clients are sent after it.
     pub(super) fn models_are_whole(&mut self, now: Millis) -> bool {
         let turn = self.coordinator.turn();
         if self.damage.whole == Some(turn) {

@@ -46,6 +46,7 @@ mod incoming;
 mod options;
 mod presence;
 mod repair;
+mod replay;
 mod start;
 mod status;
 mod uploads;

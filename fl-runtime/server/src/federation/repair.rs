@@ -18,6 +18,7 @@ use tern_protocol::{ClientId, Digest, Error, Millis, Result, RunId, RunPlan, Tur
 
 use super::Options;
 use super::aggregation::Context;
+use super::replay::Replay;
 use super::start::first_scales;
 use crate::blobs::Blobs;
 use crate::journal::{self, Contents, Damage, Found, Journal, Restored, RoundRow};
@@ -33,6 +34,9 @@ pub struct Repair {
     folder: PathBuf,
     /// Damaged bodies.
     bodies: Vec<PathBuf>,
+    /// Those of them that are there again, from elsewhere.
+    again: Vec<Vec<u8>>,
+    blobs: Blobs,
     _lock: FolderLock,
 }
 
@@ -72,8 +76,9 @@ impl Repair {
         let blobs = Blobs::open(folder, Durability::Power, u64::MAX, Faults::default())?;
         let strategy = plan.strategy.build(options.strategy.as_ref())?;
         let context = Context::new(plan, &layout, strategy, options, blobs.clone())?;
+        let (bodies, again) = (BTreeMap::new(), BTreeMap::new());
         let first = Digest::of(&Codec::full(initial));
-        let mut search = Search { plan, contents, found, context, first, bodies: BTreeMap::new() };
+        let mut search = Search { plan, contents, found, context, initial, first, bodies, again };
         let mut damage = search.contents.damage.clone();
         if damage.is_empty() {
             damage.extend(journal::compare(&search.contents, found));
@@ -88,12 +93,17 @@ impl Repair {
         };
         damage.extend(search.bodies.values().cloned());
         let bodies = search.bodies.keys().map(|digest| blobs.model_path(digest)).collect();
-        Ok(Repair { damage, way, folder: folder.into(), bodies, _lock: lock })
+        let (folder, again) = (folder.into(), search.again.into_values().collect());
+        Ok(Repair { damage, way, folder, bodies, again, blobs, _lock: lock })
     }
 
     /// Whether there is something that [`Repair::apply`] can do.
     pub fn is_possible(&self) -> bool {
-        matches!(self.way, Way::Head | Way::Journal { .. })
+        match self.way {
+            Way::Head | Way::Journal { .. } => true,
+            Way::Nothing => !self.again.is_empty(),
+            Way::None(_) => false,
+        }
     }
 
     /// Does it. Returns the folder to which the files went that were replaced.
@@ -105,16 +115,22 @@ impl Repair {
         let (restored, back) = match &self.way {
             Way::Head => (None, false),
             Way::Journal { restored, back, .. } => (Some(restored), *back),
+            Way::Nothing if self.is_possible() => (None, false),
             Way::Nothing | Way::None(_) => {
                 return Err(Error::value("the run", self.to_string(), "one that can be repaired"));
             }
         };
         let aside = self.keep_aside()?;
+        for body in &self.again {
+            self.blobs.put_model(body)?;
+        }
         let database = self.folder.join(journal::FILE);
         let head = self.folder.join(journal::HEAD_FILE);
         let Some(restored) = restored else {
-            remove(&head)?;
-            Journal::write_head(&self.folder)?;
+            if matches!(self.way, Way::Head) {
+                remove(&head)?;
+                Journal::write_head(&self.folder)?;
+            }
             return Ok(aside);
         };
         let made = self.folder.join("repaired");
@@ -167,11 +183,13 @@ impl fmt::Display for Repair {
             writeln!(f, "damaged: {damage}")?;
         }
         match &self.way {
+            Way::Nothing if self.is_possible() => {
+                write!(f, "can be had back: all. {} bodies are there again", self.again.len())
+            }
             Way::Nothing => write!(f, "the journal and the models that it needs are whole"),
-            Way::Head => write!(
-                f,
-                "can be had back: all. The journal is whole and its head is written anew"
-            ),
+            Way::Head => {
+                write!(f, "can be had back: all. The journal is whole and its head is written anew")
+            }
             Way::Journal { said, .. } => write!(f, "can be had back: {said}"),
             Way::None(reason) => write!(f, "nothing can be had back: {reason}"),
         }
@@ -191,10 +209,12 @@ struct Search<'a> {
     contents: Contents,
     found: Found,
     context: Context,
-    /// The first model.
+    /// The first model, and its digest.
+    initial: &'a [f32],
     first: Digest,
-    /// Damage of the bodies that were looked at.
+    /// Damage of the bodies that were looked at, and those that were found elsewhere.
     bodies: BTreeMap<Digest, Damage>,
+    again: BTreeMap<Digest, Vec<u8>>,
 }
 
 impl Search<'_> {
@@ -208,21 +228,39 @@ impl Search<'_> {
 
     /// Whether a body is there, or can be made again.
     fn has(&mut self, digest: &Digest) -> bool {
-        match self.context.body(digest) {
-            Ok(_) => true,
-            Err(_) if *digest == self.first => true,
-            Err(error) => {
-                let expected = format!("SHA-256 {digest}");
-                let damage = Damage::new(format!("models/{digest}"), error, expected);
-                self.bodies.insert(*digest, damage);
-                false
+        let Err(error) = self.context.blobs.read_model(digest) else { return true };
+        let damage = Damage::new(format!("models/{digest}"), error, format!("SHA-256 {digest}"));
+        self.bodies.insert(*digest, damage);
+        if self.again.contains_key(digest) {
+            return true;
+        }
+        let copy = match *digest == self.first {
+            true => Some(Codec::full(self.initial)),
+            false => self.context.copy(digest),
+        };
+        if let Some(copy) = copy.or_else(|| self.remake(digest)) {
+            self.again.insert(*digest, copy);
+        }
+        self.again.contains_key(digest)
+    }
+
+    /// A body from the updates that the run kept.
+    fn remake(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let mut replay = Replay::new(&self.context, &self.contents.rounds, self.initial).ok()?;
+        while let Ok(Some((_, remade))) = replay.next() {
+            let mut bodies = std::iter::once(remade.model).chain(remade.others);
+            let found = bodies.find(|body| Digest::of(body) == *digest);
+            if found.is_some() {
+                return found;
             }
         }
+        None
     }
 
     fn way(&mut self, whole: bool) -> Way {
         let Some(run) = self.run() else {
-            let reason = format!("neither the journal nor {} says which run it is", journal::HEAD_FILE);
+            let reason =
+                format!("neither the journal nor {} says which run it is", journal::HEAD_FILE);
             return Way::None(reason);
         };
         let stored = self.contents.meta.get("snapshot").filter(|_| self.contents.base.is_some());
@@ -311,7 +349,10 @@ impl Search<'_> {
             attempt: if finished { row.attempt } else { 1 },
             head: Some(head.into()),
             best,
-            counted: counted.into_iter().map(|(client, turn)| counted_last(&client, turn)).collect(),
+            counted: counted
+                .into_iter()
+                .map(|(client, turn)| counted_last(&client, turn))
+                .collect(),
             finished,
             base: base.0.to_vec(),
             ..Default::default()
@@ -322,7 +363,7 @@ impl Search<'_> {
     fn by_head(&self) -> Option<wire::Snapshot> {
         let Found::Whole(head) = self.found else { return None };
         let plain = matches!(self.plan.strategy, StrategySpec::Average { .. });
-        let scales = first_scales(self.plan, self.context.layout());
+        let scales = first_scales(self.plan, &self.context.layout);
         if !plain || !scales.is_empty() || head.round >= self.plan.rounds {
             return None;
         }

@@ -52,13 +52,13 @@ use tern_protocol::{ClientId, Digest, Error, Millis, Result, RunId, wire};
 use tern_host::files::{Durability, Faults};
 
 use chain::{Base, Position};
-pub use check::Damage;
 pub(crate) use check::Contents;
-pub use head::{Found, Head as JournalHead};
+pub use check::Damage;
 pub(crate) use head::FILE as HEAD_FILE;
+pub use head::{Found, Head as JournalHead};
 pub(crate) use open::compare;
-pub(crate) use restore::Restored;
 use open::{checked, connect, damaged, header, present};
+pub(crate) use restore::Restored;
 pub(crate) use rounds::RoundRow;
 pub use rounds::{CommittedRound, CountedUpload};
 
@@ -121,7 +121,9 @@ impl Journal {
         };
         connection.pragma_update(None, "journal_mode", "WAL").map_err(&named)?;
         connection.pragma_update(None, "synchronous", synchronous).map_err(&named)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(&named)?;
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+            .map_err(&named)?;
         if fresh {
             let script = format!("BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
             connection.execute_batch(&script).map_err(&named)?;
@@ -343,9 +345,7 @@ impl Journal {
         }
         let enrolled = now.0 as i64;
         let next = at.client(client, enrolled);
-        self.write(run, next, |transaction| {
-            insert_client(transaction, client, enrolled, &next)
-        })
+        self.write(run, next, |transaction| insert_client(transaction, client, enrolled, &next))
     }
     /// Clients that are registered.
     ///
@@ -376,11 +376,7 @@ fn insert_client(
     insert.execute(params![client.0, enrolled, at.sequence as i64, at.clients.0]).map(|_| ())
 }
 
-fn set_base(
-    transaction: &Transaction<'_>,
-    at: &Position,
-    snapshot: &[u8],
-) -> rusqlite::Result<()> {
+fn set_base(transaction: &Transaction<'_>, at: &Position, snapshot: &[u8]) -> rusqlite::Result<()> {
     set(transaction, "snapshot", snapshot)?;
     set(transaction, "base", &Base::of(at).to_bytes())
 }

@@ -26,7 +26,9 @@ pub(super) fn present(path: &Path, found: Found) -> Result<bool> {
     let known = match found {
         Found::Whole(head) => {
             let (run, round, sequence) = (head.run, head.round, head.sequence);
-            format!("the {sequence} writes of run {run}, with round {round}, that {HEAD_FILE} knows")
+            format!(
+                "the {sequence} writes of run {run}, with round {round}, that {HEAD_FILE} knows"
+            )
         }
         Found::Damaged => format!("the writes that a damaged {HEAD_FILE} knows"),
         Found::Missing if length(&path.with_file_name(format!("{FILE}-wal"))) > 0 => {
@@ -108,7 +110,9 @@ pub(crate) fn compare(contents: &Contents, found: Found) -> Option<Damage> {
             let behind = (head.sequence + 1, head.chain) == (at.sequence, at.before);
             let known = ends(head.sequence, head.round);
             let damage = match head.sequence > at.sequence {
-                true => Damage::new(FILE, format!("ends at {here}"), format!("{known}, by {HEAD_FILE}")),
+                true => {
+                    Damage::new(FILE, format!("ends at {here}"), format!("{known}, by {HEAD_FILE}"))
+                }
                 false => Damage::new(HEAD_FILE, format!("{known}, of another history"), here),
             };
             (!same && !behind).then_some(damage)

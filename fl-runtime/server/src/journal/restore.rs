@@ -44,7 +44,8 @@ impl Journal {
     pub(crate) fn write_head(folder: &Path) -> Result<()> {
         let (contents, _) = Journal::contents(folder)?;
         let known = contents.head();
-        let known = known.ok_or_else(|| Error::journal(&folder.join(FILE), "holds no whole run"))?;
+        let known =
+            known.ok_or_else(|| Error::journal(&folder.join(FILE), "holds no whole run"))?;
         head::HeadFile::new(folder, Durability::Power).write(&known)
     }
 

@@ -140,7 +140,6 @@ impl CommittedRound {
     }
 }
 
-
 impl Journal {
     /// Committed rounds after round `after`, in order.
     ///

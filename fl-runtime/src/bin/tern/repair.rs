@@ -29,8 +29,7 @@ pub fn run(options: &Options) -> Result<()> {
     let plan = config.run.with_context(|| missing("run"))?;
     let config = config.server.with_context(|| missing("server"))?;
     let initial = initial(&plan, &plan.check()?, &config)?;
-    let repair =
-        Repair::examine(&config.folder, &plan, &initial, &federation_options(&config)?)?;
+    let repair = Repair::examine(&config.folder, &plan, &initial, &federation_options(&config)?)?;
     super::say(format_args!("{repair}"));
     if repair.damage.is_empty() {
         return Ok(());

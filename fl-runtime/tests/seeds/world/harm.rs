@@ -56,7 +56,8 @@ impl World {
         };
         if self.random.chance(500) {
             let options = self.options(u64::MAX);
-            let repair = Repair::examine(&self.folder, &self.plan, &self.initial, &options).unwrap();
+            let repair =
+                Repair::examine(&self.folder, &self.plan, &self.initial, &options).unwrap();
             assert!(!repair.damage.is_empty(), "{error}");
             if repair.is_possible() {
                 self.say(|| repair.to_string());

@@ -54,7 +54,12 @@ fn what_is_left_of_a_run_goes_on() {
     let (whole, expected) = killed();
     let mut counts = BTreeMap::<&str, usize>::new();
     let mut count = |said: &str| {
-        let ways = ["nothing can be had back", "its head is written anew", "after round 2"];
+        let ways = [
+            "nothing can be had back",
+            "its head is written anew",
+            "after round 2",
+            "bodies are there again",
+        ];
         let way = ways.into_iter().find(|way| said.contains(way)).unwrap_or("an earlier round");
         *counts.entry(way).or_default() += 1;
     };
@@ -84,8 +89,21 @@ fn what_is_left_of_a_run_goes_on() {
         }
     }
     assert!(counts["its head is written anew"] > 0 && counts["after round 2"] > 10, "{counts:?}");
-    // The state of the strategy is in one file only.
-    assert!(counts["nothing can be had back"] > 2, "{counts:?}");
+    // Models and states come again from the updates that were kept.
+    assert!(counts["bodies are there again"] > 10, "{counts:?}");
+    assert!(!counts.contains_key("nothing can be had back"), "{counts:?}");
+    // Without those, the state of the strategy is in one file only.
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &whole);
+    let state = open(folder.path()).unwrap().coordinator().head().state.unwrap();
+    let mut damaged = whole.clone();
+    damaged.remove(&Path::new("models").join(state.to_string())).unwrap();
+    damaged.retain(|name, _| !name.starts_with("uploads"));
+    let said = repaired(&damaged, "no updates, no state");
+    assert!(
+        said.contains("nothing can be had back") && said.contains(&state.to_string()),
+        "{said}"
+    );
 }
 
 #[test]
@@ -138,5 +156,9 @@ fn an_attempt_that_clients_may_have_seen_is_not_made_again() {
     assert!(error.contains("by journal.head"), "{error}");
     examine(folder.path(), &plan).apply().unwrap();
     let federation = open(folder.path()).unwrap();
-    assert!(federation.coordinator().turn().attempt > seen, "{:?}", federation.coordinator().turn());
+    assert!(
+        federation.coordinator().turn().attempt > seen,
+        "{:?}",
+        federation.coordinator().turn()
+    );
 }
