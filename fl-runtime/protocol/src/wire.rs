@@ -330,7 +330,7 @@ pub struct Journaled {
     #[prost(uint64, tag = "1")]
     pub now: u64,
     /// What happened.
-    #[prost(oneof = "journaled::Event", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "journaled::Event", tags = "2, 3, 4, 5, 6, 7")]
     pub event: ::core::option::Option<journaled::Event>,
 }
 /// Nested message and enum types in `Journaled`.
@@ -353,6 +353,9 @@ pub mod journaled {
         /// The round's model is made.
         #[prost(message, tag = "6")]
         Aggregated(super::Aggregated),
+        /// The stored body of an upload is damaged.
+        #[prost(message, tag = "7")]
+        Lost(super::Lost),
     }
 }
 /// Who is online.
@@ -397,6 +400,16 @@ pub struct Uploaded {
     /// Bytes of the body.
     #[prost(uint64, tag = "3")]
     pub bytes: u64,
+}
+/// The stored body of an upload is gone, or has other bytes than were taken.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Lost {
+    /// Who sent it.
+    #[prost(bytes = "vec", tag = "1")]
+    pub client: ::prost::alloc::vec::Vec<u8>,
+    /// The attempt it was for.
+    #[prost(message, optional, tag = "2")]
+    pub turn: ::core::option::Option<Turn>,
 }
 /// The aggregate of a round.
 #[derive(Clone, PartialEq, ::prost::Message)]

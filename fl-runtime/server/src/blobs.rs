@@ -119,16 +119,17 @@ impl Blobs {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Stores a model under its digest.
+    /// Stores a model under its digest, in place of a file that is damaged.
     ///
     /// # Errors
     /// [`Error::File`]; nothing is left of it then.
     pub fn put_model(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         let path = self.model_path(&digest);
-        if path.exists() {
-            return Ok(digest);
-        }
+        let replaced = match self.read_model(&digest) {
+            Ok(_) => return Ok(digest),
+            Err(_) => std::fs::metadata(&path).map_or(0, |data| data.len()),
+        };
         let partial = self.folder.join("partial").join(format!("model-{digest}"));
         self.reserve(&path, bytes.len() as u64)?;
         let written = File::create(&partial)
@@ -140,16 +141,27 @@ impl Blobs {
             // It may not even be there.
             let _ = std::fs::remove_file(&partial);
         }
-        written.map(|()| digest)
+        written.map(|()| {
+            self.release(replaced);
+            digest
+        })
     }
 
     /// Reads a model.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::File`], also for bytes that have another digest.
     pub fn read_model(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.model_path(digest);
-        std::fs::read(&path).map_err(|e| Error::file(&path, e))
+        let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
+        match Digest::of(&bytes) {
+            made if made == *digest => Ok(bytes),
+            made => {
+                let reason =
+                    format!("{} bytes of SHA-256 {made}, expected that of its name", bytes.len());
+                Err(Error::file(&path, reason))
+            }
+        }
     }
 
     /// Renames a written file, flushed first if power may fail.
@@ -190,13 +202,22 @@ impl Blobs {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens an accepted update.
+    /// Opens an accepted update; `None` if it is gone. Its bytes are checked by whoever reads them.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn upload(&self, turn: Turn, client: &ClientId) -> Result<File> {
+    pub fn upload(&self, turn: Turn, client: &ClientId) -> Result<Option<File>> {
         let path = self.upload_path(turn, client);
-        File::open(&path).map_err(|e| Error::file(&path, e))
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::file(&path, e)),
+        }
+    }
+
+    /// The run's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Removes what is not to be kept of a folder.
@@ -360,16 +381,16 @@ mod tests {
         partial.append(b" whole").unwrap();
         blobs.accept(&partial, turn, &ANN).unwrap();
         let mut text = String::new();
-        blobs.upload(turn, &ANN).unwrap().read_to_string(&mut text).unwrap();
+        blobs.upload(turn, &ANN).unwrap().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "half whole");
         assert!(blobs.partial(turn, &ANN).unwrap().is_empty());
         blobs.sweep_uploads(turn, |_| false).unwrap();
-        assert!(blobs.upload(turn, &ANN).is_ok());
+        assert!(blobs.upload(turn, &ANN).unwrap().is_some());
         blobs.sweep_uploads(Turn::new(3, 1), |turn| turn == Turn::new(2, 1)).unwrap();
-        assert!(blobs.upload(turn, &ANN).is_ok());
+        assert!(blobs.upload(turn, &ANN).unwrap().is_some());
         let blobs = open();
         blobs.sweep_uploads(Turn::new(3, 1), |_| false).unwrap();
-        assert!(blobs.upload(turn, &ANN).is_err());
+        assert!(blobs.upload(turn, &ANN).unwrap().is_none());
         assert_eq!(blobs.used(), 0);
     }
 
@@ -389,7 +410,8 @@ mod tests {
         [failed, counted].into_iter().for_each(|turn| accept(&blobs, turn));
         let blobs = open();
         blobs.sweep_uploads(Turn::new(2, 1), |turn| turn == counted).unwrap();
-        assert!(blobs.upload(failed, &ANN).is_err() && blobs.upload(counted, &ANN).is_ok());
+        let there = |turn| blobs.upload(turn, &ANN).unwrap().is_some();
+        assert!(!there(failed) && there(counted));
         let asked = std::cell::Cell::new(0);
         for round in 2..200 {
             accept(&blobs, Turn::new(round, 1));
@@ -421,6 +443,21 @@ mod tests {
         uploads[1].clear().unwrap();
         assert_eq!(blobs.used(), 0);
         blobs.partial(Turn::new(1, 2), &ANN).unwrap().append(b"0123456789").unwrap();
+    }
+
+    #[test]
+    fn a_damaged_model_is_named_and_repaired() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path(), Durability::None, 20, Faults::default()).unwrap();
+        let digest = blobs.put_model(b"a model").unwrap();
+        let path = blobs.model_path(&digest);
+        for damage in [&b"a modal"[..], b"a mo", b""] {
+            std::fs::write(&path, damage).unwrap();
+            let error = blobs.read_model(&digest).unwrap_err().to_string();
+            assert!(error.contains(&digest.to_string()) && error.contains("SHA-256"), "{error}");
+            assert_eq!(blobs.put_model(b"a model").unwrap(), digest);
+            assert_eq!(blobs.read_model(&digest).unwrap(), b"a model");
+        }
     }
 
     #[test]

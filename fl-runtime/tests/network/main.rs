@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
+mod damage;
 mod limits;
 
 use std::io::{ErrorKind, Read, Write};

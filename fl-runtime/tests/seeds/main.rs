@@ -1,6 +1,6 @@
 //! The production server and clients, with their storage, under a network that loses, delays,
-//! doubles and reorders, processes that end at any moment, disks that refuse and clocks that
-//! jump: thousands of runs, each decided by its seed alone. Only training is made up.
+//! doubles and reorders, processes that end at any moment, disks that refuse, damage or
+//! lose what is on them, and clocks that jump: thousands of runs, each decided by its seed alone. Only training is made up.
 //!
 //! `TERN_SEED=n cargo test -p tern-fl --test seeds` runs one seed again, with what happens in it;
 //! `TERN_SEEDS=n` runs that many.
@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: it ends where something is wrong")]
 #![allow(clippy::print_stdout, reason = "a failing seed names itself and tells its story")]
 
+mod disk;
 #[path = "../../protocol/src/coordinator/tests/liar.rs"]
 mod liar;
 mod member;

@@ -65,6 +65,8 @@ pub struct Weather {
     pub faults: u64,
     /// Steps at which a clock is set.
     pub jumps: u64,
+    /// Ends of the server at which its disk is harmed, in a thousand.
+    pub harm: u64,
 }
 
 impl Weather {
@@ -76,6 +78,7 @@ impl Weather {
         server_ends: 0,
         faults: 0,
         jumps: 0,
+        harm: 0,
     };
 
     pub fn draw(random: &mut Random) -> Self {
@@ -88,6 +91,7 @@ impl Weather {
             server_ends: rare(25),
             faults: rare(60),
             jumps: rare(20),
+            harm: rare(700),
         }
     }
 }

@@ -75,6 +75,11 @@ impl Oracle {
         }
     }
 
+    /// An update that was acknowledged is damaged on the server's disk.
+    pub fn harmed(&mut self, client: ClientId, turn: Turn) {
+        self.acknowledged.remove(&(turn, client));
+    }
+
     /// Holds a finished run against what was sent and told.
     pub fn check(&self, plan: &RunPlan, initial: &[f32], federation: &Federation) {
         let layout = plan.check().unwrap();

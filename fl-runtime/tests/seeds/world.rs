@@ -12,11 +12,14 @@ use tern_fl::plan::{Encoding, Secure, Selection};
 use tern_fl::server::federation::{Federation, Options};
 use tern_fl::{ClientId, Digest, Millis, Refusal, RunId, RunPlan, Turn, wire};
 
+use crate::disk::{self, Files, Harm};
 use crate::liar::Lie;
 use crate::member::{Around, Member};
 use crate::network::{Answer, Event, Queue, Request, Weather};
 use crate::oracle::Oracle;
 use crate::random::Random;
+
+mod harm;
 
 /// Milliseconds of bad weather.
 const STORM: u64 = 40_000;
@@ -34,6 +37,11 @@ pub struct Summary {
     pub client_ends: u64,
     pub faults: u64,
     pub jumps: u64,
+    /// Starts after harm to the disk: where nothing was lost by it, where it was named, and of
+    /// those the ones after which the run was repaired.
+    pub unharmed: u64,
+    pub named: u64,
+    pub repaired: u64,
     pub refused: u64,
     pub events: u64,
     /// Clients that broke the protocol of secure aggregation and were found out.
@@ -50,6 +58,9 @@ impl Summary {
         self.client_ends += other.client_ends;
         self.faults += other.faults;
         self.jumps += other.jumps;
+        self.unharmed += other.unharmed;
+        self.named += other.named;
+        self.repaired += other.repaired;
         self.refused += other.refused;
         self.events += other.events;
         self.excluded += other.excluded;
@@ -60,9 +71,12 @@ impl Summary {
         let Summary {
             repeated, server_ends, client_ends, faults, jumps, refused, outlived, ..
         } = *self;
+        let Summary { unharmed, named, repaired, .. } = *self;
+        let harm = [unharmed, named, repaired];
         for count in [repeated, server_ends, client_ends, faults, jumps, refused, outlived] {
             assert!(count > 0, "{self:?}");
         }
+        assert!(harm.iter().all(|count| *count > 0), "{self:?}");
     }
 }
 
@@ -78,6 +92,10 @@ struct World {
     initial: Vec<f32>,
     folder: PathBuf,
     server: Option<Federation>,
+    /// Of the last end of the server.
+    harm: Option<Harm>,
+    /// The server's files some time ago.
+    earlier: Files,
     members: Vec<Member>,
     faults: Arc<AtomicU32>,
     count: u64,
@@ -174,6 +192,8 @@ fn run(
         initial,
         folder: folder.path().join("server"),
         server: None,
+        harm: None,
+        earlier: Files::new(),
         members: Vec::new(),
         faults: Arc::default(),
         count: 0,
@@ -214,15 +234,24 @@ impl World {
         Millis(self.now.saturating_add_signed(self.clock))
     }
 
-    fn open(&mut self, max_bytes: u64) {
-        let options = Options::default()
+    fn options(&self, max_bytes: u64) -> Options {
+        Options::default()
             .durability(Durability::None)
             .max_bytes(max_bytes)
             .presence_ms(8_000)
             .run(RunId([1; 16]))
-            .faults(Faults::counting(self.faults.clone()));
-        let server = Federation::open(&self.folder, &self.plan, &self.initial, options);
-        self.server = Some(server.unwrap());
+            .faults(Faults::counting(self.faults.clone()))
+    }
+
+    fn open(&mut self, max_bytes: u64) {
+        let options = self.options(max_bytes);
+        let opened = Federation::open(&self.folder, &self.plan, &self.initial, options);
+        self.server = Some(match (opened, self.harm.take()) {
+            (Ok(server), None) => server,
+            (Err(error), None) => panic!("{error}"),
+            (Ok(server), Some(harm)) => self.unharmed(server, &harm),
+            (Err(error), Some(harm)) => self.mended(&error.to_string(), &harm),
+        });
         self.say(|| "server starts".into());
     }
 
@@ -309,8 +338,8 @@ impl World {
     fn end_server(&mut self) {
         self.say(|| "server ends".into());
         self.summary.server_ends += 1;
-        self.server = None;
         self.faults.store(0, Ordering::Relaxed);
+        self.kill();
         let time = self.now + self.random.below(4_000);
         self.queue.at(time, Event::Restart);
     }
@@ -374,6 +403,9 @@ impl World {
     }
 
     fn ticked(&mut self) {
+        if self.weather.harm > 0 && self.server.is_some() && self.random.chance(30) {
+            self.earlier = disk::copy(&self.folder);
+        }
         let ticked = self.on_server(|server, time| server.tick(time).map_err(|e| e.to_string()));
         if let Some(Err(reason)) = ticked {
             self.say(|| format!("tick: {reason}"));

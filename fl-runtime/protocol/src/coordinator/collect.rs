@@ -123,6 +123,15 @@ impl Collect {
         metrics::check(&upload.metrics)
     }
 
+    /// An upload's body is damaged: its client is asked for it again.
+    pub(super) fn lost(&mut self, client: &ClientId) -> Result<(), Refusal> {
+        match self.cohort.get_mut(client) {
+            Some(answer @ Answer::Uploaded(_)) => *answer = Answer::None,
+            _ => return Err(Refusal::NotSelected(*client)),
+        }
+        Ok(())
+    }
+
     fn done(&self) -> bool {
         self.uploads().count() >= self.enough
             || !self.cohort.values().any(|answer| matches!(answer, Answer::None))
@@ -146,11 +155,6 @@ impl Coordinator {
         let Phase::Collect(collect) = &mut self.phase else {
             return Err(self.unexpected("upload"));
         };
-        if let Some(masked) = &mut collect.masked {
-            let number = masked.number(&client).ok_or(Refusal::NotSelected(client))?;
-            let included: Included = decode(&upload.included)?;
-            masked.state.note(number, included);
-        }
         let add = Effect::Add { client, weight: upload.samples };
         collect.cohort.insert(client, Answer::Uploaded(upload));
         let closed = if collect.done() { self.close(now) } else { Vec::new() };
@@ -186,8 +190,16 @@ impl Coordinator {
         if uploads.len() < self.plan.cohort.minimum as usize {
             return self.repeat();
         }
-        if let Some(Masked { state, max_samples, .. }) = &collect.masked {
-            let (state, max_samples) = (state.clone(), *max_samples);
+        if let Some(masked) = &collect.masked {
+            let (mut state, max_samples) = (masked.state.clone(), masked.max_samples);
+            // Only now: until then an upload may be lost, and come again. Each was checked.
+            for (client, upload) in &uploads {
+                if let (Some(number), Ok(included)) =
+                    (masked.number(client), decode::<Included>(&upload.included))
+                {
+                    state.note(number, included);
+                }
+            }
             return self.confirm(now, state, uploads, max_samples);
         }
         self.phase = Phase::Combine(Combine { uploads, unmasking: None });

@@ -85,6 +85,14 @@ pub enum Event {
     },
     /// The driver did [`Effect::Aggregate`].
     Aggregated(Head),
+    /// The stored body of an upload of the open attempt is gone, or has other bytes than were
+    /// taken. Its client is asked again where others are still waited for; else it is left out.
+    Lost {
+        /// Who sent it.
+        client: ClientId,
+        /// The attempt it was for.
+        turn: Turn,
+    },
 }
 
 /// How good a model is.
@@ -241,6 +249,9 @@ impl Event {
                 bytes: upload.bytes,
             }),
             Event::Aggregated(head) => Wire::Aggregated(head.into()),
+            Event::Lost { client, turn } => {
+                Wire::Lost(wire::Lost { client: client.0.to_vec(), turn: Some((*turn).into()) })
+            }
         };
         wire::Journaled { now, event: Some(event) }
     }
@@ -279,6 +290,10 @@ impl Event {
                 }
             }
             Wire::Aggregated(aggregated) => Event::Aggregated(aggregated.try_into()?),
+            Wire::Lost(lost) => Event::Lost {
+                client: client(&lost.client)?,
+                turn: lost.turn.ok_or(Refusal::Malformed("lost upload"))?.into(),
+            },
         })
     }
 }

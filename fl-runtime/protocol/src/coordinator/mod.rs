@@ -46,6 +46,7 @@ mod confirm;
 mod evaluate;
 mod event;
 mod gather;
+mod lost;
 mod secure;
 mod share;
 mod snapshot;
@@ -200,6 +201,7 @@ impl Coordinator {
             Event::Message { client, message } => self.message(now, client, message)?,
             Event::Uploaded { client, turn, upload } => self.uploaded(now, client, turn, upload)?,
             Event::Aggregated(head) => self.aggregated(now, head)?,
+            Event::Lost { client, turn } => self.lost(client, turn)?,
         };
         self.now = now;
         Ok(effects)

@@ -46,7 +46,7 @@ use tern_secagg::{Packing, Unpacker};
 pub use encode::{Codec, Scales};
 pub use norm::limit;
 
-use crate::plan::Encoding;
+use crate::plan::{Encoding, Updates};
 use crate::{Digest, Layout, Refusal, Result};
 
 /// Elements that are read at a time.
@@ -92,10 +92,9 @@ impl Format {
         Format { kind, elements: layout.elements(), segments, bound, max_norm: None }
     }
 
-    /// Of updates that are scaled down to a Euclidean norm where theirs is larger.
-    pub fn max_norm(mut self, most: Option<f64>) -> Self {
-        self.max_norm = most;
-        self
+    /// Bodies of a plan's updates, which have a largest norm, too.
+    pub fn of_updates(updates: &Updates, kind: Kind, layout: &Layout) -> Self {
+        Format { max_norm: updates.max_norm, ..Format::new(kind, layout, updates.bound) }
     }
 
     /// What a body holds.
@@ -123,7 +122,7 @@ impl Format {
     /// # Errors
     /// [`crate::Error::Refused`] with what is wrong; [`crate::Error::File`] if the source fails.
     pub fn check(&self, source: impl Read) -> Result<Digest> {
-        let mut source = Hashing { source, hasher: Sha256::new() };
+        let mut source = Hashing::new(source);
         match self.kind {
             Kind::Masked(packing) => self.pieces(&mut source, packing, |_| Ok(()))?,
             _ => self.values(&mut source, |_, _| ())?,
@@ -133,7 +132,7 @@ impl Format {
             let expected = self.bytes();
             return Err(Refusal::Length { given: expected + 1, expected }.into());
         }
-        Ok(Digest(source.hasher.finalize().into()))
+        Ok(source.digest())
     }
 
     /// Reads a body of floats or codes and gives its elements to `each`, part by part with the
@@ -275,9 +274,22 @@ fn parts(count: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Hashes what is read through it.
-struct Hashing<R> {
+#[derive(Debug)]
+pub struct Hashing<R> {
     source: R,
     hasher: Sha256,
+}
+
+impl<R> Hashing<R> {
+    /// Of a source that nothing was read from.
+    pub fn new(source: R) -> Self {
+        Hashing { source, hasher: Sha256::new() }
+    }
+
+    /// SHA-256 of what was read.
+    pub fn digest(self) -> Digest {
+        Digest(self.hasher.finalize().into())
+    }
 }
 
 impl<R: Read> Read for Hashing<R> {

@@ -32,29 +32,31 @@ fn scale(values: &mut [f32], factor: f32) {
 }
 
 impl Format {
-    /// Reads a body as [`Format::values`] does, scaled down to the largest norm that updates may
-    /// have. `open` gives the body from its start: where norms have a limit it is read twice.
-    /// Whether it was scaled.
+    /// What the values of a body are multiplied by for the largest norm that updates may have: 1
+    /// for one that is within, or where there is no such limit.
     ///
     /// # Errors
-    /// As [`Format::check`], and what `open` says.
-    pub fn limited<R: Read>(
+    /// As [`Format::check`].
+    pub fn factor(&self, source: impl Read) -> Result<f32> {
+        let Some(most) = self.max_norm else { return Ok(1.0) };
+        let mut squares = 0.0;
+        self.values(source, |_, part| squares = add_squares(squares, part))?;
+        Ok(factor(squares, most))
+    }
+
+    /// Reads a body as [`Format::values`] does, and scales it down by a factor.
+    ///
+    /// # Errors
+    /// As [`Format::check`].
+    pub fn scaled(
         &self,
-        open: impl Fn() -> Result<R>,
+        source: impl Read,
+        factor: f32,
         mut each: impl FnMut(usize, &[f32]),
-    ) -> Result<bool> {
-        let factor = match self.max_norm {
-            Some(most) => {
-                let mut squares = 0.0;
-                self.values(open()?, |_, part| squares = add_squares(squares, part))?;
-                factor(squares, most)
-            }
-            None => 1.0,
-        };
-        self.values(open()?, |at, part| {
+    ) -> Result<()> {
+        self.values(source, |at, part| {
             scale(part, factor);
             each(at, part);
-        })?;
-        Ok(factor < 1.0)
+        })
     }
 }

@@ -221,9 +221,11 @@ fn long_updates_are_scaled_down_whatever_they_are_read_by() {
         let whole = format(kind).decode(&body).unwrap();
         for (most, is_long) in [(norm(&whole) * 0.25, true), (norm(&whole) * 1.01, false)] {
             let mut read = Vec::new();
-            let format = format(kind).max_norm(Some(most));
-            let scaled = format.limited(|| Ok(&body[..]), |_, part| read.extend_from_slice(part));
-            assert_eq!(scaled.unwrap(), is_long);
+            let updates = Updates { bound: 8.0, max_norm: Some(most), ..Updates::default() };
+            let format = Format::of_updates(&updates, kind, &layout());
+            let factor = format.factor(&body[..]).unwrap();
+            assert_eq!(factor < 1.0, is_long);
+            format.scaled(&body[..], factor, |_, part| read.extend_from_slice(part)).unwrap();
             assert!(norm(&read) <= most * (1.0 + 1e-6));
             assert_eq!(read == whole, !is_long);
             let mut alone = whole.clone();

@@ -1,6 +1,6 @@
 //! Making a round's model: from the stored updates and the last model, by strategy.
 
-use std::io::BufReader;
+use std::io::{BufReader, Read, Seek};
 use std::sync::Arc;
 
 use tern_engine::Device;
@@ -8,7 +8,7 @@ use tern_protocol::coordinator::{Coordinator, Head, Unmasking};
 use tern_protocol::metrics::{Metrics, is_measured};
 use tern_protocol::plan::Encoding;
 use tern_protocol::strategy::advance;
-use tern_protocol::update::{Codec, Format, Kind, Scales, add_difference};
+use tern_protocol::update::{Codec, Format, Hashing, Kind, Scales, add_difference};
 use tern_protocol::{
     ClientId, Code, Digest, Error, Layout, Masking, Refusal, Result, RunPlan, Strategy,
     StrategyState, Total, Turn,
@@ -28,11 +28,11 @@ pub(super) enum Sum {
 
 /// What models are made with: the same for all rounds of a run.
 pub(super) struct Context {
-    plan: RunPlan,
-    layout: Layout,
-    strategy: Arc<dyn Strategy>,
+    pub plan: RunPlan,
+    pub layout: Layout,
+    pub strategy: Arc<dyn Strategy>,
     evaluator: Option<Arc<dyn Evaluator>>,
-    blobs: Blobs,
+    pub blobs: Blobs,
     codec: Codec,
 }
 
@@ -60,8 +60,7 @@ impl Context {
             Some(masking) => Kind::Masked(masking.packing),
             None => self.plan.updates.uplink.into(),
         };
-        Format::new(kind, &self.layout, self.plan.updates.bound)
-            .max_norm(self.plan.updates.max_norm)
+        Format::of_updates(&self.plan.updates, kind, &self.layout)
     }
 
     /// A sum of nothing for the open attempt.
@@ -75,32 +74,59 @@ impl Context {
         coordinator: &Coordinator,
         total: &mut Sum,
         client: &ClientId,
-        weight: u32,
-    ) -> Result<()> {
-        add_update(
-            &self.blobs,
-            &self.format(coordinator),
-            total,
-            coordinator.turn(),
-            client,
-            weight,
-        )
+        upload: &Counted,
+    ) -> Result<Stored> {
+        let (format, turn) = (self.format(coordinator), coordinator.turn());
+        add_update(&self.blobs, &format, total, turn, client, upload)
     }
 
     /// A stored model as a flat vector.
     pub fn model(&self, digest: &Digest) -> Result<Vec<f32>> {
-        let bytes = self.blobs.read_model(digest)?;
-        if Digest::of(&bytes) != *digest {
-            let path = self.blobs.model_path(digest);
-            return Err(Error::file(&path, "its bytes have another SHA-256"));
-        }
-        Format::new(Kind::Full, &self.layout, f32::MAX).decode(&bytes)
+        Format::new(Kind::Full, &self.layout, f32::MAX).decode(&self.body(digest)?)
+    }
+
+    /// The bytes of a stored model or state. Where its file is damaged, those of the models that
+    /// are written for people are looked at, and it is repaired by one that is the same.
+    pub fn body(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let damage = match self.blobs.read_model(digest) {
+            Ok(bytes) => return Ok(bytes),
+            Err(damage) => damage,
+        };
+        let Some(bytes) = self.copy(digest) else { return Err(damage) };
+        tracing::warn!(%damage, "repaired from a copy");
+        self.blobs.put_model(&bytes)?;
+        Ok(bytes)
+    }
+
+    /// A model from one of the files that are written for people.
+    pub fn copy(&self, digest: &Digest) -> Option<Vec<u8>> {
+        COPIES.iter().find_map(|name| {
+            let path = self.blobs.folder().join(name);
+            let flat = tern_engine::load_model(&path, self.layout.parameters()).ok()?;
+            Some(Codec::full(&flat)).filter(|bytes| Digest::of(bytes) == *digest)
+        })
+    }
+
+    /// Ternary codes of what clients' model lacks of the server's, and clients' next model. What
+    /// the codes leave is in the next difference again (error feedback).
+    pub fn difference(
+        &self,
+        round: u32,
+        model: &[f32],
+        public: &[f32],
+    ) -> Result<(Vec<u8>, Vec<f32>)> {
+        let ahead: Vec<f32> = model.iter().zip(public).map(|(a, b)| a - b).collect();
+        let scales = Scales::Own(self.plan.updates.ternary);
+        let key = [round, u32::MAX, self.plan.seed];
+        let (body, _) = self.codec.ternary(&ahead, &vec![0.0; ahead.len()], scales, key)?;
+        let values = add_difference(&self.layout, public, &body)?;
+        Ok((body, values))
     }
 
     fn state(&self, head: &Head) -> Result<StrategyState> {
         let Some(digest) = &head.state else { return Ok(StrategyState::default()) };
         let path = self.blobs.model_path(digest);
-        StrategyState::from_bytes(&self.blobs.read_model(digest)?)
+        StrategyState::from_bytes(&self.body(digest)?)
             .ok_or_else(|| Error::file(&path, "is no state of a strategy"))
     }
 }
@@ -112,26 +138,61 @@ fn empty(format: &Format, layout: &Layout, plan: &RunPlan) -> Sum {
     }
 }
 
-/// Adds a stored update.
+/// Files that hold copies of models, for people.
+pub(super) const COPIES: [&str; 2] = ["model.safetensors", "best.safetensors"];
+
+/// What is counted of an update: its weight, and the digest by which it was taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    pub digest: Digest,
+    pub weight: u32,
+}
+
+/// What a stored update was found to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// As it was taken.
+    Whole,
+    /// Something else, or nothing; the total it was added to is none any more.
+    Damaged(String),
+}
+
+/// Adds a stored update, whose bytes are hashed while they are read.
 pub(super) fn add_update(
     blobs: &Blobs,
     format: &Format,
     total: &mut Sum,
     turn: Turn,
     client: &ClientId,
-    weight: u32,
-) -> Result<()> {
-    let body = || Ok(BufReader::with_capacity(1 << 16, blobs.upload(turn, client)?));
-    match total {
+    Counted { digest, weight }: &Counted,
+) -> Result<Stored> {
+    let path = blobs.upload_path(turn, client);
+    let Some(mut file) = blobs.upload(turn, client)? else {
+        return Ok(Stored::Damaged("the file is gone".into()));
+    };
+    let factor = format.factor(BufReader::with_capacity(1 << 16, &file));
+    file.rewind().map_err(|e| Error::file(&path, e))?;
+    let mut body = Hashing::new(BufReader::with_capacity(1 << 16, file));
+    let added = factor.and_then(|factor| match total {
         Sum::Clear(total) => {
-            total.begin(weight);
-            if format.limited(body, |at, part| total.add(at, part, weight))? {
-                tracing::warn!(%client, %turn, "its update is scaled down to updates.max_norm");
+            total.begin(*weight);
+            if factor < 1.0 {
+                tracing::warn!(%client, %turn, factor, "scaled down to updates.max_norm");
             }
-            Ok(())
+            format.scaled(&mut body, factor, |at, part| total.add(at, part, *weight))
         }
-        Sum::Masked(total) => format.add_masked(body()?, total),
+        Sum::Masked(total) => format.add_masked(&mut body, total),
+    });
+    match added {
+        // What was found right when it came.
+        Err(Error::Refused(refusal)) => return Ok(Stored::Damaged(refusal.to_string())),
+        other => other?,
     }
+    let more = body.read(&mut [0]).map_err(|e| Error::file(&path, e))?;
+    Ok(match body.digest() {
+        made if made == *digest && more == 0 => Stored::Whole,
+        made => Stored::Damaged(format!("SHA-256 {made}, expected {digest}")),
+    })
 }
 
 /// Ternary scales for the next round, where the server sets them: four times the root mean square
@@ -154,15 +215,22 @@ pub struct Aggregation {
     turn: Turn,
     head: Head,
     format: Format,
-    uploads: Vec<(ClientId, u32)>,
+    uploads: Vec<(ClientId, Counted)>,
     unmasking: Option<(Masking, Unmasking)>,
     total: Option<Sum>,
 }
 
-/// The model of a round.
+/// The model of a round, or why there is none.
 pub struct Aggregated {
     pub(super) turn: Turn,
-    pub(super) head: Head,
+    pub(super) made: Made,
+}
+
+/// What came of an aggregation.
+pub(super) enum Made {
+    Head(Head),
+    /// The stored updates of these clients are damaged.
+    Lost(Vec<ClientId>),
 }
 
 impl Aggregation {
@@ -171,7 +239,9 @@ impl Aggregation {
         coordinator: &Coordinator,
         total: Option<Sum>,
     ) -> Self {
-        let uploads = coordinator.accepted().map(|(client, upload)| (*client, upload.samples));
+        let uploads = coordinator.accepted().map(|(client, upload)| {
+            (*client, Counted { digest: upload.digest, weight: upload.samples })
+        });
         Aggregation {
             turn: coordinator.turn(),
             head: coordinator.head().clone(),
@@ -190,7 +260,12 @@ impl Aggregation {
     pub fn run(mut self) -> Result<Aggregated> {
         let total = match self.total.take() {
             Some(total) => total,
-            None => self.refold()?,
+            None => match self.refold()? {
+                Ok(total) => total,
+                Err(lost) => {
+                    return Ok(Aggregated { turn: self.turn, made: Made::Lost(lost) });
+                }
+            },
         };
         let context = &self.context;
         let mean = match total {
@@ -205,7 +280,8 @@ impl Aggregation {
         let stored = context.blobs.put_model(&Codec::full(&model))?;
         let (public, difference) = match context.plan.updates.downlink {
             Encoding::Ternary => {
-                let (body, values) = self.difference(&model)?;
+                let public = context.model(&self.head.public)?;
+                let (body, values) = context.difference(self.turn.round, &model, &public)?;
                 let difference = context.blobs.put_model(&body)?;
                 model = values;
                 (context.blobs.put_model(&Codec::full(&model))?, Some(difference))
@@ -222,7 +298,7 @@ impl Aggregation {
             false => Some(context.blobs.put_model(&state.to_bytes())?),
         };
         let head = Head { model: stored, public, difference, state, scales, metrics };
-        Ok(Aggregated { turn: self.turn, head })
+        Ok(Aggregated { turn: self.turn, made: Made::Head(head) })
     }
 
     /// The mean from the sum of masked words.
@@ -240,7 +316,7 @@ impl Aggregation {
                 codec.unmasked_ternary(&total, &self.head.scales, cohort, clients)
             }
             Code::Fixed(code) => {
-                let weight: u64 = self.uploads.iter().map(|(_, w)| u64::from(*w)).sum();
+                let weight: u64 = self.uploads.iter().map(|(_, u)| u64::from(u.weight)).sum();
                 let factor = f64::from(unmasking.max_samples) / weight.max(1) as f64;
                 let mut mean = codec.unmasked(&total, code)?;
                 mean.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
@@ -249,26 +325,21 @@ impl Aggregation {
         }
     }
 
-    /// The total, from the stored updates.
-    fn refold(&self) -> Result<Sum> {
+    /// The total, from the stored updates; of whom they are damaged, if any is.
+    fn refold(&self) -> Result<Result<Sum, Vec<ClientId>>> {
         let context = &self.context;
         let mut total = empty(&self.format, &context.layout, &context.plan);
-        for (client, weight) in &self.uploads {
-            add_update(&context.blobs, &self.format, &mut total, self.turn, client, *weight)?;
+        let mut lost = Vec::new();
+        for (client, upload) in &self.uploads {
+            let (blobs, format) = (&context.blobs, &self.format);
+            match add_update(blobs, format, &mut total, self.turn, client, upload)? {
+                Stored::Whole => {}
+                Stored::Damaged(reason) => {
+                    tracing::warn!(%client, reason, "a stored update is damaged");
+                    lost.push(*client);
+                }
+            }
         }
-        Ok(total)
-    }
-
-    /// Ternary codes of what clients' model lacks of the server's, and clients' next model. What
-    /// the codes leave is in the next difference again (error feedback).
-    fn difference(&self, model: &[f32]) -> Result<(Vec<u8>, Vec<f32>)> {
-        let context = &self.context;
-        let public = context.model(&self.head.public)?;
-        let ahead: Vec<f32> = model.iter().zip(&public).map(|(a, b)| a - b).collect();
-        let scales = Scales::Own(context.plan.updates.ternary);
-        let key = [self.turn.round, u32::MAX, context.plan.seed];
-        let (body, _) = context.codec.ternary(&ahead, &vec![0.0; ahead.len()], scales, key)?;
-        let values = add_difference(&context.layout, &public, &body)?;
-        Ok((body, values))
+        Ok(if lost.is_empty() { Ok(total) } else { Err(lost) })
     }
 }

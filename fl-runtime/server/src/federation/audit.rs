@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use tern_host::files::Faults;
-use tern_protocol::strategy::advance;
-use tern_protocol::update::{Codec, Format};
-use tern_protocol::{Digest, Error, Result, RunPlan, StrategyState, Total, Turn};
+use tern_protocol::update::Codec;
+use tern_protocol::{Digest, Error, Result, RunPlan};
 
 use super::Options;
-use super::aggregation::{Sum, add_update};
+use super::aggregation::Context;
+use super::replay::Replay;
 use crate::blobs::Blobs;
 use crate::journal::Journal;
 
@@ -41,43 +41,29 @@ impl Audit {
 /// or has other bytes than recorded.
 pub fn audit(folder: &Path, initial: &[f32], options: &Options) -> Result<Vec<Audit>> {
     let (durability, faults) = (options.durability, Faults::default);
-    let journal = Journal::open(&folder.join("journal.sqlite"), durability, faults())?;
-    let blobs = Blobs::open(folder, durability, u64::MAX, faults())?;
-    let plan = journal.get("plan")?.unwrap_or_default();
-    let plan: RunPlan = serde_json::from_slice(&plan)
-        .map_err(|error| Error::value("plan in the journal", error, "the plan of a run"))?;
-    if plan.secure.is_some() {
-        let expected = "a run without it: masked updates can't be read one by one";
-        return Err(Error::value("secure aggregation", "on", expected));
+    let (journal, _) = Journal::contents(folder)?;
+    if let Some(damage) = journal.damage.first() {
+        return Err(Error::journal(folder, damage.clone()));
     }
+    let blobs = Blobs::open(folder, durability, u64::MAX, faults())?;
+    let value = |name| journal.meta.get(name).map_or(&[][..], Vec::as_slice);
+    let plan: RunPlan = serde_json::from_slice(value("plan"))
+        .map_err(|error| Error::value("plan in the journal", error, "the plan of a run"))?;
     let layout = plan.check()?;
     let started = Digest::of(&Codec::full(initial));
-    if journal.get("initial")?.is_none_or(|digest| digest != started.0) {
+    if value("initial") != started.0 {
         return Err(Error::value("initial model", started, "the one that the run started from"));
     }
-    let format = Format::new(plan.updates.uplink.into(), &layout, plan.updates.bound)
-        .max_norm(plan.updates.max_norm);
     let strategy = plan.strategy.build(options.strategy.as_ref())?;
-    let (mut model, mut state) = (initial.to_vec(), StrategyState::default());
+    let context = Context::new(&plan, &layout, strategy, options, blobs)?;
+    let mut replay = Replay::new(&context, &journal.rounds, initial)?;
     let mut audits = Vec::new();
-    for round in journal.rounds(0)? {
-        let turn = Turn::new(round.round, round.attempt);
-        let uploads = journal.uploads(round.round)?;
-        let mut total = Sum::Clear(Total::new(layout.elements(), plan.fraction_bits()));
-        for upload in &uploads {
-            let path = blobs.upload_path(turn, &upload.client);
-            if format.check(blobs.upload(turn, &upload.client)?)? != upload.digest {
-                return Err(Error::file(&path, "its bytes have another SHA-256 than recorded"));
-            }
-            add_update(&blobs, &format, &mut total, turn, &upload.client, upload.samples)?;
-        }
-        let Sum::Clear(total) = total else { continue };
-        advance(&*strategy, plan.updates.kind, &layout, &mut model, total.mean(), &mut state)?;
+    while let Some((round, remade)) = replay.next()? {
         audits.push(Audit {
             round: round.round,
-            updates: uploads.len(),
-            recorded: round.model,
-            made: Digest::of(&Codec::full(&model)),
+            updates: round.uploads.len(),
+            recorded: round.head()?.model,
+            made: Digest::of(&remade.model),
         });
     }
     Ok(audits)

@@ -35,6 +35,9 @@ impl Federation {
         if training().count() < enough {
             return Ok(());
         }
+        if !self.models_are_whole(now) {
+            return Ok(());
+        }
         if waited {
             self.presence.give_up_on_others(training().map(|client| client.client));
         }

@@ -39,11 +39,14 @@
 mod aggregation;
 mod audit;
 mod clock;
+mod damage;
 mod failures;
 mod gather;
 mod incoming;
 mod options;
 mod presence;
+mod repair;
+mod replay;
 mod start;
 mod status;
 mod uploads;
@@ -58,6 +61,7 @@ pub(crate) use clock::Clock;
 pub use failures::{Failed, Missing};
 pub use incoming::{Incoming, Received};
 pub use options::{Admission, Evaluator, Options};
+pub use repair::Repair;
 pub use status::Status;
 
 use tern_host::folder::FolderLock;
@@ -70,10 +74,11 @@ use tern_protocol::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, T
 
 use crate::blobs::Blobs;
 use crate::journal::{CommittedRound, CountedUpload, Journal};
-use aggregation::{Context, Sum};
+use aggregation::{Context, Made, Sum};
+use damage::Damage;
 use failures::Failures;
 use presence::Presence;
-use start::{check_run, load, start};
+use start::{check_kept, check_run, load, start};
 
 /// A run on this machine.
 pub struct Federation {
@@ -98,6 +103,7 @@ pub struct Federation {
     version: u64,
     refusals: BTreeMap<&'static str, u64>,
     failed: Failures,
+    damage: Damage,
     uploaded: u64,
     _folder: FolderLock,
 }
@@ -109,13 +115,14 @@ impl Federation {
     /// # Errors
     /// [`Error::Value`] for a plan that makes no sense or differs from the one that the run was
     /// started with in more than that, naming the field; [`Error::File`], for a folder that is in use, too;
-    /// [`Error::Journal`].
+    /// [`Error::Journal`]. A journal or a model that is damaged or missing is named, and nothing is
+    /// changed then: `tern repair` says what can be had back.
     pub fn open(folder: &Path, plan: &RunPlan, initial: &[f32], options: Options) -> Result<Self> {
         let layout = plan.check()?;
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
         let lock = FolderLock::take(folder)?;
         let (durability, faults) = (options.durability, || options.faults.clone());
-        let mut journal = Journal::open(&folder.join("journal.sqlite"), durability, faults())?;
+        let mut journal = Journal::open(folder, durability, faults())?;
         let blobs = Blobs::open(folder, durability, options.max_bytes, faults())?;
         let (run, first) = match journal.get("run")? {
             Some(run) => (check_run(&mut journal, plan, &run)?, false),
@@ -124,6 +131,7 @@ impl Federation {
         let coordinator = load(&journal, plan, run)?;
         let strategy = plan.strategy.build(options.strategy.as_ref())?;
         let context = Arc::new(Context::new(plan, &layout, strategy, &options, blobs.clone())?);
+        check_kept(&context, &blobs, &coordinator, initial)?;
         let clock = Clock::new(coordinator.now());
         let mut clients = journal.clients()?;
         clients.retain(|client| options.keeps(client));
@@ -131,7 +139,7 @@ impl Federation {
         tracing::info!(
             run = %run, new = first, turn = %coordinator.turn(), phase = coordinator.phase(), "open"
         );
-        let federation = Federation {
+        let mut federation = Federation {
             task: plan.task(run)?,
             plan: plan.clone(),
             layout,
@@ -149,9 +157,11 @@ impl Federation {
             version: 1,
             refusals: BTreeMap::new(),
             failed: Failures::default(),
+            damage: Damage::default(),
             uploaded: 0,
             _folder: lock,
         };
+        federation.recount()?;
         federation.sweep()?;
         Ok(federation)
     }
@@ -303,9 +313,11 @@ impl Federation {
         };
         if let Err(error) = stored {
             // An event takes effect only once it is journaled.
+            self.damage.found(&error);
             self.reload();
             return Err(self::stored(error));
         }
+        self.damage.mended();
         self.version += 1;
         for effect in effects {
             self.perform(effect);
@@ -318,20 +330,16 @@ impl Federation {
         match load(&self.journal, &self.plan, self.task.run) {
             Ok(coordinator) => self.coordinator = coordinator,
             // Without its journal a run can't go on, but what it has stays whole.
-            Err(error) => tracing::error!(%error, "reading the journal again"),
+            Err(error) => {
+                self.damage.found(&error);
+                tracing::error!(%error, "reading the journal again");
+            }
         }
     }
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Add { client, weight } => {
-                // An unknown total is added up as a whole once it is needed.
-                let Some(mut total) = self.total.take() else { return };
-                match self.context.add_update(&self.coordinator, &mut total, &client, weight) {
-                    Ok(()) => self.total = Some(total),
-                    Err(error) => tracing::warn!(%error, %client, "adding an update"),
-                }
-            }
+            Effect::Add { client, .. } => self.add(&client),
             Effect::Failed(failed) => {
                 self.failed.add(failed);
                 self.begin();
@@ -408,12 +416,15 @@ impl Federation {
     /// Why none was made, or why it can't be stored; it will be made again.
     pub fn complete(&mut self, now: Millis, done: Result<Aggregated>) -> Result<()> {
         self.working = false;
-        let Aggregated { turn, head } = done?;
+        let Aggregated { turn, made } = done.inspect_err(|error| self.damage.found(error))?;
         let now = self.clock.read(now);
-        if turn == self.coordinator.turn() {
-            self.apply(now, Event::Aggregated(head))?;
+        if turn != self.coordinator.turn() {
+            return Ok(());
         }
-        Ok(())
+        match made {
+            Made::Head(head) => Ok(self.apply(now, Event::Aggregated(head))?),
+            Made::Lost(clients) => self.lose(now, turn, &clients),
+        }
     }
 
     /// Where a model or a difference of models is that clients may fetch.

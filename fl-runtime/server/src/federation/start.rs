@@ -4,11 +4,12 @@ use tern_protocol::coordinator::{Coordinator, Event, Head};
 use tern_protocol::layout::Layout;
 use tern_protocol::plan::Encoding;
 use tern_protocol::update::Codec;
-use tern_protocol::{Error, Millis, Result, RunId, RunPlan};
+use tern_protocol::{Digest, Error, Millis, Result, RunId, RunPlan};
 
 use super::Options;
+use super::aggregation::{COPIES, Context};
 use crate::blobs::Blobs;
-use crate::journal::Journal;
+use crate::journal::{self, Journal};
 
 /// What a run was started with, in the journal.
 pub(super) fn start(
@@ -31,22 +32,76 @@ pub(super) fn start(
         Some(run) => run,
         None => RunId::draw()?,
     };
-    let model = blobs.put_model(&Codec::full(initial))?;
-    let scales = match &plan.secure {
+    let body = Codec::full(initial);
+    check_unused(blobs, &Digest::of(&body))?;
+    let model = blobs.put_model(&body)?;
+    let scales = first_scales(plan, layout);
+    let coordinator = Coordinator::new(plan.clone(), run, Head::initial(model, scales))?;
+    let json = serde_json::to_vec(plan).unwrap_or_default();
+    journal.start(&run, &json, &model, &coordinator.snapshot())?;
+    Ok(run)
+}
+
+/// Scales of the first round, where the server sets them.
+pub(super) fn first_scales(plan: &RunPlan, layout: &Layout) -> Vec<f32> {
+    match &plan.secure {
         Some(secure) if plan.updates.uplink == Encoding::Ternary => {
             vec![secure.first_scale; layout.tensors()]
         }
         _ => Vec::new(),
+    }
+}
+
+/// Whether a folder without a journal never held a run: a start that broke off left the initial
+/// model at most.
+fn check_unused(blobs: &Blobs, initial: &Digest) -> Result<()> {
+    let folder = blobs.folder();
+    let held = |path: std::path::PathBuf| {
+        let found = format!("is of a run, and {} has none", journal::FILE);
+        let expected = "expected a folder that never held one; `tern repair` says what is there";
+        Err(Error::file(&path, format!("{found}, {expected}")))
     };
-    let coordinator = Coordinator::new(plan.clone(), run, Head::initial(model, scales))?;
-    let json = serde_json::to_vec(plan).unwrap_or_default();
-    journal.set(&[
-        ("run", &run.0),
-        ("plan", &json),
-        ("initial", &model.0),
-        ("snapshot", &coordinator.snapshot()),
-    ])?;
-    Ok(run)
+    for name in COPIES.map(|name| folder.join(name)) {
+        if name.exists() {
+            return held(name);
+        }
+    }
+    for name in ["models", "uploads"].map(|name| folder.join(name)) {
+        for entry in std::fs::read_dir(&name).map_err(|e| Error::file(&name, e))? {
+            let path = entry.map_err(|e| Error::file(&name, e))?.path();
+            if !path.ends_with(initial.to_string()) {
+                return held(path);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether all models and states that the run goes on from are whole. The first model is repaired
+/// by the one that is given.
+pub(super) fn check_kept(
+    context: &Context,
+    blobs: &Blobs,
+    coordinator: &Coordinator,
+    initial: &[f32],
+) -> Result<()> {
+    let first = Codec::full(initial);
+    for digest in coordinator.kept() {
+        let Err(damage) = context.body(&digest) else { continue };
+        if Digest::of(&first) != digest {
+            let what = match &damage {
+                Error::File { reason, .. } => reason.to_string(),
+                other => other.to_string(),
+            };
+            let turn = coordinator.turn();
+            let hint = "no file was removed; `tern repair` says what can be had back";
+            let reason = format!("{what}, expected a whole body, for {turn}: {hint}");
+            return Err(Error::file(&blobs.model_path(&digest), reason));
+        }
+        tracing::warn!(%damage, "repaired by the initial model");
+        blobs.put_model(&first)?;
+    }
+    Ok(())
 }
 
 /// Whether the run in the journal goes on by this plan, which is the journal's then.
@@ -57,7 +112,7 @@ pub(super) fn check_run(journal: &mut Journal, plan: &RunPlan, run: &[u8]) -> Re
     plan.check_goes_on_from(&started)?;
     let run = RunId::from_slice(run).ok_or_else(broken)?;
     if plan.rounds != started.rounds {
-        journal.set(&[("plan", &serde_json::to_vec(plan).unwrap_or_default())])?;
+        journal.set_plan(&serde_json::to_vec(plan).unwrap_or_default())?;
     }
     Ok(run)
 }

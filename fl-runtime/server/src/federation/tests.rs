@@ -14,7 +14,9 @@ use tern_protocol::update::Codec;
 use super::*;
 
 mod attempts;
+mod damage;
 mod longer;
+mod repair;
 
 fn plan() -> RunPlan {
     let tensors = vec![

@@ -357,9 +357,13 @@ fn piece(mut file: File, first: u64, length: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether the server works: it can look at its federation.
+/// Whether the server works: it can look at its federation, which has what it needs to go on.
 async fn health(State(app): Shared) -> Response {
-    let healthy = app.with(|_| ()).await;
+    let trouble = app.with(|federation| federation.trouble().map(str::to_owned)).await;
+    let healthy = trouble.and_then(|trouble| match trouble {
+        None => Ok(()),
+        Some(reason) => Err(Denied::new(StatusCode::SERVICE_UNAVAILABLE, "unhealthy", reason)),
+    });
     answered(&app, &HeaderMap::new(), healthy, |()| "ok\n".into_response())
 }
 

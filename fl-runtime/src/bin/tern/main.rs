@@ -6,6 +6,7 @@ mod held_out;
 mod init;
 mod keys;
 mod model;
+mod repair;
 mod samples;
 mod schema;
 mod server;
@@ -50,6 +51,7 @@ enum What {
     Keys(keys::Options),
     Certs(certs::Options),
     Verify(verify::Options),
+    Repair(repair::Options),
     Evaluate(model::Evaluate),
     Predict(model::Predict),
 }
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         What::Keys(options) => keys::run(options).map(done),
         What::Certs(options) => certs::run(options).map(done),
         What::Verify(options) => verify::run(options).map(done),
+        What::Repair(options) => repair::run(options).map(done),
         What::Evaluate(options) => model::evaluate(options).map(done),
         What::Predict(options) => model::predict(options).map(done),
     };

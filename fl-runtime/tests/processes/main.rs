@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
+mod kills;
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};

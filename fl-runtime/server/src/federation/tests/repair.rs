@@ -1,0 +1,164 @@
+//! Having back what is left of a damaged run.
+
+use super::damage::{Files, files, killed, open, opens, plan, write};
+use super::*;
+
+fn examine(folder: &Path, plan: &RunPlan) -> Repair {
+    Repair::examine(folder, plan, &initial(plan), &options()).unwrap()
+}
+
+/// Clients of a run that goes on, by their keys; what they knew is lost, too.
+fn to_its_end(federation: &mut Federation) {
+    let mut members: Vec<_> = (1..=4).map(|number| Member::new(federation, number)).collect();
+    go_on(federation, &mut members, |_, _| ());
+    assert!(federation.coordinator().finished());
+}
+
+/// Repairs a folder that no server starts in, and goes on; what it says.
+fn repaired(damaged: &Files, what: &str) -> String {
+    let (folder, plan) = (tempfile::tempdir().unwrap(), plan());
+    write(folder.path(), damaged);
+    let repair = examine(folder.path(), &plan);
+    let said = repair.to_string();
+    for (name, bytes) in damaged.iter().filter(|(name, _)| !name.ends_with("lock")) {
+        assert!(files(folder.path()).get(name) == Some(bytes), "{what}: {name:?} was changed");
+    }
+    assert!(!repair.damage.is_empty() && said.contains("damaged: "), "{what}: {said}");
+    if !repair.is_possible() {
+        assert!(said.contains("nothing can be had back"), "{what}: {said}");
+        assert!(repair.apply().is_err(), "{what}");
+        return said;
+    }
+    let aside = files(&repair.apply().unwrap());
+    for name in ["journal.sqlite", "journal.sqlite-wal", "journal.head"].map(PathBuf::from) {
+        let kept = |files: &Files| files.get(&name).cloned().unwrap_or_default();
+        assert_eq!(kept(&aside), kept(damaged), "{what}: {name:?} is kept");
+    }
+    drop(repair);
+    let mut federation = open(folder.path()).unwrap_or_else(|e| panic!("{what}: {e}\n{said}"));
+    assert_eq!(federation.task().run, RunId([9; 16]), "{what}");
+    let before = federation.rounds(0).unwrap();
+    to_its_end(&mut federation);
+    let after = federation.rounds(0).unwrap();
+    assert_eq!(after[..before.len()], before, "{what}");
+    assert_eq!(after.last().unwrap().round, plan.rounds, "{what}");
+    drop(federation);
+    let repair = examine(folder.path(), &plan);
+    assert!(repair.damage.is_empty(), "{what}: {repair}");
+    assert!(repair.to_string().contains("are whole") && repair.apply().is_err());
+    said
+}
+
+#[test]
+fn what_is_left_of_a_run_goes_on() {
+    let (whole, expected) = killed();
+    let mut counts = BTreeMap::<&str, usize>::new();
+    let mut count = |said: &str| {
+        let ways = [
+            "nothing can be had back",
+            "its head is written anew",
+            "after round 2",
+            "bodies are there again",
+        ];
+        let way = ways.into_iter().find(|way| said.contains(way)).unwrap_or("an earlier round");
+        *counts.entry(way).or_default() += 1;
+    };
+    for (name, bytes) in &whole {
+        if !name.to_string_lossy().contains("journal") && !name.starts_with("models") {
+            continue;
+        }
+        let mut tries = vec![("gone".to_owned(), None)];
+        let half = bytes[..bytes.len() / 2].to_vec();
+        tries.push(("half of it".into(), Some(half)));
+        for place in 0..24 {
+            let bit = place * 8 * bytes.len() / 24 + place % 8;
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            tries.push((format!("bit {bit}"), Some(flipped)));
+        }
+        for (what, bytes) in tries {
+            let mut damaged = whole.clone();
+            match bytes {
+                Some(bytes) => damaged.insert(name.clone(), bytes),
+                None => damaged.remove(name),
+            };
+            let what = format!("{}: {what}", name.display());
+            if !opens(&damaged, &expected, &what) {
+                count(&repaired(&damaged, &what));
+            }
+        }
+    }
+    assert!(counts["its head is written anew"] > 0 && counts["after round 2"] > 10, "{counts:?}");
+    // Models and states come again from the updates that were kept.
+    assert!(counts["bodies are there again"] > 10, "{counts:?}");
+    assert!(!counts.contains_key("nothing can be had back"), "{counts:?}");
+    // Without those, the state of the strategy is in one file only.
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &whole);
+    let state = open(folder.path()).unwrap().coordinator().head().state.unwrap();
+    let mut damaged = whole.clone();
+    damaged.remove(&Path::new("models").join(state.to_string())).unwrap();
+    damaged.retain(|name, _| !name.starts_with("uploads"));
+    let said = repaired(&damaged, "no updates, no state");
+    assert!(
+        said.contains("nothing can be had back") && said.contains(&state.to_string()),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_run_whose_journal_is_gone_goes_on_from_its_model() {
+    let (folder, mut plan) = (tempfile::tempdir().unwrap(), super::plan());
+    plan.rounds = 2;
+    drop(run(folder.path(), &plan, 4, |_, _| ()));
+    plan.rounds = 4;
+    let start = || Federation::open(folder.path(), &plan, &initial(&plan), options());
+    let model = start().unwrap().coordinator().head().model;
+    std::fs::remove_file(folder.path().join("journal.sqlite")).unwrap();
+    let error = start().err().unwrap().to_string();
+    assert!(error.contains("journal.sqlite: missing, expected the"), "{error}");
+    assert!(error.contains("with round 2") && error.contains("tern repair"), "{error}");
+    let repair = examine(folder.path(), &plan);
+    let said = repair.to_string();
+    assert!(said.contains("after round 2") && said.contains("the records of 2 rounds"), "{said}");
+    repair.apply().unwrap();
+    drop(repair);
+    let mut federation = start().unwrap();
+    assert_eq!(federation.coordinator().head().model, model);
+    to_its_end(&mut federation);
+    let rounds: Vec<u32> = federation.rounds(0).unwrap().iter().map(|r| r.round).collect();
+    assert_eq!(rounds, [3, 4]);
+    drop(federation);
+    start().unwrap();
+}
+
+#[test]
+fn an_attempt_that_clients_may_have_seen_is_not_made_again() {
+    let (folder, plan) = (tempfile::tempdir().unwrap(), plan());
+    let mut federation = open(folder.path()).unwrap();
+    for number in 1..=4 {
+        federation.enroll(Millis(1), id(number), None).unwrap();
+    }
+    let early = files(folder.path());
+    let mut now = Millis(1);
+    while federation.coordinator().turn().attempt < 4 {
+        now = federation.coordinator().deadline().unwrap_or(now.after(10_000));
+        (1..=4).for_each(|number| drop(federation.poll(now, &id(number), 10)));
+        federation.advance(now).unwrap();
+    }
+    let seen = federation.coordinator().turn().attempt;
+    drop(federation);
+    // The journal is that of before; its head knows of the writes after it.
+    for name in ["journal.sqlite", "journal.sqlite-wal"] {
+        std::fs::write(folder.path().join(name), &early[Path::new(name)]).unwrap();
+    }
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("by journal.head"), "{error}");
+    examine(folder.path(), &plan).apply().unwrap();
+    let federation = open(folder.path()).unwrap();
+    assert!(
+        federation.coordinator().turn().attempt > seen,
+        "{:?}",
+        federation.coordinator().turn()
+    );
+}
