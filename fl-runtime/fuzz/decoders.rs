@@ -5,9 +5,9 @@
 use std::sync::{Arc, LazyLock};
 
 use tern_engine::nn::ModelSpec;
-use tern_fl::client::store::ClientStore;
 use tern_fl::config::Config;
 use tern_fl::host::files::Durability;
+use tern_fl::host::store::ClientStore;
 use tern_fl::methods::personalize::{Public, Publisher};
 use tern_fl::methods::teach::{self, Aggregator, Budget, Labels, Limit, Mechanism, Noise, Voters};
 use tern_fl::server::http::Service;

@@ -30,7 +30,7 @@ use tern_protocol::{Error, Result};
 /// in all; as of [`Tokens::check`].
 pub fn read_texts(path: &Path, tokens: &Tokens) -> Result<Vec<Vec<u32>>> {
     let mut texts = Vec::new();
-    for file in listed(path, "txt")? {
+    for file in listed(path, &["txt"])? {
         let Text { text, bad } = read_text(&file)?;
         if let Some(line) = bad.first() {
             return Err(Error::file(&file, format!("line {line}: not UTF-8")));
@@ -50,14 +50,14 @@ pub fn read_texts(path: &Path, tokens: &Tokens) -> Result<Vec<Vec<u32>>> {
     }
 }
 
-/// Reads a table: a CSV file, or the `.csv` files of a folder in order of their names, plain or
-/// gzip.
+/// A table: a file, or the `.csv` and `.parquet` files of a folder in order of their names; as of
+/// [`Table::open`].
 ///
 /// # Errors
-/// As of [`Table::read_several`], and [`Error::File`] for no row at all.
-pub fn read_table(path: &Path) -> Result<Table> {
-    let table = Table::read_several(&listed(path, "csv")?)?;
-    match table.lines().is_empty() {
+/// As of [`Table::open_several`], and [`Error::File`] for no row at all.
+pub fn open_table(path: &Path) -> Result<Table> {
+    let table = Table::open_several(&listed(path, &["csv", "parquet"])?)?;
+    match table.is_empty()? {
         true => Err(Error::file(path, "no rows to learn from")),
         false => Ok(table),
     }
@@ -66,9 +66,9 @@ pub fn read_table(path: &Path) -> Result<Table> {
 /// Reads the rows of a table without a schema; `label` is the column with the class.
 ///
 /// # Errors
-/// As of [`read_table`] and [`Table::plain`].
+/// As of [`open_table`] and [`Table::plain`].
 pub fn read_rows(path: &Path, label: &str) -> Result<Rows> {
-    read_table(path)?.plain(label)
+    open_table(path)?.plain(label)
 }
 
 #[cfg(test)]
@@ -120,7 +120,7 @@ mod tests {
             ("a.csv", b"x,class\n1,\xff\n", "a.csv: line 2: not UTF-8"),
             ("a.csv", b"x,class\n\"1,2\n", "a.csv: line 2: a quote that isn't closed"),
             ("a.csv", b"x,class\n", "no rows to learn from"),
-            ("a.txt", b"x,class\n", "without .csv files"),
+            ("a.txt", b"x,class\n", "without .csv or .parquet files"),
         ];
         for (name, bytes, expected) in cases {
             let at = folder(&[(name, bytes)]);

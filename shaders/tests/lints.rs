@@ -6,8 +6,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{Expression, MathFunction, ScalarKind};
-use tern_shaders::kernels;
+use naga::{
+    BinaryOperator, Block, Expression, Function, Handle, LocalVariable, MathFunction, Module,
+    ScalarKind, Statement,
+};
+use tern_shaders::{AnyKernel, Variant, kernels};
 
 /// The shaders' folder, with a folder a family and one of preludes.
 fn root() -> &'static Path {
@@ -116,4 +119,193 @@ fn no_kernel_hides_a_nan() {
     }
     let all: BTreeSet<&str> = HIDE.iter().map(|(name, _)| *name).collect();
     assert_eq!(used, all, "exceptions that nothing needs");
+}
+
+/// Software drivers end an invocation's loops after so many iterations. A variant with a loop whose
+/// length follows from parameters or data says how many it takes (`iterations` in `kernel!`).
+#[test]
+fn loops_of_any_length_are_declared() {
+    let (mut declared, mut missing) = (0, Vec::new());
+    for kernel in kernels() {
+        for variant in kernel.variants {
+            let module = naga::front::wgsl::parse_str(&variant.wgsl()).unwrap();
+            match open_loop(&module) {
+                Some(_) if declares(kernel, variant) => declared += 1,
+                Some(function) => {
+                    missing.push(format!("{} ({}): in {function}", kernel.name, variant.name));
+                }
+                None => {}
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "loops whose length isn't constant, and no iterations declared: {missing:#?}"
+    );
+    assert!(declared > 50, "{declared} variants with such loops");
+}
+
+/// Texts whose loops are seen for what they are.
+#[test]
+fn lengths_of_loops_are_told_apart() {
+    let open = |body: &str| {
+        let text = format!(
+            "struct Params {{ n: u32 }}
+             @group(0) @binding(0) var<uniform> p: Params;
+             @group(0) @binding(1) var<storage, read_write> x: array<u32>;
+             const GROUP: u32 = 64u;
+             fn walk(n: u32) -> u32 {{ var s = 0u; for (var i = 0u; i < n; i++) {{ s += i; }} return s; }}
+             fn fixed() -> u32 {{ var s = 0u; for (var i = GROUP; i > 0u; i /= 2u) {{ s += i; }} return s; }}
+             @compute @workgroup_size(64)
+             fn main(@builtin(local_invocation_index) lane: u32) {{ {body} }}"
+        );
+        open_loop(&naga::front::wgsl::parse_str(&text).unwrap()).is_some()
+    };
+    for body in [
+        "x[0] = fixed();",
+        "for (var i = lane; i < 4u * GROUP; i += GROUP) { x[i] = i; }",
+        "if p.n > 3u { for (var i = 0u; i < 4u; i++) { x[i] = p.n; } }",
+    ] {
+        assert!(!open(body), "{body}");
+    }
+    for body in [
+        "x[0] = walk(3u);",
+        "for (var i = 0u; i < p.n; i++) { x[i] = i; }",
+        "let end = min(p.n, 9u); for (var i = lane; i < end; i += GROUP) { x[i] = i; }",
+        "for (var i = p.n; i > 0u; i--) { x[i] = i; }",
+        "var i = 0u; while x[i] != 0u { i++; }",
+        "var i = 0u; loop { i++; if i == x[i] { break; } }",
+        "var n = 3u; if p.n > 5u { n = p.n; } for (var i = 0u; i < n; i++) { x[i] = i; }",
+        "for (var i = 0u; i < 3u; i++) { for (var j = i; j < p.n; j++) { x[j] = i; } }",
+    ] {
+        assert!(open(body), "{body}");
+    }
+}
+
+/// Whether it says iterations for any parameters: where it says nothing, for all it says none.
+fn declares(kernel: &AnyKernel, variant: &Variant) -> bool {
+    let values = (0..16u32).chain([64, 1024]).flat_map(|value| [(value, 0), (value, 1024)]);
+    values.into_iter().any(|(first, step)| {
+        // Alike, and each larger than the one before it, where what counts is a difference.
+        let fields: Vec<u32> =
+            (0..kernel.fields.len() as u32).map(|at| first + at * step).collect();
+        let count = || (variant.iterations)(bytemuck::cast_slice(&fields), variant);
+        // Some divide by a parameter, which is never 0 then.
+        std::panic::catch_unwind(count).is_ok_and(|count| count > 0)
+    })
+}
+
+/// A function that is called, with a loop whose length isn't constant.
+fn open_loop(module: &Module) -> Option<String> {
+    let main = &module.entry_points[0];
+    let (mut calls, mut found) = (vec![("main".to_owned(), &main.function)], None);
+    let mut seen = BTreeSet::new();
+    while let (Some((name, function)), None) = (calls.pop(), &found) {
+        let mut visit = |statement: &Statement| match statement {
+            Statement::Call { function: called, .. } if seen.insert(called.index()) => {
+                let called = &module.functions[*called];
+                calls.push((called.name.clone().unwrap_or_default(), called));
+            }
+            Statement::Loop { body, continuing, break_if } => {
+                if !is_constant_loop(function, body, continuing, *break_if) {
+                    found = Some(name.clone());
+                }
+            }
+            _ => {}
+        };
+        each_statement(&function.body, &mut visit);
+    }
+    found
+}
+
+fn each_statement<'a>(block: &'a Block, visit: &mut impl FnMut(&'a Statement)) {
+    for statement in block {
+        visit(statement);
+        match statement {
+            Statement::Block(block) => each_statement(block, visit),
+            Statement::If { accept, reject, .. } => {
+                each_statement(accept, visit);
+                each_statement(reject, visit);
+            }
+            Statement::Switch { cases, .. } => {
+                cases.iter().for_each(|case| each_statement(&case.body, visit));
+            }
+            Statement::Loop { body, continuing, .. } => {
+                each_statement(body, visit);
+                each_statement(continuing, visit);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a loop begins as `for` and `while` do, by a condition under which it goes on, and that
+/// is bounded by constants.
+fn is_constant_loop(
+    function: &Function,
+    body: &Block,
+    continuing: &Block,
+    break_if: Option<Handle<Expression>>,
+) -> bool {
+    let is_break = |block: &Block| matches!(&block[..], [Statement::Break]);
+    let first = body.iter().find(|statement| !matches!(statement, Statement::Emit(_)));
+    let Some(Statement::If { condition, accept, reject }) = first else { return false };
+    if !accept.is_empty() || !is_break(reject) || break_if.is_some() || continuing.is_empty() {
+        return false;
+    }
+    match &function.expressions[*condition] {
+        // Wherever a counter starts, it goes on to the bound at most.
+        Expression::Binary {
+            op: BinaryOperator::Less | BinaryOperator::LessEqual,
+            left,
+            right,
+        } if counter(function, *left).is_some() => {
+            is_constant(function, *right, &mut BTreeSet::new())
+        }
+        _ => is_constant(function, *condition, &mut BTreeSet::new()),
+    }
+}
+
+/// The variable that an expression is the value of.
+fn counter(function: &Function, value: Handle<Expression>) -> Option<Handle<LocalVariable>> {
+    let Expression::Load { pointer } = &function.expressions[value] else { return None };
+    match &function.expressions[*pointer] {
+        Expression::LocalVariable(variable) => Some(*variable),
+        _ => None,
+    }
+}
+
+/// Whether a value follows from constants alone; a variable does if all that is stored in it does.
+/// `seen` are the variables that are being looked at.
+fn is_constant(function: &Function, value: Handle<Expression>, seen: &mut BTreeSet<usize>) -> bool {
+    let from = match &function.expressions[value] {
+        Expression::Literal(_) | Expression::Constant(_) | Expression::ZeroValue(_) => vec![],
+        Expression::Unary { expr, .. } | Expression::As { expr, .. } => vec![*expr],
+        Expression::Binary { left, right, .. } => vec![*left, *right],
+        Expression::Select { condition, accept, reject } => vec![*condition, *accept, *reject],
+        Expression::Math { arg, arg1, arg2, arg3, .. } => {
+            [Some(*arg), *arg1, *arg2, *arg3].into_iter().flatten().collect()
+        }
+        Expression::Load { .. } => match counter(function, value) {
+            Some(variable) if seen.insert(variable.index()) => stored(function, variable),
+            Some(_) => vec![],
+            None => return false,
+        },
+        _ => return false,
+    };
+    from.into_iter().all(|value| is_constant(function, value, seen))
+}
+
+/// All that is stored in a variable.
+fn stored(function: &Function, variable: Handle<LocalVariable>) -> Vec<Handle<Expression>> {
+    let mut stored: Vec<_> = function.local_variables[variable].init.into_iter().collect();
+    each_statement(&function.body, &mut |statement| {
+        if let Statement::Store { pointer, value } = statement {
+            let to = &function.expressions[*pointer];
+            if matches!(to, Expression::LocalVariable(to) if *to == variable) {
+                stored.push(*value);
+            }
+        }
+    });
+    stored
 }

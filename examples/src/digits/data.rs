@@ -246,11 +246,12 @@ fn own(folder: &Path) -> Result<(Sets, Vec<(String, String)>)> {
 }
 
 fn read(file: &Path) -> Result<Images> {
-    let table = Table::read(file)?;
+    let table = Table::open(file)?;
     let at = file.display();
     let Rows { features, width, labels, .. } = table.plain("label")?;
     ensure!(width == PIXELS, "{at}:1: {width} columns beside `label`, expected {PIXELS}");
-    let line = |row: usize| table.lines()[row];
+    let lines = table.lines()?;
+    let line = |row: usize| lines[row];
     if let Some(row) = labels.iter().position(|label| *label as usize >= CLASSES) {
         bail!("{at}:{}: label {}, expected 0 to 9", line(row), labels[row]);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use tern_fl::simulate::files::{BadLine, Header, Record, read_text, records};
+use tern_fl::simulate::files::{BadLine, Record, Table};
 
 /// One customer in this many is held out, at every terminal.
 const HELD_OUT: usize = 5;
@@ -129,10 +129,8 @@ impl Data {
     /// take part, and nobody to hold out; naming the file and the line.
     pub fn load(path: &Path) -> Result<Self> {
         let at = |line: usize| format!("{}:{line}", path.display());
-        let mut lines = records(&read_text(path)?).into_iter();
-        let header =
-            Header::read(&mut lines).map_err(|bad| anyhow!("{}: {}", at(bad.line), bad.reason))?;
-        let (number, names) = (header.line(), header.names());
+        let table = Table::open(path)?;
+        let names = table.names();
         let columns: Vec<Column> = names.iter().map(|name| column(name)).collect();
         let products = names.iter().zip(&columns).skip(1);
         let products: Vec<String> = products
@@ -142,7 +140,7 @@ impl Data {
         ensure!(
             products.len() > 1,
             "{}: {} columns `P...`, expected two products or more",
-            at(number),
+            path.display(),
             products.len()
         );
         let mut data = Data {
@@ -154,8 +152,8 @@ impl Data {
         };
         let mut groups: Vec<Group> = Vec::new();
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
-        for record in lines {
-            let record = record.and_then(|record| header.fits(record));
+        let mut lines = table.records();
+        while let Some(record) = lines.read()? {
             let (line, name) = match &record {
                 Ok(Record { line, fields }) => (*line, fields[0].trim()),
                 Err(bad) => (bad.line, bad.says(0).unwrap_or_default()),

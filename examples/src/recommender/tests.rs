@@ -114,7 +114,7 @@ fn a_line_that_is_no_text_costs_its_terminal_alone() {
     let [line] = &data.left_out[..] else { panic!("{:?}", data.left_out) };
     assert!(line.contains("customers.csv:123: not UTF-8"), "{line}");
     let header = load(b"town,\"MAGE\n").unwrap_err().to_string();
-    assert!(header.contains("customers.csv:1: a quote"), "{header}");
+    assert!(header.contains("customers.csv: line 1: a quote"), "{header}");
 }
 
 #[test]
@@ -122,8 +122,8 @@ fn files_that_are_no_use_are_errors_that_name_the_line() {
     let header = "town,MAGE,PCAR,PFIRE\n";
     let few = format!("{header}a,1,1,0\nb,1,1\nb,2,0,1\n");
     for (text, expected) in [
-        ("", "customers.csv:1: empty"),
-        ("town,MAGE,PCAR\n", "customers.csv:1: 1 columns `P...`"),
+        ("", "customers.csv: line 1: empty"),
+        ("town,MAGE,PCAR\n", "customers.csv: 1 columns `P...`"),
         (&format!("{header},1,1,1\n"), "customers.csv:2: no terminal"),
         (&few, "customers.csv:3: 3 values, expected 4"),
         (&format!("{header}a,1,-1,0\n"), "customers.csv:2: PCAR is -1"),

@@ -210,12 +210,12 @@ fn table(
     seed: u32,
 ) -> Result<Problem> {
     let of_file = || format!("{}", path.display());
-    let (table, mut bad) = Table::read_some(path)?;
+    let (table, mut bad) = Table::open_some(path)?;
     table.place(label).with_context(of_file)?;
     let place = by.map(|by| table.place(by)).transpose().with_context(of_file)?;
     let by = by.zip(place);
     let lines = lines(&table, &bad, by).with_context(of_file)?;
-    let count = table.lines().len();
+    let count = lines.iter().filter(|line| line.row.is_some()).count();
     let why = LeftOut::of(&bad, path, by).why();
     ensure!(count >= 20, "{}: {count} rows are too few{why}", path.display());
     // How lines are dealt out depends on their number alone.
@@ -273,8 +273,8 @@ struct Line {
 /// The lines of a table in their order, those that are no rows among them.
 fn lines(table: &Table, bad: &[BadLine], by: Option<(&str, usize)>) -> Result<Vec<Line>> {
     let devices = by.map(|(by, _)| table.column(by)).transpose()?;
-    let sound = table.lines().iter().enumerate().map(|(row, number)| Line {
-        number: *number,
+    let sound = table.lines()?.into_iter().enumerate().map(|(row, number)| Line {
+        number,
         row: Some(row),
         device: devices.as_ref().map(|devices| devices[row].trim().to_owned()),
     });

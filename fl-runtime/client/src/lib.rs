@@ -27,7 +27,6 @@
 mod backoff;
 mod conditions;
 mod http;
-pub mod store;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -41,6 +40,7 @@ use tern_engine::{Device, Interrupt, save_model};
 use tern_host::files::Durability;
 use tern_host::folder::FolderLock;
 use tern_host::key_file;
+use tern_host::store::ClientStore;
 use tern_protocol::identity::Identity;
 use tern_protocol::layout::Layout;
 use tern_protocol::participant::{Action, Input, Participant, RequiredSecurity, declined};
@@ -54,7 +54,6 @@ pub use backoff::Backoff;
 pub use conditions::{Conditions, DeviceState};
 pub use http::{CallError, Http, Part};
 
-use crate::store::ClientStore;
 use transfer::Download;
 
 /// Longest wait of a poll, which the server may shorten.

@@ -1,6 +1,6 @@
 //! What the federated runtime takes from the machine that it runs on: files that are whole or not
-//! there, folders that one process owns, texts and tables, the files of keys and certificates, the
-//! time.
+//! there, folders that one process owns, texts and tables, what clients keep, the files of keys and
+//! certificates, the time.
 //!
 //! ```
 //! use tern_host::{clock, folder::FolderLock, key_file};
@@ -22,6 +22,7 @@ pub mod display;
 pub mod files;
 pub mod folder;
 pub mod key_file;
+pub mod store;
 pub mod table;
 pub mod text;
 #[cfg(feature = "tls")]

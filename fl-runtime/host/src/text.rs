@@ -14,12 +14,12 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use flate2::bufread::MultiGzDecoder;
 use tern_protocol::{Error, Result};
-
-use crate::csv::{self, BadLine, Record};
 
 /// A file's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,25 +30,37 @@ pub struct Text {
     pub bad: BTreeSet<usize>,
 }
 
+/// A file's bytes as they are read, unpacked if they are gzip.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn open(path: &Path) -> Result<Box<dyn BufRead + Send>> {
+    let file = File::open(path).map_err(|error| Error::file(path, error))?;
+    let mut file = BufReader::with_capacity(1 << 16, file);
+    let start = file.fill_buf().map_err(|error| Error::file(path, error))?;
+    Ok(match start.starts_with(&[0x1f, 0x8b]) {
+        true => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file))),
+        false => Box::new(file),
+    })
+}
+
+/// What reading a file failed by.
+pub(crate) fn failed(path: &Path, error: &std::io::Error) -> Error {
+    let unpacking = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData);
+    match unpacking || error.kind() == ErrorKind::UnexpectedEof {
+        true => Error::file(path, format!("damaged gzip: {error}")),
+        false => Error::file(path, error.to_string()),
+    }
+}
+
 /// A file's bytes, unpacked if they are gzip.
 ///
 /// # Errors
 /// [`Error::File`].
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
-        return Ok(bytes);
-    }
-    let mut unpacked = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes.as_slice())
-        .read_to_end(&mut unpacked)
-        .map_err(|error| Error::file(path, format!("damaged gzip: {error}")))?;
-    Ok(unpacked)
-}
-
-/// Splits a file's comma-separated values: [`csv::records`].
-pub fn records(file: &Text) -> Vec<std::result::Result<Record, BadLine>> {
-    csv::records(&file.text, &file.bad)
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes).map_err(|error| failed(path, &error))?;
+    Ok(bytes)
 }
 
 /// A file's text, unpacked if it is gzip. Bytes that aren't UTF-8 cost their lines alone.
@@ -65,28 +77,34 @@ pub fn read_text(path: &Path) -> Result<Text> {
     Ok(Text { text, bad })
 }
 
-/// The file itself, or those of a folder with this extension, plain or gzip, in the order of their
-/// names.
+/// The file itself, or those of a folder with one of some extensions, plain or gzip, in the order
+/// of their names.
 ///
 /// # Errors
 /// [`Error::File`] for what can't be read, and a folder without such files.
-pub fn listed(path: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+pub fn listed(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let failed = |reason: std::io::Error| Error::file(path, reason);
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
         return Ok(vec![path.into()]);
     }
-    let ends = [format!(".{extension}"), format!(".{extension}.gz")];
+    let is_one = |name: &str| {
+        let name = name.strip_suffix(".gz").unwrap_or(name);
+        let end = name.rsplit_once('.').map(|(_, end)| end);
+        end.is_some_and(|end| extensions.contains(&end))
+    };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if ends.iter().any(|end| name.ends_with(end)) {
+        if is_one(&name) {
             files.push(entry.path());
         }
     }
     files.sort();
     match files.is_empty() {
-        true => Err(Error::file(path, format!("a folder without .{extension} files"))),
+        true => {
+            Err(Error::file(path, format!("a folder without .{} files", extensions.join(" or ."))))
+        }
         false => Ok(files),
     }
 }
@@ -112,44 +130,13 @@ mod tests {
     fn files_of_a_folder_are_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let error = listed(folder.path(), "csv").unwrap_err().to_string();
+        let error = listed(folder.path(), &["csv"]).unwrap_err().to_string();
         assert!(error.ends_with("without .csv files"), "{error}");
         for name in ["b.csv", "a.csv.gz", "c.txt"] {
             std::fs::write(path(name), "").unwrap();
         }
-        assert_eq!(listed(folder.path(), "csv").unwrap(), [path("a.csv.gz"), path("b.csv")]);
-        assert_eq!(listed(&path("c.txt"), "csv").unwrap(), [path("c.txt")]);
-        assert!(listed(&path("d.csv"), "csv").is_err());
-    }
-
-    /// A quote that isn't closed or bytes that aren't UTF-8 cost their line alone.
-    #[test]
-    fn bad_lines_end_where_they_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let split = |bytes: &[u8]| {
-            let path = folder.path().join("t.csv");
-            std::fs::write(&path, bytes).unwrap();
-            let records = records(&read_text(&path).unwrap());
-            let said = |fields: &[String]| fields.join("|");
-            let records = records.iter().map(|record| match record {
-                Ok(Record { line, fields }) => format!("{line} {}", said(fields)),
-                Err(BadLine { line, reason, fields }) => {
-                    format!("{line} {} ({reason})", said(fields))
-                }
-            });
-            records.collect::<Vec<_>>()
-        };
-        let open = "(a quote that isn't closed)";
-        // To the file's end, to another quote, and on a record's second line.
-        assert_eq!(split(b"a,\"b,c\n1,2\n"), [format!("1 a|b|c {open}"), "2 1|2".into()]);
-        let expected = [format!("1 a|b|c {open}"), "2 1|2".into(), "3 x, y|3".into()];
-        assert_eq!(split(b"a,\"b,\"c\"\n1,2\n\"x, y\",3"), expected);
-        let expected = [format!("2 x\ny|b|c {open}"), "3 1|2".into()];
-        assert_eq!(split(b"\"x\ny\",\"b,c\n1,2\n"), expected);
-        assert_eq!(split(b"\"\n"), [format!("1  {open}")]);
-        // A quote inside a value is one; around it there may be spaces.
-        assert_eq!(split(b"5\" pipe, \"a, b\" ,\"\"\r\n"), ["1 5\" pipe|a, b|"]);
-        let expected = ["1 a|\u{fffd} (not UTF-8)", "2 1|2", "4 x\n\u{fffd}|3 (not UTF-8)"];
-        assert_eq!(split(b"a,\xff\n1,2\n\"x\n\xff\",3"), expected);
+        assert_eq!(listed(folder.path(), &["csv"]).unwrap(), [path("a.csv.gz"), path("b.csv")]);
+        assert_eq!(listed(&path("c.txt"), &["csv"]).unwrap(), [path("c.txt")]);
+        assert!(listed(&path("d.csv"), &["csv"]).is_err());
     }
 }

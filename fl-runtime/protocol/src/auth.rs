@@ -310,4 +310,31 @@ mod tests {
             }
         }
     }
+
+    /// However long a server runs, it remembers the nonces of four widths at most, and takes as
+    /// much memory for them as for those of the first ones.
+    #[test]
+    fn nonces_of_a_bounded_time_are_remembered() {
+        let (width, window) = (50, Window::new(50, Millis(0)));
+        let signed = signed(0, 0);
+        let mut nonces = 0u32..;
+        let mut most = |until: std::ops::Range<u64>| {
+            let mut most = (0, 0);
+            for now in until {
+                // Ten requests a millisecond.
+                for nonce in nonces.by_ref().take(10) {
+                    let mut credentials = Credentials { time: Millis(now), ..signed.clone() };
+                    credentials.nonce[..4].copy_from_slice(&nonce.to_le_bytes());
+                    window.admit(&credentials, Millis(now)).unwrap();
+                }
+                let Seen { current, previous, .. } = &*window.seen.lock().unwrap();
+                most.0 = most.0.max(current.len() + previous.len());
+                most.1 = most.1.max(current.capacity() + previous.capacity());
+            }
+            most
+        };
+        let (first, room) = most(0..8 * width);
+        assert!((2 * 10 * width..=10 * (4 * width + 2)).contains(&(first as u64)), "{first}");
+        assert_eq!(most(8 * width..100 * width), (first, room));
+    }
 }

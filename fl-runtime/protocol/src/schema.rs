@@ -27,12 +27,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+mod fit;
+
+pub use fit::{Fit, Kinds, LabelFit};
+
 /// The version of schemas that this program reads.
 pub const VERSION: u32 = 1;
 
 /// Most different values of a column that become a feature each. A column with more of them says
 /// which row is which, and features in its square would be needed.
 pub const MAX_CATEGORIES: usize = 1000;
+
+/// Most classes of a label: what has more of them is a number or says which row is which.
+pub const MAX_CLASSES: usize = 1 << 16;
 
 /// The category of values that are missing.
 const MISSING: &str = "?";
@@ -92,19 +99,6 @@ pub struct Label {
 }
 
 impl Label {
-    /// The classes of a column; a missing one is none.
-    pub fn fit<'a>(name: &str, values: impl Iterator<Item = &'a str>) -> Self {
-        let known: BTreeSet<Cow<'_, str>> =
-            values.filter(|value| !is_missing(value)).map(canonical).collect();
-        let mut classes: Vec<String> = known.into_iter().map(Cow::into_owned).collect();
-        let numbers: Option<Vec<f64>> = classes.iter().map(|class| plain_number(class)).collect();
-        if numbers.is_some() {
-            classes
-                .sort_by(|a, b| plain_number(a).partial_cmp(&plain_number(b)).unwrap_or(a.cmp(b)));
-        }
-        Label { name: name.into(), classes }
-    }
-
     /// Reads the column's values.
     pub fn reader(&self) -> LabelReader<'_> {
         let numbered = self.classes.iter().map(String::as_str).zip(0..);
@@ -143,50 +137,23 @@ impl Schema {
     /// than half of its values that aren't missing are; nothing is fitted on a row with another
     /// value there.
     ///
+    /// Rows that aren't in memory are looked at by [`Kinds`] and [`Fit`].
+    ///
     /// # Errors
     /// [`Error::Value`] for a column that isn't there, no rows, none that can be fitted on, and a
-    /// column with more than [`MAX_CATEGORIES`] values that are no numbers.
+    /// column with more than [`MAX_CATEGORIES`] values that are no numbers or [`MAX_CLASSES`]
+    /// classes.
     pub fn fit(
         names: &[String],
         rows: &[&[String]],
         label: &str,
         without: &[&str],
     ) -> Result<Self> {
-        let at = place(names, label)?;
-        for name in without {
-            place(names, name)?;
-        }
-        if rows.is_empty() {
-            return Err(Error::value("rows of the table", 0, "at least one"));
-        }
-        let kept = |(_, name): &(usize, &String)| {
-            name.as_str() != label && !without.contains(&name.as_str())
-        };
-        let columns: Vec<(usize, &String, bool)> = names
-            .iter()
-            .enumerate()
-            .filter(kept)
-            .map(|(at, name)| (at, name, is_numeric(rows.iter().map(|row| row[at].as_str()))))
-            .collect();
-        let wrong = |row: &[String]| {
-            let mut numbers = columns.iter().filter(|(_, _, numeric)| *numeric);
-            numbers.find_map(|(at, name, _)| not_a_number(name, &row[*at]))
-        };
-        let sound: Vec<&[String]> =
-            rows.iter().copied().filter(|row| wrong(row).is_none()).collect();
-        if let (true, Some(reason)) = (sound.is_empty(), wrong(rows[0])) {
-            return Err(Error::value("rows to fit on", format!("none ({reason})"), "at least one"));
-        }
-        let columns = columns.iter().map(|(at, name, numeric)| {
-            let values = sound.iter().map(|row| row[*at].as_str());
-            let kind = if *numeric { scaling(values) } else { categories(name, values)? };
-            Ok(Column { name: name.to_string(), kind })
-        });
-        Ok(Schema {
-            version: VERSION,
-            columns: columns.collect::<Result<_>>()?,
-            label: Label::fit(label, sound.iter().map(|row| row[at].as_str())),
-        })
+        let mut kinds = Kinds::new(names, label, without)?;
+        rows.iter().for_each(|row| kinds.see(row));
+        let mut fit = kinds.fit()?;
+        rows.iter().try_for_each(|row| fit.see(row))?;
+        fit.finish()
     }
 
     /// Whether it makes sense, wherever it comes from.
@@ -235,6 +202,10 @@ impl Schema {
             }
             None if classes.is_empty() => {
                 Err(Error::value("schema.label.classes", "empty", "at least one"))
+            }
+            None if classes.len() > MAX_CLASSES => {
+                let expected = format!("at most {MAX_CLASSES} classes");
+                Err(Error::value("schema.label.classes", classes.len(), expected))
             }
             None => Ok(()),
         }
@@ -390,34 +361,6 @@ fn canonical(value: &str) -> Cow<'_, str> {
 
 fn category(value: &str) -> Cow<'_, str> {
     if is_missing(value) { MISSING.into() } else { canonical(value) }
-}
-
-/// Whether more than half of the values that aren't missing are numbers.
-fn is_numeric<'a>(values: impl Iterator<Item = &'a str>) -> bool {
-    let values: Vec<&str> = values.filter(|value| !is_missing(value)).collect();
-    2 * values.iter().filter(|value| number(value).is_some()).count() > values.len()
-}
-
-/// Mean and deviation.
-fn scaling<'a>(values: impl Iterator<Item = &'a str>) -> ColumnKind {
-    let known: Vec<f64> = values.filter_map(finite).collect();
-    let n = known.len().max(1) as f64;
-    let mean = known.iter().sum::<f64>() / n;
-    let variance = known.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
-    let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-    ColumnKind::Number { mean, deviation }
-}
-
-/// Different values in their order.
-fn categories<'a>(name: &str, values: impl Iterator<Item = &'a str>) -> Result<ColumnKind> {
-    let known: BTreeSet<Cow<'_, str>> = values.map(category).collect();
-    if known.len() > MAX_CATEGORIES {
-        let what = format!("number of values in column `{name}`");
-        let expected =
-            format!("at most {MAX_CATEGORIES} that are no numbers, or the column left out");
-        return Err(Error::value(&what, known.len(), expected));
-    }
-    Ok(ColumnKind::Category { values: known.into_iter().map(Cow::into_owned).collect() })
 }
 
 #[cfg(test)]

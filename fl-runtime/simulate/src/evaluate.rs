@@ -1,6 +1,6 @@
 //! Measuring models: on data that the server holds, and on the clients' own.
 
-use tern_engine::{Arena, Device, Flat, Plan, Schedule, Tensor, Vector};
+use tern_engine::{Arena, Device, Flat, Interrupt, Plan, Schedule, Tensor, Vector};
 use tern_protocol::metrics::Metrics;
 use tern_protocol::trainer::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics};
 use tern_protocol::{Layout, Result, RunPlan};
@@ -29,6 +29,11 @@ impl Central {
         Ok(Central { arena, plan, counts, samples: data.len() })
     }
 
+    /// Lets it end by an interrupt.
+    pub fn set_interrupt(&mut self, interrupt: &Interrupt) {
+        self.plan.set_interrupt(interrupt);
+    }
+
     /// `loss`, `accuracy`, `top3`.
     pub fn run(&mut self, model: &Vector) -> Result<Metrics> {
         Vector::of_tile(&self.arena, 0, Flat::Parameters)?.copy_from(model)?;
@@ -50,6 +55,11 @@ impl Clients {
     pub fn new(slots: &Slots, recorder: &Recorder, data: &LocalData) -> Result<Self> {
         let (plan, counts) = recorder.evaluation(slots.arena(), data)?;
         Ok(Clients { plan, counts, batch: data.len().min(EVALUATION_BATCH) })
+    }
+
+    /// Lets it end by an interrupt.
+    pub fn set_interrupt(&mut self, interrupt: &Interrupt) {
+        self.plan.set_interrupt(interrupt);
     }
 
     /// What each of `tasks` measures of the model on its part; their steps don't matter.

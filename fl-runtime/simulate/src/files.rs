@@ -17,9 +17,9 @@
 
 use std::path::{Path, PathBuf};
 
-pub use tern_host::csv::{BadLine, Header, Record};
+pub use tern_host::csv::{BadLine, Header, Line, Reader, Record};
 pub use tern_host::table::{Rows, Table};
-pub use tern_host::text::{Text, read, read_text, records};
+pub use tern_host::text::{Text, read, read_text};
 use tern_protocol::{Error, Result};
 
 /// What one speaker says.

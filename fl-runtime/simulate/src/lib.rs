@@ -121,14 +121,16 @@ impl Simulation {
         let data = clients.data();
         let mut slots = Slots::new(device, plan, &layout, &recorder, data, asked, options.memory)?;
         slots.set_interrupt(&options.interrupt);
-        let central = match &options.held_out {
+        let mut central = match &options.held_out {
             Some(data) => Some(Central::new(device, plan, &layout, &recorder, data)?),
             None => None,
         };
-        let on_clients = match plan.evaluation.on_clients {
+        let mut on_clients = match plan.evaluation.on_clients {
             true => Some(Clients::new(&slots, &recorder, data)?),
             false => None,
         };
+        central.iter_mut().for_each(|central| central.set_interrupt(&options.interrupt));
+        on_clients.iter_mut().for_each(|clients| clients.set_interrupt(&options.interrupt));
         let coder = slots.coder()?;
         let moments = match plan.training.keep_optimizer {
             true => plan.training.optimizer.moments().len(),
@@ -215,8 +217,8 @@ impl Simulation {
     /// # Errors
     /// [`Error::TooFew`] if too few updates can be counted, again and again; [`Error::Value`] if
     /// the model is no longer finite; [`Error::File`] if clients' state can't be spilled; the
-    /// engine's. If training was interrupted ([`Options::interrupt`]) the models are those of the
-    /// round before, and there is no other round.
+    /// engine's. If it was interrupted ([`Options::interrupt`]), training or measuring, the models
+    /// are those of the round before, and there is no other round.
     pub fn round(&mut self) -> Result<Option<RoundRecord>> {
         while !self.coordinator.finished() {
             let turn = self.coordinator.turn();
@@ -365,11 +367,29 @@ impl Simulation {
         Ok(true)
     }
 
-    /// The new model, and what is measured of it.
+    /// The new model, and what is measured of it. If that fails, all is as before the round.
     fn aggregate(&mut self, turn: Turn) -> Result<RoundRecord> {
+        if self.central.is_some() || self.on_clients.is_some() {
+            self.server.remember()?;
+        }
         self.server.aggregate(turn.round)?;
-        self.residuals.iter_mut().for_each(ClientVectors::commit);
-        self.optimizers.iter_mut().for_each(Optimizers::commit);
+        match self.measure(turn) {
+            Ok(record) => {
+                self.residuals.iter_mut().for_each(ClientVectors::commit);
+                self.optimizers.iter_mut().for_each(Optimizers::commit);
+                Ok(record)
+            }
+            Err(error) => {
+                self.residuals.iter_mut().for_each(ClientVectors::abandon);
+                self.optimizers.iter_mut().for_each(Optimizers::abandon);
+                self.server.take_back()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the server and clients measure of the new model, and the round as it is committed.
+    fn measure(&mut self, turn: Turn) -> Result<RoundRecord> {
         let metrics = match &mut self.central {
             Some(central) => central.run(self.server.public())?,
             None => Metrics::new(),

@@ -28,6 +28,14 @@ pub(super) struct Server {
     /// The model as clients have it, where that is another one.
     public: Option<Vector>,
     best: Option<Vector>,
+    before: Option<Before>,
+}
+
+/// What a server had before a round.
+struct Before {
+    model: Vector,
+    public: Option<Vector>,
+    state: StrategyState,
 }
 
 impl Server {
@@ -66,6 +74,7 @@ impl Server {
             model: Vector::upload(device, &initial)?,
             public,
             best: None,
+            before: None,
         })
     }
 
@@ -132,6 +141,36 @@ impl Server {
     pub fn clear(&mut self) -> Result<()> {
         let zeros = Data::U32(vec![0; 2 * self.layout.elements()]);
         Ok(self.aggregator.resume(&zeros, 0)?)
+    }
+
+    /// Keeps what there is, for a round that may be taken back.
+    pub fn remember(&mut self) -> Result<()> {
+        let zeros = || Vector::zeros(&self.device, Element::F32, self.layout.elements());
+        let mut before = match self.before.take() {
+            Some(before) => before,
+            None => {
+                let public = self.public.as_ref().map(|_| zeros()).transpose()?;
+                Before { model: zeros()?, public, state: StrategyState::default() }
+            }
+        };
+        before.model.copy_from(&self.model)?;
+        if let (Some(before), Some(public)) = (&before.public, &self.public) {
+            before.copy_from(public)?;
+        }
+        before.state.clone_from(&self.state);
+        self.before = Some(before);
+        Ok(())
+    }
+
+    /// All is as it was remembered.
+    pub fn take_back(&mut self) -> Result<()> {
+        let Some(before) = self.before.take() else { return Ok(()) };
+        self.model.copy_from(&before.model)?;
+        if let (Some(public), Some(before)) = (&self.public, &before.public) {
+            public.copy_from(before)?;
+        }
+        self.state = before.state;
+        Ok(())
     }
 
     /// The new model from the sum.

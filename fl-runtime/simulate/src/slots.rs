@@ -138,6 +138,7 @@ impl Slots {
     /// Lets training end by an interrupt.
     pub fn set_interrupt(&mut self, interrupt: &Interrupt) {
         self.train.set_interrupt(interrupt);
+        self.gradient.iter_mut().for_each(|gradient| gradient.set_interrupt(interrupt));
     }
 
     /// Number of slots.

@@ -252,13 +252,17 @@ mod network {
             let names: Vec<_> = clients.iter().map(Client::id).collect();
             let folder = tempfile::tempdir().unwrap();
             let options = local::Options::new(&device, folder.path());
-            let outcome = local::run(&plan, None, &mut clients, options, |_, _| ()).unwrap();
+            let mut rounds = Vec::new();
+            let outcome = local::run(&plan, None, &mut clients, options, |round, _| {
+                rounds.push(round.clone());
+            });
+            let outcome = outcome.unwrap();
 
             let population = population(&device, 4).named(&names).unwrap();
             let mut simulation = Simulation::new(&plan, population, Options::new(&device)).unwrap();
             let mut cohorts = std::collections::BTreeSet::new();
             let mut downlink = Downlink::new(&plan).unwrap();
-            for round in &outcome.rounds {
+            for round in &rounds {
                 let record = simulation.round().unwrap().unwrap();
                 let counted: Vec<_> = round.counted.iter().map(|upload| upload.client).collect();
                 assert_eq!(counted, record.uploads.keys().copied().collect::<Vec<_>>());

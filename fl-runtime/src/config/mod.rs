@@ -213,8 +213,8 @@ pub enum DataConfig {
     },
     /// Rows of numbers with a class each, for models of features.
     Csv {
-        /// A file, or a folder whose `.csv` files are read in order of their names. The first
-        /// line of a file names its columns.
+        /// A file, or a folder whose `.csv` and `.parquet` files are read in order of their names.
+        /// The first line of a CSV file names its columns.
         path: PathBuf,
         /// The column with the class, where the run has no schema that says it: a whole number
         /// from 0; the others are features.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use ed25519_dalek::SigningKey;
 use tern_engine::Device;
-use tern_fl::client::store::ClientStore;
+use tern_fl::host::store::ClientStore;
 use tern_fl::metrics::Metrics;
 use tern_fl::participant::{Action, Input, Participant, RequiredSecurity};
 use tern_fl::trainer::{Job, Trained};

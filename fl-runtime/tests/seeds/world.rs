@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ed25519_dalek::SigningKey;
-use tern_fl::client::store::ClientStore;
 use tern_fl::host::files::{Durability, Faults};
+use tern_fl::host::store::ClientStore;
 use tern_fl::layout::{ModelKind, TensorSpec};
 use tern_fl::plan::{Encoding, Secure, Selection};
 use tern_fl::server::federation::{Federation, Options};

@@ -96,6 +96,7 @@ kernel! {
                 && (p.a_offset | p.a_stride | p.b_offset | p.b_stride).is_multiple_of(8)
                 && (p.c_offset | p.c_stride | p.c_row).is_multiple_of(4) && p.splits == 1
         },
+        iterations: sums,
         grid: |p, _| [p.n.div_ceil(128), p.m.div_ceil(128)],
     }, {
         name: "tiled_64x64_f16",

@@ -39,6 +39,11 @@ use crate::{AnyKernel, Real, kernel, linear_grid, params};
 /// Codes in a word.
 pub const CODES: usize = 16;
 
+/// Iterations in which `preludes/segment.wgsl` finds one of so many tensors, which it halves.
+fn search(tensors: u32) -> u64 {
+    u64::from(u32::BITS - tensors.saturating_sub(1).leading_zeros())
+}
+
 params!(
     /// Parameters of [`QUANTIZE`].
     Quantize {
@@ -207,6 +212,7 @@ kernel! {
         source: "ternary/quantize.wgsl",
         preludes: [INDEX, RANDOM, FINITE, SEGMENT],
         consts: [GROUP = 64],
+        iterations: |p, _| search(p.tensors),
         grid: |p, v| linear_grid(p.n as usize / CODES, v.constant("GROUP")),
     }];
 }
@@ -227,7 +233,7 @@ kernel! {
         source: "ternary/decode_accumulate.wgsl",
         preludes: [INDEX, SEGMENT],
         consts: [GROUP = 64],
-        iterations: |p, _| p.clients.into(),
+        iterations: |p, _| u64::from(p.clients) + search(p.tensors),
         grid: |p, v| linear_grid(p.n as usize / CODES, v.constant("GROUP")),
     }];
 }

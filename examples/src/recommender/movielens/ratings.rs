@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
-use tern_fl::simulate::files::{Text, read_text};
+use tern_fl::simulate::files::{BadLine, Header, Reader, Record};
 
 /// Ratings to train with: film and rating.
 type Rated = Vec<(usize, f32)>;
@@ -34,24 +34,24 @@ impl Ratings {
     /// For a folder with neither, and fewer than three users with two ratings, with what was left
     /// out.
     pub fn load(folder: &Path) -> Result<Self> {
-        let (path, separator, header) = file(folder)?;
-        let Text { text, bad } = read_text(&path)?;
+        let File { path, mut lines, header, columns } = File::open(folder)?;
         let mut users: BTreeMap<u64, Vec<(u64, u64, f32)>> = BTreeMap::new();
         let mut refused: BTreeMap<u64, String> = BTreeMap::new();
         let mut left_out = Vec::new();
-        let lines = (1..).zip(text.lines()).skip(usize::from(header));
-        for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-            let values = match bad.contains(&number) {
-                true => Err(anyhow!("not UTF-8")),
-                false => line_of(line, separator),
-            };
-            match values {
+        while let Some(line) = lines.read()? {
+            let rating = line.and_then(|record| header.fits(record)).and_then(|record| {
+                rating(&header, &columns, &record).map_err(|reason| {
+                    let Record { line, fields } = record;
+                    BadLine { line, reason, fields }
+                })
+            });
+            match rating {
                 Ok((user, film, rating, time)) => {
                     users.entry(user).or_default().push((time, film, rating));
                 }
-                Err(error) => {
-                    let reason = format!("{}:{number}: `{line}`: {error:#}", path.display());
-                    match line.split(separator).next().and_then(|user| user.trim().parse().ok()) {
+                Err(bad) => {
+                    let reason = format!("{}:{}: {}", path.display(), bad.line, bad.reason);
+                    match bad.says(columns[0]).and_then(|user| user.parse().ok()) {
                         Some(user) => {
                             refused.entry(user).or_insert(reason);
                         }
@@ -91,27 +91,57 @@ impl Ratings {
     }
 }
 
-/// The file, what separates its columns, and whether its first line names them.
-fn file(folder: &Path) -> Result<(PathBuf, char, bool)> {
-    for (name, separator, header) in [("u.data", '\t', false), ("ratings.csv", ',', true)] {
-        let path = folder.join(name);
-        if path.exists() {
-            return Ok((path, separator, header));
-        }
-    }
-    bail!("{}: neither u.data nor ratings.csv", folder.display())
+/// A file of ratings, and where in it user, film, rating and time are.
+struct File {
+    path: PathBuf,
+    lines: Reader,
+    header: Header,
+    columns: [usize; 4],
 }
 
-/// User, film, rating, time.
-fn line_of(line: &str, separator: char) -> Result<(u64, u64, f32, u64)> {
-    let values: Vec<&str> = line.split(separator).map(str::trim).collect();
-    let [user, film, rating, time] = values.as_slice() else {
-        bail!("{} columns, expected 4", values.len());
+impl File {
+    fn open(folder: &Path) -> Result<Self> {
+        // The one of MovieLens 100k names no columns.
+        let path = folder.join("u.data");
+        if path.exists() {
+            let lines = Reader::open(&path)?.separated_by(b'\t');
+            let names = ["user", "film", "rating", "time"].map(String::from).to_vec();
+            let names = Record { line: 0, fields: names };
+            let header = Header::read(Some(Ok(names))).map_err(|bad| anyhow!(bad.reason))?;
+            return Ok(File { path, lines, header, columns: [0, 1, 2, 3] });
+        }
+        let path = folder.join("ratings.csv");
+        ensure!(path.exists(), "{}: neither u.data nor ratings.csv", folder.display());
+        let mut lines = Reader::open(&path)?;
+        let at = |bad: BadLine| anyhow!("{}:{}: {}", path.display(), bad.line, bad.reason);
+        let header = Header::read(lines.read()?).map_err(at)?;
+        let place = |name: &str| {
+            let names = || header.names().join(", ");
+            header.place(name).with_context(|| {
+                format!("{}: no column `{name}`, expected one of {}", path.display(), names())
+            })
+        };
+        let columns = [place("userId")?, place("movieId")?, place("rating")?, place("timestamp")?];
+        Ok(File { path, lines, header, columns })
+    }
+}
+
+/// User, film, rating and time of a line, or what is wrong with it.
+fn rating(
+    header: &Header,
+    columns: &[usize; 4],
+    record: &Record,
+) -> Result<(u64, u64, f32, u64), String> {
+    let value = |column: usize| record.fields[columns[column]].trim();
+    let wrong = |column: usize, expected: &str| {
+        let name = &header.names()[columns[column]];
+        format!("{name} is `{}`, expected {expected}", value(column))
     };
-    let whole = |name: &str, text: &str| {
-        text.parse::<u64>().ok().with_context(|| format!("{name}: expected a whole number from 0"))
+    let whole = |column: usize| {
+        let number = value(column).parse::<u64>();
+        number.map_err(|_| wrong(column, "a whole number from 0"))
     };
-    let number = rating.parse().ok().filter(|x: &f32| x.is_finite() && *x >= 0.0);
-    let rating = number.context("rating: expected a number from 0")?;
-    Ok((whole("user", user)?, whole("film", film)?, rating, whole("time", time)?))
+    let number = value(2).parse().ok().filter(|x: &f32| x.is_finite() && *x >= 0.0);
+    let rating = number.ok_or_else(|| wrong(2, "a number from 0"))?;
+    Ok((whole(0)?, whole(1)?, rating, whole(3)?))
 }

@@ -32,6 +32,18 @@ fn both_formats_are_read_alike() {
     let new = load(new.path(), "ratings.csv", &(header + &ratings(','))).unwrap();
     assert_eq!(old, new);
     assert_eq!((old.users.len(), old.films), (24, 20));
+    // Columns are those of their names, wherever they are, and further ones say nothing.
+    let moved = tempfile::tempdir().unwrap();
+    let text: String = ratings(',')
+        .lines()
+        .map(|line| {
+            let [user, film, rating, time] =
+                line.split(',').collect::<Vec<_>>().try_into().unwrap();
+            format!("{time},x,\"{rating}\",{film},{user}\n")
+        })
+        .collect();
+    let header = "timestamp,tag,rating,movieId,userId\n".to_owned();
+    assert_eq!(old, load(moved.path(), "ratings.csv", header + &text).unwrap());
     let (train, held_out) = &old.users[0];
     assert_eq!((train.len(), train[0]), (11, (0, 5.0)));
     assert!(held_out.1 == 5.0 || held_out.1 == 1.0);
@@ -42,11 +54,13 @@ fn what_cannot_be_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let missing = Ratings::load(folder.path()).unwrap_err().to_string();
     assert!(missing.contains("neither u.data nor ratings.csv"), "{missing}");
+    let header = load(folder.path(), "ratings.csv", "userId,film\n").unwrap_err().to_string();
+    assert!(header.contains("no column `movieId`, expected one of userId, film"), "{header}");
     for (text, expected) in [
-        ("1\t2\t3\t4\n1\tx\t3\t4\n", "u.data:2: `1\tx\t3\t4`: film: expected a whole number"),
-        ("1\t2\t3\n", "u.data:1: `1\t2\t3`: 3 columns"),
-        ("1\t2\t1e39\t4\n", "u.data:1: `1\t2\t1e39\t4`: rating: expected a number"),
-        ("1.5\t2\t3\t4\n", "u.data:1: `1.5\t2\t3\t4`: user: expected a whole number"),
+        ("1\t2\t3\t4\n1\tx\t3\t4\n", "u.data:2: film is `x`, expected a whole number"),
+        ("1\t2\t3\n", "u.data:1: 3 values, expected 4"),
+        ("1\t2\t1e39\t4\n", "u.data:1: rating is `1e39`, expected a number"),
+        ("1.5\t2\t3\t4\n", "u.data:1: user is `1.5`, expected a whole number"),
         ("1\t2\t3\t4\n1\t3\t3\t4\n", "u.data: 1 users with two ratings"),
     ] {
         let error = format!("{:#}", load(folder.path(), "u.data", text).unwrap_err());
@@ -62,12 +76,9 @@ fn a_bad_line_costs_its_user_alone() {
     let all = load(folder.path(), "u.data", &(text + "?\t1\t1\t1\n99\t1\t1\t1\n")).unwrap();
     assert_eq!((all.users.len(), all.films, all.single), (23, 20, 1));
     let [(user, reason)] = &all.refused[..] else { panic!("{:?}", all.refused) };
-    assert!(
-        user == "1" && reason.contains("u.data:2: `1\t107\tx\t1`: rating: expected"),
-        "{reason}"
-    );
+    assert!(user == "1" && reason.contains("u.data:2: rating is `x`, expected"), "{reason}");
     let [line] = &all.left_out[..] else { panic!("{:?}", all.left_out) };
-    assert!(line.contains("u.data:289: `?"), "{line}");
+    assert!(line.contains("u.data:289: user is `?`"), "{line}");
     // So do bytes that aren't UTF-8.
     let mut text = ratings('\t').replacen("1\t107\t1\t1\n", "1\t107\t1\t1 \n", 1).into_bytes();
     let space = text.iter().position(|byte| *byte == b' ').unwrap();
@@ -75,8 +86,8 @@ fn a_bad_line_costs_its_user_alone() {
     text.extend(b"\xff\t1\t1\t1\n");
     let all = load(folder.path(), "u.data", text).unwrap();
     assert_eq!((all.users.len(), all.refused[0].0.as_str(), all.refused.len()), (23, "1", 1));
-    assert!(all.refused[0].1.ends_with("\u{fffd}`: not UTF-8"), "{:?}", all.refused);
-    assert!(all.left_out[0].contains("u.data:289: `\u{fffd}\t1"), "{:?}", all.left_out);
+    assert!(all.refused[0].1.ends_with("u.data:2: not UTF-8"), "{:?}", all.refused);
+    assert!(all.left_out[0].ends_with("u.data:289: not UTF-8"), "{:?}", all.left_out);
 }
 
 #[test]

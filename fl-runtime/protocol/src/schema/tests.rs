@@ -31,7 +31,9 @@ fn classes_are_values_not_ways_to_write_them() {
             ["0", "9007199254740992", "9007199254740993"],
         ),
     ] {
-        assert_eq!(Label::fit("class", values.into_iter()).classes, classes);
+        let mut fit = LabelFit::new("class");
+        values.iter().try_for_each(|value| fit.see(value)).unwrap();
+        assert_eq!(fit.finish().classes, classes);
     }
 }
 
@@ -60,7 +62,35 @@ fn columns_that_name_their_rows_are_refused() {
     };
     assert_eq!(fit(MAX_CATEGORIES).unwrap().width(), MAX_CATEGORIES + 1);
     let error = fit(8000).unwrap_err().to_string();
-    assert!(error.contains("values in column `id` is 8000, expected at most 1000"), "{error}");
+    assert!(
+        error.contains("values in column `id` is more than 1000, expected at most 1000"),
+        "{error}"
+    );
+}
+
+/// What is kept of a table of any length is its schema.
+#[test]
+fn labels_that_name_their_rows_are_refused() {
+    let mut fit = LabelFit::new("id");
+    let mut seen = (0..).map(|i: usize| fit.see(&format!("id{i}")));
+    let fits = seen.by_ref().take(MAX_CLASSES).filter(|seen| seen.is_ok()).count();
+    assert_eq!(fits, MAX_CLASSES);
+    let error = seen.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("classes in column `id` is more than 65536"), "{error}");
+    let mut schema = self::fit("x,class", &["1,a", "2,b"]).unwrap();
+    schema.label.classes = (0..=MAX_CLASSES).map(|i| i.to_string()).collect();
+    let error = schema.check().unwrap_err().to_string();
+    assert!(error.contains("is 65537, expected at most 65536 classes"), "{error}");
+}
+
+/// Of numbers far from 0, and of as many as one likes, mean and deviation are exact.
+#[test]
+fn numbers_are_scaled_by_what_was_seen() {
+    let rows: Vec<String> = (0..1000).map(|i| format!("{},a", 16_777_000 + i % 2)).collect();
+    let schema = fit("x,class", &rows.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let ColumnKind::Number { mean, deviation } = schema.columns[0].kind else { panic!() };
+    assert!((mean - 16_777_000.5).abs() < 1e-8, "{mean}");
+    assert!((deviation - 0.5).abs() < 1e-8, "{deviation}");
 }
 
 #[test]

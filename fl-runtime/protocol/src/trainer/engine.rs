@@ -82,8 +82,9 @@ impl EngineTrainer {
         let train = train.map(|data| recorder.training(&arena, data, &task.training, kind));
         let evaluate = self.evaluation.as_ref().map(|data| recorder.evaluation(&arena, data));
         let (mut train, mut evaluate) = (train.transpose()?, evaluate.transpose()?);
-        if let Some((train, _)) = &mut train {
+        if let Some((train, gradient)) = &mut train {
             train.set_interrupt(&self.interrupt);
+            gradient.iter_mut().for_each(|gradient| gradient.set_interrupt(&self.interrupt));
         }
         if let Some((evaluate, _)) = &mut evaluate {
             evaluate.set_interrupt(&self.interrupt);

@@ -4,7 +4,8 @@
 //! network: for trainers of one's own, which a simulation doesn't run, and for secure
 //! aggregation. Time is the run's own: it jumps to the next deadline when nobody has anything left
 //! to do, so that nothing ever sleeps. The same clients with the same seed give the same models as
-//! a simulation and as a run over the network.
+//! a simulation and as a run over the network, and so does a run that goes on from its folder
+//! ([`Options::resumable`]), but for an attempt at a secure round, which is made again.
 //!
 //! ```
 //! use tern_engine::nn::ModelSpec;
@@ -38,19 +39,20 @@
 //!     losses.push(round.committed.training["loss"]);
 //! })?;
 //! assert!(losses[19] < 0.5 * losses[0]);
-//! assert_eq!(outcome.rounds.len(), 20);
+//! assert_eq!(outcome.rounds, 20);
 //! # std::fs::remove_dir_all(&folder)?;
 //! # Ok(())
 //! # }
 //! ```
 
-use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message as _;
 use tern_engine::Device;
 use tern_host::files::Durability;
+use tern_host::store::ClientStore;
 use tern_protocol::identity::Identity;
 use tern_protocol::participant::{
     Action, Input, Participant, RequiredSecurity, SavedState, decline,
@@ -97,8 +99,12 @@ impl<T> Client<T> {
 pub struct Options {
     /// Where updates are encoded; trainers have devices of their own.
     pub device: Device,
-    /// Folder of the server's journal and models. It must not hold a run yet.
+    /// Folder of the server's journal and models. It must not hold a run yet, unless that is
+    /// resumable.
     pub folder: PathBuf,
+    /// Whether the folder has what clients keep, too, so that the run goes on from it after its
+    /// process has ended, and takes more rounds once it is over.
+    pub resumable: bool,
     /// The run, part of the key of drawn codes.
     pub run: RunId,
     /// A strategy that the plan names.
@@ -113,10 +119,17 @@ impl Options {
         Options {
             device: device.clone(),
             folder: folder.into(),
+            resumable: false,
             run: RunId([0; 16]),
             strategy: None,
             evaluator: None,
         }
+    }
+
+    /// With what clients keep in the folder, or in memory alone.
+    pub fn resumable(mut self, resumable: bool) -> Self {
+        self.resumable = resumable;
+        self
     }
 
     /// With the run, part of the key of drawn codes.
@@ -172,17 +185,18 @@ pub struct Outcome {
     pub model: Vec<f32>,
     /// The best model by the plan's metric; the last if none has a score.
     pub best: Vec<f32>,
-    /// The rounds.
-    pub rounds: Vec<Round>,
+    /// Rounds that were committed, those before the run went on included.
+    pub rounds: u32,
 }
 
 /// Runs a plan from `initial`, or from a model drawn by the plan's seed, until it is over;
-/// `on_round` sees each committed round with the model that clients have then. A client whose
+/// `on_round` sees each round that is committed, with the model that clients have then, and nothing
+/// else holds them. A resumable run goes on from where its folder has it. A client whose
 /// trainer fails sits the attempt out, and the federation goes on without it.
 ///
 /// # Errors
-/// [`Error::Value`] for a plan that makes no sense, a folder that holds a run, two clients with
-/// one key, or fewer clients with data than a round needs; [`Error::Trainer`] if a round fails
+/// [`Error::Value`] for a plan that makes no sense, a folder that holds a run that isn't resumable or
+/// is another one, two clients with one key, or fewer clients with data than a round needs; [`Error::Trainer`] if a round fails
 /// again and again; [`Error::File`] and [`Error::Journal`].
 pub fn run<T: Trainer>(
     plan: &RunPlan,
@@ -192,17 +206,17 @@ pub fn run<T: Trainer>(
     mut on_round: impl FnMut(&Round, &[f32]),
 ) -> Result<Outcome> {
     let mut local = Local::open(plan, initial, clients, options)?;
-    let mut rounds: Vec<Round> = Vec::new();
+    let mut rounds = local.committed();
     while !local.federation.coordinator().finished() {
         local.pass(clients)?;
-        for committed in local.federation.rounds(rounds.len() as u32)? {
+        for committed in local.federation.rounds(rounds)? {
+            rounds = committed.round;
             let counted = local.federation.counted(committed.round)?;
             let traffic = std::mem::take(&mut local.traffic);
             let absent = std::mem::take(&mut local.absent);
             let model = local.federation.model(&committed.public)?;
             let round = Round { committed, counted, traffic, absent };
             on_round(&round, &model);
-            rounds.push(round);
         }
     }
     let coordinator = local.federation.coordinator();
@@ -216,6 +230,8 @@ struct Local {
     federation: Federation,
     /// In the order of the clients.
     participants: Vec<Participant>,
+    /// What they keep, of a resumable run.
+    stores: Option<Vec<ClientStore>>,
     now: Millis,
     traffic: Traffic,
     absent: Vec<(ClientId, String)>,
@@ -229,10 +245,8 @@ impl Local {
         options: Options,
     ) -> Result<Self> {
         let layout = plan.check()?;
-        if options.folder.join("journal.sqlite").exists() {
-            let folder = options.folder.display();
-            return Err(Error::value("folder of the run", folder, "one that holds no run yet"));
-        }
+        let kept = options.resumable.then(|| options.folder.join("clients"));
+        check_folder(&options.folder, kept.as_deref())?;
         let drawn;
         let initial = match initial {
             Some(initial) => initial,
@@ -241,8 +255,12 @@ impl Local {
                 drawn.as_slice()
             }
         };
+        let durability = match options.resumable {
+            true => Durability::Process,
+            false => Durability::None,
+        };
         let server = federation::Options {
-            durability: Durability::None,
+            durability,
             presence_ms: u64::MAX,
             run: Some(options.run),
             strategy: options.strategy,
@@ -250,11 +268,16 @@ impl Local {
             ..federation::Options::default()
         };
         let mut federation = Federation::open(&options.folder, plan, initial, server)?;
-        let now = Millis(0);
-        let mut participants = Vec::new();
+        let run = federation.task().run;
+        if run != options.run {
+            return Err(Error::value("run of the folder", run, options.run.to_string()));
+        }
+        let now = federation.coordinator().now();
+        let (mut participants, mut stores) = (Vec::new(), kept.as_ref().map(|_| Vec::new()));
+        let mut seen = BTreeSet::new();
         for client in clients {
             let id = client.id();
-            if federation.is_enrolled(&id) {
+            if !seen.insert(id) {
                 return Err(Error::value("key of two clients", id, "one a client"));
             }
             federation.enroll(now, id, None)?;
@@ -262,15 +285,26 @@ impl Local {
             let task = federation.task().clone();
             // They are all the caller's own, whose plan says what is enough.
             let promised = task.secure.as_ref().map(RequiredSecurity::promised);
-            let kept = SavedState::default();
-            let mut participant = Participant::new(key, task, &options.device, kept)?;
+            let mut state = SavedState::default();
+            if let (Some(kept), Some(stores)) = (&kept, &mut stores) {
+                let store = ClientStore::open(&kept.join(id.to_string()), &run, durability)?;
+                state = store.load()?;
+                stores.push(store);
+            }
+            let mut participant = Participant::new(key, task, &options.device, state)?;
             if let Some(promised) = promised {
                 participant = participant.requiring(promised)?;
             }
             participants.push(participant);
         }
         let (traffic, absent) = (Traffic::default(), Vec::new());
-        Ok(Local { federation, participants, now, traffic, absent })
+        Ok(Local { federation, participants, stores, now, traffic, absent })
+    }
+
+    /// Rounds that were committed.
+    fn committed(&self) -> u32 {
+        let coordinator = self.federation.coordinator();
+        coordinator.turn().round - u32::from(!coordinator.finished())
     }
 
     /// Every client asks once and does as it is told, then the server does what is due. If that
@@ -324,8 +358,14 @@ impl Local {
             participant.handle(Input::Instruction(instruction))?.into();
         while let Some(action) = actions.pop_front() {
             let input = match action {
-                // What a client keeps is in its participant for as long as this process lives.
-                Action::Save | Action::Wait => continue,
+                Action::Save => {
+                    // Else it is in the participant for as long as this process lives.
+                    if let Some(stores) = &self.stores {
+                        stores[at].save(self.participants[at].kept())?;
+                    }
+                    continue;
+                }
+                Action::Wait => continue,
                 Action::Stop(_) => return Ok(()),
                 Action::Fetch(digest) => self.fetch(digest)?,
                 Action::Send(message) => self.send(&id, message),
@@ -383,6 +423,17 @@ impl Local {
         let appended = self.federation.upload_append(id, pending.turn, 0, &pending.body);
         acknowledged(appended.and_then(|_| self.federation.upload_finish(self.now, id, finish)))
     }
+}
+
+/// A folder holds one run, and a run goes on where its clients do.
+fn check_folder(folder: &Path, kept: Option<&Path>) -> Result<()> {
+    let expected = match kept {
+        _ if !folder.join("journal.sqlite").exists() => return Ok(()),
+        Some(kept) if kept.exists() => return Ok(()),
+        Some(_) => "one that holds no run yet, or a resumable one",
+        None => "one that holds no run yet",
+    };
+    Err(Error::value("folder of the run", folder.display(), expected))
 }
 
 fn acknowledged(result: Result<wire::Ack, Refusal>) -> Input {

@@ -1,5 +1,9 @@
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
 use tern_engine::nn::ModelSpec;
-use tern_engine::{Device, RowData};
+use tern_engine::{Device, Optimizer, RowData};
 use tern_protocol::TaskSpec;
 use tern_protocol::layout::ModelKind;
 use tern_protocol::metrics::Metrics;
@@ -41,16 +45,19 @@ fn plan() -> RunPlan {
     plan
 }
 
-fn run_plan<T: Trainer>(plan: &RunPlan, clients: &mut [Client<T>]) -> Result<Outcome> {
+fn run_plan<T: Trainer>(
+    plan: &RunPlan,
+    clients: &mut [Client<T>],
+) -> Result<(Outcome, Vec<Round>)> {
     let folder = tempfile::tempdir().unwrap();
-    let mut seen = 0;
+    let mut rounds = Vec::new();
     let outcome =
         run(plan, None, clients, Options::new(&Device::cpu(), folder.path()), |round, model| {
-            seen += 1;
-            assert_eq!((round.committed.round, model.len()), (seen, 256));
+            rounds.push(round.clone());
+            assert_eq!((round.committed.round as usize, model.len()), (rounds.len(), 256));
         })?;
-    assert_eq!(outcome.rounds.len(), seen as usize);
-    Ok(outcome)
+    assert_eq!(outcome.rounds as usize, rounds.len());
+    Ok((outcome, rounds))
 }
 
 fn secure(plan: &mut RunPlan) {
@@ -65,14 +72,14 @@ fn secure(plan: &mut RunPlan) {
 fn a_secure_sum_is_the_sum() {
     let device = Device::cpu();
     let mut plan = plan();
-    let clear = run_plan(&plan, &mut clients(&device)).unwrap();
+    let (clear, clear_rounds) = run_plan(&plan, &mut clients(&device)).unwrap();
     secure(&mut plan);
-    let masked = run_plan(&plan, &mut clients(&device)).unwrap();
+    let (masked, masked_rounds) = run_plan(&plan, &mut clients(&device)).unwrap();
     for (clear, masked) in clear.model.iter().zip(&masked.model) {
         // The fixed point of masked words is coarser.
         assert!((clear - masked).abs() < 1e-5, "{clear} {masked}");
     }
-    let [clear, masked] = [&clear, &masked].map(|outcome| outcome.rounds[0].traffic);
+    let [clear, masked] = [clear_rounds, masked_rounds].map(|rounds| rounds[0].traffic);
     assert_eq!((clear.downloaded, clear.uploaded), (masked.downloaded, masked.uploaded));
     assert!(
         masked.messages_up > 2 * clear.messages_up
@@ -89,11 +96,11 @@ fn ternary_codes_are_added_in_secret() {
     plan.updates.uplink = Encoding::Ternary;
     plan.cohort.selection = Selection::BySamples;
     plan.evaluation.on_clients = true;
-    let outcome = run_plan(&plan, &mut clients(&Device::cpu())).unwrap();
-    let loss = |at: usize| outcome.rounds[at].committed.evaluation["loss"];
+    let (_, rounds) = run_plan(&plan, &mut clients(&Device::cpu())).unwrap();
+    let loss = |at: usize| rounds[at].committed.evaluation["loss"];
     assert!(loss(29) < 0.7 * loss(0), "{} {}", loss(0), loss(29));
     // Lanes of three bits for sums of three codes, and nothing of the size of floats.
-    assert!(outcome.rounds[0].traffic.uploaded < 3 * 256);
+    assert!(rounds[0].traffic.uploaded < 3 * 256);
 }
 
 /// A trainer that fails where it is told to.
@@ -135,8 +142,8 @@ fn a_client_that_fails_sits_out() {
             secure(&mut plan);
         }
         let mut clients = moody(&[1], &[]);
-        let outcome = run_plan(&plan, &mut clients).unwrap();
-        for round in &outcome.rounds {
+        let (_, rounds) = run_plan(&plan, &mut clients).unwrap();
+        for round in &rounds {
             let [(absent, reason)] = &round.absent[..] else { panic!("{:?}", round.absent) };
             assert_eq!(*absent, clients[1].id());
             assert!(reason.contains("line 3"), "{reason}");
@@ -171,4 +178,75 @@ fn a_folder_holds_one_run() {
     assert_eq!(outcome.model, initial, "starts where it is told to");
     let again = run(&plan, None, &mut clients(&device), options(), |_, _| ());
     assert!(again.unwrap_err().to_string().contains("holds no run yet"));
+    // What its clients went on from is nowhere.
+    let again = run(&plan, None, &mut clients(&device), options().resumable(true), |_, _| ());
+    assert!(again.unwrap_err().to_string().contains("or a resumable one"));
+}
+
+/// A trainer whose process ends once so many jobs of all are done.
+struct Mortal {
+    inner: EngineTrainer,
+    left: Rc<Cell<usize>>,
+}
+
+impl Trainer for Mortal {
+    fn samples(&self) -> u32 {
+        self.inner.samples()
+    }
+    fn train(&mut self, task: &TaskSpec, job: &Job) -> Result<Trained> {
+        self.left.set(self.left.get().checked_sub(1).expect("the process ends"));
+        self.inner.train(task, job)
+    }
+    fn evaluate(&mut self, task: &TaskSpec, model: &[f32]) -> Result<(u32, Metrics)> {
+        self.inner.evaluate(task, model)
+    }
+}
+
+#[test]
+fn a_run_goes_on_after_its_process_has_ended() {
+    let changes: [(bool, fn(&mut RunPlan)); 4] = [
+        (true, |_| ()),
+        (true, |plan| {
+            plan.updates.uplink = Encoding::Ternary;
+            plan.updates.downlink = Encoding::Ternary;
+        }),
+        (true, |plan| {
+            plan.training.optimizer = Optimizer::adam();
+            plan.training.keep_optimizer = true;
+            plan.evaluation.on_clients = true;
+        }),
+        // The attempt that was open is made again, by another seed.
+        (false, secure),
+    ];
+    for (number, (same, change)) in changes.into_iter().enumerate() {
+        let mut plan = plan();
+        change(&mut plan);
+        let (whole, _) = run_plan(&plan, &mut clients(&Device::cpu())).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut rounds = Vec::new();
+        let mut going_on = |plan: &RunPlan, jobs: usize| {
+            let left = Rc::new(Cell::new(jobs));
+            let mortal = |client: Client<EngineTrainer>| Client {
+                identity: client.identity,
+                trainer: Mortal { inner: client.trainer, left: left.clone() },
+            };
+            let mut clients: Vec<_> = clients(&Device::cpu()).into_iter().map(mortal).collect();
+            let options = Options::new(&Device::cpu(), folder.path()).resumable(true);
+            let seen = |round: &Round, _: &[f32]| rounds.push(round.committed.round);
+            catch_unwind(AssertUnwindSafe(|| run(plan, None, &mut clients, options, seen)))
+        };
+        // In the middle of rounds and at their ends; then it is over, and takes two more.
+        let mut shorter = plan.clone();
+        shorter.rounds = 2;
+        for jobs in [1, 3, 0] {
+            assert!(going_on(&shorter, jobs).is_err(), "change {number}, {jobs} jobs");
+        }
+        assert_eq!(going_on(&shorter, usize::MAX).unwrap().unwrap().rounds, 2);
+        assert!(going_on(&plan, 2).is_err());
+        let outcome = going_on(&plan, usize::MAX).unwrap().unwrap();
+        assert_eq!(outcome.rounds, 4);
+        assert_eq!(rounds, [1, 2, 3, 4], "change {number}");
+        assert_eq!(outcome == whole, same, "change {number}");
+        assert!(outcome.model.iter().all(|x| x.is_finite()));
+    }
 }

@@ -1,6 +1,9 @@
 //! Simulations that end in the middle and go on from their folder.
 
 use std::path::Path;
+use std::sync::Arc;
+
+use tern_protocol::{Strategy, StrategyState};
 
 use super::*;
 
@@ -79,6 +82,66 @@ fn a_run_that_was_interrupted_while_it_trained_goes_on() {
         assert_eq!(simulation.rounds(), 2);
         rounds.extend(std::iter::from_fn(|| simulation.round().unwrap()));
         assert_eq!(left(rounds, &simulation), whole(&plan), "{name}");
+    }
+}
+
+/// Sets an interrupt while the third model is made: what follows is the measuring.
+struct Asks(tern_engine::Interrupt);
+
+impl Strategy for Asks {
+    fn name(&self) -> &str {
+        "asks"
+    }
+
+    fn step(&self, model: &mut [f32], direction: &[f32], state: &mut StrategyState) {
+        state.steps += 1;
+        model.iter_mut().zip(direction).for_each(|(x, d)| *x += d);
+        if state.steps == 3 {
+            self.0.set();
+        }
+    }
+}
+
+#[test]
+fn a_run_that_was_interrupted_while_it_measured_goes_on() {
+    for on_clients in [false, true] {
+        for (name, _, change) in [KINDS[7], KINDS[10]] {
+            let mut plan = plan_of(change);
+            plan.strategy = StrategySpec::Custom("asks".into());
+            plan.evaluation.on_clients = on_clients;
+            let device = Device::cpu();
+            let options = |interrupt: &tern_engine::Interrupt| {
+                let mut options = Options::new(&device).interrupt(interrupt);
+                options.strategy = Some(Arc::new(Asks(interrupt.clone())));
+                options.held_out = (!on_clients).then(|| rows(&device, &parts(5)[0]));
+                options
+            };
+            let open = |options: Options, looked_at: &tern_engine::Interrupt| {
+                let options = options.interrupt(looked_at);
+                Simulation::new(&plan, population(&device, 5), options).unwrap()
+            };
+            let [asked, unseen] = [(); 2].map(|()| tern_engine::Interrupt::new());
+            let mut simulation = open(options(&asked), &unseen);
+            let expected = std::iter::from_fn(|| simulation.round().unwrap()).collect();
+            let expected = left(expected, &simulation);
+
+            let folder = tempfile::tempdir().unwrap();
+            let asked = tern_engine::Interrupt::new();
+            let there = || options(&asked).folder(folder.path().to_path_buf());
+            let mut simulation = open(there(), &asked);
+            let mut rounds: Vec<RoundRecord> =
+                (0..2).filter_map(|_| simulation.round().unwrap()).collect();
+            let model = simulation.model().unwrap();
+            let error = simulation.round().unwrap_err();
+            assert!(matches!(error, Error::Engine(tern_engine::Error::Interrupted)), "{error}");
+            assert_eq!(simulation.model().unwrap(), model, "of the round before");
+            simulation.save().unwrap();
+            drop(simulation);
+            let mut simulation = open(there(), &unseen);
+            assert_eq!(simulation.rounds(), 2);
+            rounds.extend(std::iter::from_fn(|| simulation.round().unwrap()));
+            assert_eq!(left(rounds, &simulation), expected, "{name}, {on_clients}");
+        }
     }
 }
 

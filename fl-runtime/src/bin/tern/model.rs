@@ -9,7 +9,7 @@ use tern_engine::nn::{Input, ModelSpec, Predictor};
 use tern_engine::{Arena, Device, Flat, load_model};
 use tern_fl::RunPlan;
 use tern_fl::config::{Config, DataConfig};
-use tern_fl::data::read_table;
+use tern_fl::data::open_table;
 use tern_fl::layout::ModelKind;
 use tern_fl::schema::Schema;
 
@@ -114,7 +114,7 @@ fn predictions(plan: &RunPlan, model: &Path, data: &Path) -> Result<String> {
     let Some(schema) = &plan.schema else {
         bail!("no [run.schema], expected one (tern schema): it says what columns and classes mean")
     };
-    let features = read_table(data)?.features_by(schema)?;
+    let features = open_table(data)?.features_by(schema)?;
     let (parameters, layers) = spec.build()?;
     let arena = Arena::new(&Device::from_env()?, &parameters, &[0])?;
     arena.write(Flat::Parameters, 0, &load_model(model, layout.parameters())?)?;
@@ -164,7 +164,7 @@ mod tests {
         };
         let sample = file("sample.csv", "x,class\n-1,\"a, b\"\n1,c\n");
         let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(1, &[], 2)), 1);
-        plan.schema = Some(read_table(&sample).unwrap().schema("class", &[], &[0, 1]).unwrap());
+        plan.schema = Some(open_table(&sample).unwrap().schema("class", &[], &[0, 1]).unwrap());
         // Logits −x and x.
         let layout = plan.check().unwrap();
         let mut weights = vec![0.0; layout.parameters().words()];

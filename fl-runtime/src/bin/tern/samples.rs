@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use tern_engine::{Device, Interrupt, RowData, TextData, TextWindows};
 use tern_fl::config::{DataConfig, EvaluationConfig};
-use tern_fl::data::{Rows, read_table, read_texts};
+use tern_fl::data::{Rows, open_table, read_texts};
 use tern_fl::metrics::Metrics;
 use tern_fl::schema::Schema;
 use tern_fl::tokens::Tokens;
@@ -160,13 +160,13 @@ impl Samples {
                 if let Some(label) = label.as_ref().filter(|label| *label != said) {
                     bail!("label is {label}, expected {said}, as the run's schema says");
                 }
-                Samples::Rows(read_table(path)?.read_all_by(schema)?)
+                Samples::Rows(open_table(path)?.read_all_by(schema)?)
             }
             (DataConfig::Csv { .. }, None) if reading.tokens.is_some() => {
                 bail!("{}: tables, expected text: the run has tokens", path.display())
             }
             (DataConfig::Csv { label: Some(label), .. }, None) => {
-                Samples::Rows(read_table(path)?.plain(label)?)
+                Samples::Rows(open_table(path)?.plain(label)?)
             }
             (DataConfig::Csv { label: None, .. }, None) => {
                 bail!("no label, expected the column with the class: the run has no schema")
@@ -267,7 +267,7 @@ mod tests {
             DataConfig::Csv { path, label: label.map(String::from) }
         };
         let sample = csv("a.csv", "age,job,class\n1,baker,no\n3,smith,yes\n", None);
-        let table = read_table(sample.path()).unwrap();
+        let table = open_table(sample.path()).unwrap();
         let schema = table.schema("class", &[], &[0, 1]).unwrap();
         let reading = Reading { schema: Some(schema), ..Reading::default() };
         let read = |data: &DataConfig| Samples::read(data, data.path(), &reading);
@@ -310,7 +310,7 @@ mod tests {
             model[0] = 1.0;
             trainer.evaluate(task, &model).unwrap().1["loss"]
         };
-        let schema = read_table(&path).unwrap().schema("class", &[], &[0, 1, 2, 3]).unwrap();
+        let schema = open_table(&path).unwrap().schema("class", &[], &[0, 1, 2, 3]).unwrap();
         let [plain, scaled] = [None, Some(schema)].map(task);
         let new = |task: &TaskSpec| {
             let evaluation = EvaluationConfig::default();

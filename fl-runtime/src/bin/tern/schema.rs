@@ -15,7 +15,7 @@ use tern_fl::schema::Schema;
 /// apart as many classes as the first line says.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// CSV files with a line of column names, plain or gzip.
+    /// CSV files with a line of column names, plain or gzip, or Parquet files.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// The column with the class.
@@ -44,12 +44,11 @@ pub struct Sample<'a> {
 
 /// What a sample says of its columns.
 pub fn of(sample: &Sample<'_>) -> Result<Schema> {
-    let table = Table::read_several(sample.files)?;
-    let rows: Vec<usize> = (0..table.lines().len()).collect();
+    let table = Table::open_several(sample.files)?;
     let without: Vec<&str> = sample.without.iter().map(String::as_str).collect();
-    let schema = table.schema(sample.label, &without, &rows)?;
+    let schema = table.schema_of_all(sample.label, &without)?;
     // What can't be read by it isn't what it was made of.
-    table.read_all_by(&schema)?;
+    table.check(&schema)?;
     schema.check()?;
     Ok(schema)
 }

@@ -108,6 +108,7 @@ kernel! {
         source: "ternary/encode_lanes.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 64],
+        iterations: |p, _| (u32::BITS / p.bits).into(),
         grid: |p, v| linear_grid(p.words as usize, v.constant("GROUP")),
     }];
 }
@@ -122,6 +123,7 @@ kernel! {
         source: "ternary/decode_lanes.wgsl",
         preludes: [INDEX, SEGMENT],
         consts: [GROUP = 64],
+        iterations: |p, _| super::search(p.tensors),
         grid: |p, v| linear_grid(p.n as usize / 4, v.constant("GROUP")),
     }];
 }

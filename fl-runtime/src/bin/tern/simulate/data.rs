@@ -27,7 +27,7 @@ pub struct Options {
     /// How text becomes tokens; else as the run says, or ASCII.
     #[arg(long, value_enum, requires = "text")]
     tokens: Option<Characters>,
-    /// A CSV file with a line of column names, plain or gzip. Numbers are scaled by the rows that
+    /// A CSV file with a line of column names, plain or gzip, or a Parquet file. Numbers are scaled by the rows that
     /// clients train on; columns that are no numbers become a feature for each value there.
     #[arg(long, value_name = "FILE", conflicts_with = "digits")]
     csv: Option<PathBuf>,
@@ -140,7 +140,7 @@ impl Data {
         schema: Option<&Schema>,
         seed: u32,
     ) -> Result<Self> {
-        let table = Table::read(path)?;
+        let table = Table::open(path)?;
         let (label, labels) = match schema {
             Some(Schema { label: known, .. }) if known.name != label => {
                 bail!("--label is {label}, expected {}, as the run's schema says", known.name)
@@ -150,10 +150,10 @@ impl Data {
         };
         let mut parts = match &options.by {
             Some(by) => {
-                let values: Vec<&str> =
-                    table.column(by)?.iter().map(|value| value.trim()).collect();
+                let values = table.column(by)?;
+                let values: Vec<&str> = values.iter().map(|value| value.trim()).collect();
                 if let Some(row) = values.iter().position(|value| value.is_empty()) {
-                    let line = table.lines()[row];
+                    let line = table.lines()?[row];
                     bail!("{}: line {line}: {by} is missing, expected a client", path.display());
                 }
                 by_value(&values)
@@ -350,7 +350,7 @@ mod tests {
         let ids: String = (0..1200).map(|i| format!("id{i},{i},{}\n", i % 2)).collect();
         let ids = format!("id,x,class\n{ids}");
         let named = error(&ids, "");
-        assert!(named.contains("column `id` is 1080, expected at most 1000"), "{named}");
+        assert!(named.contains("column `id` is more than 1000, expected at most 1000"), "{named}");
         assert_eq!(rows(&ids, "--without id").unwrap().0.width, 1);
     }
 

@@ -6,8 +6,8 @@
 //! owner may read what is in it.
 //!
 //! ```
-//! use tern_client::store::ClientStore;
 //! use tern_host::files::Durability;
+//! use tern_host::store::ClientStore;
 //! use tern_protocol::{RunId, participant::SavedState};
 //!
 //! # fn main() -> tern_protocol::Result<()> {
@@ -29,14 +29,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tern_secagg::History;
-
-use tern_host::files::{self, Durability};
 use tern_protocol::metrics::Metrics;
 use tern_protocol::participant::{Pending, SavedState};
 use tern_protocol::trainer::OptimizerState;
 use tern_protocol::update::Codec;
 use tern_protocol::{Digest, Error, Result, RunId, Turn};
+use tern_secagg::History;
+
+use crate::files::{self, Durability};
 
 /// The folder of a client in one run.
 #[derive(Clone, Debug)]
