@@ -52,12 +52,11 @@ impl Frame {
         if editor.cursor() == editor.line().len() {
             frame.cursor = (frame.rows.len() - 1, column);
         }
-        let unknown: String = editor.line().chars().filter(|c| !known(*c)).take(1).collect();
-        if !unknown.is_empty() {
+        if let Some(unknown) = editor.line().chars().find(|c| !known(*c)) {
             let note = format!(
                 "({unknown} is unknown to the model, which learns that something was there)"
             );
-            frame.words(note.split(' ').map(|word| (word.to_owned(), word.to_owned())), 1, most);
+            frame.words(note.split(' ').map(|word| (word.to_owned(), word.to_owned())), most);
         }
         let (offers, marked) = editor.offers();
         let words = offers.iter().enumerate().map(|(at, offer)| {
@@ -70,22 +69,24 @@ impl Frame {
             };
             (shown, colored)
         });
-        frame.words(words, 1, most);
+        frame.words(words, most);
         frame.fit(size.rows)
     }
 
     /// Adds words, in as many rows as they need: as they count, and as they are written.
-    fn words(&mut self, words: impl Iterator<Item = (String, String)>, gap: usize, most: usize) {
+    fn words(&mut self, words: impl Iterator<Item = (String, String)>, most: usize) {
         let mut column = usize::MAX;
         for (counted, written) in words {
             let wide = counted.width();
-            if column.saturating_add(gap + wide) > most {
-                self.rows.push(written);
-                column = wide;
-            } else {
-                let row = self.rows.last_mut();
-                row.into_iter().for_each(|row| *row += &format!("{}{written}", " ".repeat(gap)));
-                column += gap + wide;
+            match self.rows.last_mut() {
+                Some(row) if column.saturating_add(1 + wide) <= most => {
+                    *row += &format!(" {written}");
+                    column += 1 + wide;
+                }
+                _ => {
+                    self.rows.push(written);
+                    column = wide;
+                }
             }
         }
     }

@@ -179,7 +179,7 @@ impl<'a> Layout<'a> {
                 let end = self.place(*last);
                 // At the line's height as far as the others go, then to the label.
                 let leader = [end, (right, end.1), (label - 4.0, *y)];
-                svg.line(&leader, color, 0.6);
+                svg.leader(&leader, color);
             }
             svg.text((label, y + 4.5), TEXT, Anchor::Start, color, name);
         }

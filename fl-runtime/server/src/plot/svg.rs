@@ -75,9 +75,18 @@ impl Svg {
 
     /// A line through points.
     pub fn line(&mut self, points: &[(f64, f64)], color: &str, width: f64) {
+        self.polyline(points, color, format_args!("stroke-width=\"{width}\""));
+    }
+
+    /// A thin line of dots through points, which leads from one thing to another.
+    pub fn leader(&mut self, points: &[(f64, f64)], color: &str) {
+        self.polyline(points, color, format_args!("stroke-dasharray=\"1.5 2.5\""));
+    }
+
+    fn polyline(&mut self, points: &[(f64, f64)], color: &str, style: std::fmt::Arguments<'_>) {
         let places: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         self.add(format_args!(
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"{width}\" \
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" {style} \
              stroke-linejoin=\"round\"/>",
             places.join(" ")
         ));
