@@ -108,7 +108,7 @@ impl<'a> Layout<'a> {
         };
         let lines: Vec<_> = panel.series.iter().map(finite).collect();
         let all = || lines.iter().flatten();
-        let x = Axis::of(all().map(|point| point.0), 7);
+        let x = across(all().map(|point| point.0));
         let y = Axis::of(all().map(|point| point.1), 5).rounded();
 
         let named = if panel.series.len() > 1 { panel.series.as_slice() } else { &[] };
@@ -184,6 +184,14 @@ impl<'a> Layout<'a> {
             svg.text((label, y + 4.5), TEXT, Anchor::Start, color, name);
         }
     }
+}
+
+/// The axis of what goes on, as rounds do: from the beginning, unless the lines are far from it.
+fn across(values: impl Iterator<Item = f64> + Clone) -> Axis {
+    let first = values.clone().fold(f64::INFINITY, f64::min);
+    let last = values.clone().fold(f64::NEG_INFINITY, f64::max);
+    let beginning = (0.0 < first && first < 0.75 * last).then_some(0.0);
+    Axis::of(values.chain(beginning), 7)
 }
 
 /// Width of the widest text.
@@ -266,6 +274,10 @@ mod tests {
             assert!((top - 1e-6..=bottom + 1e-6).contains(&place.1), "{place:?}");
         }
         assert!(layout.y.low >= 0.0 && layout.y.high <= 100.0);
+        for (first, last, low) in [(20_245.0, 40_290.0, 0.0), (1.0, 60.0, 0.0), (80.0, 99.0, 80.0)]
+        {
+            assert_eq!(across([first, last].into_iter()).low, low);
+        }
         // More lines than the height has room for make the panel higher.
         let many = Panel { series: panel.series.repeat(5), ..panel.clone() };
         let layout = Layout::of(&many, 0.0, 320.0);
