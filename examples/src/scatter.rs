@@ -1,17 +1,31 @@
 //! Clouds of points in many dimensions, as a picture in two.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use anyhow::{Result, anyhow};
-use plotters::prelude::*;
+use anyhow::{Context, Result};
+use tern_fl::server::plot::{Anchor, GRAY, LIGHT, Mark, Svg};
 
 use crate::report::Report;
 
 /// Passes of the power iteration; two directions that matter are apart by then.
 const PASSES: usize = 200;
 
-/// Of clouds: blue, orange and green that most people can tell apart (Okabe and Ito 2008).
-const COLORS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
+/// Of classes: ten that can be told apart.
+const CLASSES: [&str; 10] = [
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#222222",
+    "#b5a800", "#17becf",
+];
+/// Of clouds.
+const MARKS: [Mark; 2] = [Mark::Circle, Mark::Triangle];
+/// Half the width of a mark, pixels.
+const RADIUS: f64 = 3.4;
+/// Width of a panel.
+const PANEL: f64 = 440.0;
+/// Width of the legend.
+const LEGEND: f64 = 110.0;
+/// Size of text.
+const TEXT: f64 = 13.0;
 
 /// The plane through rows of `width` numbers in which they spread most: their principal
 /// components.
@@ -77,9 +91,12 @@ pub struct Cloud {
     pub name: String,
     /// Its points.
     pub points: Vec<(f64, f64)>,
+    /// The class of each.
+    pub classes: Vec<u32>,
 }
 
-/// Draws panels side by side as SVG, each with a title and its clouds; returns the path.
+/// Draws panels side by side as SVG, each with a title and its clouds: a cloud is a shape, a class
+/// a color. Returns the path.
 pub fn scatter(
     report: &Report,
     file: &str,
@@ -87,48 +104,62 @@ pub fn scatter(
     panels: &[(&str, Vec<Cloud>)],
 ) -> Result<PathBuf> {
     let path = report.path(file);
-    draw(&path, title, panels).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    let svg = draw(title, panels);
+    std::fs::write(&path, svg).with_context(|| path.display().to_string())?;
     Ok(path)
 }
 
-fn draw(
-    path: &Path,
-    title: &str,
-    panels: &[(&str, Vec<Cloud>)],
-) -> Result<(), Box<dyn std::error::Error>> {
-    let size = (480 * panels.len().max(1) as u32, 480);
-    let root = SVGBackend::new(path, size).into_drawing_area();
-    root.fill(&WHITE)?;
-    let body = root.titled(title, ("sans-serif", 20))?;
-    for (area, (name, clouds)) in body.split_evenly((1, panels.len().max(1))).iter().zip(panels) {
+fn draw(title: &str, panels: &[(&str, Vec<Cloud>)]) -> String {
+    let legend = PANEL * panels.len() as f64 + 20.0;
+    let mut svg = Svg::new((legend + LEGEND, PANEL + 44.0), title);
+    svg.text((12.0, 24.0), 16.0, Anchor::Start, "black", title);
+    for (at, (name, clouds)) in panels.iter().enumerate() {
+        let left = 12.0 + PANEL * at as f64;
+        svg.text((left, 46.0), TEXT, Anchor::Start, GRAY, name);
+        let (top, side) = (54.0, PANEL - 22.0);
+        let corners = [(0.0, 0.0), (side, 0.0), (side, side), (0.0, side), (0.0, 0.0)];
+        svg.line(&corners.map(|(x, y)| (left + x, top + y)), LIGHT, 1.0);
         let most = clouds
             .iter()
             .flat_map(|cloud| &cloud.points)
             .flat_map(|(x, y)| [x.abs(), y.abs()])
             .fold(1e-9, f64::max);
-        let mut chart = ChartBuilder::on(area)
-            .caption(name, ("sans-serif", 16))
-            .margin(12)
-            // Room for the legend.
-            .build_cartesian_2d(-most..most, -1.3 * most..most)?;
-        chart.configure_mesh().disable_mesh().disable_axes().draw()?;
-        for (at, cloud) in clouds.iter().enumerate() {
-            let style = COLORS[at % COLORS.len()].mix(0.6).filled();
-            let dots = cloud.points.iter().map(|point| Circle::new(*point, 3, style));
-            chart
-                .draw_series(dots)?
-                .label(cloud.name.as_str())
-                .legend(move |(x, y)| Circle::new((x + 8, y), 4, style));
+        let place = |(x, y): (f64, f64)| {
+            let scale = 0.48 * side / most;
+            (left + side / 2.0 + scale * x, top + side / 2.0 - scale * y)
+        };
+        for (cloud, mark) in clouds.iter().zip(MARKS.iter().cycle()) {
+            for (point, class) in cloud.points.iter().zip(&cloud.classes) {
+                svg.mark(*mark, place(*point), RADIUS, color(*class));
+            }
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerLeft)
-            .border_style(BLACK)
-            .background_style(WHITE)
-            .draw()?;
     }
-    root.present()?;
-    Ok(())
+    // Shapes, then colors.
+    let mut y = 70.0;
+    let mut entry = |mark: Mark, color: &str, name: &str| {
+        svg.mark(mark, (legend, y - 4.5), 5.0, color);
+        svg.text((legend + 14.0, y), TEXT, Anchor::Start, "black", name);
+        y += 20.0;
+    };
+    let all = || panels.iter().flat_map(|(_, clouds)| clouds);
+    let mut names: Vec<&str> = Vec::new();
+    for cloud in all() {
+        if !names.contains(&cloud.name.as_str()) {
+            names.push(&cloud.name);
+        }
+    }
+    for (name, mark) in names.into_iter().zip(MARKS.iter().cycle()) {
+        entry(*mark, GRAY, name);
+    }
+    let classes: BTreeSet<u32> = all().flat_map(|cloud| cloud.classes.iter().copied()).collect();
+    for class in classes {
+        entry(Mark::Circle, color(class), &format!("class {class}"));
+    }
+    svg.finish()
+}
+
+fn color(class: u32) -> &'static str {
+    CLASSES[class as usize % CLASSES.len()]
 }
 
 #[cfg(test)]
@@ -155,15 +186,33 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_names_its_panels_and_clouds() {
+    fn a_picture_names_its_panels_clouds_and_classes() {
         let folder = tempfile::tempdir().unwrap();
         let report = Report::create(folder.path()).unwrap();
-        let cloud = |name: &str| Cloud { name: name.into(), points: vec![(1.0, 2.0), (-1.0, 0.5)] };
-        let panels = [("before", vec![cloud("source"), cloud("target")]), ("after", vec![])];
+        let cloud = |name: &str, classes: &[u32]| Cloud {
+            name: name.into(),
+            points: (0..classes.len()).map(|at| (at as f64 - 4.0, 0.5)).collect(),
+            classes: classes.to_vec(),
+        };
+        let all: Vec<u32> = (0..10).collect();
+        let panels = [
+            ("before", vec![cloud("source", &all), cloud("target", &[3, 3, 7])]),
+            ("after", vec![]),
+        ];
         let path = scatter(&report, "features.svg", "Features", &panels).unwrap();
         let svg = std::fs::read_to_string(path).unwrap();
-        for text in ["Features", "before", "after", "source", "target", "<circle"] {
+        for text in ["Features", "before", "after"] {
             assert!(svg.contains(text), "{text} is missing");
         }
+        // Once each, whatever the number of panels and points.
+        let names = all.iter().map(|class| format!("class {class}"));
+        for name in names.chain(["source".into(), "target".into()]) {
+            assert_eq!(svg.matches(&format!(">{name}<")).count(), 1, "{name}");
+        }
+        // A point of a class is of its color, one of a cloud of its shape; each is in the legend.
+        assert_eq!(svg.matches("<circle").count(), 10 + 1 + 10);
+        assert_eq!(svg.matches("<path").count(), 3 + 1);
+        assert_eq!(svg.matches(CLASSES[3]).count(), 1 + 2 + 1);
+        assert_eq!(svg.matches(CLASSES[7]).count(), 1 + 1 + 1);
     }
 }

@@ -73,6 +73,14 @@ pub fn partial_word(text: &str) -> &str {
     start.map_or("", |(at, _)| &text[at..]).trim_start_matches(|c| !at_edge(c))
 }
 
+/// Probability, by the logarithms of each token's, that no character of a word comes next: that a
+/// word is over, or that none begins here.
+pub fn end_of_word(log_probs: &[f32], alphabet: &Alphabet) -> f32 {
+    let ends =
+        |token: u32| alphabet.char(token).filter(|_| token != UNKNOWN).is_some_and(|c| !in_word(c));
+    (0u32..).zip(log_probs).filter(|(token, _)| ends(*token)).map(|(_, p)| p.exp()).sum()
+}
+
 /// An unfinished continuation.
 struct Open<S> {
     text: String,

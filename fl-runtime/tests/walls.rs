@@ -8,7 +8,7 @@ use std::process::Command;
 const NETWORK: &[&str] = &["axum", "hyper", "reqwest", "tokio"];
 const TLS: &[&str] = &["rustls"];
 const STORAGE: &[&str] = &["rusqlite"];
-const TERMINAL: &[&str] = &["clap", "plotters", "ratatui", "tracing-subscriber"];
+const TERMINAL: &[&str] = &["clap", "ratatui", "tracing-subscriber"];
 const GPU: &[&str] = &["naga", "wgpu"];
 /// The runtime above its protocol.
 const RUNTIME: &[&str] =

@@ -99,8 +99,13 @@ impl Results {
 
 /// Both domains in the plane in which they spread most.
 fn clouds(features: &Features, width: usize) -> Vec<Cloud> {
-    let Features { source, target } = features;
+    let Features { source, target, labels } = features;
     let plane = Plane::of(&[source.as_slice(), target].concat(), width);
-    let cloud = |name: &str, rows: &[f32]| Cloud { name: name.into(), points: plane.project(rows) };
-    vec![cloud("source", source), cloud("target", target)]
+    let clouds = [("source", source), ("target", target)].into_iter().zip(labels);
+    let cloud = |((name, rows), classes): ((&str, &Vec<f32>), &Vec<u32>)| Cloud {
+        name: name.into(),
+        points: plane.project(rows),
+        classes: classes.clone(),
+    };
+    clouds.map(cloud).collect()
 }

@@ -58,6 +58,8 @@ pub struct Features {
     pub source: Vec<f32>,
     /// Of the target.
     pub target: Vec<f32>,
+    /// What the digits are: the source's, then the target's, which only the picture knows.
+    pub labels: [Vec<u32>; 2],
 }
 
 /// For looking at models beside the run.
@@ -100,7 +102,10 @@ impl<'a> Judge<'a> {
     fn features(&mut self, model: &[f32]) -> Result<Features> {
         let [source, target] = self.shown().map(<[f32]>::to_vec);
         let source = self.source.features(model, &source)?;
-        Ok(Features { source, target: self.target.features(model, &target)? })
+        let target = self.target.features(model, &target)?;
+        let of = |images: &Images| images.labels.iter().take(SHOWN).copied().collect();
+        let labels = [&self.transfer.sources[0].1, &self.transfer.target].map(of);
+        Ok(Features { source, target, labels })
     }
 }
 

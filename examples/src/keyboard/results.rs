@@ -9,6 +9,7 @@ use tern_fl::methods::personalize::{Merge, Round, Score};
 use super::measure::Worth;
 use super::server::Curve;
 use super::study::Row;
+use crate::bars::{Pair, bars};
 use crate::report::{Report, Series, Table};
 
 /// Everything a run found out.
@@ -248,10 +249,13 @@ impl Results {
         ))
     }
 
-    /// Writes `results.json`, and the curves: `loss.svg` of the public training where there
-    /// was one, `typed.svg` of how well the users' models did while they typed.
+    /// Writes `results.json`, and the pictures: `users.svg` of what each user gained, `loss.svg`
+    /// of the public training where there was one, `typed.svg` of how well the users' models did
+    /// while they typed.
     pub fn write(&self, report: &Report, curve: &Curve) -> Result<()> {
         report.json("results.json", self)?;
+        let title = ("Characters expected by the public model and by one's own", "top-1 (%)");
+        bars(report, "users.svg", title, ["public model", "own model"], &self.pairs())?;
         if !curve.training.is_empty() {
             let series = [
                 Series { name: "training", points: &curve.training },
@@ -268,6 +272,21 @@ impl Results {
             report.plot("typed.svg", "Median user: characters expected", axes, &series)?;
         }
         Ok(())
+    }
+
+    /// Percent expected before and after, of each user and of the medians.
+    fn pairs(&self) -> Vec<Pair> {
+        let pair = |name: String, rates: [f64; 2]| Pair { name, values: rates.map(|r| 100.0 * r) };
+        let rate = |worth: &Worth| worth.scores.top1_rate();
+        let users = self
+            .users
+            .iter()
+            .map(|user| pair(user.name.clone(), [&user.public, &user.customized].map(rate)));
+        let medians = self.medians.iter().map(|median| {
+            let [public, own, _] = median.top1;
+            pair(format!("median {}", median.kind), [public, own])
+        });
+        users.chain(medians).collect()
     }
 
     /// (characters typed, percent expected) of the median user, by round: a point stands where
@@ -403,8 +422,12 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["users"][0]["customized"]["scores"]["top1"], 55);
         assert_eq!(value["users"][0]["rounds"][1]["adopted"], false);
-        for file in ["loss.svg", "typed.svg"] {
+        for file in ["loss.svg", "typed.svg", "users.svg"] {
             assert!(std::fs::read_to_string(report.path(file)).unwrap().contains("<svg"));
         }
+        let pairs = results.pairs();
+        let names: Vec<_> = pairs.iter().map(|pair| pair.name.as_str()).collect();
+        assert_eq!(names, ["ann", "bob", "play/EVE", "cy", "median speaker", "median role"]);
+        assert!(pairs[0].values[0] == 40.0 && (pairs[0].values[1] - 55.0).abs() < 1e-9);
     }
 }

@@ -10,12 +10,13 @@ use tern_engine::Device;
 use tern_fl::methods::personalize::Public;
 
 use super::data::Texts;
+use super::interactive::{self, Input, terminal};
+use super::network;
 use super::options::Options;
 use super::personalize::personalize;
 use super::results::{Results, medians};
 use super::steps::{preset, publish, publish_again, take, tell};
 use super::study;
-use super::{interactive, network};
 use crate::public::PublicModel;
 use crate::users::User;
 
@@ -111,8 +112,15 @@ fn type_in(
     out: &mut dyn Write,
 ) -> Result<()> {
     let records = options.records.map_or(interactive::RECORDS, |n| n as usize);
-    let (recipe, mut input) = (interactive::recipe(options.seed), std::io::stdin().lock());
-    interactive::run(device, public, own, records, recipe, &mut input, out)
+    let recipe = interactive::recipe(options.seed);
+    let mut lines;
+    let input = if terminal::is_there() {
+        Input::Keys
+    } else {
+        lines = std::io::stdin().lock();
+        Input::Lines(&mut lines)
+    };
+    interactive::run(device, public, own, records, recipe, input, out)
 }
 
 #[cfg(test)]

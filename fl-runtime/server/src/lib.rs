@@ -38,5 +38,4 @@ pub mod federation;
 pub mod http;
 pub mod journal;
 pub mod local;
-#[cfg(feature = "plot")]
 pub mod plot;
