@@ -15,7 +15,7 @@ impl Federation {
         if self.next_attempt().is_some_and(|next| now < next) {
             return Ok(());
         }
-        let cohort = &self.plan.cohort;
+        let (cohort, excluded) = (&self.plan.cohort, self.coordinator.excluded());
         let (minimum, asked) = (cohort.minimum as usize, cohort.asked() as usize);
         let waited = now.since(since) >= cohort.gather_ms;
         let enough = match waited {
@@ -23,13 +23,14 @@ impl Federation {
             // Before the first attempt clients still register.
             false if self.coordinator.turn() == Turn::new(1, 1) => asked,
             // Later on nobody waits for more than there are.
-            false => self.presence.expected().clamp(minimum, asked),
+            false => self.presence.expected(excluded.keys()).clamp(minimum, asked),
         };
         // Most polls of many clients need no look at all of them.
         if self.presence.heard() < enough {
             return Ok(());
         }
-        let online = self.presence.online(now);
+        let mut online = self.presence.online(now);
+        online.retain(|candidate| !excluded.contains_key(&candidate.client));
         // Who evaluates only is asked later on, and nobody waits for them here.
         let training = || online.iter().filter(|client| client.samples > 0);
         if training().count() < enough {

@@ -55,9 +55,10 @@ impl Presence {
         self.absent = self.enrolled.difference(&online).copied().collect();
     }
 
-    /// Registered clients that may still come.
-    pub fn expected(&self) -> usize {
-        self.enrolled.len() - self.absent.len()
+    /// Registered clients that may still come, but for those who are out.
+    pub fn expected<'a>(&self, out: impl Iterator<Item = &'a ClientId>) -> usize {
+        let counted = |client: &&ClientId| self.knows(client) && !self.absent.contains(*client);
+        self.enrolled.len() - self.absent.len() - out.filter(counted).count()
     }
 
     /// Whether it is for this process of a client to go on. One that is started again has another
@@ -107,6 +108,19 @@ impl Federation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_waits_for_who_is_out() {
+        let [ann, bob, eve] = [1, 2, 3].map(|number| ClientId([number; 32]));
+        let mut presence = Presence::new(vec![ann, bob, eve], 1_000);
+        assert_eq!(presence.expected([].iter()), 3);
+        // Though it still asks.
+        presence.seen(Millis(1), eve, 5);
+        assert_eq!(presence.expected([eve].iter()), 2);
+        // Who is away or was never registered counts once.
+        presence.give_up_on_others([ann].into_iter());
+        assert_eq!(presence.expected([eve, ClientId([9; 32])].iter()), 1);
+    }
 
     #[test]
     fn a_client_that_is_started_again_goes_on_and_one_of_two_does_not() {
