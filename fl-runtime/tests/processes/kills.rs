@@ -27,8 +27,12 @@ fn a_server_killed_again_and_again_keeps_every_bit() {
     let mut committed = 0;
     for kill in 0..kills {
         let server = place.start("server", "server.toml", "server.log");
-        // Moments that follow no pattern of the rounds'.
-        std::thread::sleep(Duration::from_millis(100 + u64::from(kill * 7_919 % 1_201)));
+        // One in four before it did much, the others once there is another round; moments that
+        // follow no pattern of the rounds'.
+        if kill % 4 > 0 {
+            place.wait_for_round(committed + 1);
+        }
+        std::thread::sleep(Duration::from_millis(u64::from(kill * 7_919 % 601)));
         server.kill();
         let rounds = place.rows().last().map_or(0, |row| row.round);
         assert!(rounds >= committed, "round {committed} was there, and {rounds} is the last one");
@@ -38,7 +42,6 @@ fn a_server_killed_again_and_again_keeps_every_bit() {
     place.wait_for_round(committed + 2);
     server.kill();
     drop(clients);
-    assert!(committed > kills / 4, "{committed} rounds in {kills} lives of the server");
     let config = place.path("server.toml");
     let verified = output(&["verify", "--config", config.to_str().unwrap()]);
     let last = verified.lines().last().unwrap_or_default();

@@ -244,6 +244,15 @@ impl Search<'_> {
         self.again.contains_key(digest)
     }
 
+    /// Likewise of several. Each is looked at, so that all that is damaged is named.
+    fn has_all(&mut self, digests: impl IntoIterator<Item = Digest>) -> bool {
+        let mut all = true;
+        for digest in digests {
+            all &= self.has(&digest);
+        }
+        all
+    }
+
     /// A body from the updates that the run kept.
     fn remake(&self, digest: &Digest) -> Option<Vec<u8>> {
         let mut replay = Replay::new(&self.context, &self.contents.rounds, self.initial).ok()?;
@@ -300,9 +309,7 @@ impl Search<'_> {
             snapshot.best = None;
         }
         snapshot.head = Some((&head).into());
-        // Each of them is looked at, so that all that is damaged is named.
-        let needed = [Some(head.model), Some(head.public), head.state].into_iter().flatten();
-        needed.map(|digest| self.has(&digest)).fold(true, |all, there| all && there)
+        self.has_all([Some(head.model), Some(head.public), head.state].into_iter().flatten())
     }
 
     /// Whether the models are there that events of the open round name.
@@ -317,7 +324,7 @@ impl Search<'_> {
             coordinator.handle(now, Event::from_wire(journaled).ok()?).ok().map(|_| ())
         });
         let kept = coordinator.kept();
-        handled.is_some() && kept.iter().map(|d| self.has(d)).fold(true, |all, there| all && there)
+        handled.is_some() && self.has_all(kept)
     }
 
     /// The state after so many rows of the table of rounds.
@@ -355,7 +362,6 @@ impl Search<'_> {
                 .collect(),
             finished,
             base: base.0.to_vec(),
-            ..Default::default()
         })
     }
 

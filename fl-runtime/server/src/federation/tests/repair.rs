@@ -84,14 +84,17 @@ fn what_is_left_of_a_run_goes_on() {
             };
             let what = format!("{}: {what}", name.display());
             if !opens(&damaged, &expected, &what) {
-                count(&repaired(&damaged, &what));
+                let said = repaired(&damaged, &what);
+                // Without its tables nobody knows which updates were counted.
+                let tables = name == Path::new("journal.sqlite");
+                assert!(tables || !said.contains("nothing can be had back"), "{what}: {said}");
+                count(&said);
             }
         }
     }
     assert!(counts["its head is written anew"] > 0 && counts["after round 2"] > 10, "{counts:?}");
     // Models and states come again from the updates that were kept.
     assert!(counts["bodies are there again"] > 10, "{counts:?}");
-    assert!(!counts.contains_key("nothing can be had back"), "{counts:?}");
     // Without those, the state of the strategy is in one file only.
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &whole);
