@@ -344,5 +344,16 @@ fn an_interrupted_run_ends_between_two_steps_and_another_goes_on() {
         }
         cut.run(20).unwrap();
         assert_eq!(models(&cut), models(&whole), "{}", device.name());
+
+        // Passes that are made apart look at it, too.
+        cut.set_interrupt(&asked);
+        for ended in [cut.forward(), cut.backward()] {
+            assert!(matches!(ended, Err(Error::Interrupted)), "{}", device.name());
+        }
+        assert_eq!(models(&cut), models(&whole), "{}", device.name());
+        cut.set_interrupt(&Interrupt::new());
+        cut.forward().unwrap();
+        cut.backward().unwrap();
+        assert_ne!(models(&cut), models(&whole), "{}", device.name());
     }
 }

@@ -154,8 +154,16 @@ fn lengths_of_loops_are_told_apart() {
              @group(0) @binding(0) var<uniform> p: Params;
              @group(0) @binding(1) var<storage, read_write> x: array<u32>;
              const GROUP: u32 = 64u;
-             fn walk(n: u32) -> u32 {{ var s = 0u; for (var i = 0u; i < n; i++) {{ s += i; }} return s; }}
-             fn fixed() -> u32 {{ var s = 0u; for (var i = GROUP; i > 0u; i /= 2u) {{ s += i; }} return s; }}
+             fn walk(n: u32) -> u32 {{
+                 var s = 0u;
+                 for (var i = 0u; i < n; i++) {{ s += i; }}
+                 return s;
+             }}
+             fn fixed() -> u32 {{
+                 var s = 0u;
+                 for (var i = GROUP; i > 0u; i /= 2u) {{ s += i; }}
+                 return s;
+             }}
              @compute @workgroup_size(64)
              fn main(@builtin(local_invocation_index) lane: u32) {{ {body} }}"
         );

@@ -10,7 +10,8 @@ impl Plan {
     /// tile keeps its own from the first time on.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`], device errors.
+    /// [`Error::OutOfMemory`], device errors, [`Error::Interrupted`] once the plan's interrupt is
+    /// set; the pass may be made of some replicas alone then.
     pub async fn forward_async(&mut self) -> Result<()> {
         self.separate().await?;
         if self.ready().forward.is_none() {
@@ -20,7 +21,7 @@ impl Plan {
             }
         }
         match &self.ready().forward {
-            Some(program) => self.arena.device().replay(program, 1).await,
+            Some(program) => self.make(program).await,
             None => unreachable!("compiled above"),
         }
     }
@@ -39,8 +40,17 @@ impl Plan {
             }
         }
         match &self.ready().backward {
-            Some(program) => self.arena.device().replay(program, 1).await,
+            Some(program) => self.make(program).await,
             None => unreachable!("compiled above"),
+        }
+    }
+
+    /// Makes a pass, unless the plan's interrupt is set.
+    async fn make(&self, pass: &Program) -> Result<()> {
+        self.arena.device().replay_until(pass, 1, &self.interrupt).await?;
+        match self.interrupt.is_set() {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
         }
     }
 

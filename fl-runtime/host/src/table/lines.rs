@@ -16,7 +16,7 @@ pub struct Lines<'a> {
 }
 
 enum Open {
-    Csv(Reader),
+    Csv(Box<Reader>),
     #[cfg(feature = "parquet")]
     Parquet(super::parquet::Rows),
 }
@@ -72,5 +72,5 @@ fn open(file: &Source) -> Result<Open> {
     };
     // The names.
     reader.read()?;
-    Ok(Open::Csv(reader))
+    Ok(Open::Csv(Box::new(reader)))
 }

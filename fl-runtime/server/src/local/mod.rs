@@ -190,14 +190,14 @@ pub struct Outcome {
 }
 
 /// Runs a plan from `initial`, or from a model drawn by the plan's seed, until it is over;
-/// `on_round` sees each round that is committed, with the model that clients have then, and nothing
-/// else holds them. A resumable run goes on from where its folder has it. A client whose
-/// trainer fails sits the attempt out, and the federation goes on without it.
+/// `on_round` sees each round that is committed, with the model that clients have then; nothing
+/// else holds it. A resumable run goes on from where its folder has it. A client whose trainer
+/// fails sits the attempt out, and the federation goes on without it.
 ///
 /// # Errors
-/// [`Error::Value`] for a plan that makes no sense, a folder that holds a run that isn't resumable or
-/// is another one, two clients with one key, or fewer clients with data than a round needs; [`Error::Trainer`] if a round fails
-/// again and again; [`Error::File`] and [`Error::Journal`].
+/// [`Error::Value`] for a plan that makes no sense, a folder that holds a run that isn't resumable
+/// or is another one, two clients with one key, or fewer clients with data than a round needs;
+/// [`Error::Trainer`] if a round fails again and again; [`Error::File`] and [`Error::Journal`].
 pub fn run<T: Trainer>(
     plan: &RunPlan,
     initial: Option<&[f32]>,

@@ -25,7 +25,8 @@ pub struct Options {
     /// The file; it must not exist.
     #[arg(default_value = "tern.toml", conflicts_with_all = ["label", "text"])]
     file: PathBuf,
-    /// CSV files with a line of column names, plain or gzip, or Parquet files: a sample of what clients have.
+    /// CSV files with a line of column names, plain or gzip, or Parquet files: a sample of what
+    /// clients have.
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "label")]
     csv: Vec<PathBuf>,
     /// The column with the class.

@@ -27,8 +27,9 @@ pub struct Options {
     /// How text becomes tokens; else as the run says, or ASCII.
     #[arg(long, value_enum, requires = "text")]
     tokens: Option<Characters>,
-    /// A CSV file with a line of column names, plain or gzip, or a Parquet file. Numbers are scaled by the rows that
-    /// clients train on; columns that are no numbers become a feature for each value there.
+    /// A CSV file with a line of column names, plain or gzip, or a Parquet file. Numbers are scaled
+    /// by the rows that clients train on; columns that are no numbers become a feature for each
+    /// value there.
     #[arg(long, value_name = "FILE", conflicts_with = "digits")]
     csv: Option<PathBuf>,
     /// The column with the class; else the one of the run's schema.
