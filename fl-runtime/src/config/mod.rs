@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tern_host::tls::is_server_name;
 use tern_protocol::layout::ModelKind;
 use tern_protocol::participant::RequiredSecurity;
 use tern_protocol::plan::RunPlan;
@@ -100,6 +101,11 @@ pub struct ServerConfig {
     /// Certificate and key; without them the server speaks HTTP.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
+    /// Names by which clients reach the server, `host:port` each, without the port where it is the
+    /// scheme's. If none are given: those of the certificate, or where it listens, with the port of
+    /// `listen`.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// Who may take part.
     #[serde(default)]
     pub admission: AdmissionConfig,
@@ -352,6 +358,10 @@ impl ServerConfig {
         if token.is_some() && (clients_file.is_some() || !clients.is_empty()) {
             return Err(source.error(&key, "beside a list of clients, expected one of the two"));
         }
+        if let Some(host) = self.hosts.iter().find(|host| !is_host(host)) {
+            let message = format!("\"{host}\", expected a name or address, and its port: a.b:8443");
+            return Err(source.error(&["server", "hosts"], message));
+        }
         if self.tls.is_none() && !self.listen.ip().is_loopback() {
             let message = format!(
                 "{} can be reached by others, expected [server.tls] with certificate and key",
@@ -364,6 +374,16 @@ impl ServerConfig {
             None => Ok(()),
         }
     }
+}
+
+/// Whether this is a host and its port as in an address, without what comes before and after.
+fn is_host(text: &str) -> bool {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().is_ok()),
+        _ => (text, true),
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    port && is_server_name(bare) && !bare.contains('*')
 }
 
 /// Bytes of a token, at least: shorter ones can be guessed.

@@ -79,6 +79,7 @@ pub fn run(options: &Options) -> Result<()> {
         board.clone(),
         http::Options::default()
             .tls(tls)
+            .hosts(config.hosts.clone())
             .limits(config.limits.clone())
             .dashboard(config.dashboard)
             .folder(config.folder.clone()),
