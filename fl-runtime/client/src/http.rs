@@ -336,8 +336,7 @@ impl Http {
             tokio::time::sleep_until(self.due()).await;
             let now = clock::now().0.saturating_add_signed(self.ahead.load(Ordering::Relaxed));
             let request = ("POST", target, body.as_slice());
-            let signed =
-                self.identity.sign_request(self.audience(target), request, Millis(now))?;
+            let signed = self.identity.sign_request(self.audience(target), request, Millis(now))?;
             let mut builder = self
                 .client
                 .post(format!("{}{target}", self.base))

@@ -10,7 +10,7 @@
 //! let path = folder.path().join("journal.sqlite");
 //! let open = || Journal::open(&path, Durability::Process, Faults::default());
 //! let mut journal = open()?;
-//! journal.enroll(Millis(1), &ClientId([1; 32]))?;
+//! journal.enroll(Millis(1), &ClientId([1; 32]), None)?;
 //! journal.append(&Event::Tick.to_wire(2))?;
 //!
 //! // What was written is there after a restart.
@@ -22,27 +22,31 @@
 //! # }
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use tern_protocol::coordinator::RoundRecord;
+use tern_protocol::coordinator::{Draw, RoundRecord};
 use tern_protocol::metrics::Metrics;
 use tern_protocol::{ClientId, Digest, Error, Millis, Result, Turn, wire};
 
 use tern_host::files::{Durability, Faults};
 
 /// Raised when the tables change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE clients (client BLOB PRIMARY KEY, enrolled INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE clients (
+    client BLOB PRIMARY KEY, enrolled INTEGER NOT NULL, token BLOB) WITHOUT ROWID;
 CREATE TABLE events (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE rounds (
     round INTEGER PRIMARY KEY, attempt INTEGER NOT NULL, committed INTEGER NOT NULL,
     model BLOB NOT NULL, public BLOB NOT NULL,
-    training TEXT NOT NULL, evaluation TEXT NOT NULL, central TEXT NOT NULL, score REAL);
+    training TEXT NOT NULL, evaluation TEXT NOT NULL, central TEXT NOT NULL, score REAL,
+    draw BLOB NOT NULL);
 CREATE TABLE uploads (
     round INTEGER NOT NULL, client BLOB NOT NULL, digest BLOB NOT NULL, bytes INTEGER NOT NULL,
     samples INTEGER NOT NULL, PRIMARY KEY (round, client)) WITHOUT ROWID;
@@ -84,6 +88,9 @@ pub struct CommittedRound {
     pub central: Metrics,
     /// The plan's metric.
     pub score: Option<f64>,
+    /// How its cohort was drawn.
+    #[serde(skip)]
+    pub draw: Draw,
     /// Updates in it.
     pub updates: u32,
     /// Bytes of their bodies.
@@ -230,7 +237,7 @@ impl Journal {
             transaction.execute("DELETE FROM events", [])?;
             set(transaction, "snapshot", snapshot)?;
             transaction.execute(
-                "INSERT INTO rounds VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                "INSERT INTO rounds VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 params![
                     record.turn.round,
                     record.turn.attempt,
@@ -241,6 +248,7 @@ impl Journal {
                     json(&record.evaluation),
                     json(&record.head.metrics),
                     record.score.map(|score| score.value),
+                    record.draw.to_bytes(),
                 ],
             )?;
             let mut insert =
@@ -255,18 +263,33 @@ impl Journal {
         })
     }
 
-    /// Registers a client; registering it again changes nothing.
+    /// Registers a client, by the token with this digest; registering it again changes nothing.
     ///
     /// # Errors
     /// [`Error::Journal`].
-    pub fn enroll(&mut self, now: Millis, client: &ClientId) -> Result<()> {
+    pub fn enroll(&mut self, now: Millis, client: &ClientId, token: Option<&Digest>) -> Result<()> {
         self.writable()?;
         let mut insert = self
             .connection
-            .prepare_cached("INSERT OR IGNORE INTO clients VALUES (?1, ?2)")
+            .prepare_cached("INSERT OR IGNORE INTO clients VALUES (?1, ?2, ?3)")
             .map_err(named(&self.path))?;
-        insert.execute(params![client.0, now.0 as i64]).map_err(named(&self.path))?;
+        let token = token.map(|token| token.0);
+        insert.execute(params![client.0, now.0 as i64, token]).map_err(named(&self.path))?;
         Ok(())
+    }
+
+    /// Digests of tokens, and how many clients were registered by each.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn tokens(&self) -> Result<BTreeMap<Digest, u32>> {
+        let named = named(&self.path);
+        let mut all = self
+            .connection
+            .prepare("SELECT token, COUNT(*) FROM clients WHERE token NOTNULL GROUP BY token")
+            .map_err(&named)?;
+        let tokens = all.query_map([], |row| Ok((Digest(row.get(0)?), row.get(1)?)));
+        tokens.map_err(&named)?.collect::<rusqlite::Result<_>>().map_err(&named)
     }
 
     /// Clients that are registered.
@@ -299,8 +322,9 @@ impl Journal {
                 evaluation: metrics(row.get(6)?),
                 central: metrics(row.get(7)?),
                 score: row.get(8)?,
-                updates: row.get(9)?,
-                bytes: row.get::<_, i64>(10)? as u64,
+                draw: draw(&row.get::<_, Vec<u8>>(9)?)?,
+                updates: row.get(10)?,
+                bytes: row.get::<_, i64>(11)? as u64,
             })
         });
         rounds.map_err(&named)?.collect::<rusqlite::Result<_>>().map_err(&named)
@@ -341,6 +365,11 @@ fn set(transaction: &Transaction<'_>, name: &str, value: &[u8]) -> rusqlite::Res
     Ok(())
 }
 
+fn draw(bytes: &[u8]) -> rusqlite::Result<Draw> {
+    Draw::from_bytes(bytes)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(9, Type::Blob, Box::new(error)))
+}
+
 fn named(path: &Path) -> impl Fn(rusqlite::Error) -> Error + use<> {
     let path = path.to_path_buf();
     move |error| Error::journal(&path, error)
@@ -378,14 +407,16 @@ mod tests {
             let mut journal = Journal::open(&path, Durability::Process, Faults::default()).unwrap();
             journal.set(&[("plan", b"{}"), ("run", &[1; 16])]).unwrap();
             journal.append(&event).unwrap();
-            journal.enroll(Millis(1), &ClientId([3; 32])).unwrap();
-            journal.enroll(Millis(2), &ClientId([3; 32])).unwrap();
+            let token = Digest([7; 32]);
+            journal.enroll(Millis(1), &ClientId([3; 32]), Some(&token)).unwrap();
+            journal.enroll(Millis(2), &ClientId([3; 32]), None).unwrap();
         }
         let journal = Journal::open(&path, Durability::Process, Faults::default()).unwrap();
         assert_eq!(journal.get("plan").unwrap().unwrap(), b"{}");
         assert_eq!(journal.get("other").unwrap(), None);
         assert_eq!(journal.events().unwrap(), [event]);
         assert_eq!(journal.clients().unwrap(), [ClientId([3; 32])]);
+        assert_eq!(journal.tokens().unwrap(), [(Digest([7; 32]), 1)].into());
         drop(journal);
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
         let error =

@@ -9,6 +9,7 @@ use std::time::Duration;
 use prost::Message as _;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
+use tern_fl::auth::Audience;
 use tern_fl::client::Http;
 use tern_fl::host::clock;
 use tern_fl::host::tls::{self, ServerSide};
@@ -121,6 +122,7 @@ fn few_places() -> Limits {
     let mut limits = Limits::default();
     (limits.connections, limits.connections_per_address) = (64, 16);
     (limits.header_seconds, limits.guest_seconds) = (0.3, 0.5);
+    (limits.requests_per_client, limits.requests_per_address) = (1e5, 1e5);
     limits
 }
 
@@ -156,20 +158,73 @@ fn a_few_addresses_that_open_connections_without_end_shut_nobody_out() {
 #[test]
 fn many_addresses_that_open_connections_do_not_shut_enrolled_clients_out() {
     let server = serve(few_places());
-    let poll = |nonce: u32| {
+    let client = identity(1);
+    let poll = |_| {
         let body = wire::Poll { samples: 0, wait: 0, ..Default::default() }.encode_to_vec();
-        let time = clock::now().0 + u64::from(nonce / 256);
-        let headers = signed(&server, 1, "/v1/poll", &body, time, nonce as u8);
+        let audience = Audience { host: server.address.to_string(), run: Some(server.run) };
+        let asked = ("POST", "/v1/poll", body.as_slice());
+        let signed = client.sign_request(audience, asked, clock::now()).unwrap().headers();
+        let headers: Vec<_> = signed.into_iter().map(|(name, v)| (name.to_owned(), v)).collect();
         let (status, text) = raw(&server, &request("/v1/poll", &headers, &body));
-        // An honest client waits for its rate.
-        let rate = status == 429 && text.contains("\"rate\"");
-        assert!(status == 200 || rate, "{text}");
-        std::thread::sleep(Duration::from_millis(40));
+        assert_eq!(status, 200, "{text}");
     };
     event_loop().block_on(enrolled(&server, 1));
-    poll(1_000);
+    poll(0);
     // As many addresses as places, and more.
     attacked(&server, &addresses(1, 100), 4, poll);
+}
+
+/// Asks on a connection that is kept, and reads the answer's header.
+fn ask(stream: &mut TcpStream, request: &[u8]) -> String {
+    stream.write_all(request).unwrap();
+    let mut header = Vec::new();
+    while !header.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        header.push(byte[0]);
+    }
+    let header = String::from_utf8(header).unwrap();
+    let length = header.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.unwrap().parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    header
+}
+
+#[test]
+fn a_connection_ends_that_is_idle_or_of_nobody_enrolled_for_long() {
+    let mut limits = Limits::default();
+    (limits.header_seconds, limits.guest_seconds) = (5.0, 0.05);
+    let server = serve(limits);
+    event_loop().block_on(enrolled(&server, 1));
+    let kept = || {
+        let stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    };
+    let health = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n".as_slice();
+    let poll = |nonce| {
+        let body = wire::Poll::default().encode_to_vec();
+        let headers = signed(&server, 1, "/v1/poll", &body, clock::now().0, nonce);
+        let text = String::from_utf8(request("/v1/poll", &headers, &body)).unwrap();
+        text.replace("connection: close\r\n", "").into_bytes()
+    };
+    let (mut guest, mut client) = (kept(), kept());
+    assert!(ask(&mut client, &poll(1)).starts_with("HTTP/1.1 200"));
+    let ends = (0..1_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        let answer = ask(&mut guest, health);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer.contains("connection: close")
+    });
+    assert!(ends, "who asks again and again keeps its connection");
+    assert_eq!(guest.read(&mut [0]).unwrap(), 0);
+    // As old, and goes on, until it is idle.
+    let answer = ask(&mut client, &poll(2));
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("close"), "{answer}");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    let text = String::from_utf8_lossy(&rest);
+    assert!(text.is_empty() || text.starts_with("HTTP/1.1 408"), "{text}");
 }
 
 /// Whoever has a server's requests can't use them at another one.
@@ -200,9 +255,10 @@ fn what_was_signed_for_one_server_is_taken_by_no_other() {
         assert!(text.contains(name), "{text}");
     }
     let both = [signed(&b, 1, target, &body, time, 1), for_a.clone()];
-    let forged = both[0].iter().zip(&both[1]).map(|(of_b, of_a)| {
-        if of_b.0 == "tern-signature" { of_a.clone() } else { of_b.clone() }
-    });
+    let forged = both[0]
+        .iter()
+        .zip(&both[1])
+        .map(|(of_b, of_a)| if of_b.0 == "tern-signature" { of_a.clone() } else { of_b.clone() });
     let forged: Vec<_> = forged.collect();
     let (status, text) = sent(&b, target, &forged, &body);
     assert!(status == 401 && text.contains("\"signature\""), "{text}");

@@ -23,7 +23,7 @@ use tern_fl::host::tls;
 use tern_fl::identity::Identity;
 use tern_fl::layout::ModelKind;
 use tern_fl::server::federation;
-use tern_fl::server::federation::{Admission, Federation};
+use tern_fl::server::federation::{Admission, Federation, Token};
 use tern_fl::server::http::{Board, Limits, Options, Server};
 use tern_fl::{Digest, Millis, RunId, RunPlan, client, wire};
 use tokio::sync::oneshot;
@@ -67,7 +67,7 @@ fn serve_with(options: Options) -> Running {
 fn serve_plan(plan: &RunPlan, options: Options) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let initial = plan.check().unwrap().parameters().initial(1);
-    let admission = Admission::Token(TOKEN.into());
+    let admission = Admission::Tokens(vec![Token::new(TOKEN, 100)]);
     let state = federation::Options::default().admission(admission);
     let federation = Federation::open(folder.path(), plan, &initial, state).unwrap();
     let run = federation.task().run;
@@ -257,7 +257,8 @@ fn garbage_and_bodies_that_are_too_large_are_refused() {
         assert!(status == 400 && text.contains("\"malformed\""), "{text}");
     }
     let target = "/v1/upload?round=1&attempt=1&attempt=x";
-    let (status, text) = raw(&server, &request(target, &signed(&server, 1, target, &junk, now, 50), &junk));
+    let (status, text) =
+        raw(&server, &request(target, &signed(&server, 1, target, &junk, now, 50), &junk));
     assert!(status == 400 && text.contains("\"malformed\""), "{text}");
     assert_eq!(get(&server, "/nowhere").0, 404);
     assert_eq!(get(&server, "/v1/poll").0, 405);
@@ -338,7 +339,8 @@ fn uploads_and_downloads_go_on_after_a_cut() {
         assert_eq!(ask().await.unwrap().offset, 0);
         assert_eq!(send(piece(0, &body[..4096])).await.unwrap().offset, 4096);
         let (target, bytes) = piece(4096, &body[4096..6000]);
-        let whole = request(&target, &signed(&server, 1, &target, &bytes, clock::now().0, 1), &bytes);
+        let whole =
+            request(&target, &signed(&server, 1, &target, &bytes, clock::now().0, 1), &bytes);
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(&whole[..whole.len() - 900]).unwrap();
         drop(stream);

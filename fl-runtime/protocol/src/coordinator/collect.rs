@@ -122,7 +122,7 @@ impl Collect {
             None if !upload.included.is_empty() => return Err(Refusal::Malformed("included")),
             None => {}
         }
-        metrics::check(&upload.metrics)
+        metrics::check(&upload.metrics, &plan.evaluation.metrics)
     }
 
     fn done(&self) -> bool {

@@ -13,7 +13,7 @@
 //! use tern_engine::nn::ModelSpec;
 //! use tern_protocol::coordinator::{Candidate, Coordinator, Effect, Event, Head, Upload};
 //! use tern_protocol::layout::ModelKind;
-//! use tern_protocol::{ClientId, Digest, Millis, RunId, RunPlan, metrics::Metrics};
+//! use tern_protocol::{ClientId, Digest, Millis, RunId, RunPlan, Salt, metrics::Metrics};
 //!
 //! # fn main() -> tern_protocol::Result<()> {
 //! let mut plan = RunPlan::new("one client", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 1);
@@ -23,7 +23,7 @@
 //!
 //! let client = ClientId([1; 32]);
 //! let online = vec![Candidate { client, samples: 5 }];
-//! server.handle(Millis(1), Event::Start { online })?;
+//! server.handle(Millis(1), Event::Start { online, salt: Salt::draw()? })?;
 //! let (digest, metrics) = (Digest::of(b"an update"), Metrics::new());
 //! let upload = Upload { digest, bytes: 9, samples: 5, metrics, included: Vec::new() };
 //! let uploaded = Event::Uploaded { client, turn: server.turn(), upload };
@@ -41,6 +41,7 @@ mod advertise;
 mod collect;
 mod combine;
 mod confirm;
+mod draw;
 mod evaluate;
 mod event;
 mod gather;
@@ -51,6 +52,7 @@ mod unmask;
 
 use std::collections::BTreeMap;
 
+pub use draw::{Draw, number};
 pub use event::{Candidate, Effect, Event, FailedAttempt, Head, RoundRecord, Score, Upload};
 
 use crate::masking::Masking;
@@ -137,6 +139,8 @@ pub struct Coordinator {
     counted: BTreeMap<ClientId, Turn>,
     /// Who has no samples to train on and may evaluate the round's model.
     evaluators: Vec<ClientId>,
+    /// How the open attempt's cohort was drawn.
+    draw: Draw,
     phase: Phase,
 }
 
@@ -160,6 +164,7 @@ impl Coordinator {
             best: None,
             counted: BTreeMap::new(),
             evaluators: Vec::new(),
+            draw: Draw::default(),
             phase: Phase::Gather(Gather),
         })
     }
@@ -185,7 +190,7 @@ impl Coordinator {
             return Err(Refusal::Finished);
         }
         let effects = match event {
-            Event::Start { online } => self.start(now, &online)?,
+            Event::Start { online, salt } => self.start(now, &online, salt)?,
             Event::Tick => self.tick(now)?,
             Event::Message { client, message } => self.message(now, client, message)?,
             Event::Uploaded { client, turn, upload } => self.uploaded(now, client, turn, upload)?,
@@ -369,6 +374,7 @@ impl Coordinator {
         tracing::warn!(%turn, phase, reason, "the attempt failed, another one follows");
         let failed = FailedAttempt { turn, phase, reason, members: self.cohort() };
         self.turn.attempt += 1;
+        self.draw = Draw::default();
         self.phase = Phase::Gather(Gather);
         vec![Effect::Failed(failed)]
     }

@@ -1,9 +1,11 @@
 use super::*;
+use crate::Salt;
 use crate::layout::ModelKind;
 use crate::metrics::Metrics;
 use tern_engine::nn::ModelSpec;
 
 const RUN: RunId = RunId([5; 16]);
+const SALT: Salt = Salt([6; 32]);
 
 fn coordinator(change: impl FnOnce(&mut RunPlan)) -> Coordinator {
     let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
@@ -19,7 +21,7 @@ fn id(number: u8) -> ClientId {
 
 fn start(clients: u8) -> Event {
     let online = (1..=clients).map(|n| Candidate { client: id(n), samples: 5 });
-    Event::Start { online: online.collect() }
+    Event::Start { online: online.collect(), salt: SALT }
 }
 
 fn uploaded(client: u8, turn: Turn) -> Event {
@@ -122,7 +124,7 @@ fn refused_events_change_nothing() {
     refused(&mut c, uploaded(1, FIRST), "unexpected");
     refused(&mut c, head(1), "unexpected");
     let online = [id(2), id(1)].map(|client| Candidate { client, samples: 1 });
-    refused(&mut c, Event::Start { online: online.to_vec() }, "malformed");
+    refused(&mut c, Event::Start { online: online.to_vec(), salt: SALT }, "malformed");
     c.handle(Millis(1), start(2)).unwrap();
     refused(&mut c, start(2), "unexpected");
     refused(&mut c, uploaded(3, FIRST), "not_selected");
@@ -166,7 +168,7 @@ fn a_client_without_samples_evaluates_only() {
     let mut c = coordinator(|plan| plan.evaluation.on_clients = true);
     let samples = [(1, 5), (2, 0), (3, 5)];
     let online = samples.map(|(n, samples)| Candidate { client: id(n), samples }).to_vec();
-    c.handle(Millis(1), Event::Start { online }).unwrap();
+    c.handle(Millis(1), Event::Start { online, salt: SALT }).unwrap();
     assert!(matches!(c.instruction(&id(2)).what, Some(What::Wait(_))));
     c.handle(Millis(1), uploaded(1, FIRST)).unwrap();
     c.handle(Millis(1), uploaded(3, FIRST)).unwrap();
@@ -209,6 +211,49 @@ fn a_client_that_evaluates_not_is_not_waited_for() {
     let effects = c.handle(Millis(4), evaluated(1, -1e12)).unwrap();
     let [Effect::Committed(record)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(record.evaluation["loss"], -1e12);
+}
+
+#[test]
+fn a_round_keeps_no_more_metrics_than_the_plan_names() {
+    let mut c = coordinator(|plan| {
+        plan.evaluation.on_clients = true;
+        plan.evaluation.metrics = ["loss", "f1"].map(String::from).into();
+    });
+    c.handle(Millis(1), start(2)).unwrap();
+    // As many new names a round as clients care to invent.
+    let named = |names: &[String]| names.iter().map(|name| (name.clone(), 0.5)).collect();
+    let invented: Vec<String> = (0..31).map(|number| format!("metric {number}")).collect();
+    let allowed = ["loss", "f1"].map(String::from);
+    let digest = Digest([1; 32]);
+    let upload = |client, metrics| {
+        let upload = Upload { digest, bytes: 8, samples: 5, metrics, included: Vec::new() };
+        Event::Uploaded { client: id(client), turn: FIRST, upload }
+    };
+    let refused = c.handle(Millis(2), upload(1, named(&invented))).unwrap_err();
+    assert_eq!(refused.name(), "metrics");
+    assert!(refused.to_string().contains("\"metric 0\", expected one"), "{refused}");
+    let long = c.handle(Millis(2), upload(1, named(&["x".repeat(1 << 20)]))).unwrap_err();
+    assert!(long.to_string().len() < 200, "{}", long.to_string().len());
+    for client in [1, 2] {
+        c.handle(Millis(2), upload(client, named(&allowed))).unwrap();
+    }
+    // The server's own evaluation is bounded, too.
+    let mut head = Head::initial(Digest([7; 32]), Vec::new());
+    head.metrics = named(&[&invented[..], &allowed[..1]].concat());
+    c.handle(Millis(3), Event::Aggregated(head)).unwrap();
+    let evaluated = |client, metrics| {
+        let body = wire::message::Body::Evaluated(wire::Evaluated { samples: 5, metrics });
+        let message = wire::Message { round: 1, attempt: 1, body: Some(body) };
+        Event::Message { client: id(client), message }
+    };
+    let refused = c.handle(Millis(4), evaluated(1, named(&invented))).unwrap_err();
+    assert_eq!(refused.name(), "metrics");
+    c.handle(Millis(4), evaluated(1, named(&allowed))).unwrap();
+    let effects = c.handle(Millis(4), evaluated(2, Metrics::new())).unwrap();
+    let [Effect::Committed(record), ..] = &effects[..] else { panic!("{effects:?}") };
+    let kept = [&record.training, &record.evaluation, &record.head.metrics];
+    assert!(kept.iter().flat_map(|metrics| metrics.keys()).all(|name| allowed.contains(name)));
+    assert_eq!(kept.map(Metrics::len), [2, 2, 1]);
 }
 
 #[test]

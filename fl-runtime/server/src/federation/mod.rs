@@ -57,7 +57,7 @@ pub use audit::{Audit, audit};
 pub(crate) use clock::Clock;
 pub use failures::{Failed, Missing};
 pub use incoming::{Incoming, Received};
-pub use options::{Admission, Evaluator, Options};
+pub use options::{Admission, Evaluator, Options, Token};
 pub use status::Status;
 
 use tern_host::folder::FolderLock;
@@ -90,6 +90,8 @@ pub struct Federation {
     /// Whether an [`Aggregation`] is out.
     working: bool,
     presence: Presence,
+    /// Clients that enrolled with a token, by its digest.
+    used: BTreeMap<Digest, u32>,
     clock: Clock,
     /// When the coordinator began to wait for clients.
     gathering: Option<Millis>,
@@ -127,6 +129,7 @@ impl Federation {
         let clock = Clock::new(coordinator.now());
         let mut clients = journal.clients()?;
         clients.retain(|client| options.keeps(client));
+        let used = journal.tokens()?;
         let presence = Presence::new(clients, options.presence_ms);
         tracing::info!(
             run = %run, new = first, turn = %coordinator.turn(), phase = coordinator.phase(), "open"
@@ -143,6 +146,7 @@ impl Federation {
             total: None,
             working: false,
             presence,
+            used,
             clock,
             gathering: None,
             told: None,
@@ -174,7 +178,7 @@ impl Federation {
     /// Registers a client, if the operator admits it.
     ///
     /// # Errors
-    /// [`Refusal::NotAdmitted`]; [`Refusal::Storage`].
+    /// [`Refusal::NotAdmitted`], [`Refusal::TokenUsed`], [`Refusal::Full`]; [`Refusal::Storage`].
     pub fn enroll(
         &mut self,
         now: Millis,
@@ -184,12 +188,20 @@ impl Federation {
         if self.presence.knows(&client) {
             return Ok(());
         }
-        if !self.options.admits(&client, token) {
-            return self.refuse(Refusal::NotAdmitted);
+        let token = match self.options.admits(&client, token, &self.used) {
+            Ok(token) => token,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let enrolled = self.presence.enrolled().len();
+        if enrolled >= self.options.max_clients {
+            return self.refuse(Refusal::Full(enrolled));
         }
-        match self.journal.enroll(now, &client) {
+        match self.journal.enroll(now, &client, token.as_ref()) {
             Ok(()) => self.presence.enroll(client),
             Err(error) => return self.refuse(stored(error)),
+        }
+        if let Some(token) = token {
+            *self.used.entry(token).or_default() += 1;
         }
         Ok(())
     }

@@ -124,6 +124,7 @@ impl<S> Watched<S> {
                 self.visit.metrics().sent.inc_by(bytes as u64);
                 Poll::Ready(Ok(bytes))
             }
+            Poll::Pending if self.visit.is_cut(cx) => Poll::Ready(Err(displaced())),
             Poll::Pending => {
                 let now = Instant::now();
                 let end = now + self.account;
@@ -140,6 +141,10 @@ impl<S> Watched<S> {
     }
 }
 
+fn displaced() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "others hold fewer connections")
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -148,8 +153,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         if self.visit.is_cut(cx) {
             self.visit.metrics().refused("displaced");
-            let what = "others hold fewer connections";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, what)));
+            return Poll::Ready(Err(displaced()));
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -195,8 +199,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
                 watched.farewell.insert(Box::pin(sleep(FAREWELL)))
             }
         };
-        // First the clock: who sends without end must not keep it from being looked at.
-        if farewell.as_mut().poll(cx).is_ready() {
+        // First the clock: who sends without end must not keep it from being looked at. Who has lost
+        // its place doesn't keep its socket either.
+        if farewell.as_mut().poll(cx).is_ready() || watched.visit.is_cut(cx) {
             return Poll::Ready(Ok(()));
         }
         let mut bytes = [MaybeUninit::uninit(); 4096];
@@ -233,6 +238,29 @@ mod tests {
         assert_eq!(names, [Ok(()), Ok(()), Err("handshakes"), Ok(())]);
         let plain = Gate::new(&limits, false, metrics());
         assert!([a; 5].into_iter().all(|address| plain.admit(address).is_ok()));
+    }
+
+    #[tokio::test]
+    async fn who_has_lost_its_place_is_cut_off_whatever_it_does() {
+        let limits = Limits { connections: 2, ..Limits::default() };
+        let gate = Gate::new(&limits, false, Arc::new(Metrics::new(Board::new(0))));
+        let [a, b, c] = ["10.0.0.1", "10.0.0.1", "10.0.0.2"].map(|a| a.parse().unwrap());
+        for reads in [true, false] {
+            let visit = gate.admit(a).unwrap();
+            let _other = gate.admit(b).unwrap();
+            let (near, _far) = duplex(64);
+            let mut watched = Watched::new(near, visit, Duration::from_secs(600), 1);
+            let task = tokio::spawn(async move {
+                match reads {
+                    true => watched.read_u8().await.map(drop),
+                    false => watched.write_all(&[0; 1000]).await,
+                }
+            });
+            tokio::task::yield_now().await;
+            let _third = gate.admit(c).unwrap();
+            let error = task.await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        }
     }
 
     #[tokio::test]

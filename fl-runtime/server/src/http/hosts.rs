@@ -16,7 +16,11 @@ pub(super) struct Hosts {
 
 impl Hosts {
     pub fn new(listed: Vec<String>, tls: Option<ServerSide>) -> Self {
-        let listed = listed.into_iter().map(|host| host.to_ascii_lowercase()).collect();
+        let as_signed = |host: String| {
+            let bare = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80"));
+            bare.unwrap_or(&host).to_ascii_lowercase()
+        };
+        let listed = listed.into_iter().map(as_signed).collect();
         Hosts { listed, tls, listens: OnceLock::new() }
     }
 
@@ -88,6 +92,8 @@ mod tests {
         // Behind a proxy, whatever it listens on.
         let listed = listening(&["A.example"], "127.0.0.1:8443");
         assert_eq!(own(&listed, &all), ["a.example"]);
+        // Clients leave out the scheme's port.
+        assert_eq!(own(&listening(&["a.example:443"], "127.0.0.1:8443"), &all), ["a.example"]);
         assert!(own(&listening(&[], "0.0.0.0:8443"), &all).is_empty());
     }
 }

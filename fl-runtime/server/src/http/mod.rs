@@ -88,7 +88,7 @@ use metrics::Metrics;
 use reply::Denied;
 pub use service::{AT_A_TIME, Service, ServiceError};
 use service::{Offered, Services};
-pub use status::{BestScore, Board, Member, Page, Row};
+pub use status::{BestScore, Board, DrawRow, Member, Page, Row};
 
 use crate::federation::{Clock, Federation};
 

@@ -236,7 +236,7 @@ async fn finish(State(app): Shared, signed: Signed) -> Response {
         let turn = Turn::new(said.round, said.attempt);
         let alone = app.alone(&client).await;
         let again = said.clone();
-        let incoming = app.with(move |federation| match federation.incoming(&client, turn) {
+        let incoming = app.with(move |federation| match federation.finishing(&client, &again) {
             Err(Refusal::Repeated) => federation.finish_again(&client, turn, &again).map(Err),
             incoming => incoming.map(Ok),
         });
