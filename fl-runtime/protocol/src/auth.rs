@@ -15,10 +15,10 @@
 //! ```
 //!
 //! A server takes only what is for it, so that what was signed for another one, or for another run,
-//! is of no use to whoever has it. It takes a request whose time is within a window around its own and whose nonce it
-//! has not seen within that window. It forgets nonces when it stops, so it takes nothing that
-//! was signed before it started either. A client whose clock is off learns the server's time
-//! from the refusal and signs again ([`AuthError::Stale`]).
+//! is of no use to whoever has it. It takes a request whose time is within a window around its own
+//! and whose nonce it has not seen within that window. It forgets nonces when it stops, so it takes
+//! nothing that was signed before it started either. A client whose clock is off learns the server's
+//! time from the refusal and signs again ([`AuthError::Stale`]).
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
