@@ -21,7 +21,7 @@ use tern_fl::client::{Client, Http, Options as ClientOptions, Outcome};
 use tern_fl::host::key_file;
 use tern_fl::host::tls;
 use tern_fl::identity::Identity;
-use tern_fl::server::federation::{self, Admission, Federation};
+use tern_fl::server::federation::{self, Admission, Federation, Token};
 use tern_fl::server::http::{self, Board, Limits, Server, Service};
 use tern_fl::trainer::Trainer;
 use tern_fl::{ClientId, Digest, RunId, RunPlan, Strategy};
@@ -209,7 +209,7 @@ impl Place {
         let layout = plan.check()?;
         let initial = load_model(&self.path("initial.safetensors"), layout.parameters())?;
         let run = self.run();
-        let admission = Admission::Token(self.read(TOKEN)?);
+        let admission = Admission::Tokens(vec![Token::new(&self.read(TOKEN)?, 1_000)]);
         let options = federation::Options::default()
             .admission(admission)
             .strategy(strategy)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prost::Message;
@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use tern_host::clock;
 use tern_host::tls::{self, Stranger, TlsError};
-use tern_protocol::auth;
+use tern_protocol::auth::{self, Audience};
 use tern_protocol::identity::Identity;
 use tern_protocol::pace::Pace;
-use tern_protocol::{Digest, Millis, wire};
+use tern_protocol::{Digest, Millis, RunId, wire};
 
 /// Why a call failed.
 #[derive(Debug, Error)]
@@ -97,6 +97,8 @@ impl CallError {
     }
 }
 
+/// Where clients register.
+const ENROLL: &str = "/v1/enroll";
 /// Time for a call beyond what the server may wait on purpose.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Most bytes of an answer, and of a piece.
@@ -109,6 +111,9 @@ const PIECE: usize = 256 << 10;
 pub struct Http {
     client: reqwest::Client,
     base: String,
+    /// What the server is called in `base`, and the run that it said to have.
+    host: String,
+    run: Mutex<Option<RunId>>,
     identity: Identity,
     /// Milliseconds that the server's clock is ahead of this one.
     ahead: AtomicI64,
@@ -131,7 +136,8 @@ impl Http {
     /// one, those of the system.
     ///
     /// # Errors
-    /// [`CallError::Tls`]; [`CallError::Network`] if there can be no client.
+    /// [`CallError::Tls`]; [`CallError::Network`] if there can be no client;
+    /// [`CallError::Stranger`] for what is no address.
     pub fn new(
         server: &str,
         authority: Option<&Path>,
@@ -149,9 +155,15 @@ impl Http {
         }
         let client = builder.build().map_err(|e| network(server, &e.without_url()))?;
         let base = server.trim_end_matches('/').to_owned();
+        let Some(host) = host(&base) else {
+            let (reason, expected) = ("which is no address".into(), "https://host:port");
+            return Err(CallError::Stranger { server: base, reason, expected });
+        };
         Ok(Http {
             client,
             base,
+            host,
+            run: Mutex::default(),
             identity,
             ahead: AtomicI64::new(0),
             due: Mutex::new(Instant::now()),
@@ -204,7 +216,7 @@ impl Http {
     /// [`CallError`].
     pub async fn enroll(&self, token: &str) -> Result<(), CallError> {
         let enroll = wire::Enroll { token: token.into() };
-        let wire::Ack { .. } = self.call("/v1/enroll", &enroll, Duration::ZERO).await?;
+        let wire::Ack { .. } = self.call(ENROLL, &enroll, Duration::ZERO).await?;
         Ok(())
     }
 
@@ -278,6 +290,16 @@ impl Http {
         *self.due.lock().unwrap_or_else(PoisonError::into_inner) = due;
     }
 
+    fn run(&self) -> MutexGuard<'_, Option<RunId>> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whom a request is signed for. Who enrolls doesn't know the run yet, and learns it so.
+    fn audience(&self, target: &str) -> Audience {
+        let run = if target == ENROLL { None } else { *self.run() };
+        Audience { host: self.host.clone(), run }
+    }
+
     async fn refusal(&self, target: &str, answer: Response) -> CallError {
         let status = answer.status();
         let wait = number(answer.headers(), RETRY_AFTER.as_str()).map(Duration::from_secs);
@@ -314,7 +336,7 @@ impl Http {
             tokio::time::sleep_until(self.due()).await;
             let now = clock::now().0.saturating_add_signed(self.ahead.load(Ordering::Relaxed));
             let request = ("POST", target, body.as_slice());
-            let signed = self.identity.sign_request(request, Millis(now))?;
+            let signed = self.identity.sign_request(self.audience(target), request, Millis(now))?;
             let mut builder = self
                 .client
                 .post(format!("{}{target}", self.base))
@@ -328,6 +350,9 @@ impl Http {
             let answer = builder.send().await.map_err(|e| self.unreached(target, e))?;
             if answer.status().is_success() {
                 self.keep_pace(answer.headers());
+                if target == ENROLL {
+                    *self.run() = text(answer.headers(), auth::RUN).and_then(|r| r.parse().ok());
+                }
                 return Ok(answer);
             }
             let server_time = number(answer.headers(), auth::TIME);
@@ -344,6 +369,13 @@ impl Http {
             }
         }
     }
+}
+
+/// The host of an address, with its port unless it is the scheme's.
+fn host(base: &str) -> Option<String> {
+    let url = reqwest::Url::parse(base).ok()?;
+    let host = url.host_str()?;
+    Some(url.port().map_or(host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {

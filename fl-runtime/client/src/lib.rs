@@ -310,7 +310,9 @@ impl Client {
             let instruction: wire::Instruction = match self.http.call("/v1/poll", &poll, POLL).await
             {
                 Ok(instruction) => instruction,
-                Err(error) if error.name() == Some("unknown") => return Ok(End::Again),
+                Err(error) if matches!(error.name(), Some("unknown" | "run")) => {
+                    return Ok(End::Again);
+                }
                 Err(error) => {
                     session.version = 0;
                     self.pause(error).await?;

@@ -11,7 +11,8 @@
 //! std::fs::write(&key, made.signing_key.serialize_pem())?;
 //!
 //! let server = tls::server(&certificate, &key)?;
-//! assert_eq!(server.alpn_protocols, [b"http/1.1"]);
+//! assert_eq!(server.config.alpn_protocols, [b"http/1.1"]);
+//! assert!(server.is_for("localhost") && !server.is_for("example.org"));
 //! // A client trusts what is in the file; a file without certificates is an error.
 //! assert!(tls::client(&certificate).is_ok());
 //! let error = tls::client(&key).unwrap_err().to_string();
@@ -26,11 +27,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use httpdate::HttpDate;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 
@@ -89,13 +91,34 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
+/// A server's side.
+#[derive(Clone, Debug)]
+pub struct ServerSide {
+    /// What connections are accepted by.
+    pub config: Arc<ServerConfig>,
+    /// The certificate that clients are shown, without those between it and the authority's.
+    pub certificate: CertificateDer<'static>,
+}
+
+impl ServerSide {
+    /// Whether the certificate is for this name, or this IP address.
+    pub fn is_for(&self, name: &str) -> bool {
+        let parsed = ParsedCertificate::try_from(&self.certificate);
+        match (parsed, ServerName::try_from(name)) {
+            (Ok(parsed), Ok(name)) => verify_server_name(&parsed, &name).is_ok(),
+            _ => false,
+        }
+    }
+}
+
 /// A server's side, from its certificate chain and its private key (PEM files). HTTP/1.1 only:
 /// a client has one request at a time under way, and a poll that waits costs one connection.
 ///
 /// # Errors
 /// [`TlsError`].
-pub fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server(certificate: &Path, key: &Path) -> Result<ServerSide, TlsError> {
     let chain = certificates(certificate)?;
+    let shown = chain[0].clone();
     let private = PrivateKeyDer::from_pem_file(key).map_err(|e| TlsError::Pem {
         path: key.into(),
         expected: "a private key",
@@ -115,7 +138,7 @@ pub fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsEr
         .with_single_cert(chain, private)
         .map_err(unusable)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(ServerSide { config: Arc::new(config), certificate: shown })
 }
 
 /// Refuses a chain of which a certificate isn't valid at this time.

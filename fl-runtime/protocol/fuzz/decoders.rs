@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use prost::Message;
 use tern_engine::nn::ModelSpec;
-use tern_protocol::auth::{Credentials, KEY, NONCE, SIGNATURE, TIME};
-use tern_protocol::coordinator::Event;
+use tern_protocol::auth::{Credentials, HOST, KEY, NONCE, RUN, SIGNATURE, TIME};
+use tern_protocol::coordinator::{Draw, Event};
 use tern_protocol::layout::ModelKind;
 use tern_protocol::update::{Format, Kind, add_difference};
 use tern_protocol::{Layout, StrategyState, TaskSpec, wire};
@@ -31,6 +31,9 @@ pub fn wire(data: &[u8]) {
     again::<wire::Instruction>(data);
     again::<wire::Message>(data);
     again::<wire::Snapshot>(data);
+    if let Ok(draw) = Draw::from_bytes(data) {
+        assert_eq!(Draw::from_bytes(&draw.to_bytes()).as_ref(), Ok(&draw));
+    }
     if let Ok(journaled) = wire::Journaled::decode(data) {
         let now = journaled.now;
         if let Ok(event) = Event::from_wire(journaled) {
@@ -78,11 +81,12 @@ pub fn update(data: &[u8]) {
 /// Headers, one a line in the order of their names' constants, then a body.
 pub fn auth(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let lines: Vec<&str> = text.splitn(5, '\n').collect();
-    let names = [KEY, TIME, NONCE, SIGNATURE];
+    let lines: Vec<&str> = text.splitn(7, '\n').collect();
+    let names = [KEY, HOST, RUN, TIME, NONCE, SIGNATURE];
     let header = |name: &'static str| {
         let at = names.iter().position(|other| *other == name)?;
-        lines.get(at).copied()
+        // An empty line is a header that isn't there.
+        lines.get(at).copied().filter(|value| !value.is_empty())
     };
     if let Ok(credentials) = Credentials::parse(header) {
         let headers = credentials.headers();
@@ -90,7 +94,7 @@ pub fn auth(data: &[u8]) {
             headers.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str())
         };
         assert_eq!(Credentials::parse(written), Ok(credentials.clone()));
-        let body = lines.get(4).copied().unwrap_or("");
+        let body = lines.get(6).copied().unwrap_or("");
         let _ = credentials.verify("POST", "/v1/poll", body.as_bytes());
     }
 }

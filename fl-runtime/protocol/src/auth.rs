@@ -1,10 +1,12 @@
-//! Signed requests: who sent one, that nobody changed it, and that it is no replay.
+//! Signed requests: who sent one, for whom, that nobody changed it, and that it is no replay.
 //!
-//! A request carries four headers: the client's public key, its time, a nonce, and an Ed25519
-//! signature (RFC 8032) over
+//! A request carries headers with the client's public key, the server and the run that it is for
+//! ([`Audience`]), its time, a nonce, and an Ed25519 signature (RFC 8032) over
 //!
 //! ```text
-//! tern/1 request
+//! tern/2 request
+//! HOST, as in the server's address, with its port unless that is the scheme's
+//! RUN, hex; empty in a request that enrolls
 //! METHOD
 //! PATH?QUERY
 //! SHA-256 of the body, hex
@@ -12,10 +14,11 @@
 //! NONCE, 16 bytes, hex
 //! ```
 //!
-//! The server takes a request whose time is within a window around its own and whose nonce it
-//! has not seen within that window. It forgets nonces when it stops, so it takes nothing that
-//! was signed before it started either. A client whose clock is off learns the server's time
-//! from the refusal and signs again ([`AuthError::Stale`]).
+//! A server takes only what is for it, so that what was signed for another one, or for another run,
+//! is of no use to whoever has it. It takes a request whose time is within a window around its own
+//! and whose nonce it has not seen within that window. It forgets nonces when it stops, so it takes
+//! nothing that was signed before it started either. A client whose clock is off learns the server's
+//! time from the refusal and signs again ([`AuthError::Stale`]).
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -26,10 +29,15 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::hex;
-use crate::{ClientId, Millis};
+use crate::{ClientId, Millis, RunId};
 
 /// Header with the client's public key: 64 hex digits.
 pub const KEY: &str = "tern-key";
+/// Header with the server that the request is for: [`Audience::host`].
+pub const HOST: &str = "tern-host";
+/// Header with the run that the request is for: 32 hex digits; not there in one that enrolls. A
+/// server answers that with the header of its run.
+pub const RUN: &str = "tern-run";
 /// Header with the time of signing: Unix milliseconds, decimal.
 pub const TIME: &str = "tern-time";
 /// Header with the nonce: 32 hex digits.
@@ -39,6 +47,19 @@ pub const SIGNATURE: &str = "tern-signature";
 
 /// Bytes of a nonce.
 pub const NONCE_BYTES: usize = 16;
+
+/// Longest host: a DNS name (RFC 1035, section 2.3.4) and a port.
+const MAX_HOST: usize = 255 + 6;
+
+/// Whom a request is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audience {
+    /// The server, as the client's address of it names it: a name in lower case or an IP address,
+    /// and the port unless it is the one of the scheme. `federation.example:8443`.
+    pub host: String,
+    /// The run; `None` for a client that enrolls, and knows none yet.
+    pub run: Option<RunId>,
+}
 
 /// Why a request is not taken as its sender's.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -88,6 +109,8 @@ impl AuthError {
 pub struct Credentials {
     /// Who claims to have signed.
     pub key: ClientId,
+    /// For whom.
+    pub audience: Audience,
     /// When.
     pub time: Millis,
     /// A number used once.
@@ -100,23 +123,28 @@ impl Credentials {
     /// Signs a request.
     pub fn sign(
         key: &SigningKey,
-        (method, target, body): (&str, &str, &[u8]),
+        audience: Audience,
+        request: (&str, &str, &[u8]),
         time: Millis,
         nonce: [u8; NONCE_BYTES],
     ) -> Self {
-        let text = signed_text(method, target, body, time, &nonce);
+        let text = signed_text(&audience, request, time, &nonce);
         let signature = key.sign(text.as_bytes()).to_bytes();
-        Credentials { key: ClientId(key.verifying_key().to_bytes()), time, nonce, signature }
+        let key = ClientId(key.verifying_key().to_bytes());
+        Credentials { key, audience, time, nonce, signature }
     }
 
     /// The headers to send.
-    pub fn headers(&self) -> [(&'static str, String); 4] {
-        [
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let run = self.audience.run.map(|run| (RUN, run.to_string()));
+        let all = [
             (KEY, self.key.to_string()),
+            (HOST, self.audience.host.clone()),
             (TIME, self.time.0.to_string()),
             (NONCE, hex::encode(&self.nonce)),
             (SIGNATURE, hex::encode(&self.signature)),
-        ]
+        ];
+        all.into_iter().chain(run).collect()
     }
 
     /// Reads the headers; `header` looks one up by its name.
@@ -128,8 +156,16 @@ impl Credentials {
         let malformed = |header, expected| AuthError::Malformed { header, expected };
         let digits = get(TIME)?;
         let number = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok());
+        let host = get(HOST)?;
+        // Nothing by which a line of the signed text could be two.
+        if !(1..=MAX_HOST).contains(&host.len()) || !host.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(malformed(HOST, "a host and its port"));
+        }
+        let run = header(RUN).map(|run| hex::decode(run).map(RunId));
+        let run = run.map(|run| run.ok_or(malformed(RUN, "32 hex digits"))).transpose()?;
         Ok(Credentials {
             key: ClientId(hex::decode(get(KEY)?).ok_or(malformed(KEY, "64 hex digits"))?),
+            audience: Audience { host: host.to_owned(), run },
             time: Millis(number.flatten().ok_or(malformed(TIME, "Unix milliseconds"))?),
             nonce: hex::decode(get(NONCE)?).ok_or(malformed(NONCE, "32 hex digits"))?,
             signature: hex::decode(get(SIGNATURE)?)
@@ -143,16 +179,23 @@ impl Credentials {
     /// # Errors
     /// [`AuthError::Signature`].
     pub fn verify(&self, method: &str, target: &str, body: &[u8]) -> Result<(), AuthError> {
-        let text = signed_text(method, target, body, self.time, &self.nonce);
+        let request = (method, target, body);
+        let text = signed_text(&self.audience, request, self.time, &self.nonce);
         let key = VerifyingKey::from_bytes(&self.key.0).map_err(|_| AuthError::Signature)?;
         key.verify_strict(text.as_bytes(), &Signature::from_bytes(&self.signature))
             .map_err(|_| AuthError::Signature)
     }
 }
 
-fn signed_text(method: &str, target: &str, body: &[u8], time: Millis, nonce: &[u8]) -> String {
-    let body = hex::encode(&Sha256::digest(body));
-    format!("tern/1 request\n{method}\n{target}\n{body}\n{}\n{}", time.0, hex::encode(nonce))
+fn signed_text(
+    Audience { host, run }: &Audience,
+    (method, target, body): (&str, &str, &[u8]),
+    Millis(time): Millis,
+    nonce: &[u8],
+) -> String {
+    let run = run.map_or(String::new(), |run| run.to_string());
+    let (body, nonce) = (hex::encode(&Sha256::digest(body)), hex::encode(nonce));
+    format!("tern/2 request\n{host}\n{run}\n{method}\n{target}\n{body}\n{time}\n{nonce}")
 }
 
 /// The server's judgment on times and nonces. Its time must come from a clock that is never set
@@ -184,15 +227,30 @@ impl Window {
         Window { width, started, hasher: RandomState::new(), seen: Mutex::new(seen) }
     }
 
-    /// Judges the time alone, before anything is computed for the request.
-    ///
-    /// # Errors
-    /// [`AuthError::Stale`].
-    pub fn check_time(&self, time: Millis, now: Millis) -> Result<(), AuthError> {
+    fn check_time(&self, time: Millis, now: Millis) -> Result<(), AuthError> {
         if time.0.abs_diff(now.0) > self.width || time < self.started {
             return Err(AuthError::Stale { time: time.0, now: now.0 });
         }
         Ok(())
+    }
+
+    /// Judges what costs nothing, before anything is computed for the request: its time, and
+    /// whether a request with its nonce was taken.
+    ///
+    /// # Errors
+    /// [`AuthError::Stale`], [`AuthError::Replayed`].
+    pub fn check(&self, credentials: &Credentials, now: Millis) -> Result<(), AuthError> {
+        self.check_time(credentials.time, now)?;
+        let nonce = self.hash(credentials);
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match seen.previous.contains(&nonce) || seen.current.contains(&nonce) {
+            true => Err(AuthError::Replayed),
+            false => Ok(()),
+        }
+    }
+
+    fn hash(&self, credentials: &Credentials) -> u64 {
+        self.hasher.hash_one((credentials.key.0, credentials.nonce))
     }
 
     /// Takes a verified request's nonce. Only what was verified may come here, else anybody
@@ -202,7 +260,7 @@ impl Window {
     /// [`AuthError::Stale`], [`AuthError::Replayed`].
     pub fn admit(&self, credentials: &Credentials, now: Millis) -> Result<(), AuthError> {
         self.check_time(credentials.time, now)?;
-        let nonce = self.hasher.hash_one((credentials.key.0, credentials.nonce));
+        let nonce = self.hash(credentials);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // A request is acceptable from `width` before its time to `width` after it.
         let age = now.0.saturating_sub(seen.since);
@@ -227,7 +285,9 @@ mod tests {
     const REQUEST: (&str, &str, &[u8]) = ("POST", "/v1/upload?round=1&offset=0", b"body");
 
     fn signed(time: u64, nonce: u8) -> Credentials {
-        Credentials::sign(&SigningKey::from_bytes(&[7; 32]), REQUEST, Millis(time), [nonce; 16])
+        let audience = Audience { host: "a.example:8443".into(), run: Some(RunId([9; 16])) };
+        let key = SigningKey::from_bytes(&[7; 32]);
+        Credentials::sign(&key, audience, REQUEST, Millis(time), [nonce; 16])
     }
 
     #[test]
@@ -244,6 +304,11 @@ mod tests {
         assert_eq!(credentials.verify(method, target, b"bodz"), wrong);
         let later = Credentials { time: Millis(1_001), ..credentials.clone() };
         assert_eq!(later.verify(method, target, body), wrong);
+        for (host, run) in [("b.example:8443", Some(RunId([9; 16]))), ("a.example:8443", None)] {
+            let audience = Audience { host: host.into(), run };
+            let elsewhere = Credentials { audience, ..credentials.clone() };
+            assert_eq!(elsewhere.verify(method, target, body), wrong);
+        }
         let other = Credentials { nonce: [2; 16], ..credentials.clone() };
         assert_eq!(other.verify(method, target, body), wrong);
         let key = ClientId(SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes());
@@ -253,10 +318,19 @@ mod tests {
     #[test]
     fn malformed_headers_are_named() {
         let headers = signed(5, 1).headers();
-        for (name, expected) in
-            [(KEY, "64 hex"), (TIME, "Unix"), (NONCE, "32 hex"), (SIGNATURE, "128 hex")]
-        {
-            for bad in ["", "+5", "zz", "-1", "99999999999999999999999"] {
+        for (name, expected) in [
+            (KEY, "64 hex"),
+            (HOST, "a host"),
+            (RUN, "32 hex"),
+            (TIME, "Unix"),
+            (NONCE, "32 hex"),
+            (SIGNATURE, "128 hex"),
+        ] {
+            for bad in ["", "+5", "zz", "-1", "99999999999999999999999", "a\nb", "a b"] {
+                // A host may be any word.
+                if name == HOST && !bad.is_empty() && bad.bytes().all(|b| b.is_ascii_graphic()) {
+                    continue;
+                }
                 let get = |wanted| match wanted == name {
                     true => Some(bad),
                     false => headers.iter().find(|h| h.0 == wanted).map(|h| h.1.as_str()),
@@ -283,8 +357,11 @@ mod tests {
     fn times_out_of_the_window_and_nonces_seen_are_refused() {
         let window = Window::new(100, Millis(10_000));
         let now = Millis(20_000);
-        window.admit(&signed(20_000, 1), now).unwrap();
-        assert_eq!(window.admit(&signed(20_000, 1), now), Err(AuthError::Replayed));
+        let first = signed(20_000, 1);
+        window.check(&first, now).unwrap();
+        window.admit(&first, now).unwrap();
+        assert_eq!(window.check(&first, now), Err(AuthError::Replayed));
+        assert_eq!(window.admit(&first, now), Err(AuthError::Replayed));
         window.admit(&signed(20_100, 2), now).unwrap();
         window.admit(&signed(19_900, 3), now).unwrap();
         for time in [19_899, 20_101, 0, u64::MAX] {

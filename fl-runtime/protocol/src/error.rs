@@ -184,6 +184,12 @@ pub enum Refusal {
     /// The token or key is not on the operator's list.
     #[error("the token or key is not known to the operator")]
     NotAdmitted,
+    /// As many clients have enrolled with the token as it is for.
+    #[error("the token was used by the {0} clients that it is for")]
+    TokenUsed(u32),
+    /// As many clients are enrolled as the operator lets.
+    #[error("{0} clients are enrolled, which is all that may be")]
+    Full(usize),
     /// The client is not in the cohort of the open attempt.
     #[error("client {0} is not in the cohort")]
     NotSelected(ClientId),
@@ -270,7 +276,15 @@ pub enum Refusal {
         /// Most that count.
         most: u32,
     },
-    /// Metrics: too many, a long name, or a number that isn't finite or is too large.
+    /// A metric that the plan doesn't name.
+    #[error("metric {name:?}, expected one that the plan names: {expected}")]
+    Metric {
+        /// Its name, or the beginning of it.
+        name: String,
+        /// Names of the plan.
+        expected: String,
+    },
+    /// Metrics: a number that isn't finite or is too large.
     #[error("metrics: {0}")]
     Metrics(&'static str),
     /// Too few clients to start.
@@ -325,6 +339,8 @@ impl Refusal {
             Refusal::Unknown(_) => "unknown",
             Refusal::Copied(_) => "copied",
             Refusal::NotAdmitted => "not_admitted",
+            Refusal::TokenUsed(_) => "token_used",
+            Refusal::Full(_) => "full",
             Refusal::NotSelected(_) => "not_selected",
             Refusal::Late { .. } => "late",
             Refusal::Early { .. } => "early",
@@ -339,7 +355,7 @@ impl Refusal {
             Refusal::Code(_) => "code",
             Refusal::Malformed(_) => "malformed",
             Refusal::Samples { .. } => "samples",
-            Refusal::Metrics(_) => "metrics",
+            Refusal::Metric { .. } | Refusal::Metrics(_) => "metrics",
             Refusal::TooFew { .. } => "too_few",
             Refusal::NotDue => "not_due",
             Refusal::Protocol(_) => "protocol",

@@ -88,6 +88,30 @@ hexadecimal! {
     RunId, 16, "run identifier"
 }
 
+hexadecimal! {
+    /// What the draw of a cohort follows from, beside the clients' keys: nobody knows it before.
+    #[derive(Default)]
+    Salt, 32, "salt"
+}
+
+impl Salt {
+    /// A new one, from the system's entropy.
+    ///
+    /// # Errors
+    /// The system's, if it has no entropy to give.
+    pub fn draw() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes)?;
+        Ok(Salt(bytes))
+    }
+
+    /// Of a simulation, all of which follows from its seed. Who knows the seed knows who is drawn.
+    pub fn simulated(seed: u32, turn: Turn) -> Self {
+        let numbers = [seed, turn.round, turn.attempt].map(u32::to_le_bytes);
+        Salt(Digest::of(numbers.as_flattened()).0)
+    }
+}
+
 impl Digest {
     /// Of these bytes.
     pub fn of(bytes: &[u8]) -> Self {

@@ -1,7 +1,7 @@
 //! A device's identity: its Ed25519 key.
 //!
 //! ```
-//! use tern_protocol::{Millis, identity::Identity};
+//! use tern_protocol::{Millis, auth::Audience, identity::Identity};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let identity = Identity::generate()?;
@@ -9,7 +9,8 @@
 //! let again = Identity::from_secret(identity.signing_key().as_bytes());
 //! assert_eq!(again.client(), identity.client());
 //!
-//! let signed = identity.sign_request(("POST", "/v1/poll", b"body"), Millis(5))?;
+//! let server = Audience { host: "federation.example:8443".into(), run: None };
+//! let signed = identity.sign_request(server, ("POST", "/v1/poll", b"body"), Millis(5))?;
 //! assert!(signed.verify("POST", "/v1/poll", b"body").is_ok());
 //! assert!(signed.verify("POST", "/v1/poll", b"another").is_err());
 //! # Ok(())
@@ -19,7 +20,7 @@
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
-use crate::auth::{Credentials, NONCE_BYTES};
+use crate::auth::{Audience, Credentials, NONCE_BYTES};
 use crate::{ClientId, Millis};
 
 /// An Ed25519 key pair. The secret is wiped from memory when it is dropped.
@@ -60,18 +61,19 @@ impl Identity {
         &self.key
     }
 
-    /// Signs a request (method, path with query, body) at a time, with a fresh nonce.
+    /// Signs a request (method, path with query, body) to a server at a time, with a fresh nonce.
     ///
     /// # Errors
     /// What the system says when it has no randomness to give.
     pub fn sign_request(
         &self,
+        audience: Audience,
         request: (&str, &str, &[u8]),
         time: Millis,
     ) -> Result<Credentials, getrandom::Error> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce)?;
-        Ok(Credentials::sign(&self.key, request, time, nonce))
+        Ok(Credentials::sign(&self.key, audience, request, time, nonce))
     }
 }
 
@@ -83,7 +85,9 @@ mod tests {
     fn two_requests_have_two_nonces() {
         let identity = Identity::from_secret(&[3; 32]);
         let request = ("POST", "/v1/poll", b"".as_slice());
-        let [a, b] = [0, 1].map(|_| identity.sign_request(request, Millis(5)).unwrap());
+        let server = Audience { host: "a.example".into(), run: None };
+        let sign = |_| identity.sign_request(server.clone(), request, Millis(5)).unwrap();
+        let [a, b] = [0, 1].map(sign);
         a.verify("POST", "/v1/poll", b"").unwrap();
         assert_ne!(a.nonce, b.nonce);
     }

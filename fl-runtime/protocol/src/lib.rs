@@ -14,7 +14,7 @@
 //! use tern_engine::{Device, nn::ModelSpec};
 //! use tern_protocol::coordinator::{Candidate, Coordinator, Event, Head};
 //! use tern_protocol::participant::{Action, Input, Participant, SavedState};
-//! use tern_protocol::{Digest, Millis, RunId, RunPlan, identity::Identity, layout::ModelKind};
+//! use tern_protocol::{Digest, Millis, RunId, RunPlan, Salt, identity::Identity, layout::ModelKind};
 //!
 //! # fn main() -> tern_protocol::Result<()> {
 //! let mut plan = RunPlan::new("one client", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 1);
@@ -27,7 +27,7 @@
 //!
 //! // The client is online, so the round starts; it needs the model first.
 //! let online = vec![Candidate { client: key.client(), samples: 5 }];
-//! server.handle(Millis(1), Event::Start { online })?;
+//! server.handle(Millis(1), Event::Start { online, salt: Salt::draw()? })?;
 //! let instruction = server.instruction(&key.client());
 //! let actions = client.handle(Input::Instruction(instruction))?;
 //! assert_eq!(actions, [Action::Fetch(model)]);
@@ -75,7 +75,7 @@ pub mod wire;
 
 pub use aggregate::Total;
 pub use error::{Aborted, Breach, Cause, Error, Refusal, Result};
-pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Turn};
+pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Salt, Turn};
 pub use layout::Layout;
 pub use masking::{Code, Masking};
 pub use plan::{RunPlan, TaskSpec};

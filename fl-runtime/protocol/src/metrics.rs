@@ -10,8 +10,11 @@
 //! assert_eq!(both["loss"], 2.5);
 //! assert_eq!(both["accuracy"], 0.5);
 //!
+//! let named = ["loss", "accuracy"].map(String::from);
 //! let diverged = Metrics::from([("loss".to_string(), f64::NAN)]);
-//! assert!(check(&both).is_ok() && check(&diverged).is_err());
+//! assert!(check(&both, &named).is_ok() && check(&diverged, &named).is_err());
+//! // The run's plan says what is measured.
+//! assert!(check(&both, &named[..1]).is_err());
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,29 +24,29 @@ use crate::Refusal;
 /// Measurements by name.
 pub type Metrics = BTreeMap<String, f64>;
 
-/// Most metrics of a message.
-const MAX_METRICS: usize = 32;
-/// Longest name of a metric, in bytes.
-const MAX_NAME: usize = 64;
 /// Largest magnitude of a metric, so that sums over all samples stay finite.
 const MAX_VALUE: f64 = 1e12;
+
+/// Characters that are shown of a name that is not expected.
+const SHOWN: usize = 64;
 
 /// Whether a metric has a value that can be added up and kept; a model that diverges has none.
 pub fn is_measured(value: f64) -> bool {
     value.abs() <= MAX_VALUE
 }
 
-/// Refuses metrics that nobody could have measured. A client that has such declines: of a model
-/// that diverged there is nothing to add up.
+/// Refuses metrics that nobody could have measured, and those that the run's plan doesn't name
+/// ([`Evaluation::metrics`](crate::plan::Evaluation::metrics)): what is kept of each round is
+/// bounded by the plan. A client that has numbers that are none declines: of a model that diverged
+/// there is nothing to add up.
 ///
 /// # Errors
-/// [`Refusal::Metrics`], which says why.
-pub fn check(metrics: &Metrics) -> Result<(), Refusal> {
-    if metrics.len() > MAX_METRICS {
-        return Err(Refusal::Metrics("more than 32"));
-    }
-    if metrics.keys().any(|name| name.len() > MAX_NAME) {
-        return Err(Refusal::Metrics("a name of more than 64 bytes"));
+/// [`Refusal::Metrics`], [`Refusal::Metric`].
+pub fn check(metrics: &Metrics, named: &[String]) -> Result<(), Refusal> {
+    if let Some(name) = metrics.keys().find(|name| !named.contains(name)) {
+        // As much of it as tells which it is.
+        let name = name.chars().take(SHOWN).collect();
+        return Err(Refusal::Metric { name, expected: named.join(", ") });
     }
     if !metrics.values().copied().all(is_measured) {
         return Err(Refusal::Metrics("a number that isn't within ±1e12"));
@@ -75,6 +78,17 @@ pub fn middle<'a>(parts: impl Iterator<Item = &'a Metrics>) -> Metrics {
         (name.to_string(), kept.iter().sum::<f64>() / kept.len() as f64)
     };
     measured.into_iter().map(mean).collect()
+}
+
+/// Leaves out what the run's plan doesn't name, with a word.
+pub fn keep_named(metrics: &mut Metrics, named: &[String]) {
+    metrics.retain(|name, _| {
+        let is_named = named.contains(name);
+        if !is_named {
+            tracing::debug!(name, "left out: no metric of the run's plan");
+        }
+        is_named
+    });
 }
 
 /// Means weighted by samples; a metric counts for those that have it.

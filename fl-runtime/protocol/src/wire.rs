@@ -364,6 +364,22 @@ pub struct Start {
     /// In order of their keys.
     #[prost(message, repeated, tag = "1")]
     pub online: ::prost::alloc::vec::Vec<Candidate>,
+    /// What the draw follows from: 32 bytes, drawn for it.
+    #[prost(bytes = "vec", tag = "2")]
+    pub salt: ::prost::alloc::vec::Vec<u8>,
+}
+/// How a round's cohort was drawn.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Draw {
+    /// What it followed from.
+    #[prost(bytes = "vec", tag = "1")]
+    pub salt: ::prost::alloc::vec::Vec<u8>,
+    /// Clients that it was drawn from.
+    #[prost(uint32, tag = "2")]
+    pub candidates: u32,
+    /// Who was drawn, in the order drawn.
+    #[prost(message, repeated, tag = "3")]
+    pub drawn: ::prost::alloc::vec::Vec<Candidate>,
 }
 /// A client that could take part.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -69,7 +69,7 @@ use tern_protocol::metrics::{self, Metrics};
 use tern_protocol::participant::{declined, evaluated};
 use tern_protocol::trainer::{Recorder, coding_key, training_seed};
 use tern_protocol::update::{Format, Kind};
-use tern_protocol::{ClientId, Digest, Error, Millis, Result, RunId, RunPlan, Turn};
+use tern_protocol::{ClientId, Digest, Error, Millis, Result, RunId, RunPlan, Salt, Turn};
 use vectors::ClientVectors;
 
 /// Attempts at a round after which a simulation gives up: nobody is late, so that the next one
@@ -228,8 +228,9 @@ impl Simulation {
                 return Err(Error::TooFew { turn, needed, absent });
             }
             self.now = self.now.after(1);
-            self.coordinator
-                .handle(self.now, Event::Start { online: self.clients.candidates() })?;
+            let salt = Salt::simulated(self.coordinator.plan().seed, turn);
+            let online = self.clients.candidates();
+            self.coordinator.handle(self.now, Event::Start { online, salt })?;
             self.server.clear()?;
             self.absent.clear();
             if let Some(record) = self.collect(turn)? {
@@ -316,10 +317,12 @@ impl Simulation {
         let most = self.coordinator.max_samples().unwrap_or(u32::MAX);
         let samples = (self.clients.part(client).len() as u32).min(most);
         let loss = measured.loss.map(|loss| ("loss".to_string(), f64::from(loss)));
-        let metrics: Metrics = loss.into_iter().collect();
+        let mut metrics: Metrics = loss.into_iter().collect();
+        let named = &self.coordinator.plan().evaluation.metrics;
+        metrics::keep_named(&mut metrics, named);
         let reason = if !measured.norm.is_finite() {
             Some("the update has a number that isn't finite".to_string())
-        } else if let Err(refusal) = metrics::check(&metrics) {
+        } else if let Err(refusal) = metrics::check(&metrics, named) {
             Some(refusal.to_string())
         } else if !self.encode(turn, slot, client, measured.norm)? {
             Some("the update can't be coded".to_string())
@@ -423,7 +426,8 @@ impl Simulation {
             let measured = on_clients.run(&self.slots, self.server.public(), tasks)?;
             for (client, metrics) in group.iter().zip(measured) {
                 let samples = self.clients.part(*client).len() as u32;
-                let message = evaluated(turn, samples, metrics);
+                let named = &self.coordinator.plan().evaluation.metrics;
+                let message = evaluated(turn, samples, metrics, named);
                 let event = Event::Message { client: self.clients.id(*client), message };
                 effects = self.coordinator.handle(self.now, event)?;
             }

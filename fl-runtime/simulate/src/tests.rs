@@ -190,6 +190,7 @@ mod network {
         let folder = tempfile::tempdir().unwrap();
         let options =
             federation::Options::default().durability(Durability::None).run(RunId([0; 16]));
+        let options = options.simulated(plan.seed);
         let initial = plan.check().unwrap().parameters().initial(plan.seed);
         let mut server = Federation::open(folder.path(), plan, &initial, options).unwrap();
         let parts = parts(clients);

@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tern_host::tls::is_server_name;
 use tern_protocol::layout::ModelKind;
 use tern_protocol::participant::RequiredSecurity;
 use tern_protocol::plan::RunPlan;
@@ -100,6 +101,11 @@ pub struct ServerConfig {
     /// Certificate and key; without them the server speaks HTTP.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
+    /// Names by which clients reach the server, `host:port` each; the port may be left out where it
+    /// is the scheme's. If none are given: those of the certificate, or where it listens, with the port of
+    /// `listen`.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// Who may take part.
     #[serde(default)]
     pub admission: AdmissionConfig,
@@ -137,18 +143,35 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Who may take part: who knows the token, or whose key is listed. If neither is given, anybody.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Who may take part: who knows a token, or whose key is listed. If neither is given, anybody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdmissionConfig {
-    /// What clients enroll with.
+    /// What clients enroll with, as many as `token_clients`.
     pub token: Option<String>,
+    /// Clients that may enroll with `token`.
+    pub token_clients: u32,
+    /// File of tokens, as `tern tokens` writes it: each for one client, or as many as it says.
+    pub tokens_file: Option<PathBuf>,
     /// Public keys of clients.
     pub clients: Vec<ClientId>,
     /// File of public keys, one at the start of a line.
     pub clients_file: Option<PathBuf>,
     /// File of public keys that are refused from the next start on, whatever admits them.
     pub revoked_file: Option<PathBuf>,
+}
+
+impl Default for AdmissionConfig {
+    fn default() -> Self {
+        AdmissionConfig {
+            token: None,
+            token_clients: 1_000,
+            tokens_file: None,
+            clients: Vec::new(),
+            clients_file: None,
+            revoked_file: None,
+        }
+    }
 }
 
 /// How a client takes part.
@@ -301,6 +324,7 @@ impl Config {
             paths.push(&mut server.folder);
             paths.extend(&mut server.initial);
             paths.extend(&mut server.admission.clients_file);
+            paths.extend(&mut server.admission.tokens_file);
             paths.extend(&mut server.admission.revoked_file);
             paths.extend(server.evaluation.as_mut().map(DataConfig::path_mut));
             if let Some(TlsFiles { certificate, key }) = &mut server.tls {
@@ -339,7 +363,7 @@ impl ServerConfig {
         self.limits.check().map_err(|(field, value, expected)| {
             source.error(&["server", "limits", field], format!("{value}, expected {expected}"))
         })?;
-        let AdmissionConfig { token, clients, clients_file, .. } = &self.admission;
+        let AdmissionConfig { token, tokens_file, clients, clients_file, .. } = &self.admission;
         let key = ["server", "admission", "token"];
         if let Some(given) = token.as_ref().map(String::len).filter(|given| *given < MIN_TOKEN) {
             let message = format!("a token of {given} bytes, expected at least {MIN_TOKEN}");
@@ -349,8 +373,17 @@ impl ServerConfig {
             let message = "the token of the template, expected one of your own, as tern init draws";
             return Err(source.error(&key, message));
         }
-        if token.is_some() && (clients_file.is_some() || !clients.is_empty()) {
+        let is_list = clients_file.is_some() || !clients.is_empty();
+        if is_list && token.is_some() {
             return Err(source.error(&key, "beside a list of clients, expected one of the two"));
+        }
+        if is_list && tokens_file.is_some() {
+            let key = ["server", "admission", "tokens_file"];
+            return Err(source.error(&key, "beside a list of clients, expected one of the two"));
+        }
+        if let Some(host) = self.hosts.iter().find(|host| !is_host(host)) {
+            let message = format!("\"{host}\", expected a name or address, and its port: a.b:8443");
+            return Err(source.error(&["server", "hosts"], message));
         }
         if self.tls.is_none() && !self.listen.ip().is_loopback() {
             let message = format!(
@@ -364,6 +397,16 @@ impl ServerConfig {
             None => Ok(()),
         }
     }
+}
+
+/// Whether this is a host and its port as in an address, without what comes before and after.
+fn is_host(text: &str) -> bool {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().is_ok()),
+        _ => (text, true),
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    port && is_server_name(bare) && !bare.contains('*')
 }
 
 /// Bytes of a token, at least: shorter ones can be guessed.

@@ -127,13 +127,33 @@ fn a_metric_that_nobody_measures_is_refused_with_those_there_are() {
         (error.key.as_str(), error.text.as_str()),
         ("run.evaluation.metric", "metric = \"speed\"")
     );
-    assert_eq!(error.message, "\"speed\", expected one of accuracy, loss, top3");
+    assert_eq!(
+        error.message,
+        "\"speed\", expected one of evaluation.metrics: accuracy, loss, top3"
+    );
     parse(&text.replace("metric = \"loss\"", "metric = \"accuracy\"")).unwrap();
     // Trainers of programs name their own.
     let start = wrong.find("[run.model.layers]").unwrap();
     let end = wrong.find("[run.cohort]").unwrap();
     let tensors = "[[run.model.tensors]]\nname = \"w\"\nshape = [3]\n";
-    parse(&(wrong[..start].to_owned() + tensors + &wrong[end..])).unwrap();
+    let own = wrong[..start].to_owned() + tensors + &wrong[end..];
+    assert_eq!(parse(&own).unwrap_err().key, "run.evaluation.metric");
+    parse(&own.replace("\"top3\"]", "\"speed\"]")).unwrap();
+}
+
+#[test]
+fn names_of_a_server_are_hosts_without_more() {
+    let named = |host: &str| {
+        let text = template().unwrap();
+        let hosts = format!("hosts = [\"{host}\"]\nlisten =");
+        parse(&text.replacen("listen =", &hosts, 1)).map(|config| config.server.unwrap().hosts)
+    };
+    for host in ["a.example", "a.example:8443", "10.0.0.1:80", "[::1]:8443", "[::1]"] {
+        assert_eq!(named(host).unwrap(), [host]);
+    }
+    for host in ["https://a.example", "a.example:port", "a b", "", "*.a.example", "a.example/b"] {
+        assert_eq!(named(host).unwrap_err().key, "server.hosts", "{host}");
+    }
 }
 
 #[test]

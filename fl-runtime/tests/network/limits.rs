@@ -36,7 +36,7 @@ fn slow_clients_are_cut_off_and_do_not_hold_up_others() {
     // Says nothing, half a header, half a body.
     let silent = connect(b"");
     let header = connect(b"POST /v1/poll HTTP/1.1\r\nhost: ");
-    let whole = request("/v1/poll", &signed(1, "/v1/poll", &[1; 90], now, 1), &[1; 90]);
+    let whole = request("/v1/poll", &signed(&server, 1, "/v1/poll", &[1; 90], now, 1), &[1; 90]);
     let body = connect(&whole[..whole.len() - 50]);
     assert_eq!(get(&server, "/health").0, 200);
     // All of them come to an end.
@@ -50,7 +50,7 @@ fn slow_clients_are_cut_off_and_do_not_hold_up_others() {
 fn who_is_unknown_gets_no_memory_for_a_body() {
     let server = serve(Limits::default());
     let body = [1; 10_000];
-    let headers = |target, key| signed(key, target, &body, clock::now().0, key);
+    let headers = |target, key| signed(&server, key, target, &body, clock::now().0, key);
     // The body never comes: only who needn't wait for it answers at once.
     let started = Instant::now();
     for (target, status, name) in [
@@ -71,7 +71,7 @@ fn who_still_sends_a_body_is_told_why_it_is_refused() {
     let server = serve(Limits::default());
     let body = vec![1; 4 << 20];
     let target = "/v1/poll";
-    let whole = request(target, &signed(2, target, &body, clock::now().0, 1), &body);
+    let whole = request(target, &signed(&server, 2, target, &body, clock::now().0, 1), &body);
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // The answer lies here long before the body has gone out.
@@ -98,7 +98,7 @@ fn too_many_requests_are_told_to_wait() {
     let server = serve(limits);
     event_loop().block_on(enrolled(&server, 1));
     let ask = |nonce| {
-        let headers = signed(1, "/v1/run", b"", clock::now().0, nonce);
+        let headers = signed(&server, 1, "/v1/run", b"", clock::now().0, nonce);
         raw(&server, &request("/v1/run", &headers, b""))
     };
     // Five at once, of which enrolling was one.
@@ -180,7 +180,7 @@ fn a_client_keeps_the_pace_it_is_told_and_a_flood_is_refused() {
     });
     assert_eq!(refusals(&server), BTreeMap::new());
     let flood = (0..=u8::MAX).find_map(|nonce| {
-        let headers = signed(1, &target, b"", clock::now().0, nonce);
+        let headers = signed(&server, 1, &target, b"", clock::now().0, nonce);
         let (status, text) = raw(&server, &request(&target, &headers, b""));
         (status == 429).then_some(text)
     });

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
+mod attack;
 mod damage;
 mod limits;
 
@@ -16,16 +17,16 @@ use ed25519_dalek::SigningKey;
 use prost::Message;
 use tern_engine::Device;
 use tern_engine::nn::ModelSpec;
-use tern_fl::auth::{Credentials, SIGNATURE, TIME};
+use tern_fl::auth::{Audience, Credentials, SIGNATURE, TIME};
 use tern_fl::client::{CallError, Client, Http};
 use tern_fl::host::clock;
 use tern_fl::host::tls;
 use tern_fl::identity::Identity;
 use tern_fl::layout::ModelKind;
 use tern_fl::server::federation;
-use tern_fl::server::federation::{Admission, Federation};
+use tern_fl::server::federation::{Admission, Federation, Token};
 use tern_fl::server::http::{Board, Limits, Options, Server};
-use tern_fl::{Digest, Millis, RunPlan, client, wire};
+use tern_fl::{Digest, Millis, RunId, RunPlan, client, wire};
 use tokio::sync::oneshot;
 
 const TOKEN: &str = "the operator's token";
@@ -33,6 +34,7 @@ const TOKEN: &str = "the operator's token";
 /// A server in this process.
 struct Running {
     address: SocketAddr,
+    run: RunId,
     folder: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -66,9 +68,10 @@ fn serve_with(options: Options) -> Running {
 fn serve_plan(plan: &RunPlan, options: Options) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let initial = plan.check().unwrap().parameters().initial(1);
-    let admission = Admission::Token(TOKEN.into());
+    let admission = Admission::Tokens(vec![Token::new(TOKEN, 100)]);
     let state = federation::Options::default().admission(admission);
     let federation = Federation::open(folder.path(), plan, &initial, state).unwrap();
+    let run = federation.task().run;
     let server = Server::new(federation, Board::new(0), options);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -76,7 +79,7 @@ fn serve_plan(plan: &RunPlan, options: Options) -> Running {
     let thread = std::thread::spawn(move || {
         event_loop().block_on(server.serve(listener, async { drop(stopped.await) })).unwrap();
     });
-    Running { address, folder, stop: Some(stop), thread: Some(thread) }
+    Running { address, run, folder, stop: Some(stop), thread: Some(thread) }
 }
 
 fn serve(limits: Limits) -> Running {
@@ -140,11 +143,32 @@ fn get(server: &Running, path: &str) -> (u16, String) {
     raw(server, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
 }
 
-/// A signed request as text, with a body, to be sent as it is or changed before.
-fn signed(key: u8, target: &str, body: &[u8], time: u64, nonce: u8) -> Vec<(String, String)> {
+/// Headers of a request to a server, to be sent as they are or changed before.
+fn signed(
+    server: &Running,
+    key: u8,
+    target: &str,
+    body: &[u8],
+    time: u64,
+    nonce: u8,
+) -> Vec<(String, String)> {
+    let run = (target != "/v1/enroll").then_some(server.run);
+    signed_for(&server.address.to_string(), run, key, target, body, time, nonce)
+}
+
+fn signed_for(
+    host: &str,
+    run: Option<RunId>,
+    key: u8,
+    target: &str,
+    body: &[u8],
+    time: u64,
+    nonce: u8,
+) -> Vec<(String, String)> {
     let key = SigningKey::from_bytes(&[key; 32]);
-    let credentials = Credentials::sign(&key, ("POST", target, body), Millis(time), [nonce; 16]);
-    credentials.headers().map(|(name, value)| (name.to_owned(), value)).into()
+    let (audience, request) = (Audience { host: host.into(), run }, ("POST", target, body));
+    let credentials = Credentials::sign(&key, audience, request, Millis(time), [nonce; 16]);
+    credentials.headers().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn request(target: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
@@ -188,20 +212,20 @@ fn only_who_signs_and_is_enrolled_is_answered() {
         text
     };
     // The right key, but not over this.
-    check(&signed(1, "/v1/run", &body, now, 1), &body, "signature");
-    check(&signed(1, target, &body, now, 2), b"\x08\x01", "signature");
-    let mut headers = signed(1, target, &body, now, 3);
+    check(&signed(&server, 1, "/v1/run", &body, now, 1), &body, "signature");
+    check(&signed(&server, 1, target, &body, now, 2), b"\x08\x01", "signature");
+    let mut headers = signed(&server, 1, target, &body, now, 3);
     headers.iter_mut().find(|h| h.0 == SIGNATURE).unwrap().1 = "0".repeat(128);
     check(&headers, &body, "signature");
     headers.retain(|h| h.0 != SIGNATURE);
     check(&headers, &body, "header_missing");
     // Too early, too late; the answer tells the time.
     for time in [now - 3_600_000, now + 3_600_000] {
-        let text = check(&signed(1, target, &body, time, 4), &body, "stale");
+        let text = check(&signed(&server, 1, target, &body, time, 4), &body, "stale");
         assert!(text.contains(&format!("{TIME}: ")), "{text}");
     }
     // The same request twice.
-    let good = request(target, &signed(1, target, &body, now, 5), &body);
+    let good = request(target, &signed(&server, 1, target, &body, now, 5), &body);
     assert_eq!(raw(&server, &good).0, 200);
     let (status, text) = raw(&server, &good);
     assert!(status == 401 && text.contains("\"replayed\""), "{text}");
@@ -229,19 +253,20 @@ fn garbage_and_bodies_that_are_too_large_are_refused() {
     assert_eq!(raw(&server, b"nonsense\r\n\r\n").0, 400);
     let junk = [255; 100];
     for (nonce, target) in (1..).zip(["/v1/enroll", "/v1/poll", "/v1/message", "/v1/finish"]) {
-        let headers = signed(1, target, &junk, now, nonce);
+        let headers = signed(&server, 1, target, &junk, now, nonce);
         let (status, text) = raw(&server, &request(target, &headers, &junk));
         assert!(status == 400 && text.contains("\"malformed\""), "{text}");
     }
     let target = "/v1/upload?round=1&attempt=1&attempt=x";
-    let (status, text) = raw(&server, &request(target, &signed(1, target, &junk, now, 50), &junk));
+    let (status, text) =
+        raw(&server, &request(target, &signed(&server, 1, target, &junk, now, 50), &junk));
     assert!(status == 400 && text.contains("\"malformed\""), "{text}");
     assert_eq!(get(&server, "/nowhere").0, 404);
     assert_eq!(get(&server, "/v1/poll").0, 405);
     assert_eq!(get(&server, &format!("/{}", "x".repeat(40_000))).0 / 100, 4);
     // Too large, announced or not.
     let large = vec![0; 5000];
-    let headers = signed(1, "/v1/message", &large, now, 60);
+    let headers = signed(&server, 1, "/v1/message", &large, now, 60);
     let (status, text) = raw(&server, &request("/v1/message", &headers, &large));
     assert!(status == 413 && text.contains("\"too_large\""), "{text}");
     let mut chunked = String::from(
@@ -315,7 +340,8 @@ fn uploads_and_downloads_go_on_after_a_cut() {
         assert_eq!(ask().await.unwrap().offset, 0);
         assert_eq!(send(piece(0, &body[..4096])).await.unwrap().offset, 4096);
         let (target, bytes) = piece(4096, &body[4096..6000]);
-        let whole = request(&target, &signed(1, &target, &bytes, clock::now().0, 1), &bytes);
+        let whole =
+            request(&target, &signed(&server, 1, &target, &bytes, clock::now().0, 1), &bytes);
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(&whole[..whole.len() - 900]).unwrap();
         drop(stream);

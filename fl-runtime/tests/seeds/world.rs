@@ -240,6 +240,7 @@ impl World {
             .max_bytes(max_bytes)
             .presence_ms(8_000)
             .run(RunId([1; 16]))
+            .simulated(self.plan.seed)
             .faults(Faults::counting(self.faults.clone()))
     }
 

@@ -13,6 +13,9 @@ use super::{Fusion, Model, Phase, Settings};
 /// Milliseconds that a round waits for a node that is away.
 const GATHER: u64 = 1000;
 
+/// What nodes report.
+const METRICS: [&str; 5] = ["accuracy", "adversarial", "discriminator", "loss", "task"];
+
 /// The run as a server on a third node serves it (4.4), with [`Fusion`] as its own strategy.
 /// It has to be started from [`Model::initial`]. All nodes take part in every round; a round goes
 /// on without those that fail, as long as two are left. For one that is away it waits a second:
@@ -28,6 +31,7 @@ pub fn plan(name: &str, model: &Model, settings: &Settings, nodes: u32) -> RunPl
     plan.cohort.gather_ms = GATHER;
     plan.strategy = StrategySpec::Custom(Fusion::NAME.into());
     let metric = if settings.patience.is_some() { "loss" } else { "accuracy" };
+    plan.evaluation.metrics = METRICS.map(String::from).into();
     plan.evaluation.metric = metric.into();
     plan.evaluation.patience = settings.patience;
     plan

@@ -99,7 +99,12 @@ impl Collect {
     }
 
     /// Whether an upload would be taken; without one, whether any would.
-    pub(super) fn check(&self, client: &ClientId, upload: Option<&Upload>) -> Result<(), Refusal> {
+    pub(super) fn check(
+        &self,
+        plan: &RunPlan,
+        client: &ClientId,
+        upload: Option<&Upload>,
+    ) -> Result<(), Refusal> {
         let answer = self.cohort.get(client).ok_or(Refusal::NotSelected(*client))?;
         match (answer, upload) {
             (Answer::None, _) => {}
@@ -120,7 +125,7 @@ impl Collect {
             None if !upload.included.is_empty() => return Err(Refusal::Malformed("included")),
             None => {}
         }
-        metrics::check(&upload.metrics)
+        metrics::check(&upload.metrics, &plan.evaluation.metrics)
     }
 
     /// An upload's body is damaged: its client is asked for it again.

@@ -30,11 +30,16 @@ pub struct Unmasking {
 }
 
 impl Coordinator {
-    pub(super) fn aggregated(&mut self, now: Millis, head: Head) -> Result<Vec<Effect>, Refusal> {
+    pub(super) fn aggregated(
+        &mut self,
+        now: Millis,
+        mut head: Head,
+    ) -> Result<Vec<Effect>, Refusal> {
         let Phase::Combine(Combine { uploads, .. }) = &self.phase else {
             return Err(self.unexpected("aggregate"));
         };
         let uploads = uploads.clone();
+        metrics::keep_named(&mut head.metrics, &self.plan.evaluation.metrics);
         if self.plan.evaluation.on_clients {
             let deadline = now.after(self.plan.cohort.step_ms);
             let evaluators = std::mem::take(&mut self.evaluators);
@@ -65,7 +70,8 @@ impl Coordinator {
         self.base = Some(self.head.public);
         self.head = head.clone();
         let turn = self.turn;
-        let record = RoundRecord { turn, head, uploads, training, evaluation, score };
+        let draw = std::mem::take(&mut self.draw);
+        let record = RoundRecord { turn, head, draw, uploads, training, evaluation, score };
         let mut effects = vec![Effect::Committed(Box::new(record))];
         self.proceed(score.is_some());
         if self.finished() {

@@ -65,7 +65,7 @@ impl Coordinator {
         if samples > most {
             return Err(Refusal::Samples { given: samples, most });
         }
-        metrics::check(&metrics)?;
+        metrics::check(&metrics, &self.plan.evaluation.metrics)?;
         self.answer(now, client, Some((samples, metrics)))
     }
 

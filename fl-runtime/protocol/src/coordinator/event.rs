@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Progress;
+use super::{Draw, Progress};
 use crate::metrics::Metrics;
-use crate::{ClientId, Digest, Refusal, Turn, wire};
+use crate::{ClientId, Digest, Refusal, Salt, Turn, wire};
 
 /// A client that could take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub enum Event {
     Start {
         /// Who is online.
         online: Vec<Candidate>,
+        /// What the draw follows from; no client may know it before.
+        salt: Salt,
     },
     /// Time passed.
     Tick,
@@ -111,6 +113,8 @@ pub struct RoundRecord {
     pub turn: Turn,
     /// What it left.
     pub head: Head,
+    /// How its cohort was drawn.
+    pub draw: Draw,
     /// The uploads in it.
     pub uploads: BTreeMap<ClientId, Upload>,
     /// Mean of the clients' training metrics, weighted by samples.
@@ -163,6 +167,20 @@ pub enum Effect {
     Committed(Box<RoundRecord>),
     /// So is the run.
     Finished,
+}
+
+impl From<Candidate> for wire::Candidate {
+    fn from(Candidate { client, samples }: Candidate) -> Self {
+        wire::Candidate { client: client.0.to_vec(), samples }
+    }
+}
+
+impl TryFrom<wire::Candidate> for Candidate {
+    type Error = Refusal;
+
+    fn try_from(wire: wire::Candidate) -> Result<Self, Refusal> {
+        Ok(Candidate { client: client(&wire.client)?, samples: wire.samples })
+    }
 }
 
 impl From<Turn> for wire::Turn {
@@ -224,12 +242,9 @@ impl Event {
     pub fn to_wire(&self, now: u64) -> wire::Journaled {
         use wire::journaled::Event as Wire;
         let event = match self {
-            Event::Start { online } => {
-                let online = online.iter().map(|candidate| wire::Candidate {
-                    client: candidate.client.0.to_vec(),
-                    samples: candidate.samples,
-                });
-                Wire::Start(wire::Start { online: online.collect() })
+            Event::Start { online, salt } => {
+                let online = online.iter().map(|candidate| (*candidate).into());
+                Wire::Start(wire::Start { online: online.collect(), salt: salt.0.to_vec() })
             }
             Event::Tick => Wire::Tick(wire::Tick {}),
             Event::Message { client, message } => {
@@ -264,11 +279,9 @@ impl Event {
         use wire::journaled::Event as Wire;
         Ok(match wire.event.ok_or(Refusal::Malformed("event"))? {
             Wire::Start(start) => {
-                let online = start.online.iter().map(|candidate| {
-                    let client = client(&candidate.client)?;
-                    Ok(Candidate { client, samples: candidate.samples })
-                });
-                Event::Start { online: online.collect::<Result<_, Refusal>>()? }
+                let online = start.online.into_iter().map(Candidate::try_from);
+                let salt = Salt::from_slice(&start.salt).ok_or(Refusal::Malformed("salt"))?;
+                Event::Start { online: online.collect::<Result<_, Refusal>>()?, salt }
             }
             Wire::Tick(_) => Event::Tick,
             Wire::Sent(sent) => Event::Message {

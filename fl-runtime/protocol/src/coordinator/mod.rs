@@ -14,7 +14,7 @@
 //! use tern_engine::nn::ModelSpec;
 //! use tern_protocol::coordinator::{Candidate, Coordinator, Effect, Event, Head, Upload};
 //! use tern_protocol::layout::ModelKind;
-//! use tern_protocol::{ClientId, Digest, Millis, RunId, RunPlan, metrics::Metrics};
+//! use tern_protocol::{ClientId, Digest, Millis, RunId, RunPlan, Salt, metrics::Metrics};
 //!
 //! # fn main() -> tern_protocol::Result<()> {
 //! let mut plan = RunPlan::new("one client", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 1);
@@ -24,7 +24,7 @@
 //!
 //! let client = ClientId([1; 32]);
 //! let online = vec![Candidate { client, samples: 5 }];
-//! server.handle(Millis(1), Event::Start { online })?;
+//! server.handle(Millis(1), Event::Start { online, salt: Salt::draw()? })?;
 //! let (digest, metrics) = (Digest::of(b"an update"), Metrics::new());
 //! let upload = Upload { digest, bytes: 9, samples: 5, metrics, included: Vec::new() };
 //! let uploaded = Event::Uploaded { client, turn: server.turn(), upload };
@@ -43,6 +43,7 @@ mod check;
 mod collect;
 mod combine;
 mod confirm;
+mod draw;
 mod evaluate;
 mod event;
 mod gather;
@@ -54,6 +55,7 @@ mod unmask;
 
 use std::collections::BTreeMap;
 
+pub use draw::{Draw, number};
 pub use event::{
     Candidate, Effect, Event, Exclusion, FailedAttempt, Head, RoundRecord, Score, Upload,
 };
@@ -147,6 +149,8 @@ pub struct Coordinator {
     excluded: BTreeMap<ClientId, Exclusion>,
     /// Who has no samples to train on and may evaluate the round's model.
     evaluators: Vec<ClientId>,
+    /// How the open attempt's cohort was drawn.
+    draw: Draw,
     phase: Phase,
 }
 
@@ -171,6 +175,7 @@ impl Coordinator {
             counted: BTreeMap::new(),
             excluded: BTreeMap::new(),
             evaluators: Vec::new(),
+            draw: Draw::default(),
             phase: Phase::Gather(Gather),
         })
     }
@@ -196,7 +201,7 @@ impl Coordinator {
             return Err(Refusal::Finished);
         }
         let effects = match event {
-            Event::Start { online } => self.start(now, &online)?,
+            Event::Start { online, salt } => self.start(now, &online, salt)?,
             Event::Tick => self.tick(now)?,
             Event::Message { client, message } => self.message(now, client, message)?,
             Event::Uploaded { client, turn, upload } => self.uploaded(now, client, turn, upload)?,
@@ -343,7 +348,7 @@ impl Coordinator {
         }
         self.check_turn(turn)?;
         match &self.phase {
-            Phase::Collect(collect) => collect.check(client, upload),
+            Phase::Collect(collect) => collect.check(&self.plan, client, upload),
             Phase::Confirm(_) | Phase::Unmask(_) | Phase::Combine(_) => {
                 let earlier = self.accepted().find(|(other, _)| *other == client);
                 Err(match (earlier, upload) {
@@ -396,6 +401,7 @@ impl Coordinator {
         let excluded = excluded.map(|(client, found)| (*client, found.reason.clone())).collect();
         let failed = FailedAttempt { turn, phase, reason, members: self.cohort(), excluded };
         self.turn.attempt += 1;
+        self.draw = Draw::default();
         self.phase = Phase::Gather(Gather);
         vec![Effect::Failed(failed)]
     }

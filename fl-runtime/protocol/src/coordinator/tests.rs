@@ -2,12 +2,14 @@ mod liar;
 mod liars;
 
 use super::*;
+use crate::Salt;
 use crate::layout::ModelKind;
 use crate::metrics::Metrics;
 use crate::plan::Scores;
 use tern_engine::nn::ModelSpec;
 
 const RUN: RunId = RunId([5; 16]);
+const SALT: Salt = Salt([6; 32]);
 
 fn coordinator(change: impl FnOnce(&mut RunPlan)) -> Coordinator {
     let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
@@ -23,7 +25,7 @@ fn id(number: u8) -> ClientId {
 
 fn start(clients: u8) -> Event {
     let online = (1..=clients).map(|n| Candidate { client: id(n), samples: 5 });
-    Event::Start { online: online.collect() }
+    Event::Start { online: online.collect(), salt: SALT }
 }
 
 fn uploaded(client: u8, turn: Turn) -> Event {
@@ -131,7 +133,7 @@ fn refused_events_change_nothing() {
     refused(&mut c, uploaded(1, FIRST), "unexpected");
     refused(&mut c, head(1), "unexpected");
     let online = [id(2), id(1)].map(|client| Candidate { client, samples: 1 });
-    refused(&mut c, Event::Start { online: online.to_vec() }, "malformed");
+    refused(&mut c, Event::Start { online: online.to_vec(), salt: SALT }, "malformed");
     c.handle(Millis(1), start(2)).unwrap();
     refused(&mut c, start(2), "unexpected");
     refused(&mut c, uploaded(3, FIRST), "not_selected");
@@ -179,7 +181,7 @@ fn a_client_without_samples_evaluates_only() {
     let mut c = coordinator(|plan| plan.evaluation.on_clients = true);
     let samples = [(1, 5), (2, 0), (3, 5)];
     let online = samples.map(|(n, samples)| Candidate { client: id(n), samples }).to_vec();
-    c.handle(Millis(1), Event::Start { online }).unwrap();
+    c.handle(Millis(1), Event::Start { online, salt: SALT }).unwrap();
     assert!(matches!(c.instruction(&id(2)).what, Some(What::Wait(_))));
     c.handle(Millis(1), uploaded(1, FIRST)).unwrap();
     c.handle(Millis(1), uploaded(3, FIRST)).unwrap();
@@ -225,6 +227,49 @@ fn a_client_that_evaluates_not_is_not_waited_for() {
 }
 
 #[test]
+fn a_round_keeps_no_more_metrics_than_the_plan_names() {
+    let mut c = coordinator(|plan| {
+        plan.evaluation.on_clients = true;
+        plan.evaluation.metrics = ["loss", "f1"].map(String::from).into();
+    });
+    c.handle(Millis(1), start(2)).unwrap();
+    // As many new names a round as clients care to invent.
+    let named = |names: &[String]| names.iter().map(|name| (name.clone(), 0.5)).collect();
+    let invented: Vec<String> = (0..31).map(|number| format!("metric {number}")).collect();
+    let allowed = ["loss", "f1"].map(String::from);
+    let digest = Digest([1; 32]);
+    let upload = |client, metrics| {
+        let upload = Upload { digest, bytes: 8, samples: 5, metrics, included: Vec::new() };
+        Event::Uploaded { client: id(client), turn: FIRST, upload }
+    };
+    let refused = c.handle(Millis(2), upload(1, named(&invented))).unwrap_err();
+    assert_eq!(refused.name(), "metrics");
+    assert!(refused.to_string().contains("\"metric 0\", expected one"), "{refused}");
+    let long = c.handle(Millis(2), upload(1, named(&["x".repeat(1 << 20)]))).unwrap_err();
+    assert!(long.to_string().len() < 200, "{}", long.to_string().len());
+    for client in [1, 2] {
+        c.handle(Millis(2), upload(client, named(&allowed))).unwrap();
+    }
+    // The server's own evaluation is bounded, too.
+    let mut head = Head::initial(Digest([7; 32]), Vec::new());
+    head.metrics = named(&[&invented[..], &allowed[..1]].concat());
+    c.handle(Millis(3), Event::Aggregated(head)).unwrap();
+    let evaluated = |client, metrics| {
+        let body = wire::message::Body::Evaluated(wire::Evaluated { samples: 5, metrics });
+        let message = wire::Message { round: 1, attempt: 1, body: Some(body) };
+        Event::Message { client: id(client), message }
+    };
+    let refused = c.handle(Millis(4), evaluated(1, named(&invented))).unwrap_err();
+    assert_eq!(refused.name(), "metrics");
+    c.handle(Millis(4), evaluated(1, named(&allowed))).unwrap();
+    let effects = c.handle(Millis(4), evaluated(2, Metrics::new())).unwrap();
+    let [Effect::Committed(record), ..] = &effects[..] else { panic!("{effects:?}") };
+    let kept = [&record.training, &record.evaluation, &record.head.metrics];
+    assert!(kept.iter().flat_map(|metrics| metrics.keys()).all(|name| allowed.contains(name)));
+    assert_eq!(kept.map(Metrics::len), [2, 2, 1]);
+}
+
+#[test]
 fn a_snapshot_is_the_state_between_rounds() {
     let mut c = coordinator(|_| ());
     let same = |c: &Coordinator| {
@@ -256,7 +301,7 @@ fn who_claims_many_samples_counts_for_few_more_than_others() {
     let mut c = coordinator(|plan| plan.cohort.size = 5);
     let samples = [(1, 8), (2, 10), (3, 12), (4, 10), (5, 1 << 20)];
     let online = samples.map(|(n, samples)| Candidate { client: id(n), samples });
-    c.handle(Millis(10), Event::Start { online: online.to_vec() }).unwrap();
+    c.handle(Millis(10), Event::Start { online: online.to_vec(), salt: SALT }).unwrap();
     // Sixteen times the median.
     assert_eq!(c.max_samples(), Some(160));
     let Some(What::Train(train)) = c.instruction(&id(5)).what else { panic!("not asked") };
@@ -270,7 +315,7 @@ fn who_claims_many_samples_counts_for_few_more_than_others() {
     let mut c = coordinator(|_| ());
     let online =
         samples[3..].iter().map(|(n, samples)| Candidate { client: id(*n), samples: *samples });
-    c.handle(Millis(10), Event::Start { online: online.collect() }).unwrap();
+    c.handle(Millis(10), Event::Start { online: online.collect(), salt: SALT }).unwrap();
     assert_eq!(c.max_samples(), Some(160));
 }
 

@@ -229,7 +229,10 @@ impl Participant {
             Input::Fetched { digest, bytes } => self.fetched(digest, bytes),
             Input::Trained(trained) => self.trained(trained)?,
             Input::Evaluated { samples, metrics } => match self.evaluating {
-                Some(turn) => vec![Action::Send(evaluated(turn, samples, metrics))],
+                Some(turn) => {
+                    let named = &self.task.metrics;
+                    vec![Action::Send(evaluated(turn, samples, metrics, named))]
+                }
                 None => vec![Action::Wait],
             },
             Input::Delivered => {
@@ -346,9 +349,16 @@ impl Participant {
     }
 }
 
-/// What a client says of a model that it tried: what it measured, or why that is nothing.
-pub fn evaluated(turn: Turn, samples: u32, metrics: Metrics) -> wire::Message {
-    match metrics::check(&metrics) {
+/// What a client says of a model that it tried: what it measured of what the run names, or why that
+/// is nothing.
+pub fn evaluated(
+    turn: Turn,
+    samples: u32,
+    mut metrics: Metrics,
+    named: &[String],
+) -> wire::Message {
+    metrics::keep_named(&mut metrics, named);
+    match metrics::check(&metrics, named) {
         Ok(()) => message(turn, Body::Evaluated(wire::Evaluated { samples, metrics })),
         Err(refusal) => declined(turn, &refusal.to_string()),
     }

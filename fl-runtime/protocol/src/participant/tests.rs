@@ -292,6 +292,24 @@ fn what_diverged_is_declined_with_a_word() {
 }
 
 #[test]
+fn what_the_plan_does_not_name_is_not_sent() {
+    let measured: Metrics =
+        ["loss", "accuracy", "speed"].into_iter().map(|name| (name.to_string(), 0.5)).collect();
+    let mut p = participant(Encoding::Full);
+    let actions = p.handle(train(FIRST)).unwrap();
+    let [Action::Fetch(digest)] = actions[..] else { panic!("{actions:?}") };
+    p.handle(Input::Fetched { digest, bytes: Codec::full(&model()) }).unwrap();
+    let Input::Trained(mut trained) = trained(0.1) else { return };
+    trained.metrics = measured.clone();
+    assert_eq!(p.handle(Input::Trained(trained)).unwrap(), [Action::Save, Action::Upload]);
+    let sent = &p.kept().pending.as_ref().unwrap().metrics;
+    assert_eq!(sent.keys().collect::<Vec<_>>(), ["accuracy", "loss"]);
+    let message = evaluated(FIRST, 4, measured, &p.task().metrics);
+    let Some(Body::Evaluated(wire::Evaluated { metrics, .. })) = message.body else { panic!() };
+    assert_eq!(metrics.keys().collect::<Vec<_>>(), ["accuracy", "loss"]);
+}
+
+#[test]
 fn the_end_of_the_run_settles_the_last_update() {
     for counted in [None, Some(FIRST)] {
         let mut p = participant(Encoding::Ternary);

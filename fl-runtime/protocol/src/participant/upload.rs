@@ -40,11 +40,12 @@ impl Participant {
     pub(super) fn trained(&mut self, trained: Trained) -> Result<Vec<Action>> {
         let Some(assignment) = self.training.take() else { return Ok(vec![Action::Wait]) };
         let turn = assignment.turn;
-        let Trained { mut update, samples, metrics, optimizer } = trained;
+        let Trained { mut update, samples, mut metrics, optimizer } = trained;
         let samples = self.counted_samples(&assignment, samples);
+        metrics::keep_named(&mut metrics, &self.task.metrics);
         let checked = self
             .check(&update, samples)
-            .and_then(|()| Ok(metrics::check(&metrics)?))
+            .and_then(|()| Ok(metrics::check(&metrics, &self.task.metrics)?))
             .and_then(|()| optimizer.check(&self.task.training, self.layout.elements()));
         if let Err(error) = checked {
             tracing::warn!(%error, "an update that can't be sent");

@@ -62,6 +62,7 @@ impl RunPlan {
         }
         self.training.check()?;
         self.updates.check()?;
+        self.evaluation.check()?;
         let bits = self.fraction_bits();
         // Fewer would lose what a mean of floats keeps.
         if bits < MIN_FRACTION_BITS {
@@ -194,7 +195,7 @@ mod tests {
     #[test]
     fn options_out_of_range_are_named() {
         type Change = fn(&mut RunPlan);
-        let changes: [(&str, Change); 16] = [
+        let changes: [(&str, Change); 20] = [
             ("rounds", |p| p.rounds = 0),
             ("cohort.minimum", |p| p.cohort.minimum = 11),
             ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
@@ -221,6 +222,10 @@ mod tests {
             ("cohort.minimum", |p| p.secure = Some(Secure::default())),
             ("cohort.size", |p| (p.secure, p.cohort.size) = (Some(Secure::default()), 60_000)),
             ("updates.bound", |p| (p.updates.bound, p.updates.max_samples) = (1e9, u32::MAX)),
+            ("evaluation.metric", |p| p.evaluation.metric = "speed".into()),
+            ("evaluation.metrics", |p| p.evaluation.metrics.clear()),
+            ("evaluation.metrics", |p| p.evaluation.metrics.push("loss".into())),
+            ("evaluation.metrics", |p| p.evaluation.metrics.push("x".repeat(65))),
         ];
         plan().check().unwrap();
         for (name, change) in changes {

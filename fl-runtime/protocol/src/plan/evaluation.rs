@@ -2,6 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::check::within;
+use crate::trainer::METRICS;
+use crate::{Error, Result};
+
+/// Most metrics of a run.
+const MAX_METRICS: usize = 32;
+/// Longest name of a metric, in bytes.
+const MAX_NAME: usize = 64;
+
 /// Which scores are better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,6 +45,9 @@ pub struct Evaluation {
     pub metric: String,
     /// Whose measurements of it count.
     pub scores: Scores,
+    /// Names of what may be measured, that metric among them: what trainers and evaluations report
+    /// beside these is left out. By default what the engine's trainer reports.
+    pub metrics: Vec<String>,
     /// Which scores are better.
     pub goal: Goal,
     /// Rounds without a better model after which the run stops.
@@ -48,8 +60,30 @@ pub struct Evaluation {
 
 impl Default for Evaluation {
     fn default() -> Self {
-        let metric = "loss".into();
-        let scores = Scores::Server;
-        Evaluation { metric, scores, goal: Goal::Minimize, patience: None, on_clients: false }
+        let (metric, metrics) = ("loss".into(), METRICS.map(String::from).into());
+        let (scores, goal) = (Scores::Server, Goal::Minimize);
+        Evaluation { metric, scores, metrics, goal, patience: None, on_clients: false }
+    }
+}
+
+impl Evaluation {
+    pub(super) fn check(&self) -> Result<()> {
+        within("evaluation.metrics", self.metrics.len(), 1..=MAX_METRICS)?;
+        let is_word = |name: &str| {
+            (1..=MAX_NAME).contains(&name.len()) && !name.chars().any(char::is_control)
+        };
+        for (at, name) in self.metrics.iter().enumerate() {
+            if !is_word(name) || self.metrics[..at].contains(name) {
+                let expected = format!("names of 1 to {MAX_NAME} bytes, each once");
+                return Err(Error::value("evaluation.metrics", format!("{name:?}"), expected));
+            }
+        }
+        match self.metrics.contains(&self.metric) {
+            true => Ok(()),
+            false => {
+                let expected = format!("one of evaluation.metrics: {}", self.metrics.join(", "));
+                Err(Error::value("evaluation.metric", format!("{:?}", self.metric), expected))
+            }
+        }
     }
 }

@@ -51,7 +51,7 @@ pub struct RunPlan {
     pub model: ModelKind,
     /// Rounds.
     pub rounds: u32,
-    /// Seed of selection and of clients' training.
+    /// Seed of the first model and of clients' training; in simulations of selection, too.
     #[serde(default)]
     pub seed: u32,
     /// Who takes part in a round, and for how long.
@@ -106,9 +106,11 @@ pub struct Cohort {
     pub minimum: u32,
     /// How clients are drawn.
     pub selection: Selection,
-    /// Milliseconds to wait for clients to ask `size × over_selection`, if at least `minimum`
-    /// are online. Rounds after the first wait for no more than are registered, and for nobody who
-    /// didn't come in that time before.
+    /// Milliseconds to wait, before a draw, for all clients that are registered, so that those who
+    /// ask first have no advantage; then at least `minimum` have to be online. Nobody is waited for
+    /// who didn't come in that time before. The first attempt of a run waits for `size ×
+    /// over_selection` at least, as clients still register; where they enroll by tokens, as long
+    /// as this.
     pub gather_ms: u64,
     /// Milliseconds for training and upload.
     pub deadline_ms: u64,
@@ -352,6 +354,8 @@ pub struct TaskSpec {
     pub secure: Option<Secure>,
     /// Most clients of a secure session.
     pub cohort: u32,
+    /// Names of what is measured: [`Evaluation::metrics`].
+    pub metrics: Vec<String>,
     /// What the columns of clients' tables mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,
@@ -421,6 +425,7 @@ impl RunPlan {
             updates: self.updates.clone(),
             secure: self.secure.clone(),
             cohort: self.cohort.size,
+            metrics: self.evaluation.metrics.clone(),
             schema: self.schema.clone(),
             tokens: self.tokens.clone(),
         })

@@ -1,9 +1,9 @@
 //! Waiting for the clients of a round.
 
 use tern_protocol::coordinator::Event;
-use tern_protocol::{Millis, Refusal, Turn};
+use tern_protocol::{Millis, Refusal, Salt, Turn};
 
-use super::Federation;
+use super::{Admission, Federation};
 
 impl Federation {
     /// Starts the round if enough clients are there.
@@ -20,10 +20,14 @@ impl Federation {
         let waited = now.since(since) >= cohort.gather_ms;
         let enough = match waited {
             true => minimum,
-            // Before the first attempt clients still register.
-            false if self.coordinator.turn() == Turn::new(1, 1) => asked,
-            // Later on nobody waits for more than there are.
-            false => self.presence.expected(excluded.keys()).clamp(minimum, asked),
+            // Who asks first must not be drawn for that: all are waited for that may come.
+            false if self.coordinator.turn() == Turn::new(1, 1) => match &self.options.admission {
+                // Clients still register.
+                Admission::Open => self.presence.expected(excluded.keys()).max(asked),
+                Admission::Tokens(_) => return Ok(()),
+                Admission::List(list) => list.len().max(minimum),
+            },
+            false => self.presence.expected(excluded.keys()).max(minimum),
         };
         // Most polls of many clients need no look at all of them.
         if self.presence.heard() < enough {
@@ -43,7 +47,12 @@ impl Federation {
             self.presence.give_up_on_others(training().map(|client| client.client));
         }
         self.tell_of_few();
-        self.apply(now, Event::Start { online })?;
+        let salt = match self.options.simulated {
+            Some(seed) => Salt::simulated(seed, self.coordinator.turn()),
+            // Drawn now, so that nobody could know it who is online.
+            None => Salt::draw().map_err(|error| Refusal::Storage(error.to_string()))?,
+        };
+        self.apply(now, Event::Start { online, salt })?;
         self.total = Some(self.context.empty(&self.coordinator));
         Ok(())
     }

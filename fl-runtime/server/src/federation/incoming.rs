@@ -81,18 +81,23 @@ impl Incoming {
         Ok(self.len())
     }
 
+    /// Whether all of it is there.
+    pub(super) fn check_length(&self) -> Result<(), Refusal> {
+        let (given, expected) = (self.len(), self.expected());
+        match given == expected {
+            true => Ok(()),
+            false => Err(Refusal::Length { given, expected }),
+        }
+    }
+
     /// Checks the whole body: its length, the hash that was announced, its numbers. A body that
     /// fails is forgotten, so that it can be sent again.
     ///
     /// # Errors
     /// What is wrong with it; [`Refusal::Storage`] if it can't be read.
     pub fn finish(mut self, announced: &[u8]) -> Result<Received, Refusal> {
-        let (given, expected) = (self.len(), self.expected());
-        if given != expected {
-            return Err(Refusal::Length { given, expected });
-        }
-        let checked = self.check();
-        let refusal = match checked {
+        self.check_length()?;
+        let refusal = match self.check() {
             Ok(digest) if digest.0 == announced => {
                 return Ok(Received { incoming: self, digest });
             }

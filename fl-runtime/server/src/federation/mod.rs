@@ -60,7 +60,7 @@ pub use audit::{Audit, audit};
 pub(crate) use clock::Clock;
 pub use failures::{Failed, Missing};
 pub use incoming::{Incoming, Received};
-pub use options::{Admission, Evaluator, Options};
+pub use options::{Admission, Evaluator, Options, Token};
 pub use repair::Repair;
 pub use status::Status;
 
@@ -95,6 +95,8 @@ pub struct Federation {
     /// Whether an [`Aggregation`] is out.
     working: bool,
     presence: Presence,
+    /// Clients that enrolled with a token, by its digest.
+    used: BTreeMap<Digest, u32>,
     clock: Clock,
     /// When the coordinator began to wait for clients.
     gathering: Option<Millis>,
@@ -135,6 +137,7 @@ impl Federation {
         let clock = Clock::new(coordinator.now());
         let mut clients = journal.clients()?;
         clients.retain(|client| options.keeps(client));
+        let used = journal.tokens()?;
         let presence = Presence::new(clients, options.presence_ms);
         tracing::info!(
             run = %run, new = first, turn = %coordinator.turn(), phase = coordinator.phase(), "open"
@@ -151,6 +154,7 @@ impl Federation {
             total: None,
             working: false,
             presence,
+            used,
             clock,
             gathering: None,
             told: None,
@@ -184,7 +188,7 @@ impl Federation {
     /// Registers a client, if the operator admits it.
     ///
     /// # Errors
-    /// [`Refusal::NotAdmitted`]; [`Refusal::Storage`].
+    /// [`Refusal::NotAdmitted`], [`Refusal::TokenUsed`], [`Refusal::Full`]; [`Refusal::Storage`].
     pub fn enroll(
         &mut self,
         now: Millis,
@@ -194,12 +198,20 @@ impl Federation {
         if self.presence.knows(&client) {
             return Ok(());
         }
-        if !self.options.admits(&client, token) {
-            return self.refuse(Refusal::NotAdmitted);
+        let token = match self.options.admits(&client, token, &self.used) {
+            Ok(token) => token,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let enrolled = self.presence.enrolled().len();
+        if enrolled >= self.options.max_clients {
+            return self.refuse(Refusal::Full(enrolled));
         }
-        match self.journal.enroll(now, &client) {
+        match self.journal.enroll(now, &client, token.as_ref()) {
             Ok(()) => self.presence.enroll(client),
             Err(error) => return self.refuse(stored(error)),
+        }
+        if let Some(token) = token {
+            *self.used.entry(token).or_default() += 1;
         }
         Ok(())
     }

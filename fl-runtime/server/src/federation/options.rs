@@ -1,10 +1,11 @@
 //! What the operator of a server chooses beside the plan; may change from start to start.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 use tern_protocol::metrics::Metrics;
-use tern_protocol::{ClientId, Digest, Result, RunId, Strategy};
+use tern_protocol::{ClientId, Digest, Refusal, Result, RunId, Strategy};
 
 use tern_host::files::{Durability, Faults};
 
@@ -14,22 +15,56 @@ pub enum Admission {
     /// Everyone.
     #[default]
     Open,
-    /// Who knows a token.
-    Token(String),
+    /// Who knows a token, as many as it is for.
+    Tokens(Vec<Token>),
     /// These.
     List(Vec<ClientId>),
 }
 
+/// What clients enroll with; the server needs no more than its digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// SHA-256 of it.
+    pub digest: Digest,
+    /// Clients that may enroll with it.
+    pub clients: u32,
+    /// The client that it is for; anybody who has it if not given.
+    pub client: Option<ClientId>,
+}
+
+impl Token {
+    /// A token for so many clients.
+    pub fn new(text: &str, clients: u32) -> Self {
+        Token { digest: Digest::of(text.as_bytes()), clients, client: None }
+    }
+}
+
 impl Admission {
-    fn admits(&self, client: &ClientId, token: Option<&str>) -> bool {
+    /// Whether a client may be registered, and by which token. `used` says how many have been by
+    /// one.
+    fn admits(
+        &self,
+        client: &ClientId,
+        token: Option<&str>,
+        used: &BTreeMap<Digest, u32>,
+    ) -> Result<Option<Digest>, Refusal> {
         match self {
-            Admission::Open => true,
-            // Digests, so that neither time nor length tells anything.
-            Admission::Token(expected) => token.is_some_and(|token| {
-                let digests = [token, expected].map(|text| Digest::of(text.as_bytes()).0);
-                digests[0].ct_eq(&digests[1]).into()
-            }),
-            Admission::List(list) => list.contains(client),
+            Admission::Open => Ok(None),
+            Admission::Tokens(tokens) => {
+                // Digests, so that neither time nor length tells anything.
+                let given = Digest::of(token.unwrap_or_default().as_bytes());
+                let is_given = |token: &&Token| bool::from(token.digest.0.ct_eq(&given.0));
+                let found = tokens.iter().find(is_given);
+                let Token { digest, clients, .. } = *found
+                    .filter(|token| token.client.is_none_or(|only| only == *client))
+                    .ok_or(Refusal::NotAdmitted)?;
+                match used.get(&digest).is_none_or(|used| *used < clients) {
+                    true => Ok(Some(digest)),
+                    false => Err(Refusal::TokenUsed(clients)),
+                }
+            }
+            Admission::List(list) if list.contains(client) => Ok(None),
+            Admission::List(_) => Err(Refusal::NotAdmitted),
         }
     }
 }
@@ -77,6 +112,19 @@ impl Options {
         self
     }
 
+    /// With draws that follow from a seed, so that all of a run does: for simulations, since who
+    /// knows the seed knows who will be drawn.
+    pub fn simulated(mut self, seed: impl Into<Option<u32>>) -> Self {
+        self.simulated = seed.into();
+        self
+    }
+
+    /// With at most so many registered clients.
+    pub fn max_clients(mut self, max_clients: usize) -> Self {
+        self.max_clients = max_clients;
+        self
+    }
+
     /// With a strategy that the plan names.
     pub fn strategy(mut self, strategy: impl Into<Option<Arc<dyn Strategy>>>) -> Self {
         self.strategy = strategy.into();
@@ -95,16 +143,24 @@ impl Options {
         self
     }
 
-    /// Whether a client that asks with this token, if any, may be registered.
-    pub(super) fn admits(&self, client: &ClientId, token: Option<&str>) -> bool {
-        !self.revoked.contains(client) && self.admission.admits(client, token)
+    /// Whether a client that asks with this token, if any, may be registered, and by which.
+    pub(super) fn admits(
+        &self,
+        client: &ClientId,
+        token: Option<&str>,
+        used: &BTreeMap<Digest, u32>,
+    ) -> Result<Option<Digest>, Refusal> {
+        match self.revoked.contains(client) {
+            true => Err(Refusal::NotAdmitted),
+            false => self.admission.admits(client, token, used),
+        }
     }
 
     /// Whether one that was registered still is; tokens are asked for once.
     pub(super) fn keeps(&self, client: &ClientId) -> bool {
         let listed = match &self.admission {
             Admission::List(list) => list.contains(client),
-            Admission::Open | Admission::Token(_) => true,
+            Admission::Open | Admission::Tokens(_) => true,
         };
         listed && !self.revoked.contains(client)
     }
@@ -137,6 +193,10 @@ pub struct Options {
     pub presence_ms: u64,
     /// Identifier of a new run; `None` draws one.
     pub run: Option<RunId>,
+    /// Seed of draws in a simulation; else the system's entropy, which no client can know.
+    pub simulated: Option<u32>,
+    /// Most clients that are registered, whatever admits them.
+    pub max_clients: usize,
     /// A strategy that the plan names.
     pub strategy: Option<Arc<dyn Strategy>>,
     /// Central evaluation.
@@ -155,6 +215,8 @@ impl Default for Options {
             keep_uploads: false,
             presence_ms: 60_000,
             run: None,
+            simulated: None,
+            max_clients: 1 << 17,
             strategy: None,
             evaluator: None,
             faults: Faults::default(),
@@ -168,13 +230,24 @@ mod tests {
 
     #[test]
     fn clients_are_admitted_by_token_or_list() {
-        let ann = ClientId([1; 32]);
-        let token = Admission::Token("secret".into());
-        assert!(token.admits(&ann, Some("secret")));
-        assert!(!token.admits(&ann, Some("secreu")) && !token.admits(&ann, None));
-        assert!(Admission::List(vec![ann]).admits(&ann, None));
-        assert!(!Admission::List(vec![]).admits(&ann, Some("secret")));
-        let revoked = Options { admission: token, revoked: vec![ann], ..Options::default() };
-        assert!(!revoked.admits(&ann, Some("secret")) && !revoked.keeps(&ann));
+        let [ann, bob] = [1, 2].map(|number| ClientId([number; 32]));
+        let two = Token::new("secret", 2);
+        let for_ann = Token { client: Some(ann), ..Token::new("for Ann", 1) };
+        let tokens = Admission::Tokens(vec![two, for_ann]);
+        let mut used = BTreeMap::from([(two.digest, 1)]);
+        let admits = |client, token, used: &BTreeMap<_, _>| {
+            tokens.admits(client, token, used).map_err(|refusal| refusal.name())
+        };
+        assert_eq!(admits(&bob, Some("secret"), &used), Ok(Some(two.digest)));
+        for token in [Some("secreu"), Some(""), Some("for Ann"), None] {
+            assert_eq!(admits(&bob, token, &used), Err("not_admitted"), "{token:?}");
+        }
+        assert_eq!(admits(&ann, Some("for Ann"), &used), Ok(Some(for_ann.digest)));
+        used.insert(two.digest, 2);
+        assert_eq!(admits(&bob, Some("secret"), &used), Err("token_used"));
+        assert_eq!(Admission::List(vec![ann]).admits(&ann, None, &used), Ok(None));
+        assert!(Admission::List(vec![]).admits(&ann, Some("secret"), &used).is_err());
+        let revoked = Options { admission: tokens, revoked: vec![ann], ..Options::default() };
+        assert!(revoked.admits(&ann, Some("for Ann"), &used).is_err() && !revoked.keeps(&ann));
     }
 }

@@ -362,6 +362,8 @@ impl Search<'_> {
                 .collect(),
             finished,
             base: base.0.to_vec(),
+            // No round's record has them: who broke the protocol may take part again.
+            excluded: Vec::new(),
         })
     }
 

@@ -13,6 +13,7 @@ use tern_protocol::update::Codec;
 
 use super::*;
 
+mod admission;
 mod attempts;
 mod damage;
 mod longer;

@@ -1,7 +1,7 @@
 //! Taking uploads: in steps, so that the heavy ones need no lock around the federation.
 
 use tern_protocol::coordinator::{Event, Upload};
-use tern_protocol::{ClientId, Millis, Refusal, Turn, wire};
+use tern_protocol::{ClientId, Digest, Millis, Refusal, Turn, wire};
 
 use super::{Federation, Incoming, Received, stored};
 
@@ -23,6 +23,29 @@ impl Federation {
         }
     }
 
+    /// An upload whose client says that all of it is sent, if it would be taken as far as that can
+    /// be told without reading it, which takes long.
+    ///
+    /// # Errors
+    /// As [`Federation::incoming`], and why what is announced would not be taken.
+    pub fn finishing(
+        &mut self,
+        client: &ClientId,
+        finish: &wire::Finish,
+    ) -> Result<Incoming, Refusal> {
+        let turn = Turn::new(finish.round, finish.attempt);
+        let incoming = self.incoming(client, turn)?;
+        let announced = Digest::from_slice(&finish.digest).ok_or(Refusal::Malformed("digest"));
+        let checked = incoming.check_length().and(announced).and_then(|digest| {
+            let upload = upload(digest, incoming.len(), finish.clone());
+            self.coordinator.check_upload(client, turn, Some(&upload))
+        });
+        match checked {
+            Ok(()) => Ok(incoming),
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
     /// Takes a received and checked body. `finish` must announce its digest.
     ///
     /// # Errors
@@ -39,13 +62,7 @@ impl Federation {
         if finish.digest != digest.0 {
             return self.refuse(Refusal::Hash);
         }
-        let upload = Upload {
-            digest,
-            bytes: incoming.len(),
-            samples: finish.samples,
-            metrics: finish.metrics,
-            included: finish.included,
-        };
+        let upload = upload(digest, incoming.len(), finish);
         // Nothing is stored of an upload that would not be taken.
         match self.coordinator.check_upload(&client, turn, Some(&upload)) {
             Err(Refusal::Repeated) => return Ok(wire::Ack { repeated: true }),
@@ -93,7 +110,7 @@ impl Federation {
         finish: wire::Finish,
     ) -> Result<wire::Ack, Refusal> {
         let turn = Turn::new(finish.round, finish.attempt);
-        let incoming = match self.incoming(client, turn) {
+        let incoming = match self.finishing(client, &finish) {
             Err(Refusal::Repeated) => return self.finish_again(client, turn, &finish),
             other => other?,
         };
@@ -124,4 +141,9 @@ impl Federation {
         }
         self.refuse(Refusal::Conflict("upload"))
     }
+}
+
+fn upload(digest: Digest, bytes: u64, finish: wire::Finish) -> Upload {
+    let wire::Finish { samples, metrics, included, .. } = finish;
+    Upload { digest, bytes, samples, metrics, included }
 }

@@ -1,22 +1,26 @@
-//! Connections: how many there may be, and that none stands still while it is written to.
+//! Connections: who is let in, and that none stands still while it is written to.
 
-use std::collections::HashMap;
 use std::future::{Future, Ready, ready};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::Extension;
+use axum::middleware::AddExtension;
 use axum_server::accept::Accept;
+use tern_host::clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tower_layer::Layer;
 
-use super::limits::{Limits, network};
+use super::limits::{Limits, Rates, network};
 use super::metrics::Metrics;
+use super::places::{Places, Visit};
 
 /// Longest time that a closed connection is read on for.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -25,81 +29,50 @@ const FAREWELL: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub(super) struct Gate {
     places: Arc<Places>,
-    most: usize,
-    max_per_address: usize,
-    first: Duration,
+    /// TLS handshakes of an address, where there are any.
+    handshakes: Option<Arc<Rates<IpAddr>>>,
     stall: Duration,
     min_bytes_per_second: u64,
 }
 
-struct Places {
-    taken: Mutex<HashMap<IpAddr, usize>>,
-    metrics: Arc<Metrics>,
-}
-
 impl Gate {
-    pub fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
+    pub fn new(limits: &Limits, tls: bool, metrics: Arc<Metrics>) -> Self {
+        let rate = || Rates::new(limits.handshakes_per_address, limits.burst_seconds, 1);
         Gate {
-            places: Arc::new(Places { taken: Mutex::default(), metrics }),
-            most: limits.connections,
-            max_per_address: limits.connections_per_address,
-            first: Duration::from_secs_f64(limits.header_seconds),
+            places: Arc::new(Places::new(limits, metrics)),
+            handshakes: tls.then(|| Arc::new(rate())),
             stall: limits.stall(),
             min_bytes_per_second: limits.min_bytes_per_second,
         }
     }
 
-    fn place(&self, address: IpAddr) -> Option<Place> {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        // At most as many addresses as connections.
-        let all: usize = taken.values().sum();
-        let here = taken.get(&address).copied().unwrap_or(0);
-        if all >= self.most || here >= self.max_per_address {
-            return None;
+    /// A place for a connection from this address, or the name of the reason why there is none.
+    fn admit(&self, address: IpAddr) -> Result<Visit, &'static str> {
+        // A handshake costs more than all else that somebody unknown can ask for.
+        if let Some(handshakes) = &self.handshakes {
+            handshakes.take(address, 1, clock::now()).map_err(|_| "handshakes")?;
         }
-        taken.insert(address, here + 1);
-        self.places.metrics.connections.inc();
-        Some(Place { places: self.places.clone(), address })
+        self.places.take(address).ok_or("connections")
     }
 }
 
 impl<S> Accept<TcpStream, S> for Gate {
     type Stream = Watched<TcpStream>;
-    type Service = S;
-    type Future = Ready<io::Result<(Self::Stream, S)>>;
+    type Service = AddExtension<S, Visit>;
+    type Future = Ready<io::Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let admitted = stream.set_nodelay(true).and_then(|()| stream.peer_addr());
-        ready(admitted.and_then(|peer| match self.place(network(peer.ip())) {
-            Some(place) => {
-                let mut stream = Watched::new(stream, place, self.stall, self.min_bytes_per_second);
-                stream.first = Some(Box::pin(sleep_until(Instant::now() + self.first)));
-                Ok((stream, service))
+        ready(admitted.and_then(|peer| match self.admit(network(peer.ip())) {
+            Ok(visit) => {
+                let service = Extension(visit.clone()).layer(service);
+                Ok((Watched::new(stream, visit, self.stall, self.min_bytes_per_second), service))
             }
-            None => {
-                self.places.metrics.refused("connections");
-                Err(io::Error::other(format!("too many connections, {peer} is not let in")))
+            Err(name) => {
+                self.places.metrics().refused(name);
+                Err(io::Error::other(format!("too many {name}, {peer} is not let in")))
             }
         }))
-    }
-}
-
-/// A connection's place, given back when it is dropped.
-struct Place {
-    places: Arc<Places>,
-    address: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.address);
-            }
-        }
-        self.places.metrics.connections.dec();
     }
 }
 
@@ -114,27 +87,24 @@ impl Drop for Place {
 /// from a peer that still writes.
 pub(super) struct Watched<S> {
     stream: S,
-    place: Place,
+    visit: Visit,
     stall: Duration,
     min_bytes_per_second: u64,
     account: Duration,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
-    /// When the first byte must be there: the HTTP server's clock starts with it.
-    first: Option<Pin<Box<Sleep>>>,
     /// How long what still comes is read, once the connection is closed on this side.
     farewell: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
-    fn new(stream: S, place: Place, stall: Duration, min_bytes_per_second: u64) -> Self {
+    fn new(stream: S, visit: Visit, stall: Duration, min_bytes_per_second: u64) -> Self {
         Watched {
             stream,
-            place,
+            visit,
             stall,
             min_bytes_per_second,
             account: stall,
             waiting: None,
-            first: None,
             farewell: None,
         }
     }
@@ -151,16 +121,17 @@ impl<S> Watched<S> {
                 }
                 let paid = bytes as f64 / self.min_bytes_per_second as f64;
                 self.account = (self.account + Duration::from_secs_f64(paid)).min(self.stall);
-                self.place.places.metrics.sent.inc_by(bytes as u64);
+                self.visit.metrics().sent.inc_by(bytes as u64);
                 Poll::Ready(Ok(bytes))
             }
+            Poll::Pending if self.visit.is_cut(cx) => Poll::Ready(Err(displaced())),
             Poll::Pending => {
                 let now = Instant::now();
                 let end = now + self.account;
                 let (_, timer) =
                     self.waiting.get_or_insert_with(|| (now, Box::pin(sleep_until(end))));
                 timer.as_mut().poll(cx).map(|()| {
-                    self.place.places.metrics.refused("slow");
+                    self.visit.metrics().refused("slow");
                     let what = "the peer takes what is sent too slowly";
                     Err(io::Error::new(io::ErrorKind::TimedOut, what))
                 })
@@ -170,26 +141,25 @@ impl<S> Watched<S> {
     }
 }
 
+fn displaced() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "others hold fewer connections")
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.visit.is_cut(cx) {
+            self.visit.metrics().refused("displaced");
+            return Poll::Ready(Err(displaced()));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let bytes = buffer.filled().len() - before;
-        self.place.places.metrics.received.inc_by(bytes as u64);
-        match &mut self.first {
-            Some(timer) if read.is_pending() => timer
-                .as_mut()
-                .poll(cx)
-                .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the peer says nothing"))),
-            _ => {
-                self.first = None;
-                read
-            }
-        }
+        self.visit.metrics().received.inc_by(bytes as u64);
+        read
     }
 }
 
@@ -229,8 +199,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
                 watched.farewell.insert(Box::pin(sleep(FAREWELL)))
             }
         };
-        // First the clock: who sends without end must not keep it from being looked at.
-        if farewell.as_mut().poll(cx).is_ready() {
+        // First the clock: who sends without end must not keep it from being looked at. Who has lost
+        // its place doesn't keep its socket either.
+        if farewell.as_mut().poll(cx).is_ready() || watched.visit.is_cut(cx) {
             return Poll::Ready(Ok(()));
         }
         let mut bytes = [MaybeUninit::uninit(); 4096];
@@ -239,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
             match ready!(Pin::new(&mut watched.stream).poll_read(cx, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {
                     let received = buffer.filled().len() as u64;
-                    watched.place.places.metrics.received.inc_by(received);
+                    watched.visit.metrics().received.inc_by(received);
                 }
                 // The peer has closed or reset it.
                 _ => return Poll::Ready(Ok(())),
@@ -255,29 +226,47 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    fn gate(limits: &Limits) -> Gate {
-        Gate::new(limits, Arc::new(Metrics::new(Board::new(0))))
+    #[test]
+    fn handshakes_of_an_address_have_a_rate() {
+        let limits = Limits { handshakes_per_address: 0.001, ..Limits::default() };
+        let limits = Limits { burst_seconds: 2_000.0, ..limits };
+        let [a, b] = ["10.0.0.1", "10.0.0.2"].map(|a| a.parse().unwrap());
+        let metrics = || Arc::new(Metrics::new(Board::new(0)));
+        let gate = Gate::new(&limits, true, metrics());
+        // Given back at once: it is not the places that are missing.
+        let names = [a, a, a, b].map(|address| gate.admit(address).map(drop));
+        assert_eq!(names, [Ok(()), Ok(()), Err("handshakes"), Ok(())]);
+        let plain = Gate::new(&limits, false, metrics());
+        assert!([a; 5].into_iter().all(|address| plain.admit(address).is_ok()));
     }
 
-    #[test]
-    fn places_are_bounded_by_address_and_in_all_and_given_back() {
-        let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
-        let gate = gate(&limits);
-        let [a, b] = ["10.0.0.1", "10.0.0.2"].map(|a| a.parse().unwrap());
-        let first = gate.place(a).unwrap();
-        let _second = gate.place(a).unwrap();
-        assert!(gate.place(a).is_none());
-        let _third = gate.place(b).unwrap();
-        assert!(gate.place(b).is_none());
-        drop(first);
-        assert!(gate.place(b).is_some());
-        assert_eq!(gate.places.metrics.connections.get(), 2);
+    #[tokio::test]
+    async fn who_has_lost_its_place_is_cut_off_whatever_it_does() {
+        let limits = Limits { connections: 2, ..Limits::default() };
+        let gate = Gate::new(&limits, false, Arc::new(Metrics::new(Board::new(0))));
+        let [a, b, c] = ["10.0.0.1", "10.0.0.1", "10.0.0.2"].map(|a| a.parse().unwrap());
+        for reads in [true, false] {
+            let visit = gate.admit(a).unwrap();
+            let _other = gate.admit(b).unwrap();
+            let (near, _far) = duplex(64);
+            let mut watched = Watched::new(near, visit, Duration::from_secs(600), 1);
+            let task = tokio::spawn(async move {
+                match reads {
+                    true => watched.read_u8().await.map(drop),
+                    false => watched.write_all(&[0; 1000]).await,
+                }
+            });
+            tokio::task::yield_now().await;
+            let _third = gate.admit(c).unwrap();
+            let error = task.await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        }
     }
 
     #[tokio::test]
     async fn who_reads_too_slowly_is_cut_off() {
-        let gate = gate(&Limits::default());
-        let place = || gate.place("10.0.0.1".parse().unwrap()).unwrap();
+        let gate = Gate::new(&Limits::default(), false, Arc::new(Metrics::new(Board::new(0))));
+        let place = || gate.admit("10.0.0.1".parse().unwrap()).unwrap();
         let stall = Duration::from_millis(200);
         // A byte now and then, which is far below the least rate.
         let (near, mut far) = duplex(64);

@@ -61,11 +61,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::http::DrawRow;
 
     fn row(round: u32) -> Row {
         let (attempt, clients, seconds, committed) = (1, 2, 0.5, u64::from(round));
         let (bytes_up, bytes_down, metrics) = (3, 5, BTreeMap::new());
-        Row { round, attempt, metrics, clients, bytes_up, bytes_down, seconds, committed }
+        let draw = DrawRow::default();
+        Row { round, attempt, metrics, draw, clients, bytes_up, bytes_down, seconds, committed }
     }
 
     #[test]

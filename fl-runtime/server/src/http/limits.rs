@@ -28,6 +28,8 @@ pub struct Limits {
     pub connections: usize,
     /// Most connections at a time from an address.
     pub connections_per_address: usize,
+    /// TLS handshakes a second that an address may begin for long; many clients may share one.
+    pub handshakes_per_address: f64,
     /// Requests a second that a client may send for long.
     pub requests_per_client: f64,
     /// Bytes a second that a client may send and fetch for long.
@@ -36,8 +38,11 @@ pub struct Limits {
     pub requests_per_address: f64,
     /// Seconds' worth of requests, and of bytes, that may come at once.
     pub burst_seconds: f64,
-    /// Seconds within which a TLS handshake, or a request's header, must be there.
+    /// Seconds within which a TLS handshake, or a request's header, must be there: as long may a
+    /// connection be idle.
     pub header_seconds: f64,
+    /// Seconds after which a connection ends on which no enrolled client has come.
+    pub guest_seconds: f64,
     /// Seconds that a body or a response may stand still.
     pub stall_seconds: f64,
     /// Bytes a second below which a body or a response stands still.
@@ -57,11 +62,13 @@ impl Default for Limits {
             held_bytes_per_address: 8 << 20,
             connections: 4096,
             connections_per_address: 1024,
+            handshakes_per_address: 100.0,
             requests_per_client: 20.0,
             bytes_per_client: 32 << 20,
             requests_per_address: 500.0,
             burst_seconds: 5.0,
             header_seconds: 10.0,
+            guest_seconds: 60.0,
             stall_seconds: 20.0,
             min_bytes_per_second: 8 << 10,
             clock_seconds: 60.0,
@@ -87,10 +94,12 @@ impl Limits {
             ("min_bytes_per_second", self.min_bytes_per_second),
         ];
         let numbers = [
+            ("handshakes_per_address", self.handshakes_per_address),
             ("requests_per_client", self.requests_per_client),
             ("requests_per_address", self.requests_per_address),
             ("burst_seconds", self.burst_seconds),
             ("header_seconds", self.header_seconds),
+            ("guest_seconds", self.guest_seconds),
             ("stall_seconds", self.stall_seconds),
             ("clock_seconds", self.clock_seconds),
             ("poll_seconds", self.poll_seconds),

@@ -48,10 +48,12 @@
 mod dashboard;
 mod gate;
 mod history;
+mod hosts;
 mod keep;
 mod limits;
 mod memory;
 mod metrics;
+mod places;
 mod reply;
 mod routes;
 mod service;
@@ -71,11 +73,13 @@ use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use tern_host::clock;
+use tern_host::tls::ServerSide;
 use tern_protocol::auth::Window;
-use tern_protocol::{ClientId, Error, Millis};
+use tern_protocol::{ClientId, Error, Millis, RunId};
 use tokio::sync::watch;
 
 use gate::Gate;
+use hosts::Hosts;
 use keep::{Keeper, Models};
 pub use limits::Limits;
 use limits::Rates;
@@ -84,7 +88,7 @@ use metrics::Metrics;
 use reply::Denied;
 pub use service::{AT_A_TIME, Service, ServiceError};
 use service::{Offered, Services};
-pub use status::{BestScore, Board, Member, Page, Row};
+pub use status::{BestScore, Board, DrawRow, Member, Page, Row};
 
 use crate::federation::{Clock, Federation};
 
@@ -100,7 +104,11 @@ const GRACE: Duration = Duration::from_secs(5);
 #[non_exhaustive]
 pub struct Options {
     /// Certificate and key; `None` for HTTP on a loopback address or behind a proxy.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<ServerSide>,
+    /// Names by which clients reach the server, as in its address but for the scheme:
+    /// `federation.example:8443`. Only what is signed for one of them is taken. If none is given:
+    /// the names of its certificate, or where it listens, each with the port it listens on.
+    pub hosts: Vec<String>,
     /// Limits on what arrives.
     pub limits: Limits,
     /// Whether `/`, `/status.json` and `/metrics` are served.
@@ -114,8 +122,14 @@ pub struct Options {
 
 impl Options {
     /// With certificate and key, or over HTTP.
-    pub fn tls(mut self, tls: impl Into<Option<Arc<rustls::ServerConfig>>>) -> Self {
+    pub fn tls(mut self, tls: impl Into<Option<ServerSide>>) -> Self {
         self.tls = tls.into();
+        self
+    }
+
+    /// With names by which clients reach the server.
+    pub fn hosts(mut self, hosts: Vec<String>) -> Self {
+        self.hosts = hosts;
         self
     }
 
@@ -147,11 +161,13 @@ impl Options {
 /// A federation and what serves it.
 pub struct Server {
     app: Arc<App>,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<ServerSide>,
 }
 
 /// What requests share.
 struct App {
+    run: RunId,
+    hosts: Hosts,
     federation: Mutex<Federation>,
     board: Board,
     /// Rises when an instruction may have changed.
@@ -180,7 +196,7 @@ struct App {
 impl Server {
     /// Serves this federation and shows on `board` what it does.
     pub fn new(federation: Federation, board: Board, options: Options) -> Self {
-        let Options { tls, limits, dashboard, folder, services } = options;
+        let Options { tls, hosts, limits, dashboard, folder, services } = options;
         let services =
             services.into_iter().map(|s| (s.name().to_owned(), Offered::new(s))).collect();
         let keeper = folder.map(|folder| Keeper::new(&folder, federation.layout()));
@@ -189,6 +205,8 @@ impl Server {
         let mut clock = Clock::new(federation.coordinator().now());
         let started = clock.read(clock::now());
         let app = App {
+            run: federation.task().run,
+            hosts: Hosts::new(hosts, tls.clone()),
             enrolled: RwLock::new(federation.enrolled().copied().collect()),
             federation: Mutex::new(federation),
             board,
@@ -226,27 +244,29 @@ impl Server {
     ) -> std::io::Result<()> {
         listener.set_nonblocking(true)?;
         let Server { app, tls } = self;
+        app.hosts.listen(listener.local_addr()?);
         let service =
             routes::router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
-        let gate = Gate::new(&app.limits, app.metrics.clone());
+        let gate = Gate::new(&app.limits, tls.is_some(), app.metrics.clone());
         let header_time = Duration::from_secs_f64(app.limits.header_seconds);
         let handle = Handle::new();
-        let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).http1_only();
+        let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
         server
             .http_builder()
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(header_time)
             .max_buf_size(32 << 10);
+        // A server forgets its version with its acceptor, so that the version comes last.
         let serving = async {
             match tls {
-                Some(config) => {
-                    let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(config))
+                Some(tls) => {
+                    let acceptor = RustlsAcceptor::new(http1(&tls.config))
                         .handshake_timeout(header_time)
                         .acceptor(gate);
-                    server.acceptor(acceptor).serve(service).await
+                    server.acceptor(acceptor).http1_only().serve(service).await
                 }
-                None => server.acceptor(gate).serve(service).await,
+                None => server.acceptor(gate).http1_only().serve(service).await,
             }
         };
         let stopping = async {
@@ -262,6 +282,13 @@ impl Server {
             () = tick(app.clone()) => Ok(()),
         }
     }
+}
+
+/// With HTTP/1.1 alone for clients to agree on, whatever the host program's configuration says.
+fn http1(config: &rustls::ServerConfig) -> RustlsConfig {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    RustlsConfig::from_config(Arc::new(config))
 }
 
 /// Lets the federation look at the clock, and makes its models.

@@ -77,7 +77,10 @@ impl From<AuthError> for Denied {
 impl From<Refusal> for Denied {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
-            Refusal::Unknown(_) | Refusal::NotAdmitted => StatusCode::FORBIDDEN,
+            Refusal::Unknown(_)
+            | Refusal::NotAdmitted
+            | Refusal::TokenUsed(_)
+            | Refusal::Full(_) => StatusCode::FORBIDDEN,
             Refusal::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::NotSelected(_)
             | Refusal::Late { .. }

@@ -7,18 +7,20 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, RANGE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{ACCEPT_RANGES, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use prost::Message;
 use tern_host::clock;
+use tern_protocol::auth::RUN;
 use tern_protocol::{ClientId, Digest, Refusal, Turn, wire};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
 
 use super::memory::{WAIT, holding};
+use super::places::Visit;
 use super::reply::{Denied, message};
 use super::service::Offered;
 use super::signed::{Pacing, Signed};
@@ -80,12 +82,17 @@ async fn observe(State(app): Shared, request: Request, next: Next) -> Response {
     });
     let route = route.copied().unwrap_or("other");
     let pacing = Pacing::of(&request);
+    let visit = request.extensions().get::<Visit>().cloned();
     let mut answer = match app.admit_address(&request) {
         Ok(()) => next.run(request).await,
         Err(denied) => app.deny(denied, request.headers()),
     };
     if let Some(pacing) = pacing {
         pacing.tell(&app, &mut answer);
+    }
+    let guest_time = Duration::from_secs_f64(app.limits.guest_seconds);
+    if visit.is_some_and(|visit| visit.is_over(guest_time)) {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     app.metrics.answered(route, answer.status().as_u16(), started.elapsed().as_secs_f64());
     answer
@@ -119,7 +126,9 @@ async fn enroll(State(app): Shared, signed: Signed) -> Response {
         tracing::info!(%client, "enrolled");
         Ok(wire::Ack { repeated: false })
     };
-    answered(&app, &signed.headers, result.await, |ack| message(&ack))
+    // What the client signs from now on is for this run.
+    let run = [(HeaderName::from_static(RUN), app.run.to_string())];
+    answered(&app, &signed.headers, result.await, |ack| (run, message(&ack)).into_response())
 }
 
 async fn run(State(app): Shared, signed: Signed) -> Response {
@@ -227,7 +236,7 @@ async fn finish(State(app): Shared, signed: Signed) -> Response {
         let turn = Turn::new(said.round, said.attempt);
         let alone = app.alone(&client).await;
         let again = said.clone();
-        let incoming = app.with(move |federation| match federation.incoming(&client, turn) {
+        let incoming = app.with(move |federation| match federation.finishing(&client, &again) {
             Err(Refusal::Repeated) => federation.finish_again(&client, turn, &again).map(Err),
             incoming => incoming.map(Ok),
         });

@@ -11,11 +11,12 @@ use axum::response::Response;
 use tern_host::clock;
 use tern_protocol::auth::{self, AuthError, Credentials};
 use tern_protocol::pace::Pace;
-use tern_protocol::{ClientId, Refusal};
+use tern_protocol::{ClientId, Refusal, RunId};
 use tokio::time::timeout;
 
 use super::limits::{Limits, network};
 use super::memory::{Held, WAIT};
+use super::places::Visit;
 use super::reply::Denied;
 use super::{App, ENROLL, UPLOAD};
 
@@ -48,7 +49,9 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
     let (parts, body) = request.into_parts();
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let credentials = Credentials::parse(header)?;
-    app.window.check_time(credentials.time, app.now())?;
+    let now = app.now();
+    app.window.check(&credentials, now)?;
+    app.check_host(&credentials.audience.host)?;
     let Limits { piece_bytes, message_bytes, .. } = app.limits;
     let most = match parts.uri.path() {
         ENROLL => message_bytes.min(MAX_UNKNOWN),
@@ -59,6 +62,14 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
         UPLOAD => piece_bytes,
         _ => message_bytes,
     };
+    if parts.uri.path() != ENROLL {
+        app.check_run(credentials.audience.run)?;
+    }
+    // Who has used up a client's share has its key; what follows costs more than this look.
+    let wait = app.requests.wait(&credentials.key, 1, now);
+    if !wait.is_zero() {
+        return Err(Denied::busy("rate", wait));
+    }
     let address = peer(&parts.extensions).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     let (body, held) = read(app, body, &parts.headers, address, most).await?;
     let target = parts.uri.path_and_query().map_or("/", |t| t.as_str()).to_owned();
@@ -73,6 +84,11 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
     app.requests.take(credentials.key, 1, now).map_err(|wait| Denied::busy("rate", wait))?;
     app.admit_bytes(credentials.key, body.len())?;
     app.window.admit(&credentials, now)?;
+    if let Some(visit) = parts.extensions.get::<Visit>()
+        && app.is_enrolled(&credentials.key)
+    {
+        visit.is_of_enrolled();
+    }
     Ok(Signed { client: credentials.key, body, query, headers: parts.headers, address, held })
 }
 
@@ -110,6 +126,23 @@ async fn read(
 impl App {
     fn is_enrolled(&self, client: &ClientId) -> bool {
         self.enrolled.read().unwrap_or_else(PoisonError::into_inner).contains(client)
+    }
+
+    fn check_host(&self, host: &str) -> Result<(), Denied> {
+        if self.hosts.is_own(host) {
+            return Ok(());
+        }
+        let reason = format!("signed for {host}, expected a name of this server");
+        Err(Denied::new(StatusCode::MISDIRECTED_REQUEST, "host", reason))
+    }
+
+    fn check_run(&self, run: Option<RunId>) -> Result<(), Denied> {
+        if run == Some(self.run) {
+            return Ok(());
+        }
+        let signed = run.map_or("no run".into(), |run| format!("run {run}"));
+        let reason = format!("signed for {signed}, expected run {}", self.run);
+        Err(Denied::new(StatusCode::CONFLICT, "run", reason))
     }
 
     /// Knows a client that was registered.
@@ -177,7 +210,7 @@ fn peer(extensions: &Extensions) -> Option<IpAddr> {
 mod tests {
     use ed25519_dalek::SigningKey;
     use tern_protocol::Millis;
-    use tern_protocol::auth::Window;
+    use tern_protocol::auth::{Audience, Window};
 
     use super::*;
     use crate::federation::Clock;
@@ -187,8 +220,11 @@ mod tests {
         let mut clock = Clock::new(Millis(0));
         let window = Window::new(100, clock.read(Millis(50_000)));
         let key = SigningKey::from_bytes(&[7; 32]);
-        let signed =
-            |time, nonce| Credentials::sign(&key, ("POST", "/", b""), Millis(time), [nonce; 16]);
+        let audience = Audience { host: "a.example".into(), run: None };
+        let signed = |time, nonce| {
+            let (audience, request) = (audience.clone(), ("POST", "/", b"".as_slice()));
+            Credentials::sign(&key, audience, request, Millis(time), [nonce; 16])
+        };
         let first = signed(50_010, 1);
         window.admit(&first, clock.read(Millis(50_010))).unwrap();
         // By more than all that has passed since the start.

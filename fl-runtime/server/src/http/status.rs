@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize, Serializer};
 use tern_host::files::open_log;
-use tern_protocol::coordinator::Progress;
-use tern_protocol::{ClientId, Error, Result, RunPlan};
+use tern_protocol::coordinator::{Draw, Progress};
+use tern_protocol::{ClientId, Error, Result, RunPlan, Salt, Turn};
 
 use super::history::History;
 use super::metrics::is_overtaken;
@@ -28,6 +28,8 @@ pub struct Row {
     /// What was measured: the clients' training, then their evaluation, then the central one,
     /// the latter of two of the same name.
     pub metrics: BTreeMap<String, f64>,
+    /// How its cohort was drawn.
+    pub draw: DrawRow,
     /// Updates in it.
     pub clients: u32,
     /// Bytes of these.
@@ -38,6 +40,20 @@ pub struct Row {
     pub seconds: f64,
     /// When it was committed, Unix milliseconds.
     pub committed: u64,
+}
+
+/// How a round's cohort was drawn, told once it is committed. Who was online and in the plan's
+/// selection has a [`number`](tern_protocol::coordinator::number) up to the largest was drawn.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DrawRow {
+    /// What it followed from.
+    pub salt: Salt,
+    /// Clients that it was drawn from.
+    pub candidates: u32,
+    /// Clients drawn.
+    pub drawn: u32,
+    /// The largest number of these.
+    pub largest: f64,
 }
 
 /// A member of the cohort.
@@ -138,7 +154,7 @@ impl Page {
         if let Some(row) = self.history.last() {
             gauges.push(gauge("round_seconds", "Time the last round took", row.seconds));
             gauges.extend(row.metrics.iter().map(|(name, value)| {
-                // Names come from clients.
+                // A plan's names may be any words.
                 let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
                 let name: String = name.chars().map(word).collect();
                 (format!("metric_{name}"), format!("{name} of the last round"), *value)
@@ -246,7 +262,7 @@ impl Board {
         status: Status,
         committed: Vec<CommittedRound>,
     ) -> Result<()> {
-        let rows: Vec<Row> = committed.into_iter().map(|round| self.row(round)).collect();
+        let rows: Vec<Row> = committed.into_iter().map(|round| self.row(plan, round)).collect();
         {
             let (mut page, mut history) = (lock(&self.shared.page), lock(&self.shared.history));
             rows.iter().for_each(|row| history.push(row.clone()));
@@ -260,14 +276,19 @@ impl Board {
             .map_err(|reason| Error::file(Path::new("metrics.jsonl"), reason))
     }
 
-    fn row(&self, round: CommittedRound) -> Row {
+    fn row(&self, plan: &RunPlan, round: CommittedRound) -> Row {
         let committed = round.committed.0;
         let since = self.shared.since.swap(committed, Ordering::Relaxed);
         let metrics = [round.training, round.evaluation, round.central];
+        let turn = Turn::new(round.round, round.attempt);
+        let Draw { salt, candidates, ref drawn } = round.draw;
+        let drawn = drawn.len() as u32;
+        let largest = round.draw.largest(plan.cohort.selection, turn).unwrap_or(0.0);
         Row {
             round: round.round,
             attempt: round.attempt,
             metrics: metrics.into_iter().flatten().collect(),
+            draw: DrawRow { salt, candidates, drawn, largest },
             clients: round.updates,
             bytes_up: round.bytes,
             bytes_down: self.shared.down.swap(0, Ordering::Relaxed),
@@ -366,6 +387,7 @@ mod tests {
             evaluation: [("loss".to_owned(), 3.0)].into(),
             central: BTreeMap::new(),
             score: Some(3.0),
+            draw: Draw { salt: Salt([4; 32]), candidates: 9, drawn: Vec::new() },
             updates: 4,
             bytes: 100,
         }

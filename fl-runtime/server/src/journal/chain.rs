@@ -59,8 +59,8 @@ impl Position {
     }
 
     /// After a client was registered.
-    pub fn client(mut self, client: &ClientId, enrolled: i64) -> Self {
-        self.clients = client_link(&self.clients, client, enrolled);
+    pub fn client(mut self, registration: &Registration) -> Self {
+        self.clients = registration.link(&self.clients);
         self.registered()
     }
 
@@ -83,9 +83,22 @@ impl Position {
     }
 }
 
-/// The chain of clients after one more.
-pub(super) fn client_link(before: &Digest, client: &ClientId, enrolled: i64) -> Digest {
-    link(before, "client", &[&client.0, &enrolled.to_le_bytes()])
+/// A row of the table of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Registration {
+    pub client: ClientId,
+    /// When, in milliseconds.
+    pub enrolled: i64,
+    /// SHA-256 of the token that it came with.
+    pub token: Option<Digest>,
+}
+
+impl Registration {
+    /// The chain of clients after this one.
+    pub(super) fn link(&self, before: &Digest) -> Digest {
+        let token = self.token.as_ref().map_or(&[][..], |token| &token.0);
+        link(before, "client", &[&self.client.0, &self.enrolled.to_le_bytes(), token])
+    }
 }
 
 /// The state between attempts, as it is stored with its place in the chain.

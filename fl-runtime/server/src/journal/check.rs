@@ -7,7 +7,7 @@ use prost::Message as _;
 use rusqlite::Connection;
 use tern_protocol::{ClientId, Digest, wire};
 
-use super::chain::{Base, NONE, Position, client_link, meta};
+use super::chain::{Base, NONE, Position, Registration, meta};
 use super::rounds::{RoundRow, UPLOADS, counted_upload, round_row};
 use super::{TABLES, VERSION};
 
@@ -38,7 +38,7 @@ impl Damage {
 pub(crate) struct Contents {
     pub meta: BTreeMap<String, Vec<u8>>,
     /// In the order in which they were registered.
-    pub clients: Vec<(ClientId, i64)>,
+    pub clients: Vec<Registration>,
     pub rounds: Vec<RoundRow>,
     /// Of the open round.
     pub events: Vec<Vec<u8>>,
@@ -153,16 +153,18 @@ impl Reader<'_> {
     }
 
     fn clients(&mut self) -> rusqlite::Result<Vec<Registered>> {
-        let query = "SELECT client, enrolled, number, hash FROM clients ORDER BY number";
+        let query = "SELECT client, enrolled, token, number, hash FROM clients ORDER BY number";
         let mut all = self.connection.prepare(query)?;
         let mut rows = all.query([])?;
         let (mut found, mut before) = (Vec::new(), NONE);
         while let Some(row) = rows.next()? {
             let (client, enrolled) = (ClientId(row.get(0)?), row.get(1)?);
-            let (number, hash) = (row.get::<_, i64>(2)? as u64, Digest(row.get(3)?));
-            let made = client_link(&before, &client, enrolled);
+            let token = row.get::<_, Option<_>>(2)?.map(Digest);
+            let (number, hash) = (row.get::<_, i64>(3)? as u64, Digest(row.get(4)?));
+            let registration = Registration { client, enrolled, token };
+            let made = registration.link(&before);
             match made == hash {
-                true => self.into.clients.push((client, enrolled)),
+                true => self.into.clients.push(registration),
                 false => self.other_bytes(&format!("clients row {number}"), made, hash),
             }
             found.push(Registered { number, clients: hash });
@@ -183,7 +185,7 @@ impl Reader<'_> {
                 .query_map([found.round], counted_upload)?
                 .collect::<rusqlite::Result<_>>()?;
             counted += found.uploads.len() as i64;
-            let (hash, made) = (Digest(row.get(7)?), found.link(&before));
+            let (hash, made) = (Digest(row.get(8)?), found.link(&before));
             let model = wire::Aggregated::decode(&found.head[..]).ok();
             let model = model.and_then(|head| Digest::from_slice(&head.model));
             links.push((found.round, hash, model));

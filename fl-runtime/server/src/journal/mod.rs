@@ -16,7 +16,7 @@
 //! let mut journal = open()?;
 //! assert!(!journal.started());
 //! journal.start(&RunId([7; 16]), b"{}", &Digest::of(b"a model"), b"the first state")?;
-//! journal.enroll(Millis(1), &ClientId([1; 32]))?;
+//! journal.enroll(Millis(1), &ClientId([1; 32]), None)?;
 //! journal.append(&Event::Tick.to_wire(2))?;
 //!
 //! // What was written is there after a restart.
@@ -41,6 +41,7 @@ mod open;
 mod restore;
 mod rounds;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
@@ -51,6 +52,7 @@ use tern_protocol::{ClientId, Digest, Error, Millis, Result, RunId, wire};
 
 use tern_host::files::{Durability, Faults};
 
+pub(crate) use chain::Registration;
 use chain::{Base, Position};
 pub(crate) use check::Contents;
 pub use check::Damage;
@@ -70,13 +72,13 @@ const VERSION: u32 = 2;
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE clients (
-    client BLOB PRIMARY KEY, enrolled INTEGER NOT NULL, number INTEGER NOT NULL,
+    client BLOB PRIMARY KEY, enrolled INTEGER NOT NULL, token BLOB, number INTEGER NOT NULL,
     hash BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE events (number INTEGER PRIMARY KEY, body BLOB NOT NULL, hash BLOB NOT NULL);
 CREATE TABLE rounds (
     round INTEGER PRIMARY KEY, attempt INTEGER NOT NULL, committed INTEGER NOT NULL,
     head BLOB NOT NULL, training TEXT NOT NULL, evaluation TEXT NOT NULL, score REAL,
-    hash BLOB NOT NULL);
+    draw BLOB NOT NULL, hash BLOB NOT NULL);
 CREATE TABLE uploads (
     round INTEGER NOT NULL, client BLOB NOT NULL, digest BLOB NOT NULL, bytes INTEGER NOT NULL,
     samples INTEGER NOT NULL, PRIMARY KEY (round, client)) WITHOUT ROWID;
@@ -332,21 +334,35 @@ impl Journal {
         }
     }
 
-    /// Registers a client; registering it again changes nothing.
+    /// Registers a client, by the token with this digest; registering it again changes nothing.
     ///
     /// # Errors
     /// [`Error::Journal`].
-    pub fn enroll(&mut self, now: Millis, client: &ClientId) -> Result<()> {
+    pub fn enroll(&mut self, now: Millis, client: &ClientId, token: Option<&Digest>) -> Result<()> {
         let (run, at) = self.at()?;
         let there = "SELECT EXISTS (SELECT 1 FROM clients WHERE client = ?1)";
         let there = self.connection.query_row(there, [client.0], |row| row.get(0));
         if there.map_err(named(&self.path))? {
             return Ok(());
         }
-        let enrolled = now.0 as i64;
-        let next = at.client(client, enrolled);
-        self.write(run, next, |transaction| insert_client(transaction, client, enrolled, &next))
+        let registration =
+            Registration { client: *client, enrolled: now.0 as i64, token: token.copied() };
+        let next = at.client(&registration);
+        self.write(run, next, |transaction| insert_client(transaction, &registration, &next))
     }
+
+    /// Digests of tokens, and how many clients were registered by each.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub fn tokens(&self) -> Result<BTreeMap<Digest, u32>> {
+        let named = named(&self.path);
+        let query = "SELECT token, COUNT(*) FROM clients WHERE token NOTNULL GROUP BY token";
+        let mut all = self.connection.prepare(query).map_err(&named)?;
+        let tokens = all.query_map([], |row| Ok((Digest(row.get(0)?), row.get(1)?)));
+        tokens.map_err(&named)?.collect::<rusqlite::Result<_>>().map_err(&named)
+    }
+
     /// Clients that are registered.
     ///
     /// # Errors
@@ -368,12 +384,14 @@ fn set(transaction: &Transaction<'_>, name: &str, value: &[u8]) -> rusqlite::Res
 
 fn insert_client(
     transaction: &Transaction<'_>,
-    client: &ClientId,
-    enrolled: i64,
+    Registration { client, enrolled, token }: &Registration,
     at: &Position,
 ) -> rusqlite::Result<()> {
-    let mut insert = transaction.prepare_cached("INSERT INTO clients VALUES (?1, ?2, ?3, ?4)")?;
-    insert.execute(params![client.0, enrolled, at.sequence as i64, at.clients.0]).map(|_| ())
+    let query = "INSERT INTO clients VALUES (?1, ?2, ?3, ?4, ?5)";
+    let mut insert = transaction.prepare_cached(query)?;
+    let token = token.map(|token| token.0);
+    let row = params![client.0, enrolled, token, at.sequence as i64, at.clients.0];
+    insert.execute(row).map(|_| ())
 }
 
 fn set_base(transaction: &Transaction<'_>, at: &Position, snapshot: &[u8]) -> rusqlite::Result<()> {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use tern_host::files::Durability;
-use tern_protocol::{ClientId, Digest, Error, Result, RunId};
+use tern_protocol::{Digest, Error, Result, RunId};
 
-use super::chain::Position;
+use super::chain::{Position, Registration};
 use super::rounds::{RoundRow, insert_round};
 use super::{Contents, FILE, Journal, JournalHead, head, insert_client, set, set_base};
 
@@ -16,7 +16,7 @@ pub(crate) struct Restored {
     pub plan: Vec<u8>,
     /// The first model.
     pub initial: Digest,
-    pub clients: Vec<(ClientId, i64)>,
+    pub clients: Vec<Registration>,
     pub rounds: Vec<RoundRow>,
     pub snapshot: Vec<u8>,
 }
@@ -57,8 +57,8 @@ impl Journal {
         }
         let mut at = Position::first(*initial);
         let mut clients_at = Vec::with_capacity(clients.len());
-        for (client, enrolled) in clients {
-            at = at.client(client, *enrolled);
+        for registration in clients {
+            at = at.client(registration);
             clients_at.push(at);
         }
         let mut rounds_at = Vec::with_capacity(rounds.len());
@@ -70,8 +70,8 @@ impl Journal {
         let values = [("run", &run.0[..]), ("plan", plan), ("initial", &initial.0)];
         self.write(*run, next, |transaction| {
             values.iter().try_for_each(|(name, value)| set(transaction, name, value))?;
-            for ((client, enrolled), at) in clients.iter().zip(&clients_at) {
-                insert_client(transaction, client, *enrolled, at)?;
+            for (registration, at) in clients.iter().zip(&clients_at) {
+                insert_client(transaction, registration, at)?;
             }
             for (row, at) in rounds.iter().zip(&rounds_at) {
                 insert_round(transaction, row, &at.rounds)?;

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension, params};
-use tern_protocol::coordinator::{Head, RoundRecord, Upload};
+use tern_protocol::coordinator::{Draw, Head, RoundRecord, Upload};
 use tern_protocol::metrics::Metrics;
 use tern_protocol::{ClientId, Digest, Millis, Refusal, Result, Turn, wire};
 
@@ -38,6 +38,9 @@ pub struct CommittedRound {
     pub central: Metrics,
     /// The plan's metric.
     pub score: Option<f64>,
+    /// How its cohort was drawn.
+    #[serde(skip)]
+    pub draw: Draw,
     /// Updates in it.
     pub updates: u32,
     /// Bytes of their bodies.
@@ -68,6 +71,8 @@ pub(crate) struct RoundRow {
     pub training: String,
     pub evaluation: String,
     pub score: Option<f64>,
+    /// How its cohort was drawn, as `wire.proto` has it.
+    pub draw: Vec<u8>,
     /// In order of their clients' keys.
     pub uploads: Vec<CountedUpload>,
 }
@@ -75,7 +80,7 @@ pub(crate) struct RoundRow {
 impl RoundRow {
     /// The chain of rounds after this one.
     pub fn link(&self, before: &Digest) -> Digest {
-        let numbers = [self.round, self.attempt].map(u32::to_le_bytes).concat();
+        let numbers = &[self.round, self.attempt].map(u32::to_le_bytes).concat()[..];
         // SQLite keeps no sign of a zero.
         let score = self.score.map(|score| (score + 0.0).to_bits().to_le_bytes());
         let score = score.as_ref().map_or(&[][..], |score| &score[..]);
@@ -88,7 +93,8 @@ impl RoundRow {
         }
         let (training, evaluation) = (self.training.as_bytes(), self.evaluation.as_bytes());
         let committed = self.committed.to_le_bytes();
-        let parts = [&numbers[..], &committed, &self.head, training, evaluation, score, &uploads];
+        let (head, draw) = (&self.head[..], &self.draw[..]);
+        let parts = [numbers, &committed, head, training, evaluation, score, draw, &uploads];
         link(before, "round", &parts)
     }
 }
@@ -109,6 +115,7 @@ impl RoundRow {
             training: json(&record.training),
             evaluation: json(&record.evaluation),
             score: record.score.map(|score| score.value),
+            draw: record.draw.to_bytes(),
             uploads: record.uploads.iter().map(counted).collect(),
         }
     }
@@ -134,6 +141,7 @@ impl CommittedRound {
             evaluation: metrics(&row.evaluation),
             central,
             score: row.score,
+            draw: Draw::from_bytes(&row.draw)?,
             updates,
             bytes,
         })
@@ -149,7 +157,7 @@ impl Journal {
         let named = named(&self.path);
         let mut all = self.connection.prepare_cached(ROUNDS).map_err(&named)?;
         let rounds = all.query_map([after], |row| {
-            Ok((round_row(row)?, row.get(8)?, row.get::<_, i64>(9)? as u64))
+            Ok((round_row(row)?, row.get(9)?, row.get::<_, i64>(10)? as u64))
         });
         let mut committed = Vec::new();
         for found in rounds.map_err(&named)? {
@@ -190,6 +198,7 @@ pub(super) fn round_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<RoundRow> {
         training: row.get(4)?,
         evaluation: row.get(5)?,
         score: row.get(6)?,
+        draw: row.get(7)?,
         uploads: Vec::new(),
     })
 }
@@ -209,10 +218,11 @@ pub(super) fn insert_round(
     row: &RoundRow,
     hash: &Digest,
 ) -> rusqlite::Result<()> {
-    let RoundRow { round, attempt, committed, head, training, evaluation, score, uploads } = row;
+    let RoundRow { round, attempt, committed, head, training, evaluation, score, draw, uploads } =
+        row;
     connection.execute(
-        "INSERT INTO rounds VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        params![round, attempt, committed, head, training, evaluation, score, hash.0],
+        "INSERT INTO rounds VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![round, attempt, committed, head, training, evaluation, score, draw, hash.0],
     )?;
     let mut insert =
         connection.prepare_cached("INSERT INTO uploads VALUES (?1, ?2, ?3, ?4, ?5)")?;

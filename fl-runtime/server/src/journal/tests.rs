@@ -28,14 +28,16 @@ fn what_was_written_is_there_after_reopening() {
         let mut journal = open().unwrap();
         journal.start(&RunId([1; 16]), b"{}", &Digest([5; 32]), b"state").unwrap();
         journal.append(&event).unwrap();
-        journal.enroll(Millis(1), &ClientId([3; 32])).unwrap();
-        journal.enroll(Millis(2), &ClientId([3; 32])).unwrap();
+        let token = Digest([7; 32]);
+        journal.enroll(Millis(1), &ClientId([3; 32]), Some(&token)).unwrap();
+        journal.enroll(Millis(2), &ClientId([3; 32]), None).unwrap();
     }
     let journal = open().unwrap();
     assert_eq!(journal.get("plan").unwrap().unwrap(), b"{}");
     assert_eq!(journal.get("other").unwrap(), None);
     assert_eq!(journal.events().unwrap(), [event]);
     assert_eq!(journal.clients().unwrap(), [ClientId([3; 32])]);
+    assert_eq!(journal.tokens().unwrap(), [(Digest([7; 32]), 1)].into());
     drop(journal);
     let path = folder.path().join("journal.sqlite");
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();

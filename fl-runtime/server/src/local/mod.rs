@@ -263,6 +263,7 @@ impl Local {
             durability,
             presence_ms: u64::MAX,
             run: Some(options.run),
+            simulated: Some(plan.seed),
             strategy: options.strategy,
             evaluator: options.evaluator,
             ..federation::Options::default()

@@ -12,6 +12,7 @@ mod schema;
 mod server;
 mod simulate;
 mod stop;
+mod tokens;
 mod verify;
 mod view;
 
@@ -49,6 +50,7 @@ enum What {
     Init(init::Options),
     Schema(schema::Options),
     Keys(keys::Options),
+    Tokens(tokens::Options),
     Certs(certs::Options),
     Verify(verify::Options),
     Repair(repair::Options),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         What::Init(options) => init::run(options).map(done),
         What::Schema(options) => schema::run(options).map(done),
         What::Keys(options) => keys::run(options).map(done),
+        What::Tokens(options) => tokens::run(options).map(done),
         What::Certs(options) => certs::run(options).map(done),
         What::Verify(options) => verify::run(options).map(done),
         What::Repair(options) => repair::run(options).map(done),

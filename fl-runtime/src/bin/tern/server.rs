@@ -16,14 +16,14 @@ use tern_fl::host::tls;
 use tern_fl::layout::ModelKind;
 use tern_fl::metrics::Metrics;
 use tern_fl::plan::{Evaluation, Scores};
-use tern_fl::server::federation::{self, Admission, Evaluator, Federation};
+use tern_fl::server::federation::{self, Admission, Evaluator, Federation, Token};
 use tern_fl::server::http::{self, Board, Server};
 use tern_fl::{ClientId, Layout, RunPlan};
 use tokio::sync::Notify;
 
 use super::samples::Measurer;
 use super::stop::Stop;
-use super::view;
+use super::{tokens, view};
 
 /// Serves a run: hands out tasks, adds up updates, commits rounds.
 ///
@@ -79,6 +79,7 @@ pub fn run(options: &Options) -> Result<()> {
         board.clone(),
         http::Options::default()
             .tls(tls)
+            .hosts(config.hosts.clone())
             .limits(config.limits.clone())
             .dashboard(config.dashboard)
             .folder(config.folder.clone()),
@@ -159,10 +160,17 @@ fn admission(config: &AdmissionConfig) -> Result<Admission> {
     if let Some(path) = &config.clients_file {
         clients.extend(listed(path)?);
     }
-    Ok(match &config.token {
-        Some(token) => Admission::Token(token.clone()),
-        None if config.clients_file.is_none() && clients.is_empty() => Admission::Open,
-        None => Admission::List(clients),
+    let mut tokens = match &config.tokens_file {
+        Some(path) => tokens::listed(path)?,
+        None => Vec::new(),
+    };
+    tokens.extend(config.token.as_ref().map(|token| Token::new(token, config.token_clients)));
+    Ok(if config.token.is_some() || config.tokens_file.is_some() {
+        Admission::Tokens(tokens)
+    } else if config.clients_file.is_none() && clients.is_empty() {
+        Admission::Open
+    } else {
+        Admission::List(clients)
     })
 }
 

@@ -269,6 +269,7 @@ mod tests {
             round,
             attempt: 1,
             metrics: [("accuracy".to_owned(), 0.5), ("loss".to_owned(), loss)].into(),
+            draw: Default::default(),
             clients: 4,
             bytes_up: 12_345,
             bytes_down: 999,

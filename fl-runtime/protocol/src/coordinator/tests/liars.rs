@@ -209,7 +209,7 @@ impl World {
                     .map(|number| Candidate { client: self.id(number), samples: 5 })
                     .collect();
                 online.sort_by_key(|candidate| candidate.client);
-                self.handle(Event::Start { online }).unwrap();
+                self.handle(Event::Start { online, salt: SALT }).unwrap();
             }
             let before = self.journal.len();
             (0..self.clients.len()).for_each(|number| self.poll(number));
@@ -310,7 +310,7 @@ fn who_is_out_can_do_nothing_more() {
             let mut online: Vec<Candidate> =
                 (0..10).map(|n| Candidate { client: world.id(n), samples: 5 }).collect();
             online.sort_by_key(|candidate| candidate.client);
-            world.handle(Event::Start { online }).unwrap();
+            world.handle(Event::Start { online, salt: SALT }).unwrap();
         }
         (0..10).for_each(|number| world.poll(number));
     }
@@ -335,6 +335,6 @@ fn who_is_out_can_do_nothing_more() {
     let mut online: Vec<Candidate> =
         (1..8).map(|n| Candidate { client: world.id(n), samples: 5 }).collect();
     online.sort_by_key(|candidate| candidate.client);
-    let refused = server.handle(Millis(1), Event::Start { online });
+    let refused = server.handle(Millis(1), Event::Start { online, salt: SALT });
     assert_eq!(refused, Err(Refusal::TooFew { online: 6, needed: 7 }));
 }

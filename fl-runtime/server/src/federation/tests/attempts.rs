@@ -26,7 +26,7 @@ fn a_key_that_is_listed_no_more_is_refused_from_the_next_start_on() {
     refused(&mut open(list(&[2]), vec![]));
     // By name, where a token or nothing at all is enough.
     refused(&mut open(Admission::Open, vec![id(1)]));
-    refused(&mut open(Admission::Token("token".into()), vec![id(1)]));
+    refused(&mut open(Admission::Tokens(vec![Token::new("token", 9)]), vec![id(1)]));
     // It was registered, and is again.
     open(list(&[1, 2]), vec![]).poll(Millis(3), &id(1), 10).unwrap();
 }
