@@ -175,7 +175,7 @@ pub(super) fn commitment(
     let mut hash = Sha256::new().chain_update(b"tern secagg share\0");
     hash.update(bound_to(cohort, (from, to)));
     hash.update([u8::from(secret == Secret::OwnMask)]);
-    hash.update(&*share.to_bytes());
+    hash.update(share.to_bytes().as_slice());
     let digest: [u8; 32] = hash.finalize().into();
     let mut half = [0; 16];
     half.copy_from_slice(&digest[..16]);
