@@ -214,10 +214,10 @@ fn open_loop(module: &Module) -> Option<String> {
                 let called = &module.functions[*called];
                 calls.push((called.name.clone().unwrap_or_default(), called));
             }
-            Statement::Loop { body, continuing, break_if } => {
-                if !is_constant_loop(function, body, continuing, *break_if) {
-                    found = Some(name.clone());
-                }
+            Statement::Loop { body, continuing, break_if }
+                if !is_constant_loop(function, body, continuing, *break_if) =>
+            {
+                found = Some(name.clone());
             }
             _ => {}
         };
