@@ -13,7 +13,7 @@ pub struct Enroll {
 /// Answer of POST /v1/run.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Run {
-    /// The task as JSON, see `TaskSpec`.
+    /// The task as JSON, see `TaskSpec`. Secure sessions are of these very bytes.
     #[prost(string, tag = "1")]
     pub task: ::prost::alloc::string::String,
 }
@@ -73,7 +73,7 @@ pub struct Finish {
     /// Samples it was trained on: its weight in the mean.
     #[prost(uint32, tag = "4")]
     pub samples: u32,
-    /// What training measured, `loss` say.
+    /// What training measured, `loss` say; nothing in secure rounds, whose bodies have it.
     #[prost(btree_map = "string, double", tag = "5")]
     pub metrics: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -161,10 +161,6 @@ pub struct Train {
     /// In secure rounds: sealed shares of this client's neighbors, `tern_secagg::Inbox`, encoded.
     #[prost(bytes = "vec", tag = "3")]
     pub inbox: ::prost::alloc::vec::Vec<u8>,
-    /// In secure weighted rounds: the most samples of a client in the cohort. Updates are
-    /// multiplied by own samples over this before they are encoded.
-    #[prost(uint32, tag = "4")]
-    pub max_samples: u32,
 }
 /// A model as clients get it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -402,6 +398,12 @@ pub struct Aggregated {
         ::prost::alloc::string::String,
         f64,
     >,
+    /// In secure runs: means of what clients measured in training.
+    #[prost(btree_map = "string, double", tag = "7")]
+    pub training: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        f64,
+    >,
 }
 /// The server's state between rounds.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -430,6 +432,9 @@ pub struct Snapshot {
     /// The model before the last, as clients had it; empty if there is none.
     #[prost(bytes = "vec", tag = "8")]
     pub base: ::prost::alloc::vec::Vec<u8>,
+    /// Whose sum was to be unmasked in a round that was abandoned, in order of their keys.
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    pub bound: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// The best model so far.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -7,9 +7,11 @@ use tern_engine::Device;
 use tern_fl::client::store::ClientStore;
 use tern_fl::metrics::Metrics;
 use tern_fl::participant::{Action, Input, Participant};
+use tern_fl::plan::Task;
 use tern_fl::trainer::{Job, Trained};
 use tern_fl::wire::instruction::What;
-use tern_fl::{ClientId, TaskSpec, Turn, wire};
+use tern_fl::{ClientId, Turn, wire};
+use tern_secagg::{Message, Roster, Seed};
 
 use crate::network::{Answer, Event, Queue, Request, Weather};
 use crate::oracle::{Oracle, Plain};
@@ -51,7 +53,7 @@ pub struct Member {
     key: SigningKey,
     pub client: ClientId,
     pub samples: u32,
-    task: TaskSpec,
+    task: Task,
     store: ClientStore,
     /// `None` while its process is not running.
     participant: Option<Participant>,
@@ -61,11 +63,13 @@ pub struct Member {
     busy: Option<(u64, Busy)>,
     /// The last instruction to train.
     asked: Option<wire::Train>,
+    /// The most samples of a member of the last secure session.
+    most: u32,
     pub stopped: bool,
 }
 
 impl Member {
-    pub fn new(index: usize, task: TaskSpec, store: ClientStore, key: SigningKey) -> Self {
+    pub fn new(index: usize, task: Task, store: ClientStore, key: SigningKey) -> Self {
         let client = ClientId(key.verifying_key().to_bytes());
         let samples = 3 + 2 * index as u32;
         let (life, actions) = (0, VecDeque::new());
@@ -83,6 +87,7 @@ impl Member {
             waiting,
             busy,
             asked: None,
+            most: 1,
             stopped,
         }
     }
@@ -101,8 +106,10 @@ impl Member {
         let participant =
             Participant::new(&self.key, self.task.clone(), &Device::cpu(), kept).unwrap();
         let mut random = Random::new(around.random.word());
-        let entropy = move || Ok(std::array::from_fn(|_| random.word() as u8));
-        self.participant = Some(participant.with_entropy(Box::new(entropy)));
+        let entropy = move || Ok(Seed::from_bytes(std::array::from_fn(|_| random.word() as u8)));
+        let mut participant = participant.with_entropy(Box::new(entropy));
+        participant.set_samples(self.samples);
+        self.participant = Some(participant);
         self.go_on(around);
     }
 
@@ -190,7 +197,7 @@ impl Member {
                     let trained = self.train(&job);
                     if let (Some(participant), Some(train)) = (&self.participant, &self.asked) {
                         let residual = participant.kept().residual.clone();
-                        let plain = Plain::new(&trained, residual, train);
+                        let plain = Plain::new(&trained, residual, train, self.most);
                         around.oracle.trained(self.client, job.turn, plain);
                     }
                     self.handle(Input::Trained(trained));
@@ -242,6 +249,10 @@ impl Member {
             (Request::Poll { .. }, Answer::Instruction(instruction)) => {
                 if let Some(What::Train(train)) = &instruction.what {
                     self.asked = Some(train.clone());
+                }
+                if let Some(What::ShareKeys(asked)) = &instruction.what {
+                    let roster = Roster::decode(&asked.roster).unwrap();
+                    self.most = roster.members.iter().map(|keys| keys.samples).max().unwrap();
                 }
                 self.handle(Input::Instruction(instruction));
             }

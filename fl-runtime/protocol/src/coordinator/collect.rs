@@ -28,7 +28,9 @@ pub(super) struct Masked {
     pub(super) state: server::Collecting,
     /// Shares for each member, by number.
     pub(super) inboxes: BTreeMap<u32, Vec<u8>>,
-    /// The most samples of a member.
+    /// Those that each member signed with its keys.
+    pub(super) samples: BTreeMap<ClientId, u32>,
+    /// The most samples of a member of the roster.
     pub(super) max_samples: u32,
 }
 
@@ -85,14 +87,12 @@ impl Collect {
 
     pub(super) fn instruction(&self, of: &Coordinator, client: &ClientId) -> Option<What> {
         let Answer::None = self.cohort.get(client)? else { return None };
-        let (inbox, max_samples) = match &self.masked {
-            Some(masked) => {
-                (masked.inboxes.get(&masked.number(client)?)?.clone(), masked.max_samples)
-            }
-            None => (Vec::new(), 0),
+        let inbox = match &self.masked {
+            Some(masked) => masked.inboxes.get(&masked.number(client)?)?.clone(),
+            None => Vec::new(),
         };
         let (model, scales) = (Some(of.model()), of.head.scales.clone());
-        Some(What::Train(wire::Train { model, scales, inbox, max_samples }))
+        Some(What::Train(wire::Train { model, scales, inbox }))
     }
 
     /// Whether an upload would be taken; without one, whether any would.
@@ -110,13 +110,20 @@ impl Collect {
             (Answer::Uploaded(_), None) => return Err(Refusal::Repeated),
         }
         let Some(upload) = upload else { return Ok(()) };
-        let most = self.masked.as_ref().map_or(plan.updates.max_samples, |m| m.max_samples);
+        let most = plan.updates.max_samples;
         if !(1..=most).contains(&upload.samples) {
             return Err(Refusal::Samples { given: upload.samples, most });
         }
         match &self.masked {
+            Some(_) if !upload.metrics.is_empty() => {
+                return Err(Refusal::Metrics("told beside the sum"));
+            }
             Some(masked) => {
                 let number = masked.number(client).ok_or(Refusal::NotSelected(*client))?;
+                let signed = masked.samples.get(client).copied().unwrap_or_default();
+                if upload.samples != signed {
+                    return Err(Refusal::Weight { given: upload.samples, signed });
+                }
                 masked.state.check(number, &decode(&upload.included)?).map_err(refused)?;
             }
             None if !upload.included.is_empty() => return Err(Refusal::Malformed("included")),

@@ -51,13 +51,17 @@ impl Coordinator {
         uploads: BTreeMap<ClientId, Upload>,
         evaluation: Metrics,
     ) -> Vec<Effect> {
-        let training = metrics::mean(uploads.values().map(|u| (u.samples, &u.metrics)));
+        let training = match &self.masking {
+            Some(_) => head.training.clone(),
+            None => metrics::mean(uploads.values().map(|u| (u.samples, &u.metrics))),
+        };
         let metric = self.plan.evaluation.metric.as_str();
         let value = [&head.metrics, &evaluation, &training].into_iter().find_map(|m| m.get(metric));
         let score = value.map(|value| self.score(*value, head.public));
         self.counted.extend(uploads.keys().map(|client| (*client, self.turn)));
         self.base = Some(self.head.public);
         self.head = head.clone();
+        self.bound.clear();
         let turn = self.turn;
         let record = RoundRecord { turn, head, uploads, training, evaluation, score };
         let mut effects = vec![Effect::Committed(Box::new(record))];

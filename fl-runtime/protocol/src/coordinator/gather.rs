@@ -1,5 +1,7 @@
 //! Waiting for clients, and drawing the cohort.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest as _, Sha256};
 
 use super::advertise::Advertise;
@@ -33,6 +35,7 @@ impl Coordinator {
         }
         self.evaluators = others.iter().map(|other| other.client).collect();
         let asked = self.plan.cohort.asked() as usize;
+        let candidates = unbound(candidates, &self.bound, needed, self.turn.attempt);
         let cohort =
             select(candidates, asked, self.plan.cohort.selection, self.plan.seed, self.turn);
         self.phase = match &self.masking {
@@ -44,6 +47,28 @@ impl Coordinator {
             None => Phase::Collect(Collect::new(&self.plan, now, &cohort)),
         };
         Ok(Vec::new())
+    }
+}
+
+/// Those that a cohort can be drawn from where the sum over a set of clients was to be unmasked, who
+/// take part with each other only as long as the model stays the same: all of the set, or the
+/// others, if they are as many as `needed`, by turns.
+fn unbound(
+    candidates: Vec<Candidate>,
+    bound: &BTreeSet<ClientId>,
+    needed: usize,
+    attempt: u32,
+) -> Vec<Candidate> {
+    if bound.is_empty() {
+        return candidates;
+    }
+    let (those, others): (Vec<Candidate>, Vec<Candidate>) =
+        candidates.iter().copied().partition(|candidate| bound.contains(&candidate.client));
+    match (those.len() == bound.len(), others.len() >= needed) {
+        (true, true) if attempt.is_multiple_of(2) => others,
+        (true, _) => those,
+        (false, true) => others,
+        (false, false) => candidates,
     }
 }
 
@@ -97,6 +122,19 @@ mod tests {
             Candidate { client: ClientId(key), samples: 1 + i }
         };
         (0..count).map(candidate).collect()
+    }
+
+    #[test]
+    fn a_set_whose_sum_may_be_known_meets_again_or_not_at_all() {
+        let all = candidates(6);
+        let bound: BTreeSet<ClientId> = all[..3].iter().map(|c| c.client).collect();
+        let unbound = |of: &[Candidate], attempt| unbound(of.to_vec(), &bound, 3, attempt);
+        assert_eq!(unbound(&all, 1), all[..3]);
+        assert_eq!(unbound(&all, 2), all[3..]);
+        assert_eq!(unbound(&all[1..], 1), all[3..]);
+        // Some of the set may have revealed nothing.
+        assert_eq!(unbound(&all[1..5], 1), all[1..5]);
+        assert_eq!(unbound(&all[..5], 2), all[..3]);
     }
 
     #[test]

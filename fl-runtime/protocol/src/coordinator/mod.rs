@@ -7,7 +7,8 @@
 //! A round goes through phases, a file each: `gather` waits for clients, `collect` hands out
 //! the task and takes updates, `combine` waits for the new model, `evaluate` has clients try
 //! it. Where aggregation is secure, `advertise` and `share` come before `collect`, `confirm` and
-//! `unmask` after it. Too few answers start another attempt at the round.
+//! `unmask` after it. Too few answers start another attempt at the round; once shares were asked
+//! for, the round is abandoned instead.
 //!
 //! ```
 //! use tern_engine::nn::ModelSpec;
@@ -49,11 +50,12 @@ mod share;
 mod snapshot;
 mod unmask;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use event::{Candidate, Effect, Event, FailedAttempt, Head, RoundRecord, Score, Upload};
 
 use crate::masking::Masking;
+use crate::plan::Task;
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Digest, Millis, Refusal, Result, RunId, RunPlan, Turn};
 use advertise::Advertise;
@@ -137,6 +139,9 @@ pub struct Coordinator {
     counted: BTreeMap<ClientId, Turn>,
     /// Who has no samples to train on and may evaluate the round's model.
     evaluators: Vec<ClientId>,
+    /// Whose sum of changes of this model was to be unmasked in a round that was abandoned: of this
+    /// model they help to sum no other set.
+    bound: BTreeSet<ClientId>,
     phase: Phase,
 }
 
@@ -147,7 +152,7 @@ impl Coordinator {
     /// [`crate::Error::Value`] for a plan that makes no sense.
     pub fn new(plan: RunPlan, run: RunId, head: Head) -> Result<Self> {
         let masking = plan.masking(&plan.check()?)?;
-        let task = plan.task(run)?.digest();
+        let task = Task::from(plan.task(run)?).digest();
         Ok(Coordinator {
             task,
             plan,
@@ -160,6 +165,7 @@ impl Coordinator {
             best: None,
             counted: BTreeMap::new(),
             evaluators: Vec::new(),
+            bound: BTreeSet::new(),
             phase: Phase::Gather(Gather),
         })
     }
@@ -366,7 +372,7 @@ impl Coordinator {
     /// Another attempt at the round.
     fn failed(&mut self, reason: impl std::fmt::Display) -> Vec<Effect> {
         let (turn, phase, reason) = (self.turn, self.phase.name(), reason.to_string());
-        tracing::warn!(%turn, phase, reason, "the attempt failed, another one follows");
+        tracing::warn!(%turn, phase, reason, "the attempt failed");
         let failed = FailedAttempt { turn, phase, reason, members: self.cohort() };
         self.turn.attempt += 1;
         self.phase = Phase::Gather(Gather);

@@ -9,7 +9,7 @@ use super::secure::{Members, counted, decode, refused};
 use super::{Coordinator, Effect, Phase};
 use crate::masking::job;
 use crate::wire::{self, instruction::What};
-use crate::{ClientId, Millis, Refusal};
+use crate::{ClientId, Millis, Refusal, weights};
 
 /// Waits for shares.
 #[derive(Clone, Debug)]
@@ -70,13 +70,15 @@ impl Coordinator {
             return self.repeat();
         }
         let members = phase.members.keep(answered);
-        let max_samples = members.asked.values().copied().max().unwrap_or(1);
-        let job = job(&self.head.public, &self.head.scales, max_samples);
+        // Of the whole roster, as its members work it out.
+        let max_samples = weights::most(phase.members.asked.values().copied());
+        let job = job(&self.head.public, &self.head.scales);
         match phase.state.clone().close(job) {
             Ok((state, inboxes)) => {
                 let inboxes: BTreeMap<u32, Vec<u8>> =
                     inboxes.into_iter().map(|(to, inbox)| (to, inbox.encode())).collect();
-                let masked = Masked { state, inboxes, max_samples };
+                let samples = members.asked.clone();
+                let masked = Masked { state, inboxes, samples, max_samples };
                 self.phase = Phase::Collect(Collect::secure(&self.plan, now, &members, masked));
                 Vec::new()
             }

@@ -31,6 +31,7 @@ impl Coordinator {
             counted: counted.collect(),
             finished: self.finished(),
             base: self.base.map_or(Vec::new(), |base| base.0.to_vec()),
+            bound: self.bound.iter().map(|client| client.0.to_vec()).collect(),
         };
         snapshot.encode_to_vec()
     }
@@ -60,6 +61,8 @@ impl Coordinator {
             Ok((client(&counted.client)?, turn.into()))
         });
         coordinator.counted = counted.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
+        let bound = snapshot.bound.iter().map(|bytes| client(bytes));
+        coordinator.bound = bound.collect::<Result<_, Refusal>>()?;
         if !snapshot.base.is_empty() {
             coordinator.base = Some(digest(&snapshot.base)?);
         }

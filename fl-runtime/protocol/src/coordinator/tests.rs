@@ -1,3 +1,5 @@
+mod secure;
+
 use super::*;
 use crate::layout::ModelKind;
 use crate::metrics::Metrics;

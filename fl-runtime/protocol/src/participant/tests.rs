@@ -1,3 +1,5 @@
+mod malicious;
+
 use super::*;
 use crate::RunId;
 use crate::layout::ModelKind;
@@ -145,7 +147,7 @@ fn tasks_that_make_no_sense_are_refused() {
 
 #[test]
 fn less_secure_runs_than_asked_for_are_refused() {
-    let required = RequiredSecurity { clients: 5, corrupt: 0.2, security: 40 };
+    let required = RequiredSecurity { corrupt: 0.2, ..RequiredSecurity::of(5) };
     let with = |change: fn(&mut RunPlan)| {
         let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
         (plan.cohort.size, plan.cohort.minimum) = (5, 3);
@@ -164,6 +166,8 @@ fn less_secure_runs_than_asked_for_are_refused() {
     refused(|plan| plan.cohort.size = 4, "cohort.size");
     refused(|plan| plan.secure.as_mut().unwrap().corrupt = 0.1, "secure.corrupt");
     refused(|plan| plan.secure.as_mut().unwrap().security = 39, "secure.security");
+    refused(|plan| plan.secure.as_mut().unwrap().limit = 16.5, "secure.limit");
+    refused(|plan| plan.updates.max_samples = (1 << 20) + 1, "updates.max_samples");
 }
 
 #[test]
@@ -175,9 +179,9 @@ fn sessions_of_fewer_clients_than_asked_for_are_not_joined() {
     let run = RunId([1; 16]);
     let task = plan.task(run).unwrap();
     let masking = plan.masking(&plan.check().unwrap()).unwrap().unwrap();
-    let required = RequiredSecurity { clients: 4, corrupt: 0.0, security: 40 };
+    let required = RequiredSecurity::of(4);
     for (members, joined) in [(3, false), (4, true)] {
-        let session = masking.session(&run, &task.digest(), FIRST);
+        let session = masking.session(&run, &Task::from(task.clone()).digest(), FIRST);
         let mut server = server::Advertising::new(session);
         let mut participants: Vec<Participant> = (0..members)
             .map(|number| {
@@ -188,6 +192,7 @@ fn sessions_of_fewer_clients_than_asked_for_are_not_joined() {
             })
             .collect();
         for p in &mut participants {
+            p.set_samples(4);
             let asked = instruction(FIRST, What::Advertise(wire::Advertise {}));
             let mut actions = p.handle(asked).unwrap();
             let Some(Action::Send(wire::Message { body: Some(Body::Keys(keys)), .. })) =

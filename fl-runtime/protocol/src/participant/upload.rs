@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::secure::abort;
 use super::{Action, Assignment, Participant, Pending, Purpose, decline};
 use crate::masking::job;
-use crate::metrics;
+use crate::metrics::{self, Metrics};
 use crate::plan::Encoding;
 use crate::trainer::{Trained, coding_key};
 use crate::update::{Codec, Scales};
@@ -27,20 +27,20 @@ impl Participant {
         if self.secure.is_some() {
             let model = train.model.as_ref().and_then(|model| Digest::from_slice(&model.digest));
             let Some(model) = model else { return decline(turn, "no model") };
-            let job = job(&model, &train.scales, train.max_samples);
-            if let Err(error) = self.inbox(turn, &train.inbox, job) {
+            let job = job(&model, &train.scales);
+            if let Err(error) = self.inbox(turn, &train.inbox, model, job) {
                 return abort(turn, &error);
             }
         }
-        let wire::Train { scales, max_samples, .. } = train;
-        self.training = Some(Assignment { turn, scales, max_samples });
+        let wire::Train { scales, .. } = train;
+        self.training = Some(Assignment { turn, scales });
         self.obtain(Purpose::Train, turn, train.model)
     }
 
     pub(super) fn trained(&mut self, trained: Trained) -> Result<Vec<Action>> {
         let Some(assignment) = self.training.take() else { return Ok(vec![Action::Wait]) };
         let turn = assignment.turn;
-        let Trained { mut update, samples, metrics, optimizer } = trained;
+        let Trained { mut update, mut samples, mut metrics, optimizer } = trained;
         let checked = self
             .check(&update, samples)
             .and_then(|()| Ok(metrics::check(&metrics)?))
@@ -50,9 +50,16 @@ impl Participant {
             return Ok(vec![decline(turn, &error.to_string())]);
         }
         self.task.updates.clip(&mut update);
-        let (body, residual) = match self.secure.is_some() {
-            true => self.encode_masked(&assignment, update, samples)?,
-            false => self.encode(turn, &update, &assignment.scales)?,
+        let signed = self.secure.as_ref().and_then(|secure| secure.samples(turn));
+        let (body, residual) = match (self.secure.is_some(), signed) {
+            (true, Some((signed, most))) => {
+                samples = signed;
+                // Told in the sum alone.
+                let metrics = std::mem::take(&mut metrics);
+                self.encode_masked(&assignment, update, (signed, most), &metrics)?
+            }
+            (true, None) => return Err(Aborted::Elsewhere(turn).into()),
+            (false, _) => self.encode(turn, &update, &assignment.scales)?,
         };
         let digest = Digest::of(&body);
         let included = self.secure.as_ref().map(|secure| secure.included(turn)).unwrap_or_default();
@@ -101,21 +108,22 @@ impl Participant {
         }
     }
 
-    /// Likewise, masked.
+    /// Likewise, masked. It counts for samples of the most that a member has.
     fn encode_masked(
         &mut self,
         assignment: &Assignment,
         mut update: Vec<f32>,
-        samples: u32,
+        (samples, most): (u32, u32),
+        metrics: &Metrics,
     ) -> Result<(Vec<u8>, Vec<f32>)> {
         let turn = assignment.turn;
         let masks = self.masks(turn)?;
         let Some(masking) = self.secure.as_ref().map(|secure| &secure.masking) else {
             return Err(Aborted::Elsewhere(turn).into());
         };
-        let (words, residual) = match masking.code {
+        let (mut words, residual) = match masking.code {
             Code::Fixed(code) => {
-                let weight = samples as f32 / assignment.max_samples.max(1) as f32;
+                let weight = samples as f32 / most as f32;
                 update.iter_mut().for_each(|x| *x *= weight);
                 (self.codec.masked(&update, code, &masks)?, Vec::new())
             }
@@ -125,6 +133,9 @@ impl Participant {
                 self.codec.masked_ternary(&update, &residual, scales, key, cohort, &masks)?
             }
         };
+        let mut measured = masking.measured.encode(samples, metrics);
+        masks.add_from(words.len(), &mut measured);
+        words.extend(measured);
         let body = masking.packing.pack(&words);
         Ok((body.map_err(Aborted::from)?, residual))
     }

@@ -5,7 +5,7 @@ use tern_secagg::{MAX_MEMBERS, Parameters};
 
 use super::{Encoding, RunPlan, Secure, Selection, StrategySpec, TernaryMethod, Updates};
 use crate::layout::ModelKind;
-use crate::{Error, Layout, Result};
+use crate::{Error, Layout, Result, metrics};
 
 pub(super) fn within<T: PartialOrd + std::fmt::Display>(
     name: &str,
@@ -138,6 +138,15 @@ impl RunPlan {
         within("secure.failure", secure.failure, 1..=128)?;
         within("secure.limit", secure.limit, 1e-9..=1e9)?;
         within("secure.first_scale", secure.first_scale, 1e-9..=1e9)?;
+        let named = secure.metrics.iter().map(|name| (name.clone(), 0.0)).collect();
+        if metrics::check(&named).is_err() || named.len() < secure.metrics.len() {
+            let expected = "at most 32 different names of at most 64 bytes";
+            return Err(Error::value("secure.metrics", secure.metrics.join(", "), expected));
+        }
+        if self.evaluation.on_clients {
+            let expected = "false in a secure run: what a client measures would be told for itself";
+            return Err(Error::value("evaluation.on_clients", true, expected));
+        }
         let size = self.cohort.size;
         if !(2..=MAX_MEMBERS as u32).contains(&size) {
             let expected = format!("2 to {MAX_MEMBERS} in a secure run");
@@ -178,7 +187,7 @@ mod tests {
     #[test]
     fn options_out_of_range_are_named() {
         type Change = fn(&mut RunPlan);
-        let changes: [(&str, Change); 13] = [
+        let changes: [(&str, Change); 15] = [
             ("rounds", |p| p.rounds = 0),
             ("cohort.minimum", |p| p.cohort.minimum = 11),
             ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
@@ -197,6 +206,14 @@ mod tests {
                     StrategySpec::Adam { learning_rate: 0.1, beta1: 1.0, beta2: 0.9, tau: 0.1 };
             }),
             ("cohort.minimum", |p| p.secure = Some(Secure::default())),
+            ("secure.metrics", |p| {
+                let metrics = vec!["loss".into(), "loss".into()];
+                p.secure = Some(Secure { metrics, ..Secure::default() });
+            }),
+            ("evaluation.on_clients", |p| {
+                p.secure = Some(Secure::default());
+                p.evaluation.on_clients = true;
+            }),
             ("cohort.size", |p| (p.secure, p.cohort.size) = (Some(Secure::default()), 60_000)),
             ("updates.bound", |p| (p.updates.bound, p.updates.max_samples) = (1e9, u32::MAX)),
         ];

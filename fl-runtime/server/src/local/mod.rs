@@ -193,7 +193,8 @@ pub fn run<T: Trainer>(
     let mut rounds: Vec<Round> = Vec::new();
     while !local.federation.coordinator().finished() {
         local.pass(clients)?;
-        for committed in local.federation.rounds(rounds.len() as u32)? {
+        let last = rounds.last().map_or(0, |round| round.committed.round);
+        for committed in local.federation.rounds(last)? {
             let counted = local.federation.counted(committed.round)?;
             let traffic = std::mem::take(&mut local.traffic);
             let absent = std::mem::take(&mut local.absent);
@@ -311,6 +312,7 @@ impl Local {
             self.traffic.messages_down += instruction.encoded_len() as u64;
         }
         let participant = &mut self.participants[at];
+        participant.set_samples(client.trainer.samples());
         let mut actions: VecDeque<Action> =
             participant.handle(Input::Instruction(instruction))?.into();
         while let Some(action) = actions.pop_front() {
