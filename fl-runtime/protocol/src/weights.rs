@@ -14,6 +14,12 @@ pub fn most(samples: impl IntoIterator<Item = u32>) -> u32 {
     samples.into_iter().max().unwrap_or(1).max(1)
 }
 
+/// Members that a fraction comes to, of those that tell the server their updates.
+pub fn told(corrupt: f64, members: usize) -> usize {
+    // A fifth of 100 is 20, though 0.2 isn't a fifth.
+    (corrupt * members as f64 - 1e-9).ceil() as usize
+}
+
 /// Whether no member's samples are more than `share` of all that is left when a fraction `corrupt`
 /// of the members, those with the most samples of the others, tell the server their updates.
 ///
@@ -22,8 +28,11 @@ pub fn most(samples: impl IntoIterator<Item = u32>) -> u32 {
 pub fn check(mut samples: Vec<u32>, corrupt: f64, share: f64) -> Result<(), Aborted> {
     samples.sort_unstable_by(|a, b| b.cmp(a));
     let Some((largest, others)) = samples.split_first() else { return Ok(()) };
-    let told = (corrupt * samples.len() as f64 - 1e-9).ceil() as usize;
-    let others = others.iter().skip(told).map(|samples| u64::from(*samples)).sum::<u64>();
+    let others = others
+        .iter()
+        .skip(told(corrupt, samples.len()))
+        .map(|samples| u64::from(*samples))
+        .sum::<u64>();
     let all = u64::from(*largest) + others;
     if f64::from(*largest) > share * all as f64 {
         return Err(Aborted::Share { samples: *largest, all, share });
@@ -47,6 +56,7 @@ mod tests {
         // A corrupt member that counts for nearly all, so that others come to nothing.
         assert!(check(vec![1 << 20, 10, 12, 9], 0.25, 0.8).is_err());
         assert_eq!(check(vec![7; 5], 0.2, 0.8), Ok(()));
+        assert_eq!((told(0.2, 100), told(0.2, 101), told(0.0, 9)), (20, 21, 0));
         assert_eq!(most([3, 9, 0]), 9);
         assert_eq!(most([]), 1);
     }

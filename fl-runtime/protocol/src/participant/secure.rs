@@ -259,7 +259,7 @@ impl Participant {
             let (state, signed) = state.survivors(&survivors)?;
             let corrupt = session.is.assumptions.corrupt;
             let samples = session.survive(&survivors);
-            let told = (corrupt * samples.len() as f64).ceil() as usize;
+            let told = weights::told(corrupt, samples.len());
             if weighted {
                 weights::check(samples, corrupt, share)?;
             }
