@@ -1,6 +1,6 @@
 //! The task is out, updates come in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tern_secagg::{Included, server};
 
@@ -58,12 +58,23 @@ impl Collect {
         }
     }
 
-    /// Of a session: waits for all of its members, since those who are left out count as
-    /// dropped.
-    pub(super) fn secure(plan: &RunPlan, now: Millis, members: &Members, masked: Masked) -> Self {
+    /// Of a session: waits for all of its members, since those who are left out count as dropped.
+    /// Where all of a set are there that take part with each other alone, the others are left out.
+    pub(super) fn secure(
+        plan: &RunPlan,
+        now: Millis,
+        members: &Members,
+        bound: &BTreeSet<ClientId>,
+        masked: Masked,
+    ) -> Self {
+        let all = bound.iter().all(|client| members.asked.contains_key(client));
+        let answer = |client: &ClientId| match bound.is_empty() || !all || bound.contains(client) {
+            true => Answer::None,
+            false => Answer::Declined,
+        };
         Collect {
             deadline: now.after(plan.cohort.deadline_ms),
-            cohort: members.asked.keys().map(|client| (*client, Answer::None)).collect(),
+            cohort: members.asked.keys().map(|client| (*client, answer(client))).collect(),
             enough: members.asked.len(),
             masked: Some(masked),
         }

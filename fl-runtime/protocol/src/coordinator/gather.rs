@@ -1,7 +1,5 @@
 //! Waiting for clients, and drawing the cohort.
 
-use std::collections::BTreeSet;
-
 use sha2::{Digest as _, Sha256};
 
 use super::advertise::Advertise;
@@ -34,10 +32,7 @@ impl Coordinator {
             return Err(Refusal::TooFew { online: candidates.len(), needed });
         }
         self.evaluators = others.iter().map(|other| other.client).collect();
-        let asked = self.plan.cohort.asked() as usize;
-        let candidates = unbound(candidates, &self.bound, needed, self.turn.attempt);
-        let cohort =
-            select(candidates, asked, self.plan.cohort.selection, self.plan.seed, self.turn);
+        let cohort = self.draw(candidates);
         self.phase = match &self.masking {
             Some(masking) => {
                 let session = masking.session(&self.run, &self.task, self.turn);
@@ -48,27 +43,30 @@ impl Coordinator {
         };
         Ok(Vec::new())
     }
-}
 
-/// Those that a cohort can be drawn from where the sum over a set of clients was to be unmasked, who
-/// take part with each other only as long as the model stays the same: all of the set, or the
-/// others, if they are as many as `needed`, by turns.
-fn unbound(
-    candidates: Vec<Candidate>,
-    bound: &BTreeSet<ClientId>,
-    needed: usize,
-    attempt: u32,
-) -> Vec<Candidate> {
-    if bound.is_empty() {
-        return candidates;
-    }
-    let (those, others): (Vec<Candidate>, Vec<Candidate>) =
-        candidates.iter().copied().partition(|candidate| bound.contains(&candidate.client));
-    match (those.len() == bound.len(), others.len() >= needed) {
-        (true, true) if attempt.is_multiple_of(2) => others,
-        (true, _) => those,
-        (false, true) => others,
-        (false, false) => candidates,
+    /// Draws from the candidates. Where the sum over a set of clients was to be unmasked, those who
+    /// revealed shares take part with each other alone, as long as the model stays the same. So by
+    /// turns the whole set meets again, with others who fill up the session and are not summed; the
+    /// others meet without it; or it is left to chance, since not all of the set need have revealed.
+    fn draw(&self, candidates: Vec<Candidate>) -> Vec<Candidate> {
+        let cohort = &self.plan.cohort;
+        let select = |from: Vec<Candidate>, count: usize| {
+            select(from, count, cohort.selection, self.plan.seed, self.turn)
+        };
+        let is_bound = |candidate: &Candidate| self.bound.contains(&candidate.client);
+        let (those, others): (Vec<Candidate>, Vec<Candidate>) =
+            candidates.iter().copied().partition(is_bound);
+        let bound = !self.bound.is_empty();
+        // A session has three members at least.
+        let enough = others.len() >= (cohort.minimum as usize).max(3);
+        match self.turn.attempt % 3 {
+            1 if bound && those.len() == self.bound.len() => {
+                let room = (cohort.size as usize).saturating_sub(those.len());
+                [those, select(others, room)].concat()
+            }
+            2 if bound && enough => select(others, cohort.asked() as usize),
+            _ => select(candidates, cohort.asked() as usize),
+        }
     }
 }
 
@@ -122,19 +120,6 @@ mod tests {
             Candidate { client: ClientId(key), samples: 1 + i }
         };
         (0..count).map(candidate).collect()
-    }
-
-    #[test]
-    fn a_set_whose_sum_may_be_known_meets_again_or_not_at_all() {
-        let all = candidates(6);
-        let bound: BTreeSet<ClientId> = all[..3].iter().map(|c| c.client).collect();
-        let unbound = |of: &[Candidate], attempt| unbound(of.to_vec(), &bound, 3, attempt);
-        assert_eq!(unbound(&all, 1), all[..3]);
-        assert_eq!(unbound(&all, 2), all[3..]);
-        assert_eq!(unbound(&all[1..], 1), all[3..]);
-        // Some of the set may have revealed nothing.
-        assert_eq!(unbound(&all[1..5], 1), all[1..5]);
-        assert_eq!(unbound(&all[..5], 2), all[..3]);
     }
 
     #[test]

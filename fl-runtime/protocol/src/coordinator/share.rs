@@ -79,7 +79,8 @@ impl Coordinator {
                     inboxes.into_iter().map(|(to, inbox)| (to, inbox.encode())).collect();
                 let samples = members.asked.clone();
                 let masked = Masked { state, inboxes, samples, max_samples };
-                self.phase = Phase::Collect(Collect::secure(&self.plan, now, &members, masked));
+                self.phase =
+                    Phase::Collect(Collect::secure(&self.plan, now, &members, &self.bound, masked));
                 Vec::new()
             }
             Err(failure) => self.insecure(&failure),

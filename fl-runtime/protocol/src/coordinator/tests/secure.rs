@@ -1,5 +1,7 @@
 //! Secure rounds, with real participants.
 
+use std::collections::BTreeSet;
+
 use ed25519_dalek::SigningKey;
 use tern_engine::Device;
 
@@ -23,7 +25,8 @@ impl Session {
     fn new(samples: &[u32], rounds: u32) -> Self {
         let coordinator = coordinator(|plan| {
             plan.rounds = rounds;
-            (plan.cohort.size, plan.cohort.minimum) = (samples.len() as u32, 3);
+            let size = samples.len() as u32;
+            (plan.cohort.size, plan.cohort.minimum) = (size, size.min(4) - 1);
             plan.secure =
                 Some(crate::plan::Secure { corrupt: 0.0, dropout: 0.4, ..Default::default() });
         });
@@ -155,6 +158,25 @@ fn a_round_whose_shares_were_asked_for_has_no_other_attempt() {
     session.coordinator.handle(Millis(1), head(7)).unwrap();
     assert_eq!(session.coordinator.turn(), Turn::new(3, 1));
     assert!(session.coordinator.bound.is_empty());
+}
+
+#[test]
+fn a_set_whose_sum_may_be_known_is_summed_again_and_nobody_with_it() {
+    let mut session = Session::new(&[8; 3], 2);
+    session.until(&ALL[..3], "collect");
+    // The third drops out, and the second reveals nothing.
+    session.pass(&[0, 1]);
+    session.wait();
+    session.pass(&[0, 1]);
+    assert_eq!(session.coordinator.phase(), "unmask");
+    session.pass(&[0]);
+    session.wait();
+    assert_eq!(session.coordinator.turn(), Turn::new(2, 1));
+    // A sum of all three, less that of two, would be the third's update.
+    session.until(&ALL[..3], "combine");
+    let counted: BTreeSet<ClientId> = session.coordinator.accepted().map(|(c, _)| *c).collect();
+    assert_eq!(counted, [0, 1].map(|number| *session.participants[number].client()).into());
+    assert!(session.reasons.is_empty(), "{:?}", session.reasons);
 }
 
 #[test]
