@@ -1,6 +1,7 @@
 //! Work on flat vectors outside of training: updates to be coded, masked, summed.
 
 use tern_shaders::{AnyKernel, Element, Kernel};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::device::{self, Buffer, Call, Slot};
 use crate::{Arena, Data, Device, Error, Flat, Result};
@@ -153,6 +154,8 @@ impl Vector {
 /// Memory of a pass alone.
 enum Local {
     Filled(Data),
+    /// Filled with words that stay nowhere.
+    Secret(Zeroizing<Vec<u32>>),
     Scratch(Element, usize),
 }
 
@@ -201,6 +204,11 @@ impl Pass {
         self.local(Local::Filled(data))
     }
 
+    /// Likewise, of words that are wiped, here and on the device, once the pass has run.
+    pub(crate) fn secret(&mut self, words: &[u32]) -> Bound {
+        self.local(Local::Secret(Zeroizing::new(words.to_vec())))
+    }
+
     /// Memory for what one call leaves to a later one.
     pub(crate) fn scratch(&mut self, element: Element, words: usize) -> Bound {
         self.local(Local::Scratch(element, words))
@@ -227,9 +235,21 @@ impl Pass {
     /// [`Error::OutOfMemory`], device errors.
     pub async fn run_async(self) -> Result<()> {
         let mut locals = Vec::with_capacity(self.locals.len());
+        let mut secrets = Vec::new();
         for local in &self.locals {
             let (buffer, words): (Buffer, usize) = match local {
                 Local::Filled(data) => (self.device.upload("constant", data).await?, data.len()),
+                Local::Secret(words) => {
+                    let buffer = self.device.allocate("secret", words.len(), Element::U32).await?;
+                    let mut data = Data::U32(words.to_vec());
+                    let written = self.device.write(&buffer, 0, &data);
+                    if let Data::U32(words) = &mut data {
+                        words.zeroize();
+                    }
+                    written?;
+                    secrets.push((buffer.clone(), words.len()));
+                    (buffer, words.len())
+                }
                 Local::Scratch(element, words) => {
                     (self.device.allocate("scratch", *words, *element).await?, *words)
                 }
@@ -253,7 +273,11 @@ impl Pass {
         });
         let calls: Vec<Call> = calls.collect();
         let program = self.device.compile(vec![calls.into()], &[]).await?;
-        self.device.replay(&program, 1).await
+        let ran = self.device.replay(&program, 1).await;
+        for (buffer, words) in secrets {
+            self.device.write(&buffer, 0, &Data::U32(vec![0; words]))?;
+        }
+        ran
     }
 
     /// [`Pass::run_async`], waiting.

@@ -33,6 +33,7 @@ fn main() -> Result<()> {
         let (state, keys) = client::join(
             session.clone(),
             identity.signing_key(),
+            1,
             Seed::from_system()?,
             &mut History::default(),
         )?;

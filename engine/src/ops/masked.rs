@@ -36,7 +36,8 @@ mod cases;
 pub use cases::cases;
 
 use crate::pass::{expect, rows};
-use crate::{Data, Error, Pass, Result, Vector};
+use crate::{Error, Pass, Result, Vector};
+use zeroize::Zeroizing;
 
 /// Masks a call adds at most, so that none runs long enough for a watchdog.
 const MASKS_A_CALL: usize = 256;
@@ -87,10 +88,11 @@ impl FixedPoint {
     }
 }
 
-/// Masks for vectors on a device: the same number for each of R vectors side by side.
+/// Masks for vectors on a device: the same number for each of R vectors side by side. Their keys
+/// are wiped when this is dropped, and, on the device, at the end of the pass.
 pub struct Masker {
     /// Tables of up to [`MASKS_A_CALL`] masks a vector, `[R, count, 12]` words, with the count.
-    tables: Vec<(Vec<u32>, usize)>,
+    tables: Vec<(Zeroizing<Vec<u32>>, usize)>,
     replicas: usize,
 }
 
@@ -116,11 +118,15 @@ impl Masker {
     fn build(masks: &[&[Mask]], count: usize) -> Self {
         let part = |at: usize| {
             let part = at..(at + MASKS_A_CALL).min(count);
-            let table: Vec<Mask> = masks.iter().flat_map(|m| m[part.clone()].to_vec()).collect();
-            let mut table: Vec<u32> = bytemuck::cast_slice(&table).to_vec();
             // Without a mask a vector is still encoded, and a binding is never empty.
-            table.resize(table.len().max(WORDS_A_MASK), 0);
-            (table, part.len())
+            let words = (masks.len() * part.len() * WORDS_A_MASK).max(WORDS_A_MASK);
+            // A vector that grows would leave keys behind.
+            let mut table: Vec<u32> = Vec::with_capacity(words);
+            for masks in masks {
+                table.extend_from_slice(bytemuck::cast_slice(&masks[part.clone()]));
+            }
+            table.resize(words, 0);
+            (Zeroizing::new(table), part.len())
         };
         let tables = (0..count.max(1)).step_by(MASKS_A_CALL).map(part).collect();
         Masker { tables, replicas: masks.len() }
@@ -160,7 +166,7 @@ impl Masker {
             bound: code.bound,
             modulus_mask: code.modulus_mask(),
         };
-        let masks = pass.constant(Data::U32(table.clone()));
+        let masks = pass.secret(table);
         pass.call(&ENCODE_MASK, &params, self.replicas, &[x.into(), masks, words.into()]);
         for (table, count) in rest {
             self.mask_by(pass, table, *count, code.modulus_mask(), words, n);
@@ -178,7 +184,7 @@ impl Masker {
         n: usize,
     ) {
         let params = MaskWords { n: n as u32, count: count as u32, counter: 0, modulus_mask };
-        let masks = pass.constant(Data::U32(table.to_vec()));
+        let masks = pass.secret(table);
         pass.call(&MASK_WORDS, &params, self.replicas, &[masks, words.into()]);
     }
 
@@ -222,7 +228,7 @@ impl Masker {
             modulus_mask: code.modulus_mask(),
             weight: code.weight(clients),
         };
-        let masks = pass.constant(Data::U32(table.clone()));
+        let masks = pass.secret(table);
         pass.call(&UNMASK_DECODE, &params, self.replicas, &[words.into(), masks, mean.into()]);
         Ok(())
     }

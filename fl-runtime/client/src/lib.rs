@@ -44,7 +44,7 @@ use tern_host::store::ClientStore;
 use tern_protocol::identity::Identity;
 use tern_protocol::layout::Layout;
 use tern_protocol::participant::{Action, Input, Participant, RequiredSecurity, declined};
-use tern_protocol::plan::UpdateKind;
+use tern_protocol::plan::{Task, UpdateKind};
 use tern_protocol::trainer::{Job, Trained, Trainer};
 use tern_protocol::update::Codec;
 use tern_protocol::{Digest, Error, Result, TaskSpec, Turn, wire};
@@ -147,7 +147,7 @@ pub struct Client {
     /// Whether the server ever answered as one.
     met: bool,
     /// What [`Client::task`] has learned and no run has begun with.
-    task: Option<TaskSpec>,
+    task: Option<Task>,
     /// Tells the server's operator of copies of the folder: see [`wire::Poll`].
     process: u64,
     _folder: FolderLock,
@@ -203,8 +203,9 @@ impl Client {
     /// As of [`Client::run`] before the first round.
     pub async fn task(&mut self) -> Result<TaskSpec> {
         let task = self.enroll().await?;
-        self.task = Some(task.clone());
-        Ok(task)
+        let spec = TaskSpec::clone(&task);
+        self.task = Some(task);
+        Ok(spec)
     }
 
     /// Takes part until the run is over or `stop` is there. `device` encodes updates. A trainer
@@ -259,7 +260,7 @@ impl Client {
     }
 
     /// Registers, and learns the task.
-    async fn enroll(&mut self) -> Result<TaskSpec> {
+    async fn enroll(&mut self) -> Result<Task> {
         let token = self.options.token.clone().unwrap_or_default();
         loop {
             let answer = match self.http.enroll(&token).await {
@@ -270,8 +271,7 @@ impl Client {
                 Ok(wire::Run { task }) => {
                     self.met = true;
                     self.options.backoff.reset();
-                    return serde_json::from_str(&task)
-                        .map_err(|error| Error::value("task", error, "one of this version"));
+                    return Task::read(&task);
                 }
                 Err(error) => self.pause(error).await?,
             }
@@ -280,7 +280,7 @@ impl Client {
 
     async fn session<T>(
         &self,
-        task: TaskSpec,
+        task: Task,
         device: &Device,
         trainer: Option<T>,
     ) -> Result<Session<T>> {
@@ -321,6 +321,7 @@ impl Client {
             };
             self.options.backoff.reset();
             session.version = instruction.version;
+            session.participant.set_samples(samples);
             if let Some(end) = self.follow(session, Input::Instruction(instruction)).await? {
                 return Ok(end);
             }

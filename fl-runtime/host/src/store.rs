@@ -52,6 +52,7 @@ struct State {
     #[serde(default)]
     optimizer: OptimizerFile,
     history: History,
+    sums: Option<Digest>,
     pending: Option<PendingState>,
 }
 
@@ -145,8 +146,13 @@ impl ClientStore {
         let residual = self.put(&Codec::full(&kept.residual))?;
         let optimizer = self.put_optimizer(&kept.optimizer)?;
         let history = kept.history.clone();
-        let state = State { residual, optimizer, history, pending: pending.transpose()? };
         let path = self.state_path();
+        let sums = match kept.sums.is_empty() {
+            true => Vec::new(),
+            false => serde_json::to_vec(&kept.sums).map_err(|e| Error::file(&path, e))?,
+        };
+        let sums = self.put(&sums)?;
+        let state = State { residual, optimizer, history, sums, pending: pending.transpose()? };
         let json = serde_json::to_vec_pretty(&state).map_err(|e| Error::file(&path, e))?;
         files::replace(&path, &json, self.durability)?;
         self.sweep(&state)
@@ -158,7 +164,8 @@ impl ClientStore {
         let of_pending =
             |p: &PendingState| [Some(p.body), p.residual, p.optimizer.moments, p.included];
         let of_pending = pending.map_or([None; 4], of_pending);
-        let kept = [&[state.residual, state.optimizer.moments][..], &of_pending].concat();
+        let own = [state.residual, state.optimizer.moments, state.sums];
+        let kept = [&own[..], &of_pending].concat();
         let folder = &self.folder;
         for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
             let path = entry.map_err(|e| Error::file(folder, e))?.path();
@@ -200,13 +207,20 @@ impl ClientStore {
         let residual = self.get_floats(state.residual)?;
         let optimizer = self.get_optimizer(state.optimizer)?;
         let pending = pending.transpose()?;
-        Ok(SavedState { residual, optimizer, history: state.history, pending })
+        let sums = match state.sums {
+            Some(digest) => serde_json::from_slice(&self.get(Some(digest))?)
+                .map_err(|e| Error::file(&self.folder.join(digest.to_string()), e))?,
+            None => Vec::new(),
+        };
+        Ok(SavedState { residual, optimizer, history: state.history, sums, pending })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tern_protocol::ClientId;
+    use tern_protocol::participant::KnownSum;
 
     #[test]
     fn what_was_saved_last_is_loaded() {
@@ -219,6 +233,10 @@ mod tests {
             residual: vec![0.1, -2.0],
             optimizer: Arc::new(OptimizerState { steps: 7, moments: vec![0.5, 0.25] }),
             history: History::default(),
+            sums: vec![KnownSum {
+                model: Digest([7; 32]),
+                members: [ClientId([1; 32]), ClientId([2; 32])].into(),
+            }],
             pending: Some(Pending {
                 turn: Turn::new(3, 2),
                 digest: Digest::of(&body),
@@ -248,7 +266,7 @@ mod tests {
         kept.pending = None;
         store.save(&kept).unwrap();
         assert_eq!(store.load().unwrap(), kept);
-        // State, residual and moments are all that is left.
-        assert_eq!(std::fs::read_dir(&store.folder).unwrap().count(), 3);
+        // State, residual, moments and sums are all that is left.
+        assert_eq!(std::fs::read_dir(&store.folder).unwrap().count(), 4);
     }
 }

@@ -125,11 +125,39 @@ pub enum Aborted {
         /// As many as this client expects.
         least: usize,
     },
+    /// One member would be most of the sum.
+    #[error(
+        "a member's {samples} samples are more than {share} of {all}, all but those of corrupt ones"
+    )]
+    Share {
+        /// Samples of the member that has most.
+        samples: u32,
+        /// Its samples, and those of the others that aren't taken to be corrupt.
+        all: u64,
+        /// The largest part that this client takes part with.
+        share: f64,
+    },
+    /// A sum of this model was revealed over other clients: the two would tell vectors apart.
+    #[error("shares for a sum of this model were revealed, over a set that differs by {differ}")]
+    OneSum {
+        /// Clients that are in one of the two sums.
+        differ: usize,
+    },
+    /// A sum was revealed over nearly the same clients.
+    #[error(
+        "shares for a sum were revealed over a set that differs by {differ}, expected {least} or none"
+    )]
+    TooClose {
+        /// Clients that are in one of the two sums.
+        differ: usize,
+        /// The fewest.
+        least: usize,
+    },
     /// The client is at another step of the session, or in none.
     #[error("no part in the session of {0}")]
     Elsewhere(Turn),
-    /// The server named another model, other scales or other weights than before.
-    #[error("another model, scales or weights than before")]
+    /// The server named another model or other scales than before.
+    #[error("another model or scales than before")]
     Changed,
 }
 
@@ -284,6 +312,14 @@ pub enum Refusal {
         /// Names of the plan.
         expected: String,
     },
+    /// Another number of samples than the client signed with its keys.
+    #[error("{given} samples, expected the {signed} that were signed with the keys")]
+    Weight {
+        /// Samples announced with the upload.
+        given: u32,
+        /// Samples of the keys.
+        signed: u32,
+    },
     /// Metrics: a number that isn't finite or is too large.
     #[error("metrics: {0}")]
     Metrics(&'static str),
@@ -355,6 +391,7 @@ impl Refusal {
             Refusal::Code(_) => "code",
             Refusal::Malformed(_) => "malformed",
             Refusal::Samples { .. } => "samples",
+            Refusal::Weight { .. } => "weight",
             Refusal::Metric { .. } | Refusal::Metrics(_) => "metrics",
             Refusal::TooFew { .. } => "too_few",
             Refusal::NotDue => "not_due",

@@ -44,6 +44,7 @@ mod id;
 pub mod identity;
 pub mod layout;
 mod masking;
+mod measured;
 pub mod metrics;
 pub mod pace;
 pub mod participant;
@@ -54,6 +55,7 @@ pub mod strategy;
 pub mod tokens;
 pub mod trainer;
 pub mod update;
+pub mod weights;
 /// What clients, servers and journals write, as protobuf.
 ///
 /// ```
@@ -78,5 +80,6 @@ pub use error::{Aborted, Breach, Cause, Error, Refusal, Result};
 pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Salt, Turn};
 pub use layout::Layout;
 pub use masking::{Code, Masking};
+pub use measured::Measured;
 pub use plan::{RunPlan, TaskSpec};
 pub use strategy::{Strategy, StrategyState};

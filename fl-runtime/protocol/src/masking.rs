@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 use tern_engine::ops::masked::FixedPoint;
 use tern_secagg::{Assumptions, Packing, Session};
 
+use crate::measured::Measured;
 use crate::plan::{Encoding, Secure};
 use crate::{Digest, Error, Layout, Result, RunId, Turn};
 
@@ -25,7 +26,9 @@ pub enum Code {
 pub struct Masking {
     /// How vectors become words.
     pub code: Code,
-    /// How words become bytes.
+    /// What follows the vector's words: sums of metrics.
+    pub measured: Measured,
+    /// How all words become bytes.
     pub packing: Packing,
     assumptions: Assumptions,
 }
@@ -51,7 +54,15 @@ impl Masking {
                 (Code::Fixed(code), packing.map_err(packed)?)
             }
         };
-        Ok(Masking { code, packing, assumptions: secure.assumptions() })
+        let measured = Measured::new(&secure.metrics, packing, cohort);
+        let words = packing.words() + measured.words();
+        let packing = Packing::new(words, packing.bits()).map_err(packed)?;
+        Ok(Masking { code, measured, packing, assumptions: secure.assumptions() })
+    }
+
+    /// Words of the vector, behind which are those of the metrics.
+    pub fn vector_words(&self) -> usize {
+        self.packing.words() - self.measured.words()
     }
 
     /// What sessions withstand.
@@ -73,10 +84,10 @@ impl Masking {
 }
 
 /// What a session's vectors are made by beside its task: the model that is trained, and what makes
-/// words of its changes. Equal for all of them, or they don't belong into one sum.
-pub fn job(model: &Digest, scales: &[f32], max_samples: u32) -> [u8; 32] {
+/// words of its changes. Equal for all of them, or they don't belong into one sum. Weights follow
+/// from the samples in the roster.
+pub fn job(model: &Digest, scales: &[f32]) -> [u8; 32] {
     let mut hash = Sha256::new_with_prefix(b"tern job").chain_update(model.0);
-    hash.update(max_samples.to_le_bytes());
     scales.iter().for_each(|scale| hash.update(scale.to_bits().to_le_bytes()));
     hash.finalize().into()
 }

@@ -13,7 +13,7 @@ pub struct Enroll {
 /// Answer of POST /v1/run.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Run {
-    /// The task as JSON, see `TaskSpec`.
+    /// The task as JSON, see `TaskSpec`. Secure sessions are of these very bytes.
     #[prost(string, tag = "1")]
     pub task: ::prost::alloc::string::String,
 }
@@ -73,7 +73,7 @@ pub struct Finish {
     /// Samples it was trained on: its weight in the mean.
     #[prost(uint32, tag = "4")]
     pub samples: u32,
-    /// What training measured, `loss` say.
+    /// What training measured, `loss` say; nothing in secure rounds, whose bodies have it.
     #[prost(btree_map = "string, double", tag = "5")]
     pub metrics: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -451,6 +451,12 @@ pub struct Aggregated {
         ::prost::alloc::string::String,
         f64,
     >,
+    /// In secure runs: means of what clients measured in training.
+    #[prost(btree_map = "string, double", tag = "7")]
+    pub training: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        f64,
+    >,
 }
 /// The server's state between rounds.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -482,6 +488,9 @@ pub struct Snapshot {
     /// Clients that broke the protocol, in order of their keys.
     #[prost(message, repeated, tag = "9")]
     pub excluded: ::prost::alloc::vec::Vec<Excluded>,
+    /// Whose sum was to be unmasked in a round that was abandoned, in order of their keys.
+    #[prost(bytes = "vec", repeated, tag = "10")]
+    pub bound: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// The best model so far.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -92,7 +92,7 @@ fn session(packing: Packing, vector: fn(usize) -> Vec<u32>) -> Outcome<Costs> {
         let identity = SigningKey::from_bytes(&[number as u8; 32]);
         let (seed, mut history) = (Seed::from_system()?, History::default());
         let (client, keys) =
-            timed(&mut own, || client::join(session.clone(), &identity, seed, &mut history))?;
+            timed(&mut own, || client::join(session.clone(), &identity, 1, seed, &mut history))?;
         costs.sent_by_client = keys.encode().len();
         joined.push((keys.identity, client, own));
         timed(&mut costs.server_protocol, || server.advertise(keys))?;

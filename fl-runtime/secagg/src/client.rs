@@ -18,11 +18,11 @@
 //! let identity = SigningKey::from_bytes(&[1; 32]);
 //! let mut history = History::default();
 //! let (_client, keys) =
-//!     client::join(session.clone(), &identity, Seed::from_system()?, &mut history)?;
+//!     client::join(session.clone(), &identity, 1, Seed::from_system()?, &mut history)?;
 //! assert_eq!(keys.identity, identity.verifying_key().to_bytes());
 //!
 //! // A session is joined once.
-//! let again = client::join(session, &identity, Seed::from_system()?, &mut history);
+//! let again = client::join(session, &identity, 1, Seed::from_system()?, &mut history);
 //! assert!(matches!(again, Err(Abort::Replay { .. })));
 //! # Ok(())
 //! # }
@@ -44,20 +44,23 @@ use super::random::Seed;
 use super::session::{Cohort, History, Session};
 use super::shamir::{Share, split};
 
-/// Enters a session: gives the keys to advertise. `history` is to be on disk before they leave.
+/// Enters a session: gives the keys to advertise, with the samples that the vector is to count for
+/// in the sum. `history` is to be on disk before they leave.
 ///
 /// # Errors
-/// [`Abort::Replay`] if the session or a later one of its run was joined before.
+/// [`Abort::Replay`] if the session or a later one of its run was joined before, [`Abort::Revealed`]
+/// if shares were revealed in its round.
 pub fn join(
     session: Session,
     identity: &SigningKey,
+    samples: u32,
     seed: Seed,
     history: &mut History,
 ) -> Result<(Advertised, Advertisement), Abort> {
     history.enter(&session)?;
     let id = session.id();
     let secrets = Secrets::new(seed, &id);
-    let keys = secrets.advertise(&id, identity);
+    let keys = secrets.advertise(&id, identity, samples);
     let state = Advertised { session, identity: identity.clone(), secrets, keys: keys.clone() };
     Ok((state, keys))
 }
@@ -318,6 +321,8 @@ impl Confirmed {
     /// with the same job, if the request is for anything that this set doesn't allow, or for the
     /// own mask of a survivor that hasn't signed that it shares masks with this client, and the
     /// job.
+    ///
+    /// [`History::reveal`] is to be called, and the history to be on disk, before the shares leave.
     pub fn reveal(mut self, request: &Request) -> Result<Reveal, Abort> {
         self.check_confirmations(&request.confirmations)?;
         let own_masks = self.me.cohort.set(&request.own_masks)?;

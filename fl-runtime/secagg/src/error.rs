@@ -72,6 +72,12 @@ pub enum Abort {
         /// Attempt of the session.
         attempt: u32,
     },
+    /// Shares were revealed in this round of the run: the server may have its sum.
+    #[error("shares were revealed in round {round}, in which no other session is joined")]
+    Revealed {
+        /// Round of the session.
+        round: u64,
+    },
     /// The cohort can't be served under the session's assumptions.
     #[error(transparent)]
     Parameters(#[from] ParameterError),
@@ -192,6 +198,7 @@ impl Abort {
     pub fn name(&self) -> &'static str {
         match self {
             Abort::Replay { .. } => "replay",
+            Abort::Revealed { .. } => "revealed",
             Abort::Parameters(_) => "parameters",
             Abort::Unordered { .. } => "unordered",
             Abort::OwnKeys => "own_keys",

@@ -71,12 +71,18 @@ impl Secrets {
     }
 
     /// The public parts, signed.
-    pub(super) fn advertise(&self, session: &[u8; 32], identity: &SigningKey) -> Advertisement {
+    pub(super) fn advertise(
+        &self,
+        session: &[u8; 32],
+        identity: &SigningKey,
+        samples: u32,
+    ) -> Advertisement {
         let mut keys = Advertisement {
             identity: identity.verifying_key().to_bytes(),
             cipher: PublicKey::from(&self.cipher).to_bytes(),
             pair: self.pair.public(),
             commitment: *self.own.commitment(session),
+            samples,
             signature: [0; 64],
         };
         keys.signature = identity.sign(&advertised(session, &keys)).to_bytes();

@@ -22,6 +22,7 @@
 //! - The graph of neighbors comes from the [`Roster`]'s digest, and each client computes it
 //!   ([`Graph`]). How many neighbors, and which threshold, follows from the [`Session`]'s
 //!   [`Assumptions`]: [`parameters`] states what they guarantee.
+//! - What a vector counts for in the sum, its client signs with its keys: all members see the same.
 //! - The [`Session`]'s id, which covers the run's task and what the cohort withstands, goes into
 //!   every derivation, signature and ciphertext. A client joins a session once ([`History`]).
 //! - What vectors are made by beside that, the *job* (model, scales, weights), is in what clients
@@ -44,10 +45,9 @@
 //! members are. A client sees that each member holds the key it is named by, not that it is
 //! somebody's: a server that enrolls clients of its own makes them part of the corrupt share,
 //! which the assumptions bound and nothing here enforces. A sum over few clients tells about each
-//! of them. A server that says that an attempt failed gets another sum, over another set: whoever
-//! uploads the same vector in two sessions reveals the difference of the two sets. So clients of a
-//! run train by another seed in each attempt; but sums of like vectors, of two attempts or of two
-//! rounds, still tell what the clients of the one and not of the other have in common.
+//! of them. Two sums over sets of clients tell what the one set's vectors have over the other's, if
+//! a client's are alike in both. A client that revealed shares in a round joins no other attempt at
+//! it ([`History`]); from round to round the vectors have to differ, which is up to the caller.
 //!
 //! # A session
 //!
@@ -76,7 +76,7 @@
 //!     let identity = SigningKey::from_bytes(&[number; 32]);
 //!     let mut history = History::default();
 //!     let (client, keys) =
-//!         client::join(session.clone(), &identity, Seed::from_system()?, &mut history)?;
+//!         client::join(session.clone(), &identity, 1, Seed::from_system()?, &mut history)?;
 //!     server.advertise(Advertisement::decode(&keys.encode())?)?;
 //!     clients.push((keys.identity, client));
 //! }

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 use tern_shaders::kernels::chacha::{BLOCK, Mask};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Words of a task.
 const TASK: usize = 32 * MOST;
@@ -31,9 +31,18 @@ impl Masks {
     /// Adds all of them to `words` from its first word on, mod 2^32, on the threads of the
     /// current rayon pool. The words are those that the engine's `kernels::masked::Masker` gives.
     pub fn add_to(&self, words: &mut [u32]) {
+        self.add_from(0, words);
+    }
+
+    /// Likewise to words of which the first is the vector's word `first`.
+    ///
+    /// # Panics
+    /// Unless `first` is a multiple of 16, where a block begins.
+    pub fn add_from(&self, first: usize, words: &mut [u32]) {
+        assert!(first.is_multiple_of(BLOCK), "word {first} begins no block of {BLOCK}");
         let add = backend();
         words.par_chunks_mut(TASK).enumerate().for_each(|(task, words)| {
-            let mut counter = (task * TASK / BLOCK) as u32;
+            let mut counter = ((first + task * TASK) / BLOCK) as u32;
             for words in words.chunks_mut(MOST) {
                 add(words, &self.0, counter);
                 counter = counter.wrapping_add((MOST / BLOCK) as u32);
@@ -112,9 +121,10 @@ fn by_crate(words: &mut [u32], masks: &[Mask], counter: u32) {
     for mask in masks {
         let mut stream = [0u32; MOST];
         let stream = &mut stream[..words.len()];
-        let key: [u8; 32] = bytemuck::cast(mask.key.map(u32::to_le_bytes));
+        let key: Zeroizing<[u8; 32]> =
+            Zeroizing::new(bytemuck::cast(mask.key.map(u32::to_le_bytes)));
         let nonce: [u8; 12] = bytemuck::cast(mask.nonce.map(u32::to_le_bytes));
-        let mut cipher = ChaCha20::new(&key.into(), &nonce.into());
+        let mut cipher = ChaCha20::new((&*key).into(), &nonce.into());
         cipher.seek(u64::from(counter) * 4 * BLOCK as u64);
         cipher.apply_keystream(bytemuck::cast_slice_mut(stream));
         for (word, stream) in words.iter_mut().zip(stream) {
@@ -304,6 +314,19 @@ mod tests {
         let p = MaskWords { n: n as u32, count: 70, counter: 0, modulus_mask: u32::MAX };
         mask_words::<f32>(&p, 1, bytemuck::cast_slice(&masks), &mut expected);
         assert!(words == expected);
+    }
+
+    #[test]
+    fn a_vectors_end_has_its_own_masks() {
+        let masks = masks(5);
+        let mut whole = vec![7; 2 * TASK + 37];
+        let mut end = whole.split_off(TASK + 16);
+        let mut expected = vec![7; 2 * TASK + 37];
+        masks.add_to(&mut expected);
+        masks.add_to(&mut whole);
+        masks.add_from(TASK + 16, &mut end);
+        whole.extend(end);
+        assert!(whole == expected);
     }
 
     #[test]

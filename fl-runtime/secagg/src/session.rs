@@ -55,27 +55,54 @@ impl Session {
 
 /// The last session of each run that a client joined. Kept on disk by the client, written
 /// before its keys go out: a session that is joined twice is refused, and so is an earlier one.
+///
+/// It also has the last round in which the client revealed shares, written before they go out. The
+/// server may have the sum then, and a sum over others that make nearly the same vectors would
+/// tell it the difference: no other attempt at that round is joined.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// Run, round and attempt.
-    last: Vec<([u8; 32], u64, u32)>,
+    last: Vec<Joined>,
+}
+
+/// The last session of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Joined {
+    run: [u8; 32],
+    round: u64,
+    attempt: u32,
+    /// The last round in which shares were revealed.
+    revealed: Option<u64>,
 }
 
 impl History {
     /// Notes that a session is joined.
     ///
     /// # Errors
-    /// [`Abort::Replay`] unless it is after the last one of its run.
+    /// [`Abort::Replay`] unless it is after the last one of its run, [`Abort::Revealed`] if shares
+    /// were revealed in its round or a later one.
     pub(super) fn enter(&mut self, session: &Session) -> Result<(), Abort> {
         let Session { run, round, attempt, .. } = *session;
-        match self.last.iter_mut().find(|last| last.0 == run) {
-            Some(last) if (round, attempt) <= (last.1, last.2) => {
-                return Err(Abort::Replay { round, attempt });
-            }
-            Some(last) => *last = (run, round, attempt),
-            None => self.last.push((run, round, attempt)),
+        let Some(last) = self.last.iter_mut().find(|last| last.run == run) else {
+            self.last.push(Joined { run, round, attempt, revealed: None });
+            return Ok(());
+        };
+        if (round, attempt) <= (last.round, last.attempt) {
+            return Err(Abort::Replay { round, attempt });
         }
+        if last.revealed >= Some(round) {
+            return Err(Abort::Revealed { round });
+        }
+        (last.round, last.attempt) = (round, attempt);
         Ok(())
+    }
+
+    /// Notes that shares of a session are about to be revealed: what this leaves is to be on disk
+    /// before they are.
+    pub fn reveal(&mut self, session: &Session) {
+        let Session { run, round, .. } = *session;
+        if let Some(last) = self.last.iter_mut().find(|last| last.run == run) {
+            last.revealed = last.revealed.max(Some(round));
+        }
     }
 }
 
@@ -219,5 +246,19 @@ mod tests {
         history.enter(&at(4, 0)).unwrap();
         history.enter(&Session { run: [9; 32], ..at(1, 0) }).unwrap();
         assert!(history.enter(&at(4, 0)).is_err());
+    }
+
+    #[test]
+    fn no_attempt_is_joined_after_a_reveal_in_its_round() {
+        let mut history = History::default();
+        let at = |round, attempt| Session { round, attempt, ..session() };
+        history.enter(&at(3, 1)).unwrap();
+        history.enter(&at(3, 2)).unwrap();
+        history.reveal(&at(3, 2));
+        let kept = serde_json::to_string(&history).unwrap();
+        let mut history: History = serde_json::from_str(&kept).unwrap();
+        assert_eq!(history.enter(&at(3, 3)), Err(Abort::Revealed { round: 3 }));
+        history.enter(&at(4, 1)).unwrap();
+        history.enter(&at(4, 2)).unwrap();
     }
 }

@@ -46,7 +46,7 @@ fn advertised(session: &Session, clients: usize) -> (server::Advertising, Vec<cl
         let seed = Seed::from_bytes([client as u8 + 100; 32]);
         let history = &mut History::default();
         let (state, keys) =
-            client::join(session.clone(), &identity(client), seed, history).unwrap();
+            client::join(session.clone(), &identity(client), 1, seed, history).unwrap();
         server.advertise(keys).unwrap();
         state
     };

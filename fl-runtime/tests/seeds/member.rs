@@ -7,10 +7,12 @@ use tern_engine::Device;
 use tern_fl::host::store::ClientStore;
 use tern_fl::metrics::Metrics;
 use tern_fl::participant::{Action, Input, Participant, RequiredSecurity};
+use tern_fl::plan::Task;
 use tern_fl::trainer::{Job, Trained};
 use tern_fl::wire::instruction::What;
 use tern_fl::wire::message::Body;
-use tern_fl::{ClientId, Layout, Masking, TaskSpec, Turn, wire};
+use tern_fl::{ClientId, Layout, Masking, Turn, wire};
+use tern_secagg::{Message, Roster, Seed};
 
 use crate::liar::{Lie, accusation, garbage, other_shares};
 use crate::network::{Answer, Event, Queue, Request, Weather};
@@ -53,7 +55,7 @@ pub struct Member {
     key: SigningKey,
     pub client: ClientId,
     pub samples: u32,
-    task: TaskSpec,
+    task: Task,
     store: ClientStore,
     /// `None` while its process is not running.
     participant: Option<Participant>,
@@ -67,13 +69,15 @@ pub struct Member {
     lie: Option<Lie>,
     /// The last instruction, which it lies in answer to.
     heard: Option<What>,
+    /// The most samples of a member of the last secure session.
+    most: u32,
     pub stopped: bool,
 }
 
 impl Member {
     pub fn new(
         index: usize,
-        task: TaskSpec,
+        task: Task,
         store: ClientStore,
         key: SigningKey,
         lie: Option<Lie>,
@@ -97,6 +101,7 @@ impl Member {
             asked: None,
             lie,
             heard: None,
+            most: 1,
             stopped,
         }
     }
@@ -145,14 +150,16 @@ impl Member {
     pub fn start(&mut self, around: &mut Around<'_>) {
         let kept = self.store.load().unwrap();
         let task = self.task.clone();
-        let promised = task.secure.as_ref().map(RequiredSecurity::promised);
+        let promised = RequiredSecurity::promised(&task);
         let mut participant = Participant::new(&self.key, task, &Device::cpu(), kept).unwrap();
         if let Some(promised) = promised {
             participant = participant.requiring(promised).unwrap();
         }
         let mut random = Random::new(around.random.word());
-        let entropy = move || Ok(std::array::from_fn(|_| random.word() as u8));
-        self.participant = Some(participant.with_entropy(Box::new(entropy)));
+        let entropy = move || Ok(Seed::from_bytes(std::array::from_fn(|_| random.word() as u8)));
+        let mut participant = participant.with_entropy(Box::new(entropy));
+        participant.set_samples(self.samples);
+        self.participant = Some(participant);
         self.go_on(around);
     }
 
@@ -243,7 +250,7 @@ impl Member {
                     let trained = self.train(&job);
                     if let (Some(participant), Some(train)) = (&self.participant, &self.asked) {
                         let residual = participant.kept().residual.clone();
-                        let plain = Plain::new(&trained, residual, train);
+                        let plain = Plain::new(&trained, residual, train, self.most);
                         around.oracle.trained(self.client, job.turn, plain);
                     }
                     self.handle(Input::Trained(trained));
@@ -296,6 +303,10 @@ impl Member {
                 self.heard = instruction.what.clone();
                 if let Some(What::Train(train)) = &instruction.what {
                     self.asked = Some(train.clone());
+                }
+                if let Some(What::ShareKeys(asked)) = &instruction.what {
+                    let roster = Roster::decode(&asked.roster).unwrap();
+                    self.most = roster.members.iter().map(|keys| keys.samples).max().unwrap();
                 }
                 self.handle(Input::Instruction(instruction));
             }

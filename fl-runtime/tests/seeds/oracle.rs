@@ -28,17 +28,20 @@ pub struct Plain {
     samples: u32,
     residual: Vec<f32>,
     scales: Vec<f32>,
-    max_samples: u32,
+    loss: f64,
+    /// The most samples of a member of its session.
+    most: u32,
 }
 
 impl Plain {
-    pub fn new(trained: &Trained, residual: Vec<f32>, asked: &wire::Train) -> Self {
+    pub fn new(trained: &Trained, residual: Vec<f32>, asked: &wire::Train, most: u32) -> Self {
         Plain {
             update: trained.update.clone(),
             samples: trained.samples,
             residual,
             scales: asked.scales.clone(),
-            max_samples: asked.max_samples,
+            loss: trained.metrics["loss"],
+            most,
         }
     }
 }
@@ -87,10 +90,12 @@ impl Oracle {
             panic!("another strategy")
         };
         let rounds = federation.rounds(0).unwrap();
-        assert_eq!(rounds.len(), plan.rounds as usize);
+        // A secure round may be abandoned once shares were revealed.
+        assert!(plan.secure.is_some() || rounds.len() == plan.rounds as usize);
+        assert!(rounds.windows(2).all(|pair| pair[0].round < pair[1].round));
         let mut model = initial.to_vec();
-        for (number, round) in rounds.iter().enumerate() {
-            assert_eq!(round.round as usize, number + 1);
+        for round in &rounds {
+            assert!(round.round <= plan.rounds);
             let turn = Turn::new(round.round, round.attempt);
             let counted = federation.counted(round.round).unwrap();
             assert!(counted.len() >= plan.cohort.minimum as usize);
@@ -106,7 +111,11 @@ impl Oracle {
                 assert_eq!(Digest::of(&made.body), made.digest);
             }
             let mut mean = match plan.masking(&layout).unwrap() {
-                Some(masking) => self.unmasked(&masking, &layout, federation, turn, &counted),
+                Some(masking) => {
+                    let loss = self.loss(turn, &counted);
+                    assert!((round.training["loss"] - loss).abs() < 1e-6, "{turn}: {round:?}");
+                    self.unmasked(&masking, &layout, federation, turn, &counted)
+                }
                 None => self.mean(plan, &layout, turn, &counted),
             };
             layout.clear_padding(&mut mean);
@@ -136,6 +145,16 @@ impl Oracle {
         sums.into_iter().map(mean).collect()
     }
 
+    /// The mean of what clients measured, weighted by samples.
+    fn loss(&self, turn: Turn, counted: &[CountedUpload]) -> f64 {
+        let measured = counted.iter().map(|upload| {
+            let plain = &self.plain[&(turn, upload.client)];
+            (plain.loss * f64::from(plain.samples), f64::from(plain.samples))
+        });
+        let (sum, weight) = measured.fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
+        sum / weight
+    }
+
     /// The mean of what clients trained, encoded as they did but never masked.
     fn unmasked(
         &self,
@@ -146,14 +165,14 @@ impl Oracle {
         counted: &[CountedUpload],
     ) -> Vec<f32> {
         let codec = Codec::new(&Device::cpu(), layout).unwrap();
-        let mut sum = vec![0u32; masking.packing.words()];
+        let mut sum = vec![0u32; masking.vector_words()];
         let (mut weight, mut most, mut scales) = (0, 1, Vec::new());
         let nothing = Masks::default();
         for upload in counted {
             let plain = &self.plain[&(turn, upload.client)];
             let words = match masking.code {
                 Code::Fixed(code) => {
-                    let share = plain.samples as f32 / plain.max_samples as f32;
+                    let share = plain.samples as f32 / plain.most as f32;
                     let update: Vec<f32> = plain.update.iter().map(|x| x * share).collect();
                     codec.masked(&update, code, &nothing).unwrap()
                 }
@@ -169,7 +188,7 @@ impl Oracle {
             };
             sum.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(word));
             weight += u64::from(plain.samples);
-            most = plain.max_samples;
+            most = plain.most;
             scales.clone_from(&plain.scales);
         }
         match masking.code {

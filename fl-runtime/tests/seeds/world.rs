@@ -48,6 +48,8 @@ pub struct Summary {
     pub excluded: u64,
     /// Runs that went on after the storm.
     pub outlived: u64,
+    /// Secure rounds without a model, in which shares were revealed.
+    pub abandoned: u64,
 }
 
 impl Summary {
@@ -65,6 +67,7 @@ impl Summary {
         self.events += other.events;
         self.excluded += other.excluded;
         self.outlived += other.outlived;
+        self.abandoned += other.abandoned;
     }
 
     pub fn check(&self) {
@@ -119,6 +122,7 @@ pub fn secure(seed: u64, verbose: bool) -> Summary {
     let clients = random.within(3..=5);
     let mut plan = plan(&mut random, clients);
     plan.rounds = plan.rounds.min(2);
+    plan.evaluation.on_clients = false;
     plan.cohort.size = random.within(3..=clients) as u32;
     plan.cohort.minimum = random.within(2..=3) as u32;
     let mut secure = Secure::default();
@@ -459,6 +463,7 @@ impl World {
             self.summary.rounds += 1;
             self.summary.repeated += u64::from(round.attempt > 1);
         }
+        self.summary.abandoned += u64::from(self.plan.rounds) - self.summary.rounds;
         for member in &self.members {
             let kept = member.store().load().unwrap();
             assert_eq!(kept.pending, None, "client {} waits", member.index);

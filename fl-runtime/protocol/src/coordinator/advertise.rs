@@ -8,7 +8,7 @@ use super::secure::{Members, counted, decode, refused};
 use super::share::Share;
 use super::{Candidate, Coordinator, Effect, Phase};
 use crate::wire::{self, instruction::What};
-use crate::{Breach, ClientId, Millis, Refusal};
+use crate::{Breach, ClientId, Code, Millis, Refusal, weights};
 
 /// Waits for keys.
 #[derive(Clone, Debug)]
@@ -52,9 +52,14 @@ impl Coordinator {
         if keys.identity != client.0 {
             return Err(Refusal::Protocol(Breach::Identity));
         }
+        let (samples, most) = (keys.samples, self.plan.updates.max_samples);
+        if !(1..=most).contains(&samples) {
+            return Err(Refusal::Samples { given: samples, most });
+        }
         let before = phase.state.members();
         phase.state.advertise(keys).map_err(refused)?;
         counted(before, phase.state.members())?;
+        phase.members.asked.insert(client, samples);
         phase.advertised.insert(client);
         Ok(self.advertised(now))
     }
@@ -67,11 +72,17 @@ impl Coordinator {
         if !full && !phase.members.all(answered) && now < phase.deadline {
             return Vec::new();
         }
-        if phase.advertised.len() < self.plan.cohort.minimum as usize {
+        let (mut members, mut state) = (phase.members.keep(answered), phase.state.clone());
+        // Of one that would be most of the sum all others would want no part.
+        while let Some(client) = self.outweighs(&members) {
+            let samples = members.asked.remove(&client);
+            tracing::warn!(%client, samples, "left out: it would be most of the sum");
+            state.leave_out(&client.0);
+        }
+        if members.asked.len() < self.plan.cohort.minimum as usize {
             return self.repeat();
         }
-        let members = phase.members.keep(answered);
-        match phase.state.clone().close() {
+        match state.close() {
             Ok((state, roster)) => {
                 let deadline = now.after(self.plan.cohort.step_ms);
                 self.phase = Phase::Share(Share::new(state, roster.encode(), members, deadline));
@@ -79,5 +90,14 @@ impl Coordinator {
             }
             Err(failure) => self.insecure(&failure),
         }
+    }
+
+    /// Whoever would be more of a weighted sum than clients take part with.
+    fn outweighs(&self, members: &Members) -> Option<ClientId> {
+        let (secure, masking) = (self.plan.secure.as_ref()?, self.masking.as_ref()?);
+        let Code::Fixed(_) = masking.code else { return None };
+        let samples = members.asked.values().copied().collect();
+        weights::check(samples, secure.corrupt, weights::MAX_SHARE).err()?;
+        members.asked.iter().max_by_key(|(_, samples)| **samples).map(|(client, _)| *client)
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Check {
     state: server::Checking,
     /// Envelopes for each member, by number.
     inboxes: BTreeMap<u32, Vec<u8>>,
+    /// The most samples of a member of the roster.
+    max_samples: u32,
     pub(super) checked: BTreeSet<ClientId>,
 }
 
@@ -28,9 +30,10 @@ impl Check {
         state: server::Checking,
         inboxes: BTreeMap<u32, Vec<u8>>,
         members: Members,
+        max_samples: u32,
         deadline: Millis,
     ) -> Self {
-        Check { deadline, members, state, inboxes, checked: BTreeSet::new() }
+        Check { deadline, members, state, inboxes, max_samples, checked: BTreeSet::new() }
     }
 
     pub(super) fn instruction(&self, client: &ClientId) -> Option<What> {
@@ -82,13 +85,15 @@ impl Coordinator {
             return self.repeat();
         }
         let members = phase.members.keep(answered);
-        let max_samples = members.asked.values().copied().max().unwrap_or(1);
-        let job = job(&self.head.public, &self.head.scales, max_samples);
+        let max_samples = phase.max_samples;
+        let job = job(&self.head.public, &self.head.scales);
         match phase.state.clone().close(job) {
             Ok((state, partners)) => {
                 let partners = partners.into_iter().map(|(to, named)| (to, named.encode()));
-                let masked = Masked { state, partners: partners.collect(), max_samples };
-                self.phase = Phase::Collect(Collect::secure(&self.plan, now, &members, masked));
+                let (partners, samples) = (partners.collect(), members.asked.clone());
+                let masked = Masked { state, partners, samples, max_samples };
+                self.phase =
+                    Phase::Collect(Collect::secure(&self.plan, now, &members, &self.bound, masked));
                 Vec::new()
             }
             Err(failure) => self.insecure(&failure),

@@ -1,6 +1,6 @@
 //! The task is out, updates come in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tern_secagg::{Included, server};
 
@@ -30,7 +30,9 @@ pub(super) struct Masked {
     pub(super) state: server::Collecting,
     /// With whom each member shares masks, by number.
     pub(super) partners: BTreeMap<u32, Vec<u8>>,
-    /// The most samples of a member.
+    /// Those that each member signed with its keys.
+    pub(super) samples: BTreeMap<ClientId, u32>,
+    /// The most samples of a member of the roster.
     pub(super) max_samples: u32,
 }
 
@@ -59,12 +61,23 @@ impl Collect {
         }
     }
 
-    /// Of a session: waits for all of its members, since those who are left out count as
-    /// dropped.
-    pub(super) fn secure(plan: &RunPlan, now: Millis, members: &Members, masked: Masked) -> Self {
+    /// Of a session: waits for all of its members, since those who are left out count as dropped.
+    /// Where all of a set are there that take part with each other alone, the others are left out.
+    pub(super) fn secure(
+        plan: &RunPlan,
+        now: Millis,
+        members: &Members,
+        bound: &BTreeSet<ClientId>,
+        masked: Masked,
+    ) -> Self {
+        let all = bound.iter().all(|client| members.asked.contains_key(client));
+        let answer = |client: &ClientId| match bound.is_empty() || !all || bound.contains(client) {
+            true => Answer::None,
+            false => Answer::Declined,
+        };
         Collect {
             deadline: now.after(plan.cohort.deadline_ms),
-            cohort: members.asked.keys().map(|client| (*client, Answer::None)).collect(),
+            cohort: members.asked.keys().map(|client| (*client, answer(client))).collect(),
             enough: members.asked.len(),
             max_samples: masked.max_samples,
             masked: Some(masked),
@@ -118,8 +131,15 @@ impl Collect {
             return Err(Refusal::Samples { given: upload.samples, most });
         }
         match &self.masked {
+            Some(_) if !upload.metrics.is_empty() => {
+                return Err(Refusal::Metrics("told beside the sum"));
+            }
             Some(masked) => {
                 let number = masked.number(client).ok_or(Refusal::NotSelected(*client))?;
+                let signed = masked.samples.get(client).copied().unwrap_or_default();
+                if upload.samples != signed {
+                    return Err(Refusal::Weight { given: upload.samples, signed });
+                }
                 masked.state.check(number, &decode(&upload.included)?).map_err(refused)?;
             }
             None if !upload.included.is_empty() => return Err(Refusal::Malformed("included")),

@@ -57,10 +57,15 @@ impl Coordinator {
         evaluation: Metrics,
         middle: &Metrics,
     ) -> Vec<Effect> {
-        let training = metrics::mean(uploads.values().map(|u| (u.samples, &u.metrics)));
+        let training = match &self.masking {
+            Some(_) => head.training.clone(),
+            None => metrics::mean(uploads.values().map(|u| (u.samples, &u.metrics))),
+        };
         let metric = self.plan.evaluation.metric.as_str();
         let value = match self.plan.evaluation.scores {
             Scores::Server => head.metrics.get(metric).copied(),
+            // Of a secure round nothing is known but the mean.
+            Scores::Clients if self.masking.is_some() => training.get(metric).copied(),
             Scores::Clients => middle.get(metric).copied().or_else(|| {
                 metrics::middle(uploads.values().map(|u| &u.metrics)).get(metric).copied()
             }),
@@ -69,6 +74,7 @@ impl Coordinator {
         self.counted.extend(uploads.keys().map(|client| (*client, self.turn)));
         self.base = Some(self.head.public);
         self.head = head.clone();
+        self.bound.clear();
         let turn = self.turn;
         let draw = std::mem::take(&mut self.draw);
         let record = RoundRecord { turn, head, draw, uploads, training, evaluation, score };

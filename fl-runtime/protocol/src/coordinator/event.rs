@@ -26,7 +26,7 @@ pub struct Upload {
     pub bytes: u64,
     /// Samples: its weight.
     pub samples: u32,
-    /// What training measured.
+    /// What training measured; nothing in secure rounds, whose sum has it.
     pub metrics: Metrics,
     /// In secure rounds: [`tern_secagg::Included`](tern_secagg::Included), encoded.
     pub included: Vec<u8>,
@@ -47,13 +47,15 @@ pub struct Head {
     pub scales: Vec<f32>,
     /// Central evaluation.
     pub metrics: Metrics,
+    /// In a secure run: means of what clients measured in training, weighted by samples.
+    pub training: Metrics,
 }
 
 impl Head {
     /// A model from outside of the run.
     pub fn initial(model: Digest, scales: Vec<f32>) -> Self {
-        let metrics = Metrics::new();
-        Head { model, public: model, difference: None, state: None, scales, metrics }
+        let (metrics, training) = (Metrics::new(), Metrics::new());
+        Head { model, public: model, difference: None, state: None, scales, metrics, training }
     }
 }
 
@@ -159,7 +161,8 @@ pub enum Effect {
         /// Its weight.
         weight: u32,
     },
-    /// The attempt failed, and another one follows: the total starts again from nothing.
+    /// The attempt failed, and another one follows, of the next round if this one is abandoned: the
+    /// total starts again from nothing.
     Failed(FailedAttempt),
     /// Make the new model from the total, then send [`Event::Aggregated`].
     Aggregate,
@@ -218,6 +221,7 @@ impl From<&Head> for wire::Aggregated {
             state: bytes(head.state),
             scales: head.scales.clone(),
             metrics: head.metrics.clone(),
+            training: head.training.clone(),
         }
     }
 }
@@ -233,6 +237,7 @@ impl TryFrom<wire::Aggregated> for Head {
             state: optional(&wire.state)?,
             scales: wire.scales,
             metrics: wire.metrics,
+            training: wire.training,
         })
     }
 }

@@ -7,8 +7,9 @@
 //! A round goes through phases, a file each: `gather` waits for clients, `collect` hands out
 //! the task and takes updates, `combine` waits for the new model, `evaluate` has clients try
 //! it. Where aggregation is secure, `advertise`, `share` and `check` come before `collect`,
-//! `confirm` and `unmask` after it. Too few answers start another attempt at the round. Who is
-//! found to have broken the protocol of secure aggregation is asked for nothing any more.
+//! `confirm` and `unmask` after it. Too few answers start another attempt at the round; once
+//! shares were asked for, the round is abandoned instead. Who is found to have broken the protocol
+//! of secure aggregation is asked for nothing any more.
 //!
 //! ```
 //! use tern_engine::nn::ModelSpec;
@@ -53,7 +54,7 @@ mod share;
 mod snapshot;
 mod unmask;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use draw::{Draw, number};
 pub use event::{
@@ -61,6 +62,7 @@ pub use event::{
 };
 
 use crate::masking::Masking;
+use crate::plan::Task;
 use crate::wire::{self, instruction::What};
 use crate::{ClientId, Digest, Millis, Refusal, Result, RunId, RunPlan, Turn};
 use advertise::Advertise;
@@ -151,6 +153,9 @@ pub struct Coordinator {
     evaluators: Vec<ClientId>,
     /// How the open attempt's cohort was drawn.
     draw: Draw,
+    /// Whose sum of changes of this model was to be unmasked in a round that was abandoned: of this
+    /// model they help to sum no other set.
+    bound: BTreeSet<ClientId>,
     phase: Phase,
 }
 
@@ -161,7 +166,7 @@ impl Coordinator {
     /// [`crate::Error::Value`] for a plan that makes no sense.
     pub fn new(plan: RunPlan, run: RunId, head: Head) -> Result<Self> {
         let masking = plan.masking(&plan.check()?)?;
-        let task = plan.task(run)?.digest();
+        let task = Task::from(plan.task(run)?).digest();
         Ok(Coordinator {
             task,
             plan,
@@ -176,6 +181,7 @@ impl Coordinator {
             excluded: BTreeMap::new(),
             evaluators: Vec::new(),
             draw: Draw::default(),
+            bound: BTreeSet::new(),
             phase: Phase::Gather(Gather),
         })
     }
@@ -396,7 +402,7 @@ impl Coordinator {
     /// Another attempt at the round.
     fn failed(&mut self, reason: impl std::fmt::Display) -> Vec<Effect> {
         let (turn, phase, reason) = (self.turn, self.phase.name(), reason.to_string());
-        tracing::warn!(%turn, phase, reason, "the attempt failed, another one follows");
+        tracing::warn!(%turn, phase, reason, "the attempt failed");
         let excluded = self.excluded.iter().filter(|(_, exclusion)| exclusion.turn == turn);
         let excluded = excluded.map(|(client, found)| (*client, found.reason.clone())).collect();
         let failed = FailedAttempt { turn, phase, reason, members: self.cohort(), excluded };

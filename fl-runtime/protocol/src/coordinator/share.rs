@@ -8,7 +8,7 @@ use super::check::Check;
 use super::secure::{Members, counted, decode, refused};
 use super::{Coordinator, Effect, Phase};
 use crate::wire::{self, instruction::What};
-use crate::{ClientId, Millis, Refusal};
+use crate::{ClientId, Millis, Refusal, weights};
 
 /// Waits for shares.
 #[derive(Clone, Debug)]
@@ -69,11 +69,14 @@ impl Coordinator {
             return self.repeat();
         }
         let members = phase.members.keep(answered);
+        // Of the whole roster, as its members work it out.
+        let max_samples = weights::most(phase.members.asked.values().copied());
         match phase.state.clone().close() {
             Ok((state, inboxes)) => {
                 let inboxes = inboxes.into_iter().map(|(to, inbox)| (to, inbox.encode())).collect();
                 let deadline = now.after(self.plan.cohort.step_ms);
-                self.phase = Phase::Check(Check::new(state, inboxes, members, deadline));
+                self.phase =
+                    Phase::Check(Check::new(state, inboxes, members, max_samples, deadline));
                 Vec::new()
             }
             Err(failure) => self.insecure(&failure),

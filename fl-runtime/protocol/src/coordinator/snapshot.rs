@@ -37,6 +37,7 @@ impl Coordinator {
             finished: self.finished(),
             base: self.base.map_or(Vec::new(), |base| base.0.to_vec()),
             excluded: excluded.collect(),
+            bound: self.bound.iter().map(|client| client.0.to_vec()).collect(),
         };
         snapshot.encode_to_vec()
     }
@@ -71,6 +72,8 @@ impl Coordinator {
             Ok((client(&excluded.client)?, Exclusion { turn, reason: excluded.reason }))
         });
         coordinator.excluded = excluded.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
+        let bound = snapshot.bound.iter().map(|bytes| client(bytes));
+        coordinator.bound = bound.collect::<Result<_, Refusal>>()?;
         if !snapshot.base.is_empty() {
             coordinator.base = Some(digest(&snapshot.base)?);
         }

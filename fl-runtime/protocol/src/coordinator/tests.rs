@@ -1,5 +1,6 @@
 mod liar;
 mod liars;
+mod secure;
 
 use super::*;
 use crate::Salt;

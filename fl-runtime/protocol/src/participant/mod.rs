@@ -38,6 +38,7 @@ mod required;
 mod saved;
 mod secure;
 mod settle;
+mod sums;
 mod upload;
 
 use std::sync::Arc;
@@ -48,8 +49,10 @@ use tern_engine::Device;
 pub use required::RequiredSecurity;
 pub use saved::{Pending, SavedState};
 pub use secure::Entropy;
+pub use sums::KnownSum;
 
 use crate::metrics::{self, Metrics};
+use crate::plan::Task;
 use crate::trainer::{Job, Trained, training_seed};
 use crate::update::{Codec, Format, Kind, add_difference};
 use crate::wire::{self, instruction::What, message::Body};
@@ -129,17 +132,19 @@ struct Assignment {
     turn: Turn,
     /// Ternary scales that the server sets; empty for own ones.
     scales: Vec<f32>,
-    /// The most samples of a client in a secure round.
+    /// The most samples that a client counts for, as the server says; 0 if it doesn't.
     max_samples: u32,
 }
 
 /// A client of a run.
 pub struct Participant {
     client: ClientId,
-    task: TaskSpec,
+    task: Task,
     layout: Layout,
     codec: Codec,
     kept: SavedState,
+    /// Samples it has to train on.
+    samples: u32,
     /// The last model fetched.
     model: Option<(Digest, Arc<Vec<f32>>)>,
     fetching: Option<Fetching>,
@@ -158,10 +163,11 @@ impl Participant {
     /// [`Error::Value`] if the task makes no sense, or doesn't go with the saved state.
     pub fn new(
         key: &SigningKey,
-        task: TaskSpec,
+        task: impl Into<Task>,
         device: &Device,
         kept: SavedState,
     ) -> Result<Self> {
+        let task = task.into();
         task.training.check()?;
         task.updates.check()?;
         let layout = Layout::of(&task.model)?;
@@ -180,7 +186,7 @@ impl Participant {
             .as_ref()
             .map(|secure| Masking::new(secure, task.updates.uplink, task.cohort, &layout));
         let digest = task.digest();
-        let new = |masking| Secure::new(masking, digest, key.clone(), secure::system());
+        let new = |masking| Secure::new(masking, digest, key.clone());
         Ok(Participant {
             client: ClientId(key.verifying_key().to_bytes()),
             secure: masking.transpose()?.map(new),
@@ -188,6 +194,7 @@ impl Participant {
             layout,
             task,
             kept,
+            samples: 0,
             model: None,
             fetching: None,
             training: None,
@@ -202,6 +209,12 @@ impl Participant {
             secure.entropy = entropy;
         }
         self
+    }
+
+    /// Says how many samples the client has to train on, before it is asked for keys of a secure
+    /// session: it signs them, and its update counts for so many there.
+    pub fn set_samples(&mut self, samples: u32) {
+        self.samples = samples;
     }
 
     /// What must survive the process.
@@ -253,6 +266,9 @@ impl Participant {
         let over = matches!(instruction.what, Some(What::Finished(_)));
         let mut actions = self.settle(turn, instruction.counted.map(Turn::from), over);
         self.fetching = None;
+        if let Some(secure) = &mut self.secure {
+            secure.forget(turn, instruction.what.as_ref());
+        }
         let next = match instruction.what {
             Some(What::Train(train)) => self.asked_to_train(turn, train),
             Some(
@@ -264,6 +280,9 @@ impl Participant {
             ) => {
                 actions.extend(self.protocol(turn, what));
                 return actions;
+            }
+            Some(What::Evaluate(_)) if self.secure.is_some() => {
+                decline(turn, "what this client measures is told in sums alone")
             }
             Some(What::Evaluate(evaluate)) => self.obtain(Purpose::Evaluate, turn, evaluate.model),
             Some(What::Finished(finished)) => match Digest::from_slice(&finished.model) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tern_secagg::History;
 
+use super::sums::KnownSum;
 use crate::metrics::Metrics;
 use crate::trainer::OptimizerState;
 use crate::{Digest, Turn, wire};
@@ -17,6 +18,8 @@ pub struct SavedState {
     pub optimizer: Arc<OptimizerState>,
     /// Secure sessions that were joined.
     pub history: History,
+    /// The last sums that it revealed shares for.
+    pub sums: Vec<KnownSum>,
     /// The update on its way, until the server has told what became of it.
     pub pending: Option<Pending>,
 }
@@ -32,7 +35,7 @@ pub struct Pending {
     pub body: Vec<u8>,
     /// Samples: its weight.
     pub samples: u32,
-    /// What training measured.
+    /// What training measured; nothing in secure rounds, where it is in the body.
     pub metrics: Metrics,
     /// The residual if it is counted; empty if it has none.
     pub residual: Vec<f32>,

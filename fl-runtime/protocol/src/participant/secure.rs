@@ -1,14 +1,19 @@
 //! A client's part in secure aggregation. Its secrets are in memory only: a client that ends in
 //! the middle of a session has dropped out of it, and never joins the same one again.
 
+use std::collections::BTreeSet;
+
 use ed25519_dalek::SigningKey;
 use tern_secagg::{
-    Complaints, Confirmation, Inbox, Masks, Message, Partners, Reveal, Roster, Seed, Shares, client,
+    Complaints, Confirmation, Inbox, Masks, Message, Partners, Reveal, Roster, Seed, Shares,
+    Survivors, client,
 };
+use zeroize::Zeroize;
 
+use super::sums::{self, KnownSum};
 use super::{Action, Participant, RequiredSecurity, decline, message};
 use crate::wire::{self, instruction::What, message::Body};
-use crate::{Aborted, Digest, Error, Masking, Result, Turn};
+use crate::{Aborted, ClientId, Digest, Error, Masking, Result, Turn, masking, weights};
 
 /// What a client needs for secure aggregation.
 pub(super) struct Secure {
@@ -19,22 +24,40 @@ pub(super) struct Secure {
     pub required: RequiredSecurity,
     identity: SigningKey,
     pub entropy: Entropy,
-    session: Option<Session>,
+    pub(super) session: Option<Session>,
 }
 
 /// Where a session's randomness comes from.
-pub type Entropy = Box<dyn FnMut() -> Result<[u8; 32]> + Send>;
+pub type Entropy = Box<dyn FnMut() -> Result<Seed> + Send>;
 
 /// The open session.
-struct Session {
+pub(super) struct Session {
     turn: Turn,
+    /// What it is.
+    is: tern_secagg::Session,
     state: State,
     /// The last message, to be sent again until the server has it, and what it answered.
     last: (Stage, wire::Message),
-    /// What the vector is made by.
+    /// The samples that this client signed.
+    samples: u32,
+    /// Everyone, with the samples that they signed.
+    roster: Vec<(ClientId, u32)>,
+    /// What the vector is made by: the model, and all of it.
+    model: Digest,
     job: [u8; 32],
+    /// Whose vectors are in the sum.
+    survivors: BTreeSet<ClientId>,
     /// What goes with the masked vector, encoded.
     included: Vec<u8>,
+}
+
+impl Drop for Session {
+    /// Revealed shares are the server's to know, and nobody else's.
+    fn drop(&mut self) {
+        if let Some(Body::Reveal(reveal)) = &mut self.last.1.body {
+            reveal.reveal.zeroize();
+        }
+    }
 }
 
 /// Instructions of a session, in order.
@@ -58,16 +81,61 @@ enum State {
     Over,
 }
 
+impl Session {
+    fn members(&self) -> BTreeSet<ClientId> {
+        self.roster.iter().map(|(client, _)| *client).collect()
+    }
+
+    /// Notes everyone's keys and samples, which the state has found to be signed.
+    fn meet(&mut self, roster: &Roster) {
+        let member = |keys: &tern_secagg::Advertisement| (ClientId(keys.identity), keys.samples);
+        self.roster = roster.members.iter().map(member).collect();
+    }
+
+    /// Notes who is in the sum, which the state has found to be members.
+    fn survive(&mut self, survivors: &Survivors) -> Vec<u32> {
+        let named = survivors.members.iter().filter_map(|at| self.roster.get(*at as usize));
+        let (clients, samples): (BTreeSet<ClientId>, Vec<u32>) = named.copied().unzip();
+        self.survivors = clients;
+        samples
+    }
+
+    fn sum(&self) -> KnownSum {
+        KnownSum { model: self.model, members: self.survivors.clone() }
+    }
+}
+
 impl Secure {
-    pub fn new(masking: Masking, task: Digest, identity: SigningKey, entropy: Entropy) -> Self {
+    pub fn new(masking: Masking, task: Digest, identity: SigningKey) -> Self {
         let required = RequiredSecurity::default();
+        let entropy = Box::new(|| Ok(Seed::from_system()?));
         Secure { masking, task, required, identity, entropy, session: None }
+    }
+
+    fn at(&self, turn: Turn) -> Option<&Session> {
+        self.session.as_ref().filter(|session| session.turn == turn)
     }
 
     /// What goes with this attempt's masked vector; empty if the session is another.
     pub fn included(&self, turn: Turn) -> Vec<u8> {
-        let session = self.session.as_ref().filter(|session| session.turn == turn);
-        session.map(|session| session.included.clone()).unwrap_or_default()
+        self.at(turn).map(|session| session.included.clone()).unwrap_or_default()
+    }
+
+    /// This client's samples of this attempt, and the most of a member.
+    pub fn samples(&self, turn: Turn) -> Option<(u32, u32)> {
+        let session = self.at(turn)?;
+        let most = weights::most(session.roster.iter().map(|(_, samples)| *samples));
+        Some((session.samples, most))
+    }
+
+    /// Ends the session of another attempt, and one whose shares the server has, so that nothing of
+    /// it stays in memory.
+    pub fn forget(&mut self, turn: Turn, what: Option<&What>) {
+        let unmasks = matches!(what, Some(What::Unmask(_)));
+        let over = |session: &Session| session.last.0 == Stage::Unmask && !unmasks;
+        if self.session.as_ref().is_some_and(|session| session.turn != turn || over(session)) {
+            self.session = None;
+        }
     }
 
     /// The session of this attempt, with its state taken out.
@@ -76,15 +144,6 @@ impl Secure {
         let state = std::mem::replace(&mut session.state, State::Over);
         Some((session, state))
     }
-}
-
-/// The system's randomness.
-pub(super) fn system() -> Entropy {
-    Box::new(|| {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed)?;
-        Ok(seed)
-    })
 }
 
 impl Participant {
@@ -105,40 +164,12 @@ impl Participant {
         {
             return vec![Action::Send(session.last.1.clone())];
         }
-        let (required, assumed) = (secure.required, *secure.masking.assumptions());
         let answered = match what {
             What::Advertise(_) => self.advertise(turn),
-            What::ShareKeys(wire::ShareKeys { roster }) => self.advance(turn, |state| {
-                let State::Advertised(state) = state else { return Ok(None) };
-                let roster: Roster = decode(&roster)?;
-                required.check_session(roster.members.len(), &assumed)?;
-                let (state, shares) = state.roster(&roster)?;
-                let shares = Shares::encode(&shares);
-                Ok(Some((State::Shared(state), Body::Shares(wire::Shares { shares }))))
-            }),
-            What::CheckShares(wire::CheckShares { inbox }) => self.advance(turn, |state| {
-                let State::Shared(state) = state else { return Ok(None) };
-                let inbox: Inbox = decode(&inbox)?;
-                let (state, complaints) = state.inbox(&inbox)?;
-                let about: Vec<u32> = complaints.complaints.iter().map(|c| c.member).collect();
-                if !about.is_empty() {
-                    tracing::warn!(%turn, ?about, "envelopes of these members are garbage");
-                }
-                let complaints = Complaints::encode(&complaints);
-                Ok(Some((State::Checked(state), Body::Checked(wire::Checked { complaints }))))
-            }),
-            What::ConfirmSet(wire::ConfirmSet { survivors }) => self.advance(turn, |state| {
-                let State::Masked(state) = state else { return Ok(None) };
-                let (state, signed) = state.survivors(&decode(&survivors)?)?;
-                let confirmation =
-                    wire::Confirmation { confirmation: Confirmation::encode(&signed) };
-                Ok(Some((State::Confirmed(state), Body::Confirmation(confirmation))))
-            }),
-            What::Unmask(wire::Unmask { request }) => self.advance(turn, |state| {
-                let State::Confirmed(state) = state else { return Ok(None) };
-                let reveal = Reveal::encode(&state.reveal(&decode(&request)?)?);
-                Ok(Some((State::Over, Body::Reveal(wire::Reveal { reveal }))))
-            }),
+            What::ShareKeys(wire::ShareKeys { roster }) => self.share(turn, &roster),
+            What::CheckShares(wire::CheckShares { inbox }) => self.check_shares(turn, &inbox),
+            What::ConfirmSet(wire::ConfirmSet { survivors }) => self.confirm(turn, &survivors),
+            What::Unmask(wire::Unmask { request }) => self.reveal(turn, &request),
             _ => return vec![Action::Wait],
         };
         match answered {
@@ -149,7 +180,7 @@ impl Participant {
                 session.last = (stage, message.clone());
                 match stage {
                     // On disk before anyone hears of it.
-                    Stage::Advertise => vec![Action::Save, Action::Send(message)],
+                    Stage::Advertise | Stage::Unmask => vec![Action::Save, Action::Send(message)],
                     _ => vec![Action::Send(message)],
                 }
             }
@@ -158,28 +189,126 @@ impl Participant {
     }
 
     fn advertise(&mut self, turn: Turn) -> Result<wire::Message> {
+        let most = self.task.updates.max_samples;
+        let samples = self.samples;
+        if !(1..=most).contains(&samples) {
+            return Err(Error::value("samples", samples, format!("1 to {most}")));
+        }
         let Some(secure) = &mut self.secure else { return Err(nothing(turn)) };
         secure.required.check(&self.task)?;
-        let session = secure.masking.session(&self.task.run, &secure.task, turn);
-        let seed = Seed::from_bytes((secure.entropy)()?);
-        let joined = client::join(session, &secure.identity, seed, &mut self.kept.history);
+        let is = secure.masking.session(&self.task.run, &secure.task, turn);
+        let (identity, seed) = (&secure.identity, (secure.entropy)()?);
+        let joined = client::join(is.clone(), identity, samples, seed, &mut self.kept.history);
         let (state, keys) = joined.map_err(Aborted::from)?;
         let keys = wire::Keys { advertisement: keys.encode() };
         let message = message(turn, Body::Keys(keys));
-        let last = (Stage::Advertise, message.clone());
-        let (state, job, included) = (State::Advertised(state), [0; 32], Vec::new());
-        secure.session = Some(Session { turn, state, last, job, included });
+        secure.session = Some(Session {
+            turn,
+            is,
+            state: State::Advertised(state),
+            last: (Stage::Advertise, message.clone()),
+            samples,
+            roster: Vec::new(),
+            model: Digest([0; 32]),
+            job: [0; 32],
+            survivors: BTreeSet::new(),
+            included: Vec::new(),
+        });
         Ok(message)
+    }
+
+    /// The roster came: shares for neighbors.
+    fn share(&mut self, turn: Turn, roster: &[u8]) -> Result<wire::Message> {
+        let Some(required) = self.required() else { return Err(nothing(turn)) };
+        let weighted = self.is_weighted();
+        self.advance(turn, |session, state| {
+            let State::Advertised(state) = state else { return Ok(None) };
+            let roster: Roster = decode(roster)?;
+            required.check_session(roster.members.len(), &session.is.assumptions)?;
+            let (state, shares) = state.roster(&roster)?;
+            session.meet(&roster);
+            if weighted {
+                let samples = roster.members.iter().map(|keys| keys.samples).collect();
+                weights::check(samples, session.is.assumptions.corrupt, required.share)?;
+            }
+            let shares = Shares::encode(&shares);
+            Ok(Some((State::Shared(state), Body::Shares(wire::Shares { shares }))))
+        })
+    }
+
+    /// Envelopes came: complaints about garbage.
+    fn check_shares(&mut self, turn: Turn, inbox: &[u8]) -> Result<wire::Message> {
+        self.advance(turn, |_, state| {
+            let State::Shared(state) = state else { return Ok(None) };
+            let inbox: Inbox = decode(inbox)?;
+            let (state, complaints) = state.inbox(&inbox)?;
+            let about: Vec<u32> = complaints.complaints.iter().map(|c| c.member).collect();
+            if !about.is_empty() {
+                tracing::warn!(%turn, ?about, "envelopes of these members are garbage");
+            }
+            let complaints = Complaints::encode(&complaints);
+            Ok(Some((State::Checked(state), Body::Checked(wire::Checked { complaints }))))
+        })
+    }
+
+    /// The set of survivors came: its signature.
+    fn confirm(&mut self, turn: Turn, survivors: &[u8]) -> Result<wire::Message> {
+        let Some(RequiredSecurity { share, difference, .. }) = self.required() else {
+            return Err(nothing(turn));
+        };
+        let weighted = self.is_weighted();
+        let known = self.kept.sums.clone();
+        self.advance(turn, |session, state| {
+            let State::Masked(state) = state else { return Ok(None) };
+            let survivors: Survivors = decode(survivors)?;
+            let (state, signed) = state.survivors(&survivors)?;
+            let corrupt = session.is.assumptions.corrupt;
+            let samples = session.survive(&survivors);
+            let told = weights::told(corrupt, samples.len());
+            if weighted {
+                weights::check(samples, corrupt, share)?;
+            }
+            let least = if difference == 0 { 0 } else { difference as usize + told };
+            sums::check(&known, &session.sum(), least)?;
+            let confirmation = wire::Confirmation { confirmation: Confirmation::encode(&signed) };
+            Ok(Some((State::Confirmed(state), Body::Confirmation(confirmation))))
+        })
+    }
+
+    /// Shares are asked for. That they were given, and for which sum, is kept.
+    fn reveal(&mut self, turn: Turn, request: &[u8]) -> Result<wire::Message> {
+        let mut known = None;
+        let message = self.advance(turn, |session, state| {
+            let State::Confirmed(state) = state else { return Ok(None) };
+            let reveal = Reveal::encode(&state.reveal(&decode(request)?)?);
+            known = Some((session.is.clone(), session.sum()));
+            Ok(Some((State::Over, Body::Reveal(wire::Reveal { reveal }))))
+        })?;
+        if let Some((session, sum)) = known {
+            self.kept.history.reveal(&session);
+            sums::remember(&mut self.kept.sums, sum);
+        }
+        Ok(message)
+    }
+
+    fn required(&self) -> Option<RequiredSecurity> {
+        self.secure.as_ref().map(|secure| secure.required)
+    }
+
+    /// Whether updates count by samples.
+    fn is_weighted(&self) -> bool {
+        let code = self.secure.as_ref().map(|secure| secure.masking.code);
+        matches!(code, Some(masking::Code::Fixed(_)))
     }
 
     fn advance(
         &mut self,
         turn: Turn,
-        step: impl FnOnce(State) -> Result<Option<(State, Body)>, Aborted>,
+        step: impl FnOnce(&mut Session, State) -> Result<Option<(State, Body)>, Aborted>,
     ) -> Result<wire::Message> {
         let taken = self.secure.as_mut().and_then(|secure| secure.take(turn));
         let Some((session, state)) = taken else { return Err(nothing(turn)) };
-        match step(state) {
+        match step(session, state) {
             Ok(Some((state, body))) => {
                 session.state = state;
                 Ok(message(turn, body))
@@ -189,15 +318,24 @@ impl Participant {
         }
     }
 
-    /// The neighbors that are left are named: masks are known, for a vector made by `job`.
-    pub(super) fn partners(&mut self, turn: Turn, partners: &[u8], job: [u8; 32]) -> Result<()> {
+    /// The neighbors that are left are named: masks are known, for a change of `model` made by
+    /// `job`.
+    pub(super) fn partners(
+        &mut self,
+        turn: Turn,
+        partners: &[u8],
+        model: Digest,
+        job: [u8; 32],
+    ) -> Result<()> {
+        let known = &self.kept.sums;
         let taken = self.secure.as_mut().and_then(|secure| secure.take(turn));
         let Some((session, state)) = taken else { return Err(nothing(turn)) };
         session.state = match state {
             State::Checked(state) => {
+                sums::check_roster(known, &model, &session.members())?;
                 let partners: Partners = decode(partners)?;
                 let (state, included) = state.partners(&partners, job).map_err(Aborted::from)?;
-                session.job = job;
+                (session.model, session.job) = (model, job);
                 session.included = included.encode();
                 State::Masking(state)
             }

@@ -1,3 +1,5 @@
+mod malicious;
+
 use super::*;
 use crate::RunId;
 use crate::layout::ModelKind;
@@ -145,7 +147,7 @@ fn tasks_that_make_no_sense_are_refused() {
 
 #[test]
 fn less_secure_runs_than_asked_for_are_refused() {
-    let required = RequiredSecurity { clients: 4, corrupt: 0.2, security: 40 };
+    let required = RequiredSecurity { corrupt: 0.2, ..RequiredSecurity::of(4) };
     let with = |change: fn(&mut RunPlan)| {
         let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
         // Seven, of whom one may drop out and two be corrupt: sums of four.
@@ -166,6 +168,8 @@ fn less_secure_runs_than_asked_for_are_refused() {
     refused(|plan| plan.cohort.size = 6, "a session of 6 clients, whose sums may be of 3");
     refused(|plan| plan.secure.as_mut().unwrap().corrupt = 0.1, "secure.corrupt");
     refused(|plan| plan.secure.as_mut().unwrap().security = 39, "secure.security");
+    refused(|plan| plan.secure.as_mut().unwrap().limit = 16.5, "secure.limit");
+    refused(|plan| plan.updates.max_samples = (1 << 20) + 1, "updates.max_samples");
 }
 
 /// What a client answers to the first instruction of a secure run that it was told nothing about.
@@ -176,6 +180,7 @@ fn untold(change: fn(&mut RunPlan)) -> Body {
     change(&mut plan);
     let task = plan.task(RunId([1; 16])).unwrap();
     let mut p = Participant::new(&key(), task, &Device::cpu(), SavedState::default()).unwrap();
+    p.set_samples(4);
     let mut actions = p.handle(instruction(FIRST, What::Advertise(wire::Advertise {}))).unwrap();
     let Some(Action::Send(wire::Message { body: Some(body), .. })) = actions.pop() else {
         panic!("{actions:?}")
@@ -212,9 +217,9 @@ fn sessions_of_fewer_clients_than_asked_for_are_not_joined() {
     let run = RunId([1; 16]);
     let task = plan.task(run).unwrap();
     let masking = plan.masking(&plan.check().unwrap()).unwrap().unwrap();
-    let required = RequiredSecurity { clients: 4, corrupt: 0.0, security: 40 };
+    let required = RequiredSecurity { corrupt: 0.0, ..RequiredSecurity::of(4) };
     for (members, joined) in [(3, false), (4, true)] {
-        let session = masking.session(&run, &task.digest(), FIRST);
+        let session = masking.session(&run, &Task::from(task.clone()).digest(), FIRST);
         let mut server = server::Advertising::new(session);
         let mut participants: Vec<Participant> = (0..members)
             .map(|number| {
@@ -225,6 +230,7 @@ fn sessions_of_fewer_clients_than_asked_for_are_not_joined() {
             })
             .collect();
         for p in &mut participants {
+            p.set_samples(4);
             let asked = instruction(FIRST, What::Advertise(wire::Advertise {}));
             let mut actions = p.handle(asked).unwrap();
             let Some(Action::Send(wire::Message { body: Some(Body::Keys(keys)), .. })) =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::secure::abort;
 use super::{Action, Assignment, Participant, Pending, Purpose, decline};
 use crate::masking::job;
-use crate::metrics;
+use crate::metrics::{self, Metrics};
 use crate::plan::Encoding;
 use crate::trainer::{Trained, coding_key};
 use crate::update::{Codec, Scales};
@@ -27,8 +27,8 @@ impl Participant {
         if self.secure.is_some() {
             let model = train.model.as_ref().and_then(|model| Digest::from_slice(&model.digest));
             let Some(model) = model else { return decline(turn, "no model") };
-            let job = job(&model, &train.scales, train.max_samples);
-            if let Err(error) = self.partners(turn, &train.partners, job) {
+            let job = job(&model, &train.scales);
+            if let Err(error) = self.partners(turn, &train.partners, model, job) {
                 return abort(turn, &error);
             }
         }
@@ -40,8 +40,8 @@ impl Participant {
     pub(super) fn trained(&mut self, trained: Trained) -> Result<Vec<Action>> {
         let Some(assignment) = self.training.take() else { return Ok(vec![Action::Wait]) };
         let turn = assignment.turn;
-        let Trained { mut update, samples, mut metrics, optimizer } = trained;
-        let samples = self.counted_samples(&assignment, samples);
+        let Trained { mut update, mut samples, mut metrics, optimizer } = trained;
+        samples = self.counted_samples(&assignment, samples);
         metrics::keep_named(&mut metrics, &self.task.metrics);
         let checked = self
             .check(&update, samples)
@@ -52,9 +52,16 @@ impl Participant {
             return Ok(vec![decline(turn, &error.to_string())]);
         }
         self.task.updates.clip(&mut update);
-        let (body, residual) = match self.secure.is_some() {
-            true => self.encode_masked(&assignment, update, samples)?,
-            false => self.encode(turn, &update, &assignment.scales)?,
+        let signed = self.secure.as_ref().and_then(|secure| secure.samples(turn));
+        let (body, residual) = match (self.secure.is_some(), signed) {
+            (true, Some((signed, most))) => {
+                samples = signed;
+                // Told in the sum alone.
+                let metrics = std::mem::take(&mut metrics);
+                self.encode_masked(&assignment, update, (signed, most), &metrics)?
+            }
+            (true, None) => return Err(Aborted::Elsewhere(turn).into()),
+            (false, _) => self.encode(turn, &update, &assignment.scales)?,
         };
         let digest = Digest::of(&body);
         let included = self.secure.as_ref().map(|secure| secure.included(turn)).unwrap_or_default();
@@ -114,21 +121,22 @@ impl Participant {
         }
     }
 
-    /// Likewise, masked.
+    /// Likewise, masked. It counts for samples of the most that a member has.
     fn encode_masked(
         &mut self,
         assignment: &Assignment,
         mut update: Vec<f32>,
-        samples: u32,
+        (samples, most): (u32, u32),
+        metrics: &Metrics,
     ) -> Result<(Vec<u8>, Vec<f32>)> {
         let turn = assignment.turn;
         let masks = self.masks(turn)?;
         let Some(masking) = self.secure.as_ref().map(|secure| &secure.masking) else {
             return Err(Aborted::Elsewhere(turn).into());
         };
-        let (words, residual) = match masking.code {
+        let (mut words, residual) = match masking.code {
             Code::Fixed(code) => {
-                let weight = samples as f32 / assignment.max_samples.max(1) as f32;
+                let weight = samples as f32 / most as f32;
                 update.iter_mut().for_each(|x| *x *= weight);
                 (self.codec.masked(&update, code, &masks)?, Vec::new())
             }
@@ -138,6 +146,9 @@ impl Participant {
                 self.codec.masked_ternary(&update, &residual, scales, key, cohort, &masks)?
             }
         };
+        let mut measured = masking.measured.encode(samples, metrics);
+        masks.add_from(words.len(), &mut measured);
+        words.extend(measured);
         let body = masking.packing.pack(&words);
         Ok((body.map_err(Aborted::from)?, residual))
     }

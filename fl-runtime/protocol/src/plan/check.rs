@@ -148,6 +148,16 @@ impl RunPlan {
                             by training.clip_update";
             return Err(Error::value("updates.max_norm", norm, expected));
         }
+        let named = &self.evaluation.metrics;
+        let mut metrics = secure.metrics.iter().enumerate();
+        if !metrics.all(|(at, m)| named.contains(m) && !secure.metrics[..at].contains(m)) {
+            let expected = format!("some of evaluation.metrics, each once: {}", named.join(", "));
+            return Err(Error::value("secure.metrics", secure.metrics.join(", "), expected));
+        }
+        if self.evaluation.on_clients {
+            let expected = "false in a secure run: what a client measures would be told for itself";
+            return Err(Error::value("evaluation.on_clients", true, expected));
+        }
         let size = self.cohort.size;
         if !(2..=MAX_MEMBERS as u32).contains(&size) {
             let expected = format!("2 to {MAX_MEMBERS} in a secure run");
@@ -195,7 +205,7 @@ mod tests {
     #[test]
     fn options_out_of_range_are_named() {
         type Change = fn(&mut RunPlan);
-        let changes: [(&str, Change); 20] = [
+        let changes: [(&str, Change); 22] = [
             ("rounds", |p| p.rounds = 0),
             ("cohort.minimum", |p| p.cohort.minimum = 11),
             ("cohort.over_selection", |p| p.cohort.over_selection = f64::NAN),
@@ -220,6 +230,14 @@ mod tests {
                     StrategySpec::Adam { learning_rate: 0.1, beta1: 1.0, beta2: 0.9, tau: 0.1 };
             }),
             ("cohort.minimum", |p| p.secure = Some(Secure::default())),
+            ("secure.metrics", |p| {
+                let metrics = vec!["loss".into(), "loss".into()];
+                p.secure = Some(Secure { metrics, ..Secure::default() });
+            }),
+            ("evaluation.on_clients", |p| {
+                p.secure = Some(Secure::default());
+                p.evaluation.on_clients = true;
+            }),
             ("cohort.size", |p| (p.secure, p.cohort.size) = (Some(Secure::default()), 60_000)),
             ("updates.bound", |p| (p.updates.bound, p.updates.max_samples) = (1e9, u32::MAX)),
             ("evaluation.metric", |p| p.evaluation.metric = "speed".into()),

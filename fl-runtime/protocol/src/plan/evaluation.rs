@@ -32,7 +32,8 @@ pub enum Scores {
     /// The clients': a mean over the middle of what they say of the new model, each counted once,
     /// or of their training where they don't evaluate ([`crate::metrics::middle`]). A minority
     /// that lies shifts it within what the others measured; where clients' data differ so much
-    /// that a few are right against the rest, these few are left out, too.
+    /// that a few are right against the rest, these few are left out, too. Of a secure round
+    /// nothing is known but the mean of their training, which one that lies can shift.
     Clients,
 }
 

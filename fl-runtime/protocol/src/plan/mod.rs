@@ -24,10 +24,12 @@
 
 mod check;
 mod evaluation;
+mod task;
 mod training;
 
 pub use evaluation::{Evaluation, Goal, Scores};
 use serde::{Deserialize, Serialize};
+pub use task::{Task, TaskSpec};
 use tern_secagg::{Assumptions, HONEST};
 pub use training::{LocalTraining, RateDecay};
 
@@ -35,7 +37,7 @@ use crate::layout::{Layout, ModelKind};
 use crate::masking::Masking;
 use crate::schema::Schema;
 use crate::tokens::Tokens;
-use crate::{Digest, Error, Result, RunId};
+use crate::{Error, Result, RunId};
 
 /// Most bits after the binary point of a round's sums; more than any mean in `f32` needs.
 pub const MAX_FRACTION_BITS: u32 = 40;
@@ -243,6 +245,7 @@ impl Default for Updates {
 }
 
 /// Secure aggregation: with full uplink in fixed point, with ternary uplink in lanes.
+/// What a server is told of a client is its samples, which all members of a session are, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -261,6 +264,9 @@ pub struct Secure {
     pub limit: f32,
     /// Ternary uplink: scale of every tensor in the first round.
     pub first_scale: f32,
+    /// What training measures that is summed up under the masks: the server is told the means alone,
+    /// and of other metrics nothing.
+    pub metrics: Vec<String>,
 }
 
 impl Secure {
@@ -286,6 +292,7 @@ impl Default for Secure {
             honest: HONEST,
             limit: 1.0,
             first_scale: 0.01,
+            metrics: vec!["loss".into()],
         }
     }
 }
@@ -328,48 +335,6 @@ pub enum StrategySpec {
 impl Default for StrategySpec {
     fn default() -> Self {
         StrategySpec::Average { learning_rate: 1.0 }
-    }
-}
-
-/// What a client needs to know of a plan, once a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaskSpec {
-    /// The run.
-    pub run: RunId,
-    /// Its name.
-    pub name: String,
-    /// What is trained.
-    pub model: ModelKind,
-    /// [`Layout::digest`] of it.
-    pub layout: Digest,
-    /// Rounds.
-    pub rounds: u32,
-    /// Seed of clients' training.
-    pub seed: u32,
-    /// What clients do in a round.
-    pub training: LocalTraining,
-    /// How updates and models travel.
-    pub updates: Updates,
-    /// Secure aggregation.
-    pub secure: Option<Secure>,
-    /// Most clients of a secure session.
-    pub cohort: u32,
-    /// Names of what is measured: [`Evaluation::metrics`].
-    pub metrics: Vec<String>,
-    /// What the columns of clients' tables mean.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schema: Option<Schema>,
-    /// How clients' text becomes tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<Tokens>,
-}
-
-impl TaskSpec {
-    /// SHA-256 of it as JSON, but for the number of rounds: a run may be given more.
-    pub fn digest(&self) -> Digest {
-        let task = TaskSpec { rounds: 0, ..self.clone() };
-        // Nothing in it fails to be written: maps have text keys.
-        Digest::of(&serde_json::to_vec(&task).unwrap_or_default())
     }
 }
 
@@ -419,7 +384,6 @@ impl RunPlan {
             name: self.name.clone(),
             layout: self.check()?.digest(),
             model: self.model.clone(),
-            rounds: self.rounds,
             seed: self.seed,
             training: self.training.clone(),
             updates: self.updates.clone(),

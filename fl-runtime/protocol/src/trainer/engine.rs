@@ -7,7 +7,7 @@ use super::record::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics, s
 use super::{Job, OptimizerState, Trained, Trainer, clip_norm};
 use crate::layout::Layout;
 use crate::metrics::Metrics;
-use crate::{Digest, Error, Result, TaskSpec};
+use crate::{Error, Result, TaskSpec};
 
 /// Trains the layers that a task describes, with softmax cross-entropy, on a device. Plans are
 /// recorded once a run; a round with the same seed gives the same bits.
@@ -21,8 +21,8 @@ pub struct EngineTrainer {
 
 /// What is recorded for a task.
 struct Plans {
-    /// Of the task.
-    key: Digest,
+    /// What they are for.
+    task: TaskSpec,
     arena: Arena,
     /// A step, and the gradient of a batch where the task asks for it.
     train: Option<(Plan, Option<Plan>)>,
@@ -62,15 +62,14 @@ impl EngineTrainer {
     }
 
     fn plans(&mut self, task: &TaskSpec) -> Result<&mut Plans> {
-        let key = task.digest();
         let plans = match self.plans.take() {
-            Some(plans) if plans.key == key => plans,
-            _ => self.record(task, key)?,
+            Some(plans) if plans.task == *task => plans,
+            _ => self.record(task)?,
         };
         Ok(self.plans.insert(plans))
     }
 
-    fn record(&self, task: &TaskSpec, key: Digest) -> Result<Plans> {
+    fn record(&self, task: &TaskSpec) -> Result<Plans> {
         let recorder = Recorder::new(&task.model)?;
         let layout = Layout::new(recorder.parameters().clone())?.digest();
         if layout != task.layout {
@@ -89,7 +88,7 @@ impl EngineTrainer {
         if let Some((evaluate, _)) = &mut evaluate {
             evaluate.set_interrupt(&self.interrupt);
         }
-        Ok(Plans { key, train, evaluate, arena })
+        Ok(Plans { task: task.clone(), train, evaluate, arena })
     }
 }
 
@@ -192,7 +191,7 @@ mod tests {
     use super::*;
     use crate::layout::ModelKind;
     use crate::plan::{RateDecay, RunPlan, UpdateKind};
-    use crate::{ClientId, RunId, Turn};
+    use crate::{ClientId, Digest, RunId, Turn};
     use std::sync::Arc;
     use tern_engine::nn::ModelSpec;
     use tern_engine::{Optimizer, RowData, TextData, TextWindows};

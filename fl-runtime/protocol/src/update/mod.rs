@@ -6,7 +6,7 @@
 //! | full | elements × `f32` |
 //! | half | elements × `f16` |
 //! | ternary | tensors × `f32` scales, then 2-bit codes, 16 to a word, as the engine has them |
-//! | masked | words of fixed point or of lanes of codes, packed ([`Packing`]) |
+//! | masked | words of fixed point or of lanes of codes, then of sums of metrics, packed ([`Packing`]) |
 //!
 //! All little-endian, padding included.
 //!

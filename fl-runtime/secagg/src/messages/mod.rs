@@ -37,16 +37,19 @@ pub struct Advertisement {
     pub pair: [u8; 32],
     /// Derived from the seed of its own mask.
     pub commitment: [u8; 32],
-    /// Ed25519 signature of session id, identity, keys and commitment.
+    /// What its vector is said to count for in the sum.
+    pub samples: u32,
+    /// Ed25519 signature of session id, identity, keys, commitment and samples.
     pub signature: [u8; 64],
 }
 
 impl Advertisement {
-    const BYTES: usize = 192;
+    const BYTES: usize = 196;
 
     /// All but the signature.
-    pub(super) fn signed_part(&self) -> [u8; 128] {
-        let mut bytes = [0; 128];
+    pub(super) fn signed_part(&self) -> [u8; 132] {
+        let mut bytes = [0; 132];
+        bytes[128..].copy_from_slice(&self.samples.to_le_bytes());
         let parts = [&self.identity, &self.cipher, &self.pair, &self.commitment];
         for (to, part) in bytes.chunks_exact_mut(32).zip(parts) {
             to.copy_from_slice(part);
@@ -65,6 +68,7 @@ impl Advertisement {
             cipher: reader.array()?,
             pair: reader.array()?,
             commitment: reader.array()?,
+            samples: reader.number()?,
             signature: reader.array()?,
         })
     }
@@ -259,7 +263,8 @@ impl<'a> Reader<'a> {
     }
 
     fn share(&mut self) -> Result<Share, Malformed> {
-        Share::from_bytes(&self.array()?).ok_or(Malformed::Field { message: self.message })
+        let bytes = zeroize::Zeroizing::new(self.array()?);
+        Share::from_bytes(&bytes).ok_or(Malformed::Field { message: self.message })
     }
 
     /// A list of entries that take `entry` bytes each.

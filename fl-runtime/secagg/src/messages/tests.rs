@@ -75,6 +75,7 @@ proptest! {
             cipher: [1; 32],
             pair: [2; 32],
             commitment: [3; 32],
+            samples: 70_000,
             signature: [4; 64],
         };
         prop_assert_eq!(Advertisement::decode(&keys.encode()), Ok(keys.clone()));

@@ -82,6 +82,11 @@ impl Advertising {
         take(&mut self.keys, keys.identity, keys)
     }
 
+    /// Leaves a client out of the session.
+    pub fn leave_out(&mut self, identity: &[u8; 32]) {
+        self.keys.remove(identity);
+    }
+
     /// Clients that advertised.
     pub fn members(&self) -> usize {
         self.keys.len()

@@ -278,7 +278,7 @@ fn a_sum_of_too_few_honest_clients_is_refused() {
     assert!(states.remove(&0).unwrap().roster(&roster).is_ok());
     let join = |client: usize| {
         let seed = Seed::from_bytes([client as u8 + 100; 32]);
-        client::join(three(HONEST), &identity(client), seed, &mut History::default()).unwrap()
+        client::join(three(HONEST), &identity(client), 7, seed, &mut History::default()).unwrap()
     };
     let (mut clients, mut members): (Vec<_>, Vec<_>) = (0..3).map(join).unzip();
     members.sort_by_key(|keys| keys.identity);

@@ -15,7 +15,7 @@ fn a_session_is_joined_once() {
     let mut history = History::default();
     let mut join = |session: Session| {
         let seed = Seed::from_bytes([1; 32]);
-        client::join(session, &identity(0), seed, &mut history).map(|_| ())
+        client::join(session, &identity(0), 1, seed, &mut history).map(|_| ())
     };
     join(five()).unwrap();
     let replay = Abort::Replay { round: 2, attempt: 1 };

@@ -8,16 +8,17 @@ fn keys() {
     let (mut server, _) = advertised(&five(), 3);
     let history = &mut History::default();
     let seed = |byte| Seed::from_bytes([byte; 32]);
-    let (_, keys) = client::join(five(), &identity(7), seed(1), history).unwrap();
+    let (_, keys) = client::join(five(), &identity(7), 1, seed(1), history).unwrap();
     server.advertise(keys.clone()).unwrap();
     // Again is no harm; other keys are.
     server.advertise(keys.clone()).unwrap();
     assert_eq!(server.members(), 4);
-    let (_, others) = client::join(five(), &identity(7), seed(2), &mut History::default()).unwrap();
+    let (_, others) =
+        client::join(five(), &identity(7), 1, seed(2), &mut History::default()).unwrap();
     assert_eq!(server.advertise(others), Err(Refusal::Changed));
     // Not signed: of another session, under another identity, changed.
     let later = Session { round: 3, ..five() };
-    let (_, late) = client::join(later, &identity(8), seed(1), history).unwrap();
+    let (_, late) = client::join(later, &identity(8), 1, seed(1), history).unwrap();
     assert_eq!(server.advertise(late), Err(Refusal::Signature));
     let stolen = Advertisement { identity: identity(8).verifying_key().to_bytes(), ..keys.clone() };
     assert_eq!(server.advertise(stolen), Err(Refusal::Signature));
@@ -31,7 +32,8 @@ fn weak_keys() {
     use ed25519_dalek::Signer;
     let (mut server, _) = advertised(&five(), 3);
     let history = &mut History::default();
-    let (_, keys) = client::join(five(), &identity(7), Seed::from_bytes([1; 32]), history).unwrap();
+    let (_, keys) =
+        client::join(five(), &identity(7), 1, Seed::from_bytes([1; 32]), history).unwrap();
     let mut order_one = [0; 32];
     order_one[0] = 1;
     let mut padded = keys.cipher;

@@ -268,8 +268,8 @@ impl Aggregation {
             },
         };
         let context = &self.context;
-        let mean = match total {
-            Sum::Clear(total) => total.mean(),
+        let (mean, training) = match total {
+            Sum::Clear(total) => (total.mean(), Metrics::new()),
             Sum::Masked(total) => self.unmask(total)?,
         };
         let mut model = context.model(&self.head.model)?;
@@ -297,32 +297,34 @@ impl Aggregation {
             true => None,
             false => Some(context.blobs.put_model(&state.to_bytes())?),
         };
-        let head = Head { model: stored, public, difference, state, scales, metrics };
+        let head = Head { model: stored, public, difference, state, scales, metrics, training };
         Ok(Aggregated { turn: self.turn, made: Made::Head(head) })
     }
 
-    /// The mean from the sum of masked words.
-    fn unmask(&self, mut total: Vec<u32>) -> Result<Vec<f32>> {
+    /// The mean from the sum of masked words, and those of the metrics behind it.
+    fn unmask(&self, mut total: Vec<u32>) -> Result<(Vec<f32>, Metrics)> {
         let Some((masking, unmasking)) = &self.unmasking else {
             return Err(Refusal::Malformed("total").into());
         };
         unmasking.masks.add_to(&mut total);
         let modulus_mask = masking.packing.modulus_mask();
         total.iter_mut().for_each(|word| *word &= modulus_mask);
+        let measured = total.split_off(masking.vector_words());
         let codec = &self.context.codec;
-        match masking.code {
+        let weight: u64 = self.uploads.iter().map(|(_, u)| u64::from(u.weight)).sum();
+        let mean = match masking.code {
             Code::Lanes(cohort) => {
                 let clients = self.uploads.len() as u32;
-                codec.unmasked_ternary(&total, &self.head.scales, cohort, clients)
+                codec.unmasked_ternary(&total, &self.head.scales, cohort, clients)?
             }
             Code::Fixed(code) => {
-                let weight: u64 = self.uploads.iter().map(|(_, u)| u64::from(u.weight)).sum();
                 let factor = f64::from(unmasking.max_samples) / weight.max(1) as f64;
                 let mut mean = codec.unmasked(&total, code)?;
                 mean.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
-                Ok(mean)
+                mean
             }
-        }
+        };
+        Ok((mean, masking.measured.means(&measured, weight)))
     }
 
     /// The total, from the stored updates; of whom they are damaged, if any is.

@@ -67,7 +67,7 @@ pub use status::Status;
 use tern_host::folder::FolderLock;
 use tern_protocol::coordinator::{Coordinator, Effect, Event};
 use tern_protocol::layout::Layout;
-use tern_protocol::plan::TaskSpec;
+use tern_protocol::plan::Task;
 use tern_protocol::update::Format;
 use tern_protocol::wire::message::Body;
 use tern_protocol::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, Turn, wire};
@@ -83,7 +83,7 @@ use start::{check_kept, check_run, load, start};
 /// A run on this machine.
 pub struct Federation {
     plan: RunPlan,
-    task: TaskSpec,
+    task: Task,
     layout: Layout,
     options: Options,
     journal: Journal,
@@ -143,7 +143,7 @@ impl Federation {
             run = %run, new = first, turn = %coordinator.turn(), phase = coordinator.phase(), "open"
         );
         let mut federation = Federation {
-            task: plan.task(run)?,
+            task: plan.task(run)?.into(),
             plan: plan.clone(),
             layout,
             options,
@@ -171,7 +171,7 @@ impl Federation {
     }
 
     /// What clients need to know of the run.
-    pub fn task(&self) -> &TaskSpec {
+    pub fn task(&self) -> &Task {
         &self.task
     }
 
@@ -318,7 +318,7 @@ impl Federation {
                 self.journal.commit(self.coordinator.now(), record, &snapshot)
             }
             // All that a failed attempt leaves is its number, which the snapshot has.
-            None if matches!(effects.as_slice(), [Effect::Failed(_)]) => {
+            None if matches!(effects.first(), Some(Effect::Failed(_))) => {
                 self.journal.repeat(&self.coordinator.snapshot())
             }
             None => self.journal.append(&journaled),

@@ -364,6 +364,8 @@ impl Search<'_> {
             base: base.0.to_vec(),
             // No round's record has them: who broke the protocol may take part again.
             excluded: Vec::new(),
+            // After a committed round the model is another one.
+            bound: Vec::new(),
         })
     }
 

@@ -91,6 +91,7 @@ impl Member {
     fn turn(&mut self, federation: &mut Federation, now: Millis) -> bool {
         let client = id(self.number);
         let instruction = federation.poll(now, &client, self.samples()).unwrap();
+        self.participant.set_samples(self.samples());
         let mut actions = VecDeque::from(self.handle(Input::Instruction(instruction)));
         while let Some(action) = actions.pop_front() {
             let told = |result: Result<wire::Ack, Refusal>| match result {

@@ -135,10 +135,9 @@ async fn run(State(app): Shared, signed: Signed) -> Response {
     let client = signed.client;
     let result = async {
         let task = app.with(move |federation| {
-            known(federation, &client).map(|()| serde_json::to_string(federation.task()))
+            known(federation, &client).map(|()| federation.task().text().to_owned())
         });
-        let task = task.await??.map_err(|error| Refusal::Storage(error.to_string()))?;
-        Ok(wire::Run { task })
+        Ok(wire::Run { task: task.await?? })
     };
     answered(&app, &signed.headers, result.await, |run| message(&run))
 }

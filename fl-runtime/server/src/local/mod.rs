@@ -285,7 +285,7 @@ impl Local {
             let key = client.identity.signing_key();
             let task = federation.task().clone();
             // They are all the caller's own, whose plan says what is enough.
-            let promised = task.secure.as_ref().map(RequiredSecurity::promised);
+            let promised = RequiredSecurity::promised(&task);
             let mut state = SavedState::default();
             if let (Some(kept), Some(stores)) = (&kept, &mut stores) {
                 let store = ClientStore::open(&kept.join(id.to_string()), &run, durability)?;
@@ -355,6 +355,7 @@ impl Local {
             self.traffic.messages_down += instruction.encoded_len() as u64;
         }
         let participant = &mut self.participants[at];
+        participant.set_samples(client.trainer.samples());
         let mut actions: VecDeque<Action> =
             participant.handle(Input::Instruction(instruction))?.into();
         while let Some(action) = actions.pop_front() {

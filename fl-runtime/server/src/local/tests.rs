@@ -79,8 +79,15 @@ fn a_secure_sum_is_the_sum() {
         // The fixed point of masked words is coarser.
         assert!((clear - masked).abs() < 1e-5, "{clear} {masked}");
     }
+    // The means of what was measured are known, too.
+    for (clear, masked) in clear_rounds.iter().zip(&masked_rounds) {
+        let [clear, masked] = [clear, masked].map(|round| &round.committed.training);
+        assert_eq!(masked.keys().collect::<Vec<_>>(), ["loss"]);
+        assert!((clear["loss"] - masked["loss"]).abs() < 1e-5, "{clear:?} {masked:?}");
+    }
     let [clear, masked] = [clear_rounds, masked_rounds].map(|rounds| rounds[0].traffic);
-    assert_eq!((clear.downloaded, clear.uploaded), (masked.downloaded, masked.uploaded));
+    // Ten words of a metric from each of three clients.
+    assert_eq!((clear.downloaded, clear.uploaded + 3 * 40), (masked.downloaded, masked.uploaded));
     assert!(
         masked.messages_up > 2 * clear.messages_up
             && masked.messages_down > 2 * clear.messages_down,
@@ -95,9 +102,8 @@ fn ternary_codes_are_added_in_secret() {
     secure(&mut plan);
     plan.updates.uplink = Encoding::Ternary;
     plan.cohort.selection = Selection::BySamples;
-    plan.evaluation.on_clients = true;
     let (_, rounds) = run_plan(&plan, &mut clients(&Device::cpu())).unwrap();
-    let loss = |at: usize| rounds[at].committed.evaluation["loss"];
+    let loss = |at: usize| rounds[at].committed.training["loss"];
     assert!(loss(29) < 0.7 * loss(0), "{} {}", loss(0), loss(29));
     // Lanes of three bits for sums of three codes, and nothing of the size of floats.
     assert!(rounds[0].traffic.uploaded < 3 * 256);

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use ed25519_dalek::SigningKey;
 use tern_engine::Device;
-use tern_secagg::{Masks, Unpacker};
+use tern_secagg::{Masks, Seed, Unpacker};
 
 use super::liar::{Lie, accusation, garbage, other_shares};
 use super::*;
 use crate::Code;
 use crate::participant::{Action, Input, Participant, SavedState};
-use crate::plan::Secure;
+use crate::plan::{Secure, Task};
 use crate::trainer::Trained;
 use crate::update::Codec;
 use crate::wire::message::Body;
@@ -41,8 +41,9 @@ struct World {
     failed: Vec<FailedAttempt>,
 }
 
-fn model() -> Vec<u8> {
-    Codec::full(&[0.0; ELEMENTS])
+/// The model after so many rounds.
+fn model(rounds: u32) -> Vec<u8> {
+    Codec::full(&[rounds as f32; ELEMENTS])
 }
 
 fn update(client: usize) -> Vec<f32> {
@@ -55,7 +56,7 @@ fn ten(rounds: u32) -> Coordinator {
     let mut plan = RunPlan::new("ten", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), rounds);
     (plan.cohort.size, plan.cohort.minimum) = (10, 7);
     plan.secure = Some(Secure::default());
-    Coordinator::new(plan, RUN, Head::initial(Digest::of(&model()), Vec::new())).unwrap()
+    Coordinator::new(plan, RUN, Head::initial(Digest::of(&model(0)), Vec::new())).unwrap()
 }
 
 fn world(manners: &[(usize, Manner)], rounds: u32) -> World {
@@ -67,9 +68,10 @@ fn world(manners: &[(usize, Manner)], rounds: u32) -> World {
         let mut drawn = 0;
         let entropy = move || {
             drawn += 1;
-            Ok([number as u8 * 16 + drawn; 32])
+            Ok(Seed::from_bytes([number as u8 * 16 + drawn; 32]))
         };
-        let client = Participant::new(&key, task.clone(), &Device::cpu(), kept).unwrap();
+        let mut client = Participant::new(&key, task.clone(), &Device::cpu(), kept).unwrap();
+        client.set_samples(5);
         let manner = manners.iter().find(|(liar, _)| *liar == number);
         let manner = manner.map_or(Manner::Honest, |(_, manner)| *manner);
         (key, client.with_entropy(Box::new(entropy)), manner)
@@ -143,7 +145,9 @@ impl World {
         while !actions.is_empty() {
             let input = match actions.remove(0) {
                 Action::Save | Action::Wait | Action::Stop(_) => continue,
-                Action::Fetch(digest) => Input::Fetched { digest, bytes: model() },
+                Action::Fetch(digest) => {
+                    Input::Fetched { digest, bytes: model(self.server.turn().round - 1) }
+                }
                 Action::Train(_) => Input::Trained(Trained::new(update(number), 5, Metrics::new())),
                 Action::Send(message) => self.send(number, message),
                 Action::Upload => self.upload(number),
@@ -162,7 +166,7 @@ impl World {
                 Some(Body::Shares(sent)),
                 Some(What::ShareKeys(wire::ShareKeys { roster })),
             ) => {
-                let task = self.server.plan().task(RUN).unwrap().digest();
+                let task = Task::from(self.server.plan().task(RUN).unwrap()).digest();
                 let session = self.server.masking().unwrap().session(&RUN, &task, turn);
                 sent.shares = garbage(&session, roster, key, &sent.shares);
             }
@@ -214,7 +218,7 @@ impl World {
             let before = self.journal.len();
             (0..self.clients.len()).for_each(|number| self.poll(number));
             if self.server.combining() {
-                let head = Head::initial(Digest::of(&model()), Vec::new());
+                let head = Head::initial(Digest::of(&model(self.server.turn().round)), Vec::new());
                 self.handle(Event::Aggregated(head)).unwrap();
             } else if self.journal.len() == before {
                 self.now = self.server.deadline().unwrap();

@@ -1,0 +1,238 @@
+//! Secure rounds, with real participants.
+
+use std::collections::BTreeSet;
+
+use ed25519_dalek::SigningKey;
+use tern_engine::Device;
+
+use super::*;
+use crate::participant::{Action, Input, Participant, RequiredSecurity, SavedState};
+use crate::trainer::Trained;
+use crate::update::Codec;
+
+const MODEL: [f32; 128] = [0.0; 128];
+
+struct Session {
+    coordinator: Coordinator,
+    participants: Vec<Participant>,
+    samples: Vec<u32>,
+    /// What clients declined with.
+    reasons: Vec<String>,
+}
+
+impl Session {
+    /// Of clients with these samples, of which two in five may drop out.
+    fn new(samples: &[u32], rounds: u32) -> Self {
+        let coordinator = coordinator(|plan| {
+            plan.rounds = rounds;
+            let size = samples.len() as u32;
+            (plan.cohort.size, plan.cohort.minimum) = (size, size.min(4) - 1);
+            let (corrupt, dropout, honest) = (0.0, 0.4, 2);
+            plan.secure =
+                Some(crate::plan::Secure { corrupt, dropout, honest, ..Default::default() });
+        });
+        let head = Head::initial(Digest::of(&Codec::full(&MODEL)), Vec::new());
+        let coordinator = Coordinator::new(coordinator.plan().clone(), RUN, head).unwrap();
+        let task = coordinator.plan().task(RUN).unwrap();
+        let participant = |number: usize| {
+            let key = SigningKey::from_bytes(&[number as u8 + 1; 32]);
+            let new = Participant::new(&key, task.clone(), &Device::cpu(), SavedState::default());
+            let required = RequiredSecurity { corrupt: 0.0, ..RequiredSecurity::of(2) };
+            let mut participant = new.unwrap().requiring(required).unwrap();
+            participant.set_samples(samples[number]);
+            participant
+        };
+        let participants = (0..samples.len()).map(participant).collect();
+        Session { coordinator, participants, samples: samples.to_vec(), reasons: Vec::new() }
+    }
+
+    /// Who is online, in order of their keys.
+    fn online(&self, numbers: &[usize]) -> Event {
+        let candidate = |number: &usize| Candidate {
+            client: *self.participants[*number].client(),
+            samples: self.samples[*number],
+        };
+        let mut online: Vec<Candidate> = numbers.iter().map(candidate).collect();
+        online.sort_by_key(|candidate| candidate.client);
+        Event::Start { online, salt: SALT }
+    }
+
+    /// Each of these clients asks once and does as it is told.
+    fn pass(&mut self, numbers: &[usize]) {
+        for number in numbers {
+            let client = *self.participants[*number].client();
+            let instruction = self.coordinator.instruction(&client);
+            let mut inputs = vec![Input::Instruction(instruction)];
+            while let Some(input) = inputs.pop() {
+                for action in self.participants[*number].handle(input).unwrap() {
+                    inputs.extend(self.act(*number, client, action));
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, number: usize, client: ClientId, action: Action) -> Option<Input> {
+        let event = match action {
+            Action::Fetch(digest) => {
+                return Some(Input::Fetched { digest, bytes: Codec::full(&MODEL) });
+            }
+            Action::Train(_) => {
+                let metrics = Metrics::from([("loss".to_string(), 0.5)]);
+                let update = vec![0.25; MODEL.len()];
+                return Some(Input::Trained(Trained::new(update, self.samples[number], metrics)));
+            }
+            Action::Send(message) => {
+                if let Some(wire::message::Body::Declined(declined)) = &message.body {
+                    self.reasons.push(declined.reason.clone());
+                }
+                Event::Message { client, message }
+            }
+            Action::Upload => self.upload(number),
+            _ => return None,
+        };
+        let taken = self.coordinator.handle(Millis(1), event);
+        Some(
+            taken
+                .map_or_else(|refusal| Input::Refused(refusal.name().into()), |_| Input::Delivered),
+        )
+    }
+
+    fn upload(&self, number: usize) -> Event {
+        let pending = self.participants[number].kept().pending.clone().unwrap();
+        let upload = Upload {
+            digest: pending.digest,
+            bytes: pending.body.len() as u64,
+            samples: pending.samples,
+            metrics: pending.metrics,
+            included: pending.included,
+        };
+        let client = *self.participants[number].client();
+        Event::Uploaded { client, turn: pending.turn, upload }
+    }
+
+    /// A session of these clients, up to a phase.
+    fn until(&mut self, numbers: &[usize], phase: &str) {
+        let start = self.online(numbers);
+        self.coordinator.handle(Millis(1), start).unwrap();
+        for _ in 0..6 {
+            if self.coordinator.phase() != phase {
+                self.pass(numbers);
+            }
+        }
+        assert_eq!(self.coordinator.phase(), phase);
+    }
+
+    /// Time passes the deadline.
+    fn wait(&mut self) -> Vec<Effect> {
+        let deadline = self.coordinator.deadline().unwrap();
+        self.coordinator.handle(deadline, Event::Tick).unwrap()
+    }
+}
+
+const ALL: [usize; 5] = [0, 1, 2, 3, 4];
+
+#[test]
+fn a_round_whose_shares_were_asked_for_has_no_other_attempt() {
+    let mut session = Session::new(&[8; 5], 3);
+    session.until(&ALL, "unmask");
+    // Two reveal, where three would have to.
+    session.pass(&[0, 1]);
+    let effects = session.wait();
+    let [Effect::Failed(failed)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((failed.turn, failed.phase), (FIRST, "unmask"));
+    assert!(failed.reason.contains("the round is abandoned"), "{}", failed.reason);
+    assert_eq!(session.coordinator.turn(), Turn::new(2, 1));
+    // The server goes on from its snapshot.
+    let plan = session.coordinator.plan().clone();
+    let snapshot = session.coordinator.snapshot();
+    session.coordinator = Coordinator::restore(plan, RUN, &snapshot).unwrap();
+    assert_eq!(session.coordinator.bound.len(), 5);
+    // Without one of those whose sum may be known, the two that revealed take no part, and too few
+    // are left.
+    session.until(&[0, 1, 2, 3], "collect");
+    session.pass(&[0, 1]);
+    assert_eq!(session.reasons.len(), 2);
+    assert!(session.reasons[0].contains("a sum of this model"), "{:?}", session.reasons);
+    let effects = session.wait();
+    assert!(matches!(effects[..], [Effect::Failed(_)]), "{effects:?}");
+    // All five may be summed, and then the model is another.
+    session.until(&ALL, "combine");
+    session.coordinator.handle(Millis(1), head(7)).unwrap();
+    assert_eq!(session.coordinator.turn(), Turn::new(3, 1));
+    assert!(session.coordinator.bound.is_empty());
+}
+
+#[test]
+fn a_set_whose_sum_may_be_known_is_summed_again_and_nobody_with_it() {
+    let mut session = Session::new(&[8; 3], 2);
+    session.until(&ALL[..3], "collect");
+    // The third drops out, and the second reveals nothing.
+    session.pass(&[0, 1]);
+    session.wait();
+    session.pass(&[0, 1]);
+    assert_eq!(session.coordinator.phase(), "unmask");
+    session.pass(&[0]);
+    session.wait();
+    assert_eq!(session.coordinator.turn(), Turn::new(2, 1));
+    // A sum of all three, less that of two, would be the third's update.
+    session.until(&ALL[..3], "combine");
+    let counted: BTreeSet<ClientId> = session.coordinator.accepted().map(|(c, _)| *c).collect();
+    assert_eq!(counted, [0, 1].map(|number| *session.participants[number].client()).into());
+    assert!(session.reasons.is_empty(), "{:?}", session.reasons);
+}
+
+#[test]
+fn the_last_round_may_be_abandoned() {
+    let mut session = Session::new(&[8; 5], 1);
+    session.until(&ALL, "unmask");
+    let effects = session.wait();
+    assert!(matches!(effects[..], [Effect::Failed(_), Effect::Finished]), "{effects:?}");
+    assert!(session.coordinator.finished());
+}
+
+#[test]
+fn who_would_be_most_of_the_sum_is_left_out() {
+    let mut session = Session::new(&[8, 9, 1 << 20, 10, 11], 1);
+    session.until(&ALL, "combine");
+    let heavy = *session.participants[2].client();
+    let counted: Vec<ClientId> =
+        session.coordinator.accepted().map(|(client, _)| *client).collect();
+    assert!(counted.len() == 4 && !counted.contains(&heavy));
+    assert_eq!(session.coordinator.unmasking().unwrap().max_samples, 11);
+    assert!(session.reasons.is_empty(), "{:?}", session.reasons);
+}
+
+#[test]
+fn an_upload_says_no_more_than_its_keys_did() {
+    let mut session = Session::new(&[8; 5], 1);
+    let start = session.online(&ALL);
+    session.coordinator.handle(Millis(1), start).unwrap();
+    (0..3).for_each(|_| session.pass(&ALL));
+    assert_eq!(session.coordinator.phase(), "collect");
+    session.pass(&ALL[..4]);
+    // The last one has encoded its update, and says something else of it.
+    let client = *session.participants[4].client();
+    let mut inputs = vec![Input::Instruction(session.coordinator.instruction(&client))];
+    while let Some(input) = inputs.pop() {
+        for action in session.participants[4].handle(input).unwrap() {
+            if !matches!(action, Action::Upload) {
+                inputs.extend(session.act(4, client, action));
+            }
+        }
+    }
+    let refused = |session: &mut Session, change: fn(&mut Upload)| {
+        let Event::Uploaded { client, turn, mut upload } = session.upload(4) else { panic!() };
+        change(&mut upload);
+        let event = Event::Uploaded { client, turn, upload };
+        session.coordinator.handle(Millis(1), event).unwrap_err()
+    };
+    let weight = refused(&mut session, |upload| upload.samples = 7);
+    assert_eq!(weight, Refusal::Weight { given: 7, signed: 8 });
+    let metrics = refused(&mut session, |upload| {
+        upload.metrics = Metrics::from([("loss".to_string(), 0.5)]);
+    });
+    assert_eq!(metrics.name(), "metrics");
+    let event = session.upload(4);
+    session.coordinator.handle(Millis(1), event).unwrap();
+    assert_eq!(session.coordinator.phase(), "confirm");
+}
