@@ -11,7 +11,7 @@ use tern_fl::plan::Task;
 use tern_fl::trainer::{Job, Trained};
 use tern_fl::wire::instruction::What;
 use tern_fl::wire::message::Body;
-use tern_fl::{ClientId, Layout, Masking, Turn, wire};
+use tern_fl::{ClientId, Layout, Masking, TaskSpec, Turn, wire};
 use tern_secagg::{Message, Roster, Seed};
 
 use crate::liar::{Lie, accusation, garbage, other_shares};
@@ -122,7 +122,7 @@ impl Member {
                 Some(Body::Shares(sent)),
                 Some(What::ShareKeys(wire::ShareKeys { roster })),
             ) => {
-                let TaskSpec { secure, updates, cohort, model, run, .. } = &self.task;
+                let TaskSpec { secure, updates, cohort, model, run, .. } = &*self.task;
                 let (secure, layout) = (secure.as_ref().unwrap(), Layout::of(model).unwrap());
                 let masking = Masking::new(secure, updates.uplink, *cohort, &layout).unwrap();
                 let turn = Turn::new(message.round, message.attempt);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Data;
 use crate::Device;
 use crate::ops::aggregate::numbers;
 use crate::ops::testing::{floats, run_cases, software};
