@@ -39,7 +39,8 @@ fn rounds_without_a_client_are_not_complete() {
     let row = |clients| {
         serde_json::from_value(serde_json::json!({
             "round": 1, "attempt": 1, "metrics": {}, "clients": clients, "bytes_up": 1,
-            "bytes_down": 1, "seconds": 1.0, "committed": 1
+            "bytes_down": 1, "seconds": 1.0, "committed": 1,
+            "draw": {"salt": "00".repeat(32), "candidates": 3, "drawn": 3, "largest": 1.0}
         }))
     };
     let ended = Ended { rounds: vec![row(3).unwrap(), row(2).unwrap()], failed: Vec::new() };

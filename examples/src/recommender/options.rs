@@ -40,7 +40,7 @@ pub struct Options {
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
     /// Terminals, or users, whose updates are taken in a round
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
     pub cohort: Option<u32>,
     /// As processes over TLS.
     #[command(flatten)]
@@ -103,7 +103,7 @@ mod tests {
         let cohort =
             |args: &[&str]| parse(&[&["--movielens", "x"], args].concat()).unwrap().scale();
         assert_eq!((cohort(&[]).cohort, cohort(&["--cohort", "20"]).cohort), (50, 20));
-        for wrong in [["--rounds", "0"], ["--cohort", "2"], ["--seeds", "0"]] {
+        for wrong in [["--rounds", "0"], ["--cohort", "3"], ["--seeds", "0"]] {
             assert!(parse(&wrong).is_err(), "{wrong:?}");
         }
         // What would do nothing is refused; a default is nothing that was asked for.

@@ -169,7 +169,8 @@ fn ternary_updates_are_a_fraction_of_full_ones_and_learn() {
     let run = |at: usize| train::run(&ARMS[at], &data, &scale, 3, &device).unwrap();
     let (full, ternary, secure, gradient) = (run(0), run(1), run(3), run(5));
     assert!(ternary.up < full.up / 14.0, "{} {}", ternary.up, full.up);
-    assert!(secure.up < full.up / 8.0 && secure.messages > Some(1000.0), "{}", secure.up);
+    // Lanes of four bits, and what is measured.
+    assert!(secure.up < full.up / 7.0 && secure.messages > Some(1000.0), "{}", secure.up);
     assert_eq!((ternary.down, ternary.messages), (full.down, None));
     for run in [&full, &ternary, &secure, &gradient] {
         let [first, .., last] = &run.curve[..] else { panic!("no curve") };
@@ -191,7 +192,7 @@ fn a_run_on_ones_own_customers_leaves_a_report() {
         "--rounds",
         "5",
         "--cohort",
-        "3",
+        "4",
         "--seeds",
         "2",
         "--data",

@@ -3,6 +3,15 @@
 //!
 //! A sum in which next to nothing is of others is one client's update. So no client takes part where
 //! one could count for more than a part of what is not corrupt, see [`check`].
+//!
+//! ```
+//! use tern_protocol::weights::{check, most};
+//!
+//! assert_eq!(most([3, 9]), 9);
+//! assert!(check(vec![10, 12, 9], 0.0, 0.8).is_ok());
+//! // The sum would be next to nothing but one client's update.
+//! assert!(check(vec![1_000, 12, 9], 0.0, 0.8).is_err());
+//! ```
 
 use crate::Aborted;
 

@@ -41,7 +41,9 @@ fn every_option() -> String {
     };
     let template = template().unwrap();
     assert!(template.lines().filter(|line| is_option(line)).count() > 10);
-    let lines = template.lines().map(|line| if is_option(line) { &line[1..] } else { line });
+    // The one that isn't for secure runs.
+    let lines = template.lines().filter(|line| !line.starts_with("#max_norm"));
+    let lines = lines.map(|line| if is_option(line) { &line[1..] } else { line });
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -4,6 +4,8 @@
 //! it with what it drew. Each client has a number that follows from the salt and its key; the
 //! smallest are drawn. A client that doesn't know the salt can't look for a key of a small number;
 //! once the round is over the salt is told, and with it a client finds whether it was passed over.
+//! After a secure round that was abandoned, those whose sum may be known come together or stay away
+//! together, whatever their numbers are.
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};

@@ -5,7 +5,8 @@ use crate::{ClientId, Refusal, Turn};
 
 impl Coordinator {
     /// While updates come in, the client is asked for the same one again. Later on it is left out;
-    /// if too few are left, or masks of others hang on it, the attempt fails.
+    /// if too few are left, or masks of others hang on it, the attempt fails, and the whole round
+    /// once shares were asked for.
     pub(super) fn lost(&mut self, client: ClientId, turn: Turn) -> Result<Vec<Effect>, Refusal> {
         self.check_turn(turn)?;
         if !self.accepted().any(|(other, _)| *other == client) {
@@ -25,6 +26,11 @@ impl Coordinator {
             }
             _ => {}
         }
-        Ok(self.failed(format_args!("the stored update of client {client} is damaged")))
+        let reason = format!("the stored update of client {client} is damaged");
+        Ok(match &self.phase {
+            Phase::Unmask(_) => self.abandon(reason),
+            Phase::Combine(combine) if combine.unmasking.is_some() => self.abandon(reason),
+            _ => self.failed(reason),
+        })
     }
 }

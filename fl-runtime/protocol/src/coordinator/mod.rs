@@ -47,6 +47,7 @@ mod confirm;
 mod draw;
 mod evaluate;
 mod event;
+mod fail;
 mod gather;
 mod lost;
 mod secure;
@@ -74,7 +75,6 @@ use confirm::Confirm;
 use evaluate::Evaluate;
 use gather::Gather;
 use share::Share;
-use tern_secagg::Failure;
 use unmask::Unmask;
 
 /// The best model so far.
@@ -378,38 +378,6 @@ impl Coordinator {
 
     fn unexpected(&self, message: &'static str) -> Refusal {
         Refusal::Unexpected { message, phase: self.phase.name() }
-    }
-
-    /// Another attempt at the round, since too few answered.
-    fn repeat(&mut self) -> Vec<Effect> {
-        let members = self.cohort();
-        let count = |progress| members.iter().filter(|(_, found)| *found == progress).count();
-        let reason = format!(
-            "{} answered, {} declined and {} were silent, expected at least {} answers",
-            count(Progress::Answered),
-            count(Progress::Declined),
-            count(Progress::Asked),
-            self.plan.cohort.minimum,
-        );
-        self.failed(reason)
-    }
-
-    /// Another attempt at the round, since a secure session can't go on.
-    fn insecure(&mut self, failure: &Failure) -> Vec<Effect> {
-        self.failed(format_args!("secure aggregation: {failure}"))
-    }
-
-    /// Another attempt at the round.
-    fn failed(&mut self, reason: impl std::fmt::Display) -> Vec<Effect> {
-        let (turn, phase, reason) = (self.turn, self.phase.name(), reason.to_string());
-        tracing::warn!(%turn, phase, reason, "the attempt failed");
-        let excluded = self.excluded.iter().filter(|(_, exclusion)| exclusion.turn == turn);
-        let excluded = excluded.map(|(client, found)| (*client, found.reason.clone())).collect();
-        let failed = FailedAttempt { turn, phase, reason, members: self.cohort(), excluded };
-        self.turn.attempt += 1;
-        self.draw = Draw::default();
-        self.phase = Phase::Gather(Gather);
-        vec![Effect::Failed(failed)]
     }
 
     fn declined(&mut self, now: Millis, client: ClientId) -> Result<Vec<Effect>, Refusal> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tern_secagg::{Failure, Reveal, server};
+use tern_secagg::{Reveal, server};
 
 use super::combine::{Combine, Unmasking};
 use super::confirm::Confirm;
@@ -106,25 +106,8 @@ impl Coordinator {
             Err(_) if !over => Vec::new(),
             Err(failure) => {
                 self.exclude(&culprits, |member| state.identity(member));
-                self.abandon(&failure)
+                self.abandon(format_args!("secure aggregation: {failure}"))
             }
         }
-    }
-
-    /// To the next round without a model of this one. Whoever revealed shares takes part in no other
-    /// attempt at it, since a server that has a sum and says that it hasn't could ask for others.
-    fn abandon(&mut self, failure: &Failure) -> Vec<Effect> {
-        let Phase::Unmask(phase) = &self.phase else { return Vec::new() };
-        self.bound = phase.uploads.keys().copied().collect();
-        let reason = format!(
-            "secure aggregation: {failure}; shares were revealed, so that no other attempt can \
-             follow: the round is abandoned"
-        );
-        let mut effects = self.failed(reason);
-        self.proceed(false);
-        if self.finished() {
-            effects.push(Effect::Finished);
-        }
-        effects
     }
 }

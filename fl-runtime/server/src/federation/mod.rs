@@ -459,6 +459,11 @@ impl Federation {
         self.context.model(digest)
     }
 
+    /// Whether all of the journal is known in two places, so that any of it is missed if it is lost.
+    pub fn is_settled(&self) -> bool {
+        self.journal.is_settled()
+    }
+
     /// The coordinator, to look at.
     pub fn coordinator(&self) -> &Coordinator {
         &self.coordinator

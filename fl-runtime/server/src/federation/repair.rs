@@ -392,7 +392,18 @@ impl Search<'_> {
         let seen = last.saturating_sub(self.contents.base.unwrap_or(0));
         let round = snapshot.round.saturating_sub(u32::from(!snapshot.finished));
         let mut said = format!("run {run} after round {round}");
-        if !snapshot.finished {
+        if !snapshot.finished && self.plan.secure.is_some() {
+            said += &format!(
+                ". Round {} is abandoned: clients may have revealed shares in it, and then take part \
+                 in no other attempt at it",
+                snapshot.round
+            );
+            if snapshot.round >= self.plan.rounds {
+                snapshot.finished = true;
+            } else {
+                (snapshot.round, snapshot.attempt) = (snapshot.round + 1, 1);
+            }
+        } else if !snapshot.finished {
             let attempt = u64::from(snapshot.attempt) + seen + 1;
             snapshot.attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
             said += &format!(

@@ -60,7 +60,12 @@ impl Taken {
     fn make_room(&mut self, address: &IpAddr, here: usize) -> bool {
         let is_known = self.is_known(address);
         let gives_way = |(other, held): &(&IpAddr, &Held)| {
-            let is_fair = held.count >= here + 2 || is_known && !self.is_known(other);
+            // An address that is known gives way to no other, however many places it holds.
+            let is_fair = match (is_known, self.is_known(other)) {
+                (true, false) => true,
+                (false, true) => false,
+                (true, true) | (false, false) => held.count >= here + 2,
+            };
             is_fair && !held.guests.is_empty()
         };
         let most = self.of.iter().filter(gives_way).max_by_key(|(_, held)| held.count);
@@ -267,6 +272,8 @@ mod tests {
         assert_eq!(each.len(), 7);
         // Another client behind the same address, which is not known by itself yet.
         let second = places.take(address(99)).unwrap();
+        // Before its request is there it is a guest, but one of an address that is known.
+        assert!(places.take(address(50)).is_none() && !is_cut(&second));
         second.is_of_enrolled();
         assert_eq!(each.iter().filter(|visit| is_cut(visit)).count(), 1);
         let clients: Vec<_> = std::iter::from_fn(|| places.take(address(99)))

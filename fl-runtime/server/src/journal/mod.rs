@@ -226,10 +226,13 @@ impl Journal {
         transaction.commit().map_err(&named)?;
         self.at = Some((run, next));
         self.behind = true;
-        if let Err(error) = self.settle() {
-            tracing::warn!(%error, "noting the journal's end, trying again before the next write");
-        }
-        Ok(())
+        // It is written, but nobody is told before its end is known in both places.
+        self.settle()
+    }
+
+    /// Whether its end is known in both places: what was written then is missed if it is lost.
+    pub fn is_settled(&self) -> bool {
+        !self.behind
     }
 
     /// What the head's file should have.

@@ -10,7 +10,9 @@ impl World {
     /// The server's process ends, with nothing done at its end; its disk may be harmed.
     pub(super) fn kill(&mut self) {
         let harmed = self.random.chance(self.weather.harm);
-        let state = self.server.as_ref().filter(|_| harmed).map(State::of);
+        // The loss of a write that failed half-way is noticed by nobody, nor was anybody told of it.
+        let server = self.server.as_ref().filter(|server| harmed && server.is_settled());
+        let state = server.map(State::of);
         // What is on the disk before anything is done at the end of the process.
         let whole = state.as_ref().map(|_| disk::copy(&self.folder));
         self.server = None;

@@ -198,12 +198,13 @@ fn a_committed_round_is_not_in_the_log_alone() {
 }
 
 #[test]
-fn a_damaged_update_of_a_secure_round_comes_again_or_ends_the_attempt() {
+fn a_damaged_update_of_a_secure_round_comes_again_or_ends_the_round() {
     let mut plan = super::plan();
     (plan.rounds, plan.cohort.size, plan.cohort.over_selection) = (2, 4, 1.0);
-    plan.secure = Some(Secure::default());
-    // While vectors come in, and once all are.
-    for (count, attempt) in [(1, 1), (4, 2)] {
+    (plan.cohort.minimum, plan.secure) = (4, Some(Secure::default()));
+    // While vectors come in, and once all are: then it shows when shares were asked for, so that
+    // the round is abandoned.
+    for (count, first) in [(1, Turn::new(1, 1)), (4, Turn::new(2, 1))] {
         let folder = tempfile::tempdir().unwrap();
         let open = || Federation::open(folder.path(), &plan, &initial(&plan), options()).unwrap();
         let mut federation = open();
@@ -222,7 +223,9 @@ fn a_damaged_update_of_a_secure_round_comes_again_or_ends_the_attempt() {
         let mut federation = open();
         go_on(&mut federation, &mut members, |_, _| ());
         let rounds = federation.rounds(0).unwrap();
-        assert_eq!((rounds[0].attempt, rounds[0].updates, rounds.len()), (attempt, 4, 2));
+        assert_eq!(Turn::new(rounds[0].round, rounds[0].attempt), first);
+        assert!(rounds.iter().all(|round| round.updates == 4));
+        assert_eq!(rounds.last().map(|round| round.round), Some(2));
     }
 }
 

@@ -1,0 +1,56 @@
+//! Attempts that fail.
+
+use tern_secagg::Failure;
+
+use super::gather::Gather;
+use super::{Coordinator, Draw, Effect, FailedAttempt, Phase, Progress};
+
+impl Coordinator {
+    /// Another attempt at the round, since too few answered.
+    pub(super) fn repeat(&mut self) -> Vec<Effect> {
+        let members = self.cohort();
+        let count = |progress| members.iter().filter(|(_, found)| *found == progress).count();
+        let reason = format!(
+            "{} answered, {} declined and {} were silent, expected at least {} answers",
+            count(Progress::Answered),
+            count(Progress::Declined),
+            count(Progress::Asked),
+            self.plan.cohort.minimum,
+        );
+        self.failed(reason)
+    }
+
+    /// Another attempt at the round, since a secure session can't go on.
+    pub(super) fn insecure(&mut self, failure: &Failure) -> Vec<Effect> {
+        self.failed(format_args!("secure aggregation: {failure}"))
+    }
+
+    /// To the next round without a model of this one, since shares were asked for. Whoever revealed
+    /// them takes part in no other attempt at it: a server that has a sum and says that it hasn't
+    /// could ask for others.
+    pub(super) fn abandon(&mut self, reason: impl std::fmt::Display) -> Vec<Effect> {
+        self.bound = self.accepted().map(|(client, _)| *client).collect();
+        let mut effects = self.failed(format_args!(
+            "{reason}; shares were revealed, so that no other attempt can follow: the round is \
+             abandoned"
+        ));
+        self.proceed(false);
+        if self.finished() {
+            effects.push(Effect::Finished);
+        }
+        effects
+    }
+
+    /// Another attempt at the round.
+    pub(super) fn failed(&mut self, reason: impl std::fmt::Display) -> Vec<Effect> {
+        let (turn, phase, reason) = (self.turn, self.phase.name(), reason.to_string());
+        tracing::warn!(%turn, phase, reason, "the attempt failed");
+        let excluded = self.excluded.iter().filter(|(_, exclusion)| exclusion.turn == turn);
+        let excluded = excluded.map(|(client, found)| (*client, found.reason.clone())).collect();
+        let failed = FailedAttempt { turn, phase, reason, members: self.cohort(), excluded };
+        self.turn.attempt += 1;
+        self.draw = Draw::default();
+        self.phase = Phase::Gather(Gather);
+        vec![Effect::Failed(failed)]
+    }
+}
