@@ -222,8 +222,9 @@ fn run(
         world.queue.at(time, Event::Revive { client: index });
     }
     world.queue.at(TICK, Event::Tick);
-    world.live();
-    world.judge();
+    if world.live() {
+        world.judge();
+    }
     world.summary
 }
 
@@ -272,8 +273,8 @@ impl World {
         act(&mut self.members[client], &mut around)
     }
 
-    /// Until every client has heard that the run is over.
-    fn live(&mut self) {
+    /// Until every client has heard that the run is over; false if it can't be.
+    fn live(&mut self) -> bool {
         let mut storm = true;
         while !self.members.iter().all(|member| member.stopped) {
             let (time, event) = self.queue.next().unwrap();
@@ -284,16 +285,17 @@ impl World {
                 self.summary.outlived += 1;
                 self.clear_up();
             }
-            assert!(time < STORM + REST, "the run doesn't end: {:?}", self.state());
+            if time >= STORM + REST {
+                let server = self.server.as_ref().unwrap();
+                assert!(server.coordinator().is_barred(), "it doesn't end: {:?}", server.status());
+                return false;
+            }
             if storm {
                 self.trouble();
             }
             self.happen(event);
         }
-    }
-
-    fn state(&self) -> String {
-        format!("{:?}", self.server.as_ref().map(Federation::status))
+        true
     }
 
     /// The weather is fine from now on, and everyone is up.

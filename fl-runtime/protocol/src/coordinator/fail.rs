@@ -30,15 +30,28 @@ impl Coordinator {
     /// could ask for others.
     pub(super) fn abandon(&mut self, reason: impl std::fmt::Display) -> Vec<Effect> {
         self.bound = self.accepted().map(|(client, _)| *client).collect();
+        let out = match self.is_barred() {
+            true => {
+                ", and without the one of them that is out, the others sum no change of this model"
+            }
+            false => "",
+        };
         let mut effects = self.failed(format_args!(
             "{reason}; shares were revealed, so that no other attempt can follow: the round is \
-             abandoned"
+             abandoned{out}"
         ));
         self.proceed(false);
         if self.finished() {
             effects.push(Effect::Finished);
         }
         effects
+    }
+
+    /// Whether the clients whose sum may be known can't come together again, since one of them broke
+    /// the protocol. They help to sum no other set of changes of this model; the run goes on if the
+    /// others are enough.
+    pub fn is_barred(&self) -> bool {
+        self.bound.iter().any(|client| self.excluded.contains_key(client))
     }
 
     /// Another attempt at the round.
