@@ -210,7 +210,8 @@ impl Trainer for Mortal {
 
 #[test]
 fn a_run_goes_on_after_its_process_has_ended() {
-    let changes: [(bool, fn(&mut RunPlan)); 4] = [
+    type Change = fn(&mut RunPlan);
+    let changes: [(bool, Change); 4] = [
         (true, |_| ()),
         (true, |plan| {
             plan.updates.uplink = Encoding::Ternary;
