@@ -152,7 +152,7 @@ impl Journal {
     /// Committed rounds after round `after`, in order.
     ///
     /// # Errors
-    /// [`Error::Journal`].
+    /// [`tern_protocol::Error::Journal`].
     pub fn rounds(&self, after: u32) -> Result<Vec<CommittedRound>> {
         let named = named(&self.path);
         let mut all = self.connection.prepare_cached(ROUNDS).map_err(&named)?;
@@ -170,7 +170,7 @@ impl Journal {
     /// Updates in a committed round, in order of their clients' keys.
     ///
     /// # Errors
-    /// [`Error::Journal`].
+    /// [`tern_protocol::Error::Journal`].
     pub fn uploads(&self, round: u32) -> Result<Vec<CountedUpload>> {
         let named = named(&self.path);
         let mut all = self.connection.prepare_cached(UPLOADS).map_err(&named)?;
@@ -181,7 +181,7 @@ impl Journal {
     /// The attempt that made a committed round.
     ///
     /// # Errors
-    /// [`Error::Journal`].
+    /// [`tern_protocol::Error::Journal`].
     pub fn turn(&self, round: u32) -> Result<Option<Turn>> {
         let mut find = self.connection.prepare_cached(TURN).map_err(named(&self.path))?;
         let attempt = find.query_row([round], |row| row.get(0)).optional();
