@@ -85,6 +85,8 @@ impl Arm {
         plan.training.steps = Some(scale.steps);
         plan.training.batch = scale.batch;
         plan.training.learning_rate = RATE;
+        // As in the paper, terminals count by their samples alone.
+        plan.updates.max_over_median = 1e9;
         plan.updates.kind = self.kind;
         plan.updates.uplink = self.uplink;
         plan.updates.downlink = self.downlink;

@@ -94,6 +94,8 @@ pub fn plan(options: &Options, clients: usize, tokens: usize) -> RunPlan {
     plan.seed = options.seed;
     let tenth = clients.div_ceil(10) as u32;
     plan.cohort.size = options.cohort.unwrap_or(tenth).min(clients as u32);
+    // As in the paper, clients count by their samples alone.
+    plan.updates.max_over_median = 1e9;
     plan.training.epochs = options.epochs;
     plan.training.batch = options.batch;
     plan.training.learning_rate = options.learning_rate;

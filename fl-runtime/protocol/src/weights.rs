@@ -13,6 +13,8 @@
 //! assert!(check(vec![1_000, 12, 9], 0.0, 0.8).is_err());
 //! ```
 
+use tern_secagg::Assumptions;
+
 use crate::Aborted;
 
 /// The largest part of a sum that one client may count for, unless a client asks for another.
@@ -24,9 +26,8 @@ pub fn most(samples: impl IntoIterator<Item = u32>) -> u32 {
 }
 
 /// Members that a fraction comes to, of those that tell the server their updates.
-pub fn told(corrupt: f64, members: usize) -> usize {
-    // A fifth of 100 is 20, though 0.2 isn't a fifth.
-    (corrupt * members as f64 - 1e-9).ceil() as usize
+fn told(corrupt: f64, members: usize) -> usize {
+    Assumptions::new(corrupt, 0.0).corrupt_of(members)
 }
 
 /// Whether no member's samples are more than `share` of all that is left when a fraction `corrupt`

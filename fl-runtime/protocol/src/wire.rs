@@ -164,8 +164,8 @@ pub struct Train {
     /// In secure rounds: with whom to share masks, `tern_secagg::Partners`, encoded.
     #[prost(bytes = "vec", tag = "3")]
     pub partners: ::prost::alloc::vec::Vec<u8>,
-    /// The most samples that a client of the cohort counts for. In secure weighted rounds updates
-    /// are multiplied by own samples over this before they are encoded.
+    /// The most samples that a client of the cohort counts for; in secure rounds that follows from
+    /// the roster.
     #[prost(uint32, tag = "4")]
     pub max_samples: u32,
 }

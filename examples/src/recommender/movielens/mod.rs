@@ -181,6 +181,8 @@ pub fn run(ratings: &Ratings, scale: &Scale, seed: u32, device: &Device) -> Resu
         plan.cohort.minimum = plan.cohort.size.div_ceil(2);
         plan.training.steps = Some(scale.steps);
         plan.updates.uplink = uplink;
+        // Users count by their ratings alone.
+        plan.updates.max_over_median = 1e9;
         // Few of a cohort know a film, so that means are small: the server scales them.
         plan.strategy =
             StrategySpec::Adam { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-4 };

@@ -2,7 +2,7 @@
 
 use tern_protocol::layout::Layout;
 use tern_protocol::metrics::{self, Metrics};
-use tern_protocol::plan::{StrategySpec, UpdateKind};
+use tern_protocol::plan::{Scores, StrategySpec, UpdateKind};
 use tern_protocol::strategy::advance;
 use tern_protocol::trainer::{Job, Trained, Trainer, training_seed};
 use tern_protocol::update::limit;
@@ -33,7 +33,10 @@ pub fn plan(name: &str, model: &Model, settings: &Settings, nodes: u32) -> RunPl
     let metric = if settings.patience.is_some() { "loss" } else { "accuracy" };
     plan.evaluation.metrics = METRICS.map(String::from).into();
     plan.evaluation.metric = metric.into();
+    plan.evaluation.scores = Scores::Clients;
     plan.evaluation.patience = settings.patience;
+    // The target weighs as much as all sources.
+    plan.updates.max_over_median = 1e9;
     plan
 }
 
@@ -114,7 +117,8 @@ pub fn run<T: Trainer>(
         }
         advance(strategy, UpdateKind::Delta, &layout, &mut model, total.mean(), &mut state)?;
         let metrics = metrics::mean(reports.iter().map(|(samples, metrics)| (*samples, metrics)));
-        let loss = metrics.get(&plan.evaluation.metric).copied();
+        let reported = metrics::middle(reports.iter().map(|(_, metrics)| metrics));
+        let loss = reported.get(&plan.evaluation.metric).copied();
         observe(&Round { number, phase: strategy.phase(number), metrics, absent }, &model);
         // As the coordinator does it: only rounds with a loss count.
         if let Some(loss) = loss {

@@ -11,6 +11,8 @@ use tern_protocol::{
     ClientId, Error, Result, RunId, RunPlan, Strategy, StrategyState, TaskSpec, Turn,
 };
 
+use tern_server::local;
+
 use super::*;
 
 const POINTS: usize = 96;
@@ -139,28 +141,47 @@ fn the_target_starts_from_the_sources_aggregate() {
     }
 }
 
+/// Two sources and the target, as clients of a server.
+fn clients(settings: &Settings) -> Vec<local::Client<Node>> {
+    let all = nodes(settings, 2).into_iter().map(|node| node.1);
+    all.enumerate().map(|(n, node)| local::Client::numbered(n, node)).collect()
+}
+
 #[test]
 fn the_target_and_a_third_node_aggregate_to_the_same_bits() {
-    use tern_server::local;
     let settings = Settings { exchanges: 6, ..settings() };
     let plan = plan("test", &model(), &settings, 3);
     assert!(plan.cohort.gather_ms <= 1000, "an absent node holds every round up as long");
     let fusion = Fusion::new(&model(), &settings);
     let initial = model().initial(settings.seed);
-    let clients = |numbers: std::ops::Range<usize>| {
-        let all = nodes(&settings, 2).into_iter().map(|node| node.1);
-        numbers.zip(all).map(|(n, node)| local::Client::numbered(n, node)).collect::<Vec<_>>()
-    };
-    let mut there = clients(0..3);
+    let mut there = clients(&settings);
     let folder = tempfile::tempdir().unwrap();
     let mut options = local::Options::new(&Device::cpu(), folder.path());
     options.strategy = Some(Arc::new(fusion.clone()));
     let third = local::run(&plan, Some(&initial), &mut there, options, |_, _| ()).unwrap();
-    let mut here: Vec<_> = clients(0..3).into_iter().map(|c| (c.id(), c.trainer)).collect();
+    let mut here: Vec<_> = clients(&settings).into_iter().map(|c| (c.id(), c.trainer)).collect();
     let own = run(&plan, &fusion, &initial, &mut here, |_, _| ()).unwrap();
     assert_eq!(third.rounds, own.rounds);
     assert!(third.model == own.model && third.best == third.model);
     assert!(own.model != initial);
+}
+
+#[test]
+fn a_third_node_ends_the_run_where_the_target_does() {
+    // Steps too small to change anything.
+    let still = Settings { patience: Some(6), rate: 1e-12, exchanges: 500, ..settings() };
+    let plan = plan("test", &model(), &still, 3);
+    let fusion = Fusion::new(&model(), &still);
+    let initial = model().initial(still.seed);
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = local::Options::new(&Device::cpu(), folder.path());
+    options.strategy = Some(Arc::new(fusion.clone()));
+    let there = &mut clients(&still);
+    let third = local::run(&plan, Some(&initial), there, options, |_, _| ()).unwrap();
+    let mut here: Vec<_> = clients(&still).into_iter().map(|c| (c.id(), c.trainer)).collect();
+    let own = run(&plan, &fusion, &initial, &mut here, |_, _| ()).unwrap();
+    assert_eq!((own.ended, own.rounds), (Ended::Converged, third.rounds));
+    assert!(third.rounds < still.rounds());
 }
 
 #[test]

@@ -85,13 +85,12 @@ impl Coordinator {
             return self.repeat();
         }
         let members = phase.members.keep(answered);
-        let max_samples = phase.max_samples;
         let job = job(&self.head.public, &self.head.scales);
         match phase.state.clone().close(job) {
             Ok((state, partners)) => {
                 let partners = partners.into_iter().map(|(to, named)| (to, named.encode()));
                 let (partners, samples) = (partners.collect(), members.asked.clone());
-                let masked = Masked { state, partners, samples, max_samples };
+                let masked = (Masked { state, partners, samples }, phase.max_samples);
                 self.phase =
                     Phase::Collect(Collect::secure(&self.plan, now, &members, &self.bound, masked));
                 Vec::new()

@@ -32,8 +32,6 @@ pub(super) struct Masked {
     pub(super) partners: BTreeMap<u32, Vec<u8>>,
     /// Those that each member signed with its keys.
     pub(super) samples: BTreeMap<ClientId, u32>,
-    /// The most samples of a member of the roster.
-    pub(super) max_samples: u32,
 }
 
 impl Masked {
@@ -68,7 +66,7 @@ impl Collect {
         now: Millis,
         members: &Members,
         bound: &BTreeSet<ClientId>,
-        masked: Masked,
+        (masked, max_samples): (Masked, u32),
     ) -> Self {
         let all = bound.iter().all(|client| members.asked.contains_key(client));
         let answer = |client: &ClientId| match bound.is_empty() || !all || bound.contains(client) {
@@ -79,7 +77,7 @@ impl Collect {
             deadline: now.after(plan.cohort.deadline_ms),
             cohort: members.asked.keys().map(|client| (*client, answer(client))).collect(),
             enough: members.asked.len(),
-            max_samples: masked.max_samples,
+            max_samples,
             masked: Some(masked),
         }
     }
@@ -216,7 +214,7 @@ impl Coordinator {
             return self.repeat();
         }
         if let Some(masked) = &collect.masked {
-            let (mut state, max_samples) = (masked.state.clone(), masked.max_samples);
+            let (mut state, max_samples) = (masked.state.clone(), collect.max_samples);
             // Only now: until then an upload may be lost, and come again. Each was checked.
             for (client, upload) in &uploads {
                 if let (Some(number), Ok(included)) =

@@ -9,7 +9,7 @@ use super::evaluate::Evaluate;
 use super::gather::Gather;
 use super::{Best, Coordinator, Effect, Head, Phase, RoundRecord, Score, Upload};
 use crate::metrics::{self, Metrics};
-use crate::plan::{Goal, Scores};
+use crate::plan::Scores;
 use crate::{ClientId, Millis, Refusal, Turn};
 
 /// Waits for the aggregate of these uploads.
@@ -46,17 +46,17 @@ impl Coordinator {
             self.phase = Phase::Evaluate(Evaluate::new(head, uploads, evaluators, deadline));
             return Ok(Vec::new());
         }
-        Ok(self.commit(head, uploads, Metrics::new(), &Metrics::new()))
+        Ok(self.commit(head, uploads, &[]))
     }
 
-    /// The round is done. `middle` is of what `evaluation` is the mean of.
+    /// The round is done, of whose model clients with so many samples measured this.
     pub(super) fn commit(
         &mut self,
         head: Head,
         uploads: BTreeMap<ClientId, Upload>,
-        evaluation: Metrics,
-        middle: &Metrics,
+        measured: &[(u32, Metrics)],
     ) -> Vec<Effect> {
+        let evaluation = metrics::mean(measured.iter().map(|(samples, m)| (*samples, m)));
         let training = match &self.masking {
             Some(_) => head.training.clone(),
             None => metrics::mean(uploads.values().map(|u| (u.samples, &u.metrics))),
@@ -66,9 +66,11 @@ impl Coordinator {
             Scores::Server => head.metrics.get(metric).copied(),
             // Of a secure round nothing is known but the mean.
             Scores::Clients if self.masking.is_some() => training.get(metric).copied(),
-            Scores::Clients => middle.get(metric).copied().or_else(|| {
-                metrics::middle(uploads.values().map(|u| &u.metrics)).get(metric).copied()
-            }),
+            Scores::Clients => {
+                let evaluated = metrics::middle(measured.iter().map(|(_, metrics)| metrics));
+                let trained = || metrics::middle(uploads.values().map(|u| &u.metrics));
+                evaluated.get(metric).copied().or_else(|| trained().get(metric).copied())
+            }
         };
         let score = value.map(|value| self.score(value, head.public));
         self.counted.extend(uploads.keys().map(|client| (*client, self.turn)));
@@ -90,8 +92,7 @@ impl Coordinator {
     pub(super) fn proceed(&mut self, scored: bool) {
         let round = self.turn.round;
         let stale = self.best.filter(|_| scored).map_or(0, |best| round - best.round);
-        let patience = self.plan.evaluation.patience;
-        if round >= self.plan.rounds || patience.is_some_and(|patience| stale >= patience) {
+        if self.plan.ends_after(round, stale) {
             self.phase = Phase::Finished;
         } else {
             self.turn = Turn::new(round + 1, 1);
@@ -100,10 +101,8 @@ impl Coordinator {
     }
 
     fn score(&mut self, value: f64, model: crate::Digest) -> Score {
-        let better = self.best.is_none_or(|best| match self.plan.evaluation.goal {
-            Goal::Minimize => value < best.score,
-            Goal::Maximize => value > best.score,
-        });
+        let goal = self.plan.evaluation.goal;
+        let better = self.best.is_none_or(|best| goal.is_better(value, best.score));
         if better {
             self.best = Some(Best { model, round: self.turn.round, score: value });
         }

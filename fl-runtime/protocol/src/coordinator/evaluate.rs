@@ -103,9 +103,7 @@ impl Coordinator {
     pub(super) fn evaluated(&mut self, _now: Millis) -> Vec<Effect> {
         let Phase::Evaluate(evaluate) = &self.phase else { return Vec::new() };
         let Evaluate { head, uploads, results, .. } = evaluate.clone();
-        let measured = results.values().flatten();
-        let mean = metrics::mean(measured.clone().map(|(samples, metrics)| (*samples, metrics)));
-        let middle = metrics::middle(measured.map(|(_, metrics)| metrics));
-        self.commit(head, uploads, mean, &middle)
+        let measured: Vec<_> = results.into_values().flatten().collect();
+        self.commit(head, uploads, &measured)
     }
 }

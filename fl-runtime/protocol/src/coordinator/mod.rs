@@ -457,7 +457,7 @@ impl Coordinator {
         self.best.as_ref().map_or(self.head.public, |best| best.model)
     }
 
-    /// Models that must be kept.
+    /// Models that must be kept, each once.
     pub fn kept(&self) -> Vec<Digest> {
         let head = &self.head;
         let mut kept = vec![head.model, head.public, self.best_model()];
@@ -469,6 +469,8 @@ impl Coordinator {
             kept.extend(head.difference);
             kept.extend(head.state);
         }
+        kept.sort_unstable();
+        kept.dedup();
         kept
     }
 }

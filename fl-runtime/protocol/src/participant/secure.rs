@@ -264,7 +264,7 @@ impl Participant {
             let (state, signed) = state.survivors(&survivors)?;
             let corrupt = session.is.assumptions.corrupt;
             let samples = session.survive(&survivors);
-            let told = weights::told(corrupt, samples.len());
+            let told = session.is.assumptions.corrupt_of(samples.len());
             if weighted {
                 weights::check(samples, corrupt, share)?;
             }

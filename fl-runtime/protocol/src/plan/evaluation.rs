@@ -22,6 +22,16 @@ pub enum Goal {
     Maximize,
 }
 
+impl Goal {
+    /// Whether a score is better than another.
+    pub fn is_better(self, score: f64, than: f64) -> bool {
+        match self {
+            Goal::Minimize => score < than,
+            Goal::Maximize => score > than,
+        }
+    }
+}
+
 /// Whose measurements make a model the best.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

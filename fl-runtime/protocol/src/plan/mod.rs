@@ -365,6 +365,12 @@ impl RunPlan {
         (62.0 - largest.log2().ceil()).clamp(0.0, f64::from(MAX_FRACTION_BITS)) as u32
     }
 
+    /// Whether a run is over after a round, with so many rounds since the best one.
+    pub fn ends_after(&self, round: u32, stale: u32) -> bool {
+        let patience = self.evaluation.patience;
+        round >= self.rounds || patience.is_some_and(|patience| stale >= patience)
+    }
+
     /// How vectors of its model's layout are masked, if they are.
     ///
     /// # Errors

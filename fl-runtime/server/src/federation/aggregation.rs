@@ -4,7 +4,7 @@ use std::io::{BufReader, Read, Seek};
 use std::sync::Arc;
 
 use tern_engine::Device;
-use tern_protocol::coordinator::{Coordinator, Head, Unmasking};
+use tern_protocol::coordinator::{Coordinator, Head, Unmasking, Upload};
 use tern_protocol::metrics::{Metrics, is_measured};
 use tern_protocol::plan::Encoding;
 use tern_protocol::strategy::advance;
@@ -148,6 +148,12 @@ pub(super) struct Counted {
     pub weight: u32,
 }
 
+impl From<&Upload> for Counted {
+    fn from(upload: &Upload) -> Self {
+        Counted { digest: upload.digest, weight: upload.samples }
+    }
+}
+
 /// What a stored update was found to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stored {
@@ -239,9 +245,7 @@ impl Aggregation {
         coordinator: &Coordinator,
         total: Option<Sum>,
     ) -> Self {
-        let uploads = coordinator.accepted().map(|(client, upload)| {
-            (*client, Counted { digest: upload.digest, weight: upload.samples })
-        });
+        let uploads = coordinator.accepted().map(|(client, upload)| (*client, upload.into()));
         Aggregation {
             turn: coordinator.turn(),
             head: coordinator.head().clone(),

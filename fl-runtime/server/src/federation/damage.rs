@@ -4,7 +4,7 @@ use tern_protocol::coordinator::Event;
 use tern_protocol::{ClientId, Digest, Error, Millis, Result, Turn};
 
 use super::Federation;
-use super::aggregation::{Counted, Stored};
+use super::aggregation::Stored;
 
 /// Milliseconds from a look at a damaged model to the next one.
 const AGAIN: u64 = 5_000;
@@ -41,7 +41,7 @@ impl Federation {
         let Some(mut total) = self.total.take() else { return };
         let accepted = self.coordinator.accepted().find(|(other, _)| *other == client);
         let Some((_, upload)) = accepted else { return };
-        let counted = Counted { digest: upload.digest, weight: upload.samples };
+        let counted = upload.into();
         match self.context.add_update(&self.coordinator, &mut total, client, &counted) {
             Ok(Stored::Whole) => self.total = Some(total),
             Ok(Stored::Damaged(reason)) => {
@@ -63,7 +63,7 @@ impl Federation {
         }
         let (mut total, mut lost) = (self.context.empty(&self.coordinator), Vec::new());
         for (client, upload) in self.coordinator.accepted() {
-            let counted = Counted { digest: upload.digest, weight: upload.samples };
+            let counted = upload.into();
             let added = self.context.add_update(&self.coordinator, &mut total, client, &counted)?;
             if let Stored::Damaged(reason) = added {
                 tracing::warn!(%client, reason, "a stored update is damaged, and asked for again");

@@ -12,7 +12,7 @@ use prost::Message as _;
 use tern_host::files::{Durability, Faults, sync_folder};
 use tern_host::folder::FolderLock;
 use tern_protocol::coordinator::{Coordinator, Event, Head};
-use tern_protocol::plan::{Goal, StrategySpec};
+use tern_protocol::plan::StrategySpec;
 use tern_protocol::update::Codec;
 use tern_protocol::{ClientId, Digest, Error, Millis, Result, RunId, RunPlan, Turn, wire};
 
@@ -337,19 +337,16 @@ impl Search<'_> {
             let turn = Turn::new(row.round, row.attempt);
             counted.extend(row.uploads.iter().map(|upload| (upload.client, turn)));
             let Some(score) = row.score else { continue };
-            let better = best.as_ref().is_none_or(|best| match self.plan.evaluation.goal {
-                Goal::Minimize => score < best.score,
-                Goal::Maximize => score > best.score,
-            });
-            if better {
+            let goal = self.plan.evaluation.goal;
+            if best.as_ref().is_none_or(|best| goal.is_better(score, best.score)) {
                 best = Some(wire::Best { model: head.public.0.to_vec(), round: row.round, score });
             }
         }
         let (row, head) = (&rows[rounds - 1], &heads[rounds - 1]);
         let base = heads.iter().rev().nth(1).map_or(self.first, |before| before.public);
-        let stale = best.as_ref().map_or(0, |best| row.round - best.round);
-        let patience = self.plan.evaluation.patience.filter(|_| row.score.is_some());
-        let finished = row.round >= self.plan.rounds || patience.is_some_and(|most| stale >= most);
+        let scored = best.as_ref().filter(|_| row.score.is_some());
+        let finished =
+            self.plan.ends_after(row.round, scored.map_or(0, |best| row.round - best.round));
         Ok(wire::Snapshot {
             now: row.committed as u64,
             round: if finished { row.round } else { row.round + 1 },

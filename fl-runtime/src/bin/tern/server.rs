@@ -51,15 +51,10 @@ impl Options {
 
 /// Serves until the run is over (with `--linger`) or somebody asks to stop.
 pub fn run(options: &Options) -> Result<()> {
-    let config = Config::load(&options.config)?;
-    let missing = |section: &str| format!("{}: no [{section}]", options.config.display());
-    let plan = config.run.with_context(|| missing("run"))?;
-    let config = config.server.with_context(|| missing("server"))?;
-    let layout = plan.check()?;
+    let Configured { plan, server: config, initial } = Configured::load(&options.config)?;
     check_measured(&plan, config.evaluation.is_some())?;
 
     std::fs::create_dir_all(&config.folder).with_context(|| config.folder.display().to_string())?;
-    let initial = initial(&plan, &layout, &config)?;
     let evaluator = match &config.evaluation {
         Some(data) => Some(Arc::new(OwnSamples::read(&plan, data)?) as Arc<dyn Evaluator>),
         None => None,
@@ -135,11 +130,30 @@ impl Evaluator for OwnSamples {
 }
 
 /// The model a run starts from: the configured file's, or one drawn by the run's seed.
-pub fn initial(plan: &RunPlan, layout: &Layout, config: &ServerConfig) -> Result<Vec<f32>> {
+fn initial(plan: &RunPlan, layout: &Layout, config: &ServerConfig) -> Result<Vec<f32>> {
     Ok(match &config.initial {
         Some(path) => tern_engine::load_model(path, layout.parameters())?,
         None => layout.parameters().initial(plan.seed),
     })
+}
+
+/// A run as a configuration has it.
+pub struct Configured {
+    pub plan: RunPlan,
+    pub server: ServerConfig,
+    /// The model it started from.
+    pub initial: Vec<f32>,
+}
+
+impl Configured {
+    pub fn load(path: &Path) -> Result<Self> {
+        let config = Config::load(path)?;
+        let missing = |section: &str| format!("{}: no [{section}]", path.display());
+        let plan = config.run.with_context(|| missing("run"))?;
+        let server = config.server.with_context(|| missing("server"))?;
+        let initial = initial(&plan, &plan.check()?, &server)?;
+        Ok(Configured { plan, server, initial })
+    }
 }
 
 /// What the configuration says of the federation.

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
-use tern_fl::config::Config;
 use tern_fl::server::federation::audit;
 
-use super::server::{federation_options, initial};
+use super::server::{Configured, federation_options};
 
 /// Recomputes the model of every round from the updates that the run recorded as counted, and
 /// compares it bit for bit. The run must have kept them (`keep_uploads`).
@@ -20,12 +19,8 @@ pub struct Options {
 
 /// Prints a line a round; fails if a bit differs.
 pub fn run(options: &Options) -> Result<()> {
-    let config = Config::load(&options.config)?;
-    let missing = |section: &str| format!("{}: no [{section}]", options.config.display());
-    let plan = config.run.with_context(|| missing("run"))?;
-    let config = config.server.with_context(|| missing("server"))?;
-    let initial = initial(&plan, &plan.check()?, &config)?;
-    let audits = audit(&config.folder, &initial, &federation_options(&config)?)?;
+    let Configured { server, initial, .. } = Configured::load(&options.config)?;
+    let audits = audit(&server.folder, &initial, &federation_options(&server)?)?;
     for audit in &audits {
         let verdict = if audit.holds() { "same" } else { "DIFFERS" };
         super::say(format_args!(
