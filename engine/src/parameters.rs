@@ -10,8 +10,8 @@ use crate::{Error, Result};
 /// Tensors in the flat vector start at multiples of this many words (256 bytes).
 pub const ALIGNMENT: usize = 64;
 
-/// Words of a flat vector, at most: more can't be addressed.
-const MAX_WORDS: usize = isize::MAX as usize / 4;
+/// Words of a flat vector, at most: kernels count them in 32 bits.
+const MAX_WORDS: usize = u32::MAX as usize / ALIGNMENT * ALIGNMENT;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ impl Parameters {
     ///
     /// # Errors
     /// [`Error::Value`] if the name is taken; [`Error::Shape`] if a dimension is zero or the
-    /// flat vector would be longer than memory can be.
+    /// flat vector would have more than 2^32 − 64 words.
     pub fn add(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Param> {
         if self.list.iter().any(|p| *p.name == *name) {
             return Err(Error::value("parameter name", name, "a name used once"));
@@ -179,6 +179,10 @@ mod tests {
         assert!(p.add("a", &[1], Init::Zeros).is_err());
         assert!(p.add("c", &[usize::MAX, 2], Init::Zeros).is_err());
         assert!(p.add("c", &[usize::MAX / 4], Init::Zeros).is_err());
+        let left = u32::MAX as usize + 1 - 64 - p.words();
+        assert!(p.clone().add("c", &[left], Init::Zeros).is_ok());
+        let error = p.add("c", &[left + 1], Init::Zeros).unwrap_err().to_string();
+        assert!(error.contains("at most 4294967232 values"), "{error}");
         let flat = p.initial(1);
         assert!(flat[15..64].iter().chain(&flat[129..]).all(|x| *x == 0.0), "padding is zero");
         assert!(flat[64..129].iter().all(|x| x.abs() <= 0.5));

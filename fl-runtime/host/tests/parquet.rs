@@ -47,6 +47,18 @@ fn rows_are_those_of_the_same_table_as_text() {
 }
 
 #[test]
+fn files_are_read_however_they_are_compressed() {
+    let csv = Table::open(&fixture("people.csv")).unwrap();
+    let schema = schema(&csv);
+    let rows = csv.read_all_by(&schema).unwrap();
+    for name in ["people-lz4.parquet", "people-gzip.parquet", "people-polars.parquet"] {
+        let table = Table::open(&fixture(name)).unwrap();
+        assert_eq!(self::schema(&table), schema, "{name}");
+        assert_eq!(table.read_all_by(&schema).unwrap(), rows, "{name}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_by_name() {
     let table = parquet();
     for (name, what) in [("tags", "nested"), ("born", "Date")] {
