@@ -8,8 +8,7 @@ use tern_engine::ops::Case;
 use tern_shaders::kernels::dropout::{self, threshold};
 use tern_shaders::kernels::loss::{
     COUNT_TARGETS, ELEMENTWISE_BACKWARD, ELEMENTWISE_FORWARD, ElementLoss, ElementwiseBackward,
-    ElementwiseForward, MEAN, Rows as LossRows, SOFTMAX_CROSS_ENTROPY_BACKWARD,
-    SOFTMAX_CROSS_ENTROPY_FORWARD, SoftmaxCrossEntropyBackward, SoftmaxCrossEntropyForward,
+    ElementwiseForward, MEAN, Rows as LossRows,
 };
 use tern_shaders::kernels::metrics::{ACCURACY, Accuracy, RANK, Rank, TOP_K, TopK};
 use tern_shaders::kernels::normalize::{
@@ -25,7 +24,7 @@ use tern_shaders::schedule::Schedule;
 use tern_shaders::state::{self, StateRecord};
 use tern_shaders::{Activation, Kernel};
 
-use super::{Size, all_floats, case, floats, layer_norm, words};
+use super::{Size, all_floats, case, floats, layer_norm, loss, words};
 
 /// Rows of these families.
 pub fn rows(size: Size) -> Vec<Case> {
@@ -288,21 +287,8 @@ fn losses(n: u32) -> Vec<Case> {
         }
     }
     for classes in [2, 10] {
-        let rows = n / (classes + 3);
-        let label = format!("{rows} × {classes}");
-        let (target, all) = (targets(rows, classes), (rows * classes) as usize);
-        let p = SoftmaxCrossEntropyForward { rows, classes };
-        let buffers =
-            vec![floats(all, 2), target, floats(rows as usize, 3), floats(2 * rows as usize, 4)];
-        cases.push(case(&SOFTMAX_CROSS_ENTROPY_FORWARD, label, &p, buffers));
-        let rows = n / (2 * classes + 2);
-        let label = format!("{rows} × {classes}");
-        let (target, all) = (targets(rows, classes), (rows * classes) as usize);
-        let p = SoftmaxCrossEntropyBackward { rows, classes, accumulate: 0 };
-        let log_sum = Data::F32([0.0, (classes as f32).ln()].repeat(rows as usize));
-        let buffers =
-            vec![floats(all, 2), target, log_sum, count(rows), floats(1, 5), floats(all, 6)];
-        cases.push(case(&SOFTMAX_CROSS_ENTROPY_BACKWARD, label, &p, buffers));
+        cases.extend(loss::forward(n / (classes + 3), classes));
+        cases.extend(loss::backward(n / (2 * classes + 2), classes));
     }
     cases
 }

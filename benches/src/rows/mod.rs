@@ -2,6 +2,7 @@
 
 mod federated;
 mod gather;
+mod loss;
 mod memory;
 mod network;
 mod training;

@@ -5,10 +5,6 @@ use tern_engine::ops::{Case, roofline};
 use tern_shaders::kernels::convolution::{Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_PARTIAL};
 use tern_shaders::kernels::embedding::{GATHER, Gather, LINKS, Links, SCATTER_ADD, ScatterAdd};
 use tern_shaders::kernels::half::{NT as HALF_NT, PACK, Pack};
-use tern_shaders::kernels::loss::{
-    SOFTMAX_CROSS_ENTROPY_BACKWARD, SOFTMAX_CROSS_ENTROPY_FORWARD, SoftmaxCrossEntropyBackward,
-    SoftmaxCrossEntropyForward,
-};
 use tern_shaders::kernels::lstm::{
     Backward, Forward, SEQUENCE_BACKWARD, SEQUENCE_FORWARD, STATE_LOAD, STATE_STORE, STEP_BACKWARD,
     STEP_FORWARD, State,
@@ -18,7 +14,7 @@ use tern_shaders::kernels::pointwise::{ACTIVATION_FORWARD, ActivationForward, SC
 use tern_shaders::kernels::reduce::{COLUMNS, Columns, SUM, Sum};
 use tern_shaders::{Activation, AnyKernel, Kernel};
 
-use super::{Size, all_floats, bits, case, floats, layer_norm, words};
+use super::{Size, all_floats, bits, case, floats, layer_norm, loss, words};
 
 /// Rows of these families.
 pub fn rows(size: Size) -> Vec<Case> {
@@ -164,19 +160,10 @@ fn tables(size: Size) -> Vec<Case> {
             vec![chains(&tokens, vocabulary), floats(rows * width as usize, 3), floats(table, 2)];
         cases.push(case(&SCATTER_ADD, label, &p, buffers));
     }
-    let largest = size.pick((320u32, 1_000u32), (320, 10_000));
-    for (rows, classes) in [(800, 90), largest] {
-        let label = format!("{rows} × {classes}");
-        let (n, all) = (rows as usize, (rows * classes) as usize);
-        let targets = words(n, classes, 1);
-        let p = SoftmaxCrossEntropyForward { rows, classes };
-        let buffers = vec![floats(all, 2), targets.clone(), floats(n, 3), floats(2 * n, 4)];
-        cases.push(case(&SOFTMAX_CROSS_ENTROPY_FORWARD, &label, &p, buffers));
-        let p = SoftmaxCrossEntropyBackward { rows, classes, accumulate: 0 };
-        let log_sum = Data::F32([0.0, (classes as f32).ln()].repeat(n));
-        let count = Data::F32(vec![rows as f32]);
-        let buffers = vec![floats(all, 2), targets, log_sum, count, floats(1, 5), floats(all, 6)];
-        cases.push(case(&SOFTMAX_CROSS_ENTROPY_BACKWARD, label, &p, buffers));
+    let classes = size.pick(1_000, 10_000);
+    for (rows, classes) in [(800, 90), (320, classes)] {
+        cases.extend(loss::forward(rows, classes));
+        cases.extend(loss::backward(rows, classes));
     }
     cases
 }

@@ -1,5 +1,7 @@
 //! Losses: rows in parallel, exponentials and logarithms in vectors; narrow rows many at a time.
 
+pub(super) mod weighted;
+
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use rayon::prelude::*;

@@ -44,6 +44,7 @@ static TABLES: &[Table] = &[
     lstm::state::TABLE,
     embedding::TABLE,
     loss::TABLE,
+    loss::weighted::TABLE,
     metrics::TABLE,
     pointwise::TABLE,
     pointwise::binary::TABLE,
