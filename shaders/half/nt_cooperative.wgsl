@@ -1,7 +1,11 @@
-// C = act(A·Bᵀ + bias [+ C]) by cooperative matrices of 16 × 16: halves in, sums of 32 bits. A
-// subgroup keeps SIDE × SIDE of them, and reads A and B straight from the cache that it shares
-// with its neighbors; the subgroups of a workgroup share out PARTS × PARTS such tiles. M and N
-// are multiples of a subgroup's tile, K of 16.
+// C = A·Bᵀ + (bias or C) by cooperative matrices of 16 × 16: halves in, sums of 32 bits. A subgroup
+// keeps SIDE × SIDE of them, and reads A and B straight from the cache that it shares with its
+// neighbors; the subgroups of a workgroup share out PARTS × PARTS such tiles. M and N are multiples
+// of a subgroup's tile, K of 16.
+//
+// Elements of a cooperative matrix can't be reached, so sums begin at what is added. What one
+// invocation writes none other reads: naga writes no memory semantics for the model of memory that
+// these matrices need, in which barriers make nothing visible by themselves.
 @group(0) @binding(1) var<storage, read> a: array<f16>;
 @group(0) @binding(2) var<storage, read> b: array<f16>;
 
@@ -15,14 +19,24 @@ fn multiply(replica: u32, row: u32, column: u32) {
     let left_base = p.a_offset + replica * p.a_stride + row * p.a_row;
     let right_base = p.b_offset + replica * p.b_stride + column * p.b_row;
     let to = p.c_offset + replica * p.c_stride + row * p.c_row + column;
-    // A name of its own: naga takes no expression for a stride.
+    // Names of their own: naga takes no expression for a stride.
     let line = p.c_row;
+    // All rows are the bias.
+    let same = 0u;
     var sums: array<array<Sum, SIDE>, SIDE>;
     if p.accumulate != 0u {
         for (var i = 0u; i < SIDE; i++) {
             for (var j = 0u; j < SIDE; j++) {
                 let at = to + 16u * (i * line + j);
                 sums[i][j] = coopLoadT<Sum>(&c[at], line);
+            }
+        }
+    } else if p.has_bias != 0u {
+        let first = p.bias_offset + replica * p.bias_stride + column;
+        for (var j = 0u; j < SIDE; j++) {
+            let rows = coopLoadT<Sum>(&bias[first + 16u * j], same);
+            for (var i = 0u; i < SIDE; i++) {
+                sums[i][j] = rows;
             }
         }
     }
@@ -48,29 +62,9 @@ fn multiply(replica: u32, row: u32, column: u32) {
     }
 }
 
-// Elements of a cooperative matrix can't be reached, so the bias and the activation come when
-// the tiles of the workgroup are stored.
-fn finish(replica: u32, row: u32, column: u32, local: u32) {
-    let width = PARTS * TILE;
-    let base = p.c_offset + replica * p.c_stride;
-    for (var i = local; i < width * width; i += GROUP) {
-        let y = row + i / width;
-        let x = column + i % width;
-        if y < p.m && x < p.n {
-            let at = base + y * p.c_row + x;
-            var value = c[at];
-            if p.has_bias != 0u {
-                value += bias[p.bias_offset + replica * p.bias_stride + x];
-            }
-            c[at] = activate(p.activation, value);
-        }
-    }
-}
-
 @compute @workgroup_size(GROUP)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
     @builtin(num_subgroups) subgroups: u32,
 ) {
@@ -82,9 +76,5 @@ fn main(
         if y < p.m && x < p.n {
             multiply(group.z, y, x);
         }
-    }
-    storageBarrier();
-    if p.has_bias != 0u || p.activation != 0u {
-        finish(group.z, row, column, local);
     }
 }

@@ -22,9 +22,9 @@
 //! # }
 //! ```
 
-use tern_shaders::Activation;
 use tern_shaders::kernels::half::{NT, PACK, Pack};
-use tern_shaders::kernels::matmul::{MAX_LOOP, Order};
+use tern_shaders::kernels::matmul::{Gemm, MAX_LOOP, Order};
+use tern_shaders::{Activation, Feature, Variant};
 
 use super::matmul;
 use super::{Case, noise};
@@ -55,8 +55,26 @@ impl Graph {
             );
             return Err(Error::shape("linear_half", what));
         }
-        self.linear_by(x, weight, bias, activation, |graph, product| product.record_halves(graph))
+        // Cooperative matrices come out as they were summed up: what they pay for, the activation
+        // is a dispatch of its own.
+        let n = weight.shape.first().copied().unwrap_or(0);
+        let size = [self.len(x) / width.max(1), n, width];
+        let apart = activation != Activation::Identity
+            && by_matrices(size, |variant| self.arena.device().supports(variant));
+        let fused = if apart { Activation::Identity } else { activation };
+        let record = |graph: &mut Graph, product: matmul::Gemm| product.record_halves(graph);
+        let y = self.linear_by(x, weight, bias, fused, record)?;
+        Ok(if apart { self.activation(y, activation) } else { y })
     }
+}
+
+/// Whether a product of dense operands of this size is one for cooperative matrices, on a device
+/// that `supports` some variants.
+fn by_matrices([m, n, k]: [usize; 3], supports: impl Fn(&Variant) -> bool) -> bool {
+    let [m, n, k] = [m, n, k].map(|size| size as u32);
+    let p = Gemm { m, n, k, a_row: k, b_row: k, c_row: n, splits: 1, ..Default::default() };
+    let fits = |v: &&Variant| v.features.contains(&Feature::CooperativeMatrix) && supports(v);
+    NT.variants.iter().filter(fits).any(|v| (v.fits)(bytemuck::bytes_of(&p)))
 }
 
 /// Words of two halves each of what floats hold.
@@ -70,11 +88,7 @@ fn halves(floats: &Data, n: usize) -> Data {
 }
 
 /// A product of halves, of the sizes and operands of a product of floats.
-fn product(
-    size: [usize; 3],
-    replicas: usize,
-    set: impl Fn(&mut tern_shaders::kernels::matmul::Gemm),
-) -> Case {
+fn product(size: [usize; 3], replicas: usize, set: impl Fn(&mut Gemm)) -> Case {
     let mut case = matmul::case(Order::Nt, size, replicas, 0, set);
     case.kernel = &NT;
     for buffer in &mut case.buffers[..2] {
@@ -96,9 +110,10 @@ pub fn cases() -> Vec<Case> {
     }
     // Tiles of cooperative matrices: one, some, a last one beside none.
     for size in [[64, 64, 16], [128, 192, 48], [192, 64, 32]] {
-        cases.push(product(size, 2, |p| (p.has_bias, p.activation) = (1, 1)));
+        cases.push(product(size, 2, |p| p.has_bias = 1));
     }
     cases.push(product([64, 128, 32], 2, |p| p.accumulate = 1));
+    cases.push(product([64, 128, 32], 2, |p| (p.has_bias, p.activation) = (1, 1)));
     cases.push(product([20, 72, 40], 2, |p| (p.accumulate, p.has_bias) = (1, 1)));
     cases.push(product([12, 20, 100], 2, |p| p.splits = 3));
     cases.push(product([5, 72, MAX_LOOP as usize], 1, |_| ()).tolerance(1e-4));
@@ -161,6 +176,30 @@ mod tests {
             assert!(pairs().any(|(a, b)| a != b), "halves round on {}", device.name());
             assert!(pairs().all(|(a, b)| (a - b).abs() < 4e-3), "{}", device.name());
         }
+    }
+
+    /// Its self-test runs these cases.
+    #[test]
+    fn cases_of_cooperative_matrices_add_a_bias_and_what_was_there() {
+        let matrices = |v: &&Variant| v.features.contains(&Feature::CooperativeMatrix);
+        let variant = NT.variants.iter().find(matrices).unwrap();
+        let fitting = cases().into_iter().filter(|case| case.kernel.name == NT.name);
+        let sizes: Vec<Gemm> = fitting
+            .map(|case| *bytemuck::from_bytes::<Gemm>(bytemuck::cast_slice(&case.params)))
+            .filter(|p| (variant.fits)(bytemuck::bytes_of(p)))
+            .collect();
+        let any = |what: fn(&Gemm) -> bool| sizes.iter().any(what);
+        assert!(any(|p| p.has_bias == 1 && p.n > 128 && p.m > 64), "{sizes:?}");
+        assert!(any(|p| p.accumulate == 1), "{sizes:?}");
+        assert!(any(|p| p.has_bias == 0 && p.accumulate == 0), "{sizes:?}");
+    }
+
+    #[test]
+    fn activations_are_apart_where_cooperative_matrices_compute() {
+        let no_matrices = |v: &Variant| !v.features.contains(&Feature::CooperativeMatrix);
+        assert!(by_matrices([128, 64, 32], |_| true));
+        assert!(!by_matrices([128, 64, 32], no_matrices));
+        assert!(!by_matrices([100, 64, 32], |_| true));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 use half::f16;
 
 use super::matmul::{Gemm, nt as float_nt, register_grid, sums, tiled_grid};
+use crate::activation::Activation;
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 params!(
@@ -88,13 +89,16 @@ kernel! {
     variants: [{
         name: "cooperative_128x128",
         source: "half/nt_cooperative.wgsl",
-        preludes: [ACTIVATION, GEMM_PARAMS],
+        preludes: [GEMM_PARAMS],
         consts: [GROUP = 128, SIDE = 4, PARTS = 2],
         features: [CooperativeMatrix, Subgroup],
         fits: |p| {
             (p.m | p.n).is_multiple_of(64) && (p.k | p.a_row | p.b_row).is_multiple_of(16)
                 && (p.a_offset | p.a_stride | p.b_offset | p.b_stride).is_multiple_of(8)
                 && (p.c_offset | p.c_stride | p.c_row).is_multiple_of(4) && p.splits == 1
+                && (p.has_bias == 0 || (p.bias_offset | p.bias_stride).is_multiple_of(4))
+                && (p.has_bias == 0 || p.accumulate == 0)
+                && p.activation == Activation::Identity as u32
         },
         iterations: sums,
         grid: |p, _| [p.n.div_ceil(128), p.m.div_ceil(128)],
