@@ -80,6 +80,9 @@ pub struct Variant {
     pub features: &'static [Feature],
     /// Whether it uses workgroup memory and barriers, which are slow on software devices.
     pub workgroup_memory: bool,
+    /// Whether it is for software devices: hardware takes it only where a call or a pin names it. A
+    /// kernel that has one has others for all that it computes.
+    pub software: bool,
     /// Whether it can compute these parameters (alignment, sizes).
     pub fits: fn(&[u8]) -> bool,
     /// Iterations of loops that one invocation takes at most for these parameters, all its loops
@@ -306,6 +309,7 @@ macro_rules! kernel {
             consts: [$($cname:ident = $cvalue:expr),* $(,)?],
             $(features: [$($feature:ident),* $(,)?],)?
             $(workgroup_memory: $wm:literal,)?
+            $(software: $software:literal,)?
             $(fits: $fits:expr,)?
             $(iterations: $iterations:expr,)?
             grid: $grid:expr $(,)?
@@ -337,6 +341,7 @@ macro_rules! kernel {
                     consts: &[$((stringify!($cname), $cvalue)),*],
                     features: &[$($($crate::Feature::$feature),*)?],
                     workgroup_memory: false $(|| $wm)?,
+                    software: false $(|| $software)?,
                     fits: |_p: &[u8]| {
                         true $(&& {
                             let f: fn(&$params) -> bool = $fits;

@@ -99,6 +99,7 @@ macro_rules! row_kernel {
                 source: $source,
                 preludes: [ROWS_SINGLE $($(, $single)*)?],
                 consts: [GROUP = 64],
+                software: true,
                 iterations: |p, _| $crate::rows::over_row::<$params>(p, 1, $length, $passes),
                 grid: |p, v| {
                     let rows: fn(&$params) -> u32 = $rows;
@@ -151,6 +152,7 @@ macro_rules! column_kernel {
                 source: $source,
                 preludes: [COLUMNS_SINGLE],
                 consts: [GROUP = 64],
+                software: true,
                 iterations: |p, _| {
                     let rows: fn(&$params) -> u32 = $rows;
                     $crate::rows::in_blocks(rows(p))

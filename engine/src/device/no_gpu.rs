@@ -99,6 +99,10 @@ impl Gpu {
         match *self {}
     }
 
+    pub fn offers(&self, _: &Variant) -> bool {
+        match *self {}
+    }
+
     pub fn variant(&self, _: &Call) -> Result<&'static Variant> {
         match *self {}
     }

@@ -27,6 +27,8 @@ pub mod embedding;
 mod gemm;
 pub mod half;
 #[cfg(test)]
+mod hardware;
+#[cfg(test)]
 mod loops;
 pub mod loss;
 pub mod lstm;

@@ -65,7 +65,9 @@ impl Device {
         let Backend::Gpu(gpu) = &*self.0 else { return Ok(None) };
         let software = self.profile().kind == Kind::Software;
         let params = bytemuck::cast_slice(&case.params);
-        let candidate = |v: &&Variant| gpu.takes(v, params) && !(software && v.workgroup_memory);
+        let candidate = |v: &&Variant| {
+            gpu.takes(v, params) && gpu.offers(v) && !(software && v.workgroup_memory)
+        };
         let candidates: Vec<&Variant> = case.kernel.variants.iter().filter(candidate).collect();
         if candidates.len() < 2 {
             return Ok(None);

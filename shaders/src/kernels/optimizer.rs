@@ -284,6 +284,7 @@ kernel! {
         source: "optimizer/norm_partial.wgsl",
         preludes: [INDEX, LANES],
         consts: [GROUP = 8, CHUNK = NORM_CHUNK],
+        software: true,
         iterations: |_, v| (v.constant("CHUNK") / 4).into(),
         grid: |p, v| linear_grid(norm_partials(p.n as usize), v.constant("GROUP")),
     }];
@@ -307,6 +308,7 @@ kernel! {
         source: "optimizer/norm_finish.wgsl",
         preludes: [],
         consts: [],
+        software: true,
         iterations: |p, _| p.count.into(),
         grid: |_, _| [1, 1],
     }];

@@ -199,6 +199,7 @@ kernel! {
         source: "reduce/columns.wgsl",
         preludes: [],
         consts: [GROUP = 8],
+        software: true,
         iterations: |p, _| by_fours(p.rows.div_ceil(p.parts), 64),
         grid: |p, v| columns_grid(p, v.constant("GROUP")),
     }];
@@ -231,6 +232,7 @@ kernel! {
         source: "reduce/rows.wgsl",
         preludes: [INDEX, REDUCE],
         consts: [GROUP = 8],
+        software: true,
         iterations: |p, _| by_fours(p.columns, 256),
         grid: |p, v| linear_grid(p.rows as usize, v.constant("GROUP")),
     }];
@@ -278,6 +280,7 @@ kernel! {
         source: "reduce/sum.wgsl",
         preludes: [INDEX],
         consts: [GROUP = 8],
+        software: true,
         iterations: |p, _| by_fours(p.n.div_ceil(p.parts), 64),
         grid: |p, v| linear_grid(p.parts as usize, v.constant("GROUP")),
     }];

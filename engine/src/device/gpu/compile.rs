@@ -69,7 +69,7 @@ impl Gpu {
         variant.features.iter().all(|f| self.has(*f))
     }
 
-    /// Whether the driver is software, which may end long loops.
+    /// Whether the driver is software.
     fn software(&self) -> bool {
         self.info.device_type == wgpu::DeviceType::Cpu
     }
@@ -77,6 +77,11 @@ impl Gpu {
     /// Whether a variant computes these parameters right on this device.
     pub fn takes(&self, variant: &Variant, params: &[u8]) -> bool {
         self.supports(variant) && variant.takes(params, self.software())
+    }
+
+    /// Whether a variant is for this kind of device: hardware takes no other by itself.
+    pub fn offers(&self, variant: &Variant) -> bool {
+        self.software() || !variant.software
     }
 
     /// Why no variant computes these parameters.
@@ -93,8 +98,9 @@ impl Gpu {
     }
 
     /// What computes a call: the variant that the call names; else, of those that fit and have
-    /// not failed their self-test, the pinned one, the tuned one, or the first. Barriers are
-    /// avoided on software devices, where they cost more than they save.
+    /// not failed their self-test, the pinned one, or of those for this kind of device the tuned
+    /// one, or the first. Barriers are avoided on software devices, where they cost more than they
+    /// save.
     pub fn variant(&self, call: &Call) -> Result<&'static Variant> {
         let (kernel, params) = (call.kernel, bytemuck::cast_slice(&call.params));
         let fault = |reason: String| Error::Kernel { kernel: kernel.name.into(), reason };
@@ -110,17 +116,18 @@ impl Gpu {
                 || lock(&self.trust).get(&(kernel.name, v.name)).is_none_or(|passed| *passed)
         };
         let all = || kernel.variants.iter().filter(fits).filter(trusted);
-        let named = |name: &'static str| all().find(|v| v.name == name);
+        let offered = || all().filter(|v| self.offers(v));
         let software = self.software();
         let pin = lock(&self.pins).get(kernel.name).copied();
+        let pinned = pin.and_then(|name| all().find(|v| v.name == name));
         let tuned = || {
             let class = tuning::class(kernel, &call.params)?;
             lock(&self.tuned).get(kernel.name, &class)
         };
-        pin.and_then(named)
-            .or_else(|| tuned().and_then(named))
-            .or_else(|| all().find(|v| !(software && v.workgroup_memory)))
-            .or_else(|| all().next())
+        pinned
+            .or_else(|| tuned().and_then(|name| offered().find(|v| v.name == name)))
+            .or_else(|| offered().find(|v| !(software && v.workgroup_memory)))
+            .or_else(|| offered().next())
             .ok_or_else(|| fault(self.refusal(kernel, params)))
     }
 

@@ -187,6 +187,7 @@ kernel! {
             source: "ternary/scale_plain.wgsl",
             preludes: [INDEX, TERNARY_SCALE],
             consts: [GROUP = 64],
+            software: true,
             iterations: |p, _| p.lanes.into(),
             grid: |p, v| linear_grid(p.tensors as usize, v.constant("GROUP")),
         },
