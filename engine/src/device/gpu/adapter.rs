@@ -1,6 +1,6 @@
 //! GPUs as the system lists them.
 
-use super::Gpu;
+use super::{Gpu, quirks};
 use crate::device::{AdapterSummary, DeviceOptions, Kind};
 use crate::tuning::Table;
 use crate::{Error, Result};
@@ -23,26 +23,19 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-/// PCI numbers of Qualcomm, Arm and Imagination: their drivers compute wrong sums with subgroups
-/// and are kept off the fast paths.
-const UNTRUSTED: [u32; 3] = [0x5143, 0x13b5, 0x1010];
-
 /// The features of an adapter that Tern can use.
 fn usable(adapter: &wgpu::Adapter) -> wgpu::Features {
     use wgpu::Features;
-    let mut wanted = Features::SHADER_F16 | Features::TIMESTAMP_QUERY;
-    if !UNTRUSTED.contains(&adapter.get_info().vendor) {
-        wanted |= Features::SUBGROUP;
-        // The one size that the kernels are written for.
-        let fits = |p: &wgpu::CooperativeMatrixProperties| {
-            use wgpu::CooperativeScalarType::{F16, F32};
-            [p.m_size, p.n_size, p.k_size] == [16; 3] && (p.ab_type, p.cr_type) == (F16, F32)
-        };
-        if adapter.cooperative_matrix_properties().iter().any(fits) {
-            wanted |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-        }
+    let mut wanted = Features::SHADER_F16 | Features::TIMESTAMP_QUERY | Features::SUBGROUP;
+    // The one size that the kernels are written for.
+    let fits = |p: &wgpu::CooperativeMatrixProperties| {
+        use wgpu::CooperativeScalarType::{F16, F32};
+        [p.m_size, p.n_size, p.k_size] == [16; 3] && (p.ab_type, p.cr_type) == (F16, F32)
+    };
+    if adapter.cooperative_matrix_properties().iter().any(fits) {
+        wanted |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
     }
-    adapter.features() & wanted
+    quirks::sound(&adapter.get_info(), adapter.features() & wanted)
 }
 
 /// A GPU that can be opened.
@@ -110,11 +103,9 @@ impl Adapter {
             })
             .await
             .map_err(|e| Error::OpenDevice { adapter: info.name.clone(), reason: e.to_string() })?;
-        // Software has no watchdog; browsers and phones have a strict one.
-        let submit_seconds = match Kind::from(info.device_type) {
-            _ if options.portable => 0.010,
-            Kind::Software => 10.0,
-            _ => 0.050,
+        let submit_seconds = match options.portable {
+            true => quirks::SHORT_SUBMIT,
+            false => quirks::submit_seconds(&info),
         };
         let summary = self.summary(index);
         let tuned = Table::open(options.tuning, &summary);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use tern_shaders::{Access, AnyKernel, Feature, MAX_ITERATIONS, Variant};
 
-use super::{Claim, Gpu, bytes, lock};
+use super::{Claim, Gpu, bytes, lock, quirks};
 use crate::device::{Call, Storage};
 use crate::{Error, Result, tuning};
 
@@ -76,7 +76,7 @@ impl Gpu {
 
     /// Whether a variant computes these parameters right on this device.
     pub fn takes(&self, variant: &Variant, params: &[u8]) -> bool {
-        self.supports(variant) && variant.takes(params, self.software())
+        self.supports(variant) && variant.takes(params, quirks::ends_loops(&self.info))
     }
 
     /// Whether a variant is for this kind of device: hardware takes no other by itself.

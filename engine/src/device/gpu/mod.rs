@@ -2,6 +2,7 @@
 
 mod adapter;
 mod compile;
+mod quirks;
 mod replay;
 
 use std::collections::HashMap;
