@@ -13,6 +13,9 @@ use tern_shaders::state::{self, StateRecord};
 
 use crate::{Data, Error, Parameters, Plan, Result};
 
+/// What errors call a file that has no path.
+pub(crate) const IN_MEMORY: &str = "model in memory";
+
 /// A tensor on its way to a file.
 struct Saved {
     dtype: Dtype,
@@ -45,28 +48,29 @@ impl View for Saved {
     }
 }
 
-/// Writes a file whole or not at all: a crash leaves the old one.
-fn write(
+fn serialize(
     path: &Path,
     tensors: Vec<(String, Saved)>,
     metadata: HashMap<String, String>,
-) -> Result<()> {
-    let bytes =
-        safetensors::serialize(tensors, Some(metadata)).map_err(|e| Error::file(path, e))?;
+) -> Result<Vec<u8>> {
+    safetensors::serialize(tensors, Some(metadata)).map_err(|e| Error::file(path, e))
+}
+
+/// Writes a file whole or not at all: a crash leaves the old one.
+fn write(path: &Path, bytes: Vec<u8>) -> Result<()> {
     let partial = path.with_extension("partial");
     std::fs::write(&partial, bytes).map_err(|e| Error::file(&partial, e))?;
     std::fs::rename(&partial, path).map_err(|e| Error::file(path, e))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
-    if bytes.is_empty() {
-        return Err(Error::file(path, "is empty, expected a safetensors file"));
-    }
-    Ok(bytes)
+    std::fs::read(path).map_err(|e| Error::file(path, e))
 }
 
 pub(crate) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+    if bytes.is_empty() {
+        return Err(Error::file(path, "is empty, expected a safetensors file"));
+    }
     SafeTensors::deserialize(bytes)
         .map_err(|e| Error::file(path, format!("is no complete safetensors file: {e}")))
 }
@@ -83,6 +87,18 @@ fn metadata(path: &Path, bytes: &[u8]) -> Result<HashMap<String, String>> {
 /// [`Error::File`] if the file can't be written; [`Error::Shape`] if `flat` has another length
 /// than the layout.
 pub fn save_model(path: &Path, parameters: &Parameters, flat: &[f32]) -> Result<()> {
+    write(path, model(path, parameters, flat)?)
+}
+
+/// The bytes of the file that [`save_model`] writes, for who keeps files elsewhere.
+///
+/// # Errors
+/// [`Error::Shape`] if `flat` has another length than the layout.
+pub fn serialize_model(parameters: &Parameters, flat: &[f32]) -> Result<Vec<u8>> {
+    model(Path::new(IN_MEMORY), parameters, flat)
+}
+
+fn model(path: &Path, parameters: &Parameters, flat: &[f32]) -> Result<Vec<u8>> {
     check_length(parameters, flat.len())?;
     let tensors = parameters
         .iter()
@@ -91,7 +107,7 @@ pub fn save_model(path: &Path, parameters: &Parameters, flat: &[f32]) -> Result<
             (p.name.to_string(), Saved::new(&p.shape, &values))
         })
         .collect();
-    write(path, tensors, HashMap::from([("format".into(), "pt".into())]))
+    serialize(path, tensors, HashMap::from([("format".into(), "pt".into())]))
 }
 
 pub(crate) fn check_length(parameters: &Parameters, words: usize) -> Result<()> {
@@ -138,7 +154,7 @@ pub async fn save_checkpoint_async(path: &Path, plan: &mut Plan) -> Result<()> {
         ("version".into(), VERSION.into()),
         ("layout".into(), layout(arena.parameters())),
     ]);
-    write(path, tensors, metadata)
+    write(path, serialize(path, tensors, metadata)?)
 }
 
 /// Puts a checkpoint back, into a plan recorded from the same graph on any device.

@@ -73,7 +73,7 @@ pub use arena::{Arena, Flat};
 pub use backward::Backward;
 #[cfg(feature = "blocking")]
 pub use checkpoint::{load_checkpoint, save_checkpoint};
-pub use checkpoint::{load_checkpoint_async, save_checkpoint_async, save_model};
+pub use checkpoint::{load_checkpoint_async, save_checkpoint_async, save_model, serialize_model};
 pub use cpu::isa::Isa;
 pub use dataset::{Batching, IGNORE, RowData, TextData, TextWindows, targets};
 pub use device::{
@@ -92,4 +92,4 @@ pub use tern_shaders::schedule::{Decay, Schedule};
 pub use tern_shaders::{Activation, Element};
 pub use train::{Optimizer, Training};
 pub use tuning::{Choice, Source, Tuning};
-pub use weights::{LoadOptions, LoadReport, load_model, load_weights};
+pub use weights::{LoadOptions, LoadReport, deserialize_model, load_model, load_weights};

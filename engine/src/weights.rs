@@ -5,7 +5,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::checkpoint::{check_length, parse, read};
+use crate::checkpoint::{IN_MEMORY, check_length, parse, read};
 use crate::parameters::Param;
 use crate::{Error, Parameters, Result};
 
@@ -102,8 +102,18 @@ pub fn load_weights(
     options: &LoadOptions,
 ) -> Result<LoadReport> {
     check_length(parameters, flat.len())?;
-    let bytes = read(path)?;
-    let tensors = parse(path, &bytes)?;
+    take(path, &read(path)?, parameters, flat, options)
+}
+
+/// The weights of a file's bytes.
+fn take(
+    path: &Path,
+    bytes: &[u8],
+    parameters: &Parameters,
+    flat: &mut [f32],
+    options: &LoadOptions,
+) -> Result<LoadReport> {
+    let tensors = parse(path, bytes)?;
     let mut names = tensors.names();
     names.sort_unstable();
     let mut by_name = BTreeMap::new();
@@ -191,6 +201,29 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 pub fn load_model(path: &Path, parameters: &Parameters) -> Result<Vec<f32>> {
     let mut flat = vec![0.0; parameters.words()];
     load_weights(path, parameters, &mut flat, &LoadOptions::new())?;
+    Ok(flat)
+}
+
+/// [`load_model`] from the bytes of a file.
+///
+/// ```
+/// use tern_engine::nn::ModelSpec;
+/// use tern_engine::{deserialize_model, serialize_model};
+///
+/// # fn main() -> tern_engine::Result<()> {
+/// let (parameters, _) = ModelSpec::mlp(3, &[4], 2).build()?;
+/// let file = serialize_model(&parameters, &parameters.initial(1))?;
+/// assert_eq!(deserialize_model(&file, &parameters)?, parameters.initial(1));
+/// assert!(deserialize_model(&file[1..], &parameters).is_err());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As of [`load_model`].
+pub fn deserialize_model(bytes: &[u8], parameters: &Parameters) -> Result<Vec<f32>> {
+    let mut flat = vec![0.0; parameters.words()];
+    take(Path::new(IN_MEMORY), bytes, parameters, &mut flat, &LoadOptions::new())?;
     Ok(flat)
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
 
 use tern_shaders::{Access, AnyKernel, Arg, Element, Real, Reference, ReferenceFn, state};
+use web_time::Instant;
 
 use super::crew::Crew;
 use super::workers;

@@ -392,9 +392,15 @@ impl Device {
         }
     }
 
-    /// Waits for a future of this device on the calling thread.
+    /// Waits on the calling thread for what one of the `async` calls on this device gives.
+    ///
+    /// # Errors
+    /// Those of the call; [`Error::Value`] in a browser, whose threads can't wait for its GPU.
     #[cfg(feature = "blocking")]
-    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+    pub fn wait<T, E: From<Error>>(
+        &self,
+        future: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
         match &*self.0 {
             Backend::Gpu(gpu) => gpu.wait(future),
             _ => pollster::block_on(future),

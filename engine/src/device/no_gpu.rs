@@ -83,7 +83,10 @@ impl Gpu {
     }
 
     #[cfg(feature = "blocking")]
-    pub fn wait<T>(&self, _: impl Future<Output = T>) -> T {
+    pub fn wait<T, E>(
+        &self,
+        _: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
         match *self {}
     }
 

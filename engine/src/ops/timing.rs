@@ -1,9 +1,10 @@
 //! Timing of cases and of what surrounds kernels, for the benches and for tuning.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tern_shaders::Element;
 use tern_shaders::kernels::pointwise::{FILL, Fill};
+use web_time::Instant;
 
 use super::Case;
 use crate::device::{Call, Program, Slot};

@@ -1,9 +1,8 @@
 //! Whether an LSTM is a dispatch a sequence or a dispatch a time step, measured.
 
-use std::time::Instant;
-
 use tern_shaders::Element;
 use tern_shaders::kernels::lstm::{SEQUENCE_FORWARD, STEP_FORWARD, gate_count};
+use web_time::Instant;
 
 use super::{Choice, Source, cell, round};
 use crate::device::Backend;

@@ -41,6 +41,15 @@ fn usable(adapter: &wgpu::Adapter) -> wgpu::Features {
 /// A GPU that can be opened.
 pub(crate) struct Adapter(wgpu::Adapter);
 
+/// What the system says of an adapter. Browsers may give it no name.
+fn info(adapter: &wgpu::Adapter) -> wgpu::AdapterInfo {
+    let mut info = adapter.get_info();
+    if info.name.is_empty() {
+        info.name = "unnamed GPU".into();
+    }
+    info
+}
+
 /// The GPUs there are, best first.
 pub(crate) async fn enumerate() -> Vec<Adapter> {
     let mut adapters = instance().enumerate_adapters(wgpu::Backends::all()).await;
@@ -56,7 +65,7 @@ impl Adapter {
     /// What is known of it without opening it.
     pub fn summary(&self, index: usize) -> AdapterSummary {
         let adapter = &self.0;
-        let info = adapter.get_info();
+        let info = info(adapter);
         let limits = adapter.limits();
         let (subgroup_min, subgroup_max) = match usable(adapter).contains(wgpu::Features::SUBGROUP)
         {
@@ -84,7 +93,7 @@ impl Adapter {
     /// [`Error::OpenDevice`] if the driver refuses.
     pub async fn open(&self, index: usize, options: &DeviceOptions) -> Result<Gpu> {
         let adapter = &self.0;
-        let info = adapter.get_info();
+        let info = info(adapter);
         let (features, limits) = if options.portable {
             (wgpu::Features::empty(), wgpu::Limits::default())
         } else {

@@ -1,5 +1,6 @@
 //! Choosing variants, pipelines, and binding calls to them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use tern_shaders::{Access, AnyKernel, Feature, MAX_ITERATIONS, Variant};
@@ -178,54 +179,64 @@ impl Gpu {
         layout
     }
 
-    async fn pipeline(
+    /// Makes the pipelines of calls that aren't there yet. All are begun before the first is waited
+    /// for: a browser compiles them elsewhere.
+    async fn make_pipelines(&self, calls: &[Call]) -> Result<()> {
+        let mut begun = BTreeMap::new();
+        for call in calls {
+            let (kernel, variant) = (call.kernel, self.variant(call)?);
+            let key = (kernel.name, variant.name);
+            if !begun.contains_key(&key) && !lock(&self.pipelines).contains_key(&key) {
+                begun.insert(key, self.begin_pipeline(kernel, variant));
+            }
+        }
+        for (key, (pipeline, error)) in begun {
+            if let Some(error) = error.await {
+                self.fault()?;
+                let kernel = format!("{} ({})", key.0, key.1);
+                return Err(Error::Kernel { kernel, reason: error.to_string() });
+            }
+            self.created.fetch_add(1, Ordering::Relaxed);
+            lock(&self.pipelines).insert(key, pipeline);
+        }
+        Ok(())
+    }
+
+    /// A pipeline, and what was wrong with it.
+    fn begin_pipeline(
         &self,
         kernel: &'static AnyKernel,
         variant: &'static Variant,
-    ) -> Result<wgpu::ComputePipeline> {
-        if let Some(pipeline) = lock(&self.pipelines).get(&(kernel.name, variant.name)) {
-            return Ok(pipeline.clone());
-        }
+    ) -> (wgpu::ComputePipeline, impl Future<Output = Option<wgpu::Error>> + use<>) {
         let layout = self.layout(kernel);
         let name = format!("{} ({})", kernel.name, variant.name);
-        let (pipeline, error) = {
-            let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-            let source = wgpu::ShaderModuleDescriptor {
-                label: Some(&name),
-                source: wgpu::ShaderSource::Wgsl(variant.wgsl().into()),
-            };
-            let module = if self.checked {
-                self.device.create_shader_module(source)
-            } else {
-                // SAFETY: our own shaders; every kernel's cases also run with checks on, and
-                // kernels that index by data clamp the index themselves.
-                unsafe {
-                    self.device.create_shader_module_trusted(
-                        source,
-                        wgpu::ShaderRuntimeChecks::unchecked(),
-                    )
-                }
-            };
-            let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(&name),
-                layout: Some(&layout.pipeline),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    zero_initialize_workgroup_memory: false,
-                    ..Default::default()
-                },
-                cache: None,
-            });
-            (pipeline, scope.pop())
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let source = wgpu::ShaderModuleDescriptor {
+            label: Some(&name),
+            source: wgpu::ShaderSource::Wgsl(variant.wgsl().into()),
         };
-        if let Some(error) = error.await {
-            self.fault()?;
-            return Err(Error::Kernel { kernel: name, reason: error.to_string() });
-        }
-        self.created.fetch_add(1, Ordering::Relaxed);
-        lock(&self.pipelines).insert((kernel.name, variant.name), pipeline.clone());
-        Ok(pipeline)
+        let module = if self.checked {
+            self.device.create_shader_module(source)
+        } else {
+            // SAFETY: our own shaders; every kernel's cases also run with checks on, and
+            // kernels that index by data clamp the index themselves.
+            unsafe {
+                self.device
+                    .create_shader_module_trusted(source, wgpu::ShaderRuntimeChecks::unchecked())
+            }
+        };
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&name),
+            layout: Some(&layout.pipeline),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        (pipeline, scope.pop())
     }
 
     pub async fn compile(&self, calls: Vec<Call>) -> Result<Program> {
@@ -241,6 +252,7 @@ impl Gpu {
         let claim = self.claim(words.len());
         self.queue.write_buffer(&uniforms, 0, bytemuck::cast_slice(&words));
         let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
+        self.make_pipelines(&calls).await?;
         let mut steps = Vec::with_capacity(calls.len());
         for (at, call) in calls.into_iter().enumerate() {
             let params = bytemuck::cast_slice(&call.params);
@@ -253,7 +265,7 @@ impl Gpu {
                     reason: format!("grid {grid:?} exceeds {max_groups} workgroups a dimension"),
                 });
             }
-            let pipeline = self.pipeline(call.kernel, variant).await?;
+            let pipeline = lock(&self.pipelines)[&(call.kernel.name, variant.name)].clone();
             let uniform = wgpu::BufferBinding {
                 buffer: &uniforms,
                 offset: bytes(at * STRIDE),

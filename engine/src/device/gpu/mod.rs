@@ -113,7 +113,11 @@ impl Gpu {
     pub fn name(&self) -> String {
         let i = &self.info;
         let driver = [i.driver.as_str(), i.driver_info.as_str()].join(" ");
-        format!("{} ({:?}, {:?}, {})", i.name, Kind::from(i.device_type), i.backend, driver.trim())
+        let named = format!("{} ({:?}, {:?}", i.name, Kind::from(i.device_type), i.backend);
+        match driver.trim() {
+            "" => format!("{named})"),
+            driver => format!("{named}, {driver})"),
+        }
     }
 
     pub fn profile(&self) -> Profile {
@@ -158,12 +162,19 @@ impl Gpu {
     }
 
     #[cfg(feature = "blocking")]
-    pub fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+    pub fn wait<T, E: From<Error>>(
+        &self,
+        future: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
         let mut future = std::pin::pin!(future);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         loop {
             if let std::task::Poll::Ready(result) = future.as_mut().poll(&mut context) {
                 return result;
+            }
+            if cfg!(target_family = "wasm") {
+                let expected = "the call that is async: a browser's threads can't wait for its GPU";
+                return Err(Error::value("call", "one that waits", expected).into());
             }
             let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
         }

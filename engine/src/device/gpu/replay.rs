@@ -1,10 +1,10 @@
 //! Replaying programs: submits of bounded length, and times of single calls.
 
 use std::sync::Mutex;
-use std::time::Instant;
 
 use futures_channel::oneshot;
 use tern_shaders::Element;
+use web_time::Instant;
 
 use super::compile::{Program, Step};
 use super::{Gpu, lock};
