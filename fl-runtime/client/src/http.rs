@@ -9,14 +9,16 @@ use prost::Message;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderMap, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use thiserror::Error;
-use tokio::time::Instant;
 
 use tern_host::clock;
-use tern_host::tls::{self, Stranger, TlsError};
+#[cfg(not(target_family = "wasm"))]
+use tern_host::tls::TlsError;
 use tern_protocol::auth::{self, Audience};
 use tern_protocol::identity::Identity;
 use tern_protocol::pace::Pace;
 use tern_protocol::{Digest, Millis, RunId, wire};
+
+use crate::platform::{self, Instant, sleep};
 
 /// Why a call failed.
 #[derive(Debug, Error)]
@@ -70,6 +72,7 @@ pub enum CallError {
         expected: &'static str,
     },
     /// The certificate authorities can't be used.
+    #[cfg(not(target_family = "wasm"))]
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// A request can't be signed.
@@ -143,17 +146,7 @@ impl Http {
         authority: Option<&Path>,
         identity: Identity,
     ) -> Result<Self, CallError> {
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(15))
-            // Below the server's, so that no request goes out on a connection being closed.
-            .pool_idle_timeout(Duration::from_secs(5))
-            .redirect(reqwest::redirect::Policy::none())
-            .http1_only();
-        tls::install_provider();
-        if let Some(path) = authority {
-            builder = builder.tls_backend_preconfigured(tls::client(path)?);
-        }
-        let client = builder.build().map_err(|e| network(server, &e.without_url()))?;
+        let client = platform::http(server, authority)?;
         let base = server.trim_end_matches('/').to_owned();
         let Some(host) = host(&base) else {
             let (reason, expected) = ("which is no address".into(), "https://host:port");
@@ -260,24 +253,6 @@ impl Http {
         }
     }
 
-    /// A call without an answer: whether it is the network's fault, or of what is at its end.
-    fn unreached(&self, target: &str, error: reqwest::Error) -> CallError {
-        let error = error.without_url();
-        let lost = network(target, &error);
-        // TLS's bytes, read as HTTP.
-        let is_tls = self.base.starts_with("http://")
-            && lost.to_string().ends_with("invalid HTTP version parsed");
-        let (reason, expected) = match Stranger::of(&error) {
-            Some(Stranger::Certificate) => {
-                (lost.to_string(), "a certificate for this name from an authority that is trusted")
-            }
-            Some(Stranger::Plain) => ("which speaks no TLS".into(), "http:// in its address"),
-            None if is_tls => ("which speaks TLS".into(), "https:// in its address"),
-            None => return lost,
-        };
-        CallError::Stranger { server: self.base.clone(), reason, expected }
-    }
-
     fn due(&self) -> Instant {
         *self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -333,7 +308,7 @@ impl Http {
         // Twice at most: the first answer may tell that the clock is off.
         let mut again = true;
         loop {
-            tokio::time::sleep_until(self.due()).await;
+            sleep(self.due().saturating_duration_since(Instant::now())).await;
             let now = clock::now().0.saturating_add_signed(self.ahead.load(Ordering::Relaxed));
             let request = ("POST", target, body.as_slice());
             let signed = self.identity.sign_request(self.audience(target), request, Millis(now))?;
@@ -347,7 +322,8 @@ impl Http {
             for (name, value) in signed.headers() {
                 builder = builder.header(name, value);
             }
-            let answer = builder.send().await.map_err(|e| self.unreached(target, e))?;
+            let answer =
+                builder.send().await.map_err(|e| platform::unreached(&self.base, target, e))?;
             if answer.status().is_success() {
                 self.keep_pace(answer.headers());
                 if target == ENROLL {
@@ -386,19 +362,14 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     text(headers, name)?.parse().ok()
 }
 
-async fn read(target: &str, mut answer: Response, most: usize) -> Result<Vec<u8>, CallError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|e| network(target, &e.without_url()))? {
-        if bytes.len() + chunk.len() > most {
-            return Err(CallError::Answer { target: target.into(), expected: "within its limit" });
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+async fn read(target: &str, answer: Response, most: usize) -> Result<Vec<u8>, CallError> {
+    let body = platform::body(answer, most).await.map_err(|e| network(target, &e.without_url()))?;
+    let expected = "within its limit";
+    body.ok_or_else(|| CallError::Answer { target: target.into(), expected })
 }
 
 /// With the whole chain of causes: what matters, a refused connection say, is at its end.
-fn network(target: &str, error: &reqwest::Error) -> CallError {
+pub(crate) fn network(target: &str, error: &reqwest::Error) -> CallError {
     let mut reason = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {

@@ -27,108 +27,46 @@
 mod backoff;
 mod conditions;
 mod http;
+mod options;
+#[cfg_attr(target_family = "wasm", path = "browser.rs")]
+#[cfg_attr(not(target_family = "wasm"), path = "native.rs")]
+mod platform;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod work;
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use tern_engine::{Device, Interrupt, save_model};
-use tern_host::files::Durability;
-use tern_host::folder::FolderLock;
-use tern_host::key_file;
-use tern_host::store::ClientStore;
+use tern_engine::{Device, Interrupt};
 use tern_protocol::identity::Identity;
 use tern_protocol::layout::Layout;
-use tern_protocol::participant::{Action, Input, Participant, RequiredSecurity, declined};
+use tern_protocol::participant::{Action, Input, Participant, declined};
 use tern_protocol::plan::{Task, UpdateKind};
-use tern_protocol::trainer::{Job, Trained, Trainer};
+use tern_protocol::trainer::Job;
+#[cfg(not(target_family = "wasm"))]
+use tern_protocol::trainer::Trainer;
 use tern_protocol::update::Codec;
 use tern_protocol::{Digest, Error, Result, TaskSpec, Turn, wire};
-use tokio::task::spawn_blocking;
 
 pub use backoff::Backoff;
 pub use conditions::{Conditions, DeviceState};
 pub use http::{CallError, Http, Part};
+pub use options::{Event, Options};
+#[cfg(target_family = "wasm")]
+pub use platform::{forget, stored};
 
+use platform::{Folder, Store, sleep};
 use transfer::Download;
+use work::Work;
 
 /// Longest wait of a poll, which the server may shorten.
 const POLL: Duration = Duration::from_secs(25);
 /// Time between looks at conditions that don't hold.
 const LOOK: Duration = Duration::from_secs(15);
-
-/// How a client takes part.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Options {
-    /// The server's address: `https://host:port`.
-    pub server: String,
-    /// Authorities to trust (PEM) instead of the system's.
-    pub authority: Option<PathBuf>,
-    /// Folder of the client's key and state.
-    pub folder: PathBuf,
-    /// Token to enroll with.
-    pub token: Option<String>,
-    /// The least secure aggregation that it takes part with. If not given, any run without it, and
-    /// [`RequiredSecurity::default`] of those with it.
-    pub required_security: Option<RequiredSecurity>,
-    /// When the device takes part.
-    pub conditions: Conditions,
-    /// How long to wait after failures.
-    pub backoff: Backoff,
-}
-
-impl Options {
-    /// For a server, with a folder of the client's own; no token, any run, at any time.
-    pub fn new(server: &str, folder: impl Into<PathBuf>) -> Self {
-        Options {
-            server: server.into(),
-            authority: None,
-            folder: folder.into(),
-            token: None,
-            required_security: None,
-            conditions: Conditions::default(),
-            backoff: Backoff::default(),
-        }
-    }
-
-    /// With authorities to trust (PEM), or the system's.
-    pub fn authority(mut self, authority: impl Into<Option<PathBuf>>) -> Self {
-        self.authority = authority.into();
-        self
-    }
-
-    /// With a token to enroll with, or without.
-    pub fn token(mut self, token: impl Into<Option<String>>) -> Self {
-        self.token = token.into();
-        self
-    }
-
-    /// With the least secure aggregation that it takes part with.
-    pub fn required_security(
-        mut self,
-        required_security: impl Into<Option<RequiredSecurity>>,
-    ) -> Self {
-        self.required_security = required_security.into();
-        self
-    }
-
-    /// With conditions of the device.
-    pub fn conditions(mut self, conditions: Conditions) -> Self {
-        self.conditions = conditions;
-        self
-    }
-
-    /// With waits after failures.
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
-        self
-    }
-}
 
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,16 +88,15 @@ pub struct Client {
     task: Option<Task>,
     /// Tells the server's operator of copies of the folder: see [`wire::Poll`].
     process: u64,
-    _folder: FolderLock,
+    folder: Folder,
 }
 
 /// One run that the client takes part in.
 struct Session<T> {
     participant: Participant,
-    store: ClientStore,
-    folder: PathBuf,
+    store: Store,
     layout: Layout,
-    trainer: Option<T>,
+    trainer: T,
     download: Option<Download>,
     /// Version of the last instruction.
     version: u64,
@@ -178,17 +115,29 @@ impl Client {
     /// # Errors
     /// [`Error::File`] for the folder, one that is in use, too; [`Error::Value`] for a key or
     /// certificates that can't be used.
+    #[cfg(not(target_family = "wasm"))]
     pub fn new(options: Options) -> Result<Self> {
-        let folder = &options.folder;
-        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-        let lock = FolderLock::take(folder)?;
-        let path = folder.join("client.key");
-        let identity = key_file::load_or_create(&path).map_err(|e| Error::file(&path, e))?;
+        let (folder, identity) = Folder::open(&options.folder)?;
+        Client::with(options, folder, identity)
+    }
+
+    /// A client with the key of its folder in the origin's storage; a new key where there is none.
+    ///
+    /// # Errors
+    /// [`Error::File`] for the folder, one that another tab has, too; [`Error::Value`] for a key
+    /// that can't be used.
+    #[cfg(target_family = "wasm")]
+    pub async fn open(options: Options) -> Result<Self> {
+        let (folder, identity) = Folder::open(&options.folder).await?;
+        Client::with(options, folder, identity)
+    }
+
+    fn with(options: Options, folder: Folder, identity: Identity) -> Result<Self> {
         let http = Http::new(&options.server, options.authority.as_deref(), identity)
             .map_err(|error| Error::value("server", error, "one to connect to"))?;
         // Zero would say nothing.
         let process = getrandom::u64()?.max(1);
-        Ok(Client { http, options, met: false, task: None, process, _folder: lock })
+        Ok(Client { http, options, met: false, task: None, process, folder })
     }
 
     /// Who this is: the public key.
@@ -218,9 +167,37 @@ impl Client {
     /// can't be kept; what the participant finds wrong with the task, or less in it than
     /// [`Options::required_security`]. Failures of the network,
     /// and those of the trainer, are no errors: it goes on.
+    #[cfg(not(target_family = "wasm"))]
     pub async fn run<T: Trainer + Send + 'static>(
-        mut self,
+        self,
         trainer: T,
+        device: &Device,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Outcome> {
+        self.run_until(platform::OffLoop::new(trainer), device, stop).await
+    }
+
+    /// Takes part until the run is over or `stop` is there; the trainer is interrupted then.
+    /// `device` encodes updates: the Cpu device, which may be waited for.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if the server doesn't take this client, or another process has its key, from
+    /// a copy of its folder; [`Error::File`] if its state can't be kept; what the participant finds
+    /// wrong with the task, or less in it than [`Options::required_security`]. Failures of the
+    /// network, and those of the trainer, are no errors: it goes on.
+    #[cfg(target_family = "wasm")]
+    pub async fn run(
+        self,
+        trainer: tern_protocol::trainer::EngineTrainer,
+        device: &Device,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Outcome> {
+        self.run_until(trainer, device, stop).await
+    }
+
+    async fn run_until(
+        mut self,
+        trainer: impl Work,
         device: &Device,
         stop: impl Future<Output = ()>,
     ) -> Result<Outcome> {
@@ -234,24 +211,19 @@ impl Client {
         }
     }
 
-    async fn take_part<T: Trainer + Send + 'static>(
-        &mut self,
-        trainer: T,
-        device: &Device,
-    ) -> Result<Outcome> {
-        let mut trainer = Some(trainer);
+    async fn take_part(&mut self, mut trainer: impl Work, device: &Device) -> Result<Outcome> {
         loop {
             let task = match self.task.take() {
                 Some(task) => task,
                 None => self.enroll().await?,
             };
             tracing::info!(run = %task.run, name = task.name, client = %self.identity().client(), "enrolled");
-            let mut session = self.session(task, device, trainer.take()).await?;
+            self.tell(&Event::Enrolled(&task));
+            let mut session = self.session(task, device, trainer).await?;
             match self.work(&mut session).await? {
-                End::Again => trainer = session.trainer.take(),
+                End::Again => trainer = session.trainer,
                 End::Finished(best) => {
-                    let path = self.options.folder.join("model.safetensors");
-                    self.keep_best(&mut session, best, &path).await?;
+                    let path = self.keep_best(&mut session, best).await?;
                     tracing::info!(model = %path.display(), "the run is over");
                     return Ok(Outcome::Finished(path));
                 }
@@ -278,32 +250,26 @@ impl Client {
         }
     }
 
-    async fn session<T>(
-        &self,
-        task: Task,
-        device: &Device,
-        trainer: Option<T>,
-    ) -> Result<Session<T>> {
-        let store = ClientStore::open(&self.options.folder, &task.run, Durability::Power)?;
+    async fn session<T>(&self, task: Task, device: &Device, trainer: T) -> Result<Session<T>> {
+        let store = self.folder.store(&task.run).await?;
         let kept = store.load()?;
         let layout = Layout::of(&task.model)?;
         let mut participant = Participant::new(self.identity().signing_key(), task, device, kept)?;
         if let Some(required) = self.options.required_security {
             participant = participant.requiring(required)?;
         }
-        let folder = self.options.folder.clone();
-        Ok(Session { participant, store, folder, layout, trainer, download: None, version: 0 })
+        Ok(Session { participant, store, layout, trainer, download: None, version: 0 })
     }
 
     /// Does what the server and the participant say, until the session ends.
-    async fn work<T: Trainer + Send + 'static>(&mut self, session: &mut Session<T>) -> Result<End> {
+    async fn work(&mut self, session: &mut Session<impl Work>) -> Result<End> {
         loop {
             if !self.options.conditions.hold() {
                 tracing::debug!(conditions = ?self.options.conditions, "waiting for");
-                tokio::time::sleep(LOOK).await;
+                sleep(LOOK).await;
                 continue;
             }
-            let samples = session.trainer.as_ref().map_or(0, Trainer::samples);
+            let samples = session.trainer.samples();
             let wait = POLL.as_millis() as u32;
             let (version, process) = (session.version, self.process);
             let poll = wire::Poll { samples, version, wait, process };
@@ -329,9 +295,9 @@ impl Client {
     }
 
     /// Does the actions that follow from an input, and those that follow from these.
-    async fn follow<T: Trainer + Send + 'static>(
+    async fn follow(
         &mut self,
-        session: &mut Session<T>,
+        session: &mut Session<impl Work>,
         input: Input,
     ) -> Result<Option<End>> {
         let mut actions: VecDeque<Action> = session.participant.handle(input)?.into();
@@ -340,7 +306,7 @@ impl Client {
                 Action::Wait => continue,
                 Action::Stop(best) => return Ok(Some(End::Finished(best))),
                 Action::Save => {
-                    session.store.save(session.participant.kept())?;
+                    session.store.save(session.participant.kept()).await?;
                     continue;
                 }
                 Action::Fetch(digest) => self.fetch(session, digest).await,
@@ -373,9 +339,9 @@ impl Client {
         Ok(None)
     }
 
-    async fn train<T: Trainer + Send + 'static>(
+    async fn train(
         &mut self,
-        session: &mut Session<T>,
+        session: &mut Session<impl Work>,
         job: Job,
     ) -> Result<Result<Input, CallError>> {
         let turn = job.turn;
@@ -384,34 +350,32 @@ impl Client {
         }
         let start = job.model.clone();
         tracing::info!(round = turn.round, attempt = turn.attempt, "training");
-        let trained: Result<Trained> =
-            session.with_trainer(move |trainer, task| trainer.train(task, &job)).await?;
-        let trained = match trained {
+        self.tell(&Event::Training(turn));
+        let task = session.participant.task().clone();
+        let trained = match session.trainer.train(&task, job).await? {
             Ok(trained) => trained,
             Err(error) => {
                 tracing::error!(%error, "training failed, sitting this round out");
                 return Ok(self.decline(turn, &error.to_string()).await);
             }
         };
-        if session.participant.task().updates.kind == UpdateKind::Delta {
+        if task.updates.kind == UpdateKind::Delta {
             let own: Vec<f32> = start.iter().zip(&trained.update).map(|(a, b)| a + b).collect();
-            let path = session.folder.join("personal.safetensors");
-            save_model(&path, session.layout.parameters(), &own)?;
+            let parameters = session.layout.parameters();
+            self.folder.save_model("personal.safetensors", parameters, &own).await?;
         }
+        self.tell(&Event::Trained(turn, &trained));
         Ok(Ok(Input::Trained(trained)))
     }
 
-    async fn evaluate<T: Trainer + Send + 'static>(
+    async fn evaluate(
         &mut self,
-        session: &mut Session<T>,
+        session: &mut Session<impl Work>,
         job: Job,
     ) -> Result<Input, CallError> {
-        let model = job.model.clone();
-        let evaluated = session
-            .with_trainer(move |trainer, task| trainer.evaluate(task, &model))
-            .await
-            .and_then(|evaluated| evaluated);
-        match evaluated {
+        let task = session.participant.task().clone();
+        let evaluated = session.trainer.evaluate(&task, job.model).await;
+        match evaluated.and_then(|evaluated| evaluated) {
             Ok((samples, metrics)) => Ok(Input::Evaluated { samples, metrics }),
             Err(error) => {
                 tracing::error!(%error, "evaluation failed");
@@ -428,12 +392,7 @@ impl Client {
     }
 
     /// Fetches the run's best model and stores it.
-    async fn keep_best<T>(
-        &mut self,
-        session: &mut Session<T>,
-        best: Digest,
-        path: &Path,
-    ) -> Result<()> {
+    async fn keep_best<T>(&mut self, session: &mut Session<T>, best: Digest) -> Result<PathBuf> {
         let bytes = loop {
             match self.download(session, best).await {
                 Ok(bytes) => break bytes,
@@ -445,7 +404,15 @@ impl Client {
             let given = format!("{} bytes with SHA-256 {}", bytes.len(), Digest::of(&bytes));
             return Err(Error::value("best model", given, format!("{expected} with {best}")));
         }
-        Ok(save_model(path, session.layout.parameters(), &Codec::floats(&bytes))?)
+        let (parameters, flat) = (session.layout.parameters(), Codec::floats(&bytes));
+        self.folder.save_model("model.safetensors", parameters, &flat).await
+    }
+
+    /// Tells who watches.
+    fn tell(&self, event: &Event<'_>) {
+        if let Some(watch) = &self.options.watch {
+            watch(event);
+        }
     }
 
     /// Waits before trying again.
@@ -464,26 +431,8 @@ impl Client {
         };
         let wait = self.options.backoff.wait(Some(asked));
         tracing::warn!(%error, seconds = wait.as_secs_f64(), "trying again");
-        tokio::time::sleep(wait).await;
+        self.tell(&Event::Waiting(&error, wait));
+        sleep(wait).await;
         Ok(())
-    }
-}
-
-impl<T: Trainer + Send + 'static> Session<T> {
-    /// Runs the trainer off the event loop.
-    async fn with_trainer<R: Send + 'static>(
-        &mut self,
-        run: impl FnOnce(&mut T, &TaskSpec) -> R + Send + 'static,
-    ) -> Result<R> {
-        let lost = || Error::trainer("it panicked before");
-        let mut trainer = self.trainer.take().ok_or_else(lost)?;
-        let task = self.participant.task().clone();
-        let ran = spawn_blocking(move || {
-            let result = run(&mut trainer, &task);
-            (trainer, result)
-        });
-        let (trainer, result) = ran.await.map_err(Error::trainer)?;
-        self.trainer = Some(trainer);
-        Ok(result)
     }
 }

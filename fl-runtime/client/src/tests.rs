@@ -1,11 +1,13 @@
 //! Whose a folder is.
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use tern_engine::nn::ModelSpec;
 use tern_protocol::RunPlan;
 use tern_protocol::layout::ModelKind;
 use tern_protocol::metrics::Metrics;
+use tern_protocol::trainer::Trained;
 use tern_server::federation::{self, Federation};
 use tern_server::http::{self, Board, Limits, Server};
 use tokio::sync::oneshot;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tern_protocol::participant::Input;
 use tern_protocol::{Digest, Refusal, wire};
 
-use super::{CallError, Client, Session};
+use super::{CallError, Client, Event, Session};
 
 /// Bytes of the smallest piece.
 const LEAST: usize = 1 << 10;
@@ -62,11 +62,11 @@ impl Client {
     }
 
     /// Uploads the pending update, from where the server has it.
-    pub(super) async fn upload<T>(&self, session: &Session<T>) -> Result<Input, CallError> {
+    pub(super) async fn upload<T>(&self, session: &mut Session<T>) -> Result<Input, CallError> {
         self.send_pending(session).await.map_err(elsewhere)
     }
 
-    async fn send_pending<T>(&self, session: &Session<T>) -> Result<Input, CallError> {
+    async fn send_pending<T>(&self, session: &mut Session<T>) -> Result<Input, CallError> {
         let Some(pending) = &session.participant.kept().pending else {
             return Ok(Input::Failed("there is no update to upload".into()));
         };
@@ -102,6 +102,7 @@ impl Client {
             repeated,
             "uploaded"
         );
+        self.tell(&Event::Uploaded(turn, pending.body.len()));
         Ok(Input::Delivered)
     }
 }

@@ -10,9 +10,8 @@
 //! assert_eq!(began.since(began.after(500)), 0);
 //! ```
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use tern_protocol::Millis;
+use web_time::{SystemTime, UNIX_EPOCH};
 
 /// The time.
 pub fn now() -> Millis {

@@ -38,12 +38,82 @@ use tern_secagg::History;
 
 use crate::files::{self, Durability};
 
-/// The folder of a client in one run.
+/// Where a client's files of one run lie: values of bytes, by names without folders.
+pub trait Files {
+    /// What errors call a file.
+    fn path(&self, name: &str) -> PathBuf;
+
+    /// The bytes of a file, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Writes a file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()>;
+
+    /// The files that are there, those that were not written to their ends, too.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    fn names(&self) -> Result<Vec<String>>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    fn remove(&self, name: &str) -> Result<()>;
+}
+
+/// Files of a folder.
 #[derive(Clone, Debug)]
-pub struct ClientStore {
-    folder: PathBuf,
+pub struct Folder {
+    path: PathBuf,
     durability: Durability,
 }
+
+impl Files for Folder {
+    fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file(&path, error)),
+        }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        files::replace(&self.path(name), bytes, self.durability)
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let failed = |e: std::io::Error| Error::file(&self.path, e);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            names.extend(entry.map_err(failed)?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))
+    }
+}
+
+/// What a client keeps in one run, in files.
+#[derive(Clone, Debug)]
+pub struct ClientStore<F = Folder>(F);
+
+/// The file that says which others count.
+const STATE: &str = "state.json";
 
 /// `state.json`
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -81,13 +151,16 @@ impl ClientStore {
     /// # Errors
     /// [`Error::File`].
     pub fn open(folder: &Path, run: &RunId, durability: Durability) -> Result<Self> {
-        let folder = folder.join(run.to_string());
-        std::fs::create_dir_all(&folder).map_err(|e| Error::file(&folder, e))?;
-        Ok(ClientStore { folder, durability })
+        let path = folder.join(run.to_string());
+        std::fs::create_dir_all(&path).map_err(|e| Error::file(&path, e))?;
+        Ok(ClientStore(Folder { path, durability }))
     }
+}
 
-    fn state_path(&self) -> PathBuf {
-        self.folder.join("state.json")
+impl<F: Files> ClientStore<F> {
+    /// In files that lie elsewhere.
+    pub fn of(files: F) -> Self {
+        ClientStore(files)
     }
 
     fn put(&self, bytes: &[u8]) -> Result<Option<Digest>> {
@@ -95,20 +168,20 @@ impl ClientStore {
             return Ok(None);
         }
         let digest = Digest::of(bytes);
-        let path = self.folder.join(digest.to_string());
         // One that is there may be damaged.
         if self.get(Some(digest)).is_err() {
-            files::replace(&path, bytes, self.durability)?;
+            self.0.write(&digest.to_string(), bytes)?;
         }
         Ok(Some(digest))
     }
 
     fn get(&self, digest: Option<Digest>) -> Result<Vec<u8>> {
         let Some(digest) = digest else { return Ok(Vec::new()) };
-        let path = self.folder.join(digest.to_string());
-        let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
+        let name = digest.to_string();
+        let failed = |reason: &str| Error::file(&self.0.path(&name), reason);
+        let bytes = self.0.read(&name)?.ok_or_else(|| failed("isn't there"))?;
         if Digest::of(&bytes) != digest {
-            return Err(Error::file(&path, "its bytes have another SHA-256"));
+            return Err(failed("its bytes have another SHA-256"));
         }
         Ok(bytes)
     }
@@ -146,7 +219,7 @@ impl ClientStore {
         let residual = self.put(&Codec::full(&kept.residual))?;
         let optimizer = self.put_optimizer(&kept.optimizer)?;
         let history = kept.history.clone();
-        let path = self.state_path();
+        let path = self.0.path(STATE);
         let sums = match kept.sums.is_empty() {
             true => Vec::new(),
             false => serde_json::to_vec(&kept.sums).map_err(|e| Error::file(&path, e))?,
@@ -154,7 +227,7 @@ impl ClientStore {
         let sums = self.put(&sums)?;
         let state = State { residual, optimizer, history, sums, pending: pending.transpose()? };
         let json = serde_json::to_vec_pretty(&state).map_err(|e| Error::file(&path, e))?;
-        files::replace(&path, &json, self.durability)?;
+        self.0.write(STATE, &json)?;
         self.sweep(&state)
     }
 
@@ -166,13 +239,11 @@ impl ClientStore {
         let of_pending = pending.map_or([None; 4], of_pending);
         let own = [state.residual, state.optimizer.moments, state.sums];
         let kept = [&own[..], &of_pending].concat();
-        let folder = &self.folder;
-        for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
-            let path = entry.map_err(|e| Error::file(folder, e))?.path();
-            let digest = path.file_name().and_then(|name| name.to_str()?.parse::<Digest>().ok());
-            let partial = path.extension().is_some_and(|end| end == files::PARTIAL);
+        for name in self.0.names()? {
+            let digest = name.parse::<Digest>().ok();
+            let partial = Path::new(&name).extension().is_some_and(|end| end == files::PARTIAL);
             if partial || digest.is_some_and(|digest| !kept.contains(&Some(digest))) {
-                std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
+                self.0.remove(&name)?;
             }
         }
         Ok(())
@@ -183,14 +254,8 @@ impl ClientStore {
     /// # Errors
     /// [`Error::File`] if it can't be read.
     pub fn load(&self) -> Result<SavedState> {
-        let path = self.state_path();
-        let json = match std::fs::read(&path) {
-            Ok(json) => json,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(SavedState::default());
-            }
-            Err(error) => return Err(Error::file(&path, error)),
-        };
+        let path = self.0.path(STATE);
+        let Some(json) = self.0.read(STATE)? else { return Ok(SavedState::default()) };
         let state: State = serde_json::from_slice(&json).map_err(|e| Error::file(&path, e))?;
         let pending = state.pending.map(|pending| {
             Ok::<_, Error>(Pending {
@@ -209,7 +274,7 @@ impl ClientStore {
         let pending = pending.transpose()?;
         let sums = match state.sums {
             Some(digest) => serde_json::from_slice(&self.get(Some(digest))?)
-                .map_err(|e| Error::file(&self.folder.join(digest.to_string()), e))?,
+                .map_err(|e| Error::file(&self.0.path(&digest.to_string()), e))?,
             None => Vec::new(),
         };
         Ok(SavedState { residual, optimizer, history: state.history, sums, pending })
@@ -253,12 +318,12 @@ mod tests {
         assert_eq!(again.load().unwrap(), kept);
         // A file that was damaged since is written again.
         let moments = Digest::of(&Codec::full(&[0.5, 0.25])).to_string();
-        std::fs::write(store.folder.join(moments), b"").unwrap();
+        std::fs::write(store.0.path.join(moments), b"").unwrap();
         assert!(store.load().is_err());
         store.save(&kept).unwrap();
         assert_eq!(store.load().unwrap(), kept);
         #[cfg(unix)]
-        for file in std::fs::read_dir(&store.folder).unwrap() {
+        for file in std::fs::read_dir(&store.0.path).unwrap() {
             use std::os::unix::fs::PermissionsExt;
             let mode = file.unwrap().metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "for its owner alone");
@@ -267,6 +332,6 @@ mod tests {
         store.save(&kept).unwrap();
         assert_eq!(store.load().unwrap(), kept);
         // State, residual, moments and sums are all that is left.
-        assert_eq!(std::fs::read_dir(&store.folder).unwrap().count(), 4);
+        assert_eq!(std::fs::read_dir(&store.0.path).unwrap().count(), 4);
     }
 }

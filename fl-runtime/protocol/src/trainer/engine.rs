@@ -3,7 +3,7 @@
 use tern_engine::{Arena, Device, Flat, Interrupt, Plan, Tensor};
 use tern_shaders::state;
 
-use super::record::{EVALUATION_BATCH, LocalData, Recorder, evaluation_metrics, state_record};
+use super::record::{LocalData, Recorder, evaluation_metrics, evaluation_steps, state_record};
 use super::{Job, OptimizerState, Trained, Trainer, clip_norm};
 use crate::layout::Layout;
 use crate::metrics::Metrics;
@@ -95,7 +95,7 @@ impl EngineTrainer {
 impl Plans {
     /// Trains from the start of a job. What the optimizer goes on from is empty unless the task
     /// keeps it.
-    fn train(
+    async fn train(
         &mut self,
         task: &TaskSpec,
         job: &Job,
@@ -104,38 +104,38 @@ impl Plans {
     ) -> Result<Trained> {
         let local = &task.training;
         let Some((train, gradient)) = &mut self.train else { return Err(nothing("train")) };
-        self.arena.write(Flat::Parameters, 0, &job.model)?;
+        self.arena.write_async(Flat::Parameters, 0, &job.model).await?;
         if local.proximal.is_some() {
-            self.arena.write(Flat::Reference, 0, &job.model)?;
+            self.arena.write_async(Flat::Reference, 0, &job.model).await?;
         }
         // At step 0 the optimizer takes its moments for zeros, whatever they are.
         let kept = job.optimizer.moments.chunks_exact(job.model.len());
         for (moment, kept) in local.optimizer.moments().iter().zip(kept) {
-            self.arena.write(*moment, 0, kept)?;
+            self.arena.write_async(*moment, 0, kept).await?;
         }
         train.rewind()?;
         let (round, done) = (job.turn.round, job.optimizer.steps);
         let record = state_record(local, round, job.seed, 0..samples, steps as u32, done);
         train.set_states(&[record])?;
-        let losses = train.run(steps)?;
+        let losses = train.run_async(steps).await?;
         let mut optimizer = OptimizerState::default();
         if local.keep_optimizer {
             for moment in local.optimizer.moments() {
-                optimizer.moments.extend(self.arena.read(*moment, 0)?);
+                optimizer.moments.extend(self.arena.read_async(*moment, 0).await?);
             }
-            optimizer.steps = train.states()?[0].steps();
+            optimizer.steps = train.states_async().await?[0].steps();
         }
         let mut update = match gradient {
             Some(plan) => {
                 // The batch that would be next: the steps are over, but one more is taken.
-                let mut record = train.states()?[0];
+                let mut record = train.states_async().await?[0];
                 record[state::ACTIVE] = 1;
                 plan.set_states(&[record])?;
-                plan.run(1)?;
-                self.arena.read(Flat::Gradients, 0)?
+                plan.run_async(1).await?;
+                self.arena.read_async(Flat::Gradients, 0).await?
             }
             None => {
-                let mut update = self.arena.read(Flat::Parameters, 0)?;
+                let mut update = self.arena.read_async(Flat::Parameters, 0).await?;
                 update.iter_mut().zip(&*job.model).for_each(|(x, start)| *x -= start);
                 update
             }
@@ -153,6 +153,43 @@ fn nothing(to: &str) -> Error {
     Error::value(format!("samples to {to} on").as_str(), 0, "at least one")
 }
 
+impl EngineTrainer {
+    /// [`Trainer::train`] that gives way while the device works: in a browser no thread may wait
+    /// for a GPU.
+    ///
+    /// # Errors
+    /// As of it.
+    pub async fn train_async(&mut self, task: &TaskSpec, job: &Job) -> Result<Trained> {
+        let samples = self.training.as_ref().map_or(0, LocalData::len);
+        let local = &task.training;
+        let epoch = samples.div_ceil(local.batch as usize);
+        let steps = local.steps.map_or(epoch * local.epochs as usize, |steps| steps as usize);
+        let plans = self.plans(task)?;
+        job.optimizer.check(local, job.model.len())?;
+        plans.train(task, job, samples, steps).await
+    }
+
+    /// [`Trainer::evaluate`], likewise.
+    ///
+    /// # Errors
+    /// As of it.
+    pub async fn evaluate_async(
+        &mut self,
+        task: &TaskSpec,
+        model: &[f32],
+    ) -> Result<(u32, Metrics)> {
+        let samples = self.evaluation.as_ref().map_or(0, LocalData::len);
+        let plans = self.plans(task)?;
+        let Some((evaluate, counts)) = &mut plans.evaluate else { return Err(nothing("evaluate")) };
+        plans.arena.write_async(Flat::Parameters, 0, model).await?;
+        evaluate.rewind()?;
+        let losses = evaluate.run_async(evaluation_steps(samples)).await?;
+        let counts = evaluate.read_async(*counts).await?.words()?;
+        let metrics = evaluation_metrics(&counts, losses.mean());
+        Ok((u32::try_from(samples).unwrap_or(u32::MAX), metrics))
+    }
+}
+
 impl Trainer for EngineTrainer {
     fn samples(&self) -> u32 {
         let samples = self.training.as_ref().map_or(0, LocalData::len);
@@ -160,25 +197,13 @@ impl Trainer for EngineTrainer {
     }
 
     fn train(&mut self, task: &TaskSpec, job: &Job) -> Result<Trained> {
-        let samples = self.training.as_ref().map_or(0, LocalData::len);
-        let local = &task.training;
-        let epoch = samples.div_ceil(local.batch as usize);
-        let steps = local.steps.map_or(epoch * local.epochs as usize, |steps| steps as usize);
-        let plans = self.plans(task)?;
-        job.optimizer.check(local, job.model.len())?;
-        plans.train(task, job, samples, steps)
+        let device = self.device.clone();
+        device.wait(self.train_async(task, job))
     }
 
     fn evaluate(&mut self, task: &TaskSpec, model: &[f32]) -> Result<(u32, Metrics)> {
-        let samples = self.evaluation.as_ref().map_or(0, LocalData::len);
-        let plans = self.plans(task)?;
-        let Some((evaluate, counts)) = &mut plans.evaluate else { return Err(nothing("evaluate")) };
-        plans.arena.write(Flat::Parameters, 0, model)?;
-        evaluate.rewind()?;
-        let losses = evaluate.run(samples.div_ceil(samples.min(EVALUATION_BATCH)))?;
-        let counts = evaluate.read(*counts)?.words()?;
-        let metrics = evaluation_metrics(&counts, losses.mean());
-        Ok((u32::try_from(samples).unwrap_or(u32::MAX), metrics))
+        let device = self.device.clone();
+        device.wait(self.evaluate_async(task, model))
     }
 
     fn interrupt(&self) -> Option<Interrupt> {

@@ -40,7 +40,8 @@ use std::sync::Arc;
 
 pub use engine::EngineTrainer;
 pub use record::{
-    EVALUATION_BATCH, LocalData, METRICS, Recorder, evaluation_metrics, state_record,
+    EVALUATION_BATCH, LocalData, METRICS, Recorder, evaluation_metrics, evaluation_steps,
+    state_record,
 };
 use sha2::{Digest as _, Sha256};
 use tern_engine::Interrupt;

@@ -45,7 +45,12 @@ impl LocalData {
         self.len() == 0
     }
 
-    fn batch(&self, graph: &mut Graph, batching: &Batching) -> Result<(Tensor, Tensor)> {
+    /// The next batch: inputs and targets, as [`Graph::row_batch`] and [`Graph::text_batch`] have
+    /// them.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn batch(&self, graph: &mut Graph, batching: &Batching) -> Result<(Tensor, Tensor)> {
         Ok(match self {
             LocalData::Rows(rows) => graph.row_batch(rows, batching)?,
             LocalData::Text(text) => graph.text_batch(text, batching)?,
@@ -149,6 +154,12 @@ pub fn state_record(
     let schedule = Schedule::constant(local.learning_rate);
     let record = StateRecord::new(seed, part, local.batch, steps, &schedule);
     record.scaled(local.scale(round) as f32).resumed(done)
+}
+
+/// Steps in which [`Recorder::evaluation`] sees each of so many samples, of which there are some,
+/// once.
+pub fn evaluation_steps(samples: usize) -> usize {
+    samples.div_ceil(samples.clamp(1, EVALUATION_BATCH))
 }
 
 /// `accuracy` and `top3` from the counts of [`Graph::accuracy`], and `loss`.
