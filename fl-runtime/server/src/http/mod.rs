@@ -5,7 +5,8 @@
 //! `/v1/upload?round=&attempt=&offset=` (a piece of an upload; without `offset`, where to go
 //! on), `/v1/finish`, `/v1/blob/{sha256}` (a piece from `Range: bytes=N-M`), and
 //! `/v1/service/{name}` for what a host program answers itself ([`Service`]). People and
-//! programs get `/health`, `/metrics`, `/status.json` and, at `/`, the dashboard.
+//! programs get `/health`, `/metrics`, `/status.json` and, at `/`, the dashboard; browsers that take
+//! part a page of their own ([`Site`]) below `/page/`.
 //!
 //! What arrives is bounded ([`Limits`]): connections, requests, bytes, and the time that
 //! each may take. Answers tell a client how long to wait before its next request, and how large a
@@ -53,6 +54,7 @@ mod keep;
 mod limits;
 mod memory;
 mod metrics;
+mod page;
 mod places;
 mod reply;
 mod routes;
@@ -85,6 +87,7 @@ pub use limits::Limits;
 use limits::Rates;
 use memory::Memory;
 use metrics::Metrics;
+pub use page::Site;
 use reply::Denied;
 pub use service::{AT_A_TIME, Service, ServiceError};
 use service::{Offered, Services};
@@ -118,6 +121,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// What is answered beside the rounds.
     pub services: Vec<Arc<dyn Service>>,
+    /// A page for browsers, at `/page/`.
+    pub site: Option<Site>,
 }
 
 impl Options {
@@ -148,6 +153,12 @@ impl Options {
     /// With a folder for models and a plot, or without.
     pub fn folder(mut self, folder: impl Into<Option<PathBuf>>) -> Self {
         self.folder = folder.into();
+        self
+    }
+
+    /// With a page for browsers at `/page/`, or without.
+    pub fn site(mut self, site: impl Into<Option<Site>>) -> Self {
+        self.site = site.into();
         self
     }
 
@@ -191,12 +202,13 @@ struct App {
     dashboard: bool,
     keeper: Option<Keeper>,
     services: Services,
+    site: Option<Site>,
 }
 
 impl Server {
     /// Serves this federation and shows on `board` what it does.
     pub fn new(federation: Federation, board: Board, options: Options) -> Self {
-        let Options { tls, hosts, limits, dashboard, folder, services } = options;
+        let Options { tls, hosts, limits, dashboard, folder, services, site } = options;
         let services =
             services.into_iter().map(|s| (s.name().to_owned(), Offered::new(s))).collect();
         let keeper = folder.map(|folder| Keeper::new(&folder, federation.layout()));
@@ -228,6 +240,7 @@ impl Server {
             dashboard,
             keeper,
             services,
+            site,
         };
         Server { app: Arc::new(app), tls }
     }

@@ -20,6 +20,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
 
 use super::memory::{WAIT, holding};
+use super::page::{self, PAGE};
 use super::places::Visit;
 use super::reply::{Denied, message};
 use super::service::Offered;
@@ -33,7 +34,7 @@ type Shared = State<Arc<App>>;
 pub(super) const NO_BLOB: &str = "no_blob";
 
 /// Routes, for the metrics; what is none of them is `other`.
-const ROUTES: [&str; 12] = [
+const ROUTES: [&str; 13] = [
     ENROLL,
     "/v1/run",
     "/v1/poll",
@@ -46,6 +47,7 @@ const ROUTES: [&str; 12] = [
     "/",
     "/v1/blob/",
     "/v1/service/",
+    PAGE,
 ];
 
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -65,6 +67,12 @@ pub(super) fn router(app: Arc<App>) -> Router {
             .route("/status.json", get(super::dashboard::status))
             .route("/metrics", get(super::dashboard::metrics));
     }
+    if app.site.is_some() {
+        router = router
+            .route("/page", get(page::folder))
+            .route(PAGE, get(page::index))
+            .route("/page/{*name}", get(page::file));
+    }
     router
         .method_not_allowed_fallback(other_method)
         .fallback(nothing_here)
@@ -77,7 +85,7 @@ async fn observe(State(app): Shared, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let path = request.uri().path();
     let route = ROUTES.iter().find(|r| match **r {
-        "/v1/blob/" | "/v1/service/" => path.starts_with(**r),
+        "/v1/blob/" | "/v1/service/" | PAGE => path.starts_with(**r),
         route => path == route,
     });
     let route = route.copied().unwrap_or("other");

@@ -17,7 +17,7 @@ use tern_fl::layout::ModelKind;
 use tern_fl::metrics::Metrics;
 use tern_fl::plan::{Evaluation, Scores};
 use tern_fl::server::federation::{self, Admission, Evaluator, Federation, Token};
-use tern_fl::server::http::{self, Board, Server};
+use tern_fl::server::http::{self, Board, Server, Site};
 use tern_fl::{ClientId, Layout, RunPlan};
 use tokio::sync::Notify;
 
@@ -40,6 +40,9 @@ pub struct Options {
     /// Stops this many seconds after the run is over, so that clients still hear of it.
     #[arg(long, value_name = "SECONDS")]
     linger: Option<u64>,
+    /// Serves the page of this folder at /page/, by which browsers take part.
+    #[arg(long, value_name = "FOLDER")]
+    page: Option<PathBuf>,
 }
 
 impl Options {
@@ -68,6 +71,7 @@ pub fn run(options: &Options) -> Result<()> {
         Some(files) => Some(tls::server(&files.certificate, &files.key)?),
         None => None,
     };
+    let site = options.page.as_deref().map(Site::read).transpose()?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let server = Server::new(
         federation,
@@ -77,7 +81,8 @@ pub fn run(options: &Options) -> Result<()> {
             .hosts(config.hosts.clone())
             .limits(config.limits.clone())
             .dashboard(config.dashboard)
-            .folder(config.folder.clone()),
+            .folder(config.folder.clone())
+            .site(site),
     );
     let listener = TcpListener::bind(config.listen)
         .with_context(|| format!("listening on {}", config.listen))?;
