@@ -8,16 +8,17 @@ use tern_fl::host::store::ClientStore;
 use tern_fl::metrics::Metrics;
 use tern_fl::participant::{Action, Input, Participant, RequiredSecurity};
 use tern_fl::plan::Task;
-use tern_fl::trainer::{Job, Trained};
+use tern_fl::trainer::{Job, OptimizerState, Trained};
 use tern_fl::wire::instruction::What;
 use tern_fl::wire::message::Body;
-use tern_fl::{ClientId, Layout, Masking, TaskSpec, Turn, wire};
+use tern_fl::{ClientId, Digest, Layout, Masking, TaskSpec, Turn, wire};
 use tern_secagg::{Message, Roster, Seed};
 
 use crate::liar::{Lie, accusation, garbage, other_shares};
 use crate::network::{Answer, Event, Queue, Request, Weather};
 use crate::oracle::{Oracle, Plain};
 use crate::random::Random;
+use crate::setup::loss;
 
 /// Milliseconds without an answer after which a client asks again.
 const PATIENCE: u64 = 2_000;
@@ -57,6 +58,9 @@ pub struct Member {
     pub samples: u32,
     task: Task,
     store: ClientStore,
+    /// What it enrolls with, and whether it has since its process started.
+    pub token: Option<String>,
+    enrolled: bool,
     /// `None` while its process is not running.
     participant: Option<Participant>,
     life: u32,
@@ -71,7 +75,8 @@ pub struct Member {
     heard: Option<What>,
     /// The most samples of a member of the last secure session.
     most: u32,
-    pub stopped: bool,
+    /// What it was told to be the best model when the run was over.
+    pub stopped: Option<Digest>,
 }
 
 impl Member {
@@ -80,12 +85,13 @@ impl Member {
         task: Task,
         store: ClientStore,
         key: SigningKey,
+        token: Option<String>,
         lie: Option<Lie>,
     ) -> Self {
         let client = ClientId(key.verifying_key().to_bytes());
         let samples = 3 + 2 * index as u32;
         let (life, actions) = (0, VecDeque::new());
-        let (participant, waiting, busy, stopped) = (None, None, None, false);
+        let (participant, waiting, busy, stopped) = (None, None, None, None);
         Member {
             index,
             key,
@@ -93,6 +99,8 @@ impl Member {
             samples,
             task,
             store,
+            token,
+            enrolled: false,
             participant,
             life,
             actions,
@@ -170,7 +178,8 @@ impl Member {
         self.actions.clear();
         self.waiting = None;
         self.busy = None;
-        self.stopped = false;
+        self.enrolled = false;
+        self.stopped = None;
     }
 
     fn handle(&mut self, input: Input) {
@@ -200,8 +209,16 @@ impl Member {
 
     /// Does what there is to do until something takes time.
     fn go_on(&mut self, around: &mut Around<'_>) {
-        while self.running() && self.waiting.is_none() && self.busy.is_none() && !self.stopped {
+        while self.running()
+            && self.waiting.is_none()
+            && self.busy.is_none()
+            && self.stopped.is_none()
+        {
             match self.actions.pop_front() {
+                None if !self.enrolled => {
+                    let token = self.token.clone();
+                    self.ask(around, Request::Enroll { token }, 0);
+                }
                 None => {
                     let samples = self.samples;
                     self.ask(around, Request::Poll { samples }, 0);
@@ -219,7 +236,7 @@ impl Member {
                     None => panic!("an upload of nothing"),
                 },
                 Some(Action::Wait) => self.take_time(around, 400, Busy::Resting),
-                Some(Action::Stop(_)) => self.stopped = true,
+                Some(Action::Stop(model)) => self.stopped = Some(model),
             }
         }
     }
@@ -249,14 +266,13 @@ impl Member {
                 Busy::Training(job) => {
                     let trained = self.train(&job);
                     if let (Some(participant), Some(train)) = (&self.participant, &self.asked) {
-                        let residual = participant.kept().residual.clone();
-                        let plain = Plain::new(&trained, residual, train, self.most);
+                        let plain = Plain::new(&trained, participant.kept(), train, self.most);
                         around.oracle.trained(self.client, job.turn, plain);
                     }
                     self.handle(Input::Trained(trained));
                 }
                 Busy::Evaluating(job) => {
-                    let metrics = Metrics::from([("loss".into(), f64::from(job.model[0].abs()))]);
+                    let metrics = Metrics::from([("loss".into(), loss(&job.model))]);
                     self.handle(Input::Evaluated { samples: self.samples, metrics });
                 }
                 Busy::Resting => {}
@@ -286,9 +302,28 @@ impl Member {
         for x in update.iter_mut().filter(|x| **x != 0.0) {
             *x += random.below(2_001) as f32 / 4_000.0 - 0.25;
         }
+        let optimizer = self.optimized(job, &mut update);
         let loss = f64::from(job.model.iter().map(|x| x * x).sum::<f32>());
         let metrics = Metrics::from([("loss".to_string(), loss)]);
-        Trained::new(update, self.samples, metrics)
+        Trained { optimizer, ..Trained::new(update, self.samples, metrics) }
+    }
+
+    /// Where an optimizer goes on from, it does, and shows in the update.
+    fn optimized(&self, job: &Job, update: &mut [f32]) -> OptimizerState {
+        let training = &self.task.training;
+        if !training.keep_optimizer {
+            return OptimizerState::default();
+        }
+        let mut state = (*job.optimizer).clone();
+        state.steps += 1;
+        state.moments.resize(training.optimizer.moments().len() * update.len(), 0.0);
+        for moments in state.moments.chunks_mut(update.len()) {
+            for (moment, x) in moments.iter_mut().zip(update.iter_mut()) {
+                *moment = 0.5 * *moment + *x;
+                *x += 0.125 * *moment;
+            }
+        }
+        state
     }
 
     /// An answer to a request arrived; one that nobody waits for any more is ignored.
@@ -310,6 +345,7 @@ impl Member {
                 }
                 self.handle(Input::Instruction(instruction));
             }
+            (Request::Enroll { .. }, Answer::Ack) => self.enrolled = true,
             (Request::Fetch(digest), Answer::Body(bytes)) => {
                 self.handle(Input::Fetched { digest, bytes });
             }

@@ -10,12 +10,20 @@ use crate::random::Random;
 /// What a client asks of the server.
 #[derive(Clone, Debug)]
 pub enum Request {
+    Enroll { token: Option<String> },
     Poll { samples: u32 },
     Message(wire::Message),
     Offset(Turn),
     Append { turn: Turn, offset: u64, bytes: Vec<u8> },
     Finish(wire::Finish),
     Fetch(Digest),
+}
+
+impl Request {
+    /// Whether it is about a body on its way in, of which a client has one at a time.
+    pub fn uploads(&self) -> bool {
+        matches!(self, Request::Offset(_) | Request::Append { .. } | Request::Finish(_))
+    }
 }
 
 /// What the server answers.
@@ -35,17 +43,36 @@ pub enum Answer {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A request arrives.
-    Request { client: usize, number: u64, request: Request },
+    Request {
+        client: usize,
+        number: u64,
+        request: Request,
+    },
     /// Its answer arrives.
-    Answer { client: usize, number: u64, answer: Answer },
+    Answer {
+        client: usize,
+        number: u64,
+        answer: Answer,
+    },
     /// A client looks at its clock. What was started in an earlier life doesn't count.
-    Wake { client: usize, life: u32 },
+    Wake {
+        client: usize,
+        life: u32,
+    },
     /// A client that ended starts again.
-    Revive { client: usize },
+    Revive {
+        client: usize,
+    },
     /// So does the server.
     Restart,
     /// The server looks at its clock.
     Tick,
+    /// It goes on with a request that it is in the middle of, or with a model that it makes.
+    Step {
+        client: usize,
+        number: u64,
+    },
+    Make,
 }
 
 /// How bad it is.
@@ -65,6 +92,8 @@ pub struct Weather {
     pub faults: u64,
     /// Steps at which a clock is set.
     pub jumps: u64,
+    /// Steps of the server before which others' messages come, in a thousand.
+    pub between: u64,
     /// Ends of the server at which its disk is harmed, in a thousand.
     pub harm: u64,
 }
@@ -78,6 +107,7 @@ impl Weather {
         server_ends: 0,
         faults: 0,
         jumps: 0,
+        between: 0,
         harm: 0,
     };
 
@@ -91,6 +121,7 @@ impl Weather {
             server_ends: rare(25),
             faults: rare(60),
             jumps: rare(20),
+            between: rare(700),
             harm: rare(700),
         }
     }

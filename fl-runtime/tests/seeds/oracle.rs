@@ -1,32 +1,47 @@
 //! What must be true of a run, worked out apart from it.
 
+mod scores;
+mod sums;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tern_engine::Device;
-use tern_fl::participant::Pending;
-use tern_fl::plan::{Encoding, StrategySpec};
+use tern_fl::participant::{Pending, SavedState};
+use tern_fl::plan::{Encoding, UpdateKind};
 use tern_fl::server::federation::Federation;
 use tern_fl::server::journal::CountedUpload;
-use tern_fl::trainer::{Trained, coding_key};
-use tern_fl::update::{Codec, Format};
-use tern_fl::{ClientId, Code, Digest, Layout, Masking, RunPlan, Turn, wire};
-use tern_secagg::Masks;
-use tern_shaders::kernels::fixed;
+use tern_fl::trainer::{OptimizerState, Trained};
+use tern_fl::update::{Codec, Scales, add_difference};
+use tern_fl::{ClientId, Digest, Layout, RunPlan, StrategyState, Turn, wire};
+
+use crate::setup::{Momentum, Setup};
+use scores::Scored;
+pub use scores::Verdict;
 
 /// An update as its client made it.
 struct Made {
     digest: Digest,
     body: Vec<u8>,
     samples: u32,
-    /// What its codes left.
+    /// What goes on from it, if it is counted.
+    kept: Kept,
+}
+
+/// What goes on from one counted update of a client to the next: what its codes left, and the
+/// optimizer.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Kept {
     residual: Vec<f32>,
+    optimizer: Arc<OptimizerState>,
 }
 
 /// What a client put into an update, before it was encoded.
 pub struct Plain {
     update: Vec<f32>,
     samples: u32,
-    residual: Vec<f32>,
+    /// What it went on from.
+    kept: Kept,
     scales: Vec<f32>,
     loss: f64,
     /// The most samples of a member of its session.
@@ -34,11 +49,12 @@ pub struct Plain {
 }
 
 impl Plain {
-    pub fn new(trained: &Trained, residual: Vec<f32>, asked: &wire::Train, most: u32) -> Self {
+    pub fn new(trained: &Trained, kept: &SavedState, asked: &wire::Train, most: u32) -> Self {
+        let (residual, optimizer) = (kept.residual.clone(), kept.optimizer.clone());
         Plain {
             update: trained.update.clone(),
             samples: trained.samples,
-            residual,
+            kept: Kept { residual, optimizer },
             scales: asked.scales.clone(),
             loss: trained.metrics["loss"],
             most,
@@ -56,11 +72,12 @@ pub struct Oracle {
 impl Oracle {
     /// A client encoded an update.
     pub fn encoded(&mut self, client: ClientId, pending: &Pending) {
+        let (residual, optimizer) = (pending.residual.clone(), pending.optimizer.clone());
         let made = Made {
             digest: pending.digest,
             body: pending.body.clone(),
             samples: pending.samples,
-            residual: pending.residual.clone(),
+            kept: Kept { residual, optimizer },
         };
         // A client that ended before its update was saved makes it again.
         self.made.insert((pending.turn, client), made);
@@ -83,32 +100,32 @@ impl Oracle {
         self.acknowledged.remove(&(turn, client));
     }
 
-    /// Holds a finished run against what was sent and told.
-    pub fn check(&self, plan: &RunPlan, initial: &[f32], federation: &Federation) {
+    /// Holds a finished run against what was sent and told. `kept` is what each client has left.
+    pub fn check(
+        &self,
+        setup: &Setup,
+        initial: &[f32],
+        federation: &Federation,
+        kept: &BTreeMap<ClientId, SavedState>,
+    ) -> Verdict {
+        let plan = &setup.plan;
         let layout = plan.check().unwrap();
-        let StrategySpec::Average { learning_rate } = plan.strategy else {
-            panic!("another strategy")
-        };
+        let strategy = plan.strategy.build(Some(&Momentum::brought())).unwrap();
         let rounds = federation.rounds(0).unwrap();
-        // A secure round may be abandoned once shares were revealed.
-        assert!(plan.secure.is_some() || rounds.len() == plan.rounds as usize);
-        assert!(rounds.windows(2).all(|pair| pair[0].round < pair[1].round));
-        let mut model = initial.to_vec();
+        let (mut model, mut public) = (initial.to_vec(), initial.to_vec());
+        let mut state = StrategyState::default();
+        let mut left: BTreeMap<ClientId, &Kept> = BTreeMap::new();
+        let mut scored = Scored::new(setup, Digest::of(&Codec::full(initial)));
+        let nothing = Kept::default();
         for round in &rounds {
-            assert!(round.round <= plan.rounds);
             let turn = Turn::new(round.round, round.attempt);
             let counted = federation.counted(round.round).unwrap();
-            assert!(counted.len() >= plan.cohort.minimum as usize);
-            assert!(counted.windows(2).all(|pair| pair[0].client < pair[1].client), "one twice");
-            for ((_, client), digest) in self.acknowledged.iter().filter(|((t, _), _)| *t == turn) {
-                let found = counted.iter().find(|upload| upload.client == *client);
-                assert!(found.is_some_and(|u| u.digest == *digest), "{turn}: {client} was lost");
-            }
+            self.check_counted(plan, turn, &counted);
             for upload in &counted {
-                let made = self.made.get(&(turn, upload.client));
-                let made = made.unwrap_or_else(|| panic!("{turn}: {} sent nothing", upload.client));
-                assert_eq!((made.digest, made.samples), (upload.digest, upload.samples));
-                assert_eq!(Digest::of(&made.body), made.digest);
+                let plain = &self.plain[&(turn, upload.client)];
+                let expected = left.get(&upload.client).copied().unwrap_or(&nothing);
+                assert_eq!(&plain.kept, expected, "{turn}: {} went on from this", upload.client);
+                left.insert(upload.client, &self.made[&(turn, upload.client)].kept);
             }
             let mut mean = match plan.masking(&layout).unwrap() {
                 Some(masking) => {
@@ -119,100 +136,57 @@ impl Oracle {
                 None => self.mean(plan, &layout, turn, &counted),
             };
             layout.clear_padding(&mut mean);
-            model.iter_mut().zip(mean).for_each(|(x, d)| *x += learning_rate as f32 * d);
+            if plan.updates.kind == UpdateKind::Gradient {
+                mean.iter_mut().for_each(|x| *x = -*x);
+            }
+            strategy.step(&mut model, &mean, &mut state);
             assert_eq!(round.model, Digest::of(&Codec::full(&model)), "sum of {turn}");
+            public = self.told(plan, &layout, round.round, &model, &public);
+            assert_eq!(round.public, Digest::of(&Codec::full(&public)), "clients' model of {turn}");
+            let losses = counted.iter().map(|upload| self.plain[&(turn, upload.client)].loss);
+            scored.round(round, &public, losses.collect());
+        }
+        for (client, kept) in kept {
+            let (residual, optimizer) = (kept.residual.clone(), kept.optimizer.clone());
+            let expected = left.get(client).copied().unwrap_or(&nothing);
+            assert_eq!(&Kept { residual, optimizer }, expected, "what {client} has left");
+        }
+        scored.verdict()
+    }
+
+    /// Whether what a round counted is what was sent, all that was acknowledged, and each once.
+    fn check_counted(&self, plan: &RunPlan, turn: Turn, counted: &[CountedUpload]) {
+        assert!(counted.len() >= plan.cohort.minimum as usize);
+        assert!(counted.windows(2).all(|pair| pair[0].client < pair[1].client), "one twice");
+        for ((_, client), digest) in self.acknowledged.iter().filter(|((t, _), _)| *t == turn) {
+            let found = counted.iter().find(|upload| upload.client == *client);
+            assert!(found.is_some_and(|u| u.digest == *digest), "{turn}: {client} was lost");
+        }
+        for upload in counted {
+            let made = self.made.get(&(turn, upload.client));
+            let made = made.unwrap_or_else(|| panic!("{turn}: {} sent nothing", upload.client));
+            assert_eq!((made.digest, made.samples), (upload.digest, upload.samples));
+            assert_eq!(Digest::of(&made.body), made.digest);
         }
     }
 
-    /// The weighted mean of bodies, one after the other in numbers that can't overflow.
-    fn mean(
+    /// The model as clients have it.
+    fn told(
         &self,
         plan: &RunPlan,
         layout: &Layout,
-        turn: Turn,
-        counted: &[CountedUpload],
+        round: u32,
+        model: &[f32],
+        last: &[f32],
     ) -> Vec<f32> {
-        let format = Format::new(plan.updates.uplink.into(), layout, plan.updates.bound);
-        let (mut sums, mut weights) = (vec![0i128; layout.elements()], 0);
-        for upload in counted {
-            weights += u64::from(upload.samples);
-            let values = format.decode(&self.made[&(turn, upload.client)].body).unwrap();
-            for (sum, x) in sums.iter_mut().zip(values) {
-                *sum += i128::from(fixed::fixed64(x, upload.samples, plan.fraction_bits()));
-            }
+        if plan.updates.downlink != Encoding::Ternary {
+            return model.to_vec();
         }
-        let mean = |sum: i128| fixed::mean(sum as i64, weights, plan.fraction_bits());
-        sums.into_iter().map(mean).collect()
-    }
-
-    /// The mean of what clients measured, weighted by samples.
-    fn loss(&self, turn: Turn, counted: &[CountedUpload]) -> f64 {
-        let measured = counted.iter().map(|upload| {
-            let plain = &self.plain[&(turn, upload.client)];
-            (plain.loss * f64::from(plain.samples), f64::from(plain.samples))
-        });
-        let (sum, weight) = measured.fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
-        sum / weight
-    }
-
-    /// The mean of what clients trained, encoded as they did but never masked.
-    fn unmasked(
-        &self,
-        masking: &Masking,
-        layout: &Layout,
-        federation: &Federation,
-        turn: Turn,
-        counted: &[CountedUpload],
-    ) -> Vec<f32> {
         let codec = Codec::new(&Device::cpu(), layout).unwrap();
-        let mut sum = vec![0u32; masking.vector_words()];
-        let (mut weight, mut most, mut scales) = (0, 1, Vec::new());
-        let nothing = Masks::default();
-        for upload in counted {
-            let plain = &self.plain[&(turn, upload.client)];
-            let words = match masking.code {
-                Code::Fixed(code) => {
-                    let share = plain.samples as f32 / plain.most as f32;
-                    let update: Vec<f32> = plain.update.iter().map(|x| x * share).collect();
-                    codec.masked(&update, code, &nothing).unwrap()
-                }
-                Code::Lanes(cohort) => {
-                    let mut residual = plain.residual.clone();
-                    residual.resize(layout.elements(), 0.0);
-                    let key = coding_key(&federation.task().run, turn, &upload.client);
-                    let (update, scales) = (&plain.update, &plain.scales);
-                    let coded =
-                        codec.masked_ternary(update, &residual, scales, key, cohort, &nothing);
-                    coded.unwrap().0
-                }
-            };
-            sum.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(word));
-            weight += u64::from(plain.samples);
-            most = plain.most;
-            scales.clone_from(&plain.scales);
-        }
-        match masking.code {
-            Code::Fixed(code) => {
-                let factor = f64::from(most) / weight as f64;
-                let total = codec.unmasked(&sum, code).unwrap();
-                total.into_iter().map(|x| (f64::from(x) * factor) as f32).collect()
-            }
-            Code::Lanes(cohort) => {
-                codec.unmasked_ternary(&sum, &scales, cohort, counted.len() as u32).unwrap()
-            }
-        }
-    }
-
-    /// The residual that a client must have after the run: that of its last counted update.
-    pub fn residual(&self, federation: &Federation, plan: &RunPlan, client: &ClientId) -> Vec<f32> {
-        if plan.updates.uplink != Encoding::Ternary {
-            return Vec::new();
-        }
-        let rounds = federation.rounds(0).unwrap();
-        let last = rounds.iter().rev().find(|round| {
-            federation.counted(round.round).unwrap().iter().any(|upload| upload.client == *client)
-        });
-        let turn = last.map(|round| Turn::new(round.round, round.attempt));
-        turn.map_or(Vec::new(), |turn| self.made[&(turn, *client)].residual.clone())
+        let ahead: Vec<f32> = model.iter().zip(last).map(|(new, old)| new - old).collect();
+        let scales = Scales::Own(plan.updates.ternary);
+        let key = [round, u32::MAX, plan.seed];
+        let (body, _) = codec.ternary(&ahead, &vec![0.0; ahead.len()], scales, key).unwrap();
+        add_difference(layout, last, &body).unwrap()
     }
 }

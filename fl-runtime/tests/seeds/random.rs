@@ -26,6 +26,11 @@ impl Random {
         range.start() + self.below(range.end() - range.start() + 1)
     }
 
+    /// One of these.
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+
     /// True so often in a thousand.
     pub fn chance(&mut self, thousandths: u64) -> bool {
         self.below(1_000) < thousandths

@@ -15,7 +15,7 @@ impl World {
         let state = server.map(State::of);
         // What is on the disk before anything is done at the end of the process.
         let whole = state.as_ref().map(|_| disk::copy(&self.folder));
-        self.server = None;
+        self.close();
         if let Some((state, whole)) = state.zip(whole) {
             let mut files = whole.clone();
             let (what, name) = disk::harm(&mut self.random, &mut files, &self.earlier);
@@ -39,7 +39,8 @@ impl World {
         } else {
             assert_eq!(found.open, harm.state.open, "{what}");
         }
-        self.summary.unharmed += 1;
+        self.strangers.check(&server);
+        self.summary.note("unharmed");
         server
     }
 
@@ -51,15 +52,15 @@ impl World {
         let named = error.contains("journal") || error.contains(file);
         let told = error.contains("tern repair") || error.contains("no space");
         assert!(named && told, "{}: {}: {error}", file, harm.what);
-        self.summary.named += 1;
+        self.summary.note("named");
         let open = |world: &Self| {
             let options = world.options(u64::MAX);
-            Federation::open(&world.folder, &world.plan, &world.initial, options).unwrap()
+            Federation::open(&world.folder, &world.setup.plan, &world.initial, options).unwrap()
         };
         if self.random.chance(500) {
             let options = self.options(u64::MAX);
             let repair =
-                Repair::examine(&self.folder, &self.plan, &self.initial, &options).unwrap();
+                Repair::examine(&self.folder, &self.setup.plan, &self.initial, &options).unwrap();
             assert!(!repair.damage.is_empty(), "{error}");
             if repair.is_possible() {
                 self.say(|| repair.to_string());
@@ -68,11 +69,12 @@ impl World {
                 let mut server = open(self);
                 let time = self.time();
                 for member in &self.members {
-                    server.enroll(time, member.client, None).unwrap();
+                    server.enroll(time, member.client, member.token.as_deref()).unwrap();
                 }
+                self.strangers.forget();
                 // An earlier round is another run to its clients.
                 if State::of(&server).rounds == harm.state.rounds {
-                    self.summary.repaired += 1;
+                    self.summary.note("repaired");
                     return server;
                 }
             }
