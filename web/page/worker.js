@@ -1,0 +1,79 @@
+// What computes: in a thread of its own, so that the page stays alive. It is asked by messages
+// `{ id, call, args }`, answers with `{ id, value }` or `{ id, error }`, and tells in between what
+// it does.
+
+import init, { Client, Device, Model, Samples, checks, encode } from "./tern.js";
+
+const loaded = init();
+let device = null;
+let client = null;
+let task = null;
+let model = null;
+
+async function open(which) {
+    device ??= await Device.open(which);
+    return device;
+}
+
+/** Characters by the tokens that stand for them: those of ASCII and of a text. */
+function characters(text) {
+    const ascii = Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i));
+    return new Map(["\n", ...ascii, ...text].map((c) => [encode(task, c)[0], c]));
+}
+
+const calls = {
+    async checks(which) {
+        return checks(await Device.open(which), undefined, (check) => postMessage({ check }));
+    },
+
+    /** Registers at a server and says what it asks for, and what this is. */
+    async meet(options, which) {
+        client = await Client.open(options, (event) => postMessage({ event }));
+        task = await client.task();
+        await open(which);
+        return { task, id: client.id, device: device.name, kind: device.kind };
+    },
+
+    /** A text as tokens of the run. */
+    tokens(text) {
+        return encode(task, text);
+    },
+
+    /** Takes part with a text until the run is over. */
+    async join(text, steps) {
+        const vocabulary = task.model.layers.input.tokens.vocabulary;
+        const samples = await Samples.text(device, encode(task, text), vocabulary, steps);
+        const outcome = await client.run(device, samples);
+        return outcome.finished;
+    },
+
+    /** The ways in which a text may go on, by a model that is stored or a new one. */
+    async suggest(folder, name, text, count, ends, most) {
+        const file = await Client.stored(folder, name);
+        // Small models answer at once on the CPU.
+        model = new Model(await Device.open("cpu"), task.model.layers, 1);
+        if (file !== undefined) await model.load(file);
+        const found = await model.suggest(encode(task, text), count, encode(task, ends), most);
+        const known = characters(text);
+        return found.map((tokens) => [...tokens].map((token) => known.get(token) ?? "?").join(""));
+    },
+
+    stop() {
+        client?.stop();
+    },
+
+    async forget(folder) {
+        client?.free();
+        client = null;
+        await Client.forget(folder);
+    },
+};
+
+onmessage = async ({ data: { id, call, args } }) => {
+    try {
+        await loaded;
+        postMessage({ id, value: await calls[call](...args) });
+    } catch (error) {
+        postMessage({ id, error: error.message ?? String(error) });
+    }
+};

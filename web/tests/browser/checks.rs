@@ -1,0 +1,60 @@
+//! Every kernel's cases on the browser's devices, against the reference.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::chromium::Browser;
+use crate::{possible, serve_page, tab_with_module};
+
+/// Kernels with a case that a browser computes otherwise, and what its message says.
+const EXCEPTIONS: &[(&str, &str)] = &[];
+
+#[test]
+fn every_kernel_is_right_on_every_device() {
+    if !possible() {
+        return;
+    }
+    let serving = serve_page();
+    let profile = tempfile::tempdir().unwrap();
+    let browser = Browser::start(profile.path());
+    for device in ["cpu", "software"] {
+        let tab = tab_with_module(&browser, &serving);
+        let began = Instant::now();
+        let report = tab
+            .evaluate(&format!(
+                "tern.Device.open({device:?}).then(device => tern.checks(device, undefined, null))"
+            ))
+            .unwrap();
+        let adapter = &report["devices"][0]["adapter"];
+        eprintln!("{} in {:.1} s", adapter, began.elapsed().as_secs_f64());
+        if let Ok(folder) = std::env::var("TERN_BROWSER_REPORTS") {
+            let path = std::path::Path::new(&folder).join(format!("{device}.json"));
+            std::fs::write(path, serde_json::to_string_pretty(&report).unwrap()).unwrap();
+        }
+        let checks = report["devices"][0]["checks"].as_array().unwrap();
+        let by_kernel: BTreeMap<&str, &Value> =
+            checks.iter().map(|check| (check["kernel"].as_str().unwrap(), check)).collect();
+        let mut faults = Vec::new();
+        for kernel in tern_shaders::kernels() {
+            let Some(check) = by_kernel.get(kernel.name) else {
+                faults.push(format!("{}: not checked", kernel.name));
+                continue;
+            };
+            // All its variants may need what the device lacks: numbers of 16 bits, say.
+            let portable = kernel.variants.iter().any(|variant| variant.features.is_empty());
+            if check["cases"] == 0 && (device == "cpu" || portable) {
+                faults.push(format!("{}: no case", kernel.name));
+            }
+            let excepted = |fault: &str| {
+                EXCEPTIONS.iter().any(|(name, said)| *name == kernel.name && fault.contains(said))
+            };
+            let said = check["faults"].as_array().unwrap().iter();
+            let said = said.map(|fault| fault.as_str().unwrap());
+            faults.extend(said.filter(|fault| !excepted(fault)).map(str::to_owned));
+        }
+        assert!(faults.is_empty(), "{device}, {} faults:\n{}", faults.len(), faults.join("\n"));
+        tab.close();
+    }
+}

@@ -1,0 +1,106 @@
+//! The package in Chromium, served by a server of its own. `.ci/browser` builds it before and
+//! installs what is needed; without Chromium or the package the tests are left out, unless
+//! TERN_TEST_BROWSER=1 says that they must run.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
+
+mod checks;
+mod chromium;
+mod federation;
+mod page;
+mod training;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use chromium::{Browser, Tab};
+use serde_json::Value;
+use tern_engine::nn::ModelSpec;
+use tern_protocol::layout::ModelKind;
+use tern_protocol::{RunId, RunPlan};
+use tern_server::federation::{Federation, Options as State};
+use tern_server::http::{Board, Limits, Options, Server, Site};
+use tokio::sync::oneshot;
+
+/// Where `web/build` puts the package.
+fn package() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pkg")
+}
+
+/// Whether there is a browser, and something for it to load.
+fn possible() -> bool {
+    let lacking = if chromium::executable().is_none() {
+        "no chromium on the path, or at TERN_CHROMIUM"
+    } else if !package().join("tern_bg.wasm").exists() {
+        "no package in web/pkg, which web/build makes"
+    } else {
+        return true;
+    };
+    let required = std::env::var("TERN_TEST_BROWSER").is_ok_and(|value| value == "1");
+    assert!(!required, "TERN_TEST_BROWSER=1, but {lacking}");
+    eprintln!("browser tests skipped: {lacking}");
+    false
+}
+
+/// The run that servers here serve.
+const RUN: RunId = RunId([7; 16]);
+
+/// A server in this process, which serves the page.
+struct Serving {
+    url: String,
+    folder: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && !std::thread::panicking()
+        {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// Serves a run that anybody may enroll in.
+fn serve(plan: &RunPlan) -> Serving {
+    let folder = tempfile::tempdir().unwrap();
+    let initial = plan.check().unwrap().parameters().initial(plan.seed);
+    let mut state = State::default();
+    state.run = Some(RUN);
+    let federation = Federation::open(folder.path(), plan, &initial, state).unwrap();
+    let site = Site::read(&package()).unwrap();
+    let mut limits = Limits::default();
+    limits.requests_per_address = 1e3;
+    let options = Options::default().limits(limits).site(site).folder(folder.path().to_path_buf());
+    let server = Server::new(federation, Board::new(0), options);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = oneshot::channel();
+    let event_loop = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let serving = server.serve(listener, async { drop(stopped.await) });
+    let thread = std::thread::spawn(move || event_loop.block_on(serving).unwrap());
+    Serving { url, folder, stop: Some(stop), thread: Some(thread) }
+}
+
+/// A server of a run that nobody takes part in, for its page.
+fn serve_page() -> Serving {
+    serve(&RunPlan::new("page", ModelKind::Layers(ModelSpec::mlp(2, &[], 2)), 1))
+}
+
+/// A tab in which `tern` is the module, loaded.
+fn tab_with_module<'a>(browser: &'a Browser, serving: &Serving) -> Tab<'a> {
+    let tab = browser.open(&format!("{}/page/README.md", serving.url));
+    let load = "import('/page/tern.js').then(async module => { await module.default(); \
+                globalThis.tern = module; })";
+    tab.evaluate(load).unwrap();
+    tab
+}
+
+/// Floats of an answer.
+fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}

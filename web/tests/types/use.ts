@@ -1,0 +1,41 @@
+// What a program in TypeScript writes; it is compiled, not run.
+import init, { Client, Device, Model, Samples, checks, encode } from "tern-web";
+import type { Epoch, ModelSpec, Outcome, Report, Scores, Task } from "tern-web";
+
+await init();
+const device: Device = await Device.open("best");
+const spec: ModelSpec = {
+    input: { features: { width: 2 } },
+    layers: [
+        ["hidden", { linear: { outputs: 8, activation: "relu" } }],
+        ["drop", { dropout: { p: 0.1 } }],
+        ["output", { linear: { outputs: 3 } }],
+    ],
+};
+const model = new Model(device, spec, 7);
+const samples = await Samples.rows(device, new Float32Array(4), 2, new Uint32Array([0, 2]), 3);
+const options = { epochs: 2, batch: 2, learningRate: 0.01 };
+const epochs: Epoch[] = await model.fit(samples, options, epoch => epoch.loss > 0.1);
+const scores: Scores = await model.evaluate(samples);
+const outputs: Float32Array = await model.predict(new Float32Array(2));
+const file: Uint8Array = await model.save();
+await model.load(file);
+const report: Report = await checks(device, "pointwise", check => console.log(check.faults));
+console.log(epochs.length, scores.accuracy, outputs, report.devices[0]?.checks.length);
+
+const taking = { server: "https://federation.example", folder: "demo", token: "secret" };
+const client = await Client.open(taking, event => {
+    if (event.event === "uploaded") console.log(event.round, event.bytes);
+});
+const task: Task = await client.task();
+const tokens: Uint32Array = encode(task, "a text");
+const outcome: Outcome = await client.run(device, samples);
+const best: Uint8Array | null = outcome.finished ? outcome.model : null;
+const own: Uint8Array | undefined = await Client.stored("demo", "personal");
+console.log(tokens, best, own);
+
+// @ts-expect-error a layer that there isn't
+const wrong: ModelSpec = { input: { features: { width: 2 } }, layers: [["x", { dense: 3 }]] };
+// @ts-expect-error options are said by name
+await model.fit(samples, 3);
+console.log(wrong);
