@@ -69,12 +69,14 @@ pub(crate) fn drain(
             );
             return Err(Error::shape("backward", what));
         }
-        // Its elements are the output's in their order; ops go by the output's shape.
-        let gradient = match given == shape {
-            true => *gradient,
-            false => backward.reshape(*gradient, &shape)?,
-        };
+        // Its elements are the output's in their order; ops go by the shape in which they computed
+        // it.
         let root = backward.root(*output);
+        let own = backward.graph.tensors[root].shape.clone();
+        let gradient = match given == own {
+            true => *gradient,
+            false => backward.reshape(*gradient, &own)?,
+        };
         match backward.gradients.get(&root) {
             None => {
                 backward.given.insert(root);
@@ -145,15 +147,25 @@ impl Backward<'_> {
         if !self.wants(x) {
             return None;
         }
-        if let Some(gradient) = self.gradient(x) {
-            return Some((gradient, 1));
-        }
-        let label = format!("d {}", self.graph.info(x).label);
+        let (gradient, flag) = match self.gradient(x) {
+            Some(gradient) => (gradient, 1),
+            None => {
+                // In the form in which an op computed it, whose backward goes by that.
+                let root = self.graph.root(x);
+                let (label, shape) = {
+                    let own = &self.graph.tensors[root];
+                    (format!("d {}", own.label), own.shape.clone())
+                };
+                let gradient = self.tensor(&label, &shape, Element::F32);
+                self.gradients.insert(root, gradient);
+                (gradient, 0)
+            }
+        };
         let shape = self.shape(x).to_vec();
-        let gradient = self.tensor(&label, &shape, Element::F32);
-        let root = self.graph.root(x);
-        self.gradients.insert(root, gradient);
-        Some((gradient, 0))
+        if self.shape(gradient) == shape {
+            return Some((gradient, flag));
+        }
+        self.reshape(gradient, &shape).ok().map(|view| (view, flag))
     }
 
     /// The gradient of a root tensor that has one, in memory of its own: a copy, if it is the

@@ -37,6 +37,23 @@ fn gradients_of_linear_match_finite_differences() {
 }
 
 #[test]
+fn gradients_that_come_back_in_another_form_are_those_of_the_product() {
+    let mut parameters = Parameters::new();
+    let w = parameters.add("fc.weight", &[5, 4], Init::Uniform(0.7)).unwrap();
+    let b = parameters.add("fc.bias", &[5], Init::Uniform(0.7)).unwrap();
+    gradient_check_with(&parameters, &[&[2, 3, 4]], |g, x| {
+        let y = g.linear(x[0], &w, Some(&b), Activation::Identity)?;
+        // Used in two forms, and the result has a third.
+        let pairs = g.reshape(y, &[15, 2])?;
+        let pairs = g.tanh(pairs);
+        let rows = g.reshape(pairs, &[3, 10])?;
+        let same = g.reshape(y, &[3, 10])?;
+        let rows = g.multiply(rows, same)?;
+        g.reshape(rows, &[30])
+    });
+}
+
+#[test]
 fn wrong_shapes_are_named() {
     let mut parameters = Parameters::new();
     let w = parameters.add("w", &[5, 4], Init::Zeros).unwrap();
