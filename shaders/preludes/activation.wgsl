@@ -38,6 +38,7 @@ fn activate(kind: u32, x: f32) -> f32 {
         case 6u: {
             return 0.5 * x * (1.0 + tanh_safe(0.7978845608 * (x + 0.044715 * x * x * x)));
         }
+        case 7u: { return x * sigmoid(x); }
         default: { return x; }
     }
 }
@@ -58,6 +59,10 @@ fn activate_gradient(kind: u32, x: f32, y: f32) -> f32 {
             let t = tanh_safe(0.7978845608 * (x + 0.044715 * x * x * x));
             let inner = 0.7978845608 * (1.0 + 0.134145 * x * x);
             return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner;
+        }
+        case 7u: {
+            let s = sigmoid(x);
+            return s * (1.0 + x * (1.0 - s));
         }
         default: { return 1.0; }
     }

@@ -22,11 +22,13 @@ pub enum Activation {
     Gelu = 5,
     /// GELU's approximation by tanh, within 5e-4 of it; PyTorch's `approximate="tanh"`, GPT-2's
     GeluTanh = 6,
+    /// SiLU, or Swish: x / (1 + e^-x) (Elfwing et al. 2018)
+    Silu = 7,
 }
 
 impl Activation {
     /// All of them.
-    pub const ALL: [Activation; 7] = [
+    pub const ALL: [Activation; 8] = [
         Self::Identity,
         Self::Relu,
         Self::Sigmoid,
@@ -34,6 +36,7 @@ impl Activation {
         Self::LeakyRelu,
         Self::Gelu,
         Self::GeluTanh,
+        Self::Silu,
     ];
 
     /// Its name in model files.
@@ -46,6 +49,7 @@ impl Activation {
             Self::LeakyRelu => "leaky_relu",
             Self::Gelu => "gelu",
             Self::GeluTanh => "gelu_tanh",
+            Self::Silu => "silu",
         }
     }
 
@@ -57,7 +61,7 @@ impl Activation {
     /// Whether the derivative is a function of the output alone, so that the input need
     /// not be kept.
     pub fn from_output(self) -> bool {
-        !matches!(self, Self::Gelu | Self::GeluTanh)
+        !matches!(self, Self::Gelu | Self::GeluTanh | Self::Silu)
     }
 }
 
@@ -89,6 +93,7 @@ pub fn activate<F: Real>(kind: Activation, x: F) -> F {
         Activation::LeakyRelu => F::of(0.01) * x,
         Activation::Gelu => x * normal_below(x),
         Activation::GeluTanh => F::of(0.5) * x * (F::one() + gelu_inner(x)),
+        Activation::Silu => x * sigmoid(x),
     }
 }
 
@@ -112,6 +117,10 @@ pub fn activate_gradient<F: Real>(kind: Activation, x: F, y: F) -> F {
             let t = gelu_inner(x);
             let inner = F::of(0.797_884_6) * (one + F::of(0.134_145) * x * x);
             F::of(0.5) * (one + t) + F::of(0.5) * x * (one - t * t) * inner
+        }
+        Activation::Silu => {
+            let s = sigmoid(x);
+            s * (one + x * (one - s))
         }
     }
 }

@@ -50,6 +50,7 @@ static TABLES: &[Table] = &[
     pointwise::binary::TABLE,
     pointwise::copy::TABLE,
     pointwise::softmax::TABLE,
+    pointwise::swiglu::TABLE,
     dropout::TABLE,
     normalize::TABLE,
     convolution::TABLE,

@@ -3,6 +3,7 @@
 pub(super) mod binary;
 pub(super) mod copy;
 pub(super) mod softmax;
+pub(super) mod swiglu;
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
@@ -109,6 +110,14 @@ fn activate_in<S: Simd>(s: S, kind: Activation, x: &[f32], y: &mut [f32]) {
                 half.mul_add(gelu_tanh(s, x), half)
             },
         ),
+        Activation::Silu => put(
+            s,
+            [x],
+            false,
+            y,
+            #[inline(always)]
+            |[x]| x * sigmoid(s, x),
+        ),
         other => y.iter_mut().zip(x).for_each(|(y, x)| *y = tern_shaders::activate(other, *x)),
     }
 }
@@ -179,6 +188,17 @@ fn activate_gradient<S: Simd>(
                 let inner = (x * x).mul_add(splat(s, 0.107_032_22), splat(s, 0.797_884_6));
                 let slope = x * (one - t * t) * inner;
                 dy * ((one + t + slope) * 0.5)
+            },
+        ),
+        Activation::Silu => put(
+            s,
+            [x, dy],
+            accumulate,
+            dx,
+            #[inline(always)]
+            |[x, dy]| {
+                let sigmoid = sigmoid(s, x);
+                dy * (one - sigmoid).mul_add(x * sigmoid, sigmoid)
             },
         ),
         other => {

@@ -27,6 +27,7 @@
 mod binary;
 mod copy;
 mod softmax;
+mod swiglu;
 
 use tern_shaders::kernels::pointwise::{
     ACTIVATION_BACKWARD, ACTIVATION_FORWARD, ActivationBackward, ActivationForward,
@@ -72,7 +73,7 @@ impl Graph {
 
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
-    let mut cases = [binary::cases(), copy::cases(), softmax::cases()].concat();
+    let mut cases = [binary::cases(), copy::cases(), softmax::cases(), swiglu::cases()].concat();
     for kind in Activation::ALL {
         for (n, replicas) in [(1usize, 1), (7, 3), (1000, 2)] {
             let label = format!("{kind:?} {n}");

@@ -18,10 +18,12 @@
 mod binary;
 mod copy;
 mod softmax;
+mod swiglu;
 
 pub use binary::*;
 pub use copy::*;
 pub use softmax::*;
+pub use swiglu::*;
 
 use crate::activation::{Activation, activate, activate_gradient};
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
@@ -107,6 +109,8 @@ pub static KERNELS: &[&AnyKernel] = &[
     BINARY_BACKWARD_RIGHT.any(),
     SOFTMAX_FORWARD.any(),
     SOFTMAX_BACKWARD.any(),
+    SWIGLU_FORWARD.any(),
+    SWIGLU_BACKWARD.any(),
     SCALE.any(),
     SCALE_BY.any(),
     FILL.any(),

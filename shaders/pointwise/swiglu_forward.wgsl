@@ -1,0 +1,19 @@
+// y = gate · σ(gate) · up, element by element. Shapes: all [R, n].
+struct Params {
+    n: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> gate: array<f32>;
+@group(0) @binding(2) var<storage, read> up: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(GROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = linear_index(group, local);
+    if i >= p.n {
+        return;
+    }
+    let at = group.z * p.n + i;
+    y[at] = gate[at] * sigmoid(gate[at]) * up[at];
+}
