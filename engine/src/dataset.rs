@@ -97,7 +97,7 @@ pub struct TextData {
 }
 
 /// One more than the largest of these words, but for [`IGNORE`].
-fn past<'a>(words: impl IntoIterator<Item = &'a u32>) -> usize {
+pub(crate) fn past<'a>(words: impl IntoIterator<Item = &'a u32>) -> usize {
     words.into_iter().filter(|word| **word != IGNORE).max().map_or(0, |most| *most as usize + 1)
 }
 

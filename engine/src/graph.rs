@@ -1,12 +1,13 @@
 //! Recording a model: ops push forward dispatches and, on the tape, their backward.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tern_shaders::{AnyKernel, Element, Kernel};
 
 use crate::backward::Backward;
-use crate::device::{self, Buffer, Profile};
+use crate::device::{self, Buffer, Data, Profile};
 use crate::{Arena, Error, Flat, Param, Result};
 
 /// A handle to a tensor of a graph; its shape is per replica. Another graph, or a plan of another,
@@ -53,6 +54,8 @@ pub(crate) enum Storage {
     Persistent,
     /// In a buffer of its own, filled once.
     Constant(f32),
+    /// In a buffer of its own, filled once, the same for each replica.
+    Values(Arc<Data>),
     /// In a buffer that all replicas read: data sets.
     Shared(Buffer),
 }
@@ -266,6 +269,25 @@ impl Graph {
     /// A tensor with one value everywhere.
     pub fn constant(&mut self, value: f32, shape: &[usize]) -> Tensor {
         self.register("constant", shape, Element::F32, Storage::Constant(value))
+    }
+
+    /// A tensor of given values, the same for each replica.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless there are as many as the shape has elements.
+    pub fn values(&mut self, label: &str, shape: &[usize], values: Data) -> Result<Tensor> {
+        if elements(shape) != Some(values.len()) {
+            let what = format!("{} elements for {label} {shape:?}", values.len());
+            return Err(Error::shape("values", what));
+        }
+        let words_below = match &values {
+            Data::U32(words) => Some(crate::dataset::past(words)),
+            Data::F32(_) => None,
+        };
+        let (element, storage) = (values.element(), Storage::Values(Arc::new(values)));
+        let tensor = self.register(label, shape, element, storage);
+        self.tensors[tensor.0].words_below = words_below;
+        Ok(tensor)
     }
 
     /// A buffer that all replicas read.

@@ -64,3 +64,6 @@ prelude!(/** `load_b` word by word; needs `TRANS_B`. */ MATMUL_B_SCALAR = "matmu
 prelude!(/** `Number` and `Four` of 32 bits. */ SINGLE = "single");
 prelude!(/** `Number` and `Four` of 16 bits. */ HALF = "half");
 prelude!(/** `reduce_start`, `reduce_pair`, `reduce_end` by [`crate::kernels::reduce::Reduction`]. */ REDUCE = "reduce");
+prelude!(/** Parameters of [`crate::kernels::attention`], and the keys that a query attends to. */ ATTENTION_PARAMS = "attention_params");
+prelude!(/** Rows that pass by a workgroup in its memory; needs [`ATTENTION_PARAMS`], `LANES`, `ROWS`, `PART`, `TILE`. */ ATTENTION_GROUP = "attention_group");
+prelude!(/** The functions of [`ATTENTION_GROUP`] with an invocation a row. */ ATTENTION_SINGLE = "attention_single");

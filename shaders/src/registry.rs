@@ -14,6 +14,7 @@ pub static FAMILIES: &[&[&AnyKernel]] = &[
     crate::kernels::reduce::KERNELS,
     crate::kernels::dropout::KERNELS,
     crate::kernels::normalize::KERNELS,
+    crate::kernels::attention::KERNELS,
     crate::kernels::convolution::KERNELS,
     crate::kernels::optimizer::KERNELS,
     crate::kernels::ternary::KERNELS,

@@ -2,6 +2,7 @@
 //! isn't here runs by its reference. Each is tested against the reference like any GPU kernel.
 
 pub(crate) mod aggregate;
+mod attention;
 mod chacha;
 mod convolution;
 mod data;
@@ -53,6 +54,7 @@ static TABLES: &[Table] = &[
     pointwise::swiglu::TABLE,
     dropout::TABLE,
     normalize::TABLE,
+    attention::TABLE,
     convolution::TABLE,
     pooling::TABLE,
     optimizer::TABLE,

@@ -60,6 +60,19 @@ impl Data {
         }
     }
 
+    /// So many copies, one after another, then anything up to `len` elements.
+    pub(crate) fn repeated(&self, copies: usize, len: usize) -> Self {
+        fn fill<T: Copy + Default>(values: &[T], copies: usize, len: usize) -> Vec<T> {
+            let mut all = values.repeat(copies);
+            all.resize(len, T::default());
+            all
+        }
+        match self {
+            Data::F32(x) => Data::F32(fill(x, copies, len)),
+            Data::U32(x) => Data::U32(fill(x, copies, len)),
+        }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         match self {

@@ -18,6 +18,7 @@
 //! ```
 
 pub mod aggregate;
+pub mod attention;
 mod case;
 mod check;
 pub mod convolution;
@@ -71,6 +72,7 @@ const FAMILIES: &[Family] = &[
     ("reduce", reduce::cases),
     ("dropout", dropout::cases),
     ("normalize", normalize::cases),
+    ("attention", attention::cases),
     ("convolution", convolution::cases),
     ("optimizer", optimizer::cases),
     ("ternary", ternary::cases),

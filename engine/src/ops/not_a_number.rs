@@ -36,8 +36,16 @@ fn free(case: &Case, binding: usize) -> bool {
 
 /// Families whose GPU variants differ in how they compare. Of the others, which only add and
 /// multiply, the variant that the device takes is tried.
-const COMPARING: &[&str] =
-    &["loss", "metrics", "pointwise", "reduce", "convolution", "optimizer", "normalize"];
+const COMPARING: &[&str] = &[
+    "loss",
+    "metrics",
+    "pointwise",
+    "reduce",
+    "convolution",
+    "optimizer",
+    "normalize",
+    "attention",
+];
 
 /// Cases above this many words take too long for what they add.
 const WORDS: usize = 1 << 14;

@@ -124,7 +124,7 @@ impl Plan {
             let given = match info.storage {
                 Storage::Persistent => !self.writes(*i),
                 Storage::Shared(_) => true,
-                Storage::Transient | Storage::Constant(_) => false,
+                Storage::Transient | Storage::Constant(_) | Storage::Values(_) => false,
             };
             info.root == *i && given && info.element == Element::F32
         });

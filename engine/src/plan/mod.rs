@@ -177,7 +177,7 @@ impl Plan {
                 .map(|root| workers * 4 * memory::words(&self.tensors[*root], self.tile) as u64)
                 .sum(),
             persistent: tensor_bytes(
-                |storage| matches!(storage, Storage::Persistent | Storage::Constant(_)),
+                |storage| !matches!(storage, Storage::Transient | Storage::Shared(_)),
                 replicas,
             ),
             shared: tensor_bytes(|storage| matches!(storage, Storage::Shared(_)), 1),
@@ -270,6 +270,10 @@ impl Plan {
                     let data = Data::F32(vec![value; words]);
                     persistent.insert(i, device.upload(&info.label, &data).await?);
                 }
+                Storage::Values(ref values) => {
+                    let data = values.repeated(replicas, words);
+                    persistent.insert(i, device.upload(&info.label, &data).await?);
+                }
                 Storage::Transient | Storage::Shared(_) => {}
             }
         }
@@ -322,7 +326,7 @@ impl Plan {
                 match &info.storage {
                     Storage::Transient => whole(&blocks[self.blocks.of[&root]], words),
                     Storage::Shared(buffer) => whole(buffer, buffer.words),
-                    Storage::Persistent | Storage::Constant(_) => {
+                    Storage::Persistent | Storage::Constant(_) | Storage::Values(_) => {
                         whole(&chunk.persistent[&root], words)
                     }
                 }

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod aggregate;
+pub mod attention;
 pub mod chacha;
 pub mod convolution;
 pub mod data;
