@@ -5,6 +5,7 @@
 //! | [`ops`] | composing a model of ops instead of layers |
 //! | [`regression`] | fitting numbers instead of classes, with a part held out |
 //! | [`inference`] | predictions of samples and of texts from a trained model |
+//! | [`transformer`] | a decoder of Llama's shape: its files, its training, adapters, texts |
 //! | [`kernel`] | an op of one's own, from WGSL to its gradient |
 //! | [`from_pytorch`] | weights, labels and options that come from PyTorch |
 //! | [`trouble`] | what to do about a loss that is no number |
@@ -156,6 +157,72 @@ pub mod inference {
     //! let read = predictor.start(&[&[3, 1, 4][..], &[1, 5]])?;
     //! let next = predictor.step(&[&read[0].state, &read[1].state], &[1, 9])?;
     //! assert_eq!(next[0].logits.len(), 20);
+    //! # Ok(())
+    //! # }
+    //! ```
+}
+
+pub mod transformer {
+    //! A transformer decoder of Llama's shape.
+    //!
+    //! [`ModelSpec::llama`](crate::nn::ModelSpec::llama) reads the `config.json` beside the weights,
+    //! and [`load_weights`](crate::load_weights) those: SmolLM2's, say. Adapters are parameters of
+    //! their own, whose names begin with [`LORA`](crate::nn::LORA).
+    //!
+    //! ```
+    //! use tern_engine::nn::{
+    //!     Generator, LORA, LayerSpec, LoraConfig, Mode, ModelSpec, Sampler,
+    //! };
+    //! use tern_engine::{
+    //!     Arena, Batching, Device, Flat, Graph, LoadOptions, Optimizer, TextData, TextWindows,
+    //!     Trainable, Training, load_weights,
+    //! };
+    //!
+    //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    //! # let folder = tempfile::tempdir()?;
+    //! # let weights = folder.path().join("model.safetensors");
+    //! // A small one; that of a real one is a page.
+    //! let config = r#"{
+    //!     "model_type": "llama", "vocab_size": 9, "hidden_size": 16, "intermediate_size": 24,
+    //!     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    //!     "head_dim": 8, "rms_norm_eps": 1e-5, "tie_word_embeddings": true
+    //! }"#;
+    //! let mut spec = ModelSpec::llama(config)?;
+    //! # let saved = spec.build()?.0;
+    //! # tern_engine::save_model(&weights, &saved, &saved.initial(1))?;
+    //! // Adapters of rank 2 on the projections of queries and values.
+    //! if let LayerSpec::Decoder(decoder) = &mut spec.layers[1].1 {
+    //!     decoder.lora = Some(LoraConfig::new(2));
+    //! }
+    //! let (parameters, model) = spec.build()?;
+    //! let arena = Arena::new(&Device::cpu(), &parameters, &[1])?;
+    //! let mut flat = parameters.initial(1);
+    //! // The file has no adapters: they start so that they change nothing.
+    //! let report = load_weights(&weights, &parameters, &mut flat, &LoadOptions::new().strict(false))?;
+    //! assert!(report.missing.iter().all(|name| name.starts_with(LORA)));
+    //!
+    //! # #[cfg(feature = "blocking")] {
+    //! arena.write(Flat::Parameters, 0, &flat)?;
+    //! // Training of the adapters alone, on a text that counts to eight again and again.
+    //! let text: Vec<u32> = (0..400).map(|i| i % 9).collect();
+    //! let data = TextData::upload(arena.device(), &[text], TextWindows::new(9, 12))?;
+    //! let mut graph = Graph::new(&arena);
+    //! let (inputs, targets) = graph.text_batch(&data, &Batching::shuffled(4))?;
+    //! let logits = model.forward(&mut graph, inputs, Mode::Train)?.output;
+    //! let loss = graph.cross_entropy(logits, targets)?;
+    //! let adapters = Trainable::Prefixes(vec![LORA.into()]);
+    //! let training = Training::new(Optimizer::adamw(), 0.01).trainable(adapters);
+    //! graph.train(loss, &training)?.run(20)?;
+    //!
+    //! // As a part of the weights they cost nothing any more.
+    //! let mut flat = arena.read(Flat::Parameters, 0)?;
+    //! model.merge_adapters(&parameters, &mut flat)?;
+    //! arena.write(Flat::Parameters, 0, &flat)?;
+    //! let mut generator = Generator::new(&arena, &model, 1, 32)?;
+    //! let mut sampler = Sampler::new(1).temperature(0.5);
+    //! let texts = generator.generate(&[&[0, 1, 2]], 8, |_, logits| Some(sampler.draw(logits)))?;
+    //! assert_eq!(texts[0].len(), 8);
+    //! # }
     //! # Ok(())
     //! # }
     //! ```

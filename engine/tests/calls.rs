@@ -6,7 +6,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
-use tern_engine::nn::{Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::nn::{DecoderConfig, Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::ops::attention::{AttentionOptions, Keys};
 use tern_engine::ops::convolution::Window;
 use tern_engine::{
     Activation, Arena, Batching, Data, Device, Element, Flat, Graph, Optimizer, Param, Plan,
@@ -97,6 +98,7 @@ impl World {
             ModelSpec::mlp(3, &[], 5),
             ModelSpec::language_model(7, 3, 4, 1),
             image(),
+            ModelSpec::decoder(7, 4, DecoderConfig::new(1, 1, 4, 8), true),
         ];
         let mut world = World {
             arenas: Vec::new(),
@@ -157,7 +159,7 @@ impl World {
     fn call(&mut self, kind: u8, draw: Draw) -> Option<()> {
         let [a, b, c, d, e, f] = draw;
         let pick = |n: usize, draw: u8| usize::from(draw) % n.max(1);
-        let [x, y] = [a, b].map(|draw| self.tensor(draw).map(|(tensor, _)| tensor));
+        let [x, y, z] = [a, b, c].map(|draw| self.tensor(draw).map(|(tensor, _)| tensor));
         let weight = self.params[pick(self.params.len(), c)].clone();
         let bias = self.params[pick(self.params.len(), d)].clone();
         if self.graphs.is_empty() || kind == 0 {
@@ -214,8 +216,32 @@ impl World {
             }
             11 => graph.matmul(x?, y?).map(|y| vec![y]),
             12 => graph.add(x?, y?).map(|y| vec![y]),
-            13 => graph.multiply(x?, y?).map(|y| vec![y]),
-            14 => graph.softmax(x?).map(|y| vec![y]),
+            13 => match f % 2 {
+                0 => graph.multiply(x?, y?),
+                _ => graph.swiglu(x?, y?),
+            }
+            .map(|y| vec![y]),
+            14 => match f % 4 {
+                0 => graph.softmax(x?).map(|y| vec![y]),
+                1 => {
+                    let quads = |graph: &mut Graph, x| {
+                        let shape = [graph.len(x) / 4, 1, 1, 4];
+                        graph.reshape(x, &shape).unwrap_or(x)
+                    };
+                    let [q, k] = [x?, y?].map(|x| quads(graph, x));
+                    let keys = [Keys::All, Keys::Causal, Keys::Windows(z?)][pick(3, d)];
+                    let options = AttentionOptions::new(keys).scale((e > 99).then(|| number(e)));
+                    graph.attention(q, k, if e % 2 == 0 { k } else { q }, &options).map(|y| vec![y])
+                }
+                2 => match graph.rotary_table(size(d), size(e), f64::from(number(b))) {
+                    Ok(table) => graph.rotary(x?, table, z?).map(|y| vec![table, y]),
+                    Err(error) => Err(error),
+                },
+                _ => {
+                    let n = size(d).min(9);
+                    graph.values("values", &[n, size(b)], data(c, n)).map(|y| vec![y])
+                }
+            },
             15 => graph.transpose(x?, size(c)).map(|y| vec![y]),
             16 => graph.concat(&[x?, y?], size(c)).map(|y| vec![y]),
             17 => graph.slice(x?, size(c), size(d)..size(e)).map(|y| vec![y]),
@@ -228,7 +254,11 @@ impl World {
             21 => graph.dropout(x?, number(c)).map(|y| vec![y]),
             22 => graph.top_k(x?, u32::from(c)).map(|(x, y)| vec![x, y]),
             23 => graph.accuracy(x?, y?, u32::from(c)).map(|y| vec![y]),
-            24 => graph.copy_into(x?, y?).map(|()| vec![]),
+            24 => match f % 2 {
+                0 => graph.copy_into(x?, y?),
+                _ => graph.store_rows(x?, z?, y?),
+            }
+            .map(|()| vec![]),
             25 => graph.scale_by(x?, y?, number(c)).map(|y| vec![y]),
             26 => Ok(match c % 6 {
                 0 => vec![graph.sum(x?)],

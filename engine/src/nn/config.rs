@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tern_shaders::Activation;
 
+use crate::Init;
+
 /// Height and width, in pixels: of a filter, a window, a step. Written as one number where both are
 /// the same, and as `[height, width]` otherwise.
 ///
@@ -77,12 +79,15 @@ pub struct LinearConfig {
     pub bias: bool,
     /// Applied to each output; the identity by default.
     pub activation: Activation,
+    /// Starting values of the weight; uniform within 1/√inputs by default.
+    pub init: Option<Init>,
 }
 
 impl LinearConfig {
     /// With a bias, without an activation.
     pub fn new(inputs: usize, outputs: usize) -> Self {
-        LinearConfig { inputs, outputs, bias: true, activation: Activation::Identity }
+        let activation = Activation::Identity;
+        LinearConfig { inputs, outputs, bias: true, activation, init: None }
     }
 
     /// With or without a bias.
@@ -94,6 +99,12 @@ impl LinearConfig {
     /// With an activation.
     pub fn activation(mut self, activation: Activation) -> Self {
         self.activation = activation;
+        self
+    }
+
+    /// With starting values of the weight.
+    pub fn init(mut self, init: Init) -> Self {
+        self.init = Some(init);
         self
     }
 }

@@ -2,7 +2,8 @@
 
 use tern_shaders::{Activation, Element};
 
-use super::{Conv2dConfig, LinearConfig, LstmConfig};
+use super::lora::Adapter;
+use super::{Conv2dConfig, LinearConfig, LoraConfig, LstmConfig};
 use crate::ops::convolution::Window;
 use crate::ops::lstm::{LstmOptions, LstmWeights};
 use crate::{Error, Graph, Init, Param, Parameters, Result, Tensor};
@@ -34,7 +35,7 @@ impl Mode {
 }
 
 /// 1/√n, the bound of PyTorch's uniform starting values.
-fn bound(n: usize) -> Init {
+pub(super) fn bound(n: usize) -> Init {
     Init::Uniform(1.0 / (n.max(1) as f32).sqrt())
 }
 
@@ -55,9 +56,23 @@ impl Embedding {
         vocabulary: usize,
         dimension: usize,
     ) -> Result<Self> {
-        let shape = [vocabulary, dimension];
-        let weight = parameters.add(&format!("{name}.weight"), &shape, Init::Normal(1.0))?;
-        Ok(Embedding { weight })
+        Self::of_deviation(parameters, name, [vocabulary, dimension], 1.0)
+    }
+
+    /// Registers `name.weight`, normal with a deviation.
+    pub(super) fn of_deviation(
+        parameters: &mut Parameters,
+        name: &str,
+        shape: [usize; 2],
+        deviation: f32,
+    ) -> Result<Self> {
+        let init = Init::Normal(deviation);
+        Ok(Embedding { weight: parameters.add(&format!("{name}.weight"), &shape, init)? })
+    }
+
+    /// The table.
+    pub(super) fn weight(&self) -> &Param {
+        &self.weight
     }
 
     /// Tokens `[...]` to vectors `[..., D]`.
@@ -75,6 +90,7 @@ pub struct Linear {
     weight: Param,
     bias: Option<Param>,
     activation: Activation,
+    adapter: Option<Adapter>,
 }
 
 impl Linear {
@@ -83,14 +99,32 @@ impl Linear {
     /// # Errors
     /// As [`Parameters::add`].
     pub fn new(parameters: &mut Parameters, name: &str, config: LinearConfig) -> Result<Self> {
-        let LinearConfig { inputs, outputs, bias, activation } = config;
-        let weight =
-            parameters.add(&format!("{name}.weight"), &[outputs, inputs], bound(inputs))?;
+        let LinearConfig { inputs, outputs, bias, activation, init } = config;
+        let init = init.unwrap_or(bound(inputs));
+        let weight = parameters.add(&format!("{name}.weight"), &[outputs, inputs], init)?;
         let bias = match bias {
             true => Some(parameters.add(&format!("{name}.bias"), &[outputs], bound(inputs))?),
             false => None,
         };
-        Ok(Linear { weight, bias, activation })
+        Ok(Linear { weight, bias, activation, adapter: None })
+    }
+
+    /// Registers low-rank adapters, `lora.name.lora_A.weight` and `lora_B`, of a layer that has
+    /// none: their product is added to the weight. At first it is zero.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a rank of 0 or more than the layer's sides; as [`Parameters::add`].
+    pub fn adapt(&mut self, parameters: &mut Parameters, config: LoraConfig) -> Result<()> {
+        self.adapter = Some(Adapter::new(parameters, &self.weight, config)?);
+        Ok(())
+    }
+
+    /// Adds the adapters' product to the weight in a flat vector, and sets it to zero: the layer
+    /// computes what it did.
+    pub fn merge(&self, flat: &mut [f32]) {
+        if let Some(adapter) = &self.adapter {
+            adapter.merge(&self.weight, flat);
+        }
     }
 
     /// `[..., in]` to `[..., out]`.
@@ -98,7 +132,15 @@ impl Linear {
     /// # Errors
     /// [`Error::Shape`] if the last dimension isn't `in`.
     pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
-        graph.linear(x, &self.weight, self.bias.as_ref(), self.activation)
+        let Some(adapter) = &self.adapter else {
+            return graph.linear(x, &self.weight, self.bias.as_ref(), self.activation);
+        };
+        let y = graph.linear(x, &self.weight, self.bias.as_ref(), Activation::Identity)?;
+        let y = adapter.forward(graph, x, y)?;
+        Ok(match self.activation {
+            Activation::Identity => y,
+            kind => graph.activation(y, kind),
+        })
     }
 }
 
@@ -256,11 +298,12 @@ impl LayerNorm {
     }
 }
 
-/// RMS normalization over the last dimension: `weight [D]`, ε = 2⁻²³, which PyTorch takes for
-/// single precision.
+/// RMS normalization over the last dimension: `weight [D]`, and ε = 2⁻²³, which PyTorch takes for
+/// single precision, if nothing else is said.
 #[derive(Clone, Debug)]
 pub struct RmsNorm {
     weight: Param,
+    epsilon: f32,
 }
 
 impl RmsNorm {
@@ -269,8 +312,15 @@ impl RmsNorm {
     /// # Errors
     /// As [`Parameters::add`].
     pub fn new(parameters: &mut Parameters, name: &str, dimension: usize) -> Result<Self> {
-        let ones = Init::Constant(1.0);
-        Ok(RmsNorm { weight: parameters.add(&format!("{name}.weight"), &[dimension], ones)? })
+        let weight =
+            parameters.add(&format!("{name}.weight"), &[dimension], Init::Constant(1.0))?;
+        Ok(RmsNorm { weight, epsilon: f32::EPSILON })
+    }
+
+    /// With another ε.
+    pub fn epsilon(mut self, epsilon: f32) -> Self {
+        self.epsilon = epsilon;
+        self
     }
 
     /// `[..., D]` to the same shape.
@@ -278,7 +328,7 @@ impl RmsNorm {
     /// # Errors
     /// [`Error::Shape`] if the last dimension isn't `D`.
     pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
-        graph.rms_norm(x, &self.weight, f32::EPSILON)
+        graph.rms_norm(x, &self.weight, self.epsilon)
     }
 }
 

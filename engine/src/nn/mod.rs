@@ -19,15 +19,26 @@
 //! ```
 
 mod config;
+mod decoder;
 mod fit;
+mod generate;
 mod layers;
+mod llama;
+mod lora;
+mod model;
 mod predict;
+mod sampler;
 mod spec;
 mod text;
 
 pub use config::{Conv2dConfig, LinearConfig, LstmConfig, Pixels};
+pub use decoder::{CausalSelfAttention, Decoder, DecoderConfig, SwiGlu, TransformerBlock};
 pub use fit::{Epoch, Fit, Stop};
+pub use generate::Generator;
 pub use layers::{Conv2d, Dropout, Embedding, LayerNorm, Linear, Lstm, Mode, RmsNorm};
+pub use lora::{LORA, LoraConfig};
+pub use model::{Forward, Model};
 pub use predict::Predictor;
-pub use spec::{Forward, Input, LayerSpec, Model, ModelSpec};
+pub use sampler::Sampler;
+pub use spec::{Input, LayerSpec, ModelSpec};
 pub use text::{Next, TextPredictor, TextState};

@@ -1,15 +1,17 @@
 //! Models described by data: a server sends the description, every device builds the same.
 
 use serde::{Deserialize, Serialize};
-use tern_shaders::{Activation, Element};
+use tern_shaders::Activation;
 
+use super::decoder::DEVIATION;
 use super::layers::check_dropout;
+use super::model::{Layer, Model};
 use super::{
-    Conv2d, Conv2dConfig, Dropout, Embedding, LayerNorm, Linear, LinearConfig, Lstm, LstmConfig,
-    Mode, Pixels, RmsNorm,
+    Conv2d, Conv2dConfig, Decoder, DecoderConfig, Dropout, Embedding, LayerNorm, Linear,
+    LinearConfig, Lstm, LstmConfig, Pixels, RmsNorm,
 };
 use crate::ops::convolution::Window;
-use crate::{Error, Graph, Parameters, Result, Tensor};
+use crate::{Error, Init, Param, Parameters, Result};
 
 /// What a model takes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +124,13 @@ pub enum LayerSpec {
     LayerNorm,
     /// [`RmsNorm`] over the last dimension.
     RmsNorm,
+    /// [`Decoder`]: transformer blocks, and a norm after the last.
+    Decoder(DecoderConfig),
+    /// A logit for each token of the vocabulary, [`Linear`] without a bias.
+    LanguageModelHead {
+        /// By the table of the model's embedding instead of a matrix of its own.
+        tied: bool,
+    },
     /// [`Dropout`].
     Dropout {
         /// Probability of being dropped.
@@ -219,15 +228,26 @@ impl ModelSpec {
     /// # Errors
     /// As [`ModelSpec::build`].
     pub fn register(&self, parameters: &mut Parameters, prefix: &str) -> Result<Model> {
-        let mut form = match self.input {
+        let form = match self.input {
             Input::Tokens { .. } => Form::Tokens,
             Input::Features { width } => Form::Vector(width),
             Input::Image { channels, height, width } => Form::Image([channels, height, width]),
         };
+        let decodes = self.layers.iter().any(|(_, spec)| matches!(spec, LayerSpec::Decoder(_)));
+        // A decoder's normalizes what it is given; as the matrix of logits, too, it begins small.
+        let deviation = if decodes { DEVIATION } else { 1.0 };
+        let mut so_far = SoFar { input: self.input, form, deviation, table: None };
         let mut layers = Vec::with_capacity(self.layers.len());
         for (name, spec) in &self.layers {
             let name = format!("{prefix}{name}");
-            layers.push((name.clone(), spec.build(parameters, &name, self.input, &mut form)?));
+            let layer = spec.build(parameters, &name, &mut so_far)?;
+            layers.push((name, layer));
+        }
+        // After all others, so that they lie side by side.
+        for (_, layer) in &mut layers {
+            if let Layer::Decoder(decoder) = layer {
+                decoder.adapt(parameters)?;
+            }
         }
         Ok(Model { input: self.input, layers })
     }
@@ -241,22 +261,34 @@ enum Form {
     Image([usize; 3]),
 }
 
+/// What the layers before one say about it.
+struct SoFar {
+    input: Input,
+    form: Form,
+    /// Deviation of an embedding's starting values.
+    deviation: f32,
+    /// The table of the last embedding, and its width.
+    table: Option<(Param, usize)>,
+}
+
 impl LayerSpec {
     fn build(
         &self,
         parameters: &mut Parameters,
         name: &str,
-        input: Input,
-        form: &mut Form,
+        SoFar { input, form, deviation, table }: &mut SoFar,
     ) -> Result<Layer> {
         let unfit = |form: Form| {
             Err(Error::shape("model", format!("layer {name} ({self:?}) can't take {form:?}")))
         };
         Ok(match (*self, *form) {
             (LayerSpec::Embedding { dimension }, Form::Tokens) => {
-                let Input::Tokens { vocabulary } = input else { return unfit(*form) };
+                let Input::Tokens { vocabulary } = *input else { return unfit(*form) };
                 *form = Form::Vector(dimension);
-                Layer::Embedding(Embedding::new(parameters, name, vocabulary, dimension)?)
+                let shape = [vocabulary, dimension];
+                let embedding = Embedding::of_deviation(parameters, name, shape, *deviation)?;
+                *table = Some((embedding.weight().clone(), dimension));
+                Layer::Embedding(embedding)
             }
             (LayerSpec::Lstm { hidden, layers, coupled, dropout }, Form::Vector(width)) => {
                 *form = Form::Vector(hidden);
@@ -308,6 +340,24 @@ impl LayerSpec {
             (LayerSpec::RmsNorm, Form::Vector(width)) => {
                 Layer::RmsNorm(RmsNorm::new(parameters, name, width)?)
             }
+            (LayerSpec::Decoder(config), Form::Vector(width)) => {
+                Layer::Decoder(Decoder::new(parameters, name, width, config)?)
+            }
+            (LayerSpec::LanguageModelHead { tied }, Form::Vector(width)) => {
+                let Input::Tokens { vocabulary } = *input else { return unfit(*form) };
+                *form = Form::Vector(vocabulary);
+                match table {
+                    Some((table, dimension)) if tied && *dimension == width => {
+                        Layer::TiedHead(table.clone())
+                    }
+                    _ if tied => return unfit(Form::Vector(width)),
+                    _ => {
+                        let config = LinearConfig::new(width, vocabulary).bias(false);
+                        let config = config.init(Init::Normal(DEVIATION));
+                        Layer::Linear(Linear::new(parameters, name, config)?)
+                    }
+                }
+            }
             (LayerSpec::Dropout { p }, _) => {
                 check_dropout(name, p)?;
                 Layer::Dropout(Dropout { p })
@@ -331,99 +381,6 @@ fn moved(
     };
     let h = places(height, kernel.height, stride.height, padding.height)?;
     Some([h, places(width, kernel.width, stride.width, padding.width)?])
-}
-
-#[derive(Clone, Debug)]
-enum Layer {
-    Embedding(Embedding),
-    Lstm(Lstm),
-    Linear(Linear),
-    Conv2d(Conv2d, Activation),
-    MaxPool2d([usize; 2], Window),
-    AveragePool2d([usize; 2], Window),
-    Flatten,
-    LayerNorm(LayerNorm),
-    RmsNorm(RmsNorm),
-    Dropout(Dropout),
-}
-
-/// A model whose parameters are registered, ready to be recorded in any number of graphs.
-#[derive(Clone, Debug)]
-pub struct Model {
-    input: Input,
-    layers: Vec<(String, Layer)>,
-}
-
-/// What [`Model::forward`] recorded.
-#[derive(Clone, Debug)]
-pub struct Forward {
-    /// The last layer's output.
-    pub output: Tensor,
-    /// Output of the layer before the last.
-    pub features: Tensor,
-    /// h and c of each LSTM layer where the mode carries state.
-    pub state: Vec<(Tensor, Tensor)>,
-}
-
-impl Model {
-    /// What it takes.
-    pub fn input(&self) -> Input {
-        self.input
-    }
-
-    /// Records the layers on an input: `[T, B]` words for tokens, `[B, width]` floats
-    /// otherwise.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for another input.
-    pub fn forward(&self, graph: &mut Graph, input: Tensor, mode: Mode) -> Result<Forward> {
-        let mut x = match (self.input, graph.shape(input).to_vec().as_slice()) {
-            (Input::Tokens { .. }, [_, _]) if graph.element(input) == Element::U32 => input,
-            (Input::Features { width }, [_, last]) if *last == width => input,
-            (Input::Image { channels, height, width }, [batch, _]) => {
-                graph.reshape(input, &[*batch, channels, height, width])?
-            }
-            (expected, shape) => {
-                let what = format!("input {shape:?}, expected {expected:?}");
-                return Err(Error::shape("model", what));
-            }
-        };
-        let (mut features, mut state) = (x, Vec::new());
-        for (name, layer) in &self.layers {
-            features = x;
-            x = graph.scoped(name, |graph| -> Result<Tensor> {
-                Ok(match layer {
-                    Layer::Embedding(layer) => layer.forward(graph, x)?,
-                    Layer::Lstm(layer) => {
-                        let (y, carried) = layer.forward(graph, x, mode)?;
-                        state.extend(carried);
-                        y
-                    }
-                    Layer::Linear(layer) => layer.forward(graph, x)?,
-                    Layer::Conv2d(layer, activation) => {
-                        let y = layer.forward(graph, x)?;
-                        match activation {
-                            Activation::Identity => y,
-                            kind => graph.activation(y, *kind),
-                        }
-                    }
-                    Layer::MaxPool2d(kernel, window) => graph.max_pool2d(x, *kernel, *window)?,
-                    Layer::AveragePool2d(kernel, window) => {
-                        graph.average_pool2d(x, *kernel, *window)?
-                    }
-                    Layer::Flatten => {
-                        let [batch, rest @ ..] = graph.shape(x) else { return Ok(x) };
-                        let shape = [*batch, rest.iter().product()];
-                        graph.reshape(x, &shape)?
-                    }
-                    Layer::LayerNorm(layer) => layer.forward(graph, x)?,
-                    Layer::RmsNorm(layer) => layer.forward(graph, x)?,
-                    Layer::Dropout(layer) => layer.forward(graph, x, mode)?,
-                })
-            })?;
-        }
-        Ok(Forward { output: x, features, state })
-    }
 }
 
 #[cfg(test)]

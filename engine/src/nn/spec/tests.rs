@@ -1,4 +1,5 @@
 use super::*;
+use crate::nn::LoraConfig;
 
 #[test]
 fn a_spec_survives_json_and_builds_the_same_parameters() {
@@ -73,4 +74,44 @@ fn unknown_activations_are_named() {
         "layers":[["0",{"linear":{"outputs":1,"activation":"swish"}}]]}"#;
     let error = serde_json::from_str::<ModelSpec>(json).unwrap_err().to_string();
     assert!(error.contains("swish") && error.contains("relu"), "{error}");
+}
+
+fn decoder(lora: Option<LoraConfig>, tied: bool) -> ModelSpec {
+    ModelSpec::decoder(11, 8, DecoderConfig::new(2, 2, 4, 12).lora(lora), tied)
+}
+
+#[test]
+fn adapters_lie_behind_all_other_parameters_and_change_none_of_them() {
+    let plain = decoder(None, true).build().unwrap().0;
+    let spec = decoder(Some(LoraConfig::new(2)), true);
+    let json = serde_json::to_string(&spec).unwrap();
+    assert_eq!(serde_json::from_str::<ModelSpec>(&json).unwrap(), spec);
+    let adapted = spec.build().unwrap().0;
+    let names = |parameters: &Parameters| -> Vec<_> {
+        parameters.iter().map(|p| (p.name.to_string(), p.shape.clone(), p.offset)).collect()
+    };
+    let (plain, adapted) = (names(&plain), names(&adapted));
+    assert_eq!(adapted[..plain.len()], plain);
+    let added: Vec<_> =
+        adapted[plain.len()..].iter().map(|(name, shape, _)| (&name[..], shape)).collect();
+    assert_eq!(added.len(), 8);
+    assert_eq!(added[0], ("lora.model.layers.0.self_attn.q_proj.lora_A.weight", &vec![2, 8]));
+    assert_eq!(added[3], ("lora.model.layers.0.self_attn.v_proj.lora_B.weight", &vec![8, 2]));
+    let error = decoder(Some(LoraConfig::new(9)), true).build().unwrap_err().to_string();
+    assert_eq!(error, "rank of model.layers.0.self_attn.q_proj.weight is 9, expected 1 to 8");
+}
+
+#[test]
+fn heads_are_tied_to_an_embedding_of_their_width() {
+    let mut spec = decoder(None, true);
+    assert!(spec.build().unwrap().0.get("lm_head.weight").is_err());
+    assert!(decoder(None, false).build().unwrap().0.get("lm_head.weight").is_ok());
+    let linear = LayerSpec::Linear { outputs: 6, activation: Activation::Identity };
+    spec.layers.insert(2, ("narrow".into(), linear));
+    assert!(spec.build().unwrap_err().to_string().contains("layer lm_head"));
+    spec.layers[3].1 = LayerSpec::LanguageModelHead { tied: false };
+    assert!(spec.build().is_ok());
+    spec.input = Input::Features { width: 8 };
+    spec.layers.remove(0);
+    assert!(spec.build().unwrap_err().to_string().contains("layer lm_head"));
 }
