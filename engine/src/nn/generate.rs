@@ -20,7 +20,7 @@ use crate::{Arena, Data, Element, Error, Graph, Plan, Result, Tensor};
 /// # #[cfg(feature = "blocking")] {
 /// let mut sampler = Sampler::new(7).top_k(5);
 /// let texts = generator.generate(&[&[3, 1, 4], &[1]], 10, |_, logits| Some(sampler.draw(logits)))?;
-/// assert_eq!(texts.map(|text| text.len()), [10, 10]);
+/// assert_eq!([texts[0].len(), texts[1].len()], [10, 10]);
 /// # }
 /// # Ok(())
 /// # }
