@@ -78,7 +78,7 @@ async fn a_client_whose_folder_was_copied_is_told() {
     let (asked, hear) = oneshot::channel::<()>();
     let again = client(&other).run(Nothing, &device, async { drop(hear.await) });
     let stopping = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        sleep(Duration::from_millis(300)).await;
         asked.send(()).unwrap();
     };
     let (outcome, ()) = tokio::join!(again, stopping);
