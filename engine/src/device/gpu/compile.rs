@@ -80,9 +80,9 @@ impl Gpu {
         self.supports(variant) && variant.takes(params, quirks::ends_loops(&self.info))
     }
 
-    /// Whether a variant is for this kind of device: hardware takes no other by itself.
+    /// Whether a variant is for this device, which takes no other by itself.
     pub fn offers(&self, variant: &Variant) -> bool {
-        self.software() || !variant.software
+        (self.software() || !variant.software) && quirks::offers(&self.info, variant.name)
     }
 
     /// Why no variant computes these parameters.

@@ -32,6 +32,8 @@ struct Concerned {
 enum Off {
     /// Features, which are not asked for.
     Features(Features),
+    /// Variants of this name, which are taken only where a call or a pin names them.
+    Variant(&'static str),
     /// Loops of any length: a variant that takes more than `MAX_ITERATIONS` isn't used.
     LongLoops,
     /// Submits of more seconds of work.
@@ -61,6 +63,12 @@ const QUIRKS: &[Quirk] = &[
         off: Off::Features(SUBGROUPS),
         why: "the vendor's compiler refuses reductions that others take",
         source: "https://github.com/ggml-org/llama.cpp/issues/12421",
+    },
+    Quirk {
+        concerned: of(QUALCOMM),
+        off: Off::Variant("tiled_128x128"),
+        why: "it leaves two subgroups in flight of sixteen, and spills 138 words on Adreno 660",
+        source: "benches/reports/compilers/adreno-660.md",
     },
     Quirk {
         concerned: of(IMAGINATION),
@@ -143,6 +151,11 @@ pub(super) fn sound(info: &AdapterInfo, wanted: Features) -> Features {
     })
 }
 
+/// Whether nothing is known against a variant of this name.
+pub(super) fn offers(info: &AdapterInfo, variant: &'static str) -> bool {
+    concerning(info).all(|quirk| quirk.off != Off::Variant(variant))
+}
+
 /// Whether the driver ends long loops.
 pub(super) fn ends_loops(info: &AdapterInfo) -> bool {
     concerning(info).any(|quirk| quirk.off == Off::LongLoops)
@@ -160,6 +173,8 @@ pub(super) fn submit_seconds(info: &AdapterInfo) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use tern_shaders::AnyKernel;
+
     use super::*;
 
     /// What an adapter would say of itself.
@@ -189,6 +204,11 @@ mod tests {
                     assert!(!sound(&info, Features::all()).intersects(off), "{quirk:?}");
                     assert!(sound(&other, Features::all()).contains(off), "{quirk:?}");
                 }
+                Off::Variant(name) => {
+                    assert!(!offers(&info, name) && offers(&other, name), "{quirk:?}");
+                    let named = |k: &AnyKernel| k.variants.iter().any(|v| v.name == name);
+                    assert!(tern_shaders::kernels().any(named), "{quirk:?}");
+                }
                 Off::LongLoops => assert!(ends_loops(&info) && !ends_loops(&other), "{quirk:?}"),
                 Off::Submits(most) => {
                     assert!(submit_seconds(&info) <= most, "{quirk:?}");
@@ -202,7 +222,9 @@ mod tests {
     fn every_entry_says_why_and_where_that_is_from() {
         for quirk in QUIRKS {
             assert!(quirk.why.len() > 10, "{quirk:?}");
-            assert!(quirk.source.starts_with("https://"), "{quirk:?}");
+            let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
+            let kept = std::path::Path::new(ours).join(quirk.source).is_file();
+            assert!(quirk.source.starts_with("https://") || kept, "{quirk:?}");
         }
     }
 
