@@ -34,6 +34,49 @@ class LanguageModel(nn.Module):
         return self.output(self.lstm(self.embedding(tokens))[0])
 
 
+class Llama(nn.Module):
+    """A decoder of Llama's shape, its logits by the embedding's table."""
+
+    def __init__(self, vocabulary, width, layers, heads, groups, head, hidden, base):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(vocabulary, width), head
+        sizes = [heads, groups, groups]
+        linear = lambda i, o: nn.Linear(i, o, bias=False)  # noqa: E731
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm1": nn.RMSNorm(width, 1e-5),
+                    "qkv": nn.ModuleList(linear(width, n * head) for n in sizes),
+                    "out": linear(heads * head, width),
+                    "norm2": nn.RMSNorm(width, 1e-5),
+                    "gate": linear(width, hidden),
+                    "up": linear(width, hidden),
+                    "down": linear(hidden, width),
+                }
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.RMSNorm(width, 1e-5)
+        self.rates = base ** (-torch.arange(0, head, 2) / head)
+
+    def rotate(self, x):
+        angles = torch.arange(x.shape[2], device=x.device)[:, None] * self.rates.to(x.device)
+        (a, b), cosine, sine = x.chunk(2, -1), angles.cos(), angles.sin()
+        return torch.cat((a * cosine - b * sine, b * cosine + a * sine), -1)
+
+    def forward(self, tokens):
+        x = self.embedding(tokens.t())
+        for block in self.blocks:
+            normal = block["norm1"](x)
+            heads = [f(normal).unflatten(-1, (-1, self.head)).transpose(1, 2) for f in block["qkv"]]
+            q, k, v = self.rotate(heads[0]), self.rotate(heads[1]), heads[2]
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            x = x + block["out"](y.transpose(1, 2).flatten(-2))
+            normal = block["norm2"](x)
+            x = x + block["down"](F.silu(block["gate"](normal)) * block["up"](normal))
+        return F.linear(self.norm(x), self.embedding.weight).transpose(0, 1)
+
+
 # Training steps by SGD; the loss is read in every step.
 
 
@@ -74,7 +117,16 @@ def convolutions(device):
     return step(device, nn.Sequential(*layers), inputs, targets, 10)
 
 
+def llama(device, vocabulary, *sizes, steps, batch):
+    tokens = torch.randint(vocabulary, (steps, batch))
+    targets = torch.randint(vocabulary, (steps, batch))
+    return step(device, Llama(vocabulary, *sizes), tokens, targets, vocabulary)
+
+
 MODELS = {
+    "smollm2-135m": lambda device: llama(
+        device, 49_152, 576, 30, 9, 3, 64, 1536, 1e5, steps=128, batch=1
+    ),
     "char-lstm": lambda device: language_model(device, 90, 8, 256, 2, 80, 10),
     "word-lm": lambda device: language_model(device, 10_000, 128, 256, 1, 20, 16),
     "mlp": perceptron,
@@ -138,8 +190,22 @@ def activation(device, sizes):
     if kind.startswith("gelu"):
         form = "tanh" if kind == "gelutanh" else "none"
         return lambda: torch.ops.aten.gelu.out(x, approximate=form, out=y)
+    if kind == "silu":
+        return lambda: torch.ops.aten.silu.out(x, out=y)
     function = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}[kind]
     return lambda: function(x, out=y)
+
+
+def attention(device, sizes):
+    positions, heads, group, head = numbers(sizes)
+    q = noise(device, 1, heads, positions, head)
+    k, v = noise(device, 2, 1, heads // group, positions, head)
+    return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+
+def swiglu(device, sizes):
+    gate, up = noise(device, 2, *numbers(sizes))
+    return lambda: F.silu(gate) * up
 
 
 def scale(device, sizes):
@@ -219,6 +285,8 @@ KERNELS = {
     "matmul/tn": lambda d, s: product(d, s, "tn"),
     "half/nt": product_of_halves,
     "pointwise/activation_forward": activation,
+    "pointwise/swiglu_forward": swiglu,
+    "attention/forward": attention,
     "pointwise/scale": scale,
     "reduce/sum": total,
     "reduce/columns": columns,

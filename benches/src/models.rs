@@ -1,7 +1,7 @@
 //! The models whose training steps are timed.
 
 use anyhow::Result;
-use tern_engine::nn::{Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::nn::{DecoderConfig, Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::{
     Activation, Arena, Batching, Device, Graph, Optimizer, Plan, RowData, TextData, TextWindows,
     Training,
@@ -30,6 +30,7 @@ enum Kind {
     Language { vocabulary: usize, dimension: usize, hidden: usize, layers: usize, steps: usize },
     Perceptron { width: usize, hidden: &'static [usize], classes: usize },
     Convolution { side: usize, channels: [usize; 2], classes: usize },
+    Decoder { vocabulary: usize, dimension: usize, config: fn() -> DecoderConfig, steps: usize },
 }
 
 impl Workload {
@@ -46,7 +47,7 @@ impl Workload {
         let mut graph = Graph::new(&arena);
         let samples = BATCHES * self.batch;
         let (x, targets) = match self.kind {
-            Kind::Language { vocabulary, steps, .. } => {
+            Kind::Language { vocabulary, steps, .. } | Kind::Decoder { vocabulary, steps, .. } => {
                 let text = words(samples * steps + 1, vocabulary as u32);
                 let data = TextData::upload(device, &[text], TextWindows::new(vocabulary, steps))?;
                 graph.text_batch(&data, &batching)?
@@ -74,6 +75,9 @@ impl Workload {
                 *dimension = (*dimension).min(32);
                 (*hidden, *steps) = (*hidden / 4, *steps / 5);
             }
+            Kind::Decoder { vocabulary, steps, .. } => {
+                (*vocabulary, *steps) = ((*vocabulary).min(1_000), *steps / 8);
+            }
             Kind::Perceptron { .. } | Kind::Convolution { .. } => self.batch /= 4,
         }
         self
@@ -95,6 +99,9 @@ impl Workload {
                 ModelSpec::language_model(vocabulary, dimension, hidden, layers)
             }
             Kind::Perceptron { width, hidden, classes } => ModelSpec::mlp(width, hidden, classes),
+            Kind::Decoder { vocabulary, dimension, config, .. } => {
+                ModelSpec::decoder(vocabulary, dimension, config(), true)
+            }
             Kind::Convolution { side, channels: [first, second], classes } => {
                 let convolution = |outputs| LayerSpec::Conv2d {
                     outputs,
@@ -174,6 +181,27 @@ pub static WORKLOADS: &[Workload] = &[
         kind: Kind::Convolution { side: 28, channels: [16, 32], classes: 10 },
     },
 ];
+
+/// Models that take seconds and gigabytes: only where a filter names them.
+pub static LARGE: &[Workload] = &[Workload {
+    name: "smollm2-135m",
+    what: "vocabulary 49,152, 30 blocks of 576, 9 heads of which 3 share keys, 128 positions",
+    batch: 1,
+    small: false,
+    kind: Kind::Decoder {
+        vocabulary: 49_152,
+        dimension: 576,
+        config: || DecoderConfig::new(30, 9, 64, 1536).key_value_heads(3).base(1e5),
+        steps: 128,
+    },
+}];
+
+/// The models whose name contains a filter; without one, all but the large ones.
+pub fn named(filter: Option<&str>) -> Vec<&'static Workload> {
+    let large = LARGE.iter().filter(|_| filter.is_some());
+    let fits = |w: &&Workload| filter.is_none_or(|filter| w.name.contains(filter));
+    WORKLOADS.iter().chain(large).filter(fits).collect()
+}
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use crate::peers::{Peers, Torch};
 use crate::processor::{Processor, threads};
 use crate::progress::Progress;
 use crate::report::{self, Report, SCHEMA, html, markdown};
-use crate::{Devices, devices, host, kernels, print, replicas, roofline, training};
+use crate::{Devices, devices, host, kernels, models, print, replicas, roofline, training};
 
 /// A part of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -131,7 +131,7 @@ pub fn run(options: &Options) -> Result<()> {
     let progress = Progress::new();
     let opened = options.devices.open()?;
     let names = || tern_shaders::kernels().map(|k| k.name);
-    let models = crate::models::WORKLOADS.iter().map(|w| w.name);
+    let models = models::named(options.filter.as_deref()).into_iter().map(|w| w.name);
     if !names().chain(models).any(|name| options.wanted(name)) {
         let filter = options.filter.as_deref().unwrap_or_default();
         bail!("no kernel's and no model's name contains {filter:?}");
@@ -213,7 +213,8 @@ fn measure(
     if options.wants(Part::Training) {
         progress.part("training steps");
         let torch = torch.as_deref_mut();
-        measured.training = training::measure(device, budget, wanted, torch, progress)?;
+        let models = models::named(options.filter.as_deref());
+        measured.training = training::measure(device, budget, &models, torch, progress)?;
     }
     if options.wants(Part::Replicas) {
         progress.part("models side by side");

@@ -9,7 +9,7 @@ use tern_engine::{Device, Plan};
 use crate::budget::Budget;
 use crate::heap;
 use crate::measure::{pace, times};
-use crate::models::{WORKLOADS, Workload};
+use crate::models::Workload;
 use crate::peers::Torch;
 use crate::progress::Progress;
 use crate::report::{KernelTime, Training};
@@ -17,18 +17,17 @@ use crate::report::{KernelTime, Training};
 /// Steps of a run whose losses are read once, at most: what a plan keeps on the device is more.
 const STREAM: f64 = 50.0;
 
-/// Times the models whose name is wanted, and right after each the peer's.
+/// Times models, and right after each the peer's.
 ///
 /// # Errors
 /// Device errors, with the model's name; if the peer fails.
 pub fn measure(
     device: &Device,
     budget: Budget,
-    wanted: impl Fn(&str) -> bool,
+    models: &[&Workload],
     mut torch: Option<&mut Torch>,
     progress: &Progress,
 ) -> Result<Vec<Training>> {
-    let models: Vec<&Workload> = WORKLOADS.iter().filter(|w| wanted(w.name)).collect();
     let mut measured = Vec::new();
     for (done, workload) in models.iter().enumerate() {
         progress.step(done, models.len(), workload.name);

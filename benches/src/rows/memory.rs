@@ -68,7 +68,14 @@ pub(super) fn record(count: u32, batch: u32) -> Data {
 
 fn activations(words: u32) -> Vec<Case> {
     let mut cases = Vec::new();
-    for kind in [Activation::Relu, Activation::Sigmoid, Activation::Gelu, Activation::GeluTanh] {
+    let kinds = [
+        Activation::Relu,
+        Activation::Sigmoid,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+    ];
+    for kind in kinds {
         let n = words / 2;
         let p = ActivationForward { n, kind: kind as u32 };
         let label = format!("{kind:?}, {}", millions(n));
@@ -81,6 +88,12 @@ fn activations(words: u32) -> Vec<Case> {
         row.bytes = 12 * u64::from(n);
         cases.push(row);
     }
+    let n = words / 3;
+    let p = SwigluForward { n };
+    cases.push(plain(&SWIGLU_FORWARD, millions(n), &p, &[n; 3]));
+    let n = words / 5;
+    let p = SwigluBackward { n, gate_mode: 0, up_mode: 0 };
+    cases.push(plain(&SWIGLU_BACKWARD, millions(n), &p, &[n; 5]));
     cases
 }
 

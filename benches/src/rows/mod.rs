@@ -1,5 +1,6 @@
 //! Cases large enough to be timed, besides those that the engine checks.
 
+mod attention;
 mod federated;
 mod gather;
 mod loss;
@@ -36,6 +37,7 @@ impl Size {
 pub fn rows(size: Size) -> Vec<Case> {
     [
         network::rows(size),
+        attention::rows(size),
         training::rows(size),
         federated::rows(size),
         memory::rows(size),
