@@ -43,16 +43,6 @@ impl Graph {
         Graph { ring, places, neighbors }
     }
 
-    /// Number of members.
-    pub fn members(&self) -> usize {
-        self.ring.len()
-    }
-
-    /// Number of neighbors of each member.
-    pub fn degree(&self) -> usize {
-        self.neighbors
-    }
-
     /// The neighbors of a member, ascending.
     pub fn neighbors(&self, member: u32) -> Vec<u32> {
         let n = self.ring.len();

@@ -255,6 +255,9 @@ mod tests {
         assert_eq!(Packing::new(1, 0), Err(PackError::Bits { bits: 0 }));
         assert_eq!(Packing::new(1, 33), Err(PackError::Bits { bits: 33 }));
         assert_eq!(Packing::ternary(1, u32::MAX), Err(PackError::Bits { bits: 33 }));
+        let most = (1 << 31) - 1;
+        assert!(Packing::ternary(16, most).is_ok_and(|packing| packing.bits() == 32));
+        assert_eq!(Packing::ternary(16, most + 1), Err(PackError::Bits { bits: 33 }));
         let words = MAX_WORDS + 1;
         assert_eq!(Packing::new(words, 32), Err(PackError::Length { words }));
         assert!(serde_json::from_str::<Packing>(r#"{"words": 3, "bits": 12}"#).is_ok());

@@ -361,26 +361,101 @@ mod tests {
             assert!(matches!(choose(9, fraction, 0.0), ParameterError::Range { .. }));
             assert!(matches!(choose(9, 0.0, fraction), ParameterError::Range { .. }));
         }
-        let bits = Assumptions { security_bits: 129, ..Assumptions::new(0.0, 0.0) };
-        assert!(matches!(Parameters::choose(9, &bits), Err(ParameterError::Range { .. })));
+        let bits = |bits| Assumptions { security_bits: bits, ..Assumptions::new(0.0, 0.0) };
+        assert!(matches!(Parameters::choose(9, &bits(129)), Err(ParameterError::Range { .. })));
+        assert!(Parameters::choose(9, &bits(128)).is_ok());
+    }
+
+    #[test]
+    fn powers_of_two_are_exact() {
+        for bits in 0..=128 {
+            assert_eq!(power(bits), 2f64.powi(-(bits as i32)), "{bits}");
+        }
+    }
+
+    #[test]
+    fn chances_in_large_cohorts_add_up_and_have_their_mean() {
+        for (marked, draws) in [(8_000, 8_000), (200, 9_000), (15_000, 3_000)] {
+            let (lowest, chances) = chances(16_000, marked, draws);
+            let sum: f64 = chances.iter().sum();
+            let mean = (lowest..).zip(&chances).map(|(i, chance)| i as f64 * chance).sum::<f64>();
+            let expected = marked as f64 * draws as f64 / 16_000.0;
+            assert!((sum - 1.0).abs() < 1e-10, "{sum}");
+            assert!((mean - expected).abs() < 1e-6 * expected, "{mean}, expected {expected}");
+        }
+    }
+
+    /// How often, in exact numbers, so many of `draws` from an urn are marked that `is` takes.
+    fn exact(
+        (population, marked, draws): (usize, usize, usize),
+        is: impl Fn(usize) -> bool,
+    ) -> f64 {
+        let ways = |i: usize| {
+            if i > marked || draws - i > population - marked {
+                return 0;
+            }
+            binomial(marked, i) * binomial(population - marked, draws - i)
+        };
+        let all = binomial(population, draws) as f64;
+        (0..=draws).filter(|i| is(*i)).map(ways).sum::<u128>() as f64 / all
     }
 
     proptest! {
         #[test]
         fn tails_are_those_of_exact_arithmetic(
-            (population, marked, draws) in (1usize..60).prop_flat_map(|n| (Just(n), 0..=n, 0..=n)),
+            urn in (1usize..60).prop_flat_map(|n| (Just(n), 0..=n, 0..=n)),
             least in 0usize..62,
         ) {
-            let ways = |i: usize| {
-                if i > marked || i > draws || draws - i > population - marked {
-                    return 0;
-                }
-                binomial(marked, i) * binomial(population - marked, draws - i)
+            let expected = exact(urn, |i| i >= least);
+            let ours = tail(urn.0, urn.1, urn.2, least);
+            prop_assert!((ours - expected).abs() <= 1e-12 * expected, "{ours} {expected}");
+        }
+
+        #[test]
+        fn the_threshold_is_the_smallest_that_is_safe(
+            (members, corrupt, neighbors) in
+                (5usize..60).prop_flat_map(|n| (Just(n), 0..n / 2, 1..=(n - 2) / 2)),
+            bits in 1u32..30,
+        ) {
+            let neighbors = 2 * neighbors;
+            let (pairs, bound) = ((members * members) as f64, power(bits));
+            // Both secrets of a client, or shares of both ends of an arc.
+            let safe = |t: &usize| {
+                let urn = (members - 2, corrupt, neighbors);
+                pairs * exact(urn, |i| i + neighbors + 2 >= 2 * *t) <= bound
             };
-            let exact = (least..=draws).map(ways).sum::<u128>() as f64
-                / binomial(population, draws) as f64;
-            let ours = tail(population, marked, draws, least);
-            prop_assert!((ours - exact).abs() <= 1e-12 * exact, "{ours} {exact}");
+            let smallest = (1..=neighbors + 1).find(safe);
+            prop_assert_eq!(safe_threshold(members, corrupt, neighbors, bound), smallest);
+        }
+
+        #[test]
+        fn what_fails_is_a_secret_with_too_few_holders(
+            (members, dropped, neighbors, threshold) in (4usize..60).prop_flat_map(|n| {
+                (Just(n), 0..n, 1..=(n - 1) / 2)
+            }).prop_flat_map(|(n, d, half)| (Just(n), Just(d), Just(2 * half), 1..=2 * half)),
+        ) {
+            // A survivor holds a share of its own; a dropped client's holders are its neighbors.
+            let survivor = (members - 1, dropped, neighbors);
+            let of_survivor = exact(survivor, |gone| neighbors - gone + 1 < threshold);
+            let mut expected = (members - dropped) as f64 * of_survivor;
+            if let Some(others) = dropped.checked_sub(1) {
+                let client = (members - 1, others, neighbors);
+                expected += dropped as f64 * exact(client, |gone| neighbors - gone < threshold);
+            }
+            let ours = failure(members, dropped, neighbors, threshold);
+            prop_assert!((ours - expected).abs() <= 1e-11 * expected, "{ours} {expected}");
+        }
+
+        #[test]
+        fn where_no_graph_does_all_pairs_share(
+            members in 33usize..80,
+            corrupt in 0.0..0.45f64,
+            dropout in 0.0..0.45f64,
+        ) {
+            let assumed = Assumptions::new(corrupt, dropout);
+            let Ok(chosen) = Parameters::choose(members, &assumed) else { return Ok(()) };
+            let more_than_half = (members + assumed.corrupt_of(members)) / 2 + 1;
+            prop_assert!(!chosen.all_pairs() || chosen.threshold == more_than_half, "{chosen:?}");
         }
 
         #[test]

@@ -75,8 +75,7 @@ impl Random {
     /// A uniform number below `bound`, which isn't zero.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
         let bound = u64::from(bound);
-        // The largest multiple of the bound: numbers from there on would favor the small ones.
-        let fair = u64::MAX - u64::MAX % bound;
+        let fair = fair(bound);
         loop {
             let number = self.long();
             if number < fair {
@@ -84,6 +83,11 @@ impl Random {
             }
         }
     }
+}
+
+/// The largest multiple of a bound: numbers from there on would favor the small ones.
+fn fair(bound: u64) -> u64 {
+    u64::MAX - u64::MAX % bound
 }
 
 #[cfg(test)]
@@ -112,6 +116,14 @@ mod tests {
         }
         // The deviation of a count is 93.
         assert!(counts.iter().all(|count| (9_440..10_560).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn as_many_numbers_give_each_one_below_a_bound() {
+        for bound in [1, 2, 3, 7, 1 << 16, (1 << 31) + 1, u32::MAX.into()] {
+            let numbers = fair(bound);
+            assert!(numbers.is_multiple_of(bound) && u64::MAX - numbers < bound, "{bound}");
+        }
     }
 
     #[test]

@@ -209,6 +209,17 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_are_too_large_for_a_secret_give_none() {
+        let largest = [LIMB, LIMB, LIMB, LIMB, LAST_LIMB];
+        assert_eq!(secret_of(&largest).map(|secret| *secret), Some([0xff; 32]));
+        for limb in 0..LIMBS {
+            let mut limbs = largest;
+            limbs[limb] += 1;
+            assert!(secret_of(&limbs).is_none(), "limb {limb}");
+        }
+    }
+
+    #[test]
     fn one_share_less_than_the_threshold_fits_every_secret() {
         // Two of three shares, and for each candidate secret a third point that completes them:
         // the polynomial through them exists, so that the two tell nothing.

@@ -1,5 +1,6 @@
 //! Whole sessions: exact sums with dropouts in every phase, and what ends a session.
 
+mod bytes;
 mod liars;
 mod malicious;
 mod refusals;
@@ -376,5 +377,32 @@ fn names_for_metrics_are_distinct() {
         Abort::WrongShare { member: 1, secret: Secret::OwnMask }.name(),
         Abort::BothShares { member: 1 }.name(),
     ];
-    assert_eq!(aborts.iter().collect::<BTreeSet<_>>().len(), aborts.len());
+    let refusals = [
+        Refusal::Signature,
+        Refusal::WeakKey,
+        Refusal::Full { limit: 1 },
+        Refusal::Changed,
+        Refusal::NotExpected { member: 1 },
+        Refusal::Receivers { have: 1, need: 2 },
+        Refusal::Complaints,
+        Refusal::Included { have: 1, need: 2 },
+        Refusal::Revealed,
+    ];
+    let secret = Secret::PairKey;
+    let failures = [
+        Failure::Parameters(ParameterError::Members { members: 1 }),
+        Failure::TooFew { phase: "came", have: 1, need: 2 },
+        Failure::TooFewShares { member: 1, secret, have: 1, need: 2 },
+        Failure::WrongShares { member: 1, secret },
+    ];
+    let (refusals, failures) = (refusals.map(|r| r.name()), failures.map(|f| f.name()));
+    for names in [&aborts[..], &refusals, &failures] {
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+        let word = |name: &&str| {
+            !name.is_empty() && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase())
+        };
+        assert!(names.iter().all(word), "{names:?}");
+    }
+    let said = Failure::WrongShares { member: 1, secret }.to_string();
+    assert!(said.contains("its pair key"), "{said}");
 }

@@ -22,9 +22,18 @@ fn truncated_and_extended_messages_are_refused() {
     let bytes = request().encode();
     assert_eq!(Request::decode(&bytes), Ok(request()));
     for end in 0..bytes.len() {
-        let refused = Request::decode(&bytes[..end]);
-        assert!(matches!(refused, Err(Malformed::Length { .. })), "{end} {refused:?}");
+        match Request::decode(&bytes[..end]) {
+            Err(Malformed::Length { bytes: given, expected, .. }) => {
+                assert!(given == end && (end + 1..=bytes.len()).contains(&expected), "{expected}");
+            }
+            other => panic!("{end} {other:?}"),
+        }
     }
+    // Of a list all entries are asked for, before any is read.
+    let survivors = Survivors { members: vec![1, 2, 3] }.encode();
+    let message = "list of survivors";
+    let refused = Malformed::Length { message, bytes: 7, expected: survivors.len() };
+    assert_eq!(Survivors::decode(&survivors[..7]), Err(refused));
     let longer = [&bytes[..], &[0]].concat();
     let expected = bytes.len();
     let refused = Malformed::Length { message: "request", bytes: expected + 1, expected };
@@ -41,6 +50,8 @@ fn numbers_out_of_range_are_refused() {
     let named = Survivors { members: vec![member] }.encode();
     let refused = Malformed::Member { message: "list of survivors", member, limit };
     assert_eq!(Survivors::decode(&named), Err(refused));
+    let all = Survivors { members: (0..member).collect() };
+    assert_eq!(Survivors::decode(&all.encode()), Ok(all));
     let mut reveal = Reveal { own_masks: vec![share(1)], pair_keys: vec![] }.encode();
     reveal[11] = 0xff;
     let refused = Malformed::Field { message: "reveal" };

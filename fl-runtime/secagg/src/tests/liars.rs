@@ -14,6 +14,8 @@ enum Lie {
     Uncommitted,
     /// Deals shares to the first so many neighbors that don't belong to its secrets.
     Deals(usize),
+    /// Deals all of them shares of other secrets.
+    DealsAnother,
     /// Complains without anything to show.
     Accuses,
     /// Complains and shows that the envelope is as it should be.
@@ -46,15 +48,18 @@ fn share(limb: u8) -> Share {
 fn tamper(session: &Session, roster: &Roster, from: u32, lie: Lie, shares: &mut Shares) {
     let cohort = Cohort::new(session, roster).unwrap();
     for (at, envelope) in shares.envelopes.iter_mut().enumerate() {
+        let pair = (from, envelope.member);
+        let mut deal = |pair_share, own| {
+            let held = Held { pair: pair_share, own };
+            let secrets = secrets(session, roster, from);
+            *envelope = secrets.seal(&cohort, pair, &held, &key_of(roster, from)).unwrap();
+        };
         match lie {
             Lie::Garbage => envelope.sealed[at] ^= 1,
             Lie::Uncommitted => [&mut envelope.pair, &mut envelope.own][at % 2][at % 16] ^= 1,
-            Lie::Deals(count) if at < count => {
-                let held = Held { pair: share(at as u8), own: share(50 + at as u8) };
-                let secrets = secrets(session, roster, from);
-                let pair = (from, envelope.member);
-                *envelope = secrets.seal(&cohort, pair, &held, &key_of(roster, from)).unwrap();
-            }
+            Lie::Deals(count) if at < count => deal(share(at as u8), share(50 + at as u8)),
+            // The same for all are shares of a secret, by a constant polynomial.
+            Lie::DealsAnother => deal(share(1), share(50)),
             _ => {}
         }
         resign(session, roster, from, envelope);
@@ -210,9 +215,12 @@ fn shares_that_were_dealt_wrong_are_put_right_up_to_the_bound() {
     let ended = run(&ten(), 10, &BTreeMap::from([(6, Lie::Deals(2))]));
     assert_eq!(ended.outcome, Err(Failure::WrongShares { member: 6, secret }));
     assert_eq!(ended.culprits, BTreeMap::from([(6, Fault::Dealt { secret })]));
-    // Where all are wrong they are shares of something else, which its commitment tells.
     let ended = run(&ten(), 10, &BTreeMap::from([(6, Lie::Deals(9))]));
     assert_eq!(ended.outcome, Err(Failure::WrongShares { member: 6, secret }));
+    // Where all are shares of something else, its commitment tells.
+    let ended = run(&ten(), 10, &BTreeMap::from([(6, Lie::DealsAnother)]));
+    assert_eq!(ended.outcome, Err(Failure::WrongShares { member: 6, secret }));
+    assert_eq!(ended.culprits, BTreeMap::from([(6, Fault::Dealt { secret })]));
 }
 
 #[test]

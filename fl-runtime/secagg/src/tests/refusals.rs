@@ -134,3 +134,46 @@ fn reveals() {
     let secret = Secret::OwnMask;
     assert_eq!(failed, Failure::TooFewShares { member: 1, secret, have: 2, need: 3 });
 }
+
+#[test]
+fn each_step_knows_its_members_and_counts_whom_it_heard() {
+    let (_, roster, _) = rostered(&five(), 5);
+    macro_rules! knows_everyone {
+        ($server:ident) => {
+            for (number, keys) in (0..).zip(&roster.members) {
+                assert_eq!($server.number(&keys.identity), Some(number));
+            }
+            assert_eq!($server.number(&[77; 32]), None);
+            assert_eq!($server.members(), 0);
+        };
+    }
+    let identities = |identity: &dyn Fn(u32) -> [u8; 32]| {
+        (0..5).all(|number| identity(number) == roster.members[number as usize].identity)
+    };
+    let (mut server, states) = shared(&five(), 5, &[]);
+    knows_everyone!(server);
+    assert!(identities(&|number| server.identity(number)));
+    for (count, (member, (state, inbox))) in (1..).zip(states) {
+        server.check(member, state.inbox(&inbox).unwrap().1).unwrap();
+        assert_eq!(server.members(), count);
+    }
+    let (mut server, states) = checked(&five(), 5, &[]);
+    knows_everyone!(server);
+    for (count, (member, (state, partners))) in (1..).zip(states) {
+        server.upload(member, state.partners(&partners, JOB).unwrap().1).unwrap();
+        assert_eq!((server.members(), server.expected()), (count, 5));
+    }
+    let (mut server, survivors, states) = uploaded(&five(), 5, &[], &[]);
+    knows_everyone!(server);
+    for (count, (member, state)) in (1..).zip(states) {
+        server.confirm(member, state.survivors(&survivors).unwrap().1).unwrap();
+        assert_eq!(server.members(), count);
+    }
+    let (mut server, states) = confirmed(&five(), 5, &[], &[]);
+    knows_everyone!(server);
+    assert!(identities(&|number| server.identity(number)));
+    for (count, (member, (state, request))) in (1..).zip(states) {
+        server.reveal(member, state.reveal(&request).unwrap()).unwrap();
+        assert_eq!((server.members(), server.expected()), (count, 5));
+    }
+}
