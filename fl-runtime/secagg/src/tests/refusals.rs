@@ -60,6 +60,18 @@ fn cohorts_that_are_too_small() {
 }
 
 #[test]
+fn who_is_left_out_is_in_no_roster() {
+    let (mut server, _) = advertised(&five(), 5);
+    let out = identity(2).verifying_key().to_bytes();
+    server.leave_out(&out);
+    server.leave_out(&[77; 32]);
+    assert_eq!(server.members(), 4);
+    let (_, roster) = server.close().unwrap();
+    assert_eq!(roster.members.len(), 4);
+    assert!(roster.members.iter().all(|keys| keys.identity != out));
+}
+
+#[test]
 fn shares() {
     let (mut server, roster, mut states) = rostered(&five(), 5);
     let (_, good) = states.remove(&2).unwrap().roster(&roster).unwrap();
@@ -137,7 +149,7 @@ fn reveals() {
 
 #[test]
 fn each_step_knows_its_members_and_counts_whom_it_heard() {
-    let (_, roster, _) = rostered(&five(), 5);
+    let (mut server, roster, states) = rostered(&five(), 5);
     macro_rules! knows_everyone {
         ($server:ident) => {
             for (number, keys) in (0..).zip(&roster.members) {
@@ -150,6 +162,11 @@ fn each_step_knows_its_members_and_counts_whom_it_heard() {
     let identities = |identity: &dyn Fn(u32) -> [u8; 32]| {
         (0..5).all(|number| identity(number) == roster.members[number as usize].identity)
     };
+    knows_everyone!(server);
+    for (count, (member, state)) in (1..).zip(states) {
+        server.share(member, state.roster(&roster).unwrap().1).unwrap();
+        assert_eq!(server.members(), count);
+    }
     let (mut server, states) = shared(&five(), 5, &[]);
     knows_everyone!(server);
     assert!(identities(&|number| server.identity(number)));
