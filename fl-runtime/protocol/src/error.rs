@@ -406,3 +406,29 @@ impl Refusal {
         matches!(self, Refusal::Storage(_) | Refusal::Early { .. })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_of_many_reasons_are_said() {
+        let absent = |count: u8| -> Vec<_> {
+            (1..=count).map(|n| (ClientId([n; 32]), format!("reason {n}"))).collect()
+        };
+        assert_eq!(why(&absent(0)), "");
+        let five = why(&absent(5));
+        assert!((1..=5).all(|n| five.contains(&format!(": reason {n}"))), "{five}");
+        assert!(!five.contains("more"), "{five}");
+        assert_eq!(why(&absent(7)), format!("{five}; and 2 more"));
+    }
+
+    #[test]
+    fn only_what_may_be_taken_later_is_worth_another_try() {
+        let (given, open) = (Turn::new(2, 1), Turn::new(1, 1));
+        let temporary = [Refusal::Storage("full".into()), Refusal::Early { given, open }];
+        assert!(temporary.iter().all(Refusal::is_temporary));
+        let lasting = [Refusal::Finished, Refusal::Repeated, Refusal::Late { given, open }];
+        assert!(!lasting.iter().any(Refusal::is_temporary));
+    }
+}

@@ -187,6 +187,25 @@ mod tests {
     }
 
     #[test]
+    fn salts_are_drawn_or_follow_from_a_seed_and_a_turn() {
+        assert_ne!(Salt::draw().unwrap(), Salt::draw().unwrap());
+        let (seed, turn) = (7, Turn::new(2, 3));
+        let salt = Salt::simulated(seed, turn);
+        assert_eq!(Salt::simulated(seed, turn), salt);
+        for (seed, turn) in [(8, turn), (7, Turn::new(3, 2)), (7, Turn::new(2, 4))] {
+            assert_ne!(Salt::simulated(seed, turn), salt, "{seed} {turn}");
+        }
+    }
+
+    #[test]
+    fn times_differ_by_what_passed() {
+        let [now, later] = [5, 12].map(Millis);
+        assert_eq!((later.since(now), now.since(later), now.after(7)), (7, 0, later));
+        assert_eq!(later.after(u64::MAX), Millis(u64::MAX));
+        assert_eq!(Turn::new(3, 2).to_string(), "round 3 attempt 2");
+    }
+
+    #[test]
     fn what_is_no_identifier_is_named() {
         for text in ["", "00", "zz".repeat(32).as_str(), "é".repeat(32).as_str()] {
             let error = text.parse::<ClientId>().unwrap_err().to_string();

@@ -91,3 +91,26 @@ pub fn job(model: &Digest, scales: &[f32]) -> [u8; 32] {
     scales.iter().for_each(|scale| hash.update(scale.to_bits().to_le_bytes()));
     hash.finalize().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_made_otherwise_are_of_another_job() {
+        let [model, other] = ["a model", "another"].map(|text| Digest::of(text.as_bytes()));
+        let jobs = [
+            job(&model, &[]),
+            job(&other, &[]),
+            job(&model, &[0.5, 0.25]),
+            job(&model, &[0.25, 0.5]),
+            job(&model, &[0.5, 0.25, 0.0]),
+            job(&model, &[-0.0]),
+            job(&model, &[0.0]),
+        ];
+        for (at, one) in jobs.iter().enumerate() {
+            assert!(!jobs[..at].contains(one), "{at}");
+        }
+        assert_eq!(jobs[2], job(&model, &[0.5, 0.25]));
+    }
+}

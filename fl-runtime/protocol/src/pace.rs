@@ -52,6 +52,10 @@ mod tests {
     fn a_wait_is_never_told_too_short() {
         let of = |micros| Pace { wait: Duration::from_micros(micros), piece: 1 }.headers()[0].1;
         assert_eq!([0, 1, 1_000, 1_001].map(of), [0, 1, 1, 2]);
+        let pace = Pace { wait: Duration::from_millis(30), piece: 1 << 20 };
+        let said = pace.headers();
+        let find = |name: &str| said.iter().find(|h| h.0 == name).map(|h| h.1.to_string());
+        assert_eq!(Pace::parse(find), Some(pace));
         assert_eq!(Pace::parse(|_| Some("x".into())), None);
         assert_eq!(Pace::parse(|name| (name == WAIT).then(|| "5".into())), None);
     }

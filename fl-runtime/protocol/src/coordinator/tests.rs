@@ -1,3 +1,4 @@
+mod again;
 mod liar;
 mod liars;
 mod secure;
@@ -355,4 +356,56 @@ fn a_client_that_lies_about_its_loss_neither_freezes_the_best_nor_ends_the_run()
     // Without the plan's word for it, clients' losses are no scores at all.
     let (c, scores) = scored(Scores::Server, &rounds);
     assert!(!c.finished() && scores.iter().all(Option::is_none));
+}
+
+#[test]
+fn a_run_goes_on_after_rounds_of_which_only_the_model_is_known() {
+    let after = |rounds| coordinator(|plan| plan.rounds = 4).after(rounds);
+    for rounds in 0..=3 {
+        let c = after(rounds);
+        assert!(c.wants_cohort() && !c.finished());
+        assert_eq!(c.turn(), Turn::new(rounds + 1, 1));
+    }
+    for rounds in [4, 5] {
+        assert!(after(rounds).finished() && after(rounds).turn() == Turn::new(rounds, 1));
+    }
+}
+
+#[test]
+fn an_upload_that_comes_after_the_others_closed_the_round_is_told_why_not() {
+    let mut c = coordinator(|plan| plan.cohort.size = 1);
+    c.handle(Millis(1), start(1)).unwrap();
+    c.handle(Millis(2), uploaded(1, FIRST)).unwrap();
+    assert!(c.combining());
+    let Event::Uploaded { upload, .. } = uploaded(1, FIRST) else { return };
+    let told = |client, upload| c.check_upload(&id(client), FIRST, upload).unwrap_err().name();
+    assert_eq!(told(1, Some(&upload)), "repeated");
+    assert_eq!(told(1, None), "repeated");
+    let other = Upload { bytes: 9, ..upload.clone() };
+    assert_eq!(told(1, Some(&other)), "conflict");
+    assert_eq!((told(2, Some(&upload)), told(2, None)), ("unexpected", "unexpected"));
+}
+
+#[test]
+fn what_a_round_goes_on_from_is_kept_and_nothing_else() {
+    let mut c = coordinator(|plan| {
+        plan.cohort.size = 1;
+        plan.evaluation.on_clients = true;
+    });
+    assert_eq!(c.kept(), [Digest([0; 32])]);
+    c.handle(Millis(1), start(1)).unwrap();
+    c.handle(Millis(2), uploaded(1, FIRST)).unwrap();
+    let made = |number: u8| Digest([number; 32]);
+    let head = Head {
+        public: made(2),
+        difference: Some(made(3)),
+        state: Some(made(4)),
+        ..Head::initial(made(1), Vec::new())
+    };
+    // While it is evaluated the round may still fail: both are.
+    c.handle(Millis(3), Event::Aggregated(head)).unwrap();
+    assert_eq!(c.kept(), [0, 1, 2, 3, 4].map(made));
+    let late = c.deadline().unwrap();
+    c.handle(late, Event::Tick).unwrap();
+    assert_eq!(c.kept(), [1, 2, 3, 4].map(made));
 }

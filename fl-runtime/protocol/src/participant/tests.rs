@@ -1,3 +1,4 @@
+mod download;
 mod malicious;
 
 use super::*;
