@@ -23,7 +23,7 @@ use tern_server::federation::{Federation, Options as State};
 use tern_server::http::{Board, Limits, Options, Server, Site};
 use tokio::sync::oneshot;
 
-/// Where `web/build` puts the package.
+/// Where `fl-runtime/web/build` puts the package.
 fn package() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pkg")
 }
@@ -33,7 +33,7 @@ fn possible() -> bool {
     let lacking = if chromium::executable().is_none() {
         "no chromium on the path, or at TERN_CHROMIUM"
     } else if !package().join("tern_bg.wasm").exists() {
-        "no package in web/pkg, which web/build makes"
+        "no package in fl-runtime/web/pkg, which fl-runtime/web/build makes"
     } else {
         return true;
     };

@@ -35,7 +35,7 @@ enum Numbers {
 }
 
 fn bundled(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/data").join(name)
 }
 
 /// A perceptron for handwritten digits of 8 × 8 pixels.
