@@ -85,7 +85,7 @@ const QUIRKS: &[Quirk] = &[
     Quirk {
         concerned: of(ARM),
         off: Off::Features(Features::SHADER_F16),
-        why: "16-bit floats are turned off there by those who measured: no faster on the G720",
+        why: "who tuned for the G720 turned 16-bit floats off",
         source: "https://github.com/ggml-org/llama.cpp/pull/18493",
     },
     Quirk {
