@@ -26,6 +26,8 @@ pub struct Harm {
 #[derive(Debug, PartialEq)]
 pub struct State {
     pub rounds: Vec<(CommittedRound, Vec<CountedUpload>)>,
+    /// Round and score of the best model.
+    pub best: Option<(u32, f64)>,
     /// The open round, with all that came of it.
     pub open: String,
 }
@@ -37,7 +39,8 @@ impl State {
             (round, uploads)
         };
         let rounds = server.rounds(0).unwrap().into_iter().map(counted).collect();
-        State { rounds, open: format!("{} {:?}", server.task().run, server.coordinator()) }
+        let best = server.status().best;
+        State { rounds, best, open: format!("{} {:?}", server.task().run, server.coordinator()) }
     }
 }
 

@@ -64,6 +64,7 @@ impl World {
             assert!(!repair.damage.is_empty(), "{error}");
             if repair.is_possible() {
                 self.say(|| repair.to_string());
+                let abandons = repair.to_string().contains("is abandoned");
                 repair.apply().unwrap();
                 drop(repair);
                 let mut server = open(self);
@@ -72,8 +73,11 @@ impl World {
                     server.enroll(time, member.client, member.token.as_deref()).unwrap();
                 }
                 self.strangers.forget();
-                // An earlier round is another run to its clients.
-                if State::of(&server).rounds == harm.state.rounds {
+                // An earlier round is another run to its clients, and so is one without the best
+                // model, which a repair says is lost.
+                let found = State::of(&server);
+                if (found.rounds, found.best) == (harm.state.rounds.clone(), harm.state.best) {
+                    self.forgot |= abandons;
                     self.summary.note("repaired");
                     return server;
                 }
