@@ -83,6 +83,13 @@ const EXCEPTIONS: &[Exception] = &[
         reason: FULL,
     },
     Exception {
+        device: "RADV",
+        kernel: "attention/",
+        variant: "group_128",
+        fault: Fault::Waves,
+        reason: "of a head of 128 numbers each of four lanes keeps two rows of 32 in registers",
+    },
+    Exception {
         device: "Intel",
         kernel: "masked/encode_mask",
         variant: "plain",

@@ -100,6 +100,11 @@ impl Oracle {
         self.acknowledged.remove(&(turn, client));
     }
 
+    /// What came of rounds after this one is lost.
+    pub fn lost_after(&mut self, round: u32) {
+        self.acknowledged.retain(|(turn, _), _| turn.round <= round);
+    }
+
     /// Holds a finished run against what was sent and told. `kept` is what each client has left.
     pub fn check(
         &self,

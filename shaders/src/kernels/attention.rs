@@ -272,11 +272,11 @@ macro_rules! attention_kernel {
             bindings: [$($bname: $access $element),+];
             reference: $reference;
             sizes: ($rows, $heads, $passing);
-            ["group_64", ATTENTION_GROUP, 4, 16, 4, 8, true]
-            ["group_128", ATTENTION_GROUP, 4, 16, 8, 8, true]
-            ["single_32", ATTENTION_SINGLE, 1, 64, 8, 4, false]
-            ["single_64", ATTENTION_SINGLE, 1, 64, 16, 4, false]
-            ["single_128", ATTENTION_SINGLE, 1, 64, 32, 4, false]
+            ["group_64", ATTENTION_GROUP, 4, 16, 4, 8, (true, false)]
+            ["group_128", ATTENTION_GROUP, 4, 16, 8, 8, (true, false)]
+            ["single_32", ATTENTION_SINGLE, 1, 64, 8, 4, (false, true)]
+            ["single_64", ATTENTION_SINGLE, 1, 64, 16, 4, (false, true)]
+            ["single_128", ATTENTION_SINGLE, 1, 64, 32, 4, (false, true)]
         }
     };
     (
@@ -285,7 +285,7 @@ macro_rules! attention_kernel {
         reference: $reference:path;
         sizes: $sizes:tt;
         $([$variant:literal, $prelude:ident, $lanes:literal, $block:literal, $part:literal,
-           $tile:literal, $memory:literal])+
+           $tile:literal, ($memory:literal, $software:literal)])+
     ) => {
         kernel! {
             $(#[$meta])*
@@ -298,6 +298,7 @@ macro_rules! attention_kernel {
                 preludes: [ATTENTION_PARAMS, $prelude],
                 consts: [GROUP = 64, LANES = $lanes, ROWS = $block, PART = $part, TILE = $tile],
                 workgroup_memory: $memory,
+                software: $software,
                 fits: |p| p.size <= 4 * $lanes * $part,
                 iterations: |p, v| {
                     let (_, _, passing): Sizes = $sizes;

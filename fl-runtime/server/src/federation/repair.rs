@@ -188,7 +188,8 @@ impl fmt::Display for Repair {
             }
             Way::Nothing => write!(f, "the journal and the models that it needs are whole"),
             Way::Head => {
-                write!(f, "can be had back: all. The journal is whole and its head is written anew")
+                let all = "all that the journal has, which is whole";
+                write!(f, "can be had back: {all}. Its head is written anew")
             }
             Way::Journal { said, .. } => write!(f, "can be had back: {said}"),
             Way::None(reason) => write!(f, "nothing can be had back: {reason}"),

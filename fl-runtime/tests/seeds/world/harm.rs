@@ -76,8 +76,13 @@ impl World {
                 // An earlier round is another run to its clients, and so is one without the best
                 // model, which a repair says is lost.
                 let found = State::of(&server);
-                if (found.rounds, found.best) == (harm.state.rounds.clone(), harm.state.best) {
+                if (&found.rounds, found.best) == (&harm.state.rounds, harm.state.best) {
                     self.forgot |= abandons;
+                    if found.open != harm.state.open {
+                        // Of a journal that is older than an earlier repair, too.
+                        let round = found.rounds.last().map_or(0, |(round, _)| round.round);
+                        self.oracle.lost_after(round);
+                    }
                     self.summary.note("repaired");
                     return server;
                 }

@@ -56,7 +56,7 @@ fn what_is_left_of_a_run_goes_on() {
     let mut count = |said: &str| {
         let ways = [
             "nothing can be had back",
-            "its head is written anew",
+            "Its head is written anew",
             "after round 2",
             "bodies are there again",
         ];
@@ -92,7 +92,7 @@ fn what_is_left_of_a_run_goes_on() {
             }
         }
     }
-    assert!(counts["its head is written anew"] > 0 && counts["after round 2"] > 10, "{counts:?}");
+    assert!(counts["Its head is written anew"] > 0 && counts["after round 2"] > 10, "{counts:?}");
     // Models and states come again from the updates that were kept.
     assert!(counts["bodies are there again"] > 10, "{counts:?}");
     // Without those, the state of the strategy is in one file only.
