@@ -26,7 +26,6 @@ use crate::{Arena, Data, Element, Error, Graph, Plan, Result, Tensor};
 /// # }
 /// ```
 pub struct Generator {
-    arena: Arena,
     plan: Plan,
     tokens: Tensor,
     cache: Cache,
@@ -59,8 +58,8 @@ impl Generator {
         let cache = Cache::new(&mut graph, [1, batch], capacity);
         let output = model.forward_after(&mut graph, tokens, &cache)?;
         let logits = graph.keep(output);
-        let (arena, plan, lengths) = (arena.clone(), graph.forward()?, vec![0; batch]);
-        Ok(Generator { arena, plan, tokens, cache, logits, vocabulary, lengths })
+        let (plan, lengths) = (graph.forward()?, vec![0; batch]);
+        Ok(Generator { plan, tokens, cache, logits, vocabulary, lengths })
     }
 
     /// Tokens read of each text so far.
@@ -176,7 +175,7 @@ impl Generator {
     /// As of it.
     #[cfg(feature = "blocking")]
     pub fn read(&mut self, tokens: &[Option<u32>]) -> Result<Vec<f32>> {
-        let device = self.arena.device().clone();
+        let device = self.plan.arena().device().clone();
         device.wait(self.read_async(tokens))
     }
 
@@ -191,7 +190,7 @@ impl Generator {
         most: usize,
         choose: impl FnMut(usize, &[f32]) -> Option<u32>,
     ) -> Result<Vec<Vec<u32>>> {
-        let device = self.arena.device().clone();
+        let device = self.plan.arena().device().clone();
         device.wait(self.generate_async(prompts, most, choose))
     }
 }
