@@ -133,17 +133,23 @@ fn within(window: Range<usize>, keys: &Range<usize>) -> Range<usize> {
     at(window.start)..at(window.end)
 }
 
-/// Scores to shares that are not divided by their sum yet: gives (maximum, sum).
+/// x = factor · x
 #[inline(always)]
-fn soften<S: Simd>(s: S, scores: &mut [f32], scale: f32) -> [f32; 2] {
-    let scale = splat(s, scale);
+fn scale_by<S: Simd>(s: S, x: &mut [f32], factor: f32) {
+    let factor = splat(s, factor);
     rewrite(
         s,
         [],
-        [scores],
+        [x],
         #[inline(always)]
-        |[], [x]| [x * scale],
+        |[], [x]| [x * factor],
     );
+}
+
+/// Scores to shares that are not divided by their sum yet: gives (maximum, sum).
+#[inline(always)]
+fn soften<S: Simd>(s: S, scores: &mut [f32], scale: f32) -> [f32; 2] {
+    scale_by(s, scores, scale);
     let top = largest_or_nan(s, scores);
     let shift = splat(s, top);
     rewrite(
@@ -160,19 +166,6 @@ fn soften<S: Simd>(s: S, scores: &mut [f32], scale: f32) -> [f32; 2] {
         |[x]| x,
     );
     [top, total]
-}
-
-/// x = factor · x
-#[inline(always)]
-fn scale_by<S: Simd>(s: S, x: &mut [f32], factor: f32) {
-    let factor = splat(s, factor);
-    rewrite(
-        s,
-        [],
-        [x],
-        #[inline(always)]
-        |[], [x]| [x * factor],
-    );
 }
 
 fn forward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {

@@ -2,6 +2,7 @@
 //! positions, grouped queries, no biases.
 
 use serde::{Deserialize, Serialize};
+use tern_shaders::kernels::attention::MAX_HEAD;
 
 use super::{Linear, LinearConfig, LoraConfig, RmsNorm};
 use crate::ops::attention::{AttentionOptions, Keys};
@@ -174,8 +175,8 @@ impl CausalSelfAttention {
             let name = format!("heads of keys and values of {name}");
             return Err(Error::value(name, key_value_heads, format!("a divisor of {heads}")));
         }
-        if head == 0 || !head.is_multiple_of(4) || head > 128 {
-            let expected = "a multiple of four, 128 at most";
+        if head == 0 || !head.is_multiple_of(4) || head > MAX_HEAD as usize {
+            let expected = format!("a multiple of four, {MAX_HEAD} at most");
             return Err(Error::value(format!("numbers of a head of {name}"), head, expected));
         }
         let mut add = |part: &str, inputs, outputs| {

@@ -152,7 +152,9 @@ impl Graph {
             return wrong("expected k and v alike, q's batch and head, and heads that divide q's");
         }
         if !size.is_multiple_of(4) || size > MAX_HEAD as usize {
-            return wrong("expected heads of a multiple of four numbers, 128 at most");
+            let expected =
+                format!("expected heads of a multiple of four numbers, {MAX_HEAD} at most");
+            return wrong(&expected);
         }
         let [queries, keys, batch, heads, group, size] =
             [queries, keys, batch, heads, heads / groups, size].map(|n| n as u32);

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
-use tern_fl::plan::{Encoding, Secure, Selection, StrategySpec, TernaryMethod, UpdateKind};
+use tern_fl::plan::{
+    Encoding, Secure, Selection, StrategySpec, TernaryMethod, UpdateKind, Updates,
+};
 
 use super::options::Scale;
 
@@ -86,7 +88,7 @@ impl Arm {
         plan.training.batch = scale.batch;
         plan.training.learning_rate = RATE;
         // As in the paper, terminals count by their samples alone.
-        plan.updates.max_over_median = 1e9;
+        plan.updates.max_over_median = Updates::ANY_OVER_MEDIAN;
         plan.updates.kind = self.kind;
         plan.updates.uplink = self.uplink;
         plan.updates.downlink = self.downlink;

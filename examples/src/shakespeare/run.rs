@@ -10,7 +10,7 @@ use tern_engine::nn::ModelSpec;
 use tern_engine::{TextData, TextWindows};
 use tern_fl::RunPlan;
 use tern_fl::layout::ModelKind;
-use tern_fl::plan::{Goal, RateDecay};
+use tern_fl::plan::{Goal, RateDecay, Updates};
 use tern_fl::simulate::{self, Population, Simulation};
 use tern_fl::trainer::LocalData;
 
@@ -95,7 +95,7 @@ pub fn plan(options: &Options, clients: usize, tokens: usize) -> RunPlan {
     let tenth = clients.div_ceil(10) as u32;
     plan.cohort.size = options.cohort.unwrap_or(tenth).min(clients as u32);
     // As in the paper, clients count by their samples alone.
-    plan.updates.max_over_median = 1e9;
+    plan.updates.max_over_median = Updates::ANY_OVER_MEDIAN;
     plan.training.epochs = options.epochs;
     plan.training.batch = options.batch;
     plan.training.learning_rate = options.learning_rate;

@@ -8,7 +8,8 @@ const loaded = init();
 let device = null;
 let client = null;
 let task = null;
-let model = null;
+/** Small models answer at once on the CPU. */
+let cpu = null;
 
 async function open(which) {
     device ??= await Device.open(which);
@@ -34,11 +35,6 @@ const calls = {
         return { task, id: client.id, device: device.name, kind: device.kind };
     },
 
-    /** A text as tokens of the run. */
-    tokens(text) {
-        return encode(task, text);
-    },
-
     /** Takes part with a text until the run is over. */
     async join(text, steps) {
         const vocabulary = task.model.layers.input.tokens.vocabulary;
@@ -50,16 +46,12 @@ const calls = {
     /** The ways in which a text may go on, by a model that is stored or a new one. */
     async suggest(folder, name, text, count, ends, most) {
         const file = await Client.stored(folder, name);
-        // Small models answer at once on the CPU.
-        model = new Model(await Device.open("cpu"), task.model.layers, 1);
+        cpu ??= await Device.open("cpu");
+        const model = new Model(cpu, task.model.layers, 1);
         if (file !== undefined) await model.load(file);
         const found = await model.suggest(encode(task, text), count, encode(task, ends), most);
         const known = characters(text);
         return found.map((tokens) => [...tokens].map((token) => known.get(token) ?? "?").join(""));
-    },
-
-    stop() {
-        client?.stop();
     },
 
     async forget(folder) {

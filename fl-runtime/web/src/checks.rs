@@ -1,6 +1,7 @@
 //! Every kernel's cases on a device of the browser, as a report of the bench suite.
 
 use serde_json::{Value, json};
+use tern_engine::Kind;
 use tern_engine::ops::{Case, cases};
 use tern_shaders::{AnyKernel, Variant};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -71,7 +72,7 @@ async fn check(
         let fits = |variant: &&Variant| device.takes(variant, params);
         let mut variants: Vec<_> =
             kernel.variants.iter().filter(fits).map(|variant| Some(variant.name)).collect();
-        if device.summary().backend == "Tern" {
+        if device.profile().kind == Kind::Cpu {
             variants = vec![None];
         }
         if variants.is_empty() {

@@ -179,12 +179,13 @@ impl Gpu {
         layout
     }
 
-    /// Makes the pipelines of calls that aren't there yet. All are begun before the first is waited
-    /// for: a browser compiles them elsewhere.
-    async fn make_pipelines(&self, calls: &[Call]) -> Result<()> {
-        let mut begun = BTreeMap::new();
+    /// What computes each of these calls, whose pipelines are made if they aren't there yet. All
+    /// are begun before the first is waited for: a browser compiles them elsewhere.
+    async fn make_pipelines(&self, calls: &[Call]) -> Result<Vec<&'static Variant>> {
+        let (mut variants, mut begun) = (Vec::with_capacity(calls.len()), BTreeMap::new());
         for call in calls {
             let (kernel, variant) = (call.kernel, self.variant(call)?);
+            variants.push(variant);
             let key = (kernel.name, variant.name);
             if !begun.contains_key(&key) && !lock(&self.pipelines).contains_key(&key) {
                 begun.insert(key, self.begin_pipeline(kernel, variant));
@@ -199,7 +200,7 @@ impl Gpu {
             self.created.fetch_add(1, Ordering::Relaxed);
             lock(&self.pipelines).insert(key, pipeline);
         }
-        Ok(())
+        Ok(variants)
     }
 
     /// A pipeline, and what was wrong with it.
@@ -252,11 +253,10 @@ impl Gpu {
         let claim = self.claim(words.len());
         self.queue.write_buffer(&uniforms, 0, bytemuck::cast_slice(&words));
         let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
-        self.make_pipelines(&calls).await?;
+        let variants = self.make_pipelines(&calls).await?;
         let mut steps = Vec::with_capacity(calls.len());
-        for (at, call) in calls.into_iter().enumerate() {
+        for (at, (call, variant)) in calls.into_iter().zip(variants).enumerate() {
             let params = bytemuck::cast_slice(&call.params);
-            let variant = self.variant(&call)?;
             let [x, y] = (variant.grid)(params, variant);
             let grid = [x, y, call.replicas as u32];
             if grid.iter().any(|n| *n > max_groups) {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tern_engine::Device;
 use tern_fl::layout::{ModelKind, TensorSpec};
 use tern_fl::metrics::Metrics;
-use tern_fl::plan::{Encoding, StrategySpec};
+use tern_fl::plan::{Encoding, StrategySpec, Updates};
 use tern_fl::server::local::{self, Client};
 use tern_fl::trainer::{Job, Trained, Trainer};
 use tern_fl::{Error, Layout, RunPlan, TaskSpec};
@@ -182,7 +182,7 @@ pub fn run(ratings: &Ratings, scale: &Scale, seed: u32, device: &Device) -> Resu
         plan.training.steps = Some(scale.steps);
         plan.updates.uplink = uplink;
         // Users count by their ratings alone.
-        plan.updates.max_over_median = 1e9;
+        plan.updates.max_over_median = Updates::ANY_OVER_MEDIAN;
         // Few of a cohort know a film, so that means are small: the server scales them.
         plan.strategy =
             StrategySpec::Adam { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-4 };

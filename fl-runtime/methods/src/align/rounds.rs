@@ -2,7 +2,7 @@
 
 use tern_protocol::layout::Layout;
 use tern_protocol::metrics::{self, Metrics};
-use tern_protocol::plan::{Scores, StrategySpec, UpdateKind};
+use tern_protocol::plan::{Scores, StrategySpec, UpdateKind, Updates};
 use tern_protocol::strategy::advance;
 use tern_protocol::trainer::{Job, Trained, Trainer, training_seed};
 use tern_protocol::update::limit;
@@ -36,7 +36,7 @@ pub fn plan(name: &str, model: &Model, settings: &Settings, nodes: u32) -> RunPl
     plan.evaluation.scores = Scores::Clients;
     plan.evaluation.patience = settings.patience;
     // The target weighs as much as all sources.
-    plan.updates.max_over_median = 1e9;
+    plan.updates.max_over_median = Updates::ANY_OVER_MEDIAN;
     plan
 }
 

@@ -29,7 +29,7 @@ impl Updates {
     pub fn check(&self) -> Result<()> {
         within("updates.bound", self.bound, 1e-9..=1e9)?;
         within("updates.max_samples", self.max_samples, 1..=u32::MAX)?;
-        within("updates.max_over_median", self.max_over_median, 1.0..=1e9)?;
+        within("updates.max_over_median", self.max_over_median, 1.0..=Self::ANY_OVER_MEDIAN)?;
         if let Some(norm) = self.max_norm {
             within("updates.max_norm", norm, 1e-9..=1e9)?;
         }

@@ -205,6 +205,9 @@ pub struct Updates {
 }
 
 impl Updates {
+    /// The largest `max_over_median`, which no claim reaches: clients count by their samples alone.
+    pub const ANY_OVER_MEDIAN: f64 = 1e9;
+
     /// Most samples that a client of a cohort may count for, of which these are the members'.
     pub fn most_samples(&self, cohort: impl Iterator<Item = u32>) -> u32 {
         let mut samples: Vec<u32> = cohort.collect();
