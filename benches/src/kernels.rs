@@ -9,7 +9,7 @@ use crate::measure::of_case;
 use crate::peers::Torch;
 use crate::progress::Progress;
 use crate::report::{Check, Outcome, Roofline, Row, Timed};
-use crate::rows::{Size, fits, rate, rows};
+use crate::rows::{Recipe, Size, fits, rate, rows};
 
 /// Elements and operations of a case that a quick run checks.
 const QUICK: u64 = 1 << 18;
@@ -69,19 +69,21 @@ pub fn time(
 ) -> Result<Vec<Row>> {
     let rows = timed_cases(budget.quick, &wanted);
     let mut timed = Vec::new();
-    for (done, case) in rows.iter().enumerate() {
-        let (kernel, sizes) = (case.kernel.name, &case.label);
+    for (done, recipe) in rows.iter().enumerate() {
+        let (kernel, sizes) = (recipe.kernel.name, &recipe.label);
         progress.step(done, rows.len(), &format!("{kernel} {sizes}"));
         let fault = checks.iter().find(|c| c.kernel == kernel).and_then(|c| c.faults.first());
         let software = matches!(device.profile().kind, Kind::Cpu | Kind::Software);
         let outcome = if let Some(reason) = fault {
             Outcome::Failed { reason: reason.clone() }
-        } else if software && case.flops > HARDWARE {
+        } else if software && recipe.flops > HARDWARE {
             Outcome::NotRun { reason: "for hardware".into() }
-        } else if !fits(case, device) {
-            Outcome::NotRun { reason: "no variant fits".into() }
         } else {
-            row(case, device, budget, roofline)
+            let case = recipe.case();
+            match fits(&case, device) {
+                true => row(&case, device, budget, roofline),
+                false => Outcome::NotRun { reason: "no variant fits".into() },
+            }
         };
         if let (Some(torch), Outcome::Timed(_)) = (&mut torch, &outcome) {
             torch.keep(device, (kernel, sizes), budget.row(), &format!("{kernel} {sizes}"))?;
@@ -91,19 +93,19 @@ pub fn time(
     Ok(timed)
 }
 
-fn timed_cases(quick: bool, wanted: impl Fn(&str) -> bool) -> Vec<Case> {
+fn timed_cases(quick: bool, wanted: impl Fn(&str) -> bool) -> Vec<Recipe> {
     let large = rows(if quick { Size::Quick } else { Size::Full });
     let cases = cases();
     let mut timed = Vec::new();
     for kernel in tern_shaders::kernels().filter(|k| wanted(k.name)) {
-        let of = |case: &&Case| case.kernel.name == kernel.name;
-        let own: Vec<Case> = large.iter().filter(of).cloned().collect();
-        if own.is_empty() {
-            let small = |c: &&Case| !quick || c.bytes.max(c.flops) <= QUICK;
-            let all = cases.iter().filter(of).filter(small);
-            timed.extend(all.max_by_key(|c| c.bytes + c.flops).cloned());
-        }
+        let own = large.iter().filter(|row| row.kernel.name == kernel.name).cloned();
+        let before = timed.len();
         timed.extend(own);
+        if timed.len() == before {
+            let small = |c: &&Case| !quick || c.bytes.max(c.flops) <= QUICK;
+            let all = cases.iter().filter(|c| c.kernel.name == kernel.name).filter(small);
+            timed.extend(all.max_by_key(|c| c.bytes + c.flops).cloned().map(Recipe::from));
+        }
     }
     timed
 }

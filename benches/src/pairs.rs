@@ -143,7 +143,7 @@ impl Bench<'_> {
         let all: Vec<_> = squares.into_iter().chain(maps).collect();
         let mut pairs = Vec::new();
         for (done, (kernel, sizes)) in all.iter().enumerate() {
-            let case = rows::product(kernel, *sizes);
+            let case = rows::product(kernel, *sizes).case();
             self.progress.step(done, all.len(), &format!("{} {}", kernel.name, case.label));
             let device = self.device;
             let what = ("products", kernel.name, case.label.clone());
@@ -166,7 +166,7 @@ fn layer(device: &Device, batch: usize, hidden: usize) -> Result<Plan> {
     let (y, _) = lstm.forward(&mut graph, x, Mode::Train)?;
     let ones = graph.constant(1.0, &shape);
     let (mut plan, _) = graph.gradients(&[(y, ones)], &Trainable::All, &[])?;
-    let Data::F32(noise) = rows::floats(shape.iter().product(), 1) else {
+    let Data::F32(noise) = rows::floats(shape.iter().product(), 1).data() else {
         unreachable!("floats are floats")
     };
     plan.write(x, &Data::F32(noise.iter().map(|x| 0.5 * x).collect()))?;

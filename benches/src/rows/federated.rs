@@ -1,7 +1,6 @@
 //! Rows of the kernels that updates pass through: ternary codes, masks, sums.
 
 use tern_engine::Data;
-use tern_engine::ops::Case;
 use tern_shaders::kernels::aggregate::{ACCUMULATE, Accumulate, FINISH, Finish};
 use tern_shaders::kernels::chacha::WORDS_A_MASK;
 use tern_shaders::kernels::masked::{
@@ -13,10 +12,13 @@ use tern_shaders::kernels::ternary::{
 };
 use tern_shaders::kernels::update::{DIFFERENCE, Difference, RESCALE, Rescale};
 
-use super::{Size, all_floats, bits, case, floats, words};
+use super::Size;
+use super::recipe::{
+    Contents, Recipe, all_floats, bits, case, floats, repeated, word, words, words_by,
+};
 
 /// Rows of these families.
-pub fn rows(size: Size) -> Vec<Case> {
+pub fn rows(size: Size) -> Vec<Recipe> {
     let n: u32 = size.pick(1 << 18, 1 << 22);
     [ternary(n), masked(n), aggregate(n), update(n)].concat()
 }
@@ -28,16 +30,19 @@ fn label(n: u32, more: &str) -> String {
     format!("{} Ki words{more}", n >> 10)
 }
 
-fn ternary(n: u32) -> Vec<Case> {
+fn ternary(n: u32) -> Vec<Recipe> {
     let all = n as usize;
     let part = (n / TENSORS).next_multiple_of(64);
     let segments: Vec<u32> = (0..TENSORS).map(|t| t * part).chain([n]).collect();
-    let segments = Data::U32(segments);
-    let tensor = |value: f32| Data::F32(vec![value; TENSORS as usize]);
+    let segments = Contents::from(Data::U32(segments));
+    let tensor = |value: f32| repeated([value], TENSORS as usize);
     let codes = |updates: usize| {
-        let Data::U32(random) = bits(updates * all / CODES, 1) else { return words(0, 1, 0) };
+        let any = word(1);
         // No pair of bits is 3, which is no code.
-        Data::U32(random.into_iter().map(|w| w & !((w & (w >> 1) & 0x5555_5555) << 1)).collect())
+        words_by(updates * all / CODES, move |i| {
+            let w = any(i);
+            w & !((w & (w >> 1) & 0x5555_5555) << 1)
+        })
     };
     let mut cases = Vec::new();
     for (what, threshold) in [("drawn", 0), ("thresholded", 1)] {
@@ -71,7 +76,7 @@ fn ternary(n: u32) -> Vec<Case> {
         scales_stride: 0,
         accumulate: 0,
     };
-    let weights = Data::F32(vec![0.125; clients as usize]);
+    let weights = repeated([0.125], clients as usize);
     let buffers = vec![codes(8), segments.clone(), tensor(0.5), weights, floats(all, 4)];
     cases.push(case(&DECODE_ACCUMULATE, label(n, ", 8 clients"), &p, buffers));
 
@@ -95,7 +100,7 @@ fn ternary(n: u32) -> Vec<Case> {
     cases
 }
 
-fn masked(n: u32) -> Vec<Case> {
+fn masked(n: u32) -> Vec<Recipe> {
     let (all, modulus_mask) = (n as usize, u32::MAX);
     let masks = |count: usize| bits(count * WORDS_A_MASK, 9);
     let mut cases = Vec::new();
@@ -123,7 +128,7 @@ fn masked(n: u32) -> Vec<Case> {
     cases
 }
 
-fn aggregate(n: u32) -> Vec<Case> {
+fn aggregate(n: u32) -> Vec<Recipe> {
     let (all, clients, fraction_bits) = (n as usize, 4, 24);
     let p = Accumulate { n, stride: n, clients, fraction_bits };
     let buffers = vec![
@@ -134,13 +139,13 @@ fn aggregate(n: u32) -> Vec<Case> {
     let accumulate = case(&ACCUMULATE, label(n, ", 4 clients"), &p, buffers);
     let p = Finish { n, stride: n, weight_low: 1000, weight_high: 0, fraction_bits };
     // High words are small, so that the sums are within the weight's.
-    let Data::U32(mut sums) = bits(2 * all, 4) else { return vec![accumulate] };
-    sums.iter_mut().skip(1).step_by(2).for_each(|high| *high &= 3);
-    let finish = case(&FINISH, label(n, ""), &p, vec![Data::U32(sums), floats(all, 5)]);
+    let any = word(4);
+    let sums = words_by(2 * all, move |i| if i % 2 == 0 { any(i) } else { any(i) & 3 });
+    let finish = case(&FINISH, label(n, ""), &p, vec![sums, floats(all, 5)]);
     vec![accumulate, finish]
 }
 
-fn update(n: u32) -> Vec<Case> {
+fn update(n: u32) -> Vec<Recipe> {
     let all = n as usize;
     let buffers = all_floats(&DIFFERENCE, &[all, all, all]);
     let difference = case(&DIFFERENCE, label(n, ""), &Difference { n }, buffers);

@@ -1,7 +1,6 @@
 //! Rows of what reads by number or by window: tables, data sets, pooling, states, updates.
 
 use tern_engine::Data;
-use tern_engine::ops::Case;
 use tern_shaders::kernels::convolution::pooling::{
     AVERAGE_POOL_BACKWARD, AVERAGE_POOL_FORWARD, MAX_POOL_BACKWARD, MAX_POOL_FORWARD, Pool,
 };
@@ -13,17 +12,18 @@ use tern_shaders::kernels::lstm::{STATE_BACKWARD, STATE_LOAD, STATE_STORE, State
 use tern_shaders::kernels::update::{DIFFERENCE, Difference, RESCALE, Rescale};
 use tern_shaders::{Kernel, state};
 
-use super::memory::record;
+use super::Size;
+use super::memory::{record, state_words};
 use super::network::chains;
-use super::{Size, all_floats, bits, case, floats, words};
+use super::recipe::{Recipe, all_floats, bits, case, floats, word_below, words, words_by};
 
 /// Rows of these families.
-pub fn rows(size: Size) -> Vec<Case> {
+pub fn rows(size: Size) -> Vec<Recipe> {
     let n = size.pick(1 << 20, 1 << 24);
     [tables(n), batches(n), texts(n), pooling(n), states(n), updates(n)].concat()
 }
 
-fn tables(n: u32) -> Vec<Case> {
+fn tables(n: u32) -> Vec<Recipe> {
     let mut cases = Vec::new();
     for width in [3, 256] {
         // Half of the words are a table.
@@ -34,7 +34,7 @@ fn tables(n: u32) -> Vec<Case> {
         let label = format!("{rows} of {vocabulary} × {width}");
         let table_stride = vocabulary * width;
         let p = Gather { n: rows, width, vocabulary, table_offset: 0, table_stride };
-        let buffers = vec![floats(table, 2), tokens.clone(), floats(all, 3)];
+        let buffers = vec![floats(table, 2), tokens, floats(all, 3)];
         let mut row = case(&GATHER, &label, &p, buffers);
         row.bytes = u64::from(rows) * u64::from(4 + 8 * width);
         cases.push(row);
@@ -46,18 +46,22 @@ fn tables(n: u32) -> Vec<Case> {
             table_stride,
             ..ScatterAdd::default()
         };
-        let buffers = vec![chains(&tokens, vocabulary), floats(all, 3), floats(table, 2)];
+        let buffers = vec![
+            chains(rows, vocabulary, word_below(vocabulary, 1)),
+            floats(all, 3),
+            floats(table, 2),
+        ];
         cases.push(case(&SCATTER_ADD, label, &p, buffers));
     }
     cases
 }
 
-fn batches(n: u32) -> Vec<Case> {
+fn batches(n: u32) -> Vec<Recipe> {
     let mut cases = Vec::new();
     for shuffle in [0, 1] {
         let batch = n / 4;
         let label = format!("{batch}, shuffle {shuffle}");
-        let buffers = vec![record(batch, batch), words(batch as usize, 1, 1)];
+        let buffers = vec![state_words(batch, batch), words(batch as usize, 1, 1)];
         cases.push(case(&SELECT, label, &Select { batch, shuffle }, buffers));
     }
     for width in [3, 784] {
@@ -78,7 +82,7 @@ fn batches(n: u32) -> Vec<Case> {
     cases
 }
 
-fn texts(n: u32) -> Vec<Case> {
+fn texts(n: u32) -> Vec<Recipe> {
     let mut cases = Vec::new();
     for packed in [0, 1] {
         let (batch, steps) = (n / 3 / 64, 64);
@@ -87,23 +91,24 @@ fn texts(n: u32) -> Vec<Case> {
         let tokens = if packed == 1 { length.div_ceil(4) } else { length } as usize;
         let tokens = bits(tokens, 1);
         let label = format!("{batch} × {steps}, packed {packed}");
-        let starts = Data::U32((0..samples).map(|i| i * steps).collect());
-        let lens = Data::U32(vec![steps + 1; samples as usize]);
+        let starts = words_by(samples as usize, move |i| i * steps);
+        let lens = words_by(samples as usize, move |_| steps + 1);
         let index = words(batch as usize, samples, 2);
         let p = Windows { batch, steps, length, samples, padding: 0, packed };
         let buffers = vec![tokens.clone(), starts, lens, index, bits(out, 3), bits(out, 4)];
         cases.push(case(&WINDOWS, &label, &p, buffers));
         let p = Stream { batch, steps, length, padding: 0, packed };
         // One step of a text that is as many parts as the batch has rows.
-        let Data::U32(mut record) = record(1, batch) else { continue };
+        let mut record = record(1, batch);
         record[state::ROWS] = batch;
-        let buffers = vec![tokens, Data::U32(record), bits(out, 3), bits(out, 4)];
+        let record = Data::U32(record.to_vec()).into();
+        let buffers = vec![tokens, record, bits(out, 3), bits(out, 4)];
         cases.push(case(&STREAM, label, &p, buffers));
     }
     cases
 }
 
-fn pooling(n: u32) -> Vec<Case> {
+fn pooling(n: u32) -> Vec<Recipe> {
     let mut cases = Vec::new();
     for (kernel, stride, padding) in [(2, 2, 0), (3, 1, 1), (3, 2, 1)] {
         let (height, width) = (56, 56);
@@ -124,11 +129,10 @@ fn pooling(n: u32) -> Vec<Case> {
         let (x, y) = ((planes * height * width) as usize, (planes * p.out_h * p.out_w) as usize);
         let label = format!("{planes} of {height} × {width}, {kernel} × {kernel} by {stride}");
         // Every window is won by the pixel that it sees at its center.
-        let won = (0..planes * p.out_h * p.out_w).map(|i| {
+        let won = words_by(y, move |i| {
             let (row, column) = (i / p.out_w % p.out_h, i % p.out_w);
             (row * stride) * width + column * stride
         });
-        let won = Data::U32(won.collect());
         let buffers = vec![floats(x, 1), floats(y, 2), words(y, 1, 3)];
         cases.push(case(&MAX_POOL_FORWARD, &label, &p, buffers));
         let buffers = vec![floats(y, 1), won, floats(x, 3)];
@@ -139,7 +143,7 @@ fn pooling(n: u32) -> Vec<Case> {
     cases
 }
 
-fn states(words: u32) -> Vec<Case> {
+fn states(words: u32) -> Vec<Recipe> {
     let n = words / 6;
     let size = n as usize;
     let p = State { n, steps: 1, zero: 0 };
@@ -165,7 +169,7 @@ fn states(words: u32) -> Vec<Case> {
     cases
 }
 
-fn updates(words: u32) -> Vec<Case> {
+fn updates(words: u32) -> Vec<Recipe> {
     let n = words / 3;
     let label = format!("{n}");
     let vector = |key| floats(n as usize, key);

@@ -1,7 +1,5 @@
 //! Rows of the cross-entropy, plain and weighted.
 
-use tern_engine::Data;
-use tern_engine::ops::Case;
 use tern_shaders::kernels::loss::weighted::{
     WEIGHTED_CROSS_ENTROPY_BACKWARD, WEIGHTED_CROSS_ENTROPY_FORWARD, WeightedCrossEntropyBackward,
     WeightedCrossEntropyForward,
@@ -11,21 +9,21 @@ use tern_shaders::kernels::loss::{
     SoftmaxCrossEntropyForward,
 };
 
-use super::{case, floats, words};
+use super::recipe::{Contents, Recipe, case, floats, repeated, words};
 
 /// Logits, targets and weights of `rows` rows.
-fn inputs(rows: u32, classes: u32) -> [Data; 3] {
+fn inputs(rows: u32, classes: u32) -> [Contents; 3] {
     let all = (rows * classes) as usize;
     [floats(all, 2), words(rows as usize, classes, 1), floats(classes as usize, 7)]
 }
 
 /// What a mean over so many rows is divided by, in the kernels' form.
-fn normalizer(rows: u32) -> Data {
-    Data::F32(vec![2.0 / rows as f32])
+fn normalizer(rows: u32) -> Contents {
+    repeated([2.0 / rows as f32], 1)
 }
 
 /// Losses of rows.
-pub(super) fn forward(rows: u32, classes: u32) -> [Case; 2] {
+pub(super) fn forward(rows: u32, classes: u32) -> [Recipe; 2] {
     let (label, n) = (format!("{rows} × {classes}"), rows as usize);
     let [logits, targets, weights] = inputs(rows, classes);
     let p = SoftmaxCrossEntropyForward { rows, classes };
@@ -37,19 +35,19 @@ pub(super) fn forward(rows: u32, classes: u32) -> [Case; 2] {
 }
 
 /// Their gradients.
-pub(super) fn backward(rows: u32, classes: u32) -> [Case; 2] {
+pub(super) fn backward(rows: u32, classes: u32) -> [Recipe; 2] {
     let (label, n) = (format!("{rows} × {classes}"), rows as usize);
     let [logits, targets, weights] = inputs(rows, classes);
     let dlogits = floats(n * classes as usize, 6);
     let rest = (classes as f32).ln();
     let p = SoftmaxCrossEntropyBackward { rows, classes, accumulate: 0 };
-    let log_sum = Data::F32([0.0, rest].repeat(n));
-    let count = Data::F32(vec![rows as f32]);
+    let log_sum = repeated([0.0, rest], n);
+    let count = repeated([rows as f32], 1);
     let buffers =
         vec![logits.clone(), targets.clone(), log_sum, count, floats(1, 5), dlogits.clone()];
     let plain = case(&SOFTMAX_CROSS_ENTROPY_BACKWARD, &label, &p, buffers);
     let p = WeightedCrossEntropyBackward { rows, classes, smoothing: 0.1, accumulate: 0 };
-    let sums = Data::F32([0.0, rest, 1.0].repeat(n));
+    let sums = repeated([0.0, rest, 1.0], n);
     let buffers = vec![logits, targets, weights, sums, normalizer(rows), floats(1, 5), dlogits];
     [plain, case(&WEIGHTED_CROSS_ENTROPY_BACKWARD, label, &p, buffers)]
 }

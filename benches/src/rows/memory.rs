@@ -4,7 +4,6 @@
 //! The buffers of a row are 64 MiB together, beyond the caches; quick ones 4 MiB.
 
 use tern_engine::Data;
-use tern_engine::ops::Case;
 use tern_shaders::kernels::dropout::{self, threshold};
 use tern_shaders::kernels::loss::{
     COUNT_TARGETS, ELEMENTWISE_BACKWARD, ELEMENTWISE_FORWARD, ElementLoss, ElementwiseBackward,
@@ -24,10 +23,13 @@ use tern_shaders::schedule::Schedule;
 use tern_shaders::state::{self, StateRecord};
 use tern_shaders::{Activation, Kernel};
 
-use super::{Size, all_floats, case, floats, layer_norm, loss, words};
+use super::recipe::{
+    Contents, Recipe, all_floats, case, float, floats, floats_by, repeated, words,
+};
+use super::{Size, layer_norm, loss};
 
 /// Rows of these families.
-pub fn rows(size: Size) -> Vec<Case> {
+pub fn rows(size: Size) -> Vec<Recipe> {
     let words = size.pick(1 << 20, 1 << 24);
     [
         activations(words),
@@ -50,7 +52,7 @@ fn plain<P: bytemuck::Pod>(
     label: impl Into<String>,
     p: &P,
     lengths: &[u32],
-) -> Case {
+) -> Recipe {
     let lengths: Vec<usize> = lengths.iter().map(|n| *n as usize).collect();
     case(kernel, label, p, all_floats(kernel, &lengths))
 }
@@ -60,13 +62,18 @@ fn millions(n: u32) -> String {
 }
 
 /// The record of a replica in its second step.
-pub(super) fn record(count: u32, batch: u32) -> Data {
+pub(super) fn record(count: u32, batch: u32) -> StateRecord {
     let mut record = StateRecord::new(1, 0..count, batch, u32::MAX, &Schedule::constant(1e-3));
     record[state::STEP] = 1;
-    Data::U32(record.to_vec())
+    record
 }
 
-fn activations(words: u32) -> Vec<Case> {
+/// That record as a buffer.
+pub(super) fn state_words(count: u32, batch: u32) -> Contents {
+    Data::U32(record(count, batch).to_vec()).into()
+}
+
+fn activations(words: u32) -> Vec<Recipe> {
     let mut cases = Vec::new();
     let kinds = [
         Activation::Relu,
@@ -97,7 +104,7 @@ fn activations(words: u32) -> Vec<Case> {
     cases
 }
 
-fn binaries(words: u32) -> Vec<Case> {
+fn binaries(words: u32) -> Vec<Recipe> {
     let mut cases = Vec::new();
     let kind = Binary::Multiply as u32;
     for period in [0, 1, 3, 512] {
@@ -125,7 +132,7 @@ fn binaries(words: u32) -> Vec<Case> {
     cases
 }
 
-fn moves(words: u32) -> Vec<Case> {
+fn moves(words: u32) -> Vec<Recipe> {
     let n = words / 2;
     let p = ScaleBy { n, factor: 0.5, accumulate: 0 };
     let mut cases = vec![
@@ -162,7 +169,7 @@ fn moves(words: u32) -> Vec<Case> {
     cases
 }
 
-fn reductions(words: u32) -> Vec<Case> {
+fn reductions(words: u32) -> Vec<Recipe> {
     let mut cases = Vec::new();
     for columns in [1, 2, 3, 10, 512] {
         let rows = words / columns;
@@ -184,11 +191,10 @@ fn reductions(words: u32) -> Vec<Case> {
             let mut bytes = 4 * u64::from(n + rows);
             if kind == Reduction::Max {
                 bytes += 4 * u64::from(n + rows);
-                if let Data::F32(x) = &buffers[0] {
-                    let rows = x.chunks_exact(columns as usize);
-                    let largest = |row: &[f32]| row.iter().copied().fold(row[0], f32::max);
-                    buffers[1] = Data::F32(rows.map(largest).collect());
-                }
+                let x = float(0);
+                buffers[1] = floats_by(rows as usize, move |row| {
+                    (row * columns..(row + 1) * columns).map(&x).fold(f32::MIN, f32::max)
+                });
             }
             let mut row = case(&ROWS_BACKWARD, label, &p, buffers);
             row.bytes = bytes;
@@ -198,7 +204,7 @@ fn reductions(words: u32) -> Vec<Case> {
     cases
 }
 
-fn softmax(words: u32) -> Vec<Case> {
+fn softmax(words: u32) -> Vec<Recipe> {
     let mut cases = Vec::new();
     for classes in [2, 10, 1000] {
         for logarithm in [0, 1] {
@@ -217,7 +223,7 @@ fn softmax(words: u32) -> Vec<Case> {
     cases
 }
 
-fn normalization(words: u32) -> Vec<Case> {
+fn normalization(words: u32) -> Vec<Recipe> {
     let mut cases = Vec::new();
     for width in [2, 3, 512] {
         let stride = 2 * width;
@@ -247,7 +253,7 @@ fn normalization(words: u32) -> Vec<Case> {
     cases
 }
 
-fn rms_normalization(words: u32) -> Vec<Case> {
+fn rms_normalization(words: u32) -> Vec<Recipe> {
     let mut cases = Vec::new();
     for width in [2, 3, 512] {
         let rows = words / (2 * width + 1);
@@ -273,14 +279,14 @@ fn rms_normalization(words: u32) -> Vec<Case> {
     cases
 }
 
-fn losses(n: u32) -> Vec<Case> {
+fn losses(n: u32) -> Vec<Recipe> {
     let p = LossRows { rows: n };
     let mut mean = plain(&MEAN, millions(n), &p, &[n, 1, 1]);
     mean.tolerance = 2e-4;
     let targets = |n: u32, classes: u32| words(n as usize, classes, 1);
     let count = case(&COUNT_TARGETS, millions(n), &p, vec![targets(n, 10), floats(1, 2)]);
     let mut cases = vec![mean, count];
-    let count = |rows: u32| Data::F32(vec![rows as f32]);
+    let count = |rows: u32| repeated([rows as f32], 1);
     for kind in [ElementLoss::SquaredError, ElementLoss::BinaryCrossEntropy] {
         for width in [1, 3, 512] {
             let rows = n / (2 * width + 1);
@@ -306,7 +312,7 @@ fn losses(n: u32) -> Vec<Case> {
     cases
 }
 
-fn metrics(n: u32) -> Vec<Case> {
+fn metrics(n: u32) -> Vec<Recipe> {
     let p = Accuracy { rows: n, k: 3, accumulate: 0 };
     let mut cases =
         vec![case(&ACCURACY, millions(n), &p, vec![words(n as usize, 10, 1), words(3, 1, 2)])];
@@ -327,11 +333,11 @@ fn metrics(n: u32) -> Vec<Case> {
     cases
 }
 
-fn masks(words: u32) -> Vec<Case> {
+fn masks(words: u32) -> Vec<Recipe> {
     let n = words / 2;
     let vector = |key| floats(n as usize, key);
     let (threshold, scale) = (threshold(0.25), 1.0 / 0.75);
-    let buffers = || vec![vector(1), record(1, 1), vector(2)];
+    let buffers = || vec![vector(1), state_words(1, 1), vector(2)];
     let p = dropout::Forward { n, threshold, scale, operation: 3 };
     let forward = case(&dropout::FORWARD, millions(n), &p, buffers());
     let p = dropout::Backward { n, threshold, scale, operation: 3, accumulate: 0 };

@@ -6,14 +6,17 @@ mod gather;
 mod loss;
 mod memory;
 mod network;
+mod recipe;
 mod training;
 
 use tern_engine::ops::Case;
-use tern_engine::{Data, Device, Kind};
+use tern_engine::{Device, Kind};
 use tern_shaders::kernels::matmul::Gemm;
 use tern_shaders::kernels::normalize::{LAYER_NORM_FORWARD, LayerNormForward};
-use tern_shaders::kernels::random::{pcg4d, uniform};
-use tern_shaders::{Access, AnyKernel, Element, Kernel, Variant};
+use tern_shaders::{Kernel, Variant};
+
+pub use recipe::{Recipe, floats};
+use recipe::{all_floats, case};
 
 /// Sizes of the rows: quick ones for a look, full ones for figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ impl Size {
 }
 
 /// The rows of all families.
-pub fn rows(size: Size) -> Vec<Case> {
+pub fn rows(size: Size) -> Vec<Recipe> {
     [
         network::rows(size),
         attention::rows(size),
@@ -47,7 +50,7 @@ pub fn rows(size: Size) -> Vec<Case> {
 }
 
 /// Layer norm of so many rows, with its gain and bias in one vector.
-fn layer_norm(rows: u32, width: u32) -> Case {
+fn layer_norm(rows: u32, width: u32) -> Recipe {
     let p = LayerNormForward {
         rows,
         width,
@@ -62,7 +65,7 @@ fn layer_norm(rows: u32, width: u32) -> Case {
 }
 
 /// A product of M × N × K by one of the kernels `matmul/nn`, `matmul/nt` and `matmul/tn`.
-pub fn product(kernel: &'static Kernel<Gemm>, sizes: [u32; 3]) -> Case {
+pub fn product(kernel: &'static Kernel<Gemm>, sizes: [u32; 3]) -> Recipe {
     network::product(kernel, sizes)
 }
 
@@ -81,55 +84,4 @@ pub fn fits(case: &Case, device: &Device) -> bool {
     let params = bytemuck::cast_slice(&case.params);
     let fitting = |v: &Variant| device.takes(v, params);
     device.profile().kind == Kind::Cpu || case.kernel.variants.iter().any(fitting)
-}
-
-/// Floats in [−1, 1).
-pub fn floats(n: usize, key: u32) -> Data {
-    Data::F32((0..n as u32).map(|i| 2.0 * uniform(pcg4d([i, key, 0, 0])[0]) - 1.0).collect())
-}
-
-/// Words below `bound`.
-fn words(n: usize, bound: u32, key: u32) -> Data {
-    Data::U32((0..n as u32).map(|i| pcg4d([i, key, 0, 1])[0] % bound).collect())
-}
-
-/// Any words.
-fn bits(n: usize, key: u32) -> Data {
-    Data::U32((0..n as u32).map(|i| pcg4d([i, key, 0, 2])[0]).collect())
-}
-
-/// A case from its kernel and parameters, `lengths` elements in each buffer, random floats;
-/// words have to be given. Every buffer is counted as read, and as written where it can be.
-fn case<P: bytemuck::Pod>(
-    kernel: &'static Kernel<P>,
-    label: impl Into<String>,
-    params: &P,
-    buffers: Vec<Data>,
-) -> Case {
-    let mut case = Case::new(kernel, label, params, 1, buffers);
-    let sizes = case.buffers.iter().map(|b| 4 * b.len() as u64);
-    case.bytes = sizes
-        .zip(kernel.bindings)
-        .map(|(bytes, b)| {
-            if b.access == Access::ReadWrite && updates(kernel, b.name) { 2 * bytes } else { bytes }
-        })
-        .sum();
-    case.tolerance(5e-5)
-}
-
-/// Whether a kernel reads what it writes: in place, or adding to it.
-fn updates(kernel: &AnyKernel, binding: &str) -> bool {
-    match kernel.name {
-        "optimizer/norm_partial" => false,
-        name if name.starts_with("optimizer/") => true,
-        "ternary/quantize" => binding == "residual",
-        "aggregate/accumulate" | "update/rescale" => true,
-        _ => false,
-    }
-}
-
-/// Random data for every buffer of a kernel whose bindings are all floats.
-fn all_floats(kernel: &AnyKernel, lengths: &[usize]) -> Vec<Data> {
-    debug_assert!(kernel.bindings.iter().all(|b| b.element == Element::F32));
-    lengths.iter().enumerate().map(|(i, n)| floats(*n, i as u32)).collect()
 }

@@ -1,7 +1,7 @@
 //! Rows of the kernels that models are made of.
 
 use tern_engine::Data;
-use tern_engine::ops::{Case, roofline};
+use tern_engine::ops::roofline;
 use tern_shaders::kernels::convolution::{Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_PARTIAL};
 use tern_shaders::kernels::embedding::{GATHER, Gather, LINKS, Links, SCATTER_ADD, ScatterAdd};
 use tern_shaders::kernels::half::{NT as HALF_NT, PACK, Pack};
@@ -14,15 +14,18 @@ use tern_shaders::kernels::pointwise::{ACTIVATION_FORWARD, ActivationForward, SC
 use tern_shaders::kernels::reduce::{COLUMNS, Columns, SUM, Sum};
 use tern_shaders::{Activation, AnyKernel, Kernel};
 
-use super::{Size, all_floats, bits, case, floats, layer_norm, loss, words};
+use super::recipe::{
+    Contents, Recipe, all_floats, case, float, floats, floats_by, word, word_below, words, words_by,
+};
+use super::{Size, layer_norm, loss};
 
 /// Rows of these families.
-pub fn rows(size: Size) -> Vec<Case> {
+pub fn rows(size: Size) -> Vec<Recipe> {
     [matmul(size), lstm(size), tables(size), convolution(), pointwise(size), probes(size)].concat()
 }
 
 /// C = A·B, Bᵀ or Aᵀ, with M × N × K.
-pub(super) fn product(kernel: &'static Kernel<Gemm>, [m, n, k]: [u32; 3]) -> Case {
+pub(super) fn product(kernel: &'static Kernel<Gemm>, [m, n, k]: [u32; 3]) -> Recipe {
     let (a_row, b_row) = match kernel.name {
         "matmul/nn" => (k, n),
         "matmul/nt" => (k, k),
@@ -36,12 +39,12 @@ pub(super) fn product(kernel: &'static Kernel<Gemm>, [m, n, k]: [u32; 3]) -> Cas
 }
 
 /// C = A·Bᵀ of halves.
-fn product_of_halves([m, n, k]: [u32; 3]) -> Case {
+fn product_of_halves([m, n, k]: [u32; 3]) -> Recipe {
     let p = Gemm { m, n, k, a_row: k, b_row: k, c_row: n, splits: 1, ..Gemm::default() };
     let halves = |n: u32, key: u32| {
-        let Data::U32(random) = bits(n as usize / 2, key) else { return words(0, 1, 0) };
+        let any = word(key);
         // Exponents of numbers below 1.
-        Data::U32(random.into_iter().map(|w| w & 0xbbff_bbff).collect())
+        words_by(n as usize / 2, move |i| any(i) & 0xbbff_bbff)
     };
     let buffers = vec![
         halves(m * k, 1),
@@ -53,9 +56,9 @@ fn product_of_halves([m, n, k]: [u32; 3]) -> Case {
     case(&HALF_NT, format!("{m} × {n} × {k}"), &p, buffers).flops(flops)
 }
 
-fn matmul(size: Size) -> Vec<Case> {
+fn matmul(size: Size) -> Vec<Recipe> {
     let sizes = size.pick(&[256, 512, 1024][..], &[512, 1024, 2048, 4096][..]);
-    let mut cases: Vec<Case> = sizes.iter().map(|n| product(&NN, [*n; 3])).collect();
+    let mut cases: Vec<Recipe> = sizes.iter().map(|n| product(&NN, [*n; 3])).collect();
     let side = size.pick(256, 512);
     cases.extend([&NT, &TN].map(|kernel| product(kernel, [side; 3])));
     // The char-LSTM's input projection of all time steps, and the output layer of the word LM.
@@ -71,7 +74,7 @@ fn matmul(size: Size) -> Vec<Case> {
 }
 
 /// The char-LSTM's recurrence: batch 10, 256 hidden units.
-fn lstm(size: Size) -> Vec<Case> {
+fn lstm(size: Size) -> Vec<Recipe> {
     let (batch, hidden, gates) = (10, 256, 4 * 256);
     let long = size.pick(4, 80);
     let stride = (gates * hidden + gates) as u32;
@@ -123,15 +126,14 @@ fn lstm(size: Size) -> Vec<Case> {
 }
 
 /// Random data with weights, the first buffer, of a size at which a recurrence is no chaos.
-fn recurrent(kernel: &AnyKernel, lengths: &[usize]) -> Vec<Data> {
+fn recurrent(kernel: &AnyKernel, lengths: &[usize]) -> Vec<Contents> {
     let mut buffers = all_floats(kernel, lengths);
-    if let Some(Data::F32(weights)) = buffers.first_mut() {
-        weights.iter_mut().for_each(|w| *w /= 16.0);
-    }
+    let weight = float(0);
+    buffers[0] = floats_by(lengths[0], move |i| weight(i) / 16.0);
     buffers
 }
 
-fn tables(size: Size) -> Vec<Case> {
+fn tables(size: Size) -> Vec<Recipe> {
     let mut cases = Vec::new();
     for (n, width, vocabulary) in [(800u32, 8u32, 90u32), (320, 128, 10_000)] {
         let label = format!("{n} of {vocabulary} × {width}");
@@ -145,7 +147,7 @@ fn tables(size: Size) -> Vec<Case> {
         cases.push(gather);
         let links = words((vocabulary + n) as usize, 1, 4);
         let p = Links { n, first: 0, positions: n, vocabulary };
-        cases.push(case(&LINKS, &label, &p, vec![tokens.clone(), links]));
+        cases.push(case(&LINKS, &label, &p, vec![tokens, links]));
         let p = ScatterAdd {
             n,
             first: 0,
@@ -156,8 +158,11 @@ fn tables(size: Size) -> Vec<Case> {
             table_stride: vocabulary * width,
             accumulate: 0,
         };
-        let buffers =
-            vec![chains(&tokens, vocabulary), floats(rows * width as usize, 3), floats(table, 2)];
+        let buffers = vec![
+            chains(n, vocabulary, word_below(vocabulary, 1)),
+            floats(rows * width as usize, 3),
+            floats(table, 2),
+        ];
         cases.push(case(&SCATTER_ADD, label, &p, buffers));
     }
     let classes = size.pick(1_000, 10_000);
@@ -169,20 +174,19 @@ fn tables(size: Size) -> Vec<Case> {
 }
 
 /// The lists that `embedding/links` makes.
-pub(super) fn chains(tokens: &Data, vocabulary: u32) -> Data {
-    let Data::U32(tokens) = tokens else { return words(0, 1, 0) };
-    let mut link = vec![0; vocabulary as usize + tokens.len()];
-    tern_shaders::kernels::embedding::links(
-        &Links { n: tokens.len() as u32, first: 0, positions: tokens.len() as u32, vocabulary },
-        1,
-        tokens,
-        &mut link,
-    );
-    Data::U32(link)
+pub(super) fn chains(n: u32, vocabulary: u32, token: impl Fn(u32) -> u32 + 'static) -> Contents {
+    let len = (vocabulary + n) as usize;
+    Contents::by(len, move || {
+        let tokens: Vec<u32> = (0..n).map(&token).collect();
+        let mut link = vec![0; len];
+        let p = Links { n, first: 0, positions: n, vocabulary };
+        tern_shaders::kernels::embedding::links(&p, 1, &tokens, &mut link);
+        Data::U32(link)
+    })
 }
 
 /// A layer in the middle of a small vision model.
-fn convolution() -> Vec<Case> {
+fn convolution() -> Vec<Recipe> {
     let sizes = Convolution {
         batch: 16,
         channels: 16,
@@ -221,12 +225,14 @@ fn convolution() -> Vec<Case> {
 }
 
 /// What the roofline is measured by, at the sizes of the other rows.
-fn probes(size: Size) -> Vec<Case> {
+fn probes(size: Size) -> Vec<Recipe> {
     let n = size.pick(1 << 20, 1 << 24);
-    vec![roofline::copy(n, 1), roofline::single(1 << 10, 1024), roofline::half(1 << 10, 1024)]
+    [roofline::copy(n, 1), roofline::single(1 << 10, 1024), roofline::half(1 << 10, 1024)]
+        .map(Recipe::from)
+        .into()
 }
 
-fn pointwise(size: Size) -> Vec<Case> {
+fn pointwise(size: Size) -> Vec<Recipe> {
     let n: usize = size.pick(1 << 20, 1 << 24);
     let label = format!("{} Mi", n >> 20);
     let both = |kernel| all_floats(kernel, &[n, n]);

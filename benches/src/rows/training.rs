@@ -1,7 +1,6 @@
 //! Rows of the optimizers: one dispatch over a whole model, bound by memory.
 
 use tern_engine::Data;
-use tern_engine::ops::Case;
 use tern_shaders::kernels::optimizer::{
     ADAM, AMSGRAD, Adam, NORM_PARTIAL, NormPartial, PROXIMAL, Proximal, SGD, SGD_PLAIN, Sgd,
     SgdPlain, norm_partials,
@@ -9,20 +8,21 @@ use tern_shaders::kernels::optimizer::{
 use tern_shaders::schedule::Schedule;
 use tern_shaders::state::StateRecord;
 
-use super::{Size, case, floats};
+use super::Size;
+use super::recipe::{Recipe, case, floats, floats_by, repeated};
 
 /// Rows of this family.
-pub fn rows(size: Size) -> Vec<Case> {
+pub fn rows(size: Size) -> Vec<Recipe> {
     let n: u32 = size.pick(1 << 20, 1 << 24);
     let (offset, stride, scale, clipped, weight_decay) = (0, n, 1.0, 0, 0.0);
     let label = format!("{} Mi words", n >> 20);
     let vector = |key| floats(n as usize, key);
     let state = || {
         let record = StateRecord::new(1, 0..1, 1, u32::MAX, &Schedule::constant(1e-3));
-        [Data::U32(record.to_vec()), Data::F32(vec![1.0])]
+        [Data::U32(record.to_vec()).into(), repeated([1.0], 1)]
     };
     // A second moment is a sum of squares.
-    let squares = || Data::F32((0..n).map(|i| (i % 7) as f32 * 0.25).collect());
+    let squares = || floats_by(n as usize, |i| (i % 7) as f32 * 0.25);
     let mut cases = Vec::new();
 
     let p = SgdPlain { offset, n, stride, weight_decay, scale, clipped };
