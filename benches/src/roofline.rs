@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tern_engine::ops::{Case, Costs, roofline};
+use tern_engine::ops::{Case, Costs, quantile, roofline};
 use tern_engine::{Device, Kind};
 
 use crate::budget::Budget;
@@ -31,8 +31,11 @@ pub fn measure(device: &Device, budget: Budget) -> Result<Roofline> {
         let time = Duration::from_millis(if budget.quick { 150 } else { 1_000 });
         let timing = large.time(device, time)?;
         // The roofline is what the device does when nothing disturbs it: where other programs run,
-        // one call has the better chance of that.
-        let fastest = timing.alone_each.iter().copied().fold(timing.least, f64::min);
+        // one call has the better chance of that. Not the fastest of all: of hundreds, one was
+        // over in half the time of the others.
+        let mut alone = timing.alone_each;
+        alone.sort_by(f64::total_cmp);
+        let fastest = quantile(&alone, 0.05).min(timing.least);
         Ok(Some(large.flops.max(if large.flops == 0 { large.bytes } else { 0 }) as f64 / fastest))
     };
     let bandwidth = probe(roofline::copy(1000, 1), roofline::copy(words, 1))?;

@@ -85,3 +85,37 @@ pub fn fits(case: &Case, device: &Device) -> bool {
     let fitting = |v: &Variant| device.takes(v, params);
     device.profile().kind == Kind::Cpu || case.kernel.variants.iter().any(fitting)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap;
+
+    /// All cases of a full run take tens of gigabytes, one after another a few hundred megabytes.
+    #[test]
+    fn rows_hold_no_data() {
+        let before = heap::mark();
+        let rows = rows(Size::Full);
+        assert!(heap::peak() - before < 1 << 30, "{} bytes", heap::peak() - before);
+        for row in rows.iter().filter(|row| row.kernel.name.starts_with("reduce/rows")).take(2) {
+            let case = row.case();
+            assert_eq!((case.kernel.name, &case.label), (row.kernel.name, &row.label));
+            assert_eq!((case.bytes, case.flops), (row.bytes, row.flops));
+        }
+    }
+
+    /// Buffers have the elements that their kernels' bindings and parameters ask for: quick rows
+    /// are computed by the reference.
+    #[test]
+    fn quick_rows_are_what_their_kernels_take() {
+        let small = |row: &&Recipe| row.flops.max(row.bytes) < 1 << 22;
+        for row in rows(Size::Quick).iter().filter(small) {
+            let case = row.case();
+            let lens: Vec<usize> = case.buffers.iter().map(tern_engine::Data::len).collect();
+            assert_eq!(lens.len(), case.kernel.bindings.len(), "{row:?}");
+            if let Err(e) = case.check(&Device::cpu()) {
+                panic!("{row:?}: {e}");
+            }
+        }
+    }
+}

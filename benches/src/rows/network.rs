@@ -227,9 +227,11 @@ fn convolution() -> Vec<Recipe> {
 /// What the roofline is measured by, at the sizes of the other rows.
 fn probes(size: Size) -> Vec<Recipe> {
     let n = size.pick(1 << 20, 1 << 24);
-    [roofline::copy(n, 1), roofline::single(1 << 10, 1024), roofline::half(1 << 10, 1024)]
-        .map(Recipe::from)
-        .into()
+    vec![
+        Recipe::by(move || roofline::copy(n, 1)),
+        Recipe::by(|| roofline::single(1 << 10, 1024)),
+        Recipe::by(|| roofline::half(1 << 10, 1024)),
+    ]
 }
 
 fn pointwise(size: Size) -> Vec<Recipe> {

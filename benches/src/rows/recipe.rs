@@ -109,6 +109,20 @@ impl fmt::Debug for Recipe {
 }
 
 impl Recipe {
+    /// What a function makes; it is called once at once, for what is known of the case.
+    pub fn by(make: impl Fn() -> Case + 'static) -> Self {
+        let case = make();
+        Recipe {
+            label: case.label,
+            kernel: case.kernel,
+            flops: case.flops,
+            bytes: case.bytes,
+            tolerance: case.tolerance,
+            words_may_differ: case.words_may_differ,
+            make: Rc::new(make),
+        }
+    }
+
     /// Sets the number of floating-point operations.
     pub fn flops(mut self, flops: u64) -> Self {
         self.flops = flops;
@@ -134,15 +148,7 @@ impl Recipe {
 
 impl From<Case> for Recipe {
     fn from(case: Case) -> Self {
-        Recipe {
-            label: case.label.clone(),
-            kernel: case.kernel,
-            flops: case.flops,
-            bytes: case.bytes,
-            tolerance: case.tolerance,
-            words_may_differ: case.words_may_differ,
-            make: Rc::new(move || case.clone()),
-        }
+        Recipe::by(move || case.clone())
     }
 }
 
