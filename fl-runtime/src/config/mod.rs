@@ -106,6 +106,9 @@ pub struct ServerConfig {
     /// `listen`.
     #[serde(default)]
     pub hosts: Vec<String>,
+    /// Origins whose pages may call the server, `https://host:port` each, besides its own.
+    #[serde(default)]
+    pub origins: Vec<String>,
     /// Who may take part.
     #[serde(default)]
     pub admission: AdmissionConfig,
@@ -385,6 +388,7 @@ impl ServerConfig {
             let message = format!("\"{host}\", expected a name or address, and its port: a.b:8443");
             return Err(source.error(&["server", "hosts"], message));
         }
+        self.origins().map_err(|error| source.error(&["server", "origins"], error.to_string()))?;
         if self.tls.is_none() && !self.listen.ip().is_loopback() {
             let message = format!(
                 "{} can be reached by others, expected [server.tls] with certificate and key",
@@ -411,6 +415,16 @@ fn is_host(text: &str) -> bool {
 
 /// Bytes of a token, at least: shorter ones can be guessed.
 const MIN_TOKEN: usize = 16;
+
+impl ServerConfig {
+    /// The origins whose pages may call the server.
+    ///
+    /// # Errors
+    /// For what is no origin.
+    pub fn origins(&self) -> crate::Result<Vec<crate::server::http::Origin>> {
+        self.origins.iter().map(|origin| origin.parse()).collect()
+    }
+}
 
 impl ClientConfig {
     fn check(&self, source: &Source<'_>) -> Result<(), ConfigError> {

@@ -159,6 +159,21 @@ fn names_of_a_server_are_hosts_without_more() {
 }
 
 #[test]
+fn origins_of_pages_have_no_path() {
+    let named = |origin: &str| {
+        let text = template().unwrap();
+        let origins = format!("origins = [\"{origin}\"]\nlisten =");
+        parse(&text.replacen("listen =", &origins, 1)).map(|config| config.server.unwrap())
+    };
+    assert_eq!(named("https://app.example").unwrap().origins().unwrap().len(), 1);
+    for origin in ["app.example", "*", "https://app.example/page"] {
+        let error = named(origin).unwrap_err();
+        assert_eq!(error.key, "server.origins", "{origin}");
+        assert!(error.to_string().contains(origin), "{error}");
+    }
+}
+
+#[test]
 fn values_out_of_range_are_shown_with_their_line() {
     let template = template().unwrap();
     let line = |key: &str| {

@@ -5,6 +5,7 @@
 mod attack;
 mod damage;
 mod limits;
+mod origins;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

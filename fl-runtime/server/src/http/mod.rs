@@ -54,6 +54,7 @@ mod keep;
 mod limits;
 mod memory;
 mod metrics;
+mod origins;
 mod page;
 mod places;
 mod reply;
@@ -87,6 +88,7 @@ pub use limits::Limits;
 use limits::Rates;
 use memory::Memory;
 use metrics::Metrics;
+pub use origins::Origin;
 pub use page::Site;
 use reply::Denied;
 pub use service::{AT_A_TIME, Service, ServiceError};
@@ -123,6 +125,8 @@ pub struct Options {
     pub services: Vec<Arc<dyn Service>>,
     /// A page for browsers, at `/page/`.
     pub site: Option<Site>,
+    /// Origins whose pages may call the server, besides its own.
+    pub origins: Vec<Origin>,
 }
 
 impl Options {
@@ -159,6 +163,12 @@ impl Options {
     /// With a page for browsers at `/page/`, or without.
     pub fn site(mut self, site: impl Into<Option<Site>>) -> Self {
         self.site = site.into();
+        self
+    }
+
+    /// With other origins whose pages may call the server.
+    pub fn origins(mut self, origins: Vec<Origin>) -> Self {
+        self.origins = origins;
         self
     }
 
@@ -203,12 +213,13 @@ struct App {
     keeper: Option<Keeper>,
     services: Services,
     site: Option<Site>,
+    origins: Vec<Origin>,
 }
 
 impl Server {
     /// Serves this federation and shows on `board` what it does.
     pub fn new(federation: Federation, board: Board, options: Options) -> Self {
-        let Options { tls, hosts, limits, dashboard, folder, services, site } = options;
+        let Options { tls, hosts, limits, dashboard, folder, services, site, origins } = options;
         let services =
             services.into_iter().map(|s| (s.name().to_owned(), Offered::new(s))).collect();
         let keeper = folder.map(|folder| Keeper::new(&folder, federation.layout()));
@@ -241,6 +252,7 @@ impl Server {
             keeper,
             services,
             site,
+            origins,
         };
         Server { app: Arc::new(app), tls }
     }

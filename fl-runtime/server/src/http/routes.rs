@@ -20,6 +20,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
 
 use super::memory::{WAIT, holding};
+use super::origins;
 use super::page::{self, PAGE};
 use super::places::Visit;
 use super::reply::{Denied, message};
@@ -73,11 +74,15 @@ pub(super) fn router(app: Arc<App>) -> Router {
             .route(PAGE, get(page::index))
             .route("/page/{*name}", get(page::file));
     }
-    router
+    router = router
         .method_not_allowed_fallback(other_method)
         .fallback(nothing_here)
-        .layer(from_fn_with_state(app.clone(), observe))
-        .with_state(app)
+        .layer(from_fn_with_state(app.clone(), observe));
+    // Outermost: a page of another origin may read refusals, too.
+    if !app.origins.is_empty() {
+        router = router.layer(origins::allow(&app.origins));
+    }
+    router.with_state(app)
 }
 
 /// Bounds and counts what comes from an address.

@@ -79,6 +79,7 @@ pub fn run(options: &Options) -> Result<()> {
         http::Options::default()
             .tls(tls)
             .hosts(config.hosts.clone())
+            .origins(config.origins()?)
             .limits(config.limits.clone())
             .dashboard(config.dashboard)
             .folder(config.folder.clone())
