@@ -1,6 +1,8 @@
 // The page: what is written, what the worker does, and what people see of both. The token is in the
 // link behind `#`, which browsers send nowhere: /page/#token=…
 
+import { known, watch } from "./conditions.js";
+
 const at = (id) => document.getElementById(id);
 const put = (id, text) => { at(id).textContent = text; };
 const asked = new URLSearchParams(location.hash.slice(1));
@@ -21,6 +23,13 @@ let updates = 0;
 let bytes = 0;
 let began = 0;
 let losses = [];
+/** Ends the look at conditions. */
+let unwatch = () => {};
+const CONDITIONS = {
+    charging: "this device charges",
+    unmetered: "its network is no mobile one",
+    visible: "this page is seen",
+};
 
 /** A thread that computes; `ask` is a call of it. */
 function start() {
@@ -180,24 +189,40 @@ async function meet() {
     await suggest();
 }
 
+/** Lets the client take part while what was ticked holds. */
+async function consider() {
+    unwatch();
+    if (!joined) return;
+    const asked = {};
+    for (const name in CONDITIONS) asked[name] = at(name).checked;
+    unwatch = await watch(asked, (lacking) => {
+        ask("allow", lacking.length === 0).catch(failed);
+        const reasons = lacking.map((name) => CONDITIONS[name]).join(" and ");
+        put("conditions", lacking.length === 0 ? "" : `The next round waits until ${reasons}.`);
+    });
+}
+
 async function join() {
     joined = true;
     buttons();
     put("state", "waiting for the others");
     let end = null;
     try {
+        await consider();
         over = await ask("join", at("text").value, STEPS);
         end = over ? "the run is over: the model is yours" : "paused";
     } catch (error) {
         end = `ended: ${error.message}`;
     }
     joined = false;
+    unwatch();
     buttons();
     put("state", end);
 }
 
 /** Ends what the worker does at once: what must survive is stored. */
 function end() {
+    unwatch();
     worker.terminate();
     waiting = new Map();
     met = null;
@@ -231,6 +256,10 @@ at("text").addEventListener("input", () => { buttons(); suggest(); });
 at("join").addEventListener("click", join);
 at("pause").addEventListener("click", () => pause().catch(failed));
 at("forget").addEventListener("click", () => forget().catch(failed));
+for (const name in CONDITIONS) {
+    at(name).disabled = !known(name);
+    at(name).addEventListener("change", () => consider().catch(failed));
+}
 document.addEventListener("keydown", (event) => {
     const button = at("suggestions").children[Number(event.key) - 1];
     if (event.altKey && button !== undefined) {

@@ -10,10 +10,34 @@ let client = null;
 let task = null;
 /** Small models answer at once on the CPU. */
 let cpu = null;
+/** The model that suggests, until training has made another. */
+let reader = null;
 
 async function open(which) {
     device ??= await Device.open(which);
     return device;
+}
+
+function told(event) {
+    if (event.event === "trained") forgetReader();
+    postMessage({ event });
+}
+
+function forgetReader() {
+    reader?.free();
+    reader = null;
+}
+
+/** A model that is stored, or a new one. */
+async function read(folder, name) {
+    if (reader === null) {
+        cpu ??= await Device.open("cpu");
+        const model = new Model(cpu, task.model.layers, 1);
+        const file = await Client.stored(folder, name);
+        if (file !== undefined) await model.load(file);
+        reader = model;
+    }
+    return reader;
 }
 
 /** Characters by the tokens that stand for them: those of ASCII and of a text. */
@@ -29,7 +53,8 @@ const calls = {
 
     /** Registers at a server and says what it asks for, and what this is. */
     async meet(options, which) {
-        client = await Client.open(options, (event) => postMessage({ event }));
+        client = await Client.open(options, told);
+        forgetReader();
         task = await client.task();
         await open(which);
         return { task, id: client.id, device: device.name, kind: device.kind };
@@ -43,12 +68,14 @@ const calls = {
         return outcome.finished;
     },
 
+    /** Whether a client may take part now. */
+    allow(allowed) {
+        client.allowed = allowed;
+    },
+
     /** The ways in which a text may go on, by a model that is stored or a new one. */
     async suggest(folder, name, text, count, ends, most) {
-        const file = await Client.stored(folder, name);
-        cpu ??= await Device.open("cpu");
-        const model = new Model(cpu, task.model.layers, 1);
-        if (file !== undefined) await model.load(file);
+        const model = await read(folder, name);
         const found = await model.suggest(encode(task, text), count, encode(task, ends), most);
         const known = characters(text);
         return found.map((tokens) => [...tokens].map((token) => known.get(token) ?? "?").join(""));
@@ -57,6 +84,7 @@ const calls = {
     async forget(folder) {
         client?.free();
         client = null;
+        forgetReader();
         await Client.forget(folder);
     },
 };

@@ -3,12 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_channel::oneshot;
 use js_sys::Function;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tern_client::{Event, Options, Outcome};
+use tern_client::{Conditions, DeviceState, Event, Options, Outcome};
 use tern_protocol::TaskSpec;
 use tern_protocol::participant::RequiredSecurity;
 use tern_protocol::trainer::EngineTrainer;
@@ -101,6 +103,7 @@ pub struct Client {
     folder: PathBuf,
     watch: u64,
     stop: RefCell<Option<oneshot::Sender<()>>>,
+    allowed: Arc<AtomicBool>,
 }
 
 impl Drop for Client {
@@ -132,9 +135,17 @@ impl Client {
                 let _ = watch.call1(&JsValue::NULL, &event);
             }
         };
+        let allowed = Arc::new(AtomicBool::new(true));
+        let may = allowed.clone();
+        let state = move || DeviceState {
+            idle: may.load(Ordering::Relaxed),
+            charging: true,
+            unmetered: true,
+        };
         let options = Options::new(&server, &folder)
             .token(token)
             .required_security(required_security)
+            .conditions(Conditions::of(state).idle())
             .watch(tell);
         let client = tern_client::Client::open(options).await?;
         Ok(Client {
@@ -143,6 +154,7 @@ impl Client {
             folder: folder.into(),
             watch: number,
             stop: RefCell::default(),
+            allowed,
         })
     }
 
@@ -150,6 +162,19 @@ impl Client {
     #[wasm_bindgen(getter)]
     pub fn id(&self) -> String {
         self.id.clone()
+    }
+
+    /// Whether it may ask for tasks and start one now, `true` at first; what is under way is
+    /// finished. `watch` of `conditions.js` tells of power, network and sight.
+    #[wasm_bindgen(getter)]
+    pub fn allowed(&self) -> bool {
+        self.allowed.load(Ordering::Relaxed)
+    }
+
+    /// Sets it.
+    #[wasm_bindgen(setter)]
+    pub fn set_allowed(&self, allowed: bool) {
+        self.allowed.store(allowed, Ordering::Relaxed);
     }
 
     fn take(&self) -> Result<tern_client::Client, JsError> {

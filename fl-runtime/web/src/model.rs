@@ -21,7 +21,8 @@ const TYPES: &str = r#"
 /** Height and width: one number where both are the same. */
 export type Pixels = number | [number, number];
 /** Applied to a layer's outputs. */
-export type Activation = "identity" | "relu" | "sigmoid" | "tanh" | "gelu" | "gelu_tanh" | string;
+export type Activation =
+    | "identity" | "relu" | "leaky_relu" | "sigmoid" | "tanh" | "gelu" | "gelu_tanh" | "silu";
 /** A layer. */
 export type Layer =
     | { embedding: { dimension: number } }
@@ -31,6 +32,10 @@ export type Layer =
                   bias?: boolean; activation?: Activation } }
     | { max_pool2d: { kernel: Pixels; stride: Pixels; padding?: Pixels } }
     | { average_pool2d: { kernel: Pixels; stride: Pixels; padding?: Pixels } }
+    | { decoder: { layers: number; heads: number; key_value_heads: number; head: number;
+                   hidden: number; base?: number; epsilon?: number;
+                   lora?: { rank: number; alpha: number } | null } }
+    | { language_model_head: { tied: boolean } }
     | { dropout: { p: number } }
     | "flatten" | "layer_norm" | "rms_norm";
 /** A model: what it takes in, and its layers by the names that their parameters start with. */

@@ -6,9 +6,12 @@
 
 mod checks;
 mod chromium;
+mod elsewhere;
 mod federation;
 mod page;
+mod pytorch;
 mod training;
+mod types;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -20,7 +23,7 @@ use tern_engine::nn::ModelSpec;
 use tern_protocol::layout::ModelKind;
 use tern_protocol::{RunId, RunPlan};
 use tern_server::federation::{Federation, Options as State};
-use tern_server::http::{Board, Limits, Options, Server, Site};
+use tern_server::http::{Board, Limits, Options, Origin, Server, Site};
 use tokio::sync::oneshot;
 
 /// Where `fl-runtime/web/build` puts the package.
@@ -67,6 +70,11 @@ impl Drop for Serving {
 
 /// Serves a run that anybody may enroll in.
 fn serve(plan: &RunPlan) -> Serving {
+    serve_for(plan, Vec::new())
+}
+
+/// [`serve`], for pages of these origins, too.
+fn serve_for(plan: &RunPlan, origins: Vec<Origin>) -> Serving {
     let folder = tempfile::tempdir().unwrap();
     let initial = plan.check().unwrap().parameters().initial(plan.seed);
     let mut state = State::default();
@@ -75,7 +83,11 @@ fn serve(plan: &RunPlan) -> Serving {
     let site = Site::read(&package()).unwrap();
     let mut limits = Limits::default();
     limits.requests_per_address = 1e3;
-    let options = Options::default().limits(limits).site(site).folder(folder.path().to_path_buf());
+    let options = Options::default()
+        .limits(limits)
+        .site(site)
+        .origins(origins)
+        .folder(folder.path().to_path_buf());
     let server = Server::new(federation, Board::new(0), options);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

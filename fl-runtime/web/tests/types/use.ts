@@ -1,5 +1,6 @@
 // What a program in TypeScript writes; it is compiled, not run.
 import init, { Client, Device, Model, Samples, checks, encode } from "tern-web";
+import { known, watch } from "tern-web/conditions.js";
 import type { Epoch, ModelSpec, Outcome, Report, Scores, Task } from "tern-web";
 
 await init();
@@ -23,12 +24,26 @@ await model.load(file);
 const report: Report = await checks(device, "pointwise", check => console.log(check.faults));
 console.log(epochs.length, scores.accuracy, outputs, report.devices[0]?.checks.length);
 
+const decoder: ModelSpec = {
+    input: { tokens: { vocabulary: 64 } },
+    layers: [
+        ["embedding", { embedding: { dimension: 16 } }],
+        ["decoder", { decoder: { layers: 1, heads: 2, key_value_heads: 1, head: 8, hidden: 32 } }],
+        ["head", { language_model_head: { tied: true } }],
+    ],
+};
+console.log(known("charging"), decoder);
 const taking = { server: "https://federation.example", folder: "demo", token: "secret" };
 const client = await Client.open(taking, event => {
     if (event.event === "uploaded") console.log(event.round, event.bytes);
 });
 const task: Task = await client.task();
 const tokens: Uint32Array = encode(task, "a text");
+client.allowed = false;
+const end: () => void = await watch({ charging: true, unmetered: true }, lacking => {
+    client.allowed = lacking.length === 0;
+});
+end();
 const outcome: Outcome = await client.run(device, samples);
 const best: Uint8Array | null = outcome.finished ? outcome.model : null;
 const own: Uint8Array | undefined = await Client.stored("demo", "personal");
