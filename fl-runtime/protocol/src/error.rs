@@ -1,6 +1,7 @@
 //! What can go wrong: [`Error`] for the one who runs the program, [`Refusal`] for the one who
 //! sent a message.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub use tern_engine::Cause;
@@ -142,6 +143,8 @@ pub enum Aborted {
     OneSum {
         /// Clients that are in one of the two sums.
         differ: usize,
+        /// Whose sum was revealed.
+        summed: BTreeSet<ClientId>,
     },
     /// A sum was revealed over nearly the same clients.
     #[error(
@@ -152,6 +155,8 @@ pub enum Aborted {
         differ: usize,
         /// The fewest.
         least: usize,
+        /// Whose sum was revealed.
+        summed: BTreeSet<ClientId>,
     },
     /// The client is at another step of the session, or in none.
     #[error("no part in the session of {0}")]

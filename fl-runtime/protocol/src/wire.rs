@@ -274,6 +274,14 @@ pub struct Declined {
     /// Why, for the operator.
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
+    /// Where it is because of a sum that this client helped to make known: whose it was, in order of
+    /// their keys.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub summed: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Where it is because the client took part in this attempt or a later one: the last one that it
+    /// joined, or the last there can be of a round in which it joins no other.
+    #[prost(message, optional, tag = "3")]
+    pub joined: ::core::option::Option<Turn>,
 }
 /// Results of an evaluation.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -488,9 +496,29 @@ pub struct Snapshot {
     /// Clients that broke the protocol, in order of their keys.
     #[prost(message, repeated, tag = "9")]
     pub excluded: ::prost::alloc::vec::Vec<Excluded>,
-    /// Whose sum was to be unmasked in a round that was abandoned, in order of their keys.
-    #[prost(bytes = "vec", repeated, tag = "10")]
-    pub bound: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Whose sums of changes of the last model may be known, the latest last.
+    #[prost(message, repeated, tag = "10")]
+    pub sums: ::prost::alloc::vec::Vec<Members>,
+    /// What clients said of such sums, in order of their keys.
+    #[prost(message, repeated, tag = "11")]
+    pub told: ::prost::alloc::vec::Vec<ToldSum>,
+}
+/// A set of clients.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Members {
+    /// In order of their keys.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub clients: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+/// A client's word of a sum.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ToldSum {
+    /// Who said it.
+    #[prost(bytes = "vec", tag = "1")]
+    pub client: ::prost::alloc::vec::Vec<u8>,
+    /// SHA-256 of the keys of those whose sum it was.
+    #[prost(bytes = "vec", tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<u8>,
 }
 /// The best model so far.
 #[derive(Clone, PartialEq, ::prost::Message)]

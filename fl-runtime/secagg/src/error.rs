@@ -65,12 +65,17 @@ pub enum Malformed {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Abort {
     /// The session, or a later one of its run, was joined before.
-    #[error("round {round}, attempt {attempt} of the run isn't after the last one joined")]
+    #[error(
+        "round {round}, attempt {attempt} of the run isn't after round {}, attempt {}, the last \
+         one joined", .last.0, .last.1
+    )]
     Replay {
         /// Round of the session.
         round: u64,
         /// Attempt of the session.
         attempt: u32,
+        /// Round and attempt of the last session that was joined.
+        last: (u64, u32),
     },
     /// Shares were revealed in this round of the run: the server may have its sum.
     #[error("shares were revealed in round {round}, in which no other session is joined")]

@@ -86,8 +86,9 @@ impl History {
             self.last.push(Joined { run, round, attempt, revealed: None });
             return Ok(());
         };
-        if (round, attempt) <= (last.round, last.attempt) {
-            return Err(Abort::Replay { round, attempt });
+        let joined = (last.round, last.attempt);
+        if (round, attempt) <= joined {
+            return Err(Abort::Replay { round, attempt, last: joined });
         }
         if last.revealed >= Some(round) {
             return Err(Abort::Revealed { round });
@@ -237,7 +238,7 @@ mod tests {
         history.enter(&at(3, 1)).unwrap();
         for (round, attempt) in [(3, 1), (3, 0), (2, 9)] {
             let refused = history.enter(&at(round, attempt));
-            assert_eq!(refused, Err(Abort::Replay { round, attempt }));
+            assert_eq!(refused, Err(Abort::Replay { round, attempt, last: (3, 1) }));
         }
         let kept = serde_json::to_string(&history).unwrap();
         let mut history: History = serde_json::from_str(&kept).unwrap();

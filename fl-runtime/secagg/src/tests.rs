@@ -369,7 +369,7 @@ proptest! {
 #[test]
 fn names_for_metrics_are_distinct() {
     let aborts = [
-        Abort::Replay { round: 1, attempt: 0 }.name(),
+        Abort::Replay { round: 1, attempt: 0, last: (1, 0) }.name(),
         Abort::OwnKeys.name(),
         Abort::Excluded.name(),
         Abort::WrongGraph { member: 1 }.name(),

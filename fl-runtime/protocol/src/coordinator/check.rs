@@ -91,8 +91,9 @@ impl Coordinator {
                 let partners = partners.into_iter().map(|(to, named)| (to, named.encode()));
                 let (partners, samples) = (partners.collect(), members.asked.clone());
                 let masked = (Masked { state, partners, samples }, phase.max_samples);
+                let alone = self.known.meeting();
                 self.phase =
-                    Phase::Collect(Collect::secure(&self.plan, now, &members, &self.bound, masked));
+                    Phase::Collect(Collect::secure(&self.plan, now, &members, alone, masked));
                 Vec::new()
             }
             Err(failure) => self.insecure(&failure),

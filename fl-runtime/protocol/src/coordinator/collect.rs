@@ -60,16 +60,18 @@ impl Collect {
     }
 
     /// Of a session: waits for all of its members, since those who are left out count as dropped.
-    /// Where all of a set are there that take part with each other alone, the others are left out.
+    /// Where all of a set are there that are to be summed `alone`, the others are left out.
     pub(super) fn secure(
         plan: &RunPlan,
         now: Millis,
         members: &Members,
-        bound: &BTreeSet<ClientId>,
+        alone: Option<&BTreeSet<ClientId>>,
         (masked, max_samples): (Masked, u32),
     ) -> Self {
-        let all = bound.iter().all(|client| members.asked.contains_key(client));
-        let answer = |client: &ClientId| match bound.is_empty() || !all || bound.contains(client) {
+        let there =
+            |set: &&BTreeSet<ClientId>| set.iter().all(|client| members.asked.contains_key(client));
+        let alone = alone.filter(there);
+        let answer = |client: &ClientId| match alone.is_none_or(|set| set.contains(client)) {
             true => Answer::None,
             false => Answer::Declined,
         };
@@ -183,7 +185,7 @@ impl Coordinator {
         let closed = if collect.done() { self.close(now) } else { Vec::new() };
         Ok(match closed.as_slice() {
             // Nothing of an attempt that failed is added up.
-            [Effect::Failed(_)] => closed,
+            [Effect::Failed(_), ..] => closed,
             _ => [vec![add], closed].concat(),
         })
     }

@@ -76,7 +76,7 @@ impl Coordinator {
         self.counted.extend(uploads.keys().map(|client| (*client, self.turn)));
         self.base = Some(self.head.public);
         self.head = head.clone();
-        self.bound.clear();
+        self.known.clear();
         let turn = self.turn;
         let draw = std::mem::take(&mut self.draw);
         let record = RoundRecord { turn, head, draw, uploads, training, evaluation, score };

@@ -170,6 +170,28 @@ mod tests {
         assert_eq!((again.drawn, again.candidates), (first, 27));
     }
 
+    /// Computed by Python's hashlib and math from the definition.
+    #[test]
+    fn numbers_are_those_of_another_implementation() {
+        let (salt, turn) = (Salt([6; 32]), Turn::new(3, 2));
+        for (key, samples, uniform, by_samples) in [
+            (1, 1, 0.790_956_384_587_195_5, 0.790_956_384_587_195_5),
+            (2, 5, 1.316_963_788_590_085, 0.263_392_757_718_016_96),
+            (255, 1_000, 0.462_742_097_175_195_3, 0.000_462_742_097_175_195_34),
+        ] {
+            let candidate = Candidate { client: ClientId([key; 32]), samples };
+            let number = |by| number(&salt, turn, by, candidate);
+            assert!((number(Selection::Uniform) - uniform).abs() < 1e-12, "{key}");
+            assert!((number(Selection::BySamples) - by_samples).abs() < 1e-12, "{key}");
+        }
+        let draw = Draw::new(candidates(9), 4, Selection::BySamples, salt, turn);
+        let numbers: Vec<f64> =
+            draw.drawn.iter().map(|c| number(&salt, turn, Selection::BySamples, *c)).collect();
+        assert_eq!(draw.largest(Selection::BySamples, turn), numbers.last().copied());
+        assert!(numbers.is_sorted());
+        assert_eq!(Draw::default().largest(Selection::Uniform, turn), None);
+    }
+
     #[test]
     fn a_draw_comes_back_from_its_bytes() {
         let turn = Turn::new(3, 2);

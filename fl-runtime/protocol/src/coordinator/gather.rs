@@ -1,9 +1,14 @@
 //! Waiting for clients, and drawing the cohort.
 
+use std::collections::BTreeSet;
+
+use tern_secagg::Parameters;
+
 use super::advertise::Advertise;
 use super::collect::Collect;
+use super::known::Company;
 use super::{Candidate, Coordinator, Draw, Effect, Phase};
-use crate::{Millis, Refusal, Salt};
+use crate::{ClientId, Millis, Refusal, Salt};
 
 /// Nobody is asked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,31 +48,51 @@ impl Coordinator {
         Ok(Vec::new())
     }
 
-    /// Draws from the candidates. Where the sum over a set of clients was to be unmasked, those who
-    /// revealed shares take part with each other alone, as long as the model stays the same. So by
-    /// turns the whole set meets again, with others who fill up the session and are not summed; the
-    /// others meet without it; or it is left to chance, since not all of the set need have revealed.
+    /// Draws from the candidates. Where the sum over a set of clients may be known, those who
+    /// revealed shares for it take part with each other alone, as long as the model stays the same.
+    /// So by turns a whole set meets again, with others who fill up the session and are not summed;
+    /// the others meet without any set; or it is left to chance, since not all of a set need have
+    /// revealed.
     fn draw_cohort(&mut self, candidates: Vec<Candidate>, salt: Salt) -> Vec<Candidate> {
         let cohort = &self.plan.cohort;
         let draw = |from: Vec<Candidate>, count: usize| {
             Draw::new(from, count, cohort.selection, salt, self.turn)
         };
-        let is_bound = |candidate: &Candidate| self.bound.contains(&candidate.client);
-        let (those, others): (Vec<Candidate>, Vec<Candidate>) =
-            candidates.iter().copied().partition(is_bound);
-        let bound = !self.bound.is_empty();
+        let online: BTreeSet<ClientId> = candidates.iter().map(|c| c.client).collect();
+        let others: Vec<Candidate> =
+            candidates.iter().copied().filter(|c| !self.known.holds(&c.client)).collect();
         // A session has three members at least.
         let enough = others.len() >= (cohort.minimum as usize).max(3);
-        let drawn = match self.turn.attempt % 3 {
-            1 if bound && those.len() == self.bound.len() => {
-                let room = (cohort.size as usize).saturating_sub(those.len());
-                let rest = draw(others, room);
+        let company = self.known.company(self.turn.attempt, enough);
+        let company = company.filter(|company| match company {
+            Company::Set(set) => set.is_subset(&online),
+            Company::Others => true,
+        });
+        let mut alone = None;
+        self.draw = match company {
+            Some(Company::Set(set)) => {
+                let (those, rest): (Vec<Candidate>, Vec<Candidate>) =
+                    candidates.iter().copied().partition(|c| set.contains(&c.client));
+                alone = Some(set.clone());
+                let rest = draw(rest, self.room_beside(those.len()));
                 Draw { drawn: [those, rest.drawn].concat(), ..rest }
             }
-            2 if bound && enough => draw(others, cohort.asked() as usize),
-            _ => draw(candidates, cohort.asked() as usize),
+            Some(Company::Others) => draw(others, cohort.asked() as usize),
+            None => draw(candidates, cohort.asked() as usize),
         };
-        self.draw = drawn;
+        self.known.meet(alone);
         self.draw.drawn.clone()
+    }
+
+    /// How many others a session may have beside those that it sums: the more, the more of them may
+    /// be corrupt, and with too many of them those would be too few survivors.
+    fn room_beside(&self, summed: usize) -> usize {
+        let Some(secure) = &self.plan.secure else { return 0 };
+        let fits = |members: &usize| {
+            let session = Parameters::choose(*members, &secure.assumptions());
+            session.is_ok_and(|session| session.survivors <= summed)
+        };
+        let size = self.plan.cohort.size as usize;
+        (summed..=size).rev().find(fits).map_or(0, |members| members - summed)
     }
 }

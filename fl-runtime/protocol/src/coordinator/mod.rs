@@ -49,13 +49,14 @@ mod evaluate;
 mod event;
 mod fail;
 mod gather;
+mod known;
 mod lost;
 mod secure;
 mod share;
 mod snapshot;
 mod unmask;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub use draw::{Draw, number};
 pub use event::{
@@ -74,6 +75,7 @@ pub use combine::Unmasking;
 use confirm::Confirm;
 use evaluate::Evaluate;
 use gather::Gather;
+use known::Known;
 use share::Share;
 use unmask::Unmask;
 
@@ -153,9 +155,8 @@ pub struct Coordinator {
     evaluators: Vec<ClientId>,
     /// How the open attempt's cohort was drawn.
     draw: Draw,
-    /// Whose sum of changes of this model was to be unmasked in a round that was abandoned: of this
-    /// model they help to sum no other set.
-    bound: BTreeSet<ClientId>,
+    /// What clients may know of sums and attempts.
+    known: Known,
     phase: Phase,
 }
 
@@ -181,7 +182,7 @@ impl Coordinator {
             excluded: BTreeMap::new(),
             evaluators: Vec::new(),
             draw: Draw::default(),
-            bound: BTreeSet::new(),
+            known: Known::default(),
             phase: Phase::Gather(Gather),
         })
     }
@@ -243,7 +244,7 @@ impl Coordinator {
         use wire::message::Body;
         self.check_turn(Turn::new(message.round, message.attempt))?;
         match message.body.ok_or(Refusal::Malformed("message"))? {
-            Body::Declined(_) => self.declined(now, client),
+            Body::Declined(declined) => self.take_refusal(now, client, &declined),
             Body::Evaluated(evaluated) => self.take_evaluation(now, client, evaluated),
             Body::Keys(keys) => self.take_keys(now, client, keys),
             Body::Shares(shares) => self.take_shares(now, client, shares),

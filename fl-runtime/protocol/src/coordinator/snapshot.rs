@@ -6,6 +6,7 @@ use prost::Message as _;
 
 use super::event::{client, digest};
 use super::gather::Gather;
+use super::known::Known;
 use super::{Best, Coordinator, Exclusion, Phase};
 use crate::{Error, Millis, Refusal, Result, RunId, RunPlan, wire};
 
@@ -37,7 +38,8 @@ impl Coordinator {
             finished: self.finished(),
             base: self.base.map_or(Vec::new(), |base| base.0.to_vec()),
             excluded: excluded.collect(),
-            bound: self.bound.iter().map(|client| client.0.to_vec()).collect(),
+            sums: self.known.sums_to_wire(),
+            told: self.known.told_to_wire(),
         };
         snapshot.encode_to_vec()
     }
@@ -72,8 +74,7 @@ impl Coordinator {
             Ok((client(&excluded.client)?, Exclusion { turn, reason: excluded.reason }))
         });
         coordinator.excluded = excluded.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
-        let bound = snapshot.bound.iter().map(|bytes| client(bytes));
-        coordinator.bound = bound.collect::<Result<_, Refusal>>()?;
+        coordinator.known = Known::from_wire(&snapshot.sums, &snapshot.told)?;
         if !snapshot.base.is_empty() {
             coordinator.base = Some(digest(&snapshot.base)?);
         }

@@ -1,7 +1,9 @@
 mod again;
+mod forgotten;
 mod liar;
 mod liars;
 mod secure;
+mod steps;
 
 use super::*;
 use crate::Salt;
@@ -290,7 +292,14 @@ fn a_snapshot_is_the_state_between_rounds() {
 
 #[test]
 fn events_survive_the_journal() {
-    for event in [start(3), Event::Tick, declined(1, FIRST), uploaded(2, FIRST), head(3)] {
+    let made = |number: u8| Some(Digest([number; 32]));
+    let whole = Head {
+        difference: made(4),
+        state: made(5),
+        ..Head::initial(Digest([3; 32]), vec![0.5, 2.0])
+    };
+    let told = [start(3), Event::Tick, declined(1, FIRST), uploaded(2, FIRST), head(3)];
+    for event in told.into_iter().chain([Event::Aggregated(whole)]) {
         let journaled = event.to_wire(5);
         assert_eq!(journaled.now, 5);
         assert_eq!(Event::from_wire(journaled).unwrap(), event);

@@ -400,7 +400,7 @@ pub fn decline(turn: Turn, reason: &str) -> Action {
 /// What [`decline`] sends.
 pub fn declined(turn: Turn, reason: &str) -> wire::Message {
     let reason = reason.chars().take(200).collect();
-    message(turn, Body::Declined(wire::Declined { reason }))
+    message(turn, Body::Declined(wire::Declined { reason, ..Default::default() }))
 }
 
 fn message(turn: Turn, body: Body) -> wire::Message {

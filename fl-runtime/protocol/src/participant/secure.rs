@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 use ed25519_dalek::SigningKey;
 use tern_secagg::{
-    Complaints, Confirmation, Inbox, Masks, Message, Partners, Reveal, Roster, Seed, Shares,
+    Abort, Complaints, Confirmation, Inbox, Masks, Message, Partners, Reveal, Roster, Seed, Shares,
     Survivors, client,
 };
 use zeroize::Zeroize;
 
 use super::sums::{self, KnownSum};
-use super::{Action, Participant, RequiredSecurity, decline, message};
+use super::{Action, Participant, RequiredSecurity, decline, declined, message};
 use crate::wire::{self, instruction::What, message::Body};
 use crate::{Aborted, ClientId, Digest, Error, Masking, Result, Turn, masking, weights};
 
@@ -184,7 +184,7 @@ impl Participant {
                     _ => vec![Action::Send(message)],
                 }
             }
-            Err(error) => vec![abort(turn, &error)],
+            Err(error) => vec![out(turn, &error)],
         }
     }
 
@@ -365,8 +365,28 @@ fn nothing(turn: Turn) -> Error {
     Aborted::Elsewhere(turn).into()
 }
 
-/// The round goes on without this client.
-pub(super) fn abort(turn: Turn, error: &Error) -> Action {
+/// The round goes on without this client. Where that is because of what it took part in before, it
+/// says what that was: this server told it, but may have been repaired since.
+pub(super) fn out(turn: Turn, error: &Error) -> Action {
     tracing::warn!(%turn, %error, "out of the session");
-    decline(turn, &error.to_string())
+    let mut message = declined(turn, &error.to_string());
+    if let (Some(Body::Declined(declined)), Error::Aborted(reason)) = (&mut message.body, error) {
+        match reason {
+            Aborted::OneSum { summed, .. } | Aborted::TooClose { summed, .. } => {
+                declined.summed = summed.iter().map(|client| client.0.to_vec()).collect();
+            }
+            Aborted::Session(Abort::Replay { last: (round, attempt), .. }) => {
+                declined.joined = joined(*round, *attempt);
+            }
+            Aborted::Session(Abort::Revealed { round }) => {
+                declined.joined = joined(*round, u32::MAX);
+            }
+            _ => {}
+        }
+    }
+    Action::Send(message)
+}
+
+fn joined(round: u64, attempt: u32) -> Option<wire::Turn> {
+    Some(wire::Turn { round: u32::try_from(round).ok()?, attempt })
 }

@@ -53,9 +53,13 @@ pub(super) fn check_roster(
     model: &Digest,
     roster: &BTreeSet<ClientId>,
 ) -> Result<(), Aborted> {
-    let of_model = sums.iter().filter(|sum| sum.model == *model);
-    let missing = of_model.map(|sum| sum.members.difference(roster).count()).max().unwrap_or(0);
-    if missing > 0 { Err(Aborted::OneSum { differ: missing }) } else { Ok(()) }
+    for known in sums.iter().filter(|sum| sum.model == *model) {
+        let differ = known.members.difference(roster).count();
+        if differ > 0 {
+            return Err(Aborted::OneSum { differ, summed: known.members.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a sum may be known beside the others. Of other models' sums it must differ by `least`
@@ -67,10 +71,10 @@ pub(super) fn check(sums: &[KnownSum], sum: &KnownSum, least: usize) -> Result<(
     for known in sums {
         let differ = known.members.symmetric_difference(&sum.members).count();
         if differ > 0 && known.model == sum.model {
-            return Err(Aborted::OneSum { differ });
+            return Err(Aborted::OneSum { differ, summed: known.members.clone() });
         }
         if differ > 0 && differ < least {
-            return Err(Aborted::TooClose { differ, least });
+            return Err(Aborted::TooClose { differ, least, summed: known.members.clone() });
         }
     }
     Ok(())
@@ -89,19 +93,21 @@ mod tests {
     fn sets_of_one_model_are_equal_and_of_others_far_apart() {
         let sums = [sum(1, 0..5), sum(2, 0..7)];
         let check = |next, least| check(&sums, &next, least);
+        let [first, second] = sums.clone().map(|sum| sum.members);
+        let one = |differ| Err(Aborted::OneSum { differ, summed: first.clone() });
         assert_eq!(check(sum(1, 0..5), 0), Ok(()));
-        assert_eq!(check(sum(1, 0..4), 0), Err(Aborted::OneSum { differ: 1 }));
-        assert_eq!(check(sum(1, 2..9), 0), Err(Aborted::OneSum { differ: 6 }));
+        assert_eq!(check(sum(1, 0..4), 0), one(1));
+        assert_eq!(check(sum(1, 2..9), 0), one(6));
         assert_eq!(check(sum(3, 0..4), 0), Ok(()));
-        assert_eq!(check(sum(3, 0..4), 2), Err(Aborted::TooClose { differ: 1, least: 2 }));
-        assert_eq!(check(sum(3, 1..8), 3), Err(Aborted::TooClose { differ: 2, least: 3 }));
+        let close = |differ, least, summed| Err(Aborted::TooClose { differ, least, summed });
+        assert_eq!(check(sum(3, 0..4), 2), close(1, 2, first.clone()));
+        assert_eq!(check(sum(3, 1..8), 3), close(2, 3, second.clone()));
         assert_eq!(check(sum(3, 2..9), 3), Ok(()));
         // The same set again tells of nobody, by whatever model.
         assert_eq!(super::check(&sums[..1], &sum(3, 0..5), 3), Ok(()));
         let roster = |members| sum(0, members).members;
         assert_eq!(check_roster(&sums, &Digest([1; 32]), &roster(0..6)), Ok(()));
-        let missing = check_roster(&sums, &Digest([1; 32]), &roster(1..9));
-        assert_eq!(missing, Err(Aborted::OneSum { differ: 1 }));
+        assert_eq!(check_roster(&sums, &Digest([1; 32]), &roster(1..9)), one(1));
         assert_eq!(check_roster(&sums, &Digest([3; 32]), &roster(1..9)), Ok(()));
     }
 

@@ -370,3 +370,46 @@ fn updates_that_would_be_refused_are_not_sent() {
     assert!(matches!(actions[..], [Action::Save, Action::Send(_)]), "{actions:?}");
     assert_eq!(p.kept().pending, None);
 }
+
+#[test]
+fn an_update_counts_for_no_more_samples_than_the_server_says() {
+    for (told, has, counts) in [(0, 10, 10), (7, 10, 7), (7, 3, 3), (u32::MAX, 10, 10)] {
+        let mut p = participant(Encoding::Full);
+        let digest = Digest::of(&Codec::full(&model())).0.to_vec();
+        let asked = Some(wire::Model { digest, ..Default::default() });
+        let asked = wire::Train { model: asked, max_samples: told, ..Default::default() };
+        let actions = p.handle(instruction(FIRST, What::Train(asked))).unwrap();
+        let [Action::Fetch(digest)] = actions[..] else { panic!("{actions:?}") };
+        p.handle(Input::Fetched { digest, bytes: Codec::full(&model()) }).unwrap();
+        let metrics = Metrics::from([("loss".to_string(), 0.5)]);
+        p.handle(Input::Trained(Trained::new(vec![0.25; 128], has, metrics.clone()))).unwrap();
+        let pending = p.kept().pending.clone().unwrap();
+        assert_eq!(pending.samples, counts, "{told} {has}");
+        let digest = Digest::of(&pending.body).0.to_vec();
+        let (round, attempt, samples, included) = (1, 1, counts, Vec::new());
+        let finish = wire::Finish { round, attempt, digest, samples, metrics, included };
+        assert_eq!(pending.finish(), finish);
+    }
+}
+
+#[test]
+fn what_a_run_promises_is_what_its_task_says() {
+    let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), 2);
+    let promised = |plan: &RunPlan| RequiredSecurity::promised(&plan.task(RunId([1; 16])).unwrap());
+    assert_eq!(promised(&plan), None);
+    let (corrupt, security, limit, honest) = (0.15, 50, 2.0, 4);
+    plan.updates.max_samples = 1_000;
+    plan.cohort.minimum = 8;
+    plan.secure =
+        Some(crate::plan::Secure { corrupt, security, limit, honest, ..Default::default() });
+    let expected = RequiredSecurity {
+        clients: honest,
+        corrupt,
+        security,
+        share: 1.0,
+        max_samples: 1_000,
+        limit,
+        difference: 0,
+    };
+    assert_eq!(promised(&plan), Some(expected));
+}

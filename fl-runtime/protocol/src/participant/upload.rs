@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::secure::abort;
+use super::secure::out;
 use super::{Action, Assignment, Participant, Pending, Purpose, decline};
 use crate::masking::job;
 use crate::metrics::{self, Metrics};
@@ -29,7 +29,7 @@ impl Participant {
             let Some(model) = model else { return decline(turn, "no model") };
             let job = job(&model, &train.scales);
             if let Err(error) = self.partners(turn, &train.partners, model, job) {
-                return abort(turn, &error);
+                return out(turn, &error);
             }
         }
         let wire::Train { scales, max_samples, .. } = train;

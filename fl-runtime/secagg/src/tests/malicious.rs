@@ -18,12 +18,12 @@ fn a_session_is_joined_once() {
         client::join(session, &identity(0), 1, seed, &mut history).map(|_| ())
     };
     join(five()).unwrap();
-    let replay = Abort::Replay { round: 2, attempt: 1 };
+    let replay = Abort::Replay { round: 2, attempt: 1, last: (2, 1) };
     assert_eq!(join(five()), Err(replay.clone()));
     // The same round in other words is the same round.
     assert_eq!(join(sparse()), Err(replay));
     let earlier = Session { round: 1, attempt: 7, ..five() };
-    assert_eq!(join(earlier), Err(Abort::Replay { round: 1, attempt: 7 }));
+    assert_eq!(join(earlier), Err(Abort::Replay { round: 1, attempt: 7, last: (2, 1) }));
     join(Session { attempt: 2, ..five() }).unwrap();
 }
 

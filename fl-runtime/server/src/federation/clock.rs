@@ -2,10 +2,10 @@
 
 use tern_protocol::Millis;
 
-/// Adds up what passes on the system's clock. Where that is set back, no time passes; where it
-/// is set forward, that much does.
+/// A clock that only goes forward: it adds up what passes on the system's clock. Where that is set
+/// back, no time passes; where it is set forward, that much does.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub struct Clock {
     now: Millis,
     /// What the system's clock said last.
     last: Option<Millis>,
@@ -17,6 +17,7 @@ impl Clock {
         Clock { now, last: None }
     }
 
+    /// The time when it was read last.
     pub fn now(&self) -> Millis {
         self.now
     }

@@ -57,7 +57,7 @@ use std::sync::Arc;
 
 pub use aggregation::{Aggregated, Aggregation};
 pub use audit::{Audit, audit};
-pub(crate) use clock::Clock;
+pub use clock::Clock;
 pub use failures::{Failed, Missing};
 pub use incoming::{Incoming, Received};
 pub use options::{Admission, Evaluator, Options, Token};
@@ -265,7 +265,7 @@ impl Federation {
     ) -> Result<wire::Ack, Refusal> {
         self.known(client)?;
         let now = self.clock.read(now);
-        if let Some(Body::Declined(wire::Declined { reason })) = &message.body {
+        if let Some(Body::Declined(wire::Declined { reason, .. })) = &message.body {
             // By Debug, since it is whatever the client wrote.
             let (round, attempt) = (message.round, message.attempt);
             tracing::warn!(%client, round, attempt, ?reason, "declined");

@@ -362,8 +362,9 @@ impl Search<'_> {
             base: base.0.to_vec(),
             // No round's record has them: who broke the protocol may take part again.
             excluded: Vec::new(),
-            // After a committed round the model is another one.
-            bound: Vec::new(),
+            // After a committed round the model is another one. If it isn't, clients say so.
+            sums: Vec::new(),
+            told: Vec::new(),
         })
     }
 
@@ -389,17 +390,26 @@ impl Search<'_> {
         // Each attempt after this state was at least one write.
         let seen = last.saturating_sub(self.contents.base.unwrap_or(0));
         let round = snapshot.round.saturating_sub(u32::from(!snapshot.finished));
+        let known = match self.found {
+            Found::Whole(head) => head.round,
+            Found::Missing | Found::Damaged => self.contents.rounds.last().map_or(0, |r| r.round),
+        };
         let mut said = format!("run {run} after round {round}");
         if !snapshot.finished && self.plan.secure.is_some() {
+            // The one that was open, and those that are lost.
+            let open = snapshot.round.max(known + 1).min(self.plan.rounds);
+            let abandoned = match open > snapshot.round {
+                true => format!("Rounds {} to {open} are", snapshot.round),
+                false => format!("Round {open} is"),
+            };
             said += &format!(
-                ". Round {} is abandoned: clients may have revealed shares in it, and then take part \
-                 in no other attempt at it",
-                snapshot.round
+                ". {abandoned} abandoned: clients may have revealed shares there, and then join no \
+                 other attempt"
             );
-            if snapshot.round >= self.plan.rounds {
-                snapshot.finished = true;
+            if open >= self.plan.rounds {
+                (snapshot.round, snapshot.finished) = (open, true);
             } else {
-                (snapshot.round, snapshot.attempt) = (snapshot.round + 1, 1);
+                (snapshot.round, snapshot.attempt) = (open + 1, 1);
             }
         } else if !snapshot.finished {
             let attempt = u64::from(snapshot.attempt) + seen + 1;
@@ -409,10 +419,6 @@ impl Search<'_> {
                 snapshot.round
             );
         }
-        let known = match self.found {
-            Found::Whole(head) => head.round,
-            Found::Missing | Found::Damaged => self.contents.rounds.last().map_or(0, |r| r.round),
-        };
         if known > round {
             said += &format!(", and so are rounds {} to {known}", round + 1);
         }

@@ -68,3 +68,40 @@ fn an_evaluation_is_taken_once_and_with_as_many_samples_as_there_may_be() {
     // The last one ends the round.
     assert_eq!(told(2, 0), Ok(1));
 }
+
+#[test]
+fn a_client_is_online_once_and_a_plain_update_includes_nobody() {
+    let mut c = coordinator(|_| ());
+    let once = Candidate { client: id(1), samples: 5 };
+    for online in [vec![once; 2], vec![Candidate { client: id(2), samples: 5 }, once]] {
+        let refused = c.handle(Millis(1), Event::Start { online, salt: SALT });
+        assert_eq!(refused, Err(Refusal::Malformed("list of clients")));
+    }
+    c.handle(Millis(1), start(2)).unwrap();
+    let Event::Uploaded { client, turn, mut upload } = uploaded(1, FIRST) else { return };
+    upload.included = vec![1];
+    let refused = c.handle(Millis(1), Event::Uploaded { client, turn, upload });
+    assert_eq!(refused, Err(Refusal::Malformed("included")));
+}
+
+#[test]
+fn patience_counts_rounds_since_the_best_one() {
+    for (patience, ends_after) in [(2, 4), (3, 5)] {
+        let mut c = coordinator(|plan| {
+            (plan.cohort.size, plan.rounds) = (1, 20);
+            (plan.evaluation.scores, plan.evaluation.patience) = (Scores::Clients, Some(patience));
+        });
+        // The second round is the best.
+        let losses = [0.5, 0.1, 0.3, 0.2, 0.1, 0.4];
+        for loss in losses {
+            if c.finished() {
+                break;
+            }
+            let turn = c.turn();
+            c.handle(Millis(1), start(1)).unwrap();
+            c.handle(Millis(1), claimed(1, turn, 5, loss)).unwrap();
+            c.handle(Millis(1), head(turn.round as u8)).unwrap();
+        }
+        assert_eq!((c.turn().round, c.best().unwrap().round), (ends_after, 2));
+    }
+}

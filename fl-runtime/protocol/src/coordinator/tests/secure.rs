@@ -7,32 +7,60 @@ use tern_engine::Device;
 
 use super::*;
 use crate::participant::{Action, Input, Participant, RequiredSecurity, SavedState};
+use crate::plan::Encoding;
 use crate::trainer::Trained;
 use crate::update::Codec;
 
 const MODEL: [f32; 128] = [0.0; 128];
 
-struct Session {
-    coordinator: Coordinator,
-    participants: Vec<Participant>,
+/// A server that knows of its clients only whom they start from.
+pub(super) fn first(plan: RunPlan) -> Coordinator {
+    let tensors = plan.check().unwrap().tensors();
+    let scales = match plan.updates.uplink {
+        Encoding::Ternary => vec![0.5; tensors],
+        _ => Vec::new(),
+    };
+    let head = Head::initial(Digest::of(&Codec::full(&MODEL)), scales);
+    Coordinator::new(plan, RUN, head).unwrap()
+}
+
+pub(super) struct Session {
+    pub coordinator: Coordinator,
+    pub participants: Vec<Participant>,
     samples: Vec<u32>,
     /// What clients declined with.
-    reasons: Vec<String>,
+    pub reasons: Vec<String>,
+    /// The model, all of whose elements are this.
+    model: f32,
 }
 
 impl Session {
     /// Of clients with these samples, of which two in five may drop out.
-    fn new(samples: &[u32], rounds: u32) -> Self {
+    pub fn new(samples: &[u32], rounds: u32) -> Self {
+        Session::among(samples, rounds, (0.0, 0.4))
+    }
+
+    /// Of which so many may be corrupt, or drop out.
+    pub fn among(samples: &[u32], rounds: u32, assumed: (f64, f64)) -> Self {
+        Session::with(samples, rounds, assumed, |_| ())
+    }
+
+    /// Of a plan that is changed.
+    pub fn with(
+        samples: &[u32],
+        rounds: u32,
+        (corrupt, dropout): (f64, f64),
+        change: impl FnOnce(&mut RunPlan),
+    ) -> Self {
         let coordinator = coordinator(|plan| {
             plan.rounds = rounds;
             let size = samples.len() as u32;
             (plan.cohort.size, plan.cohort.minimum) = (size, size.min(4) - 1);
-            let (corrupt, dropout, honest) = (0.0, 0.4, 2);
-            plan.secure =
-                Some(crate::plan::Secure { corrupt, dropout, honest, ..Default::default() });
+            let secure = crate::plan::Secure { corrupt, dropout, honest: 2, ..Default::default() };
+            plan.secure = Some(secure);
+            change(plan);
         });
-        let head = Head::initial(Digest::of(&Codec::full(&MODEL)), Vec::new());
-        let coordinator = Coordinator::new(coordinator.plan().clone(), RUN, head).unwrap();
+        let coordinator = first(coordinator.plan().clone());
         let task = coordinator.plan().task(RUN).unwrap();
         let participant = |number: usize| {
             let key = SigningKey::from_bytes(&[number as u8 + 1; 32]);
@@ -43,11 +71,17 @@ impl Session {
             participant
         };
         let participants = (0..samples.len()).map(participant).collect();
-        Session { coordinator, participants, samples: samples.to_vec(), reasons: Vec::new() }
+        Session {
+            coordinator,
+            participants,
+            samples: samples.to_vec(),
+            reasons: Vec::new(),
+            model: 0.0,
+        }
     }
 
     /// Who is online, in order of their keys.
-    fn online(&self, numbers: &[usize]) -> Event {
+    pub fn online(&self, numbers: &[usize]) -> Event {
         let candidate = |number: &usize| Candidate {
             client: *self.participants[*number].client(),
             samples: self.samples[*number],
@@ -58,7 +92,7 @@ impl Session {
     }
 
     /// Each of these clients asks once and does as it is told.
-    fn pass(&mut self, numbers: &[usize]) {
+    pub fn pass(&mut self, numbers: &[usize]) {
         for number in numbers {
             let client = *self.participants[*number].client();
             let instruction = self.coordinator.instruction(&client);
@@ -74,7 +108,8 @@ impl Session {
     fn act(&mut self, number: usize, client: ClientId, action: Action) -> Option<Input> {
         let event = match action {
             Action::Fetch(digest) => {
-                return Some(Input::Fetched { digest, bytes: Codec::full(&MODEL) });
+                let bytes = Codec::full(&[self.model; MODEL.len()]);
+                return Some(Input::Fetched { digest, bytes });
             }
             Action::Train(_) => {
                 let metrics = Metrics::from([("loss".to_string(), 0.5)]);
@@ -111,7 +146,7 @@ impl Session {
     }
 
     /// A session of these clients, up to a phase.
-    fn until(&mut self, numbers: &[usize], phase: &str) {
+    pub fn until(&mut self, numbers: &[usize], phase: &str) {
         let start = self.online(numbers);
         self.coordinator.handle(Millis(1), start).unwrap();
         for _ in 0..6 {
@@ -122,14 +157,30 @@ impl Session {
         assert_eq!(self.coordinator.phase(), phase);
     }
 
+    /// The round's model is this one.
+    pub fn commit(&mut self, model: f32) {
+        self.model = model;
+        let digest = Digest::of(&Codec::full(&[model; MODEL.len()]));
+        let head = Event::Aggregated(Head::initial(digest, Vec::new()));
+        self.coordinator.handle(Millis(1), head).unwrap();
+    }
+
+    /// Sets of sums differ by so many, beside those that may be corrupt.
+    pub fn require(&mut self, difference: u32) {
+        let required = RequiredSecurity { corrupt: 0.0, difference, ..RequiredSecurity::of(2) };
+        for participant in self.participants.drain(..).collect::<Vec<_>>() {
+            self.participants.push(participant.requiring(required).unwrap());
+        }
+    }
+
     /// Time passes the deadline.
-    fn wait(&mut self) -> Vec<Effect> {
+    pub fn wait(&mut self) -> Vec<Effect> {
         let deadline = self.coordinator.deadline().unwrap();
         self.coordinator.handle(deadline, Event::Tick).unwrap()
     }
 }
 
-const ALL: [usize; 5] = [0, 1, 2, 3, 4];
+pub(super) const ALL: [usize; 5] = [0, 1, 2, 3, 4];
 
 #[test]
 fn a_round_whose_shares_were_asked_for_has_no_other_attempt() {
@@ -146,7 +197,7 @@ fn a_round_whose_shares_were_asked_for_has_no_other_attempt() {
     let plan = session.coordinator.plan().clone();
     let snapshot = session.coordinator.snapshot();
     session.coordinator = Coordinator::restore(plan, RUN, &snapshot).unwrap();
-    assert_eq!(session.coordinator.bound.len(), 5);
+    assert_eq!(session.coordinator.known.sums()[0].len(), 5);
     // Without one of those whose sum may be known, the two that revealed take no part, and too few
     // are left.
     session.until(&[0, 1, 2, 3], "collect");
@@ -159,7 +210,7 @@ fn a_round_whose_shares_were_asked_for_has_no_other_attempt() {
     session.until(&ALL, "combine");
     session.coordinator.handle(Millis(1), head(7)).unwrap();
     assert_eq!(session.coordinator.turn(), Turn::new(3, 1));
-    assert!(session.coordinator.bound.is_empty());
+    assert!(session.coordinator.known.sums().is_empty());
 }
 
 #[test]

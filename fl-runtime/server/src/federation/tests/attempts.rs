@@ -166,7 +166,7 @@ fn failed_attempts_are_shown_with_their_reasons_and_who_was_missing() {
     let mut federation = opened(folder.path(), options());
     assert_eq!(federation.status().failed, []);
     let decline = |federation: &mut Federation, number: u8| {
-        let declined = wire::Declined { reason: "on battery".repeat(100) };
+        let declined = wire::Declined { reason: "on battery".repeat(100), ..Default::default() };
         let body = Some(Body::Declined(declined));
         let message = wire::Message { round: 1, attempt: 1, body };
         federation.message(Millis(2), &id(number), message).unwrap();
