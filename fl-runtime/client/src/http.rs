@@ -16,7 +16,7 @@ use tern_host::tls::TlsError;
 use tern_protocol::auth::{self, Audience};
 use tern_protocol::identity::Identity;
 use tern_protocol::pace::Pace;
-use tern_protocol::{Digest, Millis, RunId, wire};
+use tern_protocol::{Digest, Millis, RunId, StartId, wire};
 
 use crate::platform::{self, Instant, sleep};
 
@@ -117,6 +117,8 @@ pub struct Http {
     /// What the server is called in `base`, and the run that it said to have.
     host: String,
     run: Mutex<Option<RunId>>,
+    /// Its start, once it said so.
+    start: Mutex<Option<StartId>>,
     identity: Identity,
     /// Milliseconds that the server's clock is ahead of this one.
     ahead: AtomicI64,
@@ -157,6 +159,7 @@ impl Http {
             base,
             host,
             run: Mutex::default(),
+            start: Mutex::default(),
             identity,
             ahead: AtomicI64::new(0),
             due: Mutex::new(Instant::now()),
@@ -269,10 +272,14 @@ impl Http {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn start(&self) -> MutexGuard<'_, Option<StartId>> {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whom a request is signed for. Who enrolls doesn't know the run yet, and learns it so.
     fn audience(&self, target: &str) -> Audience {
         let run = if target == ENROLL { None } else { *self.run() };
-        Audience { host: self.host.clone(), run }
+        Audience { host: self.host.clone(), run, start: *self.start() }
     }
 
     async fn refusal(&self, target: &str, answer: Response) -> CallError {
@@ -285,8 +292,9 @@ impl Http {
         let (target, wire::Refused { name, reason }) = (target.to_owned(), said);
         let temporary = status.is_server_error()
             || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
-            // A connection that broke off, a nonce that was taken already, a clock that was set.
-            || matches!(name.as_str(), "cut" | "replayed" | "stale");
+            // A connection that broke off, a nonce that was taken already, a clock that was set, a
+            // server that was started again.
+            || matches!(name.as_str(), "cut" | "replayed" | "stale" | "start");
         if name.is_empty() && !temporary {
             let reason = format!("which answers {target} with {status}");
             let expected = "the address of a tern server";
@@ -305,7 +313,7 @@ impl Http {
         headers: HeaderMap,
         wait: Duration,
     ) -> Result<Response, CallError> {
-        // Twice at most: the first answer may tell that the clock is off.
+        // Twice at most: the first answer may tell that the clock is off, or of the server's start.
         let mut again = true;
         loop {
             sleep(self.due().saturating_duration_since(Instant::now())).await;
@@ -332,13 +340,17 @@ impl Http {
                 return Ok(answer);
             }
             let server_time = number(answer.headers(), auth::TIME);
+            let start = text(answer.headers(), auth::START).and_then(|start| start.parse().ok());
             let error = self.refusal(target, answer).await;
             match server_time {
                 Some(time) if again => {
                     let ahead =
                         i64::try_from(time).unwrap_or(0).saturating_sub_unsigned(clock::now().0);
                     self.ahead.store(ahead, Ordering::Relaxed);
-                    tracing::debug!(ahead, "took the server's time");
+                    if start.is_some() {
+                        *self.start() = start;
+                    }
+                    tracing::debug!(ahead, ?start, "took the server's time and start");
                     again = false;
                 }
                 _ => return Err(error),

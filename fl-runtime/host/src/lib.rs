@@ -11,7 +11,7 @@
 //! // Nobody else's while this process runs.
 //! let _lock = FolderLock::take(folder.path())?;
 //! let device = key_file::load_or_create(&folder.path().join("device.key"))?;
-//! let server = Audience { host: "federation.example".into(), run: None };
+//! let server = Audience { host: "federation.example".into(), ..Default::default() };
 //! let signed = device.sign_request(server, ("POST", "/v1/poll", b""), clock::now())?;
 //! assert!(signed.verify("POST", "/v1/poll", b"").is_ok());
 //! # Ok(())

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use prost::Message;
 use tern_engine::nn::ModelSpec;
-use tern_protocol::auth::{Credentials, HOST, KEY, NONCE, RUN, SIGNATURE, TIME};
+use tern_protocol::auth::{Credentials, HOST, KEY, NONCE, RUN, SIGNATURE, START, TIME};
 use tern_protocol::coordinator::{Draw, Event};
 use tern_protocol::layout::ModelKind;
 use tern_protocol::update::{Format, Kind, add_difference};
@@ -81,8 +81,8 @@ pub fn update(data: &[u8]) {
 /// Headers, one a line in the order of their names' constants, then a body.
 pub fn auth(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let lines: Vec<&str> = text.splitn(7, '\n').collect();
-    let names = [KEY, HOST, RUN, TIME, NONCE, SIGNATURE];
+    let lines: Vec<&str> = text.splitn(8, '\n').collect();
+    let names = [KEY, HOST, RUN, TIME, NONCE, SIGNATURE, START];
     let header = |name: &'static str| {
         let at = names.iter().position(|other| *other == name)?;
         // An empty line is a header that isn't there.
@@ -94,7 +94,7 @@ pub fn auth(data: &[u8]) {
             headers.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str())
         };
         assert_eq!(Credentials::parse(written), Ok(credentials.clone()));
-        let body = lines.get(6).copied().unwrap_or("");
+        let body = lines.get(7).copied().unwrap_or("");
         let _ = credentials.verify("POST", "/v1/poll", body.as_bytes());
     }
 }

@@ -7,6 +7,7 @@
 //! tern/2 request
 //! HOST, as in the server's address, with its port unless that is the scheme's
 //! RUN, hex; empty in a request that enrolls
+//! START, hex; empty in a client's first request
 //! METHOD
 //! PATH?QUERY
 //! SHA-256 of the body, hex
@@ -16,9 +17,10 @@
 //!
 //! A server takes only what is for it, so that what was signed for another one, or for another run,
 //! is of no use to whoever has it. It takes a request whose time is within a window around its own
-//! and whose nonce it has not seen within that window. It forgets nonces when it stops, so it takes
-//! nothing that was signed before it started either. A client whose clock is off learns the server's
-//! time from the refusal and signs again ([`AuthError::Stale`]).
+//! and whose nonce it has not seen within that window. It forgets nonces when it stops, so what was
+//! signed for an earlier start is of no use either, whatever the clocks say. A client whose clock is
+//! off, or that doesn't know of a start, learns both from the refusal and signs again
+//! ([`AuthError::Stale`], [`AuthError::Start`]).
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -29,7 +31,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::hex;
-use crate::{ClientId, Millis, RunId};
+use crate::{ClientId, Millis, RunId, StartId};
 
 /// Header with the client's public key: 64 hex digits.
 pub const KEY: &str = "tern-key";
@@ -38,6 +40,9 @@ pub const HOST: &str = "tern-host";
 /// Header with the run that the request is for: 32 hex digits; not there in one that enrolls. A
 /// server answers that with the header of its run.
 pub const RUN: &str = "tern-run";
+/// Header with the server's start that the request is for: 32 hex digits; not there in a client's
+/// first one. A server answers one that is for another start with the header of its own.
+pub const START: &str = "tern-start";
 /// Header with the time of signing: Unix milliseconds, decimal.
 pub const TIME: &str = "tern-time";
 /// Header with the nonce: 32 hex digits.
@@ -52,13 +57,15 @@ pub const NONCE_BYTES: usize = 16;
 const MAX_HOST: usize = 255 + 6;
 
 /// Whom a request is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audience {
     /// The server, as the client's address of it names it: a name in lower case or an IP address,
     /// and the port unless it is the one of the scheme. `federation.example:8443`.
     pub host: String,
     /// The run; `None` for a client that enrolls, and knows none yet.
     pub run: Option<RunId>,
+    /// The start of the server's process; `None` for a client that it hasn't told yet.
+    pub start: Option<StartId>,
 }
 
 /// Why a request is not taken as its sender's.
@@ -78,13 +85,23 @@ pub enum AuthError {
     /// The signature is not the key's over this request.
     #[error("the signature does not match the request and its key")]
     Signature,
-    /// The time is too far from the server's, or before it started.
+    /// The time is too far from the server's.
     #[error("signed at {time}, the server's time is {now}; sign again with a time near it")]
     Stale {
         /// Time of signing, Unix milliseconds.
         time: u64,
         /// The server's time, Unix milliseconds.
         now: u64,
+        /// The server's start.
+        start: StartId,
+    },
+    /// Signed for another start of the server's process, or for none.
+    #[error("signed for another start of the server, or for none; sign again for {start}")]
+    Start {
+        /// The server's time, Unix milliseconds.
+        now: u64,
+        /// The server's start.
+        start: StartId,
     },
     /// The nonce was used before.
     #[error("a request with this nonce was taken before")]
@@ -99,7 +116,18 @@ impl AuthError {
             AuthError::Malformed { .. } => "header_malformed",
             AuthError::Signature => "signature",
             AuthError::Stale { .. } => "stale",
+            AuthError::Start { .. } => "start",
             AuthError::Replayed => "replayed",
+        }
+    }
+
+    /// The server's time and start, for who was off.
+    pub fn told(&self) -> Option<(u64, StartId)> {
+        match *self {
+            AuthError::Stale { now, start, .. } | AuthError::Start { now, start } => {
+                Some((now, start))
+            }
+            _ => None,
         }
     }
 }
@@ -136,15 +164,17 @@ impl Credentials {
 
     /// The headers to send.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
-        let run = self.audience.run.map(|run| (RUN, run.to_string()));
+        let Audience { host, run, start } = &self.audience;
+        let run = run.map(|run| (RUN, run.to_string()));
+        let start = start.map(|start| (START, start.to_string()));
         let all = [
             (KEY, self.key.to_string()),
-            (HOST, self.audience.host.clone()),
+            (HOST, host.clone()),
             (TIME, self.time.0.to_string()),
             (NONCE, hex::encode(&self.nonce)),
             (SIGNATURE, hex::encode(&self.signature)),
         ];
-        all.into_iter().chain(run).collect()
+        all.into_iter().chain(run).chain(start).collect()
     }
 
     /// Reads the headers; `header` looks one up by its name.
@@ -163,9 +193,12 @@ impl Credentials {
         }
         let run = header(RUN).map(|run| hex::decode(run).map(RunId));
         let run = run.map(|run| run.ok_or(malformed(RUN, "32 hex digits"))).transpose()?;
+        let start = header(START).map(|start| hex::decode(start).map(StartId));
+        let start =
+            start.map(|start| start.ok_or(malformed(START, "32 hex digits"))).transpose()?;
         Ok(Credentials {
             key: ClientId(hex::decode(get(KEY)?).ok_or(malformed(KEY, "64 hex digits"))?),
-            audience: Audience { host: host.to_owned(), run },
+            audience: Audience { host: host.to_owned(), run, start },
             time: Millis(number.flatten().ok_or(malformed(TIME, "Unix milliseconds"))?),
             nonce: hex::decode(get(NONCE)?).ok_or(malformed(NONCE, "32 hex digits"))?,
             signature: hex::decode(get(SIGNATURE)?)
@@ -188,18 +221,19 @@ impl Credentials {
 }
 
 fn signed_text(
-    Audience { host, run }: &Audience,
+    Audience { host, run, start }: &Audience,
     (method, target, body): (&str, &str, &[u8]),
     Millis(time): Millis,
     nonce: &[u8],
 ) -> String {
     let run = run.map_or(String::new(), |run| run.to_string());
+    let start = start.map_or(String::new(), |start| start.to_string());
     let (body, nonce) = (hex::encode(&Sha256::digest(body)), hex::encode(nonce));
-    format!("tern/2 request\n{host}\n{run}\n{method}\n{target}\n{body}\n{time}\n{nonce}")
+    format!("tern/2 request\n{host}\n{run}\n{start}\n{method}\n{target}\n{body}\n{time}\n{nonce}")
 }
 
-/// The server's judgment on times and nonces. Its time must come from a clock that is never set
-/// back: what was signed before the start would be refused for as long as the clock was ahead.
+/// The server's judgment on times, starts and nonces. Its time must come from a clock that is never
+/// set back: nonces are forgotten by it.
 ///
 /// Nonces are remembered as 64-bit hashes under a random key: two that differ collide with a
 /// probability of n / 2^64, and the client that is hit signs again.
@@ -207,7 +241,7 @@ fn signed_text(
 pub struct Window {
     /// Milliseconds that a request's time may be off.
     width: u64,
-    started: Millis,
+    start: StartId,
     hasher: RandomState,
     seen: Mutex<Seen>,
 }
@@ -222,16 +256,37 @@ struct Seen {
 
 impl Window {
     /// For a server that starts now and takes times that are at most `width` milliseconds off.
-    pub fn new(width: u64, started: Millis) -> Self {
-        let seen = Seen { since: started.0, ..Seen::default() };
-        Window { width, started, hasher: RandomState::new(), seen: Mutex::new(seen) }
+    pub fn new(width: u64, now: Millis) -> Self {
+        let seen = Seen { since: now.0, ..Seen::default() };
+        let hasher = RandomState::new();
+        // SipHash, by keys from the system's entropy: nobody can have it signed before.
+        let halves = [0u8, 1].map(|half| hasher.hash_one(half).to_le_bytes());
+        let mut start = StartId([0; 16]);
+        start.0.copy_from_slice(halves.as_flattened());
+        Window { width, start, hasher, seen: Mutex::new(seen) }
+    }
+
+    /// This start, for which requests are to be signed.
+    pub fn start(&self) -> StartId {
+        self.start
     }
 
     fn check_time(&self, time: Millis, now: Millis) -> Result<(), AuthError> {
-        if time.0.abs_diff(now.0) > self.width || time < self.started {
-            return Err(AuthError::Stale { time: time.0, now: now.0 });
+        if time.0.abs_diff(now.0) > self.width {
+            return Err(AuthError::Stale { time: time.0, now: now.0, start: self.start });
         }
         Ok(())
+    }
+
+    /// Judges whether a request is for this start.
+    ///
+    /// # Errors
+    /// [`AuthError::Start`].
+    pub fn check_start(&self, credentials: &Credentials, now: Millis) -> Result<(), AuthError> {
+        match credentials.audience.start == Some(self.start) {
+            true => Ok(()),
+            false => Err(AuthError::Start { now: now.0, start: self.start }),
+        }
     }
 
     /// Judges what costs nothing, before anything is computed for the request: its time, and
@@ -257,9 +312,10 @@ impl Window {
     /// could use up a client's nonces.
     ///
     /// # Errors
-    /// [`AuthError::Stale`], [`AuthError::Replayed`].
+    /// [`AuthError::Stale`], [`AuthError::Start`], [`AuthError::Replayed`].
     pub fn admit(&self, credentials: &Credentials, now: Millis) -> Result<(), AuthError> {
         self.check_time(credentials.time, now)?;
+        self.check_start(credentials, now)?;
         let nonce = self.hash(credentials);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // A request is acceptable from `width` before its time to `width` after it.
@@ -279,139 +335,4 @@ impl Window {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const REQUEST: (&str, &str, &[u8]) = ("POST", "/v1/upload?round=1&offset=0", b"body");
-
-    fn signed(time: u64, nonce: u8) -> Credentials {
-        let audience = Audience { host: "a.example:8443".into(), run: Some(RunId([9; 16])) };
-        let key = SigningKey::from_bytes(&[7; 32]);
-        Credentials::sign(&key, audience, REQUEST, Millis(time), [nonce; 16])
-    }
-
-    #[test]
-    fn headers_carry_a_signature_over_every_part() {
-        let credentials = signed(1_000, 1);
-        let headers = credentials.headers();
-        let get = |name| headers.iter().find(|h| h.0 == name).map(|h| h.1.as_str());
-        assert_eq!(Credentials::parse(get).unwrap(), credentials);
-        let (method, target, body) = REQUEST;
-        credentials.verify(method, target, body).unwrap();
-        let wrong = Err(AuthError::Signature);
-        assert_eq!(credentials.verify("PUT", target, body), wrong);
-        assert_eq!(credentials.verify(method, "/v1/upload?round=2&offset=0", body), wrong);
-        assert_eq!(credentials.verify(method, target, b"bodz"), wrong);
-        let later = Credentials { time: Millis(1_001), ..credentials.clone() };
-        assert_eq!(later.verify(method, target, body), wrong);
-        for (host, run) in [("b.example:8443", Some(RunId([9; 16]))), ("a.example:8443", None)] {
-            let audience = Audience { host: host.into(), run };
-            let elsewhere = Credentials { audience, ..credentials.clone() };
-            assert_eq!(elsewhere.verify(method, target, body), wrong);
-        }
-        let other = Credentials { nonce: [2; 16], ..credentials.clone() };
-        assert_eq!(other.verify(method, target, body), wrong);
-        let key = ClientId(SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes());
-        assert_eq!(Credentials { key, ..credentials }.verify(method, target, body), wrong);
-    }
-
-    #[test]
-    fn malformed_headers_are_named() {
-        let headers = signed(5, 1).headers();
-        for (name, expected) in [
-            (KEY, "64 hex"),
-            (HOST, "a host"),
-            (RUN, "32 hex"),
-            (TIME, "Unix"),
-            (NONCE, "32 hex"),
-            (SIGNATURE, "128 hex"),
-        ] {
-            for bad in ["", "+5", "zz", "-1", "99999999999999999999999", "a\nb", "a b"] {
-                // A host may be any word.
-                if name == HOST && !bad.is_empty() && bad.bytes().all(|b| b.is_ascii_graphic()) {
-                    continue;
-                }
-                let get = |wanted| match wanted == name {
-                    true => Some(bad),
-                    false => headers.iter().find(|h| h.0 == wanted).map(|h| h.1.as_str()),
-                };
-                let error = Credentials::parse(get).unwrap_err().to_string();
-                assert!(error.contains(name) && error.contains(expected), "{error}");
-            }
-        }
-        assert_eq!(Credentials::parse(|_| None), Err(AuthError::Missing(TIME)));
-    }
-
-    #[test]
-    fn a_key_of_small_order_signs_nothing() {
-        // The neutral element verifies (R = identity, s = 0) over any message unless refused.
-        let mut identity = [0; 32];
-        identity[0] = 1;
-        let mut signature = [0; 64];
-        signature[0] = 1;
-        let forged = Credentials { key: ClientId(identity), signature, ..signed(1, 1) };
-        assert_eq!(forged.verify("POST", "/", b""), Err(AuthError::Signature));
-    }
-
-    #[test]
-    fn times_out_of_the_window_and_nonces_seen_are_refused() {
-        let window = Window::new(100, Millis(10_000));
-        let now = Millis(20_000);
-        let first = signed(20_000, 1);
-        window.check(&first, now).unwrap();
-        window.admit(&first, now).unwrap();
-        assert_eq!(window.check(&first, now), Err(AuthError::Replayed));
-        assert_eq!(window.admit(&first, now), Err(AuthError::Replayed));
-        window.admit(&signed(20_100, 2), now).unwrap();
-        window.admit(&signed(19_900, 3), now).unwrap();
-        for time in [19_899, 20_101, 0, u64::MAX] {
-            let refusal = AuthError::Stale { time, now: 20_000 };
-            assert_eq!(window.admit(&signed(time, 4), now), Err(refusal));
-        }
-        let early = Window::new(100, Millis(20_000)).admit(&signed(19_990, 5), now);
-        assert_eq!(early, Err(AuthError::Stale { time: 19_990, now: 20_000 }));
-    }
-
-    #[test]
-    fn a_nonce_is_remembered_for_as_long_as_its_time_is_acceptable() {
-        // Signed ahead of the server's time, so that it stays acceptable for two widths.
-        for first in [1_000, 1_150, 1_201, 1_399] {
-            let window = Window::new(100, Millis(1_000));
-            let early = signed(first + 100, 1);
-            window.admit(&early, Millis(first)).unwrap();
-            for (i, now) in (first..=first + 200).step_by(20).enumerate() {
-                // Other requests move the generations on.
-                window.admit(&signed(now, 10 + i as u8), Millis(now)).unwrap();
-                let again = window.admit(&early, Millis(now));
-                assert_eq!(again, Err(AuthError::Replayed), "first {first}, again {now}");
-            }
-        }
-    }
-
-    /// However long a server runs, it remembers the nonces of four widths at most, and takes as
-    /// much memory for them as for those of the first ones.
-    #[test]
-    fn nonces_of_a_bounded_time_are_remembered() {
-        let (width, window) = (50, Window::new(50, Millis(0)));
-        let signed = signed(0, 0);
-        let mut nonces = 0u32..;
-        let mut most = |until: std::ops::Range<u64>| {
-            let mut most = (0, 0);
-            for now in until {
-                // Ten requests a millisecond.
-                for nonce in nonces.by_ref().take(10) {
-                    let mut credentials = Credentials { time: Millis(now), ..signed.clone() };
-                    credentials.nonce[..4].copy_from_slice(&nonce.to_le_bytes());
-                    window.admit(&credentials, Millis(now)).unwrap();
-                }
-                let Seen { current, previous, .. } = &*window.seen.lock().unwrap();
-                most.0 = most.0.max(current.len() + previous.len());
-                most.1 = most.1.max(current.capacity() + previous.capacity());
-            }
-            most
-        };
-        let (first, room) = most(0..8 * width);
-        assert!((2 * 10 * width..=10 * (4 * width + 2)).contains(&(first as u64)), "{first}");
-        assert_eq!(most(8 * width..100 * width), (first, room));
-    }
-}
+mod tests;

@@ -89,6 +89,11 @@ hexadecimal! {
 }
 
 hexadecimal! {
+    /// A start of a server's process: drawn at it.
+    StartId, 16, "start of a server"
+}
+
+hexadecimal! {
     /// What the draw of a cohort follows from, beside the clients' keys: nobody knows it before.
     #[derive(Default)]
     Salt, 32, "salt"

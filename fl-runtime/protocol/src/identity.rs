@@ -9,7 +9,7 @@
 //! let again = Identity::from_secret(identity.signing_key().as_bytes());
 //! assert_eq!(again.client(), identity.client());
 //!
-//! let server = Audience { host: "federation.example:8443".into(), run: None };
+//! let server = Audience { host: "federation.example:8443".into(), ..Default::default() };
 //! let signed = identity.sign_request(server, ("POST", "/v1/poll", b"body"), Millis(5))?;
 //! assert!(signed.verify("POST", "/v1/poll", b"body").is_ok());
 //! assert!(signed.verify("POST", "/v1/poll", b"another").is_err());
@@ -85,7 +85,7 @@ mod tests {
     fn two_requests_have_two_nonces() {
         let identity = Identity::from_secret(&[3; 32]);
         let request = ("POST", "/v1/poll", b"".as_slice());
-        let server = Audience { host: "a.example".into(), run: None };
+        let server = Audience { host: "a.example".into(), ..Default::default() };
         let sign = |_| identity.sign_request(server.clone(), request, Millis(5)).unwrap();
         let [a, b] = [0, 1].map(sign);
         a.verify("POST", "/v1/poll", b"").unwrap();

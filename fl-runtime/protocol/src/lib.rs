@@ -77,7 +77,7 @@ pub mod wire;
 
 pub use aggregate::Total;
 pub use error::{Aborted, Breach, Cause, Error, Refusal, Result};
-pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Salt, Turn};
+pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Salt, StartId, Turn};
 pub use layout::Layout;
 pub use masking::{Code, Masking};
 pub use measured::Measured;

@@ -18,8 +18,8 @@ use tern_fl::wire;
 use tokio::net::TcpSocket;
 
 use super::{
-    Running, TOKEN, certificates, enrolled, event_loop, get, identity, raw, request, serve,
-    serve_with, signed,
+    Running, TOKEN, audience, certificates, enrolled, event_loop, get, identity, raw, request,
+    serve, serve_with, signed,
 };
 
 /// How a client says that it speaks HTTP/2 (RFC 9113, section 3.4), with empty settings.
@@ -161,7 +161,7 @@ fn many_addresses_that_open_connections_do_not_shut_enrolled_clients_out() {
     let client = identity(1);
     let poll = |_| {
         let body = wire::Poll { samples: 0, wait: 0, ..Default::default() }.encode_to_vec();
-        let audience = Audience { host: server.address.to_string(), run: Some(server.run) };
+        let audience = audience(&server, "/v1/poll");
         let asked = ("POST", "/v1/poll", body.as_slice());
         let signed = client.sign_request(audience, asked, clock::now()).unwrap().headers();
         let headers: Vec<_> = signed.into_iter().map(|(name, v)| (name.to_owned(), v)).collect();
@@ -284,7 +284,8 @@ fn a_server_behind_a_proxy_has_the_names_that_it_is_given() {
     assert_eq!(refused.name(), Some("host"), "{refused}");
     let body = wire::Enroll { token: TOKEN.into() }.encode_to_vec();
     let target = "/v1/enroll";
-    let headers = super::signed_for("fl.example", None, 1, target, &body, clock::now().0, 1);
+    let audience = Audience { host: "fl.example".into(), ..audience(&server, target) };
+    let headers = super::signed_for(audience, 1, target, &body, clock::now().0, 1);
     let (status, text) = raw(&server, &request(target, &headers, &body));
     assert!(status == 200 && text.contains("tern-run: "), "{text}");
 }

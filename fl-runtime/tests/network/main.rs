@@ -27,7 +27,7 @@ use tern_fl::layout::ModelKind;
 use tern_fl::server::federation;
 use tern_fl::server::federation::{Admission, Federation, Token};
 use tern_fl::server::http::{Board, Limits, Options, Server};
-use tern_fl::{Digest, Millis, RunId, RunPlan, client, wire};
+use tern_fl::{Digest, Millis, RunId, RunPlan, StartId, client, wire};
 use tokio::sync::oneshot;
 
 const TOKEN: &str = "the operator's token";
@@ -36,6 +36,7 @@ const TOKEN: &str = "the operator's token";
 struct Running {
     address: SocketAddr,
     run: RunId,
+    start: StartId,
     folder: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -74,13 +75,14 @@ fn serve_plan(plan: &RunPlan, options: Options) -> Running {
     let federation = Federation::open(folder.path(), plan, &initial, state).unwrap();
     let run = federation.task().run;
     let server = Server::new(federation, Board::new(0), options);
+    let start = server.start();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::spawn(move || {
         event_loop().block_on(server.serve(listener, async { drop(stopped.await) })).unwrap();
     });
-    Running { address, run, folder, stop: Some(stop), thread: Some(thread) }
+    Running { address, run, start, folder, stop: Some(stop), thread: Some(thread) }
 }
 
 fn serve(limits: Limits) -> Running {
@@ -153,13 +155,17 @@ fn signed(
     time: u64,
     nonce: u8,
 ) -> Vec<(String, String)> {
+    signed_for(audience(server, target), key, target, body, time, nonce)
+}
+
+/// Whom a request to a server is for.
+fn audience(server: &Running, target: &str) -> Audience {
     let run = (target != "/v1/enroll").then_some(server.run);
-    signed_for(&server.address.to_string(), run, key, target, body, time, nonce)
+    Audience { host: server.address.to_string(), run, start: Some(server.start) }
 }
 
 fn signed_for(
-    host: &str,
-    run: Option<RunId>,
+    audience: Audience,
     key: u8,
     target: &str,
     body: &[u8],
@@ -167,7 +173,7 @@ fn signed_for(
     nonce: u8,
 ) -> Vec<(String, String)> {
     let key = SigningKey::from_bytes(&[key; 32]);
-    let (audience, request) = (Audience { host: host.into(), run }, ("POST", target, body));
+    let request = ("POST", target, body);
     let credentials = Credentials::sign(&key, audience, request, Millis(time), [nonce; 16]);
     credentials.headers().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

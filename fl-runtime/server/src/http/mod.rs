@@ -78,7 +78,7 @@ use hyper_util::rt::TokioTimer;
 use tern_host::clock;
 use tern_host::tls::ServerSide;
 use tern_protocol::auth::Window;
-use tern_protocol::{ClientId, Error, Millis, RunId};
+use tern_protocol::{ClientId, Error, Millis, RunId, StartId};
 use tokio::sync::watch;
 
 use gate::Gate;
@@ -226,7 +226,7 @@ impl Server {
         show(&board, &federation);
         let metrics = Arc::new(Metrics::new(board.clone()));
         let mut clock = Clock::new(federation.coordinator().now());
-        let started = clock.read(clock::now());
+        let now = clock.read(clock::now());
         let app = App {
             run: federation.task().run,
             hosts: Hosts::new(hosts, tls.clone()),
@@ -235,7 +235,7 @@ impl Server {
             board,
             changed: watch::Sender::new(0),
             stopping: watch::Sender::new(false),
-            window: Window::new((limits.clock_seconds * 1e3) as u64, started),
+            window: Window::new((limits.clock_seconds * 1e3) as u64, now),
             clock: Mutex::new(clock),
             requests: Rates::new(limits.requests_per_client, limits.burst_seconds, 1),
             bytes: Rates::new(
@@ -255,6 +255,11 @@ impl Server {
             origins,
         };
         Server { app: Arc::new(app), tls }
+    }
+
+    /// This start, for which clients sign their requests.
+    pub fn start(&self) -> StartId {
+        self.app.window.start()
     }
 
     /// Serves on a listener until `stop` is there; then requests under way are finished, polls

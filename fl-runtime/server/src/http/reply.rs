@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use prost::Message;
 
 use tern_protocol::auth::{self, AuthError};
-use tern_protocol::{Refusal, wire};
+use tern_protocol::{Refusal, StartId, wire};
 
 /// Why a request is not answered as it hoped.
 #[derive(Debug)]
@@ -20,13 +20,13 @@ pub(super) struct Denied {
     pub reason: String,
     /// When to try again.
     pub wait: Option<Duration>,
-    /// The server's time, for who is off.
-    time: Option<u64>,
+    /// The server's time and start, for who is off.
+    told: Option<(u64, StartId)>,
 }
 
 impl Denied {
     pub fn new(status: StatusCode, name: &'static str, reason: impl Into<String>) -> Self {
-        Denied { status, name, reason: reason.into(), wait: None, time: None }
+        Denied { status, name, reason: reason.into(), wait: None, told: None }
     }
 
     /// Too much at once: try again after a while.
@@ -37,7 +37,7 @@ impl Denied {
 
     /// As protobuf, or as JSON for who asks for that.
     pub fn answer(self, headers: &HeaderMap) -> Response {
-        let Denied { status, name, reason, wait, time } = self;
+        let Denied { status, name, reason, wait, told } = self;
         let wants_json = |accept: &HeaderValue| {
             accept.to_str().is_ok_and(|a| a.contains("application/json") || a.contains("text/"))
         };
@@ -57,8 +57,11 @@ impl Denied {
             let seconds = HeaderValue::from(wait.as_secs_f64().ceil() as u64);
             answer.headers_mut().insert(RETRY_AFTER, seconds);
         }
-        if let Some(time) = time {
+        if let Some((time, start)) = told {
             answer.headers_mut().insert(auth::TIME, HeaderValue::from(time));
+            if let Ok(start) = HeaderValue::try_from(start.to_string()) {
+                answer.headers_mut().insert(auth::START, start);
+            }
         }
         answer
     }
@@ -66,11 +69,8 @@ impl Denied {
 
 impl From<AuthError> for Denied {
     fn from(error: AuthError) -> Self {
-        let time = match error {
-            AuthError::Stale { now, .. } => Some(now),
-            _ => None,
-        };
-        Denied { time, ..Denied::new(StatusCode::UNAUTHORIZED, error.name(), error.to_string()) }
+        let told = error.told();
+        Denied { told, ..Denied::new(StatusCode::UNAUTHORIZED, error.name(), error.to_string()) }
     }
 }
 

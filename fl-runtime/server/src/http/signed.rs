@@ -65,6 +65,7 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
     if parts.uri.path() != ENROLL {
         app.check_run(credentials.audience.run)?;
     }
+    app.window.check_start(&credentials, now)?;
     // Who has used up a client's share has its key; what follows costs more than this look.
     let wait = app.requests.wait(&credentials.key, 1, now);
     if !wait.is_zero() {
@@ -220,7 +221,8 @@ mod tests {
         let mut clock = Clock::new(Millis(0));
         let window = Window::new(100, clock.read(Millis(50_000)));
         let key = SigningKey::from_bytes(&[7; 32]);
-        let audience = Audience { host: "a.example".into(), run: None };
+        let (host, start) = ("a.example".into(), Some(window.start()));
+        let audience = Audience { host, run: None, start };
         let signed = |time, nonce| {
             let (audience, request) = (audience.clone(), ("POST", "/", b"".as_slice()));
             Credentials::sign(&key, audience, request, Millis(time), [nonce; 16])
@@ -238,6 +240,7 @@ mod tests {
         // Forward again: what was signed before is too old.
         let now = clock.read(Millis(50_020));
         let stale = window.admit(&first, now);
-        assert_eq!(stale, Err(AuthError::Stale { time: 50_010, now: now.0 }));
+        let start = window.start();
+        assert_eq!(stale, Err(AuthError::Stale { time: 50_010, now: now.0, start }));
     }
 }
