@@ -193,6 +193,22 @@ impl RunPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_keep_so_many_fraction_bits_or_the_plan_is_none() {
+        use tern_engine::nn::ModelSpec;
+        let mut plan = RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(3, &[], 2)), 5);
+        plan.updates.max_samples = 1 << 20;
+        while plan.fraction_bits() > MIN_FRACTION_BITS {
+            plan.check().unwrap();
+            plan.updates.bound *= 2.0;
+        }
+        assert_eq!(plan.fraction_bits(), MIN_FRACTION_BITS);
+        plan.check().unwrap();
+        plan.updates.bound *= 2.0;
+        let error = plan.check().unwrap_err().to_string();
+        assert!(error.contains("fraction bits"), "{error}");
+    }
     use crate::plan::RateDecay;
     use crate::schema::{ColumnKind, Schema};
     use crate::tokens::{Alphabet, Tokens};

@@ -98,3 +98,18 @@ impl Evaluation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_score_is_better_than_itself() {
+        for (goal, better, worse) in [(Goal::Minimize, -1.0, 2.0), (Goal::Maximize, 2.0, -1.0)] {
+            assert!(goal.is_better(better, worse), "{goal:?}");
+            assert!(!goal.is_better(worse, better), "{goal:?}");
+            assert!(!goal.is_better(worse, worse), "{goal:?}");
+            assert!(!goal.is_better(f64::NAN, worse) && !goal.is_better(worse, f64::NAN));
+        }
+    }
+}

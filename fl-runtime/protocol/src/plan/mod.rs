@@ -466,6 +466,32 @@ mod tests {
     }
 
     #[test]
+    fn a_run_goes_on_by_its_plan_and_more_rounds() {
+        let started = plan();
+        let goes_on = |change: fn(&mut RunPlan)| {
+            let mut plan = started.clone();
+            change(&mut plan);
+            plan.check_goes_on_from(&started).map_err(|error| error.to_string())
+        };
+        assert_eq!(goes_on(|_| ()), Ok(()));
+        assert_eq!(goes_on(|plan| plan.rounds = 6), Ok(()));
+        let refused = goes_on(|plan| plan.rounds = 4).unwrap_err();
+        assert!(refused.contains("rounds: 5 and 4"), "{refused}");
+        let refused = goes_on(|plan| plan.secure = Some(Secure::default())).unwrap_err();
+        assert!(refused.contains("secure"), "{refused}");
+    }
+
+    #[test]
+    fn a_round_asks_for_more_than_it_needs() {
+        for (size, over_selection, asked) in
+            [(10, 1.0, 10), (10, 1.5, 15), (3, 1.5, 5), (7, 2.0, 14)]
+        {
+            let cohort = Cohort { size, over_selection, ..Cohort::default() };
+            assert_eq!(cohort.asked(), asked, "{size} {over_selection}");
+        }
+    }
+
+    #[test]
     fn sums_stay_below_their_limit() {
         for (size, samples, bound) in [(1, 1, 1.0), (100, 1 << 20, 16.0), (65_000, u32::MAX, 1e9)] {
             let mut plan = plan();

@@ -94,6 +94,20 @@ mod tests {
         x
     }
 
+    /// The sign of nothing is 0, the paper's rule where v is Δ² already.
+    #[test]
+    fn yogi_leaves_a_moment_that_is_right() {
+        let strategy = Adaptive::yogi(0.1, 0.9, 0.75, 0.5);
+        let (mut model, mut state) = ([0.0], StrategyState::default());
+        // v starts at 0.25.
+        strategy.step(&mut model, &[0.5], &mut state);
+        assert_eq!(state.vectors[1], [0.25]);
+        strategy.step(&mut model, &[1.0], &mut state);
+        assert_eq!(state.vectors[1], [0.5]);
+        strategy.step(&mut model, &[0.25], &mut state);
+        assert_eq!(state.vectors[1], [0.5 - 0.25 * 0.0625]);
+    }
+
     #[test]
     fn steps_are_the_papers() {
         let directions = [0.3, -0.2, 0.0, 0.05, 0.004, 1.5];

@@ -144,6 +144,47 @@ mod tests {
     }
 
     #[test]
+    fn a_step_goes_where_clients_point_and_leaves_padding() {
+        use crate::layout::{ModelKind, TensorSpec};
+        let tensor = TensorSpec { name: "w".into(), shape: vec![3] };
+        let layout = Layout::of(&ModelKind::Tensors(vec![tensor])).unwrap();
+        let (half, mut state) = (Average { learning_rate: 0.5 }, StrategyState::default());
+        let mean = |values: [f32; 3]| {
+            // What is between tensors counts for nothing.
+            let mut mean = vec![9.0; layout.elements()];
+            mean[..3].copy_from_slice(&values);
+            mean
+        };
+        let mut model = vec![0.0; layout.elements()];
+        for (kind, expected) in [(UpdateKind::Delta, 1.0), (UpdateKind::Gradient, -1.0)] {
+            model.fill(0.0);
+            let mean = mean([2.0, -4.0, 0.0]);
+            advance(&half, kind, &layout, &mut model, mean, &mut state).unwrap();
+            assert_eq!(model[..3], [expected, -2.0 * expected, 0.0], "{kind:?}");
+            assert!(model[3..].iter().all(|x| *x == 0.0));
+        }
+        assert_eq!(state.steps, 2);
+        let far = mean([f32::INFINITY, 0.0, 0.0]);
+        let error = advance(&half, UpdateKind::Delta, &layout, &mut model, far, &mut state);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("element 0 of the model by average"), "{error}");
+    }
+
+    #[test]
+    fn strategies_have_the_plans_names() {
+        let (learning_rate, beta1, beta2, tau) = (0.1, 0.9, 0.99, 0.01);
+        for (spec, name) in [
+            (StrategySpec::Average { learning_rate }, "average"),
+            (StrategySpec::Adam { learning_rate, beta1, beta2, tau }, "adam"),
+            (StrategySpec::Yogi { learning_rate, beta1, beta2, tau }, "yogi"),
+        ] {
+            assert_eq!(spec.build(None).unwrap().name(), name);
+            let plan = toml::Value::try_from(&spec).unwrap();
+            assert!(plan.as_table().unwrap().contains_key(name), "{plan}");
+        }
+    }
+
+    #[test]
     fn custom_strategies_go_by_name() {
         struct Still;
         impl Strategy for Still {

@@ -261,6 +261,7 @@ mod tests {
     #[test]
     fn training_lowers_the_loss_and_raises_the_accuracy() {
         let device = Device::cpu();
+        assert!(!rows(&device).is_empty());
         let mut trainer = EngineTrainer::new(&device, rows(&device));
         let task = task(|plan| {
             plan.training.epochs = 60;
@@ -274,6 +275,36 @@ mod tests {
         assert_eq!(samples, 40);
         assert!(after["loss"] < 0.5 * before["loss"], "{before:?} {after:?}");
         assert!(after["accuracy"] > 0.9, "{after:?}");
+    }
+
+    #[test]
+    fn each_task_is_trained_by_its_own_plan() {
+        let device = Device::cpu();
+        let tasks = [0.5, 0.25].map(|rate| {
+            task(|plan| {
+                plan.training.optimizer = Optimizer::sgd();
+                plan.training.learning_rate = rate;
+                plan.updates.kind = UpdateKind::Delta;
+                plan.training.epochs = 2;
+            })
+        });
+        let alone = tasks.clone().map(|task| {
+            EngineTrainer::new(&device, rows(&device)).train(&task, &job()).unwrap().update
+        });
+        let mut trainer = EngineTrainer::new(&device, rows(&device));
+        for (task, update) in tasks.iter().zip(&alone) {
+            assert_eq!(trainer.train(task, &job()).unwrap().update, *update);
+        }
+        // Two epochs of batches of 40 are two steps, four of 20.
+        let steps = |batch, epochs, steps| {
+            update(|plan| {
+                (plan.training.batch, plan.training.epochs) = (batch, epochs);
+                plan.training.steps = steps;
+            })
+        };
+        assert_eq!(steps(40, 2, None), steps(40, 1, Some(2)));
+        assert_eq!(steps(20, 2, None), steps(20, 1, Some(4)));
+        assert_ne!(steps(20, 2, None), steps(20, 1, Some(3)));
     }
 
     #[test]

@@ -189,6 +189,24 @@ mod tests {
         assert_eq!(x, [1.5, 2.0]);
     }
 
+    /// Who brings no interrupt has none that anybody could set in vain.
+    #[test]
+    fn a_trainer_without_an_interrupt_says_so() {
+        struct Still;
+        impl Trainer for Still {
+            fn samples(&self) -> u32 {
+                1
+            }
+            fn train(&mut self, _: &TaskSpec, job: &Job) -> Result<Trained> {
+                Ok(Trained::new(vec![0.0; job.model.len()], 1, Metrics::new()))
+            }
+            fn evaluate(&mut self, _: &TaskSpec, _: &[f32]) -> Result<(u32, Metrics)> {
+                Ok((1, Metrics::new()))
+            }
+        }
+        assert!(Still.interrupt().is_none());
+    }
+
     #[test]
     fn seeds_differ_by_what_they_are_for() {
         let (ann, bob) = (ClientId([1; 32]), ClientId([2; 32]));

@@ -183,5 +183,9 @@ mod tests {
     fn the_names_of_metrics_are_those_that_are_measured() {
         let measured = evaluation_metrics(&[3, 4, 5], Some(0.5));
         assert_eq!(measured.keys().collect::<Vec<_>>(), METRICS);
+        let expected = [0.6, 0.5, 0.8];
+        assert!(measured.values().zip(expected).all(|(x, y)| *x == y), "{measured:?}");
+        // Of nothing there is nothing to measure.
+        assert!(evaluation_metrics(&[0; 3], None).values().all(|x| *x == 0.0));
     }
 }

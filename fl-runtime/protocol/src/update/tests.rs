@@ -273,3 +273,98 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_difference_is_added_element_by_element() {
+    let (layout, base) = (layout(), vector(3));
+    let ahead = vector(4);
+    let scales = Scales::Own(TernaryMethod::Thresholded(0.7));
+    let before = vec![0.0; base.len()];
+    let (body, _) = codec().ternary(&ahead, &before, scales, [1, 2, 3]).unwrap();
+    let steps = format(Kind::Ternary).decode(&body).unwrap();
+    let sum = add_difference(&layout, &base, &body).unwrap();
+    assert_eq!(sum.len(), base.len());
+    assert!(sum.iter().zip(base.iter().zip(&steps)).all(|(sum, (x, step))| *sum == x + step));
+    assert!(steps.iter().any(|step| *step < 0.0));
+    let short = add_difference(&layout, &base, &body[1..]).unwrap_err();
+    assert_eq!(refusal(short).name(), "length");
+    let floats = Codec::full(&base);
+    assert_eq!(Codec::floats(&floats), base);
+    assert_eq!(Codec::floats(&floats[..9]), base[..2]);
+    assert_eq!(Codec::floats(&[]), [0.0; 0]);
+}
+
+#[test]
+fn a_body_of_another_length_is_told_what_came() {
+    let format = format(Kind::Full);
+    let body = Codec::full(&vector(1));
+    let length = format.bytes();
+    assert_eq!(length, body.len() as u64);
+    let more = [&body[..], &[0]].concat();
+    let refused = refusal(format.check(&more[..]).unwrap_err());
+    assert_eq!(refused, Refusal::Length { given: length + 1, expected: length });
+    // A part of it is there: where the part begins that isn't whole.
+    for (cut, given) in [(0, 0), (1, 0), (4 * CHUNK + 1, 4 * CHUNK as u64)] {
+        let refused = refusal(format.check(&body[..cut]).unwrap_err());
+        assert_eq!(refused, Refusal::Length { given, expected: length }, "{cut}");
+    }
+}
+
+#[test]
+fn the_code_that_is_none_is_named_where_it_is() {
+    let format = format(Kind::Ternary);
+    let zeros = vec![0.0; vector(1).len()];
+    let scales = Scales::Own(TernaryMethod::Thresholded(0.7));
+    let (body, _) = codec().ternary(&zeros, &zeros, scales, [1, 2, 3]).unwrap();
+    let codes = 4 * layout().tensors();
+    for at in [0, 1, 6, 63, CHUNK + 5] {
+        let mut body = body.clone();
+        body[codes + at / 4] |= 3 << (2 * (at % 4));
+        assert_eq!(refusal(format.check(&body[..]).unwrap_err()), Refusal::Code(at));
+    }
+}
+
+#[test]
+fn masked_words_are_read_in_pieces_and_end_where_they_end() {
+    // More than two pieces, and five bits that belong to no word.
+    let packing = Packing::new(5 * CHUNK + 1, 19).unwrap();
+    let words: Vec<u32> = (0..packing.words() as u32).map(|i| i * 7_919 % (1 << 19)).collect();
+    let body = packing.pack(&words).unwrap();
+    assert!(body.len() > 8 * CHUNK && 8 * packing.bytes() - 19 * words.len() == 5);
+    let format = format(Kind::Masked(packing));
+    assert_eq!(format.check(&body[..]).unwrap(), Digest::of(&body));
+    let mut sum = vec![1; words.len()];
+    format.add_masked(&body[..], &mut sum).unwrap();
+    assert!(sum.iter().zip(&words).all(|(sum, word)| *sum == word + 1));
+    for bit in 3..8 {
+        let mut more = body.clone();
+        *more.last_mut().unwrap() |= 1 << bit;
+        let refused = refusal(format.check(&more[..]).unwrap_err());
+        assert_eq!(refused, Refusal::Malformed("masked words"), "{bit}");
+    }
+}
+
+#[test]
+fn the_number_that_is_too_large_is_named() {
+    let format = format(Kind::Full);
+    let mut x = vector(1);
+    (x[3], x[70]) = (-8.0, 8.5);
+    let refused = refusal(format.check(&Codec::full(&x)[..]).unwrap_err());
+    assert_eq!(refused, Refusal::Number { at: 70, value: 8.5, bound: 8.0 });
+    x[70] = 8.0;
+    format.check(&Codec::full(&x)[..]).unwrap();
+}
+
+#[test]
+fn tensors_come_back_that_follow_on_one_of_several_parts() {
+    let shapes = [vec![2 * CHUNK + 70], vec![CHUNK + 5], vec![3]];
+    let tensors = shapes.into_iter().enumerate();
+    let tensors = tensors.map(|(i, shape)| TensorSpec { name: format!("t{i}"), shape });
+    let layout = Layout::of(&ModelKind::Tensors(tensors.collect())).unwrap();
+    let mut x: Vec<f32> = (0..layout.elements()).map(|i| (i % 3) as f32 - 1.0).collect();
+    layout.clear_padding(&mut x);
+    let codec = Codec::new(&Device::cpu(), &layout).unwrap();
+    let scales = Scales::Given(&[1.0; 3]);
+    let (body, _) = codec.ternary(&x, &vec![0.0; x.len()], scales, [1, 2, 3]).unwrap();
+    assert_eq!(Format::new(Kind::Ternary, &layout, 8.0).decode(&body).unwrap(), x);
+}
