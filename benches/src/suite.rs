@@ -18,7 +18,7 @@ use crate::{Devices, devices, host, kernels, models, print, replicas, roofline, 
 /// A part of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// What the device can do at most, and whether its fast paths compute right.
+    /// What the device can do at most.
     Roofline,
     /// All cases of every kernel against the reference.
     Checks,
@@ -189,10 +189,6 @@ fn measure(
         replicas: Vec::new(),
         pairs: Vec::new(),
     };
-    if options.wants(Part::Roofline) {
-        progress.part("self-tests of fast paths");
-        measured.self_tests = self_tests(device)?;
-    }
     // Shares of the roofline need it.
     let [lstm, products] = [Part::Lstm, Part::Products].map(|part| options.wants(part));
     if options.wants(Part::Roofline) || options.wants(Part::Kernels) || lstm || products {
@@ -231,10 +227,12 @@ fn measure(
         measured.pairs.extend(bench.products()?);
     }
     measured.choices = choices(device);
+    // Of the variants that were taken up to here.
+    measured.self_tests = self_tests(device);
     Ok(measured)
 }
 
-fn self_tests(device: &Device) -> Result<Vec<report::SelfTest>> {
+fn self_tests(device: &Device) -> Vec<report::SelfTest> {
     let of = |test: tern_engine::SelfTest| {
         let (outcome, reason) = match test.outcome {
             Outcome::Passed(_) => ("passed", String::new()),
@@ -249,7 +247,7 @@ fn self_tests(device: &Device) -> Result<Vec<report::SelfTest>> {
             reason,
         }
     };
-    Ok(device.self_test()?.into_iter().map(of).collect())
+    device.self_tests().into_iter().map(of).collect()
 }
 
 /// The choices of variants in force on a device.

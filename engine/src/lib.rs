@@ -49,6 +49,7 @@
 
 mod arena;
 mod backward;
+mod cache;
 mod checkpoint;
 mod cpu;
 mod dataset;

@@ -3,7 +3,7 @@
 
 use tern_shaders::{AnyKernel, Variant};
 
-use crate::device::Backend;
+use crate::device::{Backend, Gpu};
 use crate::ops::{Case, cases_of};
 use crate::{Device, Error, Result};
 
@@ -36,6 +36,13 @@ pub struct SelfTest {
     pub outcome: Outcome,
 }
 
+/// The variants that need a feature.
+fn fast() -> impl Iterator<Item = (&'static AnyKernel, &'static Variant)> {
+    tern_shaders::kernels()
+        .flat_map(|kernel| kernel.variants.iter().map(move |variant| (kernel, variant)))
+        .filter(|(_, variant)| !variant.features.is_empty())
+}
+
 /// Small cases that the variant fits.
 fn cases(kernel: &'static AnyKernel, variant: &'static Variant) -> Vec<Case> {
     let small = |case: &Case| case.buffers.iter().map(|b| b.len()).sum::<usize>() <= SMALL;
@@ -46,23 +53,25 @@ fn cases(kernel: &'static AnyKernel, variant: &'static Variant) -> Vec<Case> {
 }
 
 impl Device {
-    /// Whether a variant passes its self-test, which [`Device::compile`] asks before its first
-    /// use.
-    pub(crate) async fn admits(
+    /// Runs the self-test of a variant, which [`Device::compile`] asks for before its first use, and
+    /// remembers what became of it.
+    pub(crate) async fn admit(
         &self,
+        gpu: &Gpu,
         kernel: &'static AnyKernel,
         variant: &'static Variant,
-    ) -> Result<bool> {
-        match self.run_self_test(kernel, variant).await? {
+    ) -> Result<()> {
+        let outcome = self.run_self_test(kernel, variant).await?;
+        match &outcome {
             Outcome::Passed(cases) => {
                 log::info!("{} ({}): {cases} cases right", kernel.name, variant.name);
-                Ok(true)
             }
             Outcome::Failed(reason) | Outcome::NotRun(reason) => {
                 log::warn!("{} ({}) is not used: {reason}", kernel.name, variant.name);
-                Ok(false)
             }
         }
+        gpu.trust().insert(kernel, variant, outcome);
+        Ok(())
     }
 
     async fn run_self_test(
@@ -85,30 +94,44 @@ impl Device {
         Ok(Outcome::Passed(cases.len()))
     }
 
-    /// Runs the self-test of every variant that needs a feature, as the first use of each would.
+    /// Runs the self-test of every variant that needs a feature, as the first use of each would, and
+    /// anew where one is known.
     ///
     /// # Errors
     /// Device errors; a wrong result is an [`Outcome`].
     pub async fn self_test_async(&self) -> Result<Vec<SelfTest>> {
-        let mut tests = Vec::new();
-        let variants = tern_shaders::kernels()
-            .flat_map(|k| k.variants.iter().map(move |v| (k, v)))
-            .filter(|(_, v)| !v.features.is_empty());
-        for (kernel, variant) in variants {
+        if let Backend::Gpu(gpu) = &*self.0 {
+            for (kernel, variant) in fast().filter(|(_, variant)| gpu.supports(variant)) {
+                self.admit(gpu, kernel, variant).await?;
+            }
+        }
+        Ok(self.self_tests())
+    }
+
+    /// What is known of every variant that needs a feature: of those that plans took, now or, where
+    /// the device has a folder for what is kept, in an earlier process.
+    pub fn self_tests(&self) -> Vec<SelfTest> {
+        let of = |(kernel, variant): (&'static AnyKernel, &'static Variant)| {
             let names: Vec<String> = variant.features.iter().map(|f| format!("{f:?}")).collect();
             let features = names.join(", ");
             let outcome = match &*self.0 {
                 Backend::Gpu(gpu) if gpu.supports(variant) => {
-                    let outcome = self.run_self_test(kernel, variant).await?;
-                    gpu.trust(kernel, variant, matches!(outcome, Outcome::Passed(_)));
-                    outcome
+                    let known = gpu.trust().outcome(kernel, variant).cloned();
+                    known.unwrap_or_else(|| Outcome::NotRun("no plan took it".into()))
                 }
                 _ => Outcome::NotRun(format!("the device has no {features}")),
             };
-            let (kernel, variant) = (kernel.name, variant.name);
-            tests.push(SelfTest { kernel, variant, features, outcome });
+            SelfTest { kernel: kernel.name, variant: variant.name, features, outcome }
+        };
+        fast().map(of).collect()
+    }
+
+    /// Self-tests that this process ran on the device, for tests that count them.
+    pub fn self_tests_run(&self) -> usize {
+        match &*self.0 {
+            Backend::Gpu(gpu) => gpu.trust().run(),
+            _ => 0,
         }
-        Ok(tests)
     }
 
     /// [`Device::self_test_async`], waiting.

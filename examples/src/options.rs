@@ -25,12 +25,10 @@ impl RunOptions {
     /// Opens the device asked for by `--device`, else the one of the environment variable
     /// TERN_DEVICE, else the best there is.
     pub fn open(&self) -> Result<Device> {
-        let options = match &self.device {
-            Some(text) => {
-                DeviceOptions::new(text.parse().with_context(|| format!("--device {text}"))?)
-            }
-            None => DeviceOptions::from_env()?,
-        };
+        let mut options = DeviceOptions::from_env()?;
+        if let Some(text) = &self.device {
+            options.select = text.parse().with_context(|| format!("--device {text}"))?;
+        }
         Ok(pollster::block_on(Device::open(&options))?)
     }
 

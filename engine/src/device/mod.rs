@@ -355,9 +355,9 @@ impl Device {
             Backend::Gpu(gpu) => {
                 let calls: Vec<Call> =
                     sequences.into_iter().flat_map(|sequence| sequence.calls).collect();
+                gpu.prepare(&calls).await;
                 while let Some((kernel, variant)) = gpu.untested(&calls) {
-                    let passed = self.admits(kernel, variant).await?;
-                    gpu.trust(kernel, variant, passed);
+                    self.admit(gpu, kernel, variant).await?;
                 }
                 Program::Gpu(gpu.compile(calls).await?)
             }

@@ -7,7 +7,7 @@ use tern_shaders::{AnyKernel, Element, Variant};
 
 use super::{AdapterSummary, Call, Data, DeviceOptions, Profile, Timing};
 use crate::tuning::Table;
-use crate::{Interrupt, Result};
+use crate::{Interrupt, Outcome, Result};
 
 /// A GPU that could be opened.
 pub(crate) enum Adapter {}
@@ -38,6 +38,23 @@ pub(crate) enum Program {}
 
 impl Program {
     pub fn variants(&self) -> Vec<&'static str> {
+        match *self {}
+    }
+}
+
+/// What became of self-tests on a GPU.
+pub(crate) enum Trust {}
+
+impl Trust {
+    pub fn outcome(&self, _: &AnyKernel, _: &Variant) -> Option<&Outcome> {
+        match *self {}
+    }
+
+    pub fn insert(&mut self, _: &AnyKernel, _: &Variant, _: Outcome) {
+        match *self {}
+    }
+
+    pub fn run(&self) -> usize {
         match *self {}
     }
 }
@@ -114,7 +131,11 @@ impl Gpu {
         match *self {}
     }
 
-    pub fn trust(&self, _: &AnyKernel, _: &Variant, _: bool) {
+    pub fn trust(&self) -> MutexGuard<'_, Trust> {
+        match *self {}
+    }
+
+    pub async fn prepare(&self, _: &[Call]) {
         match *self {}
     }
 

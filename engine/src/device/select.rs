@@ -1,11 +1,12 @@
 //! Finding devices and choosing one.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::gpu::{self, Adapter};
 use super::{Backend, Device};
 use crate::tuning::Tuning;
-use crate::{Error, Result};
+use crate::{Error, Result, cache};
 
 /// What kind of device it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,6 +75,10 @@ pub struct DeviceOptions {
     pub tuning: Tuning,
     /// Kernels and the variants that they are pinned to; see [`Device::pin`].
     pub pins: Vec<(String, String)>,
+    /// Folder where what is learned of the device is kept for the next start: which variants passed
+    /// their self-tests, and on Vulkan the driver's pipelines. Nothing is kept without one, but for
+    /// measured choices ([`Tuning`]), which then go to the user's.
+    pub cache: Option<PathBuf>,
 }
 
 impl DeviceOptions {
@@ -100,6 +105,12 @@ impl DeviceOptions {
         self
     }
 
+    /// With what is learned of the device kept in a folder.
+    pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache = Some(folder.into());
+        self
+    }
+
     /// With a kernel pinned to a variant.
     pub fn pin(mut self, kernel: &str, variant: &str) -> Self {
         self.pins.push((kernel.into(), variant.into()));
@@ -107,8 +118,9 @@ impl DeviceOptions {
     }
 
     /// What the environment asks for: the selection in `TERN_DEVICE`, the [`Tuning`] in
-    /// `TERN_TUNE` (`off`, `table`, `measure`; `table` if it isn't set), and in `TERN_PIN` pins
-    /// as `kernel=variant,kernel=variant`.
+    /// `TERN_TUNE` (`off`, `table`, `measure`; `table` if it isn't set), in `TERN_PIN` pins as
+    /// `kernel=variant,kernel=variant`, and in `TERN_CACHE` a folder for what is kept; the user's
+    /// folder for caches if it isn't set.
     ///
     /// # Errors
     /// [`Error::Value`] for a text that none of them takes.
@@ -123,7 +135,7 @@ impl DeviceOptions {
             };
             pins.push((kernel.trim().into(), variant.trim().into()));
         }
-        Ok(DeviceOptions { select, tuning, pins, ..Default::default() })
+        Ok(DeviceOptions { select, tuning, pins, cache: cache::folder(), ..Default::default() })
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tern_shaders::AnyKernel;
 
 use super::{Choice, Source, Tuning};
-use crate::AdapterSummary;
+use crate::{AdapterSummary, cache};
 
 /// Choices measured by Tern's developers: part of an adapter's name, kernel, class, variant.
 pub(super) const SHIPPED: &str = include_str!("shipped.tsv");
@@ -25,19 +25,15 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The table of an adapter: what is shipped for it, and over that the user's.
-    pub fn open(mode: Tuning, adapter: &AdapterSummary) -> Self {
-        Self::open_in(cache_folder().as_deref(), mode, adapter)
-    }
-
-    pub(super) fn open_in(folder: Option<&Path>, mode: Tuning, adapter: &AdapterSummary) -> Self {
+    /// The table of an adapter: what is shipped for it, and over that what the folder has.
+    pub fn open(folder: Option<&Path>, mode: Tuning, adapter: &AdapterSummary) -> Self {
         let mut table =
             Table { mode, choices: BTreeMap::new(), file: None, heading: String::new() };
         if mode == Tuning::Off {
             return table;
         }
         table.heading = heading(adapter);
-        table.file = folder.map(|f| f.join("tuning").join(file_name(adapter)));
+        table.file = folder.map(|f| f.join("tuning").join(cache::file_name(adapter, "tsv")));
         for (adapter_part, row) in rows(SHIPPED).filter_map(|line| line.split_once('\t')) {
             if adapter.name.contains(adapter_part) {
                 table.choices.extend(parse(row, Source::Shipped));
@@ -88,20 +84,10 @@ impl Table {
         for choice in self.choices.values().filter(|c| c.source != Source::Shipped) {
             text.push_str(&format!("{}\t{}\t{}\n", choice.kernel, choice.class, choice.variant));
         }
-        if let Err(e) = write(file, &text) {
+        if let Err(e) = cache::write(file, text.as_bytes()) {
             log::warn!("measured choices are not kept: {}: {e}", file.display());
         }
     }
-}
-
-/// Whole, or not at all: another process may be reading.
-fn write(file: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let partial = file.with_extension(format!("{}.partial", std::process::id()));
-    std::fs::write(&partial, text)?;
-    std::fs::rename(&partial, file)
 }
 
 pub(super) fn rows(text: &str) -> impl Iterator<Item = &str> {
@@ -129,34 +115,11 @@ fn heading(adapter: &AdapterSummary) -> String {
     )
 }
 
-fn file_name(adapter: &AdapterSummary) -> String {
-    let text = format!("{} {} {}", adapter.name, adapter.backend, adapter.driver).to_lowercase();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
-    text.chars().map(plain).take(120).collect::<String>() + ".tsv"
-}
-
-/// FNV-1a (Fowler, Noll, Vo) over the shaders that were measured.
+/// Of the shaders that were measured.
 fn fingerprint() -> u64 {
     let measured = tern_shaders::kernels().filter(|k| KERNELS.contains(&k.name));
     let variants = measured.flat_map(|k| k.variants.iter().map(move |v| (k.name, v)));
-    variants.fold(0xcbf2_9ce4_8422_2325, |hash, (kernel, variant)| {
-        let text = [kernel, variant.name, &variant.wgsl()].join("\n");
-        text.bytes().fold(hash, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
-    })
-}
-
-/// `TERN_CACHE`, or the platform's folder for caches, with `tern` in it.
-fn cache_folder() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(folder) = set("TERN_CACHE") {
-        return Some(folder);
-    }
-    let folder = if cfg!(windows) {
-        set("LOCALAPPDATA")
-    } else if cfg!(target_os = "macos") {
-        set("HOME").map(|home| home.join("Library").join("Caches"))
-    } else {
-        set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))
-    };
-    Some(folder?.join("tern"))
+    let texts: Vec<String> =
+        variants.map(|(kernel, v)| [kernel, v.name, &v.wgsl()].join("\n")).collect();
+    cache::fingerprint(texts.iter().map(String::as_bytes))
 }

@@ -45,7 +45,7 @@ fn shipped_choices_name_variants() {
 fn choices_outlive_the_process_but_not_their_shaders() {
     let folder = tempfile::tempdir().unwrap();
     let adapter = Device::cpu().summary();
-    let open = |mode| Table::open_in(Some(folder.path()), mode, &adapter);
+    let open = |mode| Table::open(Some(folder.path()), mode, &adapter);
     let mut table = open(Tuning::Table);
     assert!(table.all().is_empty(), "nothing is shipped for the CPU");
     let (kernel, class) = (NN.name, "8x8x8 v4 v4".to_string());

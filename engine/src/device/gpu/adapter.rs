@@ -2,7 +2,6 @@
 
 use super::{Gpu, quirks};
 use crate::device::{AdapterSummary, DeviceOptions, Kind};
-use crate::tuning::Table;
 use crate::{Error, Result};
 
 impl From<wgpu::DeviceType> for Kind {
@@ -94,11 +93,14 @@ impl Adapter {
     pub async fn open(&self, index: usize, options: &DeviceOptions) -> Result<Gpu> {
         let adapter = &self.0;
         let info = info(adapter);
-        let (features, limits) = if options.portable {
+        let (mut features, limits) = if options.portable {
             (wgpu::Features::empty(), wgpu::Limits::default())
         } else {
             (usable(adapter), adapter.limits())
         };
+        if options.cache.is_some() {
+            features |= adapter.features() & wgpu::Features::PIPELINE_CACHE;
+        }
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("tern"),
@@ -116,8 +118,6 @@ impl Adapter {
             true => quirks::SHORT_SUBMIT,
             false => quirks::submit_seconds(&info),
         };
-        let summary = self.summary(index);
-        let tuned = Table::open(options.tuning, &summary);
-        Ok(Gpu::new(device, queue, info, summary, tuned, options.checked, submit_seconds))
+        Ok(Gpu::new(device, queue, info, self.summary(index), options, submit_seconds))
     }
 }

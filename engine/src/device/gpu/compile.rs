@@ -1,19 +1,12 @@
-//! Choosing variants, pipelines, and binding calls to them.
+//! Choosing variants, and binding calls to their pipelines.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use tern_shaders::{Access, AnyKernel, Feature, MAX_ITERATIONS, Variant};
+use tern_shaders::{AnyKernel, Feature, MAX_ITERATIONS, Variant};
 
-use super::{Claim, Gpu, bytes, lock, quirks};
+use super::{Claim, Gpu, Trust, bytes, lock, quirks};
 use crate::device::{Call, Storage};
-use crate::{Error, Result, tuning};
-
-#[derive(Clone)]
-pub(super) struct Layout {
-    group: wgpu::BindGroupLayout,
-    pipeline: wgpu::PipelineLayout,
-}
+use crate::{Error, Outcome, Result, tuning};
 
 pub(super) struct Step {
     pub(super) pipeline: wgpu::ComputePipeline,
@@ -114,7 +107,10 @@ impl Gpu {
         }
         let trusted = |v: &&Variant| {
             v.features.is_empty()
-                || lock(&self.trust).get(&(kernel.name, v.name)).is_none_or(|passed| *passed)
+                || self
+                    .trust()
+                    .outcome(kernel, v)
+                    .is_none_or(|outcome| matches!(outcome, Outcome::Passed(_)))
         };
         let all = || kernel.variants.iter().filter(fits).filter(trusted);
         let offered = || all().filter(|v| self.offers(v));
@@ -137,107 +133,21 @@ impl Gpu {
         let own_choice = calls.iter().filter(|call| call.variant.is_none());
         own_choice.filter_map(|call| Some((call.kernel, self.variant(call).ok()?))).find(
             |(kernel, variant)| {
-                !variant.features.is_empty()
-                    && !lock(&self.trust).contains_key(&(kernel.name, variant.name))
+                !variant.features.is_empty() && self.trust().outcome(kernel, variant).is_none()
             },
         )
     }
 
-    /// Remembers whether a variant passed its self-test.
-    pub fn trust(&self, kernel: &AnyKernel, variant: &Variant, passed: bool) {
-        lock(&self.trust).insert((kernel.name, variant.name), passed);
+    /// What became of self-tests.
+    pub fn trust(&self) -> std::sync::MutexGuard<'_, Trust> {
+        lock(&self.trust)
     }
 
-    fn layout(&self, kernel: &'static AnyKernel) -> Layout {
-        let mut layouts = lock(&self.layouts);
-        if let Some(layout) = layouts.get(kernel.name) {
-            return layout.clone();
-        }
-        let entry = |binding: usize, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
-            binding: binding as u32,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-            count: None,
-        };
-        let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
-        entries.extend(kernel.bindings.iter().enumerate().map(|(i, binding)| {
-            let read_only = binding.access == Access::Read;
-            entry(i + 1, wgpu::BufferBindingType::Storage { read_only })
-        }));
-        let group = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some(kernel.name),
-            entries: &entries,
-        });
-        let pipeline = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name),
-            bind_group_layouts: &[Some(&group)],
-            immediate_size: 0,
-        });
-        self.created.fetch_add(2, Ordering::Relaxed);
-        let layout = Layout { group, pipeline };
-        layouts.insert(kernel.name, layout.clone());
-        layout
-    }
-
-    /// What computes each of these calls, whose pipelines are made if they aren't there yet. All
-    /// are begun before the first is waited for: a browser compiles them elsewhere.
-    async fn make_pipelines(&self, calls: &[Call]) -> Result<Vec<&'static Variant>> {
-        let (mut variants, mut begun) = (Vec::with_capacity(calls.len()), BTreeMap::new());
-        for call in calls {
-            let (kernel, variant) = (call.kernel, self.variant(call)?);
-            variants.push(variant);
-            let key = (kernel.name, variant.name);
-            if !begun.contains_key(&key) && !lock(&self.pipelines).contains_key(&key) {
-                begun.insert(key, self.begin_pipeline(kernel, variant));
-            }
-        }
-        for (key, (pipeline, error)) in begun {
-            if let Some(error) = error.await {
-                self.fault()?;
-                let kernel = format!("{} ({})", key.0, key.1);
-                return Err(Error::Kernel { kernel, reason: error.to_string() });
-            }
-            self.created.fetch_add(1, Ordering::Relaxed);
-            lock(&self.pipelines).insert(key, pipeline);
-        }
-        Ok(variants)
-    }
-
-    /// A pipeline, and what was wrong with it.
-    fn begin_pipeline(
-        &self,
-        kernel: &'static AnyKernel,
-        variant: &'static Variant,
-    ) -> (wgpu::ComputePipeline, impl Future<Output = Option<wgpu::Error>> + use<>) {
-        let layout = self.layout(kernel);
-        let name = format!("{} ({})", kernel.name, variant.name);
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let source = wgpu::ShaderModuleDescriptor {
-            label: Some(&name),
-            source: wgpu::ShaderSource::Wgsl(variant.wgsl().into()),
-        };
-        let module = if self.checked {
-            self.device.create_shader_module(source)
-        } else {
-            // SAFETY: our own shaders; every kernel's cases also run with checks on, and
-            // kernels that index by data clamp the index themselves.
-            unsafe {
-                self.device
-                    .create_shader_module_trusted(source, wgpu::ShaderRuntimeChecks::unchecked())
-            }
-        };
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&name),
-            layout: Some(&layout.pipeline),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        (pipeline, scope.pop())
+    /// Makes the pipelines of calls at once that would be made one by one otherwise, by self-tests
+    /// first. What is wrong with one shows where it is needed.
+    pub async fn prepare(&self, calls: &[Call]) {
+        let known = |call: &Call| Some((call.kernel, self.variant(call).ok()?));
+        let _ = self.make_pipelines(calls.iter().filter_map(known).collect()).await;
     }
 
     pub async fn compile(&self, calls: Vec<Call>) -> Result<Program> {
@@ -253,7 +163,10 @@ impl Gpu {
         let claim = self.claim(words.len());
         self.queue.write_buffer(&uniforms, 0, bytemuck::cast_slice(&words));
         let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
-        let variants = self.make_pipelines(&calls).await?;
+        let variants: Vec<_> =
+            calls.iter().map(|call| self.variant(call)).collect::<Result<_>>()?;
+        let kernels = calls.iter().map(|call| call.kernel);
+        self.make_pipelines(kernels.zip(variants.iter().copied()).collect()).await?;
         let mut steps = Vec::with_capacity(calls.len());
         for (at, (call, variant)) in calls.into_iter().zip(variants).enumerate() {
             let params = bytemuck::cast_slice(&call.params);
@@ -265,7 +178,9 @@ impl Gpu {
                     reason: format!("grid {grid:?} exceeds {max_groups} workgroups a dimension"),
                 });
             }
-            let pipeline = lock(&self.pipelines)[&(call.kernel.name, variant.name)].clone();
+            let Some(pipeline) = self.pipeline((call.kernel, variant)) else {
+                unreachable!("a pipeline that was made")
+            };
             let uniform = wgpu::BufferBinding {
                 buffer: &uniforms,
                 offset: bytes(at * STRIDE),

@@ -2,8 +2,10 @@
 
 mod adapter;
 mod compile;
+mod pipelines;
 mod quirks;
 mod replay;
+mod trust;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,13 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_channel::oneshot;
 use tern_shaders::Element;
 
-use super::{AdapterSummary, Data, Kind, Profile};
+use super::{AdapterSummary, Data, DeviceOptions, Kind, Profile};
 use crate::tuning::Table;
-use crate::{Error, Result};
+use crate::{Error, Result, cache};
 pub(crate) use adapter::{Adapter, enumerate};
-use compile::Layout;
 pub(crate) use compile::Program;
+use pipelines::Pipelines;
 use replay::Pace;
+pub(crate) use trust::Trust;
 
 /// A storage buffer, counted as long as it lives.
 #[derive(Clone)]
@@ -46,11 +49,9 @@ pub(crate) struct Gpu {
     features: wgpu::Features,
     checked: bool,
     pace: Pace,
-    layouts: Mutex<HashMap<&'static str, Layout>>,
-    pipelines: Mutex<HashMap<(&'static str, &'static str), wgpu::ComputePipeline>>,
+    pipelines: Pipelines,
     pins: Mutex<HashMap<&'static str, &'static str>>,
-    /// Variants that need a feature, by whether they passed their self-test.
-    trust: Mutex<HashMap<(&'static str, &'static str), bool>>,
+    trust: Mutex<Trust>,
     tuned: Mutex<Table>,
     summary: AdapterSummary,
     faults: Arc<Mutex<Option<Error>>>,
@@ -75,10 +76,12 @@ impl Gpu {
         queue: wgpu::Queue,
         info: wgpu::AdapterInfo,
         summary: AdapterSummary,
-        tuned: Table,
-        checked: bool,
+        options: &DeviceOptions,
         submit_seconds: f64,
     ) -> Self {
+        let folder = options.cache.as_deref();
+        let users = cache::folder();
+        let tuned = Table::open(folder.or(users.as_deref()), options.tuning, &summary);
         let faults = Arc::new(Mutex::new(None));
         let sink = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -91,15 +94,14 @@ impl Gpu {
         });
         Gpu {
             features: device.features(),
+            pipelines: Pipelines::open(&device, folder, &summary),
+            trust: Mutex::new(Trust::open(folder, &summary, options.checked)),
             device,
             queue,
             info,
-            checked,
+            checked: options.checked,
             pace: Pace::new(submit_seconds),
-            layouts: Mutex::default(),
-            pipelines: Mutex::default(),
             pins: Mutex::default(),
-            trust: Mutex::default(),
             tuned: Mutex::new(tuned),
             summary,
             faults,

@@ -60,10 +60,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// What the configuration says, else what TERN_DEVICE says.
+/// What the environment says, but for a device that the configuration names.
 fn selection(config: &ClientConfig) -> Result<DeviceOptions> {
-    Ok(match &config.device {
-        Some(text) => DeviceOptions::new(text.parse()?),
-        None => DeviceOptions::from_env()?,
-    })
+    let mut options = DeviceOptions::from_env()?;
+    if let Some(text) = &config.device {
+        options.select = text.parse()?;
+    }
+    Ok(options)
 }
