@@ -31,6 +31,32 @@ impl Total {
         aggregate::accumulate(sum, part, weight, self.fraction_bits);
     }
 
+    /// Adds a sum of other vectors. Whether it could: it is of as many elements in as many fraction
+    /// bits.
+    pub fn merge(&mut self, other: &Total) -> bool {
+        let alike = self.sum.len() == other.sum.len() && self.fraction_bits == other.fraction_bits;
+        if alike {
+            let pairs = self.sum.as_chunks_mut::<2>().0.iter_mut();
+            for (sum, other) in pairs.zip(other.sum.as_chunks::<2>().0) {
+                let joined = |[low, high]: [u32; 2]| u64::from(low) | u64::from(high) << 32;
+                let both = joined(*sum).wrapping_add(joined(*other));
+                *sum = [both as u32, (both >> 32) as u32];
+            }
+            self.weight += other.weight;
+        }
+        alike
+    }
+
+    /// Its words: pairs, low word first.
+    pub fn words(&self) -> &[u32] {
+        &self.sum
+    }
+
+    /// A sum from its words and its weight.
+    pub fn from_words(words: Vec<u32>, fraction_bits: u32, weight: u64) -> Self {
+        Total { sum: words, fraction_bits, weight }
+    }
+
     /// The sum of weights.
     pub fn weight(&self) -> u64 {
         self.weight
@@ -86,6 +112,18 @@ mod tests {
             prop_assert_eq!(&ours.sum, &total);
             prop_assert_eq!(ours.weight(), weight);
             prop_assert_eq!(ours.mean(), mean);
+
+            // In two parts, through their words.
+            let mut parts = [Total::new(7, 30), Total::new(7, 30)];
+            for (at, (x, weight)) in updates.into_iter().enumerate() {
+                let part = &mut parts[usize::from(at < turn)];
+                part.begin(weight);
+                part.add(0, &x, weight);
+            }
+            let [mut sum, other] = parts;
+            prop_assert!(sum.merge(&Total::from_words(other.words().to_vec(), 30, other.weight())));
+            prop_assert_eq!(&sum, &ours);
+            prop_assert!(!sum.merge(&Total::new(6, 30)) && !sum.merge(&Total::new(7, 29)));
         }
     }
 }

@@ -338,7 +338,7 @@ pub struct Journaled {
     #[prost(uint64, tag = "1")]
     pub now: u64,
     /// What happened.
-    #[prost(oneof = "journaled::Event", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "journaled::Event", tags = "2, 3, 4, 5, 6, 7, 8")]
     pub event: ::core::option::Option<journaled::Event>,
 }
 /// Nested message and enum types in `Journaled`.
@@ -364,6 +364,9 @@ pub mod journaled {
         /// The stored body of an upload is damaged.
         #[prost(message, tag = "7")]
         Lost(super::Lost),
+        /// Uploads that were taken elsewhere, all at once.
+        #[prost(message, tag = "8")]
+        Collected(super::Collected),
     }
 }
 /// Who is online.
@@ -424,6 +427,16 @@ pub struct Uploaded {
     /// Bytes of the body.
     #[prost(uint64, tag = "3")]
     pub bytes: u64,
+}
+/// Complete, checked uploads of an attempt, in order of their clients' keys.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Collected {
+    /// The attempt.
+    #[prost(message, optional, tag = "1")]
+    pub turn: ::core::option::Option<Turn>,
+    /// The uploads, each announced for this attempt.
+    #[prost(message, repeated, tag = "2")]
+    pub uploads: ::prost::alloc::vec::Vec<Uploaded>,
 }
 /// The stored body of an upload is gone, or has other bytes than were taken.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -157,9 +157,14 @@ impl Collect {
         Ok(())
     }
 
+    /// How many uploads close it.
+    pub(super) fn awaited(&self) -> usize {
+        let silent = self.cohort.values().filter(|answer| matches!(answer, Answer::None)).count();
+        self.enough.saturating_sub(self.uploads().count()).min(silent)
+    }
+
     fn done(&self) -> bool {
-        self.uploads().count() >= self.enough
-            || !self.cohort.values().any(|answer| matches!(answer, Answer::None))
+        self.awaited() == 0
     }
 }
 
@@ -187,6 +192,38 @@ impl Coordinator {
             // Nothing of an attempt that failed is added up.
             [Effect::Failed(_), ..] => closed,
             _ => [vec![add], closed].concat(),
+        })
+    }
+
+    /// Uploads that were taken elsewhere. All of them count, where there are more than close it, too.
+    pub(super) fn collected(
+        &mut self,
+        now: Millis,
+        turn: Turn,
+        uploads: Vec<(ClientId, Upload)>,
+    ) -> Result<Vec<Effect>, Refusal> {
+        if !uploads.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(Refusal::Malformed("list of uploads"));
+        }
+        self.check_turn(turn)?;
+        for (client, upload) in &uploads {
+            self.check_upload(client, turn, Some(upload))?;
+        }
+        let Phase::Collect(collect) = &mut self.phase else {
+            return Err(self.unexpected("upload"));
+        };
+        let add = |(client, upload): &(ClientId, Upload)| Effect::Add {
+            client: *client,
+            weight: upload.samples,
+        };
+        let added: Vec<Effect> = uploads.iter().map(add).collect();
+        for (client, upload) in uploads {
+            collect.cohort.insert(client, Answer::Uploaded(upload));
+        }
+        let closed = if collect.done() { self.close(now) } else { Vec::new() };
+        Ok(match closed.as_slice() {
+            [Effect::Failed(_)] => closed,
+            _ => [added, closed].concat(),
         })
     }
 

@@ -87,6 +87,15 @@ pub enum Event {
         /// What it is.
         upload: Upload,
     },
+    /// Bodies are complete and checked that were taken elsewhere, by servers which decide together
+    /// who is in an attempt. One that would not be taken alone is no reason to refuse the others:
+    /// the driver leaves it out.
+    Collected {
+        /// The attempt they are for.
+        turn: Turn,
+        /// Who sent what, in order of their keys.
+        uploads: Vec<(ClientId, Upload)>,
+    },
     /// The driver did [`Effect::Aggregate`].
     Aggregated(Head),
     /// The stored body of an upload of the open attempt is gone, or has other bytes than were
@@ -242,6 +251,33 @@ impl TryFrom<wire::Aggregated> for Head {
     }
 }
 
+fn uploaded_to_wire(client: &ClientId, turn: Turn, upload: &Upload) -> wire::Uploaded {
+    wire::Uploaded {
+        client: client.0.to_vec(),
+        finish: Some(wire::Finish {
+            round: turn.round,
+            attempt: turn.attempt,
+            digest: upload.digest.0.to_vec(),
+            samples: upload.samples,
+            metrics: upload.metrics.clone(),
+            included: upload.included.clone(),
+        }),
+        bytes: upload.bytes,
+    }
+}
+
+fn uploaded_from_wire(uploaded: wire::Uploaded) -> Result<(ClientId, Turn, Upload), Refusal> {
+    let finish = uploaded.finish.ok_or(Refusal::Malformed("upload"))?;
+    let upload = Upload {
+        digest: digest(&finish.digest)?,
+        bytes: uploaded.bytes,
+        samples: finish.samples,
+        metrics: finish.metrics,
+        included: finish.included,
+    };
+    Ok((client(&uploaded.client)?, Turn::new(finish.round, finish.attempt), upload))
+}
+
 impl Event {
     /// As the journal has it.
     pub fn to_wire(&self, now: u64) -> wire::Journaled {
@@ -256,17 +292,12 @@ impl Event {
                 let message = Some(message.clone());
                 Wire::Sent(wire::Sent { client: client.0.to_vec(), message })
             }
-            Event::Uploaded { client, turn, upload } => Wire::Uploaded(wire::Uploaded {
-                client: client.0.to_vec(),
-                finish: Some(wire::Finish {
-                    round: turn.round,
-                    attempt: turn.attempt,
-                    digest: upload.digest.0.to_vec(),
-                    samples: upload.samples,
-                    metrics: upload.metrics.clone(),
-                    included: upload.included.clone(),
-                }),
-                bytes: upload.bytes,
+            Event::Uploaded { client, turn, upload } => {
+                Wire::Uploaded(uploaded_to_wire(client, *turn, upload))
+            }
+            Event::Collected { turn, uploads } => Wire::Collected(wire::Collected {
+                turn: Some((*turn).into()),
+                uploads: uploads.iter().map(|(c, u)| uploaded_to_wire(c, *turn, u)).collect(),
             }),
             Event::Aggregated(head) => Wire::Aggregated(head.into()),
             Event::Lost { client, turn } => {
@@ -294,18 +325,17 @@ impl Event {
                 message: sent.message.ok_or(Refusal::Malformed("message"))?,
             },
             Wire::Uploaded(uploaded) => {
-                let finish = uploaded.finish.ok_or(Refusal::Malformed("upload"))?;
-                Event::Uploaded {
-                    client: client(&uploaded.client)?,
-                    turn: Turn::new(finish.round, finish.attempt),
-                    upload: Upload {
-                        digest: digest(&finish.digest)?,
-                        bytes: uploaded.bytes,
-                        samples: finish.samples,
-                        metrics: finish.metrics,
-                        included: finish.included,
-                    },
-                }
+                let (client, turn, upload) = uploaded_from_wire(uploaded)?;
+                Event::Uploaded { client, turn, upload }
+            }
+            Wire::Collected(collected) => {
+                let turn = collected.turn.ok_or(Refusal::Malformed("uploads"))?.into();
+                let upload = |wire| match uploaded_from_wire(wire)? {
+                    (client, its, upload) if its == turn => Ok((client, upload)),
+                    _ => Err(Refusal::Malformed("uploads")),
+                };
+                let uploads = collected.uploads.into_iter().map(upload);
+                Event::Collected { turn, uploads: uploads.collect::<Result<_, Refusal>>()? }
             }
             Wire::Aggregated(aggregated) => Event::Aggregated(aggregated.try_into()?),
             Wire::Lost(lost) => Event::Lost {

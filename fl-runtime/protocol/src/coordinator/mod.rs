@@ -212,6 +212,7 @@ impl Coordinator {
             Event::Tick => self.tick(now)?,
             Event::Message { client, message } => self.message(now, client, message)?,
             Event::Uploaded { client, turn, upload } => self.uploaded(now, client, turn, upload)?,
+            Event::Collected { turn, uploads } => self.collected(now, turn, uploads)?,
             Event::Aggregated(head) => self.aggregated(now, head)?,
             Event::Lost { client, turn } => self.lost(client, turn)?,
         };
@@ -336,6 +337,14 @@ impl Coordinator {
     pub fn max_samples(&self) -> Option<u32> {
         match &self.phase {
             Phase::Collect(collect) => Some(collect.max_samples),
+            _ => None,
+        }
+    }
+
+    /// Uploads that still close the phase in which they come in; `None` in any other.
+    pub fn awaited(&self) -> Option<usize> {
+        match &self.phase {
+            Phase::Collect(collect) => Some(collect.awaited()),
             _ => None,
         }
     }

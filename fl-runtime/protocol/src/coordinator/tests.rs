@@ -418,3 +418,49 @@ fn what_a_round_goes_on_from_is_kept_and_nothing_else() {
     c.handle(late, Event::Tick).unwrap();
     assert_eq!(c.kept(), [1, 2, 3, 4].map(made));
 }
+
+/// One by one or all at once: the same state, also when more come than close the attempt.
+#[test]
+fn uploads_taken_elsewhere_come_all_at_once() {
+    let taken = |numbers: &[u8]| {
+        let upload = |number: &u8| match uploaded(*number, FIRST) {
+            Event::Uploaded { client, upload, .. } => (client, upload),
+            _ => unreachable!(),
+        };
+        Event::Collected { turn: FIRST, uploads: numbers.iter().map(upload).collect() }
+    };
+    let open = || {
+        let mut c = coordinator(|plan| {
+            (plan.cohort.size, plan.cohort.over_selection) = (2, 2.0);
+        });
+        c.handle(Millis(1), start(4)).unwrap();
+        c
+    };
+    let mut c = open();
+    assert_eq!(c.awaited(), Some(2));
+    c.handle(Millis(2), declined(4, FIRST)).unwrap();
+    let effects = c.handle(Millis(3), taken(&[1])).unwrap();
+    assert_eq!((effects, c.awaited()), (vec![Effect::Add { client: id(1), weight: 5 }], Some(1)));
+    // None of a batch is taken that has one of somebody who declined, or out of order.
+    let before = c.clone();
+    for (wrong, name) in [(&[2, 4][..], "conflict"), (&[3, 2], "malformed"), (&[1], "repeated")] {
+        assert_eq!(c.handle(Millis(4), taken(wrong)).unwrap_err().name(), name);
+        assert_eq!((c.awaited(), c.accepted().count()), (before.awaited(), 1));
+    }
+    let effects = c.handle(Millis(4), taken(&[2, 3])).unwrap();
+    assert_eq!(effects.last(), Some(&Effect::Aggregate));
+    // Three, though two are enough.
+    assert_eq!((c.accepted().count(), c.awaited(), c.phase()), (3, None, "combine"));
+    let late = c.handle(Millis(5), taken(&[4])).unwrap_err();
+    assert_eq!(late.name(), "unexpected");
+    // As it comes back from a journal.
+    let event = taken(&[1, 3]);
+    let journaled = event.to_wire(7);
+    assert_eq!(Event::from_wire(journaled).unwrap(), event);
+    // Fewer than close it leave it open, and the deadline closes it.
+    let mut c = open();
+    c.handle(Millis(2), taken(&[3])).unwrap();
+    let deadline = c.deadline().unwrap();
+    c.handle(deadline, Event::Tick).unwrap();
+    assert_eq!((c.accepted().count(), c.phase()), (1, "combine"));
+}

@@ -32,6 +32,11 @@ fn scale(values: &mut [f32], factor: f32) {
 }
 
 impl Format {
+    /// Whether updates may have a largest norm alone.
+    pub fn is_limited(&self) -> bool {
+        self.max_norm.is_some()
+    }
+
     /// What the values of a body are multiplied by for the largest norm that updates may have: 1
     /// for one that is within, or where there is no such limit.
     ///
