@@ -1,4 +1,4 @@
-//! Ranks and hits by counting, the largest by insertion; rows in parallel.
+//! Ranks and hits by counting, the largest by insertion, of narrow rows in a lane each.
 
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
@@ -10,7 +10,7 @@ use tern_shaders::{Arg, ReferenceFn};
 use super::isa::with_vectors;
 use super::loss::known;
 use super::parallel::{rows, rows2};
-use super::planes::{NARROW, NO_PLANES, ROWS, split};
+use super::planes::{NARROW, NO_PLANES, ROWS, join, split};
 use super::vector::{lanes, load, splat, store, tally};
 
 pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
@@ -138,8 +138,86 @@ fn accuracy(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
 }
 
 /// Whether a comes before b whatever their places; NaN before all numbers.
+#[inline(always)]
 fn ahead(a: f32, b: f32) -> bool {
     a > b || a.is_nan() && !b.is_nan()
+}
+
+/// Puts an element among the largest before it, of which there are `found`.
+#[inline(always)]
+fn insert(value: f32, place: u32, found: &mut usize, values: &mut [f32], places: &mut [u32]) {
+    let k = values.len();
+    if *found == k && !ahead(value, values[k - 1]) {
+        return;
+    }
+    // Behind every element that is as large, since that has the lower place.
+    let mut at = if *found < k { *found } else { k - 1 };
+    while at > 0 && ahead(value, values[at - 1]) {
+        values[at] = values[at - 1];
+        places[at] = places[at - 1];
+        at -= 1;
+    }
+    values[at] = value;
+    places[at] = place;
+    *found = (*found + 1).min(k);
+}
+
+/// The largest of a wide row: few vectors have one that is ahead of the last of them.
+#[inline(always)]
+fn wide_top_k<S: Simd>(s: S, row: &[f32], values: &mut [f32], places: &mut [u32]) {
+    let (k, mut found) = (values.len(), 0);
+    for (i, part) in row.chunks(lanes::<S>()).enumerate() {
+        let full = found == k && part.len() == lanes::<S>();
+        if full && load::<S, S::f32s>(s, part).simd_le(splat(s, values[k - 1])).all_true() {
+            continue;
+        }
+        for (place, value) in (i * lanes::<S>()..).zip(part) {
+            insert(*value, place as u32, &mut found, values, places);
+        }
+    }
+}
+
+/// The largest of narrow rows, a row a lane.
+#[inline(always)]
+fn narrow_top_k<S: Simd>(
+    s: S,
+    x: &[f32],
+    (classes, k): (usize, usize),
+    values: &mut [f32],
+    places: &mut [u32],
+) {
+    let (mut planes, mut best) = (NO_PLANES, NO_PLANES);
+    let mut best_places = [0u32; NARROW * ROWS];
+    let blocks = values.chunks_mut(ROWS * k).zip(places.chunks_mut(ROWS * k));
+    for (x, (values, places)) in x.chunks(ROWS * classes).zip(blocks) {
+        split(s, x, classes, &mut planes);
+        for at in (0..ROWS).step_by(lanes::<S>()) {
+            for c in 0..classes {
+                let mut value: S::f32s = load(s, &planes[c * ROWS + at..]);
+                let mut place = S::u32s::splat(s, c as u32);
+                // From where it is ahead on, all others move by one.
+                let mut moves = value.simd_lt(value);
+                for held_at in (0..c.min(k)).map(|j| j * ROWS + at) {
+                    let held: S::f32s = load(s, &best[held_at..]);
+                    let held_place: S::u32s = load(s, &best_places[held_at..]);
+                    // NaN is ahead of all numbers.
+                    let ahead = !value.simd_le(held) & held.simd_eq(held);
+                    moves |= ahead;
+                    store(&mut best[held_at..], moves.select(value, held));
+                    store(&mut best_places[held_at..], moves.select(place, held_place));
+                    value = moves.select(held, value);
+                    place = moves.select(held_place, place);
+                }
+                if c < k {
+                    store(&mut best[c * ROWS + at..], value);
+                    store(&mut best_places[c * ROWS + at..], place);
+                }
+            }
+        }
+        join(s, &best, k, false, values);
+        // Vectors move floats; their bits stay.
+        join(s, bytemuck::cast_ref(&best_places), k, false, bytemuck::cast_slice_mut(places));
+    }
 }
 
 fn top_k(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
@@ -148,24 +226,65 @@ fn top_k(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (x, classes, k) = (x.real(), p.classes as usize, p.k as usize);
     let (values, places) = (values.real_mut(), places.word_mut());
     rows2((values, k), (places, k), classes, |first, values, places| {
-        let rows = values.chunks_exact_mut(k).zip(places.chunks_exact_mut(k));
-        for (i, (values, places)) in rows.enumerate() {
-            let mut found = 0;
-            for (place, value) in x[(first + i) * classes..][..classes].iter().enumerate() {
-                if found == k && !ahead(*value, values[k - 1]) {
-                    continue;
-                }
-                // Behind every element that is as large, since that has the lower place.
-                let mut at = if found < k { found } else { k - 1 };
-                while at > 0 && ahead(*value, values[at - 1]) {
-                    values[at] = values[at - 1];
-                    places[at] = places[at - 1];
-                    at -= 1;
-                }
-                values[at] = *value;
-                places[at] = place as u32;
-                found = (found + 1).min(k);
+        let x = &x[first * classes..][..values.len() / k * classes];
+        with_vectors!(s => if classes <= NARROW {
+            narrow_top_k(s, x, (classes, k), values, places);
+        } else {
+            let rows = values.chunks_exact_mut(k).zip(places.chunks_exact_mut(k));
+            for (row, (values, places)) in x.chunks_exact(classes).zip(rows) {
+                wide_top_k(s, row, values, places);
+            }
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_shaders::kernels::metrics as reference;
+    use tern_shaders::kernels::random::pcg4d;
+
+    use super::super::isa::Isa;
+    use super::*;
+
+    /// Few different values, so that there are ties, and what is no number.
+    fn value(i: usize) -> f32 {
+        match pcg4d([i as u32, 7, 0, 0])[0] % 11 {
+            0 => f32::NAN,
+            1 => f32::INFINITY,
+            2 => f32::NEG_INFINITY,
+            other => other as f32 - 6.0,
+        }
+    }
+
+    #[test]
+    fn the_largest_of_rows_are_the_references_on_every_instruction_set() {
+        for (rows, classes, k) in [
+            (3, 1, 1),
+            (70, 2, 2),
+            (65, 10, 5),
+            (130, 32, 16),
+            (5, 33, 3),
+            (4, 100, 16),
+            (2, 700, 1),
+        ] {
+            let x: Vec<f32> = (0..rows * classes).map(value).collect();
+            let p = TopK { rows: rows as u32, classes: classes as u32, k: k as u32 };
+            let (mut expected, mut expected_places) = (vec![0.0; rows * k], vec![0; rows * k]);
+            reference::top_k(&p, 1, &x, &mut expected, &mut expected_places);
+            for isa in Isa::available() {
+                let (mut values, mut places) = (vec![9.0f32; rows * k], vec![99; rows * k]);
+                with_vectors!(isa.level().unwrap(), s => if classes <= NARROW {
+                    narrow_top_k(s, &x, (classes, k), &mut values, &mut places);
+                } else {
+                    let rows = values.chunks_exact_mut(k).zip(places.chunks_exact_mut(k));
+                    for (row, (values, places)) in x.chunks_exact(classes).zip(rows) {
+                        wide_top_k(s, row, values, places);
+                    }
+                });
+                assert_eq!(places, expected_places, "{isa}: {rows} × {classes}, {k}");
+                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&values), bits(&expected), "{isa}: {rows} × {classes}, {k}");
             }
         }
-    });
+    }
 }

@@ -41,7 +41,8 @@ fn pages_of_listed_origins_may_send_and_read_what_clients_do() {
     assert_eq!(field(&fields, "access-control-allow-methods"), Some("post"));
     assert_eq!(field(&fields, "access-control-allow-credentials"), None);
     let allowed = field(&fields, "access-control-allow-headers").unwrap();
-    let sent = [auth::KEY, auth::HOST, auth::RUN, auth::TIME, auth::NONCE, auth::SIGNATURE];
+    let sent =
+        [auth::KEY, auth::HOST, auth::RUN, auth::START, auth::TIME, auth::NONCE, auth::SIGNATURE];
     for name in sent.into_iter().chain(["content-type", "range", "accept"]) {
         assert!(allowed.split(',').any(|allowed| allowed == name), "{name}: {allowed}");
     }
@@ -50,7 +51,15 @@ fn pages_of_listed_origins_may_send_and_read_what_clients_do() {
     assert_eq!(status, 401);
     assert_eq!(field(&fields, "access-control-allow-origin"), Some(LISTED));
     let exposed = field(&fields, "access-control-expose-headers").unwrap();
-    for name in [auth::RUN, auth::TIME, pace::WAIT, pace::PIECE, "retry-after", "content-range"] {
+    for name in [
+        auth::RUN,
+        auth::START,
+        auth::TIME,
+        pace::WAIT,
+        pace::PIECE,
+        "retry-after",
+        "content-range",
+    ] {
         assert!(exposed.split(',').any(|exposed| exposed == name), "{name}: {exposed}");
     }
 }

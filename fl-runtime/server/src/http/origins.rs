@@ -65,8 +65,9 @@ impl FromStr for Origin {
 
 /// Lets pages of these origins, and no others, send what clients send and read what they read.
 pub(super) fn allow(origins: &[Origin]) -> CorsLayer {
-    let sent = [auth::KEY, auth::HOST, auth::RUN, auth::TIME, auth::NONCE, auth::SIGNATURE];
-    let read = [auth::RUN, auth::TIME, pace::WAIT, pace::PIECE];
+    let sent =
+        [auth::KEY, auth::HOST, auth::RUN, auth::START, auth::TIME, auth::NONCE, auth::SIGNATURE];
+    let read = [auth::RUN, auth::START, auth::TIME, pace::WAIT, pace::PIECE];
     let sent = sent.map(HeaderName::from_static).into_iter().chain([ACCEPT, CONTENT_TYPE, RANGE]);
     let read = read.map(HeaderName::from_static).into_iter().chain([CONTENT_RANGE, RETRY_AFTER]);
     CorsLayer::new()
