@@ -257,13 +257,18 @@ struct Seen {
 impl Window {
     /// For a server that starts now and takes times that are at most `width` milliseconds off.
     pub fn new(width: u64, now: Millis) -> Self {
-        let seen = Seen { since: now.0, ..Seen::default() };
         let hasher = RandomState::new();
         // SipHash, by keys from the system's entropy: nobody can have it signed before.
         let halves = [0u8, 1].map(|half| hasher.hash_one(half).to_le_bytes());
         let mut start = StartId([0; 16]);
         start.0.copy_from_slice(halves.as_flattened());
-        Window { width, start, hasher, seen: Mutex::new(seen) }
+        Window::for_start(start, width, now)
+    }
+
+    /// [`Window::new`] for a start that several processes share: who has nonces that outlive them.
+    pub fn for_start(start: StartId, width: u64, now: Millis) -> Self {
+        let seen = Seen { since: now.0, ..Seen::default() };
+        Window { width, start, hasher: RandomState::new(), seen: Mutex::new(seen) }
     }
 
     /// This start, for which requests are to be signed.

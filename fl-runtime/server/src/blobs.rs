@@ -316,6 +316,19 @@ impl Partial {
         self.len == 0
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file once more, from its start.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn open(&self) -> Result<File> {
+        File::open(&self.path).map_err(|e| Error::file(&self.path, e))
+    }
+
     /// Appends.
     ///
     /// # Errors

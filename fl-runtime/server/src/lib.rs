@@ -2,7 +2,7 @@
 //!
 //! - A [`Federation`](federation::Federation) is the server without its network: the protocol's
 //!   coordinator, with a memory. What happens goes to a [`journal`] (SQLite) before anything
-//!   comes of it, and bodies to files ([`blobs`]).
+//!   comes of it, and bodies to files ([`blobs`]); or to other storage, by the traits of [`storage`].
 //! - [`local`] drives it with clients in the same process.
 //! - `http` (a feature) serves it over the network, with a dashboard, metrics and services.
 //!
@@ -39,3 +39,4 @@ pub mod http;
 pub mod journal;
 pub mod local;
 pub mod plot;
+pub mod storage;

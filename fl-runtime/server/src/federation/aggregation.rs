@@ -1,30 +1,21 @@
 //! Making a round's model: from the stored updates and the last model, by strategy.
 
-use std::io::{BufReader, Read, Seek};
 use std::sync::Arc;
 
 use tern_engine::Device;
-use tern_protocol::coordinator::{Coordinator, Head, Unmasking, Upload};
+use tern_protocol::coordinator::{Coordinator, Head, Unmasking};
 use tern_protocol::metrics::{Metrics, is_measured};
 use tern_protocol::plan::Encoding;
 use tern_protocol::strategy::advance;
-use tern_protocol::update::{Codec, Format, Hashing, Kind, Scales, add_difference};
+use tern_protocol::update::{Codec, Format, Kind, Scales, add_difference};
 use tern_protocol::{
     ClientId, Code, Digest, Error, Layout, Masking, Refusal, Result, RunPlan, Strategy,
-    StrategyState, Total, Turn,
+    StrategyState, Turn,
 };
 
+use super::fold::{Counted, Folding, Sum};
 use super::{Evaluator, Options};
-use crate::blobs::Blobs;
-
-/// What the updates of an attempt add up to.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Sum {
-    /// Weighted, of floats.
-    Clear(Total),
-    /// Of masked words, mod 2^32.
-    Masked(Vec<u32>),
-}
+use crate::storage::Bodies;
 
 /// What models are made with: the same for all rounds of a run.
 pub(super) struct Context {
@@ -32,7 +23,8 @@ pub(super) struct Context {
     pub layout: Layout,
     pub strategy: Arc<dyn Strategy>,
     evaluator: Option<Arc<dyn Evaluator>>,
-    pub blobs: Blobs,
+    pub bodies: Arc<dyn Bodies>,
+    pub folding: Folding,
     codec: Codec,
 }
 
@@ -42,42 +34,17 @@ impl Context {
         layout: &Layout,
         strategy: Arc<dyn Strategy>,
         options: &Options,
-        blobs: Blobs,
+        bodies: Arc<dyn Bodies>,
     ) -> Result<Self> {
         Ok(Context {
             plan: plan.clone(),
             layout: layout.clone(),
             strategy,
             evaluator: options.evaluator.clone(),
-            blobs,
+            bodies,
+            folding: Folding::new(plan)?,
             codec: Codec::new(&Device::cpu(), layout)?,
         })
-    }
-
-    /// What bodies of the open attempt look like.
-    pub fn format(&self, coordinator: &Coordinator) -> Format {
-        let kind = match coordinator.masking() {
-            Some(masking) => Kind::Masked(masking.packing),
-            None => self.plan.updates.uplink.into(),
-        };
-        Format::of_updates(&self.plan.updates, kind, &self.layout)
-    }
-
-    /// A sum of nothing for the open attempt.
-    pub fn empty(&self, coordinator: &Coordinator) -> Sum {
-        empty(&self.format(coordinator), &self.layout, &self.plan)
-    }
-
-    /// Adds an accepted update of the open attempt.
-    pub fn add_update(
-        &self,
-        coordinator: &Coordinator,
-        total: &mut Sum,
-        client: &ClientId,
-        upload: &Counted,
-    ) -> Result<Stored> {
-        let (format, turn) = (self.format(coordinator), coordinator.turn());
-        add_update(&self.blobs, &format, total, turn, client, upload)
     }
 
     /// A stored model as a flat vector.
@@ -88,20 +55,21 @@ impl Context {
     /// The bytes of a stored model or state. Where its file is damaged, those of the models that
     /// are written for people are looked at, and it is repaired by one that is the same.
     pub fn body(&self, digest: &Digest) -> Result<Vec<u8>> {
-        let damage = match self.blobs.read_model(digest) {
+        let damage = match self.bodies.read(digest) {
             Ok(bytes) => return Ok(bytes),
             Err(damage) => damage,
         };
         let Some(bytes) = self.copy(digest) else { return Err(damage) };
         tracing::warn!(%damage, "repaired from a copy");
-        self.blobs.put_model(&bytes)?;
+        self.bodies.put(&bytes)?;
         Ok(bytes)
     }
 
     /// A model from one of the files that are written for people.
     pub fn copy(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let folder = self.bodies.folder()?;
         COPIES.iter().find_map(|name| {
-            let path = self.blobs.folder().join(name);
+            let path = folder.join(name);
             let flat = tern_engine::load_model(&path, self.layout.parameters()).ok()?;
             Some(Codec::full(&flat)).filter(|bytes| Digest::of(bytes) == *digest)
         })
@@ -125,81 +93,14 @@ impl Context {
 
     fn state(&self, head: &Head) -> Result<StrategyState> {
         let Some(digest) = &head.state else { return Ok(StrategyState::default()) };
-        let path = self.blobs.model_path(digest);
+        let path = self.bodies.name(digest);
         StrategyState::from_bytes(&self.body(digest)?)
             .ok_or_else(|| Error::file(&path, "is no state of a strategy"))
     }
 }
 
-fn empty(format: &Format, layout: &Layout, plan: &RunPlan) -> Sum {
-    match format.kind() {
-        Kind::Masked(packing) => Sum::Masked(vec![0; packing.words()]),
-        _ => Sum::Clear(Total::new(layout.elements(), plan.fraction_bits())),
-    }
-}
-
 /// Files that hold copies of models, for people.
 pub(super) const COPIES: [&str; 2] = ["model.safetensors", "best.safetensors"];
-
-/// What is counted of an update: its weight, and the digest by which it was taken.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Counted {
-    pub digest: Digest,
-    pub weight: u32,
-}
-
-impl From<&Upload> for Counted {
-    fn from(upload: &Upload) -> Self {
-        Counted { digest: upload.digest, weight: upload.samples }
-    }
-}
-
-/// What a stored update was found to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
-    /// As it was taken.
-    Whole,
-    /// Something else, or nothing; the total it was added to is none any more.
-    Damaged(String),
-}
-
-/// Adds a stored update, whose bytes are hashed while they are read.
-pub(super) fn add_update(
-    blobs: &Blobs,
-    format: &Format,
-    total: &mut Sum,
-    turn: Turn,
-    client: &ClientId,
-    Counted { digest, weight }: &Counted,
-) -> Result<Stored> {
-    let path = blobs.upload_path(turn, client);
-    let Some(mut file) = blobs.upload(turn, client)? else {
-        return Ok(Stored::Damaged("the file is gone".into()));
-    };
-    let factor = format.factor(BufReader::with_capacity(1 << 16, &file));
-    file.rewind().map_err(|e| Error::file(&path, e))?;
-    let mut body = Hashing::new(BufReader::with_capacity(1 << 16, file));
-    let added = factor.and_then(|factor| match total {
-        Sum::Clear(total) => {
-            total.begin(*weight);
-            if factor < 1.0 {
-                tracing::warn!(%client, %turn, factor, "scaled down to updates.max_norm");
-            }
-            format.scaled(&mut body, factor, |at, part| total.add(at, part, *weight))
-        }
-        Sum::Masked(total) => format.add_masked(&mut body, total),
-    });
-    match added {
-        // What was found right when it came.
-        Err(Error::Refused(refusal)) => return Ok(Stored::Damaged(refusal.to_string())),
-        other => other?,
-    }
-    let more = body.read(&mut [0]).map_err(|e| Error::file(&path, e))?;
-    Ok(match body.digest() {
-        made if made == *digest && more == 0 => Stored::Whole,
-        made => Stored::Damaged(format!("SHA-256 {made}, expected {digest}")),
-    })
-}
 
 /// Ternary scales for the next round, where the server sets them: four times the root mean square
 /// of each tensor of the mean update, but at most twice the last scale and at least half of it.
@@ -220,7 +121,6 @@ pub struct Aggregation {
     context: Arc<Context>,
     turn: Turn,
     head: Head,
-    format: Format,
     uploads: Vec<(ClientId, Counted)>,
     unmasking: Option<(Masking, Unmasking)>,
     total: Option<Sum>,
@@ -249,7 +149,6 @@ impl Aggregation {
         Aggregation {
             turn: coordinator.turn(),
             head: coordinator.head().clone(),
-            format: context.format(coordinator),
             uploads: uploads.collect(),
             unmasking: coordinator.masking().cloned().zip(coordinator.unmasking().cloned()),
             total,
@@ -264,12 +163,14 @@ impl Aggregation {
     pub fn run(mut self) -> Result<Aggregated> {
         let total = match self.total.take() {
             Some(total) => total,
-            None => match self.refold()? {
-                Ok(total) => total,
-                Err(lost) => {
-                    return Ok(Aggregated { turn: self.turn, made: Made::Lost(lost) });
+            None => {
+                match self.context.folding.fold(&*self.context.bodies, self.turn, &self.uploads)? {
+                    Ok(total) => total,
+                    Err(lost) => {
+                        return Ok(Aggregated { turn: self.turn, made: Made::Lost(lost) });
+                    }
                 }
-            },
+            }
         };
         let context = &self.context;
         let (mean, training) = match total {
@@ -281,14 +182,14 @@ impl Aggregation {
         let kind = context.plan.updates.kind;
         let scales = next_scales(&context.layout, &self.head.scales, &mean);
         advance(&*context.strategy, kind, &context.layout, &mut model, mean, &mut state)?;
-        let stored = context.blobs.put_model(&Codec::full(&model))?;
+        let stored = context.bodies.put(&Codec::full(&model))?;
         let (public, difference) = match context.plan.updates.downlink {
             Encoding::Ternary => {
                 let public = context.model(&self.head.public)?;
                 let (body, values) = context.difference(self.turn.round, &model, &public)?;
-                let difference = context.blobs.put_model(&body)?;
+                let difference = context.bodies.put(&body)?;
                 model = values;
-                (context.blobs.put_model(&Codec::full(&model))?, Some(difference))
+                (context.bodies.put(&Codec::full(&model))?, Some(difference))
             }
             Encoding::Full | Encoding::Half => (stored, None),
         };
@@ -299,7 +200,7 @@ impl Aggregation {
         metrics.retain(|_, value| is_measured(*value));
         let state = match state.vectors.is_empty() {
             true => None,
-            false => Some(context.blobs.put_model(&state.to_bytes())?),
+            false => Some(context.bodies.put(&state.to_bytes())?),
         };
         let head = Head { model: stored, public, difference, state, scales, metrics, training };
         Ok(Aggregated { turn: self.turn, made: Made::Head(head) })
@@ -329,23 +230,5 @@ impl Aggregation {
             }
         };
         Ok((mean, masking.measured.means(&measured, weight)))
-    }
-
-    /// The total, from the stored updates; of whom they are damaged, if any is.
-    fn refold(&self) -> Result<Result<Sum, Vec<ClientId>>> {
-        let context = &self.context;
-        let mut total = empty(&self.format, &context.layout, &context.plan);
-        let mut lost = Vec::new();
-        for (client, upload) in &self.uploads {
-            let (blobs, format) = (&context.blobs, &self.format);
-            match add_update(blobs, format, &mut total, self.turn, client, upload)? {
-                Stored::Whole => {}
-                Stored::Damaged(reason) => {
-                    tracing::warn!(%client, reason, "a stored update is damaged");
-                    lost.push(*client);
-                }
-            }
-        }
-        Ok(if lost.is_empty() { Ok(total) } else { Err(lost) })
     }
 }

@@ -4,7 +4,7 @@ use tern_protocol::coordinator::Event;
 use tern_protocol::{ClientId, Digest, Error, Millis, Result, Turn};
 
 use super::Federation;
-use super::aggregation::Stored;
+use super::fold::Stored;
 
 /// Milliseconds from a look at a damaged model to the next one.
 const AGAIN: u64 = 5_000;
@@ -41,12 +41,12 @@ impl Federation {
         let Some(mut total) = self.total.take() else { return };
         let accepted = self.coordinator.accepted().find(|(other, _)| *other == client);
         let Some((_, upload)) = accepted else { return };
-        let counted = upload.into();
-        match self.context.add_update(&self.coordinator, &mut total, client, &counted) {
+        let (turn, counted) = (self.coordinator.turn(), upload.into());
+        match self.context.folding.add(&*self.bodies, &mut total, turn, client, &counted) {
             Ok(Stored::Whole) => self.total = Some(total),
             Ok(Stored::Damaged(reason)) => {
                 tracing::warn!(%client, reason, "a stored update is damaged");
-                let (now, turn) = (self.coordinator.now(), self.coordinator.turn());
+                let now = self.coordinator.now();
                 if let Err(error) = self.lose(now, turn, &[*client]) {
                     // It is found again before a model is made.
                     tracing::warn!(%error, %client, "noting that an update is damaged");
@@ -58,13 +58,14 @@ impl Federation {
 
     /// Adds up what came in before a restart, while a damaged update can still be asked for again.
     pub(super) fn recount(&mut self) -> Result<()> {
-        if self.coordinator.phase() != "collect" {
+        if self.coordinator.phase() != "collect" || self.options.fleet {
             return Ok(());
         }
-        let (mut total, mut lost) = (self.context.empty(&self.coordinator), Vec::new());
+        let folding = &self.context.folding;
+        let (mut total, mut lost, turn) = (folding.empty(), Vec::new(), self.coordinator.turn());
         for (client, upload) in self.coordinator.accepted() {
             let counted = upload.into();
-            let added = self.context.add_update(&self.coordinator, &mut total, client, &counted)?;
+            let added = folding.add(&*self.bodies, &mut total, turn, client, &counted)?;
             if let Stored::Damaged(reason) = added {
                 tracing::warn!(%client, reason, "a stored update is damaged, and asked for again");
                 lost.push(*client);
@@ -78,7 +79,10 @@ impl Federation {
     }
 
     /// The stored updates of these clients are damaged: they are asked again, or left out.
-    pub(super) fn lose(&mut self, now: Millis, turn: Turn, clients: &[ClientId]) -> Result<()> {
+    ///
+    /// # Errors
+    /// If that can't be stored.
+    pub fn lose(&mut self, now: Millis, turn: Turn, clients: &[ClientId]) -> Result<()> {
         self.total = None;
         for client in clients {
             // Without one of them the attempt may have failed already.

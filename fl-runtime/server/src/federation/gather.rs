@@ -53,7 +53,7 @@ impl Federation {
             None => Salt::draw().map_err(|error| Refusal::Storage(error.to_string()))?,
         };
         self.apply(now, Event::Start { online, salt })?;
-        self.total = Some(self.context.empty(&self.coordinator));
+        self.total = (!self.options.fleet).then(|| self.context.folding.empty());
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use tern_protocol::update::Format;
 use tern_protocol::{ClientId, Digest, Error, Refusal, Result, Turn};
 
 use super::stored;
-use crate::blobs::{Blobs, Partial};
+use crate::blobs::Partial;
+use crate::storage::Bodies;
 
 /// An upload of a client, as far as it is here.
 #[derive(Debug)]
@@ -21,18 +22,19 @@ pub struct Incoming {
 /// A complete and checked body.
 #[derive(Debug)]
 pub struct Received {
-    pub(super) incoming: Incoming,
-    pub(super) digest: Digest,
+    /// The upload.
+    pub incoming: Incoming,
+    /// SHA-256 of its body.
+    pub digest: Digest,
 }
 
 impl Incoming {
-    pub(super) fn open(
-        blobs: &Blobs,
-        turn: Turn,
-        client: ClientId,
-        format: Format,
-    ) -> Result<Self> {
-        Ok(Incoming { partial: blobs.partial(turn, &client)?, turn, client, format })
+    /// What is there of an upload that is to have a format.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn open(bodies: &dyn Bodies, turn: Turn, client: ClientId, format: Format) -> Result<Self> {
+        Ok(Incoming { partial: bodies.partial(turn, &client)?, turn, client, format })
     }
 
     /// Bytes there are.
@@ -60,7 +62,8 @@ impl Incoming {
         &self.client
     }
 
-    pub(super) fn partial(&self) -> &Partial {
+    /// The file it is in.
+    pub fn partial(&self) -> &Partial {
         &self.partial
     }
 
@@ -81,8 +84,19 @@ impl Incoming {
         Ok(self.len())
     }
 
+    /// Forgets what came in.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn forget(&mut self) -> Result<()> {
+        self.partial.clear()
+    }
+
     /// Whether all of it is there.
-    pub(super) fn check_length(&self) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// [`Refusal::Length`] if it isn't.
+    pub fn check_length(&self) -> Result<(), Refusal> {
         let (given, expected) = (self.len(), self.expected());
         match given == expected {
             true => Ok(()),

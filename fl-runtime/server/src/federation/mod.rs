@@ -39,10 +39,13 @@
 mod aggregation;
 mod audit;
 mod clock;
+mod collected;
 mod damage;
 mod failures;
+mod fold;
 mod gather;
 mod incoming;
+mod open;
 mod options;
 mod presence;
 mod repair;
@@ -51,43 +54,43 @@ mod start;
 mod status;
 mod uploads;
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use aggregation::{Aggregated, Aggregation};
-pub use audit::{Audit, audit};
+pub use audit::{Audit, audit, audit_of};
 pub use clock::Clock;
 pub use failures::{Failed, Missing};
+pub use fold::{Counted, Folding, Sum};
 pub use incoming::{Incoming, Received};
 pub use options::{Admission, Evaluator, Options, Token};
+pub use presence::Processes;
 pub use repair::Repair;
 pub use status::Status;
 
-use tern_host::folder::FolderLock;
 use tern_protocol::coordinator::{Coordinator, Effect, Event};
 use tern_protocol::layout::Layout;
 use tern_protocol::plan::Task;
-use tern_protocol::update::Format;
 use tern_protocol::wire::message::Body;
 use tern_protocol::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, Turn, wire};
 
-use crate::blobs::Blobs;
-use crate::journal::{CommittedRound, CountedUpload, Journal};
-use aggregation::{Context, Made, Sum};
+use crate::journal::{CommittedRound, CountedUpload};
+use crate::storage::{Bodies, Ledger};
+use aggregation::{Context, Made};
 use damage::Damage;
 use failures::Failures;
 use presence::Presence;
-use start::{check_kept, check_run, load, start};
+use start::load;
 
-/// A run on this machine.
+/// A run, and what it is kept in.
 pub struct Federation {
     plan: RunPlan,
     task: Task,
     layout: Layout,
     options: Options,
-    journal: Journal,
-    blobs: Blobs,
+    ledger: Box<dyn Ledger>,
+    bodies: Arc<dyn Bodies>,
     coordinator: Coordinator,
     context: Arc<Context>,
     /// What the uploads of the open attempt add up to; unknown after a restart or a failure.
@@ -107,69 +110,11 @@ pub struct Federation {
     failed: Failures,
     damage: Damage,
     uploaded: u64,
-    _folder: FolderLock,
+    /// What keeps others away from the storage.
+    _guard: Box<dyn Any + Send>,
 }
 
 impl Federation {
-    /// Opens the run in a folder, or starts it from the flat vector `initial`. A plan with more
-    /// rounds than before goes on where the run was, or was over.
-    ///
-    /// # Errors
-    /// [`Error::Value`] for a plan that makes no sense or differs from the one that the run was
-    /// started with in more than that, naming the field; [`Error::File`], for a folder that is in use, too;
-    /// [`Error::Journal`]. A journal or a model that is damaged or missing is named, and nothing is
-    /// changed then: `tern repair` says what can be had back.
-    pub fn open(folder: &Path, plan: &RunPlan, initial: &[f32], options: Options) -> Result<Self> {
-        let layout = plan.check()?;
-        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-        let lock = FolderLock::take(folder)?;
-        let (durability, faults) = (options.durability, || options.faults.clone());
-        let mut journal = Journal::open(folder, durability, faults())?;
-        let blobs = Blobs::open(folder, durability, options.max_bytes, faults())?;
-        let (run, first) = match journal.get("run")? {
-            Some(run) => (check_run(&mut journal, plan, &run)?, false),
-            None => (start(&mut journal, &blobs, plan, &layout, initial, &options)?, true),
-        };
-        let coordinator = load(&journal, plan, run)?;
-        let strategy = plan.strategy.build(options.strategy.as_ref())?;
-        let context = Arc::new(Context::new(plan, &layout, strategy, &options, blobs.clone())?);
-        check_kept(&context, &blobs, &coordinator, initial)?;
-        let clock = Clock::new(coordinator.now());
-        let mut clients = journal.clients()?;
-        clients.retain(|client| options.keeps(client));
-        let used = journal.tokens()?;
-        let presence = Presence::new(clients, options.presence_ms);
-        tracing::info!(
-            run = %run, new = first, turn = %coordinator.turn(), phase = coordinator.phase(), "open"
-        );
-        let mut federation = Federation {
-            task: plan.task(run)?.into(),
-            plan: plan.clone(),
-            layout,
-            options,
-            journal,
-            blobs,
-            coordinator,
-            context,
-            total: None,
-            working: false,
-            presence,
-            used,
-            clock,
-            gathering: None,
-            told: None,
-            version: 1,
-            refusals: BTreeMap::new(),
-            failed: Failures::default(),
-            damage: Damage::default(),
-            uploaded: 0,
-            _folder: lock,
-        };
-        federation.recount()?;
-        federation.sweep()?;
-        Ok(federation)
-    }
-
     /// What clients need to know of the run.
     pub fn task(&self) -> &Task {
         &self.task
@@ -206,7 +151,7 @@ impl Federation {
         if enrolled >= self.options.max_clients {
             return self.refuse(Refusal::Full(enrolled));
         }
-        match self.journal.enroll(now, &client, token.as_ref()) {
+        match self.ledger.enroll(now, &client, token.as_ref()) {
             Ok(()) => self.presence.enroll(client),
             Err(error) => return self.refuse(stored(error)),
         }
@@ -228,7 +173,7 @@ impl Federation {
     }
 
     /// A registered client is there, and asks for nothing yet.
-    pub(crate) fn greet(&mut self, now: Millis, client: ClientId, samples: u32) {
+    pub fn greet(&mut self, now: Millis, client: ClientId, samples: u32) {
         let now = self.clock.read(now);
         self.presence.seen(now, client, samples.min(self.plan.updates.max_samples));
     }
@@ -291,11 +236,6 @@ impl Federation {
         }
     }
 
-    /// What bodies of the open attempt look like.
-    fn format(&self) -> Format {
-        self.context.format(&self.coordinator)
-    }
-
     fn acknowledge(&mut self, now: Millis, event: Event) -> Result<wire::Ack, Refusal> {
         match self.apply(now, event) {
             Ok(()) => Ok(wire::Ack { repeated: false }),
@@ -313,15 +253,12 @@ impl Federation {
             _ => None,
         });
         let stored = match record {
-            Some(record) => {
-                let snapshot = self.coordinator.snapshot();
-                self.journal.commit(self.coordinator.now(), record, &snapshot)
-            }
+            Some(record) => self.ledger.commit(record, &self.coordinator),
             // All that a failed attempt leaves is its number, which the snapshot has.
             None if matches!(effects.first(), Some(Effect::Failed(_))) => {
-                self.journal.repeat(&self.coordinator.snapshot())
+                self.ledger.repeat(&self.coordinator)
             }
-            None => self.journal.append(&journaled),
+            None => self.ledger.append(&journaled, &self.coordinator),
         };
         if let Err(error) = stored {
             // An event takes effect only once it is journaled.
@@ -339,7 +276,7 @@ impl Federation {
 
     fn reload(&mut self) {
         self.total = None;
-        match load(&self.journal, &self.plan, self.task.run) {
+        match load(&*self.ledger, &self.plan, self.task.run) {
             Ok(coordinator) => self.coordinator = coordinator,
             // Without its journal a run can't go on, but what it has stays whole.
             Err(error) => {
@@ -377,13 +314,11 @@ impl Federation {
     }
 
     fn sweep(&self) -> Result<()> {
-        self.blobs.sweep_models(&self.coordinator.kept())?;
-        let open = self.coordinator.turn();
-        let keep = |turn: Turn| {
+        let settled = |turn: Turn| {
             self.options.keep_uploads
-                && self.journal.turn(turn.round).is_ok_and(|made| made == Some(turn))
+                && self.ledger.turn(turn.round).is_ok_and(|made| made == Some(turn))
         };
-        self.blobs.sweep_uploads(open, keep)
+        self.bodies.sweep(&self.coordinator.kept(), self.coordinator.turn(), &settled)
     }
 
     /// Lets time pass: deadlines, cohorts, and the making of a model.
@@ -405,7 +340,7 @@ impl Federation {
     /// If something can't be stored; the next call tries again.
     pub fn advance(&mut self, now: Millis) -> Result<()> {
         let now = self.clock.read(now);
-        if self.coordinator.deadline().is_some_and(|deadline| deadline <= now) {
+        if self.is_due(now) && !self.collects_elsewhere() {
             self.apply(now, Event::Tick)?;
         }
         self.gather(now)?;
@@ -415,11 +350,19 @@ impl Federation {
     /// The making of a model, if it is due: to be run, outside of a lock if need be, and then
     /// given to [`Federation::complete`].
     pub fn work(&mut self) -> Option<Aggregation> {
+        match self.options.fleet {
+            true => None,
+            false => self.work_from(None),
+        }
+    }
+
+    fn work_from(&mut self, sum: Option<Sum>) -> Option<Aggregation> {
         if self.working || !self.coordinator.combining() {
             return None;
         }
         self.working = true;
-        Some(Aggregation::new(self.context.clone(), &self.coordinator, self.total.take()))
+        let total = sum.or_else(|| self.total.take());
+        Some(Aggregation::new(self.context.clone(), &self.coordinator, total))
     }
 
     /// Takes the model that was made.
@@ -439,16 +382,20 @@ impl Federation {
         }
     }
 
-    /// Where a model or a difference of models is that clients may fetch.
+    /// A model or a difference of models that clients may fetch.
     ///
     /// # Errors
     /// [`Error::File`] if there is none.
-    pub fn blob(&self, digest: &Digest) -> Result<PathBuf> {
-        let path = self.blobs.model_path(digest);
-        match self.coordinator.kept().contains(digest) && path.exists() {
-            true => Ok(path),
-            false => Err(Error::file(&path, "no such model")),
+    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
+        match self.coordinator.kept().contains(digest) {
+            true => self.bodies.read(digest),
+            false => Err(Error::file(&self.bodies.name(digest), "no such model")),
         }
+    }
+
+    /// Where its models and updates are.
+    pub fn bodies(&self) -> &Arc<dyn Bodies> {
+        &self.bodies
     }
 
     /// A stored model as a flat vector.
@@ -461,7 +408,7 @@ impl Federation {
 
     /// Whether all of the journal is known in two places, so that any of it is missed if it is lost.
     pub fn is_settled(&self) -> bool {
-        self.journal.is_settled()
+        self.ledger.is_settled()
     }
 
     /// The coordinator, to look at.
@@ -479,7 +426,7 @@ impl Federation {
     /// # Errors
     /// [`Error::Journal`].
     pub fn rounds(&self, after: u32) -> Result<Vec<CommittedRound>> {
-        self.journal.rounds(after)
+        self.ledger.rounds(after)
     }
 
     /// Updates that a committed round counted.
@@ -487,7 +434,7 @@ impl Federation {
     /// # Errors
     /// [`Error::Journal`].
     pub fn counted(&self, round: u32) -> Result<Vec<CountedUpload>> {
-        self.journal.uploads(round)
+        self.ledger.counted(round)
     }
 }
 

@@ -125,6 +125,12 @@ impl Options {
         self
     }
 
+    /// With updates that are taken and added up by other processes, or by this one.
+    pub fn fleet(mut self, fleet: bool) -> Self {
+        self.fleet = fleet;
+        self
+    }
+
     /// With a strategy that the plan names.
     pub fn strategy(mut self, strategy: impl Into<Option<Arc<dyn Strategy>>>) -> Self {
         self.strategy = strategy.into();
@@ -197,6 +203,10 @@ pub struct Options {
     pub simulated: Option<u32>,
     /// Most clients that are registered, whatever admits them.
     pub max_clients: usize,
+    /// Whether other processes take updates and add them up: they come by
+    /// [`Federation::collected`](super::Federation::collected), and their sum by
+    /// [`Federation::summed`](super::Federation::summed).
+    pub fleet: bool,
     /// A strategy that the plan names.
     pub strategy: Option<Arc<dyn Strategy>>,
     /// Central evaluation.
@@ -217,6 +227,7 @@ impl Default for Options {
             run: None,
             simulated: None,
             max_clients: 1 << 17,
+            fleet: false,
             strategy: None,
             evaluator: None,
             faults: Faults::default(),

@@ -16,8 +16,14 @@ pub(super) struct Presence {
     absent: BTreeSet<ClientId>,
     /// Milliseconds after which a silent client is gone.
     window: u64,
-    /// Numbers of a client's processes, the one that came last at the end.
-    processes: BTreeMap<ClientId, VecDeque<u64>>,
+    processes: Processes,
+}
+
+/// Which processes came with each client's key.
+#[derive(Debug, Default)]
+pub struct Processes {
+    /// Their numbers, the one that came last at the end.
+    of: BTreeMap<ClientId, VecDeque<u64>>,
 }
 
 /// Processes of a client that are remembered: more copies than anybody runs by mistake.
@@ -26,7 +32,7 @@ const PROCESSES: usize = 8;
 impl Presence {
     pub fn new(enrolled: Vec<ClientId>, window: u64) -> Self {
         let (enrolled, seen) = (enrolled.into_iter().collect(), BTreeMap::new());
-        let (absent, processes) = (BTreeSet::new(), BTreeMap::new());
+        let (absent, processes) = (BTreeSet::new(), Processes::default());
         Presence { enrolled, seen, absent, window, processes }
     }
 
@@ -61,20 +67,6 @@ impl Presence {
         self.enrolled.len() - self.absent.len() - out.filter(counted).count()
     }
 
-    /// Whether it is for this process of a client to go on. One that is started again has another
-    /// number, and the one before it never comes back, unless both run.
-    pub fn goes_on(&mut self, client: ClientId, process: u64) -> bool {
-        let known = self.processes.entry(client).or_default();
-        if let Some(at) = known.iter().position(|earlier| *earlier == process) {
-            return at + 1 == known.len();
-        }
-        if known.len() == PROCESSES {
-            known.pop_front();
-        }
-        known.push_back(process);
-        true
-    }
-
     /// Clients heard of since the start, whether or not they are still there.
     pub fn heard(&self) -> usize {
         self.seen.len()
@@ -89,6 +81,22 @@ impl Presence {
     }
 }
 
+impl Processes {
+    /// Whether it is for this process of a client to go on. One that is started again has another
+    /// number, and the one before it never comes back, unless both run.
+    pub fn goes_on(&mut self, client: ClientId, process: u64) -> bool {
+        let known = self.of.entry(client).or_default();
+        if let Some(at) = known.iter().position(|earlier| *earlier == process) {
+            return at + 1 == known.len();
+        }
+        if known.len() == PROCESSES {
+            known.pop_front();
+        }
+        known.push_back(process);
+        true
+    }
+}
+
 impl Federation {
     /// Whether this process of a client may go on: where two come with one key, the one that came
     /// first is told. 0 is no process' number.
@@ -97,7 +105,7 @@ impl Federation {
     /// [`Refusal::Copied`].
     pub fn check_process(&mut self, client: &ClientId, process: u64) -> Result<(), Refusal> {
         self.known(client)?;
-        if process == 0 || self.presence.goes_on(*client, process) {
+        if process == 0 || self.presence.processes.goes_on(*client, process) {
             return Ok(());
         }
         tracing::warn!(%client, "runs twice, from a copy of its folder: the earlier one is told");
@@ -125,21 +133,21 @@ mod tests {
     #[test]
     fn a_client_that_is_started_again_goes_on_and_one_of_two_does_not() {
         let (ann, bob) = (ClientId([1; 32]), ClientId([2; 32]));
-        let mut presence = Presence::new(vec![ann, bob], 1_000);
+        let mut processes = Processes::default();
         // Started again and again.
         for process in 1..=20 {
-            assert!(presence.goes_on(ann, process) && presence.goes_on(ann, process));
+            assert!(processes.goes_on(ann, process) && processes.goes_on(ann, process));
         }
-        assert!(presence.goes_on(bob, 7));
+        assert!(processes.goes_on(bob, 7));
         // The one before the last is still there, and so are those before.
-        assert!(!presence.goes_on(ann, 19) && !presence.goes_on(ann, 14));
-        assert!(presence.goes_on(ann, 20));
+        assert!(!processes.goes_on(ann, 19) && !processes.goes_on(ann, 14));
+        assert!(processes.goes_on(ann, 20));
         // Three in turn: the last one that came goes on.
         for process in [21, 22, 23] {
-            presence.goes_on(ann, process);
+            processes.goes_on(ann, process);
         }
-        let told = [21, 22, 23].map(|process| !presence.goes_on(ann, process));
+        let told = [21, 22, 23].map(|process| !processes.goes_on(ann, process));
         assert_eq!(told, [true, true, false]);
-        assert_eq!(presence.processes[&ann].len(), PROCESSES);
+        assert_eq!(processes.of[&ann].len(), PROCESSES);
     }
 }

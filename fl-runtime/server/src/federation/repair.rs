@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost::Message as _;
 use tern_host::files::{Durability, Faults, sync_folder};
@@ -75,7 +76,7 @@ impl Repair {
         let (contents, found) = Journal::contents(folder)?;
         let blobs = Blobs::open(folder, Durability::Power, u64::MAX, Faults::default())?;
         let strategy = plan.strategy.build(options.strategy.as_ref())?;
-        let context = Context::new(plan, &layout, strategy, options, blobs.clone())?;
+        let context = Context::new(plan, &layout, strategy, options, Arc::new(blobs.clone()))?;
         let (bodies, again) = (BTreeMap::new(), BTreeMap::new());
         let first = Digest::of(&Codec::full(initial));
         let mut search = Search { plan, contents, found, context, initial, first, bodies, again };
@@ -229,7 +230,7 @@ impl Search<'_> {
 
     /// Whether a body is there, or can be made again.
     fn has(&mut self, digest: &Digest) -> bool {
-        let Err(error) = self.context.blobs.read_model(digest) else { return true };
+        let Err(error) = self.context.bodies.read(digest) else { return true };
         let damage = Damage::new(format!("models/{digest}"), error, format!("SHA-256 {digest}"));
         self.bodies.insert(*digest, damage);
         if self.again.contains_key(digest) {

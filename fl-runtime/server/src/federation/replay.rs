@@ -2,16 +2,16 @@
 
 use tern_protocol::plan::Encoding;
 use tern_protocol::strategy::advance;
-use tern_protocol::update::{Codec, Format};
-use tern_protocol::{Error, Result, StrategyState, Total, Turn};
+use tern_protocol::update::Codec;
+use tern_protocol::{Error, Refusal, Result, StrategyState, Turn};
 
-use super::aggregation::{Context, Counted, Stored, Sum, add_update};
-use crate::journal::RoundRow;
+use super::aggregation::Context;
+use super::fold::{Stored, Sum};
+use crate::journal::{CountedUpload, RoundRow};
 
 /// One round after the other, one update at a time in order of their clients' keys.
 pub(super) struct Replay<'a> {
     context: &'a Context,
-    format: Format,
     rounds: std::slice::Iter<'a, RoundRow>,
     model: Vec<f32>,
     /// As clients have it.
@@ -36,7 +36,6 @@ impl<'a> Replay<'a> {
         }
         Ok(Replay {
             context,
-            format: Format::of_updates(&plan.updates, plan.updates.uplink.into(), &context.layout),
             rounds: rounds.iter(),
             model: initial.to_vec(),
             public: initial.to_vec(),
@@ -50,30 +49,37 @@ impl<'a> Replay<'a> {
     /// [`Error::File`] for an update that is missing or has other bytes than recorded.
     pub fn next(&mut self) -> Result<Option<(&'a RoundRow, Remade)>> {
         let Some(row) = self.rounds.next() else { return Ok(None) };
-        let Context { plan, layout, strategy, blobs, .. } = self.context;
-        let turn = Turn::new(row.round, row.attempt);
-        let mut total = Sum::Clear(Total::new(layout.elements(), plan.fraction_bits()));
-        for upload in &row.uploads {
-            let counted = Counted { digest: upload.digest, weight: upload.samples };
-            let (format, client) = (&self.format, &upload.client);
-            let stored = add_update(blobs, format, &mut total, turn, client, &counted)?;
+        let remade = self.round(Turn::new(row.round, row.attempt), &row.uploads)?;
+        Ok(Some((row, remade)))
+    }
+
+    /// A round that follows on the last.
+    ///
+    /// # Errors
+    /// As [`Replay::next`].
+    pub fn round(&mut self, turn: Turn, uploads: &[CountedUpload]) -> Result<Remade> {
+        let Context { plan, layout, strategy, bodies, folding, .. } = self.context;
+        let mut total = folding.empty();
+        for upload in uploads {
+            let client = &upload.client;
+            let stored = folding.add(&**bodies, &mut total, turn, client, &upload.into())?;
             if let Stored::Damaged(reason) = stored {
-                return Err(Error::file(&blobs.upload_path(turn, client), reason));
+                return Err(Error::file(&bodies.upload_name(turn, client), reason));
             }
         }
-        let Sum::Clear(total) = total else { return Ok(None) };
+        let Sum::Clear(total) = total else { return Err(Refusal::Malformed("sum").into()) };
         let (model, state) = (&mut self.model, &mut self.state);
         advance(&**strategy, plan.updates.kind, layout, model, total.mean(), state)?;
         let mut others = Vec::new();
         if plan.updates.downlink == Encoding::Ternary {
             let (difference, public) =
-                self.context.difference(row.round, &self.model, &self.public)?;
+                self.context.difference(turn.round, &self.model, &self.public)?;
             others.extend([Codec::full(&public), difference]);
             self.public = public;
         }
         if !self.state.vectors.is_empty() {
             others.push(self.state.to_bytes());
         }
-        Ok(Some((row, Remade { model: Codec::full(&self.model), others })))
+        Ok(Remade { model: Codec::full(&self.model), others })
     }
 }

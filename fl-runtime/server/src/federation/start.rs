@@ -9,17 +9,33 @@ use tern_protocol::{Digest, Error, Millis, Result, RunId, RunPlan};
 use super::Options;
 use super::aggregation::{COPIES, Context};
 use crate::blobs::Blobs;
-use crate::journal::{self, Journal};
+use crate::journal;
+use crate::storage::{Bodies, Ledger};
 
 /// What a run was started with, in the journal.
 pub(super) fn start(
-    journal: &mut Journal,
-    blobs: &Blobs,
+    ledger: &mut dyn Ledger,
+    bodies: &dyn Bodies,
     plan: &RunPlan,
     layout: &Layout,
     initial: &[f32],
     options: &Options,
 ) -> Result<RunId> {
+    check_initial(layout, initial)?;
+    let run = match options.run {
+        Some(run) => run,
+        None => RunId::draw()?,
+    };
+    let model = bodies.put(&Codec::full(initial))?;
+    let scales = first_scales(plan, layout);
+    let coordinator = Coordinator::new(plan.clone(), run, Head::initial(model, scales))?;
+    let json = serde_json::to_vec(plan).unwrap_or_default();
+    ledger.start(&run, &json, &model, &coordinator.snapshot())?;
+    Ok(run)
+}
+
+/// Whether a run may start from a model.
+pub(super) fn check_initial(layout: &Layout, initial: &[f32]) -> Result<()> {
     if initial.len() != layout.elements() {
         let expected = format!("{} values", layout.elements());
         return Err(Error::value("initial model", format!("{} values", initial.len()), expected));
@@ -28,18 +44,7 @@ pub(super) fn start(
         let name = format!("element {at} of the initial model");
         return Err(Error::value(name, initial[at], "a finite number"));
     }
-    let run = match options.run {
-        Some(run) => run,
-        None => RunId::draw()?,
-    };
-    let body = Codec::full(initial);
-    check_unused(blobs, &Digest::of(&body))?;
-    let model = blobs.put_model(&body)?;
-    let scales = first_scales(plan, layout);
-    let coordinator = Coordinator::new(plan.clone(), run, Head::initial(model, scales))?;
-    let json = serde_json::to_vec(plan).unwrap_or_default();
-    journal.start(&run, &json, &model, &coordinator.snapshot())?;
-    Ok(run)
+    Ok(())
 }
 
 /// Scales of the first round, where the server sets them.
@@ -54,8 +59,8 @@ pub(super) fn first_scales(plan: &RunPlan, layout: &Layout) -> Vec<f32> {
 
 /// Whether a folder without a journal never held a run: a start that broke off left the initial
 /// model at most.
-fn check_unused(blobs: &Blobs, initial: &Digest) -> Result<()> {
-    let folder = blobs.folder();
+pub(super) fn check_unused(blobs: &Blobs, initial: &[f32]) -> Result<()> {
+    let (folder, initial) = (blobs.folder(), Digest::of(&Codec::full(initial)));
     let held = |path: std::path::PathBuf| {
         let found = format!("is of a run, and {} has none", journal::FILE);
         let expected = "expected a folder that never held one; `tern repair` says what is there";
@@ -81,7 +86,6 @@ fn check_unused(blobs: &Blobs, initial: &Digest) -> Result<()> {
 /// by the one that is given.
 pub(super) fn check_kept(
     context: &Context,
-    blobs: &Blobs,
     coordinator: &Coordinator,
     initial: &[f32],
 ) -> Result<()> {
@@ -96,32 +100,32 @@ pub(super) fn check_kept(
             let turn = coordinator.turn();
             let hint = "no file was removed; `tern repair` says what can be had back";
             let reason = format!("{what}, expected a whole body, for {turn}: {hint}");
-            return Err(Error::file(&blobs.model_path(&digest), reason));
+            return Err(Error::file(&context.bodies.name(&digest), reason));
         }
         tracing::warn!(%damage, "repaired by the initial model");
-        blobs.put_model(&first)?;
+        context.bodies.put(&first)?;
     }
     Ok(())
 }
 
 /// Whether the run in the journal goes on by this plan, which is the journal's then.
-pub(super) fn check_run(journal: &mut Journal, plan: &RunPlan, run: &[u8]) -> Result<RunId> {
+pub(super) fn check_run(ledger: &mut dyn Ledger, plan: &RunPlan, run: &[u8]) -> Result<RunId> {
     let broken = || Error::value("journal", "incomplete", "the one of a run");
-    let json = journal.get("plan")?.ok_or_else(broken)?;
+    let json = ledger.value("plan")?.ok_or_else(broken)?;
     let started: RunPlan = serde_json::from_slice(&json).map_err(|_| broken())?;
     plan.check_goes_on_from(&started)?;
     let run = RunId::from_slice(run).ok_or_else(broken)?;
     if plan.rounds != started.rounds {
-        journal.set_plan(&serde_json::to_vec(plan).unwrap_or_default())?;
+        ledger.set_plan(&serde_json::to_vec(plan).unwrap_or_default())?;
     }
     Ok(run)
 }
 
 /// The coordinator as the journal has it.
-pub(super) fn load(journal: &Journal, plan: &RunPlan, run: RunId) -> Result<Coordinator> {
-    let snapshot = journal.get("snapshot")?.unwrap_or_default();
+pub(super) fn load(ledger: &dyn Ledger, plan: &RunPlan, run: RunId) -> Result<Coordinator> {
+    let snapshot = ledger.value("snapshot")?.unwrap_or_default();
     let mut coordinator = Coordinator::restore(plan.clone(), run, &snapshot)?;
-    for journaled in journal.events()? {
+    for journaled in ledger.events()? {
         let now = Millis(journaled.now);
         // The effects are found in the state: what is to be added up and made.
         coordinator.handle(now, Event::from_wire(journaled)?)?;

@@ -69,7 +69,7 @@ impl Federation {
             enrolled: self.presence.enrolled().len(),
             asked: self.plan.cohort.asked(),
             uploaded: self.uploaded,
-            stored: self.blobs.used(),
+            stored: self.bodies.used(),
             refusals: self.refusals.clone(),
             failed: self.failed.last(),
             excluded: coordinator

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use tern_engine::Device;
@@ -100,7 +101,7 @@ impl Member {
             };
             let input = match action {
                 Action::Fetch(digest) => {
-                    let bytes = std::fs::read(federation.blob(&digest).unwrap()).unwrap();
+                    let bytes = federation.blob(&digest).unwrap();
                     Input::Fetched { digest, bytes }
                 }
                 Action::Train(job) => Input::Trained(self.train(&job)),

@@ -16,8 +16,8 @@ impl Federation {
         if let Err(refusal) = self.coordinator.check_upload(client, turn, None) {
             return self.refuse(refusal);
         }
-        let format = self.format();
-        match Incoming::open(&self.blobs, turn, *client, format) {
+        let format = self.context.folding.format().clone();
+        match Incoming::open(&*self.bodies, turn, *client, format) {
             Ok(incoming) => Ok(incoming),
             Err(error) => self.refuse(stored(error)),
         }
@@ -69,7 +69,7 @@ impl Federation {
             Err(refusal) => return self.refuse(refusal),
             Ok(()) => {}
         }
-        if let Err(error) = self.blobs.accept(incoming.partial(), turn, &client) {
+        if let Err(error) = self.bodies.accept(incoming.partial(), turn, &client, &digest) {
             return self.refuse(stored(error));
         }
         self.uploaded += upload.bytes;

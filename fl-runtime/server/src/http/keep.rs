@@ -8,7 +8,6 @@ use tern_protocol::layout::Layout;
 use tern_protocol::{Error, Result};
 
 use super::status::{Page, Row};
-use crate::federation::Federation;
 use crate::plot::{Panel, Series, draw};
 
 /// Files that are written after each committed round: `model.safetensors`, the last one, and
@@ -21,30 +20,14 @@ pub(super) struct Keeper {
     drawn: AtomicU32,
 }
 
-/// Models to be written, as they were at a moment.
-pub(super) struct Models {
-    last: Vec<f32>,
-    best: Vec<f32>,
-}
-
-impl Models {
-    /// Copies them, so that the federation can go on while they are written.
-    pub fn of(federation: &Federation) -> Result<Self> {
-        let coordinator = federation.coordinator();
-        Ok(Models {
-            last: federation.model(&coordinator.head().public)?,
-            best: federation.model(&coordinator.best_model())?,
-        })
-    }
-}
-
 impl Keeper {
     pub fn new(folder: &Path, layout: &Layout) -> Self {
         Keeper { folder: folder.into(), layout: layout.clone(), drawn: AtomicU32::new(0) }
     }
 
-    pub fn write(&self, models: &Models, page: &Page) -> Result<()> {
-        for (name, model) in [("model", &models.last), ("best", &models.best)] {
+    /// Writes the last model and the best one.
+    pub fn write(&self, [last, best]: &[Vec<f32>; 2], page: &Page) -> Result<()> {
+        for (name, model) in [("model", last), ("best", best)] {
             self.replace(&format!("{name}.safetensors"), |path| {
                 Ok(save_model(path, self.layout.parameters(), model)?)
             })?;

@@ -46,6 +46,7 @@
 //! # }
 //! ```
 
+mod backend;
 mod dashboard;
 mod gate;
 mod history;
@@ -63,11 +64,10 @@ mod service;
 mod signed;
 mod status;
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
@@ -81,9 +81,11 @@ use tern_protocol::auth::Window;
 use tern_protocol::{ClientId, Error, Millis, RunId, StartId};
 use tokio::sync::watch;
 
+pub use backend::Backend;
+use backend::Embedded;
 use gate::Gate;
 use hosts::Hosts;
-use keep::{Keeper, Models};
+use keep::Keeper;
 pub use limits::Limits;
 use limits::Rates;
 use memory::Memory;
@@ -189,16 +191,12 @@ pub struct Server {
 struct App {
     run: RunId,
     hosts: Hosts,
-    federation: Mutex<Federation>,
+    backend: Arc<dyn Backend>,
     board: Board,
-    /// Rises when an instruction may have changed.
-    changed: watch::Sender<u64>,
     stopping: watch::Sender<bool>,
     window: Window,
     /// What requests' times are compared with.
     clock: Mutex<Clock>,
-    /// As the federation has them, to be asked without waiting for it.
-    enrolled: RwLock<HashSet<ClientId>>,
     /// Of each client.
     requests: Rates<ClientId>,
     /// Of each client, both ways.
@@ -219,23 +217,32 @@ struct App {
 impl Server {
     /// Serves this federation and shows on `board` what it does.
     pub fn new(federation: Federation, board: Board, options: Options) -> Self {
+        let backend = Embedded::new(federation, board.clone());
+        Server::over(Arc::new(backend), board, options)
+    }
+
+    /// Serves what stands for a federation.
+    pub fn over(backend: Arc<dyn Backend>, board: Board, options: Options) -> Self {
         let Options { tls, hosts, limits, dashboard, folder, services, site, origins } = options;
         let services =
             services.into_iter().map(|s| (s.name().to_owned(), Offered::new(s))).collect();
-        let keeper = folder.map(|folder| Keeper::new(&folder, federation.layout()));
-        show(&board, &federation);
+        let keeper = folder.map(|folder| Keeper::new(&folder, backend.layout()));
+        show(&board, &*backend);
         let metrics = Arc::new(Metrics::new(board.clone()));
-        let mut clock = Clock::new(federation.coordinator().now());
+        let mut clock = Clock::new(backend.since());
         let now = clock.read(clock::now());
+        let width = (limits.clock_seconds * 1e3) as u64;
+        let window = match backend.start() {
+            Some(start) => Window::for_start(start, width, now),
+            None => Window::new(width, now),
+        };
         let app = App {
-            run: federation.task().run,
+            run: backend.task().run,
             hosts: Hosts::new(hosts, tls.clone()),
-            enrolled: RwLock::new(federation.enrolled().copied().collect()),
-            federation: Mutex::new(federation),
+            backend,
             board,
-            changed: watch::Sender::new(0),
             stopping: watch::Sender::new(false),
-            window: Window::new((limits.clock_seconds * 1e3) as u64, now),
+            window,
             clock: Mutex::new(clock),
             requests: Rates::new(limits.requests_per_client, limits.burst_seconds, 1),
             bytes: Rates::new(
@@ -323,7 +330,7 @@ fn http1(config: &rustls::ServerConfig) -> RustlsConfig {
 
 /// Lets the federation look at the clock, and makes its models.
 async fn tick(app: Arc<App>) {
-    let mut changed = app.changed.subscribe();
+    let mut changed = app.backend.changes();
     let mut shown = Instant::now();
     // Written once at the start, too: the process may have ended before it wrote the last.
     let mut kept = None;
@@ -353,20 +360,14 @@ async fn tick(app: Arc<App>) {
 }
 
 async fn step(app: &Arc<App>, visible: bool) -> Result<(), Error> {
-    let look = app.clone();
-    let work = app.with(move |federation| {
-        federation.advance(clock::now())?;
+    let board = app.board.clone();
+    let stepped = app.with(move |backend| {
         if visible {
-            show(&look.board, federation);
+            show(&board, backend);
         }
-        Ok::<_, Error>(federation.work())
+        backend.step()
     });
-    let Some(work) = work.await.map_err(bug)?? else { return Ok(()) };
-    // Without the lock: it can take long, and clients are answered meanwhile.
-    let done = tokio::task::spawn_blocking(move || work.run()).await;
-    let done =
-        done.unwrap_or_else(|error| Err(Error::value("the making of a model", error, "no panic")));
-    app.with(move |federation| federation.complete(clock::now(), done)).await.map_err(bug)?
+    stepped.await.map_err(bug)?
 }
 
 /// Writes what the run leaves for people.
@@ -374,7 +375,7 @@ async fn keep(app: &Arc<App>) -> Result<(), Error> {
     if app.keeper.is_none() {
         return Ok(());
     }
-    let models = app.with(|federation| Models::of(federation)).await.map_err(bug)??;
+    let models = app.with(|backend| backend.models()).await.map_err(bug)??;
     let app = app.clone();
     let write = move || match &app.keeper {
         Some(keeper) => keeper.write(&models, &app.board.page()),
@@ -388,34 +389,19 @@ fn bug(denied: Denied) -> Error {
 }
 
 impl App {
-    fn lock(&self) -> MutexGuard<'_, Federation> {
-        self.federation.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The time, which is never set back.
     fn now(&self) -> Millis {
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         clock.read(clock::now())
     }
 
-    /// Runs what may wait for the disk, or for another request, off the event loop; tells who
-    /// waits if it changed anything.
+    /// Runs what may wait for the disk, or for another request, off the event loop.
     async fn with<T: Send + 'static>(
         self: &Arc<Self>,
-        run: impl FnOnce(&mut Federation) -> T + Send + 'static,
+        run: impl FnOnce(&dyn Backend) -> T + Send + 'static,
     ) -> Result<T, Denied> {
-        let app = self.clone();
-        let ran = tokio::task::spawn_blocking(move || {
-            let mut federation = app.lock();
-            let version = federation.version();
-            let result = run(&mut federation);
-            if federation.version() != version {
-                show(&app.board, &federation);
-                app.changed.send_replace(federation.version());
-            }
-            result
-        });
-        ran.await.map_err(failed)
+        let backend = self.backend.clone();
+        tokio::task::spawn_blocking(move || run(&*backend)).await.map_err(failed)
     }
 
     /// Counts and answers a refusal.
@@ -426,14 +412,9 @@ impl App {
     }
 }
 
-/// Shows the federation's state to watchers.
-fn show(board: &Board, federation: &Federation) {
-    let shown = federation
-        .rounds(board.rounds())
-        .and_then(|rounds| board.update(federation.plan(), federation.status(), rounds));
-    if let Err(error) = shown {
-        tracing::warn!(%error, "showing the run's state");
-    }
+/// Shows the run's state to watchers.
+fn show(board: &Board, backend: &dyn Backend) {
+    board.show(backend.plan(), backend.status(), backend.rounds(board.rounds()));
 }
 
 /// A panic off the event loop is a bug; its request fails and the server goes on.

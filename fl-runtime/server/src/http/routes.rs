@@ -1,7 +1,5 @@
 //! What is asked where.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +11,6 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use prost::Message;
-use tern_host::clock;
 use tern_protocol::auth::RUN;
 use tern_protocol::{ClientId, Digest, Refusal, Turn, wire};
 use tokio::sync::OwnedMutexGuard;
@@ -27,7 +24,6 @@ use super::reply::{Denied, message};
 use super::service::Offered;
 use super::signed::{Pacing, Signed};
 use super::{App, ENROLL, UPLOAD, failed};
-use crate::federation::Federation;
 
 type Shared = State<Arc<App>>;
 
@@ -133,9 +129,7 @@ async fn enroll(State(app): Shared, signed: Signed) -> Response {
         let wire::Enroll { token } = decode(&signed, "enroll")?;
         let client = signed.client;
         let token = (!token.is_empty()).then_some(token);
-        app.with(move |federation| federation.enroll(clock::now(), client, token.as_deref()))
-            .await??;
-        app.remember(client);
+        app.with(move |backend| backend.enroll(client, token.as_deref())).await??;
         tracing::info!(%client, "enrolled");
         Ok(wire::Ack { repeated: false })
     };
@@ -147,18 +141,16 @@ async fn enroll(State(app): Shared, signed: Signed) -> Response {
 async fn run(State(app): Shared, signed: Signed) -> Response {
     let client = signed.client;
     let result = async {
-        let task = app.with(move |federation| {
-            known(federation, &client).map(|()| federation.task().text().to_owned())
-        });
-        Ok(wire::Run { task: task.await?? })
+        known(&app, client).await?;
+        Ok(wire::Run { task: app.backend.task().text().to_owned() })
     };
     answered(&app, &signed.headers, result.await, |run| message(&run))
 }
 
-fn known(federation: &mut Federation, client: &ClientId) -> Result<(), Refusal> {
-    match federation.is_enrolled(client) {
+async fn known(app: &Arc<App>, client: ClientId) -> Result<(), Denied> {
+    match app.knows(&client).await? {
         true => Ok(()),
-        false => federation.refuse(Refusal::Unknown(*client)),
+        false => Err(Refusal::Unknown(client).into()),
     }
 }
 
@@ -172,12 +164,12 @@ async fn poll(State(app): Shared, signed: Signed) -> Response {
         let deadline =
             tokio::time::Instant::now() + longest.min(Duration::from_millis(wait.into()));
         // Subscribed before the first look, so that nothing is missed in between.
-        let mut changed = app.changed.subscribe();
+        let mut changed = app.backend.changes();
         let mut stopping = app.stopping.subscribe();
-        app.with(move |federation| federation.check_process(&client, process)).await??;
+        app.with(move |backend| backend.check_process(&client, process)).await??;
         loop {
             changed.borrow_and_update();
-            let poll = app.with(move |federation| federation.poll(clock::now(), &client, samples));
+            let poll = app.with(move |backend| backend.poll(&client, samples));
             let instruction = poll.await??;
             let waits = matches!(instruction.what, None | Some(wire::instruction::What::Wait(_)));
             // Another version, not a later one: they start anew with the process.
@@ -201,9 +193,7 @@ async fn take(State(app): Shared, signed: Signed) -> Response {
     let client = signed.client;
     let result = async {
         let said: wire::Message = decode(&signed, "message")?;
-        app.with(move |federation| federation.message(clock::now(), &client, said))
-            .await?
-            .map_err(Denied::from)
+        app.with(move |backend| backend.message(&client, said)).await?.map_err(Denied::from)
     };
     answered(&app, &signed.headers, result.await, |ack| message(&ack))
 }
@@ -232,7 +222,7 @@ async fn upload(State(app): Shared, signed: Signed) -> Response {
     let result = async {
         let (turn, offset) = place(&query)?;
         let alone = app.alone(&client).await;
-        let mut incoming = app.with(move |federation| federation.incoming(&client, turn)).await??;
+        let mut incoming = app.with(move |backend| backend.incoming(&client, turn)).await??;
         let Some(first) = offset else { return Ok(incoming.len()) };
         let (_, appended) = keeping((alone, held), move || incoming.append(first, &body)).await?;
         Ok(appended?)
@@ -245,26 +235,9 @@ async fn finish(State(app): Shared, signed: Signed) -> Response {
     let client = signed.client;
     let result = async {
         let said: wire::Finish = decode(&signed, "finish")?;
-        let turn = Turn::new(said.round, said.attempt);
-        let alone = app.alone(&client).await;
-        let again = said.clone();
-        let incoming = app.with(move |federation| match federation.finishing(&client, &again) {
-            Err(Refusal::Repeated) => federation.finish_again(&client, turn, &again).map(Err),
-            incoming => incoming.map(Ok),
-        });
-        let incoming = match incoming.await?? {
-            Ok(incoming) => incoming,
-            Err(ack) => return Ok(ack),
-        };
-        // The whole body is read here: others needn't wait for that.
-        let digest = said.digest.clone();
-        let (alone, checked) = keeping(alone, move || incoming.finish(&digest)).await?;
-        let received = checked?;
-        let accept = move |federation: &mut Federation| {
-            let _alone = alone;
-            federation.accept(clock::now(), received, said)
-        };
-        app.with(accept).await?.map_err(Denied::from)
+        let (alone, backend) = (app.alone(&client).await, app.backend.clone());
+        let (_, ack) = keeping(alone, move || backend.finish(&client, said)).await?;
+        ack.map_err(Denied::from)
     };
     answered(&app, &signed.headers, result.await, |ack| message(&ack))
 }
@@ -278,20 +251,9 @@ async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) ->
     let result = async {
         let digest: Digest = digest.parse().map_err(|_| Refusal::Malformed("digest"))?;
         let (first, asked_for) = range(&asked)?;
-        let path = app.with(move |federation| {
-            known(federation, &client).map(|()| federation.blob(&digest).ok())
-        });
         let gone = || Denied::new(StatusCode::NOT_FOUND, NO_BLOB, "no such model, or no longer");
-        let path = path.await??.ok_or_else(gone)?;
-        let unread = |error: io::Error| match error.kind() {
-            ErrorKind::NotFound => gone(),
-            _ => Refusal::Storage(error.to_string()).into(),
-        };
-        let opened = tokio::task::spawn_blocking(move || {
-            let file = File::open(&path)?;
-            file.metadata().map(|metadata| (file, metadata.len()))
-        });
-        let (file, total) = opened.await.map_err(failed)?.map_err(unread)?;
+        let total = app.with(move |backend| backend.length(&client, &digest)).await??;
+        let total = total.ok_or_else(gone)?;
         let most = asked_for.min(app.piece(address) as u64);
         let length = total.saturating_sub(first).min(most) as usize;
         if length == 0 {
@@ -300,8 +262,14 @@ async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) ->
         }
         app.admit_bytes(client, length)?;
         let held = app.memory.hold(address, length, WAIT).await?;
-        let read = tokio::task::spawn_blocking(move || piece(file, first, length));
-        let bytes = read.await.map_err(failed)?.map_err(unread)?;
+        let bytes = match app.with(move |backend| backend.piece(&digest, first, length)).await? {
+            Ok(bytes) => bytes,
+            // Another round may have gone on meanwhile.
+            Err(error) => match app.with(move |backend| backend.length(&client, &digest)).await?? {
+                Some(_) => return Err(Refusal::Storage(error.to_string()).into()),
+                None => return Err(gone()),
+            },
+        };
         app.board.sent(length as u64);
         let range = format!("bytes {first}-{}/{total}", first + length as u64 - 1);
         let headers = [
@@ -318,7 +286,7 @@ async fn blob(State(app): Shared, Path(digest): Path<String>, signed: Signed) ->
 async fn service(State(app): Shared, Path(name): Path<String>, signed: Signed) -> Response {
     let client = signed.client;
     let result = async {
-        app.with(move |federation| known(federation, &client)).await??;
+        known(&app, client).await?;
         let unknown = || {
             let offered: Vec<_> = app.services.keys().map(String::as_str).collect();
             let reason = format!("no service {name:?}, expected one of [{}]", offered.join(", "));
@@ -371,16 +339,9 @@ fn range(headers: &HeaderMap) -> Result<(u64, u64), Denied> {
     asked_for.ok_or_else(|| Refusal::Malformed("range").into())
 }
 
-fn piece(mut file: File, first: u64, length: usize) -> io::Result<Vec<u8>> {
-    file.seek(SeekFrom::Start(first))?;
-    let mut bytes = vec![0; length];
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// Whether the server works: it can look at its federation, which has what it needs to go on.
 async fn health(State(app): Shared) -> Response {
-    let trouble = app.with(|federation| federation.trouble().map(str::to_owned)).await;
+    let trouble = app.with(|backend| backend.trouble()).await;
     let healthy = trouble.and_then(|trouble| match trouble {
         None => Ok(()),
         Some(reason) => Err(Denied::new(StatusCode::SERVICE_UNAVAILABLE, "unhealthy", reason)),

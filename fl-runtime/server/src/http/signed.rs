@@ -1,7 +1,7 @@
 //! Taking a request in: its address, its size, its body, its signature, in the order of cost.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{ConnectInfo, FromRequest, Request};
@@ -56,7 +56,7 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
     let most = match parts.uri.path() {
         ENROLL => message_bytes.min(MAX_UNKNOWN),
         // Who is not enrolled gets no memory. The key may still be somebody else's.
-        _ if !app.is_enrolled(&credentials.key) => {
+        _ if !app.knows(&credentials.key).await? => {
             return Err(Refusal::Unknown(credentials.key).into());
         }
         UPLOAD => piece_bytes,
@@ -85,12 +85,16 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
     app.requests.take(credentials.key, 1, now).map_err(|wait| Denied::busy("rate", wait))?;
     app.admit_bytes(credentials.key, body.len())?;
     app.window.admit(&credentials, now)?;
+    let client = credentials.key;
+    if app.backend.shares_nonces() {
+        app.with(move |backend| backend.admit(&credentials)).await??;
+    }
     if let Some(visit) = parts.extensions.get::<Visit>()
-        && app.is_enrolled(&credentials.key)
+        && app.backend.is_enrolled(&client)
     {
         visit.is_of_enrolled();
     }
-    Ok(Signed { client: credentials.key, body, query, headers: parts.headers, address, held })
+    Ok(Signed { client, body, query, headers: parts.headers, address, held })
 }
 
 /// Reads a body within its size and its time.
@@ -125,8 +129,13 @@ async fn read(
 }
 
 impl App {
-    fn is_enrolled(&self, client: &ClientId) -> bool {
-        self.enrolled.read().unwrap_or_else(PoisonError::into_inner).contains(client)
+    /// Whether a client is registered, here or by another process.
+    pub async fn knows(self: &Arc<Self>, client: &ClientId) -> Result<bool, Denied> {
+        if self.backend.is_enrolled(client) {
+            return Ok(true);
+        }
+        let client = *client;
+        Ok(self.with(move |backend| backend.looks_up(&client)).await??)
     }
 
     fn check_host(&self, host: &str) -> Result<(), Denied> {
@@ -144,11 +153,6 @@ impl App {
         let signed = run.map_or("no run".into(), |run| format!("run {run}"));
         let reason = format!("signed for {signed}, expected run {}", self.run);
         Err(Denied::new(StatusCode::CONFLICT, "run", reason))
-    }
-
-    /// Knows a client that was registered.
-    pub fn remember(&self, client: ClientId) {
-        self.enrolled.write().unwrap_or_else(PoisonError::into_inner).insert(client);
     }
 
     /// Counts bytes that a client sends or fetches.

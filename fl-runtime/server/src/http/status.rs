@@ -252,16 +252,25 @@ impl Board {
         lock(&self.shared.history).rows().last().map_or(0, |row| row.round)
     }
 
+    /// Shows a state and the rounds that were committed since the last one, as far as they are
+    /// known.
+    pub(super) fn show(
+        &self,
+        plan: &RunPlan,
+        status: Result<Status>,
+        rounds: Result<Vec<CommittedRound>>,
+    ) {
+        let shown = rounds.and_then(|rounds| self.update(plan, status?, rounds));
+        if let Err(error) = shown {
+            tracing::warn!(%error, "showing the run's state");
+        }
+    }
+
     /// Shows a state and the rounds that were committed since the last one.
     ///
     /// # Errors
     /// [`Error::File`] if the rows can't be written; they are shown all the same.
-    pub(super) fn update(
-        &self,
-        plan: &RunPlan,
-        status: Status,
-        committed: Vec<CommittedRound>,
-    ) -> Result<()> {
+    fn update(&self, plan: &RunPlan, status: Status, committed: Vec<CommittedRound>) -> Result<()> {
         let rows: Vec<Row> = committed.into_iter().map(|round| self.row(plan, round)).collect();
         {
             let (mut page, mut history) = (lock(&self.shared.page), lock(&self.shared.history));

@@ -61,8 +61,7 @@ pub use head::{Found, Head as JournalHead};
 pub(crate) use open::compare;
 use open::{checked, connect, damaged, header, present};
 pub(crate) use restore::Restored;
-pub(crate) use rounds::RoundRow;
-pub use rounds::{CommittedRound, CountedUpload};
+pub use rounds::{CommittedRound, CountedUpload, RoundRow};
 
 /// The database in a run's folder.
 pub(crate) const FILE: &str = "journal.sqlite";

@@ -62,14 +62,20 @@ pub struct CountedUpload {
 
 /// A row of the table of rounds, with the updates in it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct RoundRow {
+pub struct RoundRow {
+    /// The round.
     pub round: u32,
+    /// The attempt that made it.
     pub attempt: u32,
+    /// When, Unix milliseconds.
     pub committed: i64,
     /// What the round left, as `wire.proto` has it.
     pub head: Vec<u8>,
+    /// Means of the clients' training, as JSON.
     pub training: String,
+    /// Means of the clients' evaluation, as JSON.
     pub evaluation: String,
+    /// The plan's metric.
     pub score: Option<f64>,
     /// How its cohort was drawn, as `wire.proto` has it.
     pub draw: Vec<u8>,
@@ -79,7 +85,7 @@ pub(crate) struct RoundRow {
 
 impl RoundRow {
     /// The chain of rounds after this one.
-    pub fn link(&self, before: &Digest) -> Digest {
+    pub(super) fn link(&self, before: &Digest) -> Digest {
         let numbers = &[self.round, self.attempt].map(u32::to_le_bytes).concat()[..];
         // SQLite keeps no sign of a zero.
         let score = self.score.map(|score| (score + 0.0).to_bits().to_le_bytes());
@@ -101,7 +107,7 @@ impl RoundRow {
 
 impl RoundRow {
     /// Of a round that is committed now.
-    pub(super) fn new(now: Millis, record: &RoundRecord) -> Self {
+    pub fn new(now: Millis, record: &RoundRecord) -> Self {
         let json = |metrics: &Metrics| serde_json::to_string(metrics).unwrap_or_default();
         let counted = |(client, upload): (&ClientId, &Upload)| {
             let (digest, bytes, samples) = (upload.digest, upload.bytes, upload.samples);
@@ -128,7 +134,11 @@ impl RoundRow {
 }
 
 impl CommittedRound {
-    fn new(row: &RoundRow, updates: u32, bytes: u64) -> Result<Self> {
+    /// From its row, with so many updates of so many bytes.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] for a row that no round left.
+    pub fn new(row: &RoundRow, updates: u32, bytes: u64) -> Result<Self> {
         let Head { model, public, metrics: central, .. } = row.head()?;
         let metrics = |text: &str| serde_json::from_str(text).unwrap_or_default();
         Ok(CommittedRound {

@@ -392,8 +392,7 @@ impl Local {
     }
 
     fn fetch(&mut self, digest: Digest) -> Result<Input> {
-        let path = self.federation.blob(&digest)?;
-        let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
+        let bytes = self.federation.blob(&digest)?;
         self.traffic.downloaded += bytes.len() as u64;
         Ok(Input::Fetched { digest, bytes })
     }

@@ -3,6 +3,7 @@
 use tern_protocol::coordinator::Progress;
 
 use super::*;
+use crate::journal::Journal;
 
 #[test]
 fn a_key_that_is_listed_no_more_is_refused_from_the_next_start_on() {
@@ -206,7 +207,7 @@ fn a_part_that_starts_elsewhere_or_comes_after_a_refusal_to_take_part_is_not_tak
     assert_eq!(append(&mut federation, 1, 300, &body[300..]), Ok(body.len() as u64));
     assert_eq!(append(&mut federation, 1, body.len() as u64, &[0]), Err("length"));
     federation.upload_finish(Millis(2), &id(1), finish(&body)).unwrap();
-    let path = federation.blobs.upload_path(turn, &id(1));
+    let path = federation.bodies.upload_name(turn, &id(1));
     assert!(std::fs::read(path).unwrap() == body);
 
     append(&mut federation, 2, 0, &body).unwrap();
@@ -242,20 +243,20 @@ fn what_an_attempt_that_failed_had_is_neither_counted_nor_kept() {
     federation.upload_append(&id(3), first, 0, &body).unwrap();
     let other = wire::Finish { digest: vec![0; 32], ..finish(&body) };
     assert_eq!(federation.upload_finish(Millis(2), &id(3), other).unwrap_err().name(), "hash");
-    assert_eq!(federation.blobs.used(), on_disk());
+    assert_eq!(federation.bodies.used(), on_disk());
     let now = failing(&mut federation, 2);
     for number in 1..=4 {
         federation.poll(now, &id(number), 10).unwrap();
     }
     federation.advance(now).unwrap();
     assert_eq!(federation.coordinator().turn(), second);
-    assert_eq!(federation.blobs.used(), on_disk());
+    assert_eq!(federation.bodies.used(), on_disk());
     for number in 2..=4 {
         send(&mut federation, number, second, now);
     }
     federation.tick(now).unwrap();
     assert!(federation.coordinator().finished());
-    assert_eq!(federation.blobs.used(), on_disk());
+    assert_eq!(federation.bodies.used(), on_disk());
     drop(federation);
     let audits = audit(folder.path(), &initial(&plan), &options()).unwrap();
     assert!(audits[0].holds() && audits[0].updates == 3, "{audits:?}");

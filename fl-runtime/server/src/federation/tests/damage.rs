@@ -218,7 +218,7 @@ fn a_damaged_update_of_a_secure_round_comes_again_or_ends_the_round() {
             }
         }
         let client = *federation.coordinator().accepted().next().unwrap().0;
-        damage(&federation.blobs.upload_path(Turn::new(1, 1), &client));
+        damage(&federation.bodies.upload_name(Turn::new(1, 1), &client));
         drop(federation);
         let mut federation = open();
         go_on(&mut federation, &mut members, |_, _| ());
@@ -300,7 +300,7 @@ fn a_damaged_update_is_asked_for_again_or_left_out() {
     let (federation, mut members) = uploaded(folder.path(), 1);
     let (client, upload) = federation.coordinator().accepted().next().unwrap();
     let (client, upload) = (*client, upload.clone());
-    damage(&federation.blobs.upload_path(Turn::new(1, 1), &client));
+    damage(&federation.bodies.upload_name(Turn::new(1, 1), &client));
     drop(federation);
     let federation = open(folder.path()).unwrap();
     assert_eq!(federation.coordinator().accepted().count(), 0);
@@ -325,7 +325,7 @@ fn a_damaged_update_is_asked_for_again_or_left_out() {
         let (mut federation, mut members) = uploaded(folder.path(), 4);
         assert_eq!(federation.coordinator().phase(), "combine");
         let client = *federation.coordinator().accepted().next().unwrap().0;
-        harm(&federation.blobs.upload_path(Turn::new(1, 1), &client));
+        harm(&federation.bodies.upload_name(Turn::new(1, 1), &client));
         federation.tick(Millis(20)).unwrap();
         assert_eq!(federation.coordinator().accepted().count(), 3, "{name}");
         go_on(&mut federation, &mut members, |_, _| ());
@@ -341,7 +341,7 @@ fn a_damaged_update_is_asked_for_again_or_left_out() {
     let (mut federation, mut members) = uploaded(folder.path(), 4);
     let clients: Vec<_> = federation.coordinator().accepted().map(|(c, _)| *c).collect();
     for client in &clients[..3] {
-        damage(&federation.blobs.upload_path(Turn::new(1, 1), client));
+        damage(&federation.bodies.upload_name(Turn::new(1, 1), client));
     }
     federation.tick(Millis(20)).unwrap();
     assert_eq!(federation.coordinator().turn(), Turn::new(1, 2));
@@ -358,7 +358,7 @@ fn a_damaged_model_stops_the_round_until_it_is_there_again() {
         [|f| f.coordinator().head().model, |f| f.coordinator().head().state.unwrap()];
     for kind in kinds {
         let digest = kind(&federation);
-        let path = federation.blobs.model_path(&digest);
+        let path = federation.bodies.name(&digest);
         let whole = std::fs::read(&path).unwrap();
         assert_eq!(federation.trouble(), None);
         damage(&path);
@@ -399,7 +399,7 @@ fn a_damaged_model_is_repaired_by_its_copies() {
     let start = || Federation::open(folder.path(), &plan, &initial(&plan), options()).unwrap();
     let federation = start();
     let first = federation.coordinator().head().model;
-    damage(&federation.blobs.model_path(&first));
+    damage(&federation.bodies.name(&first));
     drop(federation);
     let federation = start();
     assert_eq!(federation.model(&first).unwrap(), initial(&plan));
@@ -407,7 +407,7 @@ fn a_damaged_model_is_repaired_by_its_copies() {
     drop(federation);
     let federation = run(folder.path(), &plan, 4, |_, _| ());
     let last = federation.coordinator().head().public;
-    let (model, path) = (federation.model(&last).unwrap(), federation.blobs.model_path(&last));
+    let (model, path) = (federation.model(&last).unwrap(), federation.bodies.name(&last));
     let parameters = federation.layout().parameters();
     tern_engine::save_model(&folder.path().join("best.safetensors"), parameters, &model).unwrap();
     damage(&path);

@@ -129,7 +129,7 @@ fn a_long_update_moves_the_model_no_further_than_another() {
         }
         federation.tick(Millis(3)).unwrap();
         let round = &federation.rounds(0).unwrap()[0];
-        let model = std::fs::read(federation.blob(&round.public).unwrap()).unwrap();
+        let model = federation.blob(&round.public).unwrap();
         let moved = Codec::floats(&model)
             .iter()
             .zip(initial(&plan))
