@@ -20,6 +20,7 @@
 //! | `client` | `tern-client` | `client` |
 //! | `server` | `tern-server`: federations, in one process | `local` |
 //! | `server::http` | `tern-server`, over the network | `server` |
+//! | `fleet` | `tern-fleet`: federations on PostgreSQL and an object store | `fleet` |
 //! | `simulate` | `tern-simulate` | `simulate`, `files` |
 //! | `methods` | `tern-methods` | `methods` |
 //!
@@ -54,6 +55,8 @@ pub mod data;
 
 #[cfg(feature = "client")]
 pub use tern_client as client;
+#[cfg(feature = "fleet")]
+pub use tern_fleet as fleet;
 pub use tern_host as host;
 #[cfg(feature = "methods")]
 pub use tern_methods as methods;

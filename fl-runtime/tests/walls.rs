@@ -8,6 +8,8 @@ use std::process::Command;
 const NETWORK: &[&str] = &["axum", "hyper", "reqwest", "tokio"];
 const TLS: &[&str] = &["rustls"];
 const STORAGE: &[&str] = &["rusqlite"];
+/// What only fleets are kept in.
+const FLEET: &[&str] = &["object_store", "sqlx-core", "sqlx-postgres", "tern-fleet"];
 const TERMINAL: &[&str] = &["clap", "ratatui", "tracing-subscriber"];
 const GPU: &[&str] = &["naga", "wgpu"];
 /// The runtime above its protocol.
@@ -36,7 +38,12 @@ const WALLS: &[(&str, &str, &[&[&str]])] = &[
     ("tern-host", "", &[NETWORK, TLS, STORAGE, TERMINAL, GPU, &["tern-server", "tern-client"]]),
     ("tern-host", "tls", &[NETWORK, STORAGE, TERMINAL, GPU]),
     ("tern-server", "", &[NETWORK, TLS, TERMINAL, GPU, &["tern-client", "tern-simulate"]]),
-    ("tern-server", "http", &[GPU, &["clap", "ratatui", "reqwest", "tern-client", "tern-methods"]]),
+    (
+        "tern-server",
+        "http",
+        &[GPU, FLEET, &["clap", "ratatui", "reqwest", "tern-client", "tern-methods"]],
+    ),
+    ("tern-fleet", "", &[TERMINAL, GPU, &["tern-client", "tern-simulate", "tern-methods"]]),
     ("tern-client", "", &[STORAGE, TERMINAL, GPU, &["axum", "tern-server", "tern-methods"]]),
     ("tern-simulate", "files", &[NETWORK, TLS, STORAGE, TERMINAL, GPU, &["tern-server"]]),
     ("tern-methods", "", &[NETWORK, TLS, STORAGE, TERMINAL, GPU, &["tern-simulate"]]),
@@ -44,7 +51,7 @@ const WALLS: &[(&str, &str, &[&[&str]])] = &[
     ("tern-methods", "server", &[GPU, &["reqwest", "tern-client", "tern-simulate"]]),
     ("tern-fl", "local", &[NETWORK, TLS, TERMINAL, GPU]),
     ("tern-fl", "client,server,methods,simulate", &[GPU, &["clap", "ratatui"]]),
-    ("tern-fl", "cli,gpu,methods", &[&["parquet"]]),
+    ("tern-fl", "cli,gpu,methods", &[FLEET, &["parquet"]]),
 ];
 
 /// All that a crate is built from with these features, itself included.
@@ -72,7 +79,7 @@ fn crates_stay_on_their_side() {
         }
     }
     // The trees are looked at, not something empty, and no name is misspelled.
-    let all = dependencies("tern-fl", "cli,gpu,methods,parquet");
+    let all = dependencies("tern-fl", "cli,fleet,gpu,methods,parquet");
     for crate_name in WALLS.iter().flat_map(|(.., forbidden)| forbidden.iter().copied().flatten()) {
         assert!(all.contains(*crate_name), "nothing depends on {crate_name}");
     }

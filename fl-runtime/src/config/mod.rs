@@ -88,6 +88,10 @@ pub struct Config {
     /// How a client takes part.
     #[serde(default)]
     pub client: Option<ClientConfig>,
+    /// Where a run is kept that more than one process serves.
+    #[cfg(feature = "fleet")]
+    #[serde(default)]
+    pub fleet: Option<tern_fleet::Options>,
 }
 
 /// How the server serves.
@@ -316,6 +320,12 @@ impl Config {
         }
         if let Some(client) = &config.client {
             client.check(&source)?;
+        }
+        #[cfg(feature = "fleet")]
+        if let Some(fleet) = &config.fleet {
+            fleet.check().map_err(|(field, value, expected)| {
+                source.error(&["fleet", field], format!("{value}, expected {expected}"))
+            })?;
         }
         Ok(config)
     }

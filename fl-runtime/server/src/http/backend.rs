@@ -9,7 +9,7 @@ use tern_host::clock;
 use tern_protocol::auth::{AuthError, Credentials};
 use tern_protocol::plan::Task;
 use tern_protocol::{
-    ClientId, Digest, Error, Layout, Millis, Refusal, Result, RunPlan, Turn, wire,
+    ClientId, Digest, Error, Layout, Millis, Refusal, Result, RunPlan, StartId, Turn, wire,
 };
 use tokio::sync::watch;
 
@@ -51,9 +51,10 @@ pub trait Backend: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Whether [`Backend::admit`] waits for others.
-    fn shares_nonces(&self) -> bool {
-        false
+    /// The start that requests are signed for, where several processes take them and
+    /// [`Backend::admit`] knows the nonces that any of them took. Others have one of their own.
+    fn start(&self) -> Option<StartId> {
+        None
     }
 
     /// Registers a client.

@@ -86,7 +86,7 @@ async fn take(request: Request, app: &Arc<App>) -> Result<Signed, Denied> {
     app.admit_bytes(credentials.key, body.len())?;
     app.window.admit(&credentials, now)?;
     let client = credentials.key;
-    if app.backend.shares_nonces() {
+    if app.backend.start().is_some() {
         app.with(move |backend| backend.admit(&credentials)).await??;
     }
     if let Some(visit) = parts.extensions.get::<Visit>()

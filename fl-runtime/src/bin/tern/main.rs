@@ -2,6 +2,8 @@
 
 mod certs;
 mod client;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod held_out;
 mod init;
 mod keys;
@@ -52,6 +54,8 @@ enum What {
     Keys(keys::Options),
     Tokens(tokens::Options),
     Certs(certs::Options),
+    #[cfg(feature = "fleet")]
+    Fleet(fleet::Options),
     Verify(verify::Options),
     Repair(repair::Options),
     Evaluate(model::Evaluate),
@@ -76,6 +80,8 @@ fn main() -> ExitCode {
         What::Keys(options) => keys::run(options).map(done),
         What::Tokens(options) => tokens::run(options).map(done),
         What::Certs(options) => certs::run(options).map(done),
+        #[cfg(feature = "fleet")]
+        What::Fleet(options) => fleet::run(options).map(done),
         What::Verify(options) => verify::run(options).map(done),
         What::Repair(options) => repair::run(options).map(done),
         What::Evaluate(options) => model::evaluate(options).map(done),

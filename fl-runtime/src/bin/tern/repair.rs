@@ -23,7 +23,7 @@ pub struct Options {
 
 /// Prints what it finds; fails if there is damage that stays.
 pub fn run(options: &Options) -> Result<()> {
-    let Configured { plan, server, initial } = Configured::load(&options.config)?;
+    let Configured { plan, server, initial, .. } = Configured::load(&options.config)?;
     let repair = Repair::examine(&server.folder, &plan, &initial, &federation_options(&server)?)?;
     super::say(format_args!("{repair}"));
     if repair.damage.is_empty() {

@@ -1,6 +1,6 @@
 //! `tern server`: a federation over the network.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,52 +43,91 @@ pub struct Options {
     /// Serves the page of this folder at /page/, by which browsers take part.
     #[arg(long, value_name = "FOLDER")]
     page: Option<PathBuf>,
+    /// What this process does of a fleet's work ([fleet] in the configuration).
+    #[cfg(feature = "fleet")]
+    #[arg(long, value_enum, value_name = "ROLE")]
+    role: Option<super::fleet::Role>,
+    /// Address and port to listen on, instead of the configuration's.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
 }
 
 impl Options {
     /// Whether to show the live view instead of log lines.
     pub fn view(&self) -> bool {
+        #[cfg(feature = "fleet")]
+        if self.role.is_some() {
+            return false;
+        }
         !self.plain && view::possible()
     }
 }
 
 /// Serves until the run is over (with `--linger`) or somebody asks to stop.
 pub fn run(options: &Options) -> Result<()> {
-    let Configured { plan, server: config, initial } = Configured::load(&options.config)?;
+    let Configured { plan, server: mut config, initial, .. } = Configured::load(&options.config)?;
+    if let Some(listen) = options.listen {
+        config.listen = listen;
+    }
     check_measured(&plan, config.evaluation.is_some())?;
 
     std::fs::create_dir_all(&config.folder).with_context(|| config.folder.display().to_string())?;
-    let evaluator = match &config.evaluation {
-        Some(data) => Some(Arc::new(OwnSamples::read(&plan, data)?) as Arc<dyn Evaluator>),
-        None => None,
-    };
-    let options_of_run = federation_options(&config)?.evaluator(evaluator);
+    #[cfg(feature = "fleet")]
+    if let Some(role) = options.role {
+        return super::fleet::serve(role, &options.config, &config, options.linger);
+    }
+    let options_of_run = federation_options(&config)?.evaluator(evaluator(&plan, &config)?);
     let federation = Federation::open(&config.folder, &plan, &initial, options_of_run)?;
     let used = config.folder.join("config.toml");
     std::fs::copy(&options.config, &used).with_context(|| used.display().to_string())?;
     let board = Board::with_file(&config.folder.join("metrics.jsonl"), clock::now().0)?;
+    let site = options.page.as_deref().map(Site::read).transpose()?;
+    let (of_http, scheme) = http_options(&config, &config.folder)?;
+    let server = Server::new(federation, board.clone(), of_http.site(site));
+    let (listener, address) = listen(&config, scheme)?;
+    serve(server, listener, &board, options, &address)
+}
+
+/// What measures models by samples of the server's own, if it has any.
+pub fn evaluator(plan: &RunPlan, config: &ServerConfig) -> Result<Option<Arc<dyn Evaluator>>> {
+    Ok(match &config.evaluation {
+        Some(data) => Some(Arc::new(OwnSamples::read(plan, data)?)),
+        None => None,
+    })
+}
+
+/// How to serve, with models and plot in a folder, and the scheme of the address.
+pub fn http_options(config: &ServerConfig, folder: &Path) -> Result<(http::Options, &'static str)> {
     let tls = match &config.tls {
         Some(files) => Some(tls::server(&files.certificate, &files.key)?),
         None => None,
     };
-    let site = options.page.as_deref().map(Site::read).transpose()?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let server = Server::new(
-        federation,
-        board.clone(),
-        http::Options::default()
-            .tls(tls)
-            .hosts(config.hosts.clone())
-            .origins(config.origins()?)
-            .limits(config.limits.clone())
-            .dashboard(config.dashboard)
-            .folder(config.folder.clone())
-            .site(site),
-    );
+    let options = http::Options::default()
+        .tls(tls)
+        .hosts(config.hosts.clone())
+        .origins(config.origins()?)
+        .limits(config.limits.clone())
+        .dashboard(config.dashboard)
+        .folder(folder.to_path_buf());
+    Ok((options, scheme))
+}
+
+/// The listener, and its address.
+pub fn listen(config: &ServerConfig, scheme: &str) -> Result<(TcpListener, String)> {
     let listener = TcpListener::bind(config.listen)
         .with_context(|| format!("listening on {}", config.listen))?;
     let address = format!("{scheme}://{}", listener.local_addr()?);
-    serve(server, listener, &board, options, &address)
+    Ok((listener, address))
+}
+
+/// Waits until the run is over, and so many seconds longer; for ever without a number.
+pub async fn over(board: Board, linger: Option<u64>) {
+    let Some(seconds) = linger else { return std::future::pending().await };
+    while !board.page().finished {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
 /// A plan that asks for scores has somebody who measures them.
@@ -149,6 +188,9 @@ pub struct Configured {
     pub server: ServerConfig,
     /// The model it started from.
     pub initial: Vec<f32>,
+    /// Where it is kept, if that is not the server's folder.
+    #[cfg(feature = "fleet")]
+    pub fleet: Option<tern_fl::fleet::Options>,
 }
 
 impl Configured {
@@ -158,7 +200,13 @@ impl Configured {
         let plan = config.run.with_context(|| missing("run"))?;
         let server = config.server.with_context(|| missing("server"))?;
         let initial = initial(&plan, &plan.check()?, &server)?;
-        Ok(Configured { plan, server, initial })
+        Ok(Configured {
+            plan,
+            server,
+            initial,
+            #[cfg(feature = "fleet")]
+            fleet: config.fleet,
+        })
     }
 }
 
@@ -217,18 +265,7 @@ fn serve(
     let asked = Stop::listen(|| {})?.asked();
     let quit = Arc::new(Notify::new());
     let (board, linger, stop) = (board.clone(), options.linger, quit.clone());
-    let watched = board.clone();
-    let over = async move {
-        match linger {
-            Some(seconds) => {
-                while !watched.page().finished {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-            }
-            None => std::future::pending().await,
-        }
-    };
+    let over = over(board.clone(), linger);
     let stop = async move {
         tokio::select! {
             () = asked => {}

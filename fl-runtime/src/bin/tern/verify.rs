@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use tern_fl::server::federation::audit;
+use tern_fl::server::federation::{Audit, audit};
 
 use super::server::{Configured, federation_options};
 
@@ -19,8 +19,8 @@ pub struct Options {
 
 /// Prints a line a round; fails if a bit differs.
 pub fn run(options: &Options) -> Result<()> {
-    let Configured { server, initial, .. } = Configured::load(&options.config)?;
-    let audits = audit(&server.folder, &initial, &federation_options(&server)?)?;
+    let configured = Configured::load(&options.config)?;
+    let audits = audits(&configured)?;
     for audit in &audits {
         let verdict = if audit.holds() { "same" } else { "DIFFERS" };
         super::say(format_args!(
@@ -32,4 +32,13 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(wrong == 0, "{wrong} of {} rounds are not what their updates make", audits.len());
     super::say(format_args!("{} rounds, every bit the same", audits.len()));
     Ok(())
+}
+
+fn audits(configured: &Configured) -> Result<Vec<Audit>> {
+    #[cfg(feature = "fleet")]
+    if let Some(fleet) = &configured.fleet {
+        return super::fleet::audits(configured, fleet);
+    }
+    let Configured { server, initial, .. } = configured;
+    Ok(audit(&server.folder, initial, &federation_options(server)?)?)
 }

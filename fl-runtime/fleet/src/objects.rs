@@ -1,0 +1,421 @@
+//! Bodies in an object store: models under their digests, updates under their attempt and digest,
+//! sums of parts. Whatever is read is hashed, so that nothing hangs on what the store says of it, and
+//! nothing is ever written twice with two contents.
+
+use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{
+    ClientOptions, ObjectStore, ObjectStoreExt as _, PutPayload, RetryConfig, WriteMultipart,
+};
+use tern_host::files::{Durability, Faults};
+use tern_host::tls;
+use tern_protocol::{ClientId, Digest, Error, Result, Turn};
+use tern_server::blobs::{Blobs, Partial};
+use tern_server::storage::Bodies;
+use tokio::runtime::Handle;
+
+use crate::Options;
+
+/// Bytes that are put at once; longer bodies go in parts of as many.
+const PART: usize = 8 << 20;
+
+/// A run's bodies. What comes in, and models that clients fetch, lie in a folder of this process
+/// meanwhile.
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+    spool: Blobs,
+    handle: Handle,
+    address: String,
+}
+
+impl Objects {
+    /// Opens the store of a fleet's options; `spool` is a folder of this process alone.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for an address that is none; [`Error::File`] for the folder.
+    pub fn open(options: &Options, spool: &std::path::Path) -> Result<Arc<Self>> {
+        let address = &options.objects;
+        let wrong = |error: object_store::Error| {
+            Error::value("fleet.objects", address, format!("an object store: {error}"))
+        };
+        let store: Arc<dyn ObjectStore> = match address.strip_prefix("s3://") {
+            Some(place) => {
+                let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+                tls::install_provider();
+                let plain = options.endpoint.as_deref().is_some_and(|at| at.starts_with("http://"));
+                let retries = RetryConfig {
+                    max_retries: 8,
+                    retry_timeout: Duration::from_secs(60),
+                    ..RetryConfig::default()
+                };
+                let mut builder = AmazonS3Builder::from_env()
+                    .with_bucket_name(bucket)
+                    .with_retry(retries)
+                    .with_client_options(ClientOptions::new().with_allow_http(plain));
+                if let Some(endpoint) = &options.endpoint {
+                    builder = builder.with_endpoint(endpoint);
+                }
+                let store = builder.build().map_err(wrong)?;
+                Arc::new(PrefixStore::new(store, prefix))
+            }
+            None => {
+                let folder = address.strip_prefix("file://").unwrap_or(address);
+                std::fs::create_dir_all(folder).map_err(|e| Error::file(folder.as_ref(), e))?;
+                let local = LocalFileSystem::new_with_prefix(folder).map_err(wrong)?;
+                Arc::new(local)
+            }
+        };
+        Self::over(store, address, spool)
+    }
+
+    /// Over a store.
+    ///
+    /// # Errors
+    /// [`Error::File`] for the folder.
+    pub fn over(
+        store: Arc<dyn ObjectStore>,
+        address: &str,
+        spool: &std::path::Path,
+    ) -> Result<Arc<Self>> {
+        let spool = Blobs::open(spool, Durability::None, u64::MAX, Faults::default())?;
+        Ok(Arc::new(Objects { store, spool, handle: Handle::current(), address: address.into() }))
+    }
+
+    fn file(&self, path: &Path) -> PathBuf {
+        PathBuf::from(format!("{}/{path}", self.address.trim_end_matches('/')))
+    }
+
+    fn failed(&self, path: &Path, error: object_store::Error) -> Error {
+        Error::file(&self.file(path), error)
+    }
+
+    fn put_at(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        let put = self.store.put(path, PutPayload::from_bytes(bytes));
+        self.handle.block_on(put).map_err(|error| self.failed(path, error))?;
+        Ok(())
+    }
+
+    /// The object at a place, whole; `None` if there is none.
+    fn get_at(&self, path: &Path) -> Result<Option<Bytes>> {
+        let get = async { self.store.get(path).await?.bytes().await };
+        match self.handle.block_on(get) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(path, error)),
+        }
+    }
+
+    /// Whether the model lies in this process' folder, fetched if need be.
+    fn fetch(&self, digest: &Digest) -> Result<bool> {
+        if self.spool.length(digest)?.is_some() {
+            return Ok(true);
+        }
+        let path = model(digest);
+        let Some(bytes) = self.get_at(&path)? else { return Ok(false) };
+        match self.spool.put_model(&bytes)? {
+            made if made == *digest => Ok(true),
+            made => {
+                let reason =
+                    format!("{} bytes of SHA-256 {made}, expected that of its name", bytes.len());
+                Err(Error::file(&self.file(&path), reason))
+            }
+        }
+    }
+
+    /// Writes the sum of a part.
+    pub(crate) fn put_sum(&self, name: &str, bytes: Vec<u8>) -> Result<Digest> {
+        let digest = Digest::of(&bytes);
+        self.put_at(&sum(name), bytes.into())?;
+        Ok(digest)
+    }
+
+    /// Reads the sum of a part; `None` for one that is gone or damaged.
+    pub(crate) fn read_sum(&self, name: &str, digest: &Digest) -> Result<Option<Bytes>> {
+        Ok(self.get_at(&sum(name))?.filter(|bytes| Digest::of(bytes) == *digest))
+    }
+
+    /// Removes the sum of a part.
+    pub(crate) fn remove_sum(&self, name: &str) {
+        let path = sum(name);
+        if let Err(error) = self.handle.block_on(self.store.delete(&path)) {
+            // It is swept later on.
+            tracing::debug!(%error, name, "removing a sum");
+        }
+    }
+
+    /// Removes objects that are older than `age` and that `keep` doesn't want; how many those were.
+    pub(crate) async fn remove_orphans(
+        &self,
+        now: u64,
+        age: Duration,
+        keep: impl Fn(&Orphan<'_>) -> bool,
+    ) -> Result<usize> {
+        let mut removed = 0;
+        for folder in ["models", "updates", "sums"] {
+            let prefix = Path::from(folder);
+            let mut all = self.store.list(Some(&prefix));
+            while let Some(object) = all.try_next().await.map_err(|e| self.failed(&prefix, e))? {
+                let written = object.last_modified.timestamp_millis().max(0) as u64;
+                let old = now.saturating_sub(written) > age.as_millis() as u64;
+                let Some(orphan) = Orphan::of(object.location.as_ref()) else { continue };
+                if old && !keep(&orphan) {
+                    let deleted = self.store.delete(&object.location).await;
+                    deleted.map_err(|e| self.failed(&object.location, e))?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// An object that may be needed no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Orphan<'a> {
+    Model(Digest),
+    Update(Turn, &'a str),
+    Sum(Turn),
+}
+
+impl<'a> Orphan<'a> {
+    /// What a place is of.
+    fn of(place: &'a str) -> Option<Self> {
+        let mut parts = place.split('/');
+        let folder = parts.next()?;
+        let second = parts.next()?;
+        if folder == "models" {
+            return second.parse().ok().map(Orphan::Model);
+        }
+        let (round, attempt) = second.split_once('-')?;
+        let turn = Turn::new(round.parse().ok()?, attempt.parse().ok()?);
+        let last = parts.next()?;
+        match folder {
+            "updates" => Some(Orphan::Update(turn, last)),
+            "sums" => Some(Orphan::Sum(turn)),
+            _ => None,
+        }
+    }
+}
+
+fn model(digest: &Digest) -> Path {
+    Path::from(format!("models/{digest}"))
+}
+
+fn update(turn: Turn, digest: &Digest) -> Path {
+    Path::from(format!("updates/{}-{}/{digest}", turn.round, turn.attempt))
+}
+
+fn sum(name: &str) -> Path {
+    Path::from(format!("sums/{name}"))
+}
+
+/// A body that comes piece by piece, read by a thread that may wait.
+struct Streamed<'a> {
+    pieces: BoxStream<'static, object_store::Result<Bytes>>,
+    piece: Bytes,
+    handle: &'a Handle,
+}
+
+impl Read for Streamed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.handle.block_on(self.pieces.next()) {
+                Some(piece) => self.piece = piece.map_err(std::io::Error::other)?,
+                None => return Ok(0),
+            }
+        }
+        let count = into.len().min(self.piece.len());
+        into[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}
+
+impl Bodies for Objects {
+    fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = self.spool.put_model(bytes)?;
+        // Also where it is there: what is written again isn't swept as old.
+        self.put_at(&model(&digest), Bytes::copy_from_slice(bytes))?;
+        Ok(digest)
+    }
+
+    fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
+        match self.fetch(digest)? {
+            true => self.spool.read_model(digest),
+            false => {
+                Err(Error::file(&self.name(digest), std::io::Error::from(ErrorKind::NotFound)))
+            }
+        }
+    }
+
+    fn length(&self, digest: &Digest) -> Result<Option<u64>> {
+        match self.fetch(digest)? {
+            true => self.spool.length(digest),
+            false => Ok(None),
+        }
+    }
+
+    fn piece(&self, digest: &Digest, first: u64, length: usize) -> Result<Vec<u8>> {
+        self.spool.piece(digest, first, length)
+    }
+
+    fn name(&self, digest: &Digest) -> PathBuf {
+        self.file(&model(digest))
+    }
+
+    fn upload_name(&self, turn: Turn, client: &ClientId) -> PathBuf {
+        let (round, attempt) = (turn.round, turn.attempt);
+        self.file(&Path::from(format!("updates/{round}-{attempt}, of {client}")))
+    }
+
+    fn upload(
+        &self,
+        turn: Turn,
+        _: &ClientId,
+        digest: &Digest,
+    ) -> Result<Option<Box<dyn Read + '_>>> {
+        let path = update(turn, digest);
+        match self.handle.block_on(self.store.get(&path)) {
+            Ok(found) => {
+                let (pieces, piece) = (found.into_stream(), Bytes::new());
+                Ok(Some(Box::new(Streamed { pieces, piece, handle: &self.handle })))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(&path, error)),
+        }
+    }
+
+    fn partial(&self, turn: Turn, client: &ClientId) -> Result<Partial> {
+        self.spool.partial(turn, client)
+    }
+
+    fn accept(&self, partial: &Partial, turn: Turn, _: &ClientId, digest: &Digest) -> Result<()> {
+        let path = update(turn, digest);
+        let mut file = partial.open()?;
+        let unread = |error| Error::file(partial.path(), error);
+        if partial.len() <= PART as u64 {
+            let mut bytes = Vec::with_capacity(partial.len() as usize);
+            file.read_to_end(&mut bytes).map_err(unread)?;
+            return self.put_at(&path, bytes.into());
+        }
+        let failed = |error| self.failed(&path, error);
+        let begun = self.handle.block_on(self.store.put_multipart(&path)).map_err(failed)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(begun, PART);
+        let mut chunk = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut chunk).map_err(unread)? {
+                0 => break,
+                count => {
+                    self.handle.block_on(upload.wait_for_capacity(2)).map_err(failed)?;
+                    // It begins tasks of its own.
+                    let _here = self.handle.enter();
+                    upload.write(&chunk[..count]);
+                }
+            }
+        }
+        self.handle.block_on(upload.finish()).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Of this process' folder alone; objects are swept by the leader, once they are old.
+    fn sweep(&self, kept: &[Digest], open: Turn, _: &dyn Fn(Turn) -> bool) -> Result<()> {
+        self.spool.sweep(kept, open, &|_| false)
+    }
+
+    fn used(&self) -> u64 {
+        self.spool.used()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_read_is_what_was_written_or_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let open =
+            |spool| Objects::over(store.clone(), "memory", &folder.path().join(spool)).unwrap();
+        let (here, there) = (open("a"), open("b"));
+        let other = store.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            let digest = here.put(b"a model").unwrap();
+            assert_eq!(there.read(&digest).unwrap(), b"a model");
+            assert_eq!(there.piece(&digest, 2, 3).unwrap(), b"mod");
+            assert_eq!(there.length(&Digest([1; 32])).unwrap(), None);
+            // Of an update longer than one part, through a file that comes in by pieces.
+            let (turn, client) = (Turn::new(2, 1), ClientId([1; 32]));
+            let body: Vec<u8> = (0..PART + 12_345).map(|i| (i % 251) as u8).collect();
+            for length in [10, body.len()] {
+                let body = &body[..length];
+                let mut partial = here.partial(turn, &client).unwrap();
+                partial.clear().unwrap();
+                body.chunks(3 << 20).for_each(|part| partial.append(part).unwrap());
+                let digest = Digest::of(body);
+                here.accept(&partial, turn, &client, &digest).unwrap();
+                let mut read = Vec::new();
+                let mut found = there.upload(turn, &client, &digest).unwrap().unwrap();
+                found.read_to_end(&mut read).unwrap();
+                assert!(read == body, "{length} bytes");
+            }
+            assert!(there.upload(Turn::new(2, 2), &client, &digest).unwrap().is_none());
+            // A sum that isn't what was written is none.
+            let made = here.put_sum("2-1/0-aa", vec![1, 2, 3]).unwrap();
+            assert_eq!(there.read_sum("2-1/0-aa", &made).unwrap().as_deref(), Some(&[1, 2, 3][..]));
+            assert_eq!(there.read_sum("2-1/0-aa", &digest).unwrap(), None);
+            assert_eq!(there.read_sum("2-1/0-bb", &made).unwrap(), None);
+            digest
+        });
+        let digest = checked.await.unwrap();
+        // A model that is damaged in the store is named by a process that hasn't it yet.
+        other.put(&model(&digest), "a modal".into()).await.unwrap();
+        let third = open("c");
+        let error = tokio::task::spawn_blocking(move || third.read(&digest).unwrap_err());
+        let error = error.await.unwrap().to_string();
+        assert!(error.contains("SHA-256") && error.contains(&digest.to_string()), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn orphans_go_once_they_are_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let objects = Objects::over(store.clone(), "memory", folder.path()).unwrap();
+        let digest = Digest([3; 32]);
+        let places = [
+            format!("models/{digest}"),
+            format!("updates/7-2/{digest}"),
+            format!("updates/8-1/{digest}"),
+            "sums/7-2/5-00ff".into(),
+            "else/7-2/5".into(),
+        ];
+        for place in &places {
+            store.put(&Path::from(place.as_str()), "x".into()).await.unwrap();
+        }
+        let keep =
+            |orphan: &Orphan<'_>| matches!(orphan, Orphan::Update(turn, _) if turn.round == 8);
+        let now = tern_host::clock::now().0;
+        let hour = Duration::from_secs(3600);
+        assert_eq!(objects.remove_orphans(now, hour, keep).await.unwrap(), 0);
+        let later = now + 3_700_000;
+        assert_eq!(objects.remove_orphans(later, hour, keep).await.unwrap(), 3);
+        let left: Vec<_> = store.list(None).try_collect().await.unwrap();
+        let mut left: Vec<String> = left.iter().map(|object| object.location.to_string()).collect();
+        left.sort();
+        assert_eq!(left, [places[4].clone(), places[2].clone()]);
+        assert_eq!(Orphan::of("updates/7-2/aa"), Some(Orphan::Update(Turn::new(7, 2), "aa")));
+        for wrong in ["", "models", "models/x", "updates/7/aa", "sums/7-x/1", "sums/7-2"] {
+            assert_eq!(Orphan::of(wrong), None, "{wrong}");
+        }
+    }
+}
