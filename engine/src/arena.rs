@@ -24,21 +24,25 @@ pub enum Flat {
     LargestMoment2,
     /// The vector FedProx pulls to.
     Reference,
+    /// Moving average of the parameters.
+    Average,
 }
 
 impl Flat {
-    const ALL: [Flat; 6] = [
+    const ALL: [Flat; 7] = [
         Flat::Parameters,
         Flat::Gradients,
         Flat::Moment1,
         Flat::Moment2,
         Flat::LargestMoment2,
         Flat::Reference,
+        Flat::Average,
     ];
 
-    /// What plans carry from step to step beside the parameters: moments, and FedProx's reference.
-    pub(crate) const CARRIED: [Flat; 4] =
-        [Flat::Moment1, Flat::Moment2, Flat::LargestMoment2, Flat::Reference];
+    /// What plans carry from step to step beside the parameters: moments, FedProx's reference, and
+    /// the average.
+    pub(crate) const CARRIED: [Flat; 5] =
+        [Flat::Moment1, Flat::Moment2, Flat::LargestMoment2, Flat::Reference, Flat::Average];
 }
 
 /// R models that share a layout. Plans are recorded on an arena; several plans (train,

@@ -43,11 +43,12 @@ pub(crate) struct Drained {
 }
 
 /// Records the backward pass for the parameters marked in `trained` and the tensors in
-/// `sources`. `seeds` are outputs with their gradients; those of one output are added up.
+/// `sources`. `seeds` are outputs with their gradients; those of one output are added up. Gradients of
+/// parameters that are in `written` are added to.
 pub(crate) fn drain(
     graph: &mut Graph,
     seeds: &[(Tensor, Tensor)],
-    trained: Vec<bool>,
+    (trained, written): (Vec<bool>, Vec<bool>),
     sources: &[Tensor],
 ) -> Result<Drained> {
     graph.check()?;
@@ -55,7 +56,7 @@ pub(crate) fn drain(
     graph.own(&ends.chain(sources.iter().copied()).collect::<Vec<_>>())?;
     let tape = std::mem::take(&mut graph.tape);
     let wanted = wanted(graph, &tape, &trained, sources);
-    let weight_written = vec![false; trained.len()];
+    let weight_written = written;
     let (gradients, given) = (HashMap::new(), HashSet::new());
     let mut backward = Backward { graph, gradients, given, wanted, trained, weight_written };
     for (output, gradient) in seeds {

@@ -314,9 +314,9 @@ impl TextData {
 }
 
 impl Graph {
-    /// Registers how batches are taken. A graph has one feed.
+    /// Registers how batches are taken. A graph has one feed, which parts of a batch share.
     fn feed(&mut self, batching: &Batching, samples: usize, stream: bool) -> Result<()> {
-        if self.feed.is_some() {
+        if self.part.as_ref().map_or(self.feed.is_some(), |part| part.fed) {
             return Err(Error::value("data sets of a graph", "a second", "one"));
         }
         if batching.batch == 0 {
@@ -329,14 +329,37 @@ impl Graph {
             return Err(Error::value("part of the data set", format!("{part:?}"), expected));
         }
         let parts = if batching.parts.is_empty() { vec![all] } else { batching.parts.clone() };
-        self.feed = Some(Feed { batch: batching.batch, stream, parts });
+        let whole = self.part.map_or(1, |part| part.of);
+        let Some(batch) = batching.batch.checked_mul(whole).filter(|n| u32::try_from(*n).is_ok())
+        else {
+            let expected = format!("less than 2^32 in {whole} parts");
+            return Err(Error::value("batch", batching.batch, expected));
+        };
+        let feed = Feed { batch, stream, parts };
+        if self.feed.as_ref().is_some_and(|known| *known != feed) {
+            let given = format!("{feed:?}");
+            return Err(Error::value("batches of a part", given, "those of the first part"));
+        }
+        self.feed = Some(feed);
+        if let Some(part) = &mut self.part {
+            part.fed = true;
+        }
         Ok(())
     }
 
-    fn select(&mut self, batching: &Batching, samples: usize) -> Result<Tensor> {
+    /// The first row of the part that is recorded, of so many rows, in its batch.
+    pub(crate) fn first_row(&self, rows: usize) -> usize {
+        self.part.map_or(0, |part| part.number * rows)
+    }
+
+    fn select_samples(&mut self, batching: &Batching, samples: usize) -> Result<Tensor> {
         self.feed(batching, samples, false)?;
         let index = self.tensor("samples of the batch", &[batching.batch], Element::U32);
-        let params = Select { batch: batching.batch as u32, shuffle: u32::from(batching.shuffle) };
+        let params = Select {
+            batch: batching.batch as u32,
+            first: self.first_row(batching.batch) as u32,
+            shuffle: batching.shuffle.into(),
+        };
         self.dispatch(&SELECT, &params, &[Operand::State, index.into()]);
         Ok(index)
     }
@@ -348,7 +371,7 @@ impl Graph {
     /// [`Error::Value`] for a second data set in one graph, a batch of 0 or a part outside of
     /// the data set.
     pub fn row_batch(&mut self, data: &RowData, batching: &Batching) -> Result<(Tensor, Tensor)> {
-        let index = self.select(batching, data.samples)?;
+        let index = self.select_samples(batching, data.samples)?;
         let (batch, width) = (batching.batch, data.width);
         let x = self.tensor("features", &[batch, width], Element::F32);
         let labels = self.tensor("labels", &[batch], Element::U32);
@@ -375,7 +398,7 @@ impl Graph {
     /// # Errors
     /// As [`Graph::row_batch`].
     pub fn text_batch(&mut self, data: &TextData, batching: &Batching) -> Result<(Tensor, Tensor)> {
-        let index = self.select(batching, data.samples)?;
+        let index = self.select_samples(batching, data.samples)?;
         let shape = [data.steps, batching.batch];
         let inputs = self.tensor("inputs", &shape, Element::U32);
         let targets = self.tensor("targets", &shape, Element::U32);
@@ -404,6 +427,10 @@ impl Graph {
     /// [`Error::Value`] if the text is too short for one step of every part; as
     /// [`Graph::row_batch`].
     pub fn stream_batch(&mut self, data: &TextData, batch: usize) -> Result<(Tensor, Tensor)> {
+        if self.part.is_some() {
+            let expected = "rows or windows: a text in order has no parts";
+            return Err(Error::value("data set of a part", "a stream", expected));
+        }
         let windows = data.length.saturating_sub(1) / (batch * data.steps).max(1);
         if batch == 0 || windows == 0 {
             let expected = format!("more than {} tokens", batch * data.steps);

@@ -1,5 +1,6 @@
 //! Recording a model: ops push forward dispatches and, on the tape, their backward.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,12 +105,21 @@ pub(crate) struct Entry {
 }
 
 /// How a graph takes batches; becomes part of the state records.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Feed {
     pub batch: usize,
     pub stream: bool,
     /// By replica, repeated if there are more replicas.
     pub parts: Vec<Range<usize>>,
+}
+
+/// A part of a batch that is being recorded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub number: usize,
+    pub of: usize,
+    /// Whether it took its samples.
+    pub fed: bool,
 }
 
 /// A model being recorded for the device of an arena. Exists at build time only: it becomes
@@ -121,6 +131,10 @@ pub struct Graph {
     pub(crate) calls: Vec<Recorded>,
     pub(crate) tape: Vec<Entry>,
     pub(crate) feed: Option<Feed>,
+    /// The part of a batch that is recorded, where batches go in parts.
+    pub(crate) part: Option<Part>,
+    /// By loss, what it is a mean over; none of a sum.
+    pub(crate) means: BTreeMap<usize, Option<Tensor>>,
     /// Calls of the forward pass, where it was ended before the recording.
     forward: Option<usize>,
     profile: Profile,
@@ -151,6 +165,8 @@ impl Graph {
             calls: Vec::new(),
             tape: Vec::new(),
             feed: None,
+            part: None,
+            means: BTreeMap::new(),
             forward: None,
             profile: arena.device().profile(),
             scope: String::new(),

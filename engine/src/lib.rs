@@ -91,6 +91,6 @@ pub use record::Trainable;
 pub use selftest::{Outcome, SelfTest};
 pub use tern_shaders::schedule::{Decay, Schedule};
 pub use tern_shaders::{Activation, Element};
-pub use train::{Optimizer, Training};
+pub use train::{Names, Optimizer, ParameterGroup, Training};
 pub use tuning::{Choice, Source, Tuning};
 pub use weights::{LoadOptions, LoadReport, deserialize_model, load_model, load_weights};

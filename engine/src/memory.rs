@@ -14,7 +14,7 @@ pub struct Memory {
     pub parameters: u64,
     /// The arena's gradients, if the plan trains.
     pub gradients: u64,
-    /// The arena's optimizer moments and reference vector, as far as the plan uses them.
+    /// The arena's optimizer moments, reference and average, as far as the plan uses them.
     pub optimizer: u64,
     /// Tensors that live within a step, after sharing by lifetimes; for one tile.
     pub activations: u64,

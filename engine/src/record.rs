@@ -76,7 +76,8 @@ impl Graph {
     ) -> Result<(Plan, Vec<Option<Tensor>>)> {
         let boundary = self.boundary();
         let trained = self.trained(trainable);
-        let drained = drain(&mut self, seeds, trained, sources)?;
+        let fresh = vec![false; trained.len()];
+        let drained = drain(&mut self, seeds, (trained, fresh), sources)?;
         let gradients: Vec<_> = sources
             .iter()
             .map(|source| drained.gradients.get(&self.root(*source)).copied())

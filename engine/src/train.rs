@@ -1,21 +1,17 @@
-//! Training plans: gradients, clipping, the optimizer and the state record's advance.
+//! How plans train: optimizers, groups of parameters, and what else there is to choose.
+
+mod groups;
+mod parts;
+mod step;
+
+pub use groups::{Names, ParameterGroup};
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use tern_shaders::Element;
-use tern_shaders::kernels::optimizer::{
-    ADAM, AMSGRAD, Adam, NORM_FINISH, NORM_PARTIAL, NormFinish, NormPartial, PROXIMAL, Proximal,
-    SGD, SGD_PLAIN, Sgd, SgdPlain, norm_partials,
-};
-use tern_shaders::kernels::state::{ADVANCE, Advance, CHECK, Check};
 use tern_shaders::schedule::{Decay, Schedule};
-use tern_shaders::state::StateRecord;
 
-use crate::backward::drain;
-use crate::graph::{Graph, Tensor};
-use crate::plan::RING_STEPS;
-use crate::{Error, Flat, Operand, Plan, Result, Trainable};
+use crate::{Error, Flat, Result, Trainable};
 
 /// How gradients change parameters. Semantics and defaults are those of `torch.optim`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +110,16 @@ impl Optimizer {
         }
     }
 
+    /// The same with another weight decay.
+    fn decaying(mut self, decay: f64) -> Self {
+        match &mut self {
+            Optimizer::Sgd { weight_decay, .. }
+            | Optimizer::Adam { weight_decay, .. }
+            | Optimizer::AdamW { weight_decay, .. } => *weight_decay = decay,
+        }
+        self
+    }
+
     /// The moments it keeps.
     pub fn moments(&self) -> &'static [Flat] {
         match self {
@@ -145,6 +151,11 @@ pub struct Training {
     pub seed: u32,
     /// Steps after which a replica rests.
     pub limit: Option<u32>,
+    /// Parameters that train otherwise than the rest; each is in the first group that names it.
+    pub groups: Vec<ParameterGroup>,
+    /// Decay of a moving average of the parameters, which is kept in [`Flat::Average`]:
+    /// decay · average + (1 − decay) · parameters after each step, the parameters after the first.
+    pub average: Option<f64>,
 }
 
 impl Training {
@@ -158,6 +169,8 @@ impl Training {
             proximal: None,
             seed: 0,
             limit: None,
+            groups: Vec::new(),
+            average: None,
         }
     }
 
@@ -177,6 +190,10 @@ impl Training {
         if let Some(mu) = self.proximal {
             within("proximal", mu, ALL)?;
         }
+        if let Some(decay) = self.average {
+            within("decay of the average", decay, 0.0..1.0)?;
+        }
+        self.groups.iter().try_for_each(ParameterGroup::check)?;
         match self.clip_norm {
             Some(norm) if norm.is_nan() || norm <= 0.0 => {
                 Err(Error::value("clip_norm", norm, "more than 0"))
@@ -220,216 +237,16 @@ impl Training {
         self.limit = limit.into();
         self
     }
-}
 
-/// A parameter struct of an optimizer, still to be given its range.
-enum Update {
-    Plain(SgdPlain),
-    Momentum(Sgd),
-    Adam(Adam),
-    AmsGrad(Adam),
-}
-
-impl Graph {
-    /// A training step: forward, the gradients of `loss`, clipping, the optimizer, and the
-    /// advance of the state record.
-    ///
-    /// A replica whose loss is not a number, or whose gradient's norm is not finite where gradients
-    /// are clipped, rests from then on with the parameters that it had before the step.
-    /// [`Losses::failed`](crate::Losses::failed) has the step, and
-    /// [`Plan::find_not_finite_async`](crate::Plan::find_not_finite_async) the tensor where it began.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the loss isn't one value; [`Error::Value`] for options out of
-    /// range or a loss that no trained parameter reaches; as [`Graph::forward`].
-    pub fn train(mut self, loss: Tensor, training: &Training) -> Result<Plan> {
-        training.check()?;
-        self.check_loss(loss)?;
-        let boundary = self.boundary();
-        let one = self.constant(1.0, &[1]);
-        let trained = self.trained(&training.trainable);
-        let drained = drain(&mut self, &[(loss, one)], trained, &[])?;
-        let ranges = self.ranges(&drained.written);
-        if ranges.is_empty() {
-            let expected = "one that the loss depends on";
-            return Err(Error::value("trained parameters", "none", expected));
-        }
-        if let Some(mu) = training.proximal {
-            self.pull(&ranges, mu);
-        }
-        let (clip, norm) = match training.clip_norm {
-            Some(max_norm) => self.clip(&ranges, max_norm),
-            None => (one, self.constant(0.0, &[1])),
-        };
-        let checked = Check { clipped: training.clip_norm.is_some().into() };
-        self.dispatch(&CHECK, &checked, &[Operand::State, loss.into(), norm.into()]);
-        for range in &ranges {
-            self.update(range, training, clip);
-        }
-        self.advance(loss, norm, &training.schedule);
-        let records = self.records(&training.schedule, training.seed, training.limit);
-        Plan::new(self, boundary, records, true)
+    /// With parameters that train otherwise than the rest, if no group before names them.
+    pub fn group(mut self, group: ParameterGroup) -> Self {
+        self.groups.push(group);
+        self
     }
 
-    /// A plan that computes forward over a data set batch by batch, with `loss` logged as in
-    /// training and nothing changed but the tensors that the graph writes.
-    ///
-    /// # Errors
-    /// As [`Graph::train`].
-    pub fn evaluate(mut self, loss: Tensor) -> Result<Plan> {
-        self.check_loss(loss)?;
-        let schedule = Schedule::constant(0.0);
-        let boundary = self.boundary();
-        let nothing = self.constant(0.0, &[1]);
-        self.advance(loss, nothing, &schedule);
-        let records = self.records(&schedule, 0, None);
-        Plan::new(self, boundary, records, true)
-    }
-
-    fn check_loss(&self, loss: Tensor) -> Result<()> {
-        if self.len(loss) == 1 {
-            return Ok(());
-        }
-        let what = format!("the loss has shape {:?}, expected one value", self.shape(loss));
-        Err(Error::shape("train", what))
-    }
-
-    /// Words of the flat vector that hold the marked parameters, neighbors joined.
-    fn ranges(&self, marked: &[bool]) -> Vec<Range<u32>> {
-        let mut ranges: Vec<Range<u32>> = Vec::new();
-        let arena = self.arena.clone();
-        for param in arena.parameters().iter().filter(|p| marked[p.index]) {
-            let (start, end) = (param.offset as u32, (param.offset + param.padded()) as u32);
-            match ranges.last_mut() {
-                Some(last) if last.end == start => last.end = end,
-                _ => ranges.push(start..end),
-            }
-        }
-        ranges
-    }
-
-    fn pull(&mut self, ranges: &[Range<u32>], mu: f64) {
-        let stride = self.parameter_stride() as u32;
-        for range in ranges {
-            let params = Proximal {
-                offset: range.start,
-                n: range.end - range.start,
-                stride,
-                reference_stride: stride,
-                mu: mu as f32,
-            };
-            let flats = [Flat::Parameters, Flat::Reference, Flat::Gradients];
-            self.dispatch(&PROXIMAL, &params, &flats.map(Operand::Flat));
-        }
-    }
-
-    /// The factor that clips the gradient, and its norm.
-    fn clip(&mut self, ranges: &[Range<u32>], max_norm: f64) -> (Tensor, Tensor) {
-        let counts: Vec<usize> =
-            ranges.iter().map(|r| norm_partials((r.end - r.start) as usize)).collect();
-        let count: usize = counts.iter().sum();
-        let partial = self.tensor("sums of squares", &[count], Element::F32);
-        let norm = self.tensor("gradient norm", &[1], Element::F32);
-        let clip = self.tensor("clip", &[1], Element::F32);
-        let mut partial_offset = 0;
-        for (range, chunks) in ranges.iter().zip(counts) {
-            let params = NormPartial {
-                offset: range.start,
-                n: range.end - range.start,
-                stride: self.parameter_stride() as u32,
-                partial_offset,
-                partial_stride: count as u32,
-            };
-            let args = [Operand::Flat(Flat::Gradients), partial.into()];
-            self.dispatch(&NORM_PARTIAL, &params, &args);
-            partial_offset += chunks as u32;
-        }
-        let params = NormFinish {
-            count: count as u32,
-            partial_stride: count as u32,
-            max_norm: max_norm as f32,
-            scale: 1.0,
-        };
-        self.dispatch(&NORM_FINISH, &params, &[partial.into(), norm.into(), clip.into()]);
-        (clip, norm)
-    }
-
-    fn update(&mut self, range: &Range<u32>, training: &Training, clip: Tensor) {
-        let (offset, n) = (range.start, range.end - range.start);
-        let stride = self.parameter_stride() as u32;
-        let clipped = u32::from(training.clip_norm.is_some());
-        let scale = 1.0;
-        let update = match training.optimizer {
-            Optimizer::Sgd { momentum: 0.0, weight_decay, .. } => {
-                let weight_decay = weight_decay as f32;
-                Update::Plain(SgdPlain { offset, n, stride, weight_decay, scale, clipped })
-            }
-            Optimizer::Sgd { momentum, dampening, nesterov, weight_decay } => {
-                Update::Momentum(Sgd {
-                    offset,
-                    n,
-                    stride,
-                    momentum: momentum as f32,
-                    fresh: (1.0 - dampening) as f32,
-                    nesterov: nesterov.into(),
-                    weight_decay: weight_decay as f32,
-                    scale,
-                    clipped,
-                })
-            }
-            Optimizer::Adam { beta1, beta2, epsilon, weight_decay, amsgrad }
-            | Optimizer::AdamW { beta1, beta2, epsilon, weight_decay, amsgrad } => {
-                let decoupled = matches!(training.optimizer, Optimizer::AdamW { .. });
-                let params = Adam {
-                    offset,
-                    n,
-                    stride,
-                    epsilon: epsilon as f32,
-                    weight_decay: weight_decay as f32,
-                    decoupled: decoupled.into(),
-                    scale,
-                    clipped,
-                    ..Adam::default()
-                };
-                let params = params.betas(beta1, beta2);
-                if amsgrad { Update::AmsGrad(params) } else { Update::Adam(params) }
-            }
-        };
-        let mut args = vec![Operand::Flat(Flat::Parameters), Operand::Flat(Flat::Gradients)];
-        let moments = training.optimizer.moments();
-        // The largest second moments come last: the kernel is Adam's but for them.
-        let (own, largest) = moments.split_at(moments.len().min(2));
-        args.extend(own.iter().map(|moment| Operand::Flat(*moment)));
-        args.extend([Operand::State, clip.into()]);
-        args.extend(largest.iter().map(|moment| Operand::Flat(*moment)));
-        match update {
-            Update::Plain(params) => self.dispatch(&SGD_PLAIN, &params, &args),
-            Update::Momentum(params) => self.dispatch(&SGD, &params, &args),
-            Update::Adam(params) => self.dispatch(&ADAM, &params, &args),
-            Update::AmsGrad(params) => self.dispatch(&AMSGRAD, &params, &args),
-        }
-    }
-
-    fn advance(&mut self, loss: Tensor, extra: Tensor, schedule: &Schedule) {
-        let (batch, stream) = self.feed.as_ref().map_or((1, false), |f| (f.batch, f.stream));
-        let params = Advance::new(batch as u32, stream, RING_STEPS as u32, schedule);
-        let args = [Operand::State, loss.into(), extra.into(), Operand::Ring];
-        self.dispatch(&ADVANCE, &params, &args);
-    }
-
-    fn records(&self, schedule: &Schedule, seed: u32, limit: Option<u32>) -> Vec<StateRecord> {
-        let limit = limit.unwrap_or(u32::MAX);
-        (0..self.arena.replicas())
-            .map(|replica| {
-                let seed = seed.wrapping_add(replica as u32);
-                let Some(feed) = &self.feed else {
-                    return StateRecord::new(seed, 0..1, 1, limit, schedule);
-                };
-                let part = &feed.parts[replica % feed.parts.len()];
-                let part = part.start as u32..part.end as u32;
-                let make = if feed.stream { StateRecord::stream } else { StateRecord::new };
-                make(seed, part, feed.batch as u32, limit, schedule)
-            })
-            .collect()
+    /// With a moving average of the parameters of this decay, or without.
+    pub fn average(mut self, decay: impl Into<Option<f64>>) -> Self {
+        self.average = decay.into();
+        self
     }
 }

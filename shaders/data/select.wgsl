@@ -1,7 +1,8 @@
-// Which samples make up the batch: index[b] = base + permutation(cursor + b), and 2^32 − 1 for
-// the rows of a short batch that hold none. Shapes: state [R, 64], index [R, batch].
+// Which samples make up a batch or a part of it: index[b] = base + permutation(cursor + first + b),
+// and 2^32 − 1 for the rows of a short batch that hold none. Shapes: state [R, 64], index [R, batch].
 struct Params {
     batch: u32,
+    first: u32,
     shuffle: u32,
 }
 
@@ -17,8 +18,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let record = group.z * STATE_WORDS;
     var sample = 0xffffffffu;
-    if b < state[record + STATE_ROWS] {
-        sample = state[record + STATE_CURSOR] + b;
+    if p.first + b < state[record + STATE_ROWS] {
+        sample = state[record + STATE_CURSOR] + p.first + b;
         if p.shuffle != 0u {
             let key = vec2<u32>(state[record + STATE_SEED], state[record + STATE_EPOCH]);
             sample = permute(sample, state[record + STATE_COUNT], key);

@@ -1,5 +1,6 @@
-// count = rows of the current batch that hold samples. Shapes: state [R, 64], count [R].
+// count = rows of the current batch that hold samples, from the first on. Shapes: state [R, 64], count [R].
 struct Params {
+    first: u32,
     rows: u32,
 }
 
@@ -9,5 +10,6 @@ struct Params {
 
 @compute @workgroup_size(1)
 fn main(@builtin(workgroup_id) group: vec3<u32>) {
-    count[group.z] = f32(min(state[group.z * STATE_WORDS + STATE_ROWS], p.rows));
+    let rows = state[group.z * STATE_WORDS + STATE_ROWS];
+    count[group.z] = f32(min(max(rows, p.first) - p.first, p.rows));
 }

@@ -14,6 +14,7 @@ struct Params {
     decoupled: u32,
     scale: f32,
     clipped: u32,
+    rate: f32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -41,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let at = (group.z * p.stride + p.offset) / 4u + i;
     let step = state[record + STATE_STEP];
-    let rate = bitcast<f32>(state[record + STATE_RATE]);
+    let rate = p.rate * bitcast<f32>(state[record + STATE_RATE]);
     let t = f32(step + 1u);
     let correction1 = one_minus_exp(t * p.log_beta1);
     let correction2 = sqrt(one_minus_exp(t * p.log_beta2));

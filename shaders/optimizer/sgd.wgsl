@@ -10,6 +10,7 @@ struct Params {
     weight_decay: f32,
     scale: f32,
     clipped: u32,
+    rate: f32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -27,7 +28,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let at = (group.z * p.stride + p.offset) / 4u + i;
-    let rate = bitcast<f32>(state[record + STATE_RATE]);
+    let rate = p.rate * bitcast<f32>(state[record + STATE_RATE]);
     let w = parameters[at];
     let old = moment1[at];
     let scale = select(p.scale, p.scale * clip[group.z], p.clipped != 0u);

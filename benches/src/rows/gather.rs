@@ -62,7 +62,7 @@ fn batches(n: u32) -> Vec<Recipe> {
         let batch = n / 4;
         let label = format!("{batch}, shuffle {shuffle}");
         let buffers = vec![state_words(batch, batch), words(batch as usize, 1, 1)];
-        cases.push(case(&SELECT, label, &Select { batch, shuffle }, buffers));
+        cases.push(case(&SELECT, label, &Select { batch, first: 0, shuffle }, buffers));
     }
     for width in [3, 784] {
         let batch = n / (2 * width + 1);

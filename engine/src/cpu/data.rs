@@ -98,10 +98,11 @@ fn select(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         let record = &state[r * state::WORDS..];
         let count = record[state::COUNT];
         let order = Permutation { count, key: [record[state::SEED], record[state::EPOCH]] };
-        let (known, others) = index.split_at_mut(batch.min(record[state::ROWS] as usize));
+        let (known, others) =
+            index.split_at_mut(batch.min(record[state::ROWS].saturating_sub(p.first) as usize));
         others.fill(NONE);
         rows(known, 1, 32, |first, index| {
-            let first = record[state::CURSOR] + first as u32;
+            let first = record[state::CURSOR] + p.first + first as u32;
             for (first, index) in (first..).step_by(TOGETHER).zip(index.chunks_mut(TOGETHER)) {
                 (first..).zip(&mut *index).for_each(|(sample, index)| *index = sample);
                 if p.shuffle != 0 {

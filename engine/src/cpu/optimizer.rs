@@ -5,7 +5,7 @@ use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::Arg;
 use tern_shaders::kernels::optimizer::{
-    Adam, NORM_CHUNK, NormPartial, OVERFLOWN, Proximal, Sgd, SgdPlain,
+    Adam, Average, MeanOfParts, NORM_CHUNK, NormPartial, OVERFLOWN, Proximal, Sgd, SgdPlain,
 };
 use tern_shaders::state::{ACTIVE, RATE, STEP, WORDS};
 
@@ -23,6 +23,8 @@ pub(super) static TABLE: Table = &[
     ("optimizer/amsgrad", amsgrad),
     ("optimizer/norm_partial", norm_partial),
     ("optimizer/proximal", proximal),
+    ("optimizer/average", average),
+    ("optimizer/mean_of_parts", mean_of_parts),
 ];
 
 /// What every chunk of a replica's step needs.
@@ -33,13 +35,19 @@ struct Step {
     scale: f32,
 }
 
-/// Replica `r`'s step, unless it rests.
-fn step(state: &[u32], r: usize, scale: f32, clipped: u32, clip: &[f32]) -> Option<Step> {
+/// Replica `r`'s step, at a part of its learning rate, unless it rests.
+fn step(
+    state: &[u32],
+    r: usize,
+    rate: f32,
+    (scale, clipped): (f32, u32),
+    clip: &[f32],
+) -> Option<Step> {
     let record = &state[r * WORDS..];
     (record[ACTIVE] != 0).then(|| Step {
         first: record[STEP] == 0,
         steps: (record[STEP] + 1) as f32,
-        rate: f32::from_bits(record[RATE]),
+        rate: rate * f32::from_bits(record[RATE]),
         scale: if clipped != 0 { scale * clip[r] } else { scale },
     })
 }
@@ -81,7 +89,8 @@ fn sgd_plain(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (g, state, clip) = (g.real(), state.word(), clip.real());
     let range = Range { offset: p.offset, n: p.n, stride: p.stride };
     range.each(w.real_mut(), replicas).for_each(|(r, w)| {
-        let Some(Step { rate, scale, .. }) = step(state, r, p.scale, p.clipped, clip) else {
+        let Some(Step { rate, scale, .. }) = step(state, r, p.rate, (p.scale, p.clipped), clip)
+        else {
             return;
         };
         let g = range.of(g, r).par_chunks(CHUNK);
@@ -104,7 +113,7 @@ fn sgd(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let range = Range { offset: p.offset, n: p.n, stride: p.stride };
     let m = range.each(m.real_mut(), replicas);
     range.each(w.real_mut(), replicas).zip(m).for_each(|((r, w), (_, m))| {
-        let Some(step) = step(state, r, p.scale, p.clipped, clip) else { return };
+        let Some(step) = step(state, r, p.rate, (p.scale, p.clipped), clip) else { return };
         // w −= rate · (past · m + now · g) with the new m.
         let (past, now) = if p.nesterov != 0 { (p.momentum, 1.0) } else { (1.0, 0.0) };
         let fresh = if step.first { 1.0 } else { p.fresh };
@@ -141,7 +150,7 @@ struct AdamStep {
 impl AdamStep {
     /// That of replica `r`, unless it rests.
     fn new(p: &Adam, state: &[u32], clip: &[f32], r: usize) -> Option<Self> {
-        let step = step(state, r, p.scale, p.clipped, clip)?;
+        let step = step(state, r, p.rate, (p.scale, p.clipped), clip)?;
         let rate = step.rate / -(step.steps * p.log_beta1).exp_m1();
         let root = 1.0 / (-(step.steps * p.log_beta2).exp_m1()).sqrt();
         let (l2, keep) = if p.decoupled != 0 {
@@ -284,6 +293,53 @@ fn proximal(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
                 g,
                 #[inline(always)]
                 |[w, anchor]| (w - anchor) * p.mu,
+            ));
+        });
+    });
+}
+
+fn average(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &Average = bytemuck::from_bytes(p);
+    let [w, average, state] = args else { unreachable!("three bindings") };
+    let (w, state) = (w.real(), state.word());
+    let range = Range { offset: p.offset, n: p.n, stride: p.stride };
+    range.each(average.real_mut(), replicas).for_each(|(r, average)| {
+        let record = &state[r * WORDS..];
+        if record[ACTIVE] == 0 {
+            return;
+        }
+        let w = range.of(w, r);
+        if record[STEP] == 0 {
+            return average.copy_from_slice(w);
+        }
+        average.par_chunks_mut(CHUNK).zip(w.par_chunks(CHUNK)).for_each(|(average, w)| {
+            with_vectors!(s => rewrite(
+                s,
+                [w],
+                [average],
+                #[inline(always)]
+                |[w], [old]| [(w - old) * p.fresh + old],
+            ));
+        });
+    });
+}
+
+fn mean_of_parts(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &MeanOfParts = bytemuck::from_bytes(p);
+    let [count, x] = args else { unreachable!("two bindings") };
+    let count = count.real();
+    let range = Range { offset: p.offset, n: p.n, stride: p.stride };
+    range.each(x.real_mut(), replicas).for_each(|(r, x)| {
+        if count[r] == 0.0 {
+            return x.fill(0.0);
+        }
+        x.par_chunks_mut(CHUNK).for_each(|x| {
+            with_vectors!(s => rewrite(
+                s,
+                [],
+                [x],
+                #[inline(always)]
+                |[], [x]| [x / splat(s, count[r])],
             ));
         });
     });

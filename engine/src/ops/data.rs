@@ -80,14 +80,17 @@ pub fn cases() -> Vec<Case> {
     for (count, batch, replicas) in [(1, 1, 1), (7, 3, 3), (70_000, 100, 2), (1 << 20, 64, 1)] {
         for shuffle in [0, 1] {
             let state = records(count, batch, replicas, false);
-            let out = words((batch * replicas) as usize, 1, 99);
-            cases.push(Case::new(
-                &SELECT,
-                format!("{batch} of {count} shuffle {shuffle}"),
-                &Select { batch, shuffle },
-                replicas as usize,
-                vec![state, out],
-            ));
+            // Whole batches, and parts of them: some rows, or none, hold a sample.
+            for first in [0, 1, batch / 2, batch] {
+                let out = words((batch * replicas) as usize, 1, 99);
+                cases.push(Case::new(
+                    &SELECT,
+                    format!("{batch} from {first} of {count} shuffle {shuffle}"),
+                    &Select { batch, first, shuffle },
+                    replicas as usize,
+                    vec![state.clone(), out],
+                ));
+            }
         }
     }
     for (batch, width, samples, replicas) in

@@ -30,7 +30,7 @@ pub use weighted::{CrossEntropy, Reduction};
 
 use tern_shaders::Element;
 use tern_shaders::kernels::loss::{
-    COUNT_ROWS, COUNT_TARGETS, ELEMENTWISE_BACKWARD, ELEMENTWISE_FORWARD, ElementLoss,
+    BatchRows, COUNT_ROWS, COUNT_TARGETS, ELEMENTWISE_BACKWARD, ELEMENTWISE_FORWARD, ElementLoss,
     ElementwiseBackward, ElementwiseForward, MEAN, Rows, SOFTMAX_CROSS_ENTROPY_BACKWARD,
     SOFTMAX_CROSS_ENTROPY_FORWARD, SoftmaxCrossEntropyBackward, SoftmaxCrossEntropyForward,
 };
@@ -99,7 +99,8 @@ impl Graph {
     /// takes as its `count` where a short last batch is padded.
     pub fn batch_rows(&mut self, rows: usize) -> Tensor {
         let count = self.tensor("count", &[1], Element::F32);
-        let params = Rows { rows: rows as u32 };
+        let first = self.first_row(rows) as u32;
+        let params = BatchRows { first, rows: rows as u32 };
         self.dispatch(&COUNT_ROWS, &params, &[Operand::State, count.into()]);
         count
     }
@@ -146,6 +147,7 @@ impl Graph {
         let loss = self.tensor("loss", &[1], Element::F32);
         let params = Rows { rows: self.len(row_loss) as u32 };
         self.dispatch(&MEAN, &params, &[row_loss.into(), count.into(), loss.into()]);
+        self.means.insert(self.root(loss), Some(count));
         loss
     }
 }
@@ -255,8 +257,11 @@ pub fn cases() -> Vec<Case> {
     }
     let state = Data::U32((0..128).map(|word| 9 * (word % 64)).collect());
     let buffers = vec![state, noise(2, 1.0, 1)];
-    cases.push(Case::new(&COUNT_ROWS, "all", &Rows { rows: 50 }, 2, buffers.clone()));
-    cases.push(Case::new(&COUNT_ROWS, "some", &Rows { rows: 100 }, 2, buffers));
+    for (what, first, rows) in [("all", 0, 50), ("some", 0, 100), ("rest", 40, 50), ("none", 90, 9)]
+    {
+        let params = BatchRows { first, rows };
+        cases.push(Case::new(&COUNT_ROWS, what, &params, 2, buffers.clone()));
+    }
     cases.extend(weighted::cases());
     cases
 }

@@ -23,8 +23,9 @@
 //! ```
 
 use tern_shaders::kernels::optimizer::{
-    ADAM, AMSGRAD, Adam, NORM_CHUNK, NORM_FINISH, NORM_PARTIAL, NormFinish, NormPartial, PROXIMAL,
-    Proximal, SGD, SGD_PLAIN, Sgd, SgdPlain, norm_partials,
+    ADAM, AMSGRAD, AVERAGE, Adam, Average, MEAN_OF_PARTS, MeanOfParts, NORM_CHUNK, NORM_FINISH,
+    NORM_PARTIAL, NormFinish, NormPartial, PROXIMAL, Proximal, SGD, SGD_PLAIN, Sgd, SgdPlain,
+    norm_partials,
 };
 use tern_shaders::schedule::Schedule;
 use tern_shaders::state::{self, StateRecord};
@@ -61,16 +62,27 @@ fn range_cases(cases: &mut Vec<Case>, (offset, n, stride): Range, replicas: usiz
     let state = records(step, replicas);
     let label = format!("{n} at {offset} of {stride} step {step}");
     let work = |flops: u64| flops * u64::from(n) * replicas as u64;
-    for (flag, weight_decay) in [(0, 0.0), (1, 0.125)] {
+    for (flag, weight_decay, rate) in [(0, 0.0, 1.0), (1, 0.125, 0.25)] {
         let (scale, clipped) = (0.5, flag);
-        let p = SgdPlain { offset, n, stride, weight_decay, scale, clipped };
+        let p = SgdPlain { offset, n, stride, weight_decay, scale, clipped, rate };
         let buffers = vec![w.clone(), g.clone(), state.clone(), clip.clone()];
         let label = format!("{label} flags {flag}");
         cases.push(Case::new(&SGD_PLAIN, &label, &p, replicas, buffers).flops(work(5)));
 
         let momentum = 0.9;
         let (nesterov, fresh) = (flag, if flag == 0 { 0.75 } else { 1.0 });
-        let p = Sgd { offset, n, stride, momentum, fresh, nesterov, weight_decay, scale, clipped };
+        let p = Sgd {
+            offset,
+            n,
+            stride,
+            momentum,
+            fresh,
+            nesterov,
+            weight_decay,
+            scale,
+            clipped,
+            rate,
+        };
         let buffers = vec![w.clone(), g.clone(), m.clone(), state.clone(), clip.clone()];
         cases.push(Case::new(&SGD, &label, &p, replicas, buffers).flops(work(9)));
 
@@ -84,6 +96,7 @@ fn range_cases(cases: &mut Vec<Case>, (offset, n, stride): Range, replicas: usiz
             decoupled,
             scale,
             clipped,
+            rate,
             ..Adam::default()
         }
         .betas(0.9, 0.999);
@@ -93,6 +106,13 @@ fn range_cases(cases: &mut Vec<Case>, (offset, n, stride): Range, replicas: usiz
         let buffers = [&w, &g, &m, &v, &state, &clip, &largest].map(Data::clone).to_vec();
         cases.push(Case::new(&AMSGRAD, label, &p, replicas, buffers).flops(work(17)));
     }
+    let p = Average { offset, n, stride, fresh: 0.125 };
+    let buffers = vec![w.clone(), m.clone(), state];
+    cases.push(Case::new(&AVERAGE, &label, &p, replicas, buffers).flops(work(3)));
+    // A replica whose count is zero, and others.
+    let count = Data::F32((0..replicas).map(|r| 3.5 * ((r + step as usize) % 3) as f32).collect());
+    let p = MeanOfParts { offset, n, stride };
+    cases.push(Case::new(&MEAN_OF_PARTS, &label, &p, replicas, vec![count, g.clone()]));
     for reference_stride in [0, stride] {
         let p = Proximal { offset, n, stride, reference_stride, mu: 0.3 };
         let reference = ramp((stride + (replicas as u32 - 1) * reference_stride) as usize, 2.0, 11);

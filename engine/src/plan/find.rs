@@ -178,6 +178,7 @@ impl Plan {
                     Flat::Moment2 => "second moment of",
                     Flat::LargestMoment2 => "largest second moment of",
                     Flat::Reference => "reference of",
+                    Flat::Average => "average of",
                 };
                 let holds = |p: &&crate::Param| p.offset <= at && at < p.offset + p.padded();
                 match self.arena.parameters().iter().find(holds) {

@@ -11,7 +11,7 @@
 //!
 //! // Samples 10 to 13 in batches of 3.
 //! let mut record = StateRecord::new(7, 10..14, 3, 100, &Schedule::constant(0.1));
-//! let (p, mut index) = (Select { batch: 3, shuffle: 0 }, [0; 3]);
+//! let (p, mut index) = (Select { batch: 3, first: 0, shuffle: 0 }, [0; 3]);
 //! select::<f32>(&p, 1, &record[..], &mut index);
 //! assert_eq!(index, [10, 11, 12]);
 //! // The second batch of the epoch has one sample.
@@ -30,8 +30,10 @@ pub const NONE: u32 = u32::MAX;
 params!(
     /// Parameters of [`SELECT`].
     Select {
-        /// Rows of a full batch.
+        /// Rows of a full batch, or of a part of one.
         batch: u32,
+        /// Row of the batch that is the part's first; 0 for a whole batch.
+        first: u32,
         /// 1: the order of an epoch is a permutation by seed and epoch; 0: as stored.
         shuffle: u32,
     }
@@ -139,7 +141,7 @@ fn token(tokens: &[u32], length: u32, packed: u32, position: u32) -> u32 {
     }
 }
 
-/// `index[b] = base + permutation(cursor + b)`, [`NONE`] for rows of a short batch without a
+/// `index[b] = base + permutation(cursor + first + b)`, [`NONE`] for rows of a short batch without a
 /// sample. Shapes: `state` `[R, 64]`, `index` `[R, batch]`.
 pub fn select<F: Real>(p: &Select, replicas: usize, state: &[u32], index: &mut [u32]) {
     for r in 0..replicas {
@@ -148,8 +150,8 @@ pub fn select<F: Real>(p: &Select, replicas: usize, state: &[u32], index: &mut [
         for b in 0..p.batch {
             let at = &mut index[r * p.batch as usize + b as usize];
             *at = NONE;
-            if b < record[state::ROWS] {
-                let sample = record[state::CURSOR] + b;
+            if p.first + b < record[state::ROWS] {
+                let sample = record[state::CURSOR] + p.first + b;
                 let sample = if p.shuffle != 0 {
                     permute(sample, record[state::COUNT], key)
                 } else {
@@ -412,7 +414,7 @@ mod tests {
         for (cursor, rows) in [(0, 4), (4, 4), (8, 2)] {
             (state[state::CURSOR], state[state::ROWS]) = (cursor, rows);
             let mut index = [0; 4];
-            select::<f32>(&Select { batch: 4, shuffle: 1 }, 1, &*state, &mut index);
+            select::<f32>(&Select { batch: 4, first: 0, shuffle: 1 }, 1, &*state, &mut index);
             assert!(index[rows as usize..].iter().all(|i| *i == NONE));
             seen.extend_from_slice(&index[..rows as usize]);
         }
@@ -420,7 +422,7 @@ mod tests {
         seen.sort_unstable();
         assert_eq!(seen, (20..30).collect::<Vec<_>>());
         let mut index = [0; 4];
-        select::<f32>(&Select { batch: 4, shuffle: 0 }, 1, &*state, &mut index);
+        select::<f32>(&Select { batch: 4, first: 0, shuffle: 0 }, 1, &*state, &mut index);
         assert_eq!(index, [28, 29, NONE, NONE]);
     }
 

@@ -67,8 +67,18 @@ impl ElementLoss {
 }
 
 params!(
-    /// Parameters of [`COUNT_TARGETS`], [`COUNT_ROWS`] and [`MEAN`].
+    /// Parameters of [`COUNT_TARGETS`] and [`MEAN`].
     Rows {
+        /// Rows a replica.
+        rows: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`COUNT_ROWS`].
+    BatchRows {
+        /// Row of the batch that is the part's first; 0 for a whole batch.
+        first: u32,
         /// Rows a replica.
         rows: u32,
     }
@@ -132,11 +142,11 @@ pub fn count_targets<F: Real>(p: &Rows, replicas: usize, target_class: &[u32], c
     }
 }
 
-/// count = rows of the current batch that hold samples, at most `rows`. Shapes: `state`
-/// `[R, 64]`, `count` `[R]`.
-pub fn count_rows<F: Real>(p: &Rows, replicas: usize, state: &[u32], count: &mut [F]) {
+/// count = rows of the batch that hold samples, from `first` on. Shapes: `state` `[R, 64]`, `count` `[R]`.
+pub fn count_rows<F: Real>(p: &BatchRows, replicas: usize, state: &[u32], count: &mut [F]) {
     for r in 0..replicas {
-        count[r] = F::count(state[r * state::WORDS + state::ROWS].min(p.rows) as usize);
+        let held = state[r * state::WORDS + state::ROWS].saturating_sub(p.first);
+        count[r] = F::count(held.min(p.rows) as usize);
     }
 }
 
@@ -273,7 +283,7 @@ row_kernel! {
 
 kernel! {
     /// Number of rows of the batch that hold samples, from the state record.
-    COUNT_ROWS = "loss/count_rows", Rows;
+    COUNT_ROWS = "loss/count_rows", BatchRows;
     bindings: [state: read u32, count: write f32];
     reference: count_rows;
     variants: [{
@@ -445,7 +455,7 @@ mod tests {
         let mut record = vec![0; state::WORDS];
         record[state::ROWS] = 2;
         let mut count = [0.0];
-        count_rows(&Rows { rows }, 1, &record, &mut count);
+        count_rows(&BatchRows { first: 0, rows }, 1, &record, &mut count);
         for kind in [ElementLoss::SquaredError, ElementLoss::BinaryCrossEntropy] {
             let kind = kind as u32;
             let forward = |x: &[f64]| {

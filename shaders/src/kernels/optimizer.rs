@@ -11,7 +11,7 @@
 //! use tern_shaders::state::StateRecord;
 //!
 //! // Four weights, of which the first three are trained, at a rate of ½.
-//! let p = SgdPlain { n: 3, stride: 4, scale: 1.0, ..Default::default() };
+//! let p = SgdPlain { n: 3, stride: 4, scale: 1.0, rate: 1.0, ..Default::default() };
 //! let record = StateRecord::new(7, 0..1, 1, 100, &Schedule::constant(0.5));
 //! let mut weights = [1.0f32; 4];
 //! sgd_plain(&p, 1, &mut weights, &[1.0, 2.0, -1.0, 9.0], &record[..], &[1.0]);
@@ -19,8 +19,10 @@
 //! ```
 
 mod adam;
+mod average;
 
 pub use adam::*;
+pub use average::*;
 
 use crate::state::{ACTIVE, RATE, STEP, WORDS};
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
@@ -43,6 +45,8 @@ params!(
         scale: f32,
         /// 1 multiplies the gradient by `clip[r]`, too.
         clipped: u32,
+        /// Factor on the record's learning rate.
+        rate: f32,
     }
 );
 
@@ -68,6 +72,8 @@ params!(
         scale: f32,
         /// 1 multiplies the gradient by `clip[r]`, too.
         clipped: u32,
+        /// Factor on the record's learning rate.
+        rate: f32,
     }
 );
 
@@ -122,10 +128,12 @@ pub fn norm_partials(n: usize) -> usize {
     n.div_ceil(NORM_CHUNK as usize)
 }
 
-/// What the optimizers read of replica `r`: its step and learning rate; `None` if it rests.
-fn step_and_rate<F: Real>(state: &[u32], r: usize) -> Option<(u32, F)> {
+/// What the optimizers read of replica `r`: its step, and its learning rate times a factor; `None`
+/// if it rests.
+fn step_and_rate<F: Real>(state: &[u32], r: usize, factor: f32) -> Option<(u32, F)> {
     let record = &state[r * WORDS..];
-    (record[ACTIVE] != 0).then(|| (record[STEP], F::of(f32::from_bits(record[RATE]))))
+    let rate = || F::of(factor) * F::of(f32::from_bits(record[RATE]));
+    (record[ACTIVE] != 0).then(|| (record[STEP], rate()))
 }
 
 fn gradient_scale<F: Real>(scale: f32, clipped: u32, clip: &[F], r: usize) -> F {
@@ -143,7 +151,7 @@ pub fn sgd_plain<F: Real>(
     clip: &[F],
 ) {
     for r in 0..replicas {
-        let Some((_, rate)) = step_and_rate::<F>(state, r) else { continue };
+        let Some((_, rate)) = step_and_rate::<F>(state, r, p.rate) else { continue };
         let scale = gradient_scale(p.scale, p.clipped, clip, r);
         let from = r * p.stride as usize + p.offset as usize;
         for at in from..from + p.n as usize {
@@ -168,7 +176,7 @@ pub fn sgd<F: Real>(
 ) {
     let momentum = F::of(p.momentum);
     for r in 0..replicas {
-        let Some((step, rate)) = step_and_rate::<F>(state, r) else { continue };
+        let Some((step, rate)) = step_and_rate::<F>(state, r, p.rate) else { continue };
         let scale = gradient_scale(p.scale, p.clipped, clip, r);
         let from = r * p.stride as usize + p.offset as usize;
         for at in from..from + p.n as usize {
@@ -337,6 +345,8 @@ pub static KERNELS: &[&AnyKernel] = &[
     NORM_PARTIAL.any(),
     NORM_FINISH.any(),
     PROXIMAL.any(),
+    AVERAGE.any(),
+    MEAN_OF_PARTS.any(),
 ];
 
 #[cfg(test)]

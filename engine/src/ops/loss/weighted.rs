@@ -29,6 +29,8 @@ use tern_shaders::kernels::loss::weighted::{
     TARGET_WEIGHTS, TargetWeights, WEIGHTED_CROSS_ENTROPY_BACKWARD, WEIGHTED_CROSS_ENTROPY_FORWARD,
     WeightedCrossEntropyBackward, WeightedCrossEntropyForward,
 };
+use tern_shaders::kernels::optimizer::{MEAN_OF_PARTS, MeanOfParts};
+use tern_shaders::kernels::pointwise::{FILL, Fill};
 
 use crate::ops::{Case, codes, noise};
 use crate::{Data, Error, Graph, Operand, Result, Tensor};
@@ -83,6 +85,16 @@ impl CrossEntropy {
 }
 
 impl Graph {
+    /// What a part of a batch counts for: 1 / normalizer, 0 without targets.
+    fn sum_of_weights(&mut self, normalizer: Tensor) -> Tensor {
+        let sum = self.tensor("sum of weights", &[1], Element::F32);
+        let params = Fill { n: 1, offset: 0, stride: 1, value: 1.0 };
+        self.dispatch(&FILL, &params, &[sum.into()]);
+        let params = MeanOfParts { offset: 0, n: 1, stride: 1 };
+        self.dispatch(&MEAN_OF_PARTS, &params, &[normalizer.into(), sum.into()]);
+        sum
+    }
+
     /// [`Graph::cross_entropy`] with options. The gradient doesn't reach the weights.
     ///
     /// # Errors
@@ -131,6 +143,13 @@ impl Graph {
         // The rows are normalized already.
         let one = self.constant(1.0, &[1]);
         let loss = self.mean_loss(row_loss, one);
+        if self.part.is_some() {
+            let sum = match options.reduction {
+                Reduction::Sum => None,
+                Reduction::Mean => Some(self.sum_of_weights(normalizer)),
+            };
+            self.means.insert(self.root(loss), sum);
+        }
         self.on_backward(&[logits], &[], &[loss], move |b| {
             if let (Some(dloss), Some((dlogits, accumulate))) = (b.gradient(loss), b.target(logits))
             {

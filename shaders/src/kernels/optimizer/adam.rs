@@ -31,6 +31,8 @@ params!(
         scale: f32,
         /// 1 multiplies the gradient by `clip[r]`, too.
         clipped: u32,
+        /// Factor on the record's learning rate.
+        rate: f32,
     }
 );
 
@@ -65,7 +67,7 @@ struct AdamStep<F> {
 impl<F: Real> AdamStep<F> {
     /// That of replica `r`, unless it rests.
     fn new(p: &Adam, state: &[u32], clip: &[F], r: usize) -> Option<Self> {
-        let (step, rate) = step_and_rate::<F>(state, r)?;
+        let (step, rate) = step_and_rate::<F>(state, r, p.rate)?;
         let (decay, t) = (F::of(p.weight_decay), F::of((step + 1) as f32));
         let decoupled = p.decoupled != 0;
         Some(AdamStep {

@@ -40,6 +40,7 @@ fn momentum_is_the_weighted_sum_of_all_gradients() {
             fresh,
             nesterov,
             scale: 1.0,
+            rate: 1.0,
             ..Default::default()
         };
         let mut m = [99.0; N];
@@ -68,7 +69,8 @@ fn momentum_is_the_weighted_sum_of_all_gradients() {
 #[test]
 fn plain_sgd_is_sgd_with_no_momentum_and_decay_is_an_l2_gradient() {
     let (n, stride) = (N as u32, N as u32);
-    let plain = SgdPlain { n, stride, weight_decay: 0.25, scale: 0.5, clipped: 1, offset: 0 };
+    let plain =
+        SgdPlain { n, stride, weight_decay: 0.25, scale: 0.5, clipped: 1, rate: 1.0, offset: 0 };
     let with = Sgd {
         n,
         stride,
@@ -76,6 +78,7 @@ fn plain_sgd_is_sgd_with_no_momentum_and_decay_is_an_l2_gradient() {
         weight_decay: 0.25,
         scale: 0.5,
         clipped: 1,
+        rate: 1.0,
         ..Default::default()
     };
     let a = train(4, |w, g, state| sgd_plain(&plain, 1, w, g, state, &[0.5]));
@@ -100,6 +103,7 @@ fn adam_follows_the_closed_form_of_its_moments() {
             weight_decay: 0.25,
             decoupled,
             scale: 1.0,
+            rate: 1.0,
             ..Default::default()
         }
         .betas(0.9, 0.999);
@@ -132,7 +136,7 @@ fn adam_follows_the_closed_form_of_its_moments() {
 
 #[test]
 fn only_active_replicas_change_and_only_in_the_range() {
-    let p = SgdPlain { offset: 4, n: 3, stride: 8, scale: 1.0, ..Default::default() };
+    let p = SgdPlain { offset: 4, n: 3, stride: 8, scale: 1.0, rate: 1.0, ..Default::default() };
     let mut w = [1.0f32; 16];
     let mut state = [record(0, 0.5), record(0, 0.5)].concat();
     state[ACTIVE] = 0;
@@ -179,4 +183,28 @@ fn the_proximal_gradient_is_the_slope_of_its_penalty() {
         let slope = (penalty(&up) - penalty(&down)) / 2e-4;
         assert!((g[i] - 1.0 - slope).abs() < 1e-8);
     }
+}
+
+#[test]
+fn an_average_is_of_all_weights_by_their_age() {
+    let p = Average { offset: 0, n: N as u32, stride: N as u32, fresh: 0.25 };
+    let weights = |s: u32| -> Vec<f64> { (0..N).map(|i| f64::from(s) - 0.5 * i as f64).collect() };
+    let mut mean = [99.0; N];
+    for s in 0..5 {
+        average_weights(&p, 1, &weights(s), &mut mean, &record(s, 0.5));
+    }
+    // The first counts as all before it, too.
+    for (i, mean) in mean.iter().enumerate() {
+        let share = |s: i32| if s == 0 { 0.75f64.powi(4) } else { 0.25 * 0.75f64.powi(4 - s) };
+        let expected: f64 = (0..5).map(|s| share(s) * weights(s as u32)[i]).sum();
+        assert!((mean - expected).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn what_was_summed_is_divided_by_what_counts() {
+    let p = MeanOfParts { offset: 1, n: 2, stride: 4 };
+    let mut x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+    mean_of_parts(&p, 2, &[4.0, 0.0], &mut x);
+    assert_eq!(x, [1.0, 0.5, 0.75, 4.0, 5.0, 0.0, 0.0, 8.0]);
 }
