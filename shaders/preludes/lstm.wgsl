@@ -1,4 +1,5 @@
-// One LSTM cell for a scalar or vector `Units` that the kernel defines; CIFG couples f = 1 - i.
+// One LSTM cell for a scalar or vector `Units` that the kernel defines; needs squash.wgsl. CIFG
+// couples f = 1 - i.
 const GATES: u32 = 4u - CIFG;
 // Positions among the gates: i f g o, coupled i g o.
 const F: u32 = 1u;
@@ -20,18 +21,6 @@ struct CellGradient {
     g: Units,
     o: Units,
     c: Units,
-}
-
-fn cell_sigmoid(x: Units) -> Units {
-    // exp of a negative argument only: no overflow for any x.
-    let e = exp(-abs(x));
-    return select(e, Units(1.0), x >= Units(0.0)) / (Units(1.0) + e);
-}
-
-fn cell_tanh(x: Units) -> Units {
-    // Some drivers' tanh overflows past 40. A clamp could hide a NaN.
-    let above = select(x, Units(-15.0), x < Units(-15.0));
-    return tanh(select(above, Units(15.0), x > Units(15.0)));
 }
 
 // From the gates before activation and the cell state before the step.

@@ -7,6 +7,7 @@ pub static FAMILIES: &[&[&AnyKernel]] = &[
     crate::kernels::matmul::KERNELS,
     crate::kernels::half::KERNELS,
     crate::kernels::lstm::KERNELS,
+    crate::kernels::gru::KERNELS,
     crate::kernels::embedding::KERNELS,
     crate::kernels::loss::KERNELS,
     crate::kernels::metrics::KERNELS,

@@ -7,6 +7,7 @@ mod loss;
 mod memory;
 mod network;
 mod recipe;
+mod recurrent;
 mod training;
 
 use tern_engine::ops::Case;
@@ -40,6 +41,7 @@ impl Size {
 pub fn rows(size: Size) -> Vec<Recipe> {
     [
         network::rows(size),
+        recurrent::rows(size),
         attention::rows(size),
         training::rows(size),
         federated::rows(size),

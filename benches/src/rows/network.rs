@@ -126,7 +126,7 @@ fn lstm(size: Size) -> Vec<Recipe> {
 }
 
 /// Random data with weights, the first buffer, of a size at which a recurrence is no chaos.
-fn recurrent(kernel: &AnyKernel, lengths: &[usize]) -> Vec<Contents> {
+pub(super) fn recurrent(kernel: &AnyKernel, lengths: &[usize]) -> Vec<Contents> {
     let mut buffers = all_floats(kernel, lengths);
     let weight = float(0);
     buffers[0] = floats_by(lengths[0], move |i| weight(i) / 16.0);

@@ -8,11 +8,12 @@
 
 pub(super) mod state;
 #[cfg(test)]
-mod tests;
-mod walk;
+pub(super) mod tests;
+pub(super) mod walk;
 
 use fearless_simd::Simd;
 use rayon::prelude::*;
+use tern_shaders::kernels::gru::GATES;
 use tern_shaders::kernels::lstm::{Backward, Forward, gate_count};
 use tern_shaders::{Arg, ReferenceFn};
 
@@ -27,10 +28,27 @@ pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
     &[("lstm/sequence_forward", sequence_forward), ("lstm/sequence_backward", sequence_backward)];
 
 /// Vectors side by side in a panel.
-const VECTORS: usize = 4;
+pub(super) const VECTORS: usize = 4;
 
 /// Rows that a micro-kernel takes at most: their sums fit the registers.
-const MAX_ROWS: usize = 6;
+pub(super) const MAX_ROWS: usize = 6;
+
+/// What the gates of a row are.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Cell {
+    /// i f g o
+    Lstm,
+    /// i g o; f = 1 − i
+    Coupled,
+    /// r z n
+    Gru,
+}
+
+impl Cell {
+    fn lstm(cifg: u32) -> Self {
+        if cifg != 0 { Cell::Coupled } else { Cell::Lstm }
+    }
+}
 
 /// Sizes of a layer.
 #[derive(Clone, Copy)]
@@ -38,12 +56,15 @@ pub(super) struct Sizes {
     pub steps: usize,
     pub batch: usize,
     pub hidden: usize,
-    pub coupled: bool,
+    pub cell: Cell,
 }
 
 impl Sizes {
     fn gates(&self) -> usize {
-        gate_count(self.coupled.into())
+        match self.cell {
+            Cell::Lstm | Cell::Coupled => gate_count(u32::from(self.cell == Cell::Coupled)),
+            Cell::Gru => GATES,
+        }
     }
 
     /// Words of a row of gates.
@@ -51,17 +72,17 @@ impl Sizes {
         self.gates() * self.hidden
     }
 
-    /// Where a gate, numbered i f g o, stands in a row of gates; coupled rows have no f.
+    /// Where a gate, numbered i f g o or r z n, stands in a row of gates; coupled rows have no f.
     pub fn gate(&self, number: usize) -> Option<usize> {
-        match (self.coupled, number) {
-            (false, _) | (true, 0) => Some(number * self.hidden),
-            (true, 1) => None,
-            (true, _) => Some((number - 1) * self.hidden),
+        match (self.cell, number) {
+            (Cell::Coupled, 1) | (Cell::Gru, 3) => None,
+            (Cell::Coupled, 2..) => Some((number - 1) * self.hidden),
+            _ => Some(number * self.hidden),
         }
     }
 
     /// Rows a task: an equal share for each thread.
-    fn rows(&self, replicas: usize) -> usize {
+    pub fn rows(&self, replicas: usize) -> usize {
         let tasks = rayon::current_num_threads().div_ceil(replicas.max(1));
         self.batch.div_ceil(tasks).max(1)
     }
@@ -70,7 +91,7 @@ impl Sizes {
 /// Hands a buffer of `[R·S, B, width]` out to tasks of `rows` rows: by task, a slice a step.
 macro_rules! deal {
     ($name:ident, $slice:ty, $chunks:ident) => {
-        fn $name<'a>(buffer: $slice, slots: usize, row: [usize; 3]) -> Vec<Vec<$slice>> {
+        pub(super) fn $name<'a>(buffer: $slice, slots: usize, row: [usize; 3]) -> Vec<Vec<$slice>> {
             let [batch, rows, width] = row;
             let tasks = batch.div_ceil(rows);
             let replicas = buffer.len() / (slots * batch * width);
@@ -88,10 +109,10 @@ macro_rules! deal {
 deal!(deal, &'a [f32], chunks);
 deal!(deal_mut, &'a mut [f32], chunks_mut);
 
-/// Panels of the weights `[G·H, H]`: a row for each k, and in it the four gates of a register's
-/// lanes of units.
+/// Panels of the weights `[G·H, H]`: a row for each k, and in it the gates of a register's lanes of
+/// units.
 #[inline(always)]
-fn pack_forward<S: Simd>(s: S, sizes: Sizes, w: &[f32], panel: usize, to: &mut [f32]) {
+pub(super) fn pack_forward<S: Simd>(s: S, sizes: Sizes, w: &[f32], panel: usize, to: &mut [f32]) {
     let (hidden, l) = (sizes.hidden, lanes::<S>());
     let units = panel * l..hidden.min((panel + 1) * l);
     for v in 0..VECTORS {
@@ -110,7 +131,7 @@ fn pack_forward<S: Simd>(s: S, sizes: Sizes, w: &[f32], panel: usize, to: &mut [
 
 /// Panels of the weights: a row for each of the G·H, and in it neighboring units.
 #[inline(always)]
-fn pack_backward<S: Simd>(s: S, sizes: Sizes, w: &[f32], panel: usize, to: &mut [f32]) {
+pub(super) fn pack_backward<S: Simd>(s: S, sizes: Sizes, w: &[f32], panel: usize, to: &mut [f32]) {
     let (hidden, l) = (sizes.hidden, lanes::<S>());
     for v in 0..VECTORS {
         let first = (panel * VECTORS + v) * l;
@@ -128,7 +149,7 @@ fn pack_backward<S: Simd>(s: S, sizes: Sizes, w: &[f32], panel: usize, to: &mut 
 
 /// Lends the packed weights of every replica: `fill` packs a panel of `depth` rows, given the
 /// replica and the panel's number.
-fn packed(
+pub(super) fn packed(
     vectors: Vectors,
     (replicas, panels, depth): (usize, usize, usize),
     fill: impl Fn(usize, usize, &mut [f32]) + Sync,
@@ -157,7 +178,7 @@ fn sequence_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
 fn forward_on(vectors: Vectors, p: &Forward, replicas: usize, args: &mut [Arg<'_, f32>]) {
     let [weights, hs, cs, gates, y] = args else { unreachable!("five bindings") };
     let (steps, batch, hidden) = (p.steps as usize, p.batch as usize, p.hidden as usize);
-    let sizes = Sizes { steps, batch, hidden, coupled: p.cifg != 0 };
+    let sizes = Sizes { steps, batch, hidden, cell: Cell::lstm(p.cifg) };
     let weights = weights.real();
     let of = |r: usize, offset: u32| &weights[r * p.stride as usize + offset as usize..];
     let panels = hidden.div_ceil(vectors.lanes());
@@ -195,7 +216,7 @@ fn backward_on(vectors: Vectors, p: &Backward, replicas: usize, args: &mut [Arg<
         unreachable!("eight bindings")
     };
     let (steps, batch, hidden) = (p.steps as usize, p.batch as usize, p.hidden as usize);
-    let sizes = Sizes { steps, batch, hidden, coupled: p.cifg != 0 };
+    let sizes = Sizes { steps, batch, hidden, cell: Cell::lstm(p.cifg) };
     let width = sizes.width();
     let weights = weights.real();
     let panels = hidden.div_ceil(VECTORS * vectors.lanes());

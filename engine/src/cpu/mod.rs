@@ -8,6 +8,7 @@ mod convolution;
 mod data;
 mod dropout;
 mod embedding;
+mod gru;
 mod half;
 pub(crate) mod isa;
 mod loss;
@@ -43,6 +44,7 @@ static TABLES: &[Table] = &[
     reduce::TABLE,
     lstm::TABLE,
     lstm::state::TABLE,
+    gru::TABLE,
     embedding::TABLE,
     loss::TABLE,
     loss::weighted::TABLE,

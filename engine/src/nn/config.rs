@@ -150,6 +150,39 @@ impl LstmConfig {
     }
 }
 
+/// [`Gru`](super::Gru) layers, one on another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GruConfig {
+    /// Features of a step of the input.
+    pub inputs: usize,
+    /// Units of each layer.
+    pub hidden: usize,
+    /// Number of layers; 1 by default.
+    pub layers: usize,
+    /// Probability that an output of a layer is dropped on its way to the next one; 0 by default.
+    pub dropout: f32,
+}
+
+impl GruConfig {
+    /// One layer, without dropout.
+    pub fn new(inputs: usize, hidden: usize) -> Self {
+        GruConfig { inputs, hidden, layers: 1, dropout: 0.0 }
+    }
+
+    /// With so many layers.
+    pub fn layers(mut self, layers: usize) -> Self {
+        self.layers = layers;
+        self
+    }
+
+    /// With a probability of dropout between layers.
+    pub fn dropout(mut self, p: f32) -> Self {
+        self.dropout = p;
+        self
+    }
+}
+
 /// A [`Conv2d`](super::Conv2d) layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

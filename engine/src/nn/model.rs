@@ -3,7 +3,9 @@
 use tern_shaders::{Activation, Element};
 
 use super::decoder::Cache;
-use super::{Conv2d, Decoder, Dropout, Embedding, Input, LayerNorm, Linear, Lstm, Mode, RmsNorm};
+use super::{
+    Conv2d, Decoder, Dropout, Embedding, Gru, Input, LayerNorm, Linear, Lstm, Mode, RmsNorm,
+};
 use crate::checkpoint::check_length;
 use crate::ops::convolution::Window;
 use crate::{Error, Graph, Param, Parameters, Result, Tensor};
@@ -12,6 +14,7 @@ use crate::{Error, Graph, Param, Parameters, Result, Tensor};
 pub(super) enum Layer {
     Embedding(Embedding),
     Lstm(Lstm),
+    Gru(Gru),
     Linear(Linear),
     Conv2d(Conv2d, Activation),
     MaxPool2d([usize; 2], Window),
@@ -39,8 +42,8 @@ pub struct Forward {
     pub output: Tensor,
     /// Output of the layer before the last.
     pub features: Tensor,
-    /// h and c of each LSTM layer where the mode carries state.
-    pub state: Vec<(Tensor, Tensor)>,
+    /// Where the mode carries state, h and c of each LSTM layer and h of each GRU layer.
+    pub state: Vec<Tensor>,
 }
 
 impl Model {
@@ -113,6 +116,11 @@ impl Model {
                 Ok(match layer {
                     Layer::Embedding(layer) => layer.forward(graph, x)?,
                     Layer::Lstm(layer) => {
+                        let (y, carried) = layer.forward(graph, x, mode)?;
+                        state.extend(carried.into_iter().flat_map(|(h, c)| [h, c]));
+                        y
+                    }
+                    Layer::Gru(layer) => {
                         let (y, carried) = layer.forward(graph, x, mode)?;
                         state.extend(carried);
                         y

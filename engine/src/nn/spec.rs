@@ -7,8 +7,8 @@ use super::decoder::DEVIATION;
 use super::layers::check_dropout;
 use super::model::{Layer, Model};
 use super::{
-    Conv2d, Conv2dConfig, Decoder, DecoderConfig, Dropout, Embedding, LayerNorm, Linear,
-    LinearConfig, Lstm, LstmConfig, Pixels, RmsNorm,
+    Conv2d, Conv2dConfig, Decoder, DecoderConfig, Dropout, Embedding, Gru, GruConfig, LayerNorm,
+    Linear, LinearConfig, Lstm, LstmConfig, Pixels, RmsNorm,
 };
 use crate::ops::convolution::Window;
 use crate::{Error, Init, Param, Parameters, Result};
@@ -69,6 +69,16 @@ pub enum LayerSpec {
         /// Coupled input and forget gates.
         #[serde(default)]
         coupled: bool,
+        /// Dropout between layers.
+        #[serde(default)]
+        dropout: f32,
+    },
+    /// [`Gru`].
+    Gru {
+        /// Hidden units a layer.
+        hidden: usize,
+        /// Layers.
+        layers: usize,
         /// Dropout between layers.
         #[serde(default)]
         dropout: f32,
@@ -295,6 +305,11 @@ impl LayerSpec {
                 let config =
                     LstmConfig::new(width, hidden).layers(layers).coupled(coupled).dropout(dropout);
                 Layer::Lstm(Lstm::new(parameters, name, config)?)
+            }
+            (LayerSpec::Gru { hidden, layers, dropout }, Form::Vector(width)) => {
+                *form = Form::Vector(hidden);
+                let config = GruConfig::new(width, hidden).layers(layers).dropout(dropout);
+                Layer::Gru(Gru::new(parameters, name, config)?)
             }
             (LayerSpec::Linear { outputs, activation }, Form::Vector(width)) => {
                 *form = Form::Vector(outputs);

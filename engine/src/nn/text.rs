@@ -10,7 +10,7 @@ use crate::{Arena, Data, Element, Error, Graph, Plan, Result, Tensor};
 /// Texts that one plan reads side by side: powers of two from the first to the last.
 const BATCHES: [usize; 2] = [8, 1024];
 
-/// Where a model is after a text: h and c of each LSTM layer, one after the other.
+/// Where a model is after a text: h and c of each LSTM layer, h of each GRU layer, one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextState(Arc<[f32]>);
 
@@ -55,7 +55,7 @@ pub struct TextPredictor {
 struct Step {
     plan: Plan,
     tokens: Tensor,
-    /// h and c of each layer and their width.
+    /// What layers carry, and how wide it is.
     state: Vec<(Tensor, usize)>,
     logits: Tensor,
 }
@@ -159,8 +159,8 @@ impl Step {
         let mut graph = Graph::new(arena);
         let tokens = graph.input("tokens", &[1, batch], Element::U32);
         let forward = model.forward(&mut graph, tokens, Mode::EvaluateCarrying)?;
-        let tensors = forward.state.iter().flat_map(|(h, c)| [*h, *c]);
-        let state = tensors.map(|tensor| (tensor, graph.len(tensor) / batch)).collect();
+        let width = |tensor: &Tensor| (*tensor, graph.len(*tensor) / batch);
+        let state = forward.state.iter().map(width).collect();
         let logits = graph.keep(forward.output);
         Ok(Step { plan: graph.forward()?, tokens, state, logits })
     }

@@ -1,8 +1,8 @@
 //! Shape checks that the ops share; messages name the op and the shapes.
 
-use tern_shaders::Element;
+use tern_shaders::{AnyKernel, Element, Variant};
 
-use crate::{Error, Graph, Result, Tensor};
+use crate::{Error, Graph, Kind, Result, Tensor};
 
 impl Graph {
     fn holds(&self, op: &'static str, x: Tensor, element: Element) -> Result<()> {
@@ -31,6 +31,13 @@ impl Graph {
             return Err(Error::shape(op, format!("{:?}: 1 to 2^32 - 1 elements", self.shape(x))));
         }
         Ok(())
+    }
+
+    /// Whether the device has a way to compute a kernel with these parameters.
+    pub(crate) fn computes(&self, kernel: &AnyKernel, params: &impl bytemuck::Pod) -> bool {
+        let kind = self.profile().kind;
+        let fitting = |v: &Variant| v.takes(bytemuck::bytes_of(params), kind == Kind::Software);
+        kind == Kind::Cpu || kernel.variants.iter().any(fitting)
     }
 
     /// Rows and width of floats seen as a matrix: the last axis, and all before it.

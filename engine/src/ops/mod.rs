@@ -26,6 +26,7 @@ pub mod data;
 pub mod dropout;
 pub mod embedding;
 mod gemm;
+pub mod gru;
 pub mod half;
 #[cfg(test)]
 mod hardware;
@@ -65,6 +66,7 @@ const FAMILIES: &[Family] = &[
     ("matmul", matmul::cases),
     ("half", half::cases),
     ("lstm", lstm::cases),
+    ("gru", gru::cases),
     ("embedding", embedding::cases),
     ("loss", loss::cases),
     ("metrics", metrics::cases),

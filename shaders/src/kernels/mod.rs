@@ -23,6 +23,7 @@ pub mod data;
 pub mod dropout;
 pub mod embedding;
 pub mod fixed;
+pub mod gru;
 pub mod half;
 pub mod loss;
 pub mod lstm;

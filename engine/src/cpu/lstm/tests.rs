@@ -4,16 +4,16 @@ use tern_shaders::{Access, kernels::random};
 
 use super::*;
 
-const STEPS: usize = 3;
+pub(crate) const STEPS: usize = 3;
 /// Where the weights start in a replica's parameters.
-const START: usize = 64;
+pub(crate) const START: usize = 64;
 
-fn random(n: usize, key: u32) -> Vec<f32> {
+pub(crate) fn random(n: usize, key: u32) -> Vec<f32> {
     (0..n as u32).map(|i| random::uniform(random::pcg4d([i, key, 1, 2])[0])).collect()
 }
 
 /// Buffers of a kernel after `run`.
-fn after(
+pub(crate) fn after(
     kernel: &AnyKernel,
     buffers: &[Vec<f32>],
     run: impl FnOnce(&mut [Arg<'_, f32>]),
@@ -31,7 +31,7 @@ fn after(
     buffers
 }
 
-fn close(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>]) {
+pub(crate) fn close(what: &str, found: &[Vec<f32>], expected: &[Vec<f32>]) {
     for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
         assert!((found - expected).abs() < 2e-5, "{what}: {found}, expected {expected}");
     }

@@ -7,7 +7,7 @@
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
-use super::{MAX_ROWS, Sizes, VECTORS};
+use super::{Cell, MAX_ROWS, Sizes, VECTORS};
 use crate::cpu::mixed::{get, set};
 use crate::cpu::vector::{from_fn, inlined, lanes, load, sigmoid, splat, tanh};
 
@@ -37,17 +37,17 @@ pub(super) struct BackwardTask<'a> {
 }
 
 /// Sums of a few rows over a panel.
-type Sums<S> = [[<S as Simd>::f32s; VECTORS]; MAX_ROWS];
+pub(crate) type Sums<S> = [[<S as Simd>::f32s; VECTORS]; MAX_ROWS];
 
 /// Rows `first..first + rows` of a task, for one run of the micro-kernel.
 #[derive(Clone, Copy)]
-struct Group {
-    first: usize,
-    rows: usize,
+pub(crate) struct Group {
+    pub first: usize,
+    pub rows: usize,
 }
 
 /// Cuts rows into groups as even as can be.
-fn groups(rows: usize) -> impl Iterator<Item = Group> + Clone {
+pub(crate) fn groups(rows: usize) -> impl Iterator<Item = Group> + Clone {
     let count = rows.div_ceil(MAX_ROWS).max(1);
     (0..count).map(move |i| {
         let first = i * rows / count;
@@ -121,7 +121,13 @@ fn multiply_group<S: Simd>(
 /// [`multiply_group`] as a function of its own: its sums need the registers that what is around
 /// it would keep constants in.
 #[inline(always)]
-fn separate<S: Simd>(s: S, panel: &[f32], x: &[f32], group: (Group, usize), sums: &mut Sums<S>) {
+pub(crate) fn separate<S: Simd>(
+    s: S,
+    panel: &[f32],
+    x: &[f32],
+    group: (Group, usize),
+    sums: &mut Sums<S>,
+) {
     s.vectorize(
         #[inline(always)]
         || multiply_group(s, panel, x, group, sums),
@@ -135,7 +141,7 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
     let (hidden, width) = (sizes.hidden, sizes.width());
     let (l, row) = (lanes::<S>(), VECTORS * lanes::<S>());
     let rows = hs[0].len() / hidden;
-    let one = splat(s, 1.0);
+    let (one, coupled) = (splat(s, 1.0), sizes.cell == Cell::Coupled);
     let mut sums = [[splat(s, 0.0); VECTORS]; MAX_ROWS];
     for t in 0..sizes.steps {
         let [before, after] = &mut hs[t..t + 2] else { return };
@@ -160,7 +166,7 @@ pub(super) fn forward<S: Simd>(s: S, task: ForwardTask<'_>) {
                         },
                     );
                     let i = sigmoid(s, pre[0]);
-                    let f = if sizes.coupled { one - i } else { sigmoid(s, pre[1]) };
+                    let f = if coupled { one - i } else { sigmoid(s, pre[1]) };
                     let (g, o) = (tanh(s, pre[2]), sigmoid(s, pre[3]));
                     let c = f.mul_add(get::<S, S::f32s>(s, &old_cells[at..], n), i * g);
                     let h = o * tanh(s, c);
@@ -226,7 +232,7 @@ fn backward_units<S: Simd>(
     let (hidden, width) = (sizes.hidden, sizes.width());
     let n = lanes::<S>().min(hidden - first);
     let at = r * hidden + first;
-    let one = splat(s, 1.0);
+    let (one, coupled) = (splat(s, 1.0), sizes.cell == Cell::Coupled);
     let above = task.dh_last.filter(
         #[inline(always)]
         |_| t + 1 == sizes.steps,
@@ -243,11 +249,11 @@ fn backward_units<S: Simd>(
         },
     );
     let (i, g, o) = (gate(0), gate(2), gate(3));
-    let f = if sizes.coupled { one - i } else { gate(1) };
+    let f = if coupled { one - i } else { gate(1) };
     let old: S::f32s = get(s, &task.cs[t][at..], n);
     let squashed = tanh(s, get(s, &task.cs[t + 1][at..], n));
     let d = (dh * o).mul_add(one - squashed * squashed, get::<S, S::f32s>(s, &task.dc[at..], n));
-    let other = if sizes.coupled { g - old } else { g };
+    let other = if coupled { g - old } else { g };
     let gradients = [
         d * other * i * (one - i),
         d * old * f * (one - f),

@@ -1,16 +1,16 @@
 //! One layer: its shapes, its forward calls and its backward calls.
 
+use tern_shaders::Element;
 use tern_shaders::kernels::lstm::{
     Backward as BackwardParams, Forward, SEQUENCE_BACKWARD, SEQUENCE_FORWARD, STATE_BACKWARD,
     STATE_LOAD, STATE_STORE, STEP_BACKWARD, STEP_FORWARD, State, StateBackward, gate_count,
 };
 use tern_shaders::kernels::matmul::Order;
-use tern_shaders::{AnyKernel, Element, Variant};
 
 use super::LstmWeights;
 use crate::ops::matmul::{Gemm, Matrix};
 use crate::ops::reduce::sum_columns;
-use crate::{Backward, Error, Flat, Graph, Kind, Operand, Result, Tensor};
+use crate::{Backward, Error, Flat, Graph, Operand, Result, Tensor};
 
 /// One layer's sizes and tensors, as its backward pass needs them.
 #[derive(Clone)]
@@ -90,15 +90,8 @@ impl Layer {
             h: make("last hidden state", &[batch, hidden]),
             c: make("last cell state", &[batch, hidden]),
         };
-        layer.whole = whole && layer.fits(graph, &SEQUENCE_FORWARD, &layer.forward_params(graph));
+        layer.whole = whole && graph.computes(&SEQUENCE_FORWARD, &layer.forward_params(graph));
         Ok(layer)
-    }
-
-    /// Whether the device has a way to compute a kernel with these parameters.
-    fn fits(&self, graph: &Graph, kernel: &AnyKernel, params: &impl bytemuck::Pod) -> bool {
-        let kind = graph.profile().kind;
-        let fitting = |v: &Variant| v.takes(bytemuck::bytes_of(params), kind == Kind::Software);
-        kind == Kind::Cpu || kernel.variants.iter().any(fitting)
     }
 
     /// Rows of a row of gates: G·H.
@@ -180,7 +173,7 @@ impl Layer {
             dgates.into(),
             carried.into(),
         ];
-        if self.whole && self.fits(b, &SEQUENCE_BACKWARD, &params) {
+        if self.whole && b.computes(&SEQUENCE_BACKWARD, &params) {
             b.dispatch(&SEQUENCE_BACKWARD, &params, &args);
         } else {
             for t in (0..params.steps).rev() {

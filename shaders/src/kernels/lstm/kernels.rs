@@ -61,7 +61,7 @@ macro_rules! step_kernel {
             {
                 name: "split",
                 source: $split,
-                preludes: [LSTM],
+                preludes: [SQUASH, LSTM],
                 consts: [CIFG = 0, ROWS = 8, UNITS = $units, LANES = $lanes],
                 workgroup_memory: true,
                 fits: |p| p.cifg == 0,
@@ -71,7 +71,7 @@ macro_rules! step_kernel {
             {
                 name: "split_coupled",
                 source: $split,
-                preludes: [LSTM],
+                preludes: [SQUASH, LSTM],
                 consts: [CIFG = 1, ROWS = 8, UNITS = $units, LANES = $lanes],
                 workgroup_memory: true,
                 fits: |p| p.cifg == 1,
@@ -81,7 +81,7 @@ macro_rules! step_kernel {
             {
                 name: "tile10",
                 source: $tile,
-                preludes: [WIDE4, LSTM],
+                preludes: [WIDE4, SQUASH, LSTM],
                 consts: [CIFG = 0, ROWS = 10, GROUP = 8],
                 software: true,
                 fits: |p| p.cifg == 0 && wide(p.hidden) && many(p.batch),
@@ -91,7 +91,7 @@ macro_rules! step_kernel {
             {
                 name: "tile10_coupled",
                 source: $tile,
-                preludes: [WIDE4, LSTM],
+                preludes: [WIDE4, SQUASH, LSTM],
                 consts: [CIFG = 1, ROWS = 10, GROUP = 8],
                 software: true,
                 fits: |p| p.cifg == 1 && wide(p.hidden) && many(p.batch),
@@ -101,7 +101,7 @@ macro_rules! step_kernel {
             {
                 name: "tile4",
                 source: $tile,
-                preludes: [WIDE4, LSTM],
+                preludes: [WIDE4, SQUASH, LSTM],
                 consts: [CIFG = 0, ROWS = 4, GROUP = 8],
                 software: true,
                 fits: |p| p.cifg == 0 && wide(p.hidden),
@@ -111,7 +111,7 @@ macro_rules! step_kernel {
             {
                 name: "tile4_coupled",
                 source: $tile,
-                preludes: [WIDE4, LSTM],
+                preludes: [WIDE4, SQUASH, LSTM],
                 consts: [CIFG = 1, ROWS = 4, GROUP = 8],
                 software: true,
                 fits: |p| p.cifg == 1 && wide(p.hidden),
@@ -121,7 +121,7 @@ macro_rules! step_kernel {
             {
                 name: "scalar",
                 source: $tile,
-                preludes: [WIDE1, LSTM],
+                preludes: [WIDE1, SQUASH, LSTM],
                 consts: [CIFG = 0, ROWS = 8, GROUP = 8],
                 software: true,
                 fits: |p| p.cifg == 0,
@@ -131,7 +131,7 @@ macro_rules! step_kernel {
             {
                 name: "scalar_coupled",
                 source: $tile,
-                preludes: [WIDE1, LSTM],
+                preludes: [WIDE1, SQUASH, LSTM],
                 consts: [CIFG = 1, ROWS = 8, GROUP = 8],
                 software: true,
                 fits: |p| p.cifg == 1,
@@ -172,7 +172,7 @@ kernel! {
     variants: [{
         name: "wide",
         source: "lstm/sequence_forward.wgsl",
-        preludes: [WIDE4, LSTM],
+        preludes: [WIDE4, SQUASH, LSTM],
         consts: [CIFG = 0, GROUP = 256],
         workgroup_memory: true,
         fits: |p| p.cifg == 0 && wide(p.hidden) && walks(p.hidden),
@@ -181,7 +181,7 @@ kernel! {
     }, {
         name: "wide_coupled",
         source: "lstm/sequence_forward.wgsl",
-        preludes: [WIDE4, LSTM],
+        preludes: [WIDE4, SQUASH, LSTM],
         consts: [CIFG = 1, GROUP = 256],
         workgroup_memory: true,
         fits: |p| p.cifg == 1 && wide(p.hidden) && walks(p.hidden),
@@ -190,7 +190,7 @@ kernel! {
     }, {
         name: "scalar",
         source: "lstm/sequence_forward.wgsl",
-        preludes: [WIDE1, LSTM],
+        preludes: [WIDE1, SQUASH, LSTM],
         consts: [CIFG = 0, GROUP = 256],
         workgroup_memory: true,
         fits: |p| p.cifg == 0 && walks(p.hidden),
@@ -199,7 +199,7 @@ kernel! {
     }, {
         name: "scalar_coupled",
         source: "lstm/sequence_forward.wgsl",
-        preludes: [WIDE1, LSTM],
+        preludes: [WIDE1, SQUASH, LSTM],
         consts: [CIFG = 1, GROUP = 256],
         workgroup_memory: true,
         fits: |p| p.cifg == 1 && walks(p.hidden),
@@ -219,7 +219,7 @@ kernel! {
     variants: [{
         name: "plain",
         source: "lstm/sequence_backward.wgsl",
-        preludes: [LSTM],
+        preludes: [SQUASH, LSTM],
         consts: [CIFG = 0, GROUP = 256],
         workgroup_memory: true,
         fits: |p| p.cifg == 0 && walks(p.hidden),
@@ -228,7 +228,7 @@ kernel! {
     }, {
         name: "plain_coupled",
         source: "lstm/sequence_backward.wgsl",
-        preludes: [LSTM],
+        preludes: [SQUASH, LSTM],
         consts: [CIFG = 1, GROUP = 256],
         workgroup_memory: true,
         fits: |p| p.cifg == 1 && walks(p.hidden),
