@@ -93,6 +93,9 @@ pub(crate) struct Recorded {
     pub label: String,
     pub params: Vec<u32>,
     pub args: Vec<Operand>,
+    /// Items of each replica that the kernel takes as replicas of their own; 1 but for tensors whose
+    /// leading axes are such items.
+    pub items: usize,
 }
 
 type BackwardFn = Box<dyn FnOnce(&mut Backward<'_>) -> Result<()>>;
@@ -367,6 +370,18 @@ impl Graph {
         params: &P,
         args: &[Operand],
     ) {
+        self.dispatch_items(kernel, params, args, 1);
+    }
+
+    /// [`Graph::dispatch`] of a kernel that takes each of so many items of its arguments, tensors all
+    /// of them, for a replica: what lies there one after the other is computed side by side.
+    pub(crate) fn dispatch_items<P: bytemuck::Pod>(
+        &mut self,
+        kernel: &'static Kernel<P>,
+        params: &P,
+        args: &[Operand],
+        items: usize,
+    ) {
         for arg in args {
             if let Operand::Tensor(tensor) = arg {
                 self.claim(&[*tensor]);
@@ -377,6 +392,7 @@ impl Graph {
             label: format!("{}{}", self.scope, kernel.name),
             params: device::words(params),
             args: args.to_vec(),
+            items,
         });
     }
 

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use tern_engine::nn::{DecoderConfig, Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::ops::attention::{AttentionOptions, Keys};
 use tern_engine::ops::convolution::Window;
+use tern_engine::ops::reduce::Reduction;
 use tern_engine::{
     Activation, Arena, Batching, Data, Device, Element, Flat, Graph, Optimizer, Param, Plan,
     RowData, Tensor, TextData, TextWindows, Trainable, Training, Vector,
@@ -196,7 +197,12 @@ impl World {
             }
             5 => graph.linear(x?, &weight, Some(&bias), Activation::Tanh).map(|y| vec![y]),
             6 => graph.linear_half(x?, &weight, None, Activation::Relu).map(|y| vec![y]),
-            7 => graph.embedding(x?, &weight).map(|y| vec![y]),
+            7 => match f % 3 {
+                0 => graph.embedding(x?, &weight),
+                1 => graph.index_select(x?, z?),
+                _ => graph.scatter_add(x?, z?, size(c)),
+            }
+            .map(|y| vec![y]),
             8 => match f % 2 {
                 0 => graph.layer_norm(x?, &weight, &bias, number(e)),
                 _ => graph.rms_norm(x?, &weight, number(e)),
@@ -242,7 +248,16 @@ impl World {
                     graph.values("values", &[n, size(b)], data(c, n)).map(|y| vec![y])
                 }
             },
-            15 => graph.transpose(x?, size(c)).map(|y| vec![y]),
+            15 => match f % 7 {
+                0 => graph.transpose(x?, size(c)),
+                1 => graph.permute(x?, &[size(c), size(d), size(e)]),
+                2 => graph.flip(x?, size(c)),
+                3 => graph.pad(x?, size(c), [size(d), size(e)]),
+                4 => graph.broadcast_to(x?, &[size(c), size(d), size(e)]),
+                5 => graph.reduce(x?, &[size(c), size(d)], Reduction::Mean),
+                _ => graph.select(z?, x?, y?),
+            }
+            .map(|y| vec![y]),
             16 => graph.concat(&[x?, y?], size(c)).map(|y| vec![y]),
             17 => graph.slice(x?, size(c), size(d)..size(e)).map(|y| vec![y]),
             18 => {

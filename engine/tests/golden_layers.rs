@@ -1,11 +1,14 @@
-//! GRU layers, as PyTorch computes them; see fixtures/README.md.
+//! GRU layers and ops on shapes, as PyTorch computes them; see fixtures/README.md.
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 mod common;
 
 use common::fixture::{Fixture, all_devices, close};
 use tern_engine::ops::gru::{GruOptions, GruWeights};
-use tern_engine::{Arena, Data, Element, Flat, Graph, Init, Parameters, Tensor, Trainable};
+use tern_engine::ops::reduce::Reduction;
+use tern_engine::{
+    Arena, Data, Device, Element, Flat, Graph, Init, Parameters, Result, Tensor, Trainable,
+};
 
 fn gru(name: &str, layers: usize) {
     let fixture = Fixture::open(name);
@@ -88,4 +91,78 @@ fn gru_of_one_layer() {
 #[test]
 fn gru_of_two_layers() {
     gru("gru_2", 2);
+}
+
+/// What an op makes of tensors.
+type Record = fn(&mut Graph, &Fixture, &[Tensor]) -> Result<Tensor>;
+
+/// Holds an op's result and the gradients of its inputs against PyTorch's.
+fn op(device: &Device, fixture: &Fixture, name: &str, inputs: &[(&str, &[usize])], record: Record) {
+    let tolerance = if device.name().starts_with("Reference") { 1e-10 } else { 1e-5 };
+    let mut parameters = Parameters::new();
+    parameters.add("unused", &[1], Init::Zeros).unwrap();
+    let arena = Arena::new(device, &parameters, &[1]).unwrap();
+    let mut graph = Graph::new(&arena);
+    let tensors: Vec<Tensor> =
+        inputs.iter().map(|(name, shape)| graph.input(name, shape, Element::F32)).collect();
+    let y = record(&mut graph, fixture, &tensors).unwrap();
+    graph.keep(y);
+    let shape = graph.shape(y).to_vec();
+    let ky = graph.input("ky", &shape, Element::F32);
+    let (mut plan, gradients) = graph.gradients(&[(y, ky)], &Trainable::None, &tensors).unwrap();
+    plan.write(ky, &Data::F32(fixture.f32(&format!("{name}.ky")))).unwrap();
+    for (tensor, (input, _)) in tensors.iter().zip(inputs) {
+        plan.write(*tensor, &Data::F32(fixture.f32(input))).unwrap();
+    }
+    plan.run(1).unwrap();
+    let expected = |what: &str| fixture.f64(&format!("{name}.{what}"));
+    close(name, device, &plan.read_f64(y).unwrap(), &expected("y"), tolerance);
+    for ((input, _), gradient) in inputs.iter().zip(gradients) {
+        let found = plan.read_f64(gradient.unwrap()).unwrap();
+        let what = format!("grad.{input}");
+        close(&format!("{name}.{what}"), device, &found, &expected(&what), tolerance);
+    }
+}
+
+#[test]
+fn ops_on_shapes() {
+    let fixture = Fixture::open("shapes");
+    let (x, row): ((&str, &[usize]), (&str, &[usize])) =
+        (("x", &[3, 4, 5, 2]), ("row", &[4, 1, 2]));
+    let other: (&str, &[usize]) = ("other", &[3, 1, 5, 1]);
+    let (left, right): ((&str, &[usize]), (&str, &[usize])) =
+        (("left", &[2, 3, 4, 5]), ("right", &[3, 5, 2]));
+    let ops: [(&str, &[(&str, &[usize])], Record); 13] = [
+        ("permute", &[x], |g, _, x| g.permute(x[0], &[2, 0, 3, 1])),
+        ("flip", &[x], |g, _, x| g.flip(x[0], 1)),
+        ("pad", &[x], |g, _, x| g.pad(x[0], 2, [2, 1])),
+        ("add", &[x, row], |g, _, x| g.add(x[0], x[1])),
+        ("subtract", &[row, x], |g, _, x| g.subtract(x[0], x[1])),
+        ("multiply", &[other, row], |g, _, x| g.multiply(x[0], x[1])),
+        ("sum", &[x], |g, _, x| g.reduce(x[0], &[0, 2], Reduction::Sum)),
+        ("mean", &[x], |g, _, x| g.reduce(x[0], &[3, 1], Reduction::Mean)),
+        ("max", &[x], |g, _, x| g.reduce(x[0], &[1, 2], Reduction::Max)),
+        ("where", &[x, row], |g, fixture, x| {
+            let condition = Data::U32(fixture.u32("condition"));
+            let condition = g.values("condition", &[3, 4, 5, 2], condition)?;
+            let row = g.broadcast_to(x[1], &[3, 4, 5, 2])?;
+            g.select(condition, x[0], row)
+        }),
+        ("select", &[x], |g, fixture, x| {
+            let index = g.values("index", &[2, 4], Data::U32(fixture.u32("index")))?;
+            g.index_select(x[0], index)
+        }),
+        ("scatter", &[x], |g, fixture, x| {
+            let index = fixture.u32("index").into_iter().map(|i| 2 * i).collect();
+            let index = g.values("index", &[2, 4], Data::U32(index))?;
+            let rows = g.slice(x[0], 0, 0..2)?;
+            g.scatter_add(rows, index, 5)
+        }),
+        ("matmul", &[left, right], |g, _, x| g.matmul(x[0], x[1])),
+    ];
+    for device in all_devices() {
+        for (name, inputs, record) in ops {
+            op(&device, &fixture, name, inputs, record);
+        }
+    }
 }

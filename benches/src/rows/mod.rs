@@ -8,6 +8,7 @@ mod memory;
 mod network;
 mod recipe;
 mod recurrent;
+mod shapes;
 mod training;
 
 use tern_engine::ops::Case;
@@ -42,6 +43,7 @@ pub fn rows(size: Size) -> Vec<Recipe> {
     [
         network::rows(size),
         recurrent::rows(size),
+        shapes::rows(size),
         attention::rows(size),
         training::rows(size),
         federated::rows(size),

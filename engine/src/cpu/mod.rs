@@ -53,6 +53,7 @@ static TABLES: &[Table] = &[
     pointwise::binary::TABLE,
     pointwise::copy::TABLE,
     pointwise::softmax::TABLE,
+    pointwise::strided::TABLE,
     pointwise::swiglu::TABLE,
     dropout::TABLE,
     normalize::TABLE,

@@ -3,6 +3,7 @@
 pub(super) mod binary;
 pub(super) mod copy;
 pub(super) mod softmax;
+pub(super) mod strided;
 pub(super) mod swiglu;
 
 use fearless_simd::Simd;

@@ -26,6 +26,7 @@
 use tern_shaders::kernels::embedding::{
     GATHER, Gather, LINKS, Links, MAX_POSITIONS, SCATTER_ADD, ScatterAdd,
 };
+use tern_shaders::kernels::pointwise::{SCALE, Scale};
 use tern_shaders::{Element, kernels};
 
 use super::{Case, codes, mode_of_part, noise, parts};
@@ -59,25 +60,108 @@ impl Graph {
         self.on_backward(&[], &[table], &[y], move |b| {
             let Some(dy) = b.gradient(y) else { return Ok(()) };
             let Some(accumulate) = b.weight_target(&weight) else { return Ok(()) };
-            let positions = n;
-            for (first, end) in parts(positions, MAX_POSITIONS) {
-                let n = end - first;
-                let link = b.tensor("links", &[(vocabulary + n) as usize], Element::U32);
-                let links = Links { n, first, positions, vocabulary };
-                b.dispatch(&LINKS, &links, &[token.into(), link.into()]);
-                let params = ScatterAdd {
-                    n,
-                    first,
-                    positions,
-                    width,
-                    vocabulary,
-                    table_offset,
-                    table_stride,
-                    accumulate: mode_of_part(first, accumulate),
-                };
-                let args = [link.into(), dy.into(), Backward::GRADIENTS];
-                b.dispatch(&SCATTER_ADD, &params, &args);
+            b.add_rows(dy, token, &params, (Backward::GRADIENTS, accumulate));
+            Ok(())
+        });
+        Ok(y)
+    }
+
+    /// Rows of `dy` added to those of a table that words name, where [`GATHER`] took them from;
+    /// outside of differentiation.
+    fn add_rows(
+        &mut self,
+        dy: Tensor,
+        token: Tensor,
+        &Gather { n: positions, width, vocabulary, table_offset, table_stride }: &Gather,
+        (table, accumulate): (Operand, u32),
+    ) {
+        for (first, end) in parts(positions, MAX_POSITIONS) {
+            let n = end - first;
+            let link = self.tensor("links", &[(vocabulary + n) as usize], Element::U32);
+            let links = Links { n, first, positions, vocabulary };
+            self.dispatch(&LINKS, &links, &[token.into(), link.into()]);
+            let params = ScatterAdd {
+                n,
+                first,
+                positions,
+                width,
+                vocabulary,
+                table_offset,
+                table_stride,
+                accumulate: mode_of_part(first, accumulate),
+            };
+            self.dispatch(&SCATTER_ADD, &params, &[link.into(), dy.into(), table]);
+        }
+    }
+
+    /// How [`GATHER`] takes `n` rows of a tensor.
+    fn rows_of(&self, rows: usize, width: usize, n: usize) -> Gather {
+        let [n, width, vocabulary] = [n, width, rows].map(|size| size as u32);
+        Gather { n, width, vocabulary, table_offset: 0, table_stride: vocabulary * width }
+    }
+
+    /// y\[..., :\] = x\[index\[...\], :\]: those of the first axis of x that words name, in their
+    /// order (`torch.index_select` of axis 0). The word `u32::MAX` gives zeros. Any other past the axis
+    /// is refused where it comes from outside.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the index holds no words or x has no axis; [`Error::Value`] for words of a
+    /// data set that are past it.
+    pub fn index_select(&mut self, x: Tensor, index: Tensor) -> Result<Tensor> {
+        self.check_floats("index_select", x)?;
+        self.check_words("index_select", index)?;
+        let Some((&rows, inner)) = self.shape(x).split_first() else {
+            return Err(Error::shape("index_select", "[] has no first axis"));
+        };
+        let (width, shape) = (inner.iter().product(), [self.shape(index), inner].concat());
+        self.limit_words(index, rows, "of the first axis")?;
+        let params = self.rows_of(rows, width, self.len(index));
+        let y = self.tensor("index_select", &shape, Element::F32);
+        self.dispatch(&GATHER, &params, &[x.into(), index.into(), y.into()]);
+        self.on_backward(&[x], &[], &[y], move |b| {
+            if let (Some(dy), Some((dx, accumulate))) = (b.gradient(y), b.target(x)) {
+                b.add_rows(dy, index, &params, (dx.into(), accumulate));
             }
+            Ok(())
+        });
+        Ok(y)
+    }
+
+    /// y\[v, :\] = Σ x\[i, :\] over the i whose word is v, of `rows` rows (`torch.index_add` to zeros):
+    /// the other way around than [`Graph::index_select`]. Rows of the word `u32::MAX` are left out.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless the shape of x begins with that of the index, whose words they are, or
+    /// for no rows; [`Error::Value`] for words of a data set that are past them.
+    pub fn scatter_add(&mut self, x: Tensor, index: Tensor, rows: usize) -> Result<Tensor> {
+        self.check_floats("scatter_add", x)?;
+        self.check_words("scatter_add", index)?;
+        let Some(inner) = self.shape(x).strip_prefix(self.shape(index)).filter(|_| rows > 0) else {
+            let (x, index) = (self.shape(x), self.shape(index));
+            return Err(Error::shape("scatter_add", format!("{x:?} by {index:?} to {rows} rows")));
+        };
+        let (width, shape) = (inner.iter().product::<usize>(), [&[rows], inner].concat());
+        if rows.checked_mul(width).is_none_or(|n| u32::try_from(n).is_err()) {
+            return Err(Error::shape("scatter_add", format!("{shape:?}: 1 to 2^32 - 1 elements")));
+        }
+        self.limit_words(index, rows, "rows")?;
+        let params = self.rows_of(rows, width, self.len(index));
+        let y = self.tensor("scatter_add", &shape, Element::F32);
+        self.add_rows(x, index, &params, (y.into(), 0));
+        self.on_backward(&[x], &[], &[y], move |b| {
+            let (Some(dy), Some((dx, accumulate))) = (b.gradient(y), b.target(x)) else {
+                return Ok(());
+            };
+            let args = |to: Tensor| [dy.into(), index.into(), to.into()];
+            if accumulate == 0 {
+                b.dispatch(&GATHER, &params, &args(dx));
+                return Ok(());
+            }
+            let n = b.len(dx);
+            let rows = b.tensor("rows", &[n], Element::F32);
+            b.dispatch(&GATHER, &params, &args(rows));
+            let params = Scale { n: n as u32, factor: 1.0, accumulate };
+            b.dispatch(&SCALE, &params, &[rows.into(), dx.into()]);
             Ok(())
         });
         Ok(y)

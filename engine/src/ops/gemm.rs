@@ -32,6 +32,12 @@ impl Matrix {
         }
     }
 
+    /// Each of the matrices that the last two axes of a tensor are.
+    pub fn items(graph: &Graph, tensor: Tensor) -> Self {
+        let of_one = graph.shape(tensor).iter().rev().take(2).product();
+        Matrix { stride: of_one, ..Self::tensor(graph, tensor) }
+    }
+
     /// A parameter as rows of its last dimension.
     pub fn weight(graph: &Graph, param: &Param) -> Self {
         Matrix {
@@ -70,13 +76,20 @@ pub(crate) struct Gemm {
     bias: Option<Matrix>,
     activation: Activation,
     accumulate: bool,
+    /// Products side by side, of the [items](Matrix::items) of tensors.
+    items: usize,
 }
 
 impl Gemm {
     /// C = op(A)·op(B) with `size` = [m, n, k].
     pub fn new(order: Order, size: [usize; 3], a: Matrix, b: Matrix, c: Matrix) -> Self {
         let (bias, activation, accumulate) = (None, Activation::Identity, false);
-        Gemm { order, size, a, b, c, bias, activation, accumulate }
+        Gemm { order, size, a, b, c, bias, activation, accumulate, items: 1 }
+    }
+
+    /// Of so many matrices each.
+    pub fn items(self, items: usize) -> Self {
+        Gemm { items, ..self }
     }
 
     /// Adds a bias `[n]` to every row.
@@ -99,7 +112,8 @@ impl Gemm {
     /// that a replica's numbers don't depend on how many others there are.
     fn splits(&self, graph: &Graph) -> usize {
         let [m, n, k] = self.size;
-        let plain = self.bias.is_none() && self.activation == Activation::Identity;
+        let plain =
+            self.bias.is_none() && self.activation == Activation::Identity && self.items == 1;
         let small = m * n <= 1 << 16 && k >= 1 << 12 && self.c.row == n;
         let parallel = !matches!(graph.profile().kind, Kind::Cpu);
         let enough = k.div_ceil(MAX_LOOP as usize);
@@ -222,7 +236,7 @@ impl Gemm {
             // Without a bias its binding still needs a buffer that isn't written.
             let bias = bias.map_or(a.operand, |x| x.operand);
             let args = [a.operand, b.operand, bias, self.c.operand];
-            graph.dispatch(self.order.kernel(), &params, &args);
+            graph.dispatch_items(self.order.kernel(), &params, &args, self.items);
         }
     }
 }

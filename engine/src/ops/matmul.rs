@@ -24,23 +24,30 @@
 
 use tern_shaders::kernels::matmul::{self, Order};
 use tern_shaders::kernels::pointwise::{ACTIVATION_BACKWARD, ActivationBackward};
-use tern_shaders::{Activation, Element};
+use tern_shaders::{Activation, Element, MAX_GROUPS};
 
 use super::Case;
 pub(crate) use super::gemm::{Gemm, Matrix};
+use super::pointwise::broadcast;
 use super::reduce::sum_columns;
 use crate::{Backward, Data, Error, Graph, Param, Result, Tensor};
 
 impl Graph {
-    /// C = A·B. Shapes: `a [..., k]`, `b [k, n]`, result `[..., n]`.
+    /// C = A·B. Shapes: `a [..., k]`, `b [k, n]`, result `[..., n]`; or `a [..., m, k]`,
+    /// `b [..., k, n]`, result `[..., m, n]`, a product for each place of the leading axes, which are
+    /// repeated as [`Graph::broadcast_to`] says where they differ.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless the sizes go together.
+    /// [`Error::Shape`] unless the sizes go together; [`Error::Value`] for more than 65,535 products
+    /// side by side.
     pub fn matmul(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {
         let wrong = |g: &Self| {
             let what = format!("{:?} by {:?}, expected [..., k] by [k, n]", g.shape(a), g.shape(b));
             Error::shape("matmul", what)
         };
+        if self.shape(b).len() > 2 {
+            return self.matmul_of_items(a, b);
+        }
         let &[k, n] = self.shape(b) else { return Err(wrong(self)) };
         let mut shape = self.shape(a).to_vec();
         if shape.pop() != Some(k) {
@@ -61,6 +68,49 @@ impl Graph {
             if let Some((db, flag)) = g.target(b) {
                 let to = Matrix::tensor(g, db);
                 Gemm::new(Order::Tn, [k, n, m], left, upstream, to).accumulate(flag).record(g);
+            }
+            Ok(())
+        });
+        Ok(c)
+    }
+
+    /// Products of the matrices that the last two axes are.
+    fn matmul_of_items(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {
+        self.check_floats("matmul", a)?;
+        self.check_floats("matmul", b)?;
+        let shapes = match (self.shape(a), self.shape(b)) {
+            ([left @ .., m, k], [right @ .., inner, n]) if k == inner => {
+                broadcast(left, right).map(|lead| (lead, [*m, *n, *k]))
+            }
+            _ => None,
+        };
+        let Some((lead, [m, n, k])) = shapes else {
+            let (a, b) = (self.shape(a), self.shape(b));
+            let what = format!("{a:?} by {b:?}, expected [..., m, k] by [..., k, n]");
+            return Err(Error::shape("matmul", what));
+        };
+        let items = lead.iter().product::<usize>();
+        if items * self.arena.tile() > MAX_GROUPS as usize {
+            let expected = format!("{} a replica at most", MAX_GROUPS as usize / self.arena.tile());
+            return Err(Error::value("products side by side", items, expected));
+        }
+        let a = self.broadcast_to(a, &[&lead[..], &[m, k]].concat())?;
+        let b = self.broadcast_to(b, &[&lead[..], &[k, n]].concat())?;
+        let c = self.tensor("matmul", &[&lead[..], &[m, n]].concat(), Element::F32);
+        let [left, right, result] = [a, b, c].map(|t| Matrix::items(self, t));
+        Gemm::new(Order::Nn, [m, n, k], left, right, result).items(items).record(self);
+        self.on_backward(&[a, b], &[], &[c], move |g| {
+            let Some(dc) = g.gradient(c) else { return Ok(()) };
+            let [left, right, upstream] = [a, b, dc].map(|t| Matrix::items(g, t));
+            if let Some((da, flag)) = g.target(a) {
+                let to = Matrix::items(g, da);
+                let product = Gemm::new(Order::Nt, [m, k, n], upstream, right, to);
+                product.accumulate(flag).items(items).record(g);
+            }
+            if let Some((db, flag)) = g.target(b) {
+                let to = Matrix::items(g, db);
+                let product = Gemm::new(Order::Tn, [k, n, m], left, upstream, to);
+                product.accumulate(flag).items(items).record(g);
             }
             Ok(())
         });

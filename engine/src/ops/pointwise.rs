@@ -27,7 +27,10 @@
 mod binary;
 mod copy;
 mod softmax;
+mod strided;
 mod swiglu;
+
+pub(super) use strided::broadcast;
 
 use tern_shaders::kernels::pointwise::{
     ACTIVATION_BACKWARD, ACTIVATION_FORWARD, ActivationBackward, ActivationForward,
@@ -73,7 +76,9 @@ impl Graph {
 
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
-    let mut cases = [binary::cases(), copy::cases(), softmax::cases(), swiglu::cases()].concat();
+    let families =
+        [binary::cases(), copy::cases(), softmax::cases(), strided::cases(), swiglu::cases()];
+    let mut cases = families.concat();
     for kind in Activation::ALL {
         for (n, replicas) in [(1usize, 1), (7, 3), (1000, 2)] {
             let label = format!("{kind:?} {n}");

@@ -305,7 +305,7 @@ impl Plan {
                 label: recorded.label.clone(),
                 params: recorded.params.clone(),
                 slots,
-                replicas: chunk.replicas,
+                replicas: chunk.replicas * recorded.items,
                 variant: None,
             });
         }

@@ -18,11 +18,13 @@
 mod binary;
 mod copy;
 mod softmax;
+mod strided;
 mod swiglu;
 
 pub use binary::*;
 pub use copy::*;
 pub use softmax::*;
+pub use strided::*;
 pub use swiglu::*;
 
 use crate::activation::{Activation, activate, activate_gradient};
@@ -116,6 +118,9 @@ pub static KERNELS: &[&AnyKernel] = &[
     FILL.any(),
     COPY.any(),
     TRANSPOSE.any(),
+    STRIDED_COPY.any(),
+    WHERE_FORWARD.any(),
+    WHERE_BACKWARD.any(),
 ];
 
 #[cfg(test)]

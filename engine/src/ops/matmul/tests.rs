@@ -17,6 +17,15 @@ fn gradients_of_matmul_match_finite_differences() {
 }
 
 #[test]
+fn products_of_leading_axes_match_finite_differences() {
+    gradient_check(&[&[2, 3, 4, 2], &[3, 2, 5], &[2, 1, 5, 1]], |g, x| {
+        let y = g.matmul(x[0], x[1])?;
+        let y = g.activation(y, Activation::Tanh);
+        g.matmul(y, x[2])
+    });
+}
+
+#[test]
 fn a_tensor_times_itself_gets_both_gradients() {
     gradient_check(&[&[4, 4]], |g, x| g.matmul(x[0], x[0]));
 }
@@ -109,6 +118,38 @@ fn long_sums_are_cut() {
     for found in &results[1..] {
         for (expected, found) in results[0].iter().zip(found) {
             assert!((expected - found).abs() < 2e-5 * expected.abs().max(10.0));
+        }
+    }
+}
+
+/// Products of leading axes on a device, of two replicas.
+fn items(device: &Device) -> Vec<f64> {
+    let mut parameters = Parameters::new();
+    parameters.add("unused", &[1], Init::Zeros).unwrap();
+    let arena = Arena::new(device, &parameters, &[1, 2]).unwrap();
+    let mut graph = Graph::new(&arena);
+    let a = graph.input("a", &[3, 2, 9, 20], Element::F32);
+    let b = graph.input("b", &[3, 2, 20, 33], Element::F32);
+    let c = graph.matmul(a, b).unwrap();
+    graph.keep(c);
+    let seed = graph.input("dc", &[3, 2, 9, 33], Element::F32);
+    let (mut plan, gradients) = graph.gradients(&[(c, seed)], &Trainable::None, &[a, b]).unwrap();
+    for (key, (tensor, len)) in (1..).zip([(a, 1080), (b, 3960), (seed, 1782)]) {
+        let values = crate::ops::testing::floats(2 * len, 1.0, key);
+        plan.write(tensor, &Data::F32(values)).unwrap();
+    }
+    plan.run(1).unwrap();
+    let mut found = plan.read_f64(c).unwrap();
+    gradients.into_iter().flatten().for_each(|d| found.extend(plan.read_f64(d).unwrap()));
+    found
+}
+
+#[test]
+fn devices_agree_on_products_of_leading_axes() {
+    let expected = items(&Device::reference_f64());
+    for (name, device) in software().iter().chain([&("cpu", Device::cpu())]) {
+        for (found, expected) in items(device).iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-4, "{name}: {found} {expected}");
         }
     }
 }

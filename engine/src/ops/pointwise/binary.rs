@@ -6,15 +6,17 @@ use tern_shaders::kernels::pointwise::{
 };
 use tern_shaders::{Element, MAX_SUMMED_ROWS};
 
+use super::strided::broadcast;
 use crate::ops::{Case, mode_of_part, noise, part, parts};
 use crate::{Data, Error, Graph, Result, Tensor};
 
 impl Graph {
-    /// a + b. The shape of b is that of a, or its last axes: then b repeats (a row vector is
-    /// added to each row).
+    /// a + b, element by element. Where the shapes differ both are repeated as
+    /// [`Graph::broadcast_to`] says; if b's is the end of a's (a row vector is added to each row),
+    /// without a copy.
     ///
     /// # Errors
-    /// [`Error::Shape`] if b's shape isn't the end of a's.
+    /// [`Error::Shape`] for shapes that don't go together.
     pub fn add(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {
         self.binary("add", Binary::Add, a, b)
     }
@@ -38,11 +40,12 @@ impl Graph {
     fn binary(&mut self, op: &'static str, kind: Binary, a: Tensor, b: Tensor) -> Result<Tensor> {
         self.check_floats(op, a)?;
         self.check_floats(op, b)?;
+        let Some(shape) = broadcast(self.shape(a), self.shape(b)) else {
+            return Err(Error::shape(op, format!("{:?} and {:?}", self.shape(a), self.shape(b))));
+        };
+        let a = self.broadcast_to(a, &shape)?;
+        let b = if shape.ends_with(self.shape(b)) { b } else { self.broadcast_to(b, &shape)? };
         let (n, period, kind) = (self.len(a) as u32, self.len(b) as u32, kind as u32);
-        let shape = self.shape(a).to_vec();
-        if !shape.ends_with(self.shape(b)) {
-            return Err(Error::shape(op, format!("{shape:?} and {:?}", self.shape(b))));
-        }
         let y = self.tensor(op, &shape, Element::F32);
         let params = BinaryForward { n, period, kind };
         self.dispatch(&BINARY_FORWARD, &params, &[a.into(), b.into(), y.into()]);

@@ -80,7 +80,7 @@ params!(
     }
 );
 
-fn put<F: Real>(y: &mut F, value: F, accumulate: u32) {
+pub(super) fn put<F: Real>(y: &mut F, value: F, accumulate: u32) {
     *y = if accumulate != 0 { *y + value } else { value };
 }
 
