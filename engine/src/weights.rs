@@ -115,6 +115,8 @@ fn take(
 ) -> Result<LoadReport> {
     let tensors = parse(path, bytes)?;
     let mut names = tensors.names();
+    // How many batches PyTorch's norms have seen, which with a momentum says nothing.
+    names.retain(|name| !name.ends_with(".num_batches_tracked"));
     names.sort_unstable();
     let mut by_name = BTreeMap::new();
     for found in names {

@@ -203,8 +203,9 @@ impl World {
                 _ => graph.scatter_add(x?, z?, size(c)),
             }
             .map(|y| vec![y]),
-            8 => match f % 2 {
+            8 => match f % 3 {
                 0 => graph.layer_norm(x?, &weight, &bias, number(e)),
+                1 => graph.group_norm(x?, size(c), &weight, &bias, number(e)),
                 _ => graph.rms_norm(x?, &weight, number(e)),
             }
             .map(|y| vec![y]),

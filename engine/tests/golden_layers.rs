@@ -3,11 +3,13 @@
 
 mod common;
 
-use common::fixture::{Fixture, all_devices, close};
+use common::fixture::{Fixture, all_devices, close, path, tolerance};
+use tern_engine::nn::{Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::ops::gru::{GruOptions, GruWeights};
 use tern_engine::ops::reduce::Reduction;
 use tern_engine::{
-    Arena, Data, Device, Element, Flat, Graph, Init, Parameters, Result, Tensor, Trainable,
+    Activation, Arena, Data, Device, Element, Flat, Graph, Init, Optimizer, Parameters, Result,
+    Tensor, Trainable, Training, load_model,
 };
 
 fn gru(name: &str, layers: usize) {
@@ -164,5 +166,71 @@ fn ops_on_shapes() {
         for (name, inputs, record) in ops {
             op(&device, &fixture, name, inputs, record);
         }
+    }
+}
+
+/// Batch norms and their running moments, residual blocks, a group norm: ten steps of SGD, then logits
+/// by the running moments.
+#[test]
+fn a_residual_network() {
+    let fixture = Fixture::open("residual_sgd");
+    let conv = LayerSpec::Conv2d {
+        outputs: 4,
+        kernel: 3.into(),
+        stride: 1.into(),
+        padding: 1.into(),
+        bias: false,
+        activation: Activation::Identity,
+    };
+    let layers = [
+        ("conv1", conv),
+        ("bn1", LayerSpec::BatchNorm),
+        ("relu", LayerSpec::Activation { kind: Activation::Relu }),
+        ("block1", LayerSpec::BasicBlock { outputs: 4, stride: 1 }),
+        ("block2", LayerSpec::BasicBlock { outputs: 6, stride: 2 }),
+        ("norm", LayerSpec::GroupNorm { groups: 3 }),
+        ("pool", LayerSpec::GlobalAveragePool),
+        ("fc", LayerSpec::Linear { outputs: 3, activation: Activation::Identity }),
+    ];
+    let spec = ModelSpec {
+        input: Input::Image { channels: 2, height: 7, width: 6 },
+        layers: layers.map(|(name, layer)| (name.into(), layer)).to_vec(),
+    };
+    let (parameters, model) = spec.build().unwrap();
+    for device in all_devices() {
+        let tolerance = tolerance(&device);
+        let arena = Arena::new(&device, &parameters, &[1]).unwrap();
+        let flat = load_model(&path("residual_weights"), &parameters).unwrap();
+        arena.write(Flat::Parameters, 0, &flat).unwrap();
+        let mut graph = Graph::new(&arena);
+        let x = graph.input("x", &[4, 84], Element::F32);
+        let targets = graph.input("targets", &[4], Element::U32);
+        let y = model.forward(&mut graph, x, Mode::Train).unwrap().output;
+        let loss = graph.cross_entropy(y, targets).unwrap();
+        let training = Training::new(Optimizer::sgd(), fixture.number("lr"));
+        let mut plan = graph.train(loss, &training).unwrap();
+        let batch = |step: usize| Data::F32(fixture.f32("x")[step * 336..][..336].to_vec());
+        let mut losses = Vec::new();
+        for step in 0..10 {
+            plan.write(x, &batch(step)).unwrap();
+            let target = fixture.u32("target")[step * 4..][..4].to_vec();
+            plan.write(targets, &Data::U32(target)).unwrap();
+            losses.push(f64::from(plan.run(1).unwrap().last().unwrap()));
+        }
+        close("loss", &device, &losses, &fixture.f64("losses"), tolerance.max(1e-6));
+        let flat = arena.read_f64(Flat::Parameters, 0).unwrap();
+        for p in parameters.iter() {
+            let name = format!("final.{}", p.name);
+            let found = &flat[p.offset..][..p.len()];
+            close(&name, &device, found, &fixture.f64(&name), tolerance);
+        }
+        let mut graph = Graph::new(&arena);
+        let x = graph.input("x", &[4, 84], Element::F32);
+        let y = model.forward(&mut graph, x, Mode::Evaluate).unwrap().output;
+        graph.keep(y);
+        let mut plan = graph.forward().unwrap();
+        plan.write(x, &batch(0)).unwrap();
+        plan.run(1).unwrap();
+        close("y", &device, &plan.read_f64(y).unwrap(), &fixture.f64("evaluated"), tolerance);
     }
 }

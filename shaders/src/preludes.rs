@@ -69,3 +69,4 @@ prelude!(/** `reduce_start`, `reduce_pair`, `reduce_end` by [`crate::kernels::re
 prelude!(/** Parameters of [`crate::kernels::attention`], and the keys that a query attends to. */ ATTENTION_PARAMS = "attention_params");
 prelude!(/** Rows that pass by a workgroup in its memory; needs [`ATTENTION_PARAMS`], `LANES`, `ROWS`, `PART`, `TILE`. */ ATTENTION_GROUP = "attention_group");
 prelude!(/** The functions of [`ATTENTION_GROUP`] with an invocation a row. */ ATTENTION_SINGLE = "attention_single");
+prelude!(/** Parameters of [`crate::kernels::normalize::groups`], and whose an element is. */ GROUP_NORM = "group_norm");

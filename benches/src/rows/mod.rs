@@ -3,6 +3,7 @@
 mod attention;
 mod federated;
 mod gather;
+mod groups;
 mod loss;
 mod memory;
 mod network;
@@ -43,6 +44,7 @@ pub fn rows(size: Size) -> Vec<Recipe> {
     [
         network::rows(size),
         recurrent::rows(size),
+        groups::rows(size),
         shapes::rows(size),
         attention::rows(size),
         training::rows(size),

@@ -8,6 +8,7 @@ mod convolution;
 mod data;
 mod dropout;
 mod embedding;
+mod groups;
 mod gru;
 mod half;
 pub(crate) mod isa;
@@ -57,6 +58,7 @@ static TABLES: &[Table] = &[
     pointwise::swiglu::TABLE,
     dropout::TABLE,
     normalize::TABLE,
+    groups::TABLE,
     attention::TABLE,
     convolution::TABLE,
     pooling::TABLE,

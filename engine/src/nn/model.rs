@@ -4,10 +4,12 @@ use tern_shaders::{Activation, Element};
 
 use super::decoder::Cache;
 use super::{
-    Conv2d, Decoder, Dropout, Embedding, Gru, Input, LayerNorm, Linear, Lstm, Mode, RmsNorm,
+    BasicBlock, BatchNorm, Conv2d, Decoder, Dropout, Embedding, GroupNorm, Gru, Input, LayerNorm,
+    Linear, Lstm, Mode, RmsNorm,
 };
 use crate::checkpoint::check_length;
 use crate::ops::convolution::Window;
+use crate::ops::reduce::Reduction;
 use crate::{Error, Graph, Param, Parameters, Result, Tensor};
 
 #[derive(Clone, Debug)]
@@ -20,6 +22,11 @@ pub(super) enum Layer {
     MaxPool2d([usize; 2], Window),
     AveragePool2d([usize; 2], Window),
     Flatten,
+    GlobalAveragePool,
+    Activation(Activation),
+    BatchNorm(BatchNorm),
+    GroupNorm(GroupNorm),
+    BasicBlock(BasicBlock),
     LayerNorm(LayerNorm),
     RmsNorm(RmsNorm),
     Decoder(Decoder),
@@ -142,6 +149,11 @@ impl Model {
                         let shape = [*batch, rest.iter().product()];
                         graph.reshape(x, &shape)?
                     }
+                    Layer::GlobalAveragePool => graph.reduce(x, &[2, 3], Reduction::Mean)?,
+                    Layer::Activation(kind) => graph.activation(x, *kind),
+                    Layer::BatchNorm(layer) => layer.forward(graph, x, mode)?,
+                    Layer::GroupNorm(layer) => layer.forward(graph, x)?,
+                    Layer::BasicBlock(layer) => layer.forward(graph, x, mode)?,
                     Layer::LayerNorm(layer) => layer.forward(graph, x)?,
                     Layer::RmsNorm(layer) => layer.forward(graph, x)?,
                     Layer::Decoder(_) if mode.carries() => {

@@ -7,8 +7,8 @@ use super::decoder::DEVIATION;
 use super::layers::check_dropout;
 use super::model::{Layer, Model};
 use super::{
-    Conv2d, Conv2dConfig, Decoder, DecoderConfig, Dropout, Embedding, Gru, GruConfig, LayerNorm,
-    Linear, LinearConfig, Lstm, LstmConfig, Pixels, RmsNorm,
+    BasicBlock, BatchNorm, Conv2d, Conv2dConfig, Decoder, DecoderConfig, Dropout, Embedding,
+    GroupNorm, Gru, GruConfig, LayerNorm, Linear, LinearConfig, Lstm, LstmConfig, Pixels, RmsNorm,
 };
 use crate::ops::convolution::Window;
 use crate::{Error, Init, Param, Parameters, Result};
@@ -130,6 +130,28 @@ pub enum LayerSpec {
     },
     /// `[B, C, H, W]` to `[B, C · H · W]`.
     Flatten,
+    /// `[B, C, H, W]` to `[B, C]`: the mean of each channel.
+    GlobalAveragePool,
+    /// An activation on its own, after a norm say.
+    Activation {
+        /// Which one.
+        #[serde(with = "activation_name")]
+        kind: Activation,
+    },
+    /// [`BatchNorm`] of the channels of images, or of features.
+    BatchNorm,
+    /// [`GroupNorm`] of the channels of images, or of features.
+    GroupNorm {
+        /// Groups of channels.
+        groups: usize,
+    },
+    /// [`BasicBlock`]: two convolutions with batch norms, and what came in.
+    BasicBlock {
+        /// Output channels.
+        outputs: usize,
+        /// From one place of the first convolution to the next.
+        stride: usize,
+    },
     /// [`LayerNorm`] over the last dimension.
     LayerNorm,
     /// [`RmsNorm`] over the last dimension.
@@ -222,6 +244,49 @@ impl ModelSpec {
         }
     }
 
+    /// ResNet-18 (He et al. 2016) under torchvision's names, whose weights it takes: a convolution of
+    /// 7 × 7, a maximum pool, eight [`BasicBlock`]s of 64 to 512 channels, and classes of their means.
+    pub fn resnet18(channels: usize, [height, width]: [usize; 2], classes: usize) -> Self {
+        let conv = LayerSpec::Conv2d {
+            outputs: 64,
+            kernel: 7.into(),
+            stride: 2.into(),
+            padding: 3.into(),
+            bias: false,
+            activation: Activation::Identity,
+        };
+        let pool = LayerSpec::MaxPool2d { kernel: 3.into(), stride: 2.into(), padding: 1.into() };
+        let mut layers = vec![
+            ("conv1".to_owned(), conv),
+            ("bn1".to_owned(), LayerSpec::BatchNorm),
+            ("relu".to_owned(), LayerSpec::Activation { kind: Activation::Relu }),
+            ("maxpool".to_owned(), pool),
+        ];
+        for (stage, outputs) in (1..).zip([64, 128, 256, 512]) {
+            for block in 0..2 {
+                let stride = if stage > 1 && block == 0 { 2 } else { 1 };
+                layers.push((
+                    format!("layer{stage}.{block}"),
+                    LayerSpec::BasicBlock { outputs, stride },
+                ));
+            }
+        }
+        let classes = LayerSpec::Linear { outputs: classes, activation: Activation::Identity };
+        layers.extend([
+            ("avgpool".to_owned(), LayerSpec::GlobalAveragePool),
+            ("fc".to_owned(), classes),
+        ]);
+        ModelSpec { input: Input::Image { channels, height, width }, layers }
+    }
+
+    /// Whether some of its parameters are running moments, which are averaged and have no gradients.
+    pub fn has_running_moments(&self) -> bool {
+        let running = |layer: &LayerSpec| {
+            matches!(layer, LayerSpec::BatchNorm | LayerSpec::BasicBlock { .. })
+        };
+        self.layers.iter().any(|(_, layer)| running(layer))
+    }
+
     /// Registers the model's parameters.
     ///
     /// # Errors
@@ -291,6 +356,8 @@ impl LayerSpec {
         let unfit = |form: Form| {
             Err(Error::shape("model", format!("layer {name} ({self:?}) can't take {form:?}")))
         };
+        // Of a sequence the first axes are none of samples and channels.
+        let of_samples = !matches!(input, Input::Tokens { .. });
         Ok(match (*self, *form) {
             (LayerSpec::Embedding { dimension }, Form::Tokens) => {
                 let Input::Tokens { vocabulary } = *input else { return unfit(*form) };
@@ -348,6 +415,33 @@ impl LayerSpec {
             (LayerSpec::Flatten, Form::Image([channels, height, width])) => {
                 *form = Form::Vector(channels * height * width);
                 Layer::Flatten
+            }
+            (LayerSpec::GlobalAveragePool, Form::Image([channels, ..])) => {
+                *form = Form::Vector(channels);
+                Layer::GlobalAveragePool
+            }
+            (LayerSpec::Activation { kind }, Form::Vector(_) | Form::Image(_)) => {
+                Layer::Activation(kind)
+            }
+            (LayerSpec::BatchNorm, Form::Image([channels, ..]) | Form::Vector(channels))
+                if of_samples =>
+            {
+                Layer::BatchNorm(BatchNorm::new(parameters, name, channels)?)
+            }
+            (
+                LayerSpec::GroupNorm { groups },
+                Form::Image([channels, ..]) | Form::Vector(channels),
+            ) if of_samples => {
+                Layer::GroupNorm(GroupNorm::new(parameters, name, groups, channels)?)
+            }
+            (LayerSpec::BasicBlock { outputs, stride }, Form::Image(image)) => {
+                let (kernel, padding) = (3.into(), 1.into());
+                let Some([h, w]) = moved(image, kernel, stride.into(), padding) else {
+                    return unfit(*form);
+                };
+                *form = Form::Image([outputs, h, w]);
+                let channels = [image[0], outputs];
+                Layer::BasicBlock(BasicBlock::new(parameters, name, channels, stride)?)
             }
             (LayerSpec::LayerNorm, Form::Vector(width)) => {
                 Layer::LayerNorm(LayerNorm::new(parameters, name, width)?)

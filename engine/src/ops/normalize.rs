@@ -22,6 +22,8 @@
 //! # }
 //! ```
 
+pub mod groups;
+
 use tern_shaders::kernels::normalize::{
     LAYER_NORM_BACKWARD, LAYER_NORM_BACKWARD_PARAMETERS, LAYER_NORM_FORWARD, LayerNormBackward,
     LayerNormBackwardParameters, LayerNormForward, RMS_NORM_BACKWARD, RMS_NORM_BACKWARD_WEIGHT,
@@ -165,7 +167,7 @@ impl Graph {
 
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
+    let mut cases = groups::cases();
     for (rows, width, replicas) in [
         (1u32, 1u32, 1usize),
         (5, 7, 3),

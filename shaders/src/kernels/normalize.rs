@@ -7,6 +7,8 @@
 //! assert_eq!(y, [1.0, 3.0]); // 2 / √4 times the weights
 //! ```
 
+pub mod groups;
+
 use crate::rows::{column_kernel, row_kernel};
 use crate::{AnyKernel, Real, params};
 
@@ -377,6 +379,12 @@ pub static KERNELS: &[&AnyKernel] = &[
     RMS_NORM_FORWARD.any(),
     RMS_NORM_BACKWARD.any(),
     RMS_NORM_BACKWARD_WEIGHT.any(),
+    groups::GROUP_MOMENTS.any(),
+    groups::GROUP_FORWARD.any(),
+    groups::GROUP_SUMS.any(),
+    groups::GROUP_BACKWARD.any(),
+    groups::GROUP_BACKWARD_CHANNELS.any(),
+    groups::RUNNING_MOMENTS.any(),
 ];
 
 #[cfg(test)]

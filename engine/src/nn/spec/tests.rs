@@ -115,3 +115,28 @@ fn heads_are_tied_to_an_embedding_of_their_width() {
     spec.layers.remove(0);
     assert!(spec.build().unwrap_err().to_string().contains("layer lm_head"));
 }
+
+#[test]
+fn resnet18_has_torchvisions_parameters() {
+    let spec = ModelSpec::resnet18(3, [224, 224], 1000);
+    let json = serde_json::to_string(&spec).unwrap();
+    assert_eq!(serde_json::from_str::<ModelSpec>(&json).unwrap(), spec);
+    let (parameters, _) = spec.build().unwrap();
+    let (running, trained): (Vec<_>, Vec<_>) =
+        parameters.iter().partition(|p| p.name.contains(".running_"));
+    let count = |some: &[&Param]| some.iter().map(|p| p.len()).sum::<usize>();
+    // What torchvision publishes of it, and two moments of each of 4,800 channels.
+    assert_eq!((count(&trained), count(&running)), (11_689_512, 9_600));
+    let shape = |name: &str| parameters.get(name).unwrap().shape.clone();
+    assert_eq!(shape("layer2.0.downsample.0.weight"), [128, 64, 1, 1]);
+    assert_eq!(shape("layer4.1.bn2.running_var"), [512]);
+    assert!(spec.has_running_moments() && !ModelSpec::mlp(3, &[4], 2).has_running_moments());
+    // Channels of a sequence are no channels of samples.
+    let input = Input::Tokens { vocabulary: 5 };
+    let layers = vec![
+        ("e".into(), LayerSpec::Embedding { dimension: 4 }),
+        ("n".into(), LayerSpec::BatchNorm),
+    ];
+    let error = ModelSpec { input, layers }.build().unwrap_err().to_string();
+    assert!(error.contains("layer n"), "{error}");
+}

@@ -3,7 +3,9 @@
 use tern_engine::nn::{Input, LayerSpec};
 use tern_secagg::{MAX_MEMBERS, Parameters};
 
-use super::{Encoding, RunPlan, Secure, Selection, StrategySpec, TernaryMethod, Updates};
+use super::{
+    Encoding, RunPlan, Secure, Selection, StrategySpec, TernaryMethod, UpdateKind, Updates,
+};
 use crate::layout::ModelKind;
 use crate::{Error, Layout, Result};
 
@@ -73,6 +75,7 @@ impl RunPlan {
             return Err(Error::value("updates.bound", self.updates.bound, expected));
         }
         self.check_strategy()?;
+        self.check_running_moments()?;
         let layout = Layout::of(&self.model)?;
         if let Some(secure) = &self.secure {
             self.check_secure(secure)?;
@@ -134,6 +137,24 @@ impl RunPlan {
             }
             StrategySpec::Custom(_) => Ok(()),
         }
+    }
+
+    /// Running moments of batch norms are averaged as deltas in floats; all else would make no moments
+    /// of them.
+    fn check_running_moments(&self) -> Result<()> {
+        let ModelKind::Layers(spec) = &self.model else { return Ok(()) };
+        let updates = &self.updates;
+        let codes = [updates.uplink, updates.downlink].contains(&Encoding::Ternary);
+        let (what, value) = match &self.strategy {
+            _ if !spec.has_running_moments() => return Ok(()),
+            StrategySpec::Adam { .. } | StrategySpec::Yogi { .. } => ("strategy", "adaptive"),
+            _ if codes => ("updates.uplink or downlink", "ternary"),
+            _ if updates.kind == UpdateKind::Gradient => ("updates.kind", "gradient"),
+            _ => return Ok(()),
+        };
+        let expected = "another for a model with batch norms, whose running moments are averaged; group \
+                        norms have none";
+        Err(Error::value(what, value, expected))
     }
 
     fn check_secure(&self, secure: &Secure) -> Result<()> {
@@ -216,6 +237,30 @@ mod tests {
 
     fn plan() -> RunPlan {
         RunPlan::new("test", ModelKind::Layers(ModelSpec::mlp(3, &[], 2)), 5)
+    }
+
+    #[test]
+    fn running_moments_are_averaged_or_refused() {
+        let mut spec = ModelSpec::mlp(3, &[], 2);
+        spec.layers.insert(0, ("norm".into(), LayerSpec::BatchNorm));
+        let plain = RunPlan { model: ModelKind::Layers(spec), ..plan() };
+        plain.check().unwrap();
+        type Change = fn(&mut RunPlan);
+        let changes: [(&str, Change); 4] = [
+            ("updates.uplink or downlink is ternary", |p| p.updates.uplink = Encoding::Ternary),
+            ("updates.uplink or downlink is ternary", |p| p.updates.downlink = Encoding::Ternary),
+            ("updates.kind is gradient", |p| p.updates.kind = UpdateKind::Gradient),
+            ("strategy is adaptive", |p| {
+                p.strategy =
+                    StrategySpec::Yogi { learning_rate: 0.1, beta1: 0.9, beta2: 0.9, tau: 0.1 };
+            }),
+        ];
+        for (expected, change) in changes {
+            let mut plan = plain.clone();
+            change(&mut plan);
+            let error = plan.check().unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("group norms"), "{error}");
+        }
     }
 
     #[test]
