@@ -50,7 +50,7 @@ enum Command {
     /// Make one page or Markdown text of reports.
     Report {
         /// Reports as JSON.
-        #[arg(required = true)]
+        #[arg(required_unless_present = "compilers")]
         reports: Vec<PathBuf>,
         #[command(flatten)]
         files: suite::Files,

@@ -12,7 +12,7 @@ use crate::pairs::Bench;
 use crate::peers::{Peers, Torch};
 use crate::processor::{Processor, threads};
 use crate::progress::Progress;
-use crate::report::{self, Report, SCHEMA, html, markdown};
+use crate::report::{self, Report, SCHEMA, compilers, html, markdown};
 use crate::{Devices, devices, host, kernels, models, print, replicas, roofline, training};
 
 /// A part of the suite.
@@ -71,6 +71,9 @@ pub struct Files {
     /// Write it as Markdown.
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Tables of `tern-compilers` for the page, files or folders of them: devices without times.
+    #[arg(long, value_name = "PATH", requires = "html")]
+    compilers: Vec<PathBuf>,
 }
 
 impl Files {
@@ -80,7 +83,8 @@ impl Files {
     /// If a file can't be written.
     pub fn pages(&self, reports: &[Report]) -> Result<()> {
         if let Some(path) = &self.html {
-            report::write(path, &html::html(reports))?;
+            let compiled = compilers::read(&self.compilers)?;
+            report::write(path, &html::html(reports, &compiled))?;
         }
         if let Some(path) = &self.markdown {
             report::write(path, &markdown::markdown(reports))?;
@@ -93,8 +97,9 @@ impl Files {
         self.html.is_some() || self.markdown.is_some()
     }
 
-    /// Refuses, before anything is measured, folders that aren't there.
+    /// Refuses, before anything is measured, folders that aren't there and what is no table.
     fn check(&self) -> Result<()> {
+        compilers::read(&self.compilers)?;
         for path in [&self.json, &self.html, &self.markdown].into_iter().flatten() {
             let folder = path.parent().filter(|f| !f.as_os_str().is_empty());
             if folder.is_some_and(|f| !f.is_dir()) {

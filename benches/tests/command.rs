@@ -19,8 +19,25 @@ fn wrong_options_are_refused_by_name() {
         (&["steps", "resnet", "1"], "\"resnet\", expected one of char-lstm"),
         (&["instructions", "resnet"], "no model's name contains \"resnet\""),
         (&["instructions", "--file", "/nowhere/counts.json"], "/nowhere/counts.json"),
+        (&["report", "--compilers", "/nowhere/a.md", "--html", "page.html"], "/nowhere/a.md"),
+        (&["report"], "<REPORTS>"),
     ] {
         let said = refused(arguments);
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+fn compilers_tables_alone_make_a_page() {
+    let page = std::env::temp_dir().join(format!("tern-page-{}.html", std::process::id()));
+    let tables = concat!(env!("CARGO_MANIFEST_DIR"), "/reports/compilers");
+    let output = Command::new(env!("CARGO_BIN_EXE_tern-benches"))
+        .args(["report", "--compilers", tables, "--html", page.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = std::fs::read_to_string(&page).unwrap();
+    std::fs::remove_file(&page).unwrap();
+    assert!(text.contains("<th>RADV NAVI31</th>"));
+    assert!(!text.contains("id=\"devices\""), "nothing was measured");
 }

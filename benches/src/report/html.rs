@@ -6,13 +6,13 @@ use super::view::{
     Column, LOW_TITLE, beside, columns, keys, low_first, machine, of_roofline, outcome, paired,
     percent, roofline, timed_rate,
 };
-use super::{Outcome, Report, Training};
+use super::{Outcome, Report, Training, compilers};
 use crate::table::{bytes, digits, seconds};
 
 const STYLE: &str = include_str!("style.css");
 
 /// Text with what HTML would read as its own replaced.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -36,21 +36,32 @@ fn bar(parts: &[(f64, &str)]) -> String {
     format!("<div class=\"bar\">{}</div>", parts.iter().map(part).collect::<String>())
 }
 
+/// What has a column of its own.
+pub(super) trait Headed {
+    fn heading(&self) -> &str;
+}
+
+impl Headed for Column<'_> {
+    fn heading(&self) -> &str {
+        &self.heading
+    }
+}
+
 /// A table with a column a device; a cell gets its device's name where the page is narrow.
-struct Table<'a> {
-    columns: &'a [Column<'a>],
+pub(super) struct Table<'a, C> {
+    columns: &'a [C],
     html: String,
 }
 
-impl<'a> Table<'a> {
-    fn new(first: &str, columns: &'a [Column<'a>]) -> Self {
-        let heading = |c: &Column<'_>| format!("<th>{}</th>", escape(&c.heading));
+impl<'a, C: Headed> Table<'a, C> {
+    pub(super) fn new(first: &str, columns: &'a [C]) -> Self {
+        let heading = |c: &C| format!("<th>{}</th>", escape(c.heading()));
         let headings: String = columns.iter().map(heading).collect();
         let html = format!("<table><thead><tr><th>{first}</th>{headings}</tr></thead><tbody>");
         Table { columns, html }
     }
 
-    fn family(&mut self, name: &str) {
+    pub(super) fn family(&mut self, name: &str) {
         let span = self.columns.len() + 1;
         // Writing to a string can't fail, here and below.
         let _ = write!(
@@ -60,39 +71,39 @@ impl<'a> Table<'a> {
         );
     }
 
-    fn row(
+    pub(super) fn row(
         &mut self,
         [name, small]: [&str; 2],
         failed: bool,
-        cell: impl Fn(&Column<'_>) -> String,
+        cell: impl Fn(&C) -> String,
     ) {
         let class = if failed { " class=\"failed\"" } else { "" };
         let (name, small) = (escape(name), escape(small));
         let _ = write!(self.html, "<tr{class}><th>{name}<small>{small}</small></th>");
         for column in self.columns {
-            let (label, content) = (escape(&column.heading), cell(column));
+            let (label, content) = (escape(column.heading()), cell(column));
             let _ = write!(self.html, "<td><span class=\"label\">{label}</span>{content}</td>");
         }
         self.html.push_str("</tr>");
     }
 
-    fn end(self) -> String {
+    pub(super) fn end(self) -> String {
         self.html + "</tbody></table>"
     }
 }
 
-fn figures(left: &str, right: &str) -> String {
+pub(super) fn figures(left: &str, right: &str) -> String {
     format!("<div class=\"figures\"><b>{left}</b><small>{right}</small></div>")
 }
 
-const NONE: &str = "<span class=\"none\">–</span>";
+pub(super) const NONE: &str = "<span class=\"none\">–</span>";
 
 fn not_run(reason: &str) -> String {
     format!("<span class=\"none\">not run</span> <small>{}</small>", escape(reason))
 }
 
-/// All reports as one page.
-pub fn html(reports: &[Report]) -> String {
+/// All reports as one page, with what compilers say of devices that aren't at hand.
+pub fn html(reports: &[Report], compiled: &[compilers::Compiled]) -> String {
     let columns = columns(reports);
     let sections = [
         ("devices", "Devices", devices(&columns)),
@@ -101,6 +112,7 @@ pub fn html(reports: &[Report]) -> String {
         ("replicas", "Models side by side", replicas(&columns)),
         ("peers", "Beside other frameworks", peers(reports)),
         ("paths", "Fast paths and checks", paths(&columns)),
+        ("compilers", "What compilers make of the kernels", compilers::section(compiled)),
     ];
     let present = || sections.iter().filter(|(_, _, body)| !body.is_empty());
     let links: String =
@@ -121,6 +133,9 @@ pub fn html(reports: &[Report]) -> String {
 }
 
 fn devices(columns: &[Column<'_>]) -> String {
+    if columns.is_empty() {
+        return String::new();
+    }
     let card = |c: &Column<'_>| {
         let (adapter, host) = (&c.device.adapter, &c.report.host);
         let figures: String = roofline(c.device)
@@ -356,6 +371,9 @@ fn peers(reports: &[Report]) -> String {
 }
 
 fn paths(columns: &[Column<'_>]) -> String {
+    if columns.is_empty() {
+        return String::new();
+    }
     let features = keys(columns.iter().flat_map(|c| &c.device.self_tests).map(|t| &t.features));
     let mut table = Table::new("what it needs", columns);
     for needed in &features {
@@ -412,7 +430,7 @@ mod tests {
 
     #[test]
     fn the_page_needs_nothing_and_shows_every_row() {
-        let page = html(&[sample(1e-3), sample(2e-3)]);
+        let page = html(&[sample(1e-3), sample(2e-3)], &[]);
         for outside in ["http://", "https://", "<script", "<link", "<img", "url("] {
             assert!(!page.contains(outside), "{outside}");
         }
@@ -437,7 +455,7 @@ mod tests {
             _ => None,
         });
         timed.last().expect("a row is timed").share = Some(0.1);
-        let page = html(&[report]);
+        let page = html(&[report], &[]);
         let low = page.find(&format!("on the CPU {LOW_TITLE}")).expect("has its heading");
         assert!(low < page.find("matmul/nt").expect("has other rows"));
     }

@@ -2,6 +2,7 @@
 //! describes the schema; [`SCHEMA`] is its version.
 
 pub mod compare;
+pub mod compilers;
 pub mod html;
 pub mod markdown;
 pub mod view;
