@@ -46,6 +46,9 @@ const NOT_OFFERED: &str = "Adreno isn't offered it (engine/src/device/gpu/quirks
 const FULL: &str =
     "the sums of its tile fill the registers, which are half of other Adrenos', without spills";
 
+const WIDE: &str = "of workgroups of more than 64 invocations subgroups have 128, two of which are as many \
+    invocations in flight as four of 64";
+
 const EXCEPTIONS: &[Exception] = &[
     Exception {
         device: "Adreno (TM) 660",
@@ -83,11 +86,18 @@ const EXCEPTIONS: &[Exception] = &[
         reason: FULL,
     },
     Exception {
-        device: "RADV",
+        device: "Adreno (TM) 6",
+        kernel: "attention/",
+        variant: "group_64",
+        fault: Fault::Waves,
+        reason: WIDE,
+    },
+    Exception {
+        device: "Adreno (TM) 6",
         kernel: "attention/",
         variant: "group_128",
         fault: Fault::Waves,
-        reason: "of a head of 128 numbers each of four lanes keeps two rows of 32 in registers",
+        reason: WIDE,
     },
     Exception {
         device: "Intel",

@@ -256,7 +256,9 @@ pub fn key_backward<F: Real>(
 }
 
 /// Declares an attention kernel in both its forms, for heads up to each of some sizes: `rows` and
-/// `heads` are those that workgroups have, `passing` the rows that pass by.
+/// `heads` are those that workgroups have, `passing` the rows that pass by. A workgroup has 16 rows, of
+/// which so many lanes each keep a part in registers, as few as every vendor's compiler needs to spill
+/// none: `lanes` are those of heads up to 64 and to 128, `part` their quads.
 macro_rules! attention_kernel {
     (
         $(#[$meta:meta])*
@@ -266,14 +268,15 @@ macro_rules! attention_kernel {
         rows: $rows:expr;
         heads: $heads:expr;
         passing: $passing:expr;
+        lanes: [$lanes_64:literal, $lanes_128:literal], part: $part:literal;
     ) => {
         attention_kernel! {
             @variants $(#[$meta])* $id = $name, $source;
             bindings: [$($bname: $access $element),+];
             reference: $reference;
             sizes: ($rows, $heads, $passing);
-            ["group_64", ATTENTION_GROUP, 4, 16, 4, 8, (true, false)]
-            ["group_128", ATTENTION_GROUP, 4, 16, 8, 8, (true, false)]
+            ["group_64", ATTENTION_GROUP, $lanes_64, 16, $part, 4, (true, false)]
+            ["group_128", ATTENTION_GROUP, $lanes_128, 16, $part, 4, (true, false)]
             ["single_32", ATTENTION_SINGLE, 1, 64, 8, 4, (false, true)]
             ["single_64", ATTENTION_SINGLE, 1, 64, 16, 4, (false, true)]
             ["single_128", ATTENTION_SINGLE, 1, 64, 32, 4, (false, true)]
@@ -296,7 +299,9 @@ macro_rules! attention_kernel {
                 name: $variant,
                 source: $source,
                 preludes: [ATTENTION_PARAMS, $prelude],
-                consts: [GROUP = 64, LANES = $lanes, ROWS = $block, PART = $part, TILE = $tile],
+                consts: [
+                    GROUP = $lanes * $block, LANES = $lanes, ROWS = $block, PART = $part, TILE = $tile,
+                ],
                 workgroup_memory: $memory,
                 software: $software,
                 fits: |p| p.size <= 4 * $lanes * $part,
@@ -327,6 +332,7 @@ attention_kernel! {
     rows: |p| p.queries;
     heads: |p| p.heads;
     passing: |p| p.keys;
+    lanes: [4, 8], part: 4;
 }
 
 row_kernel! {
@@ -351,6 +357,7 @@ attention_kernel! {
     rows: |p| p.queries;
     heads: |p| p.heads;
     passing: |p| p.keys;
+    lanes: [4, 8], part: 4;
 }
 
 attention_kernel! {
@@ -364,6 +371,7 @@ attention_kernel! {
     rows: |p| p.keys;
     heads: |p| p.heads / p.group;
     passing: |p| (p.queries + 8) * p.group;
+    lanes: [8, 16], part: 2;
 }
 
 /// Kernels of this family.
