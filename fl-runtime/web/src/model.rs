@@ -27,6 +27,7 @@ export type Activation =
 export type Layer =
     | { embedding: { dimension: number } }
     | { lstm: { hidden: number; layers: number; coupled?: boolean; dropout?: number } }
+    | { gru: { hidden: number; layers: number; dropout?: number } }
     | { linear: { outputs: number; activation?: Activation } }
     | { conv2d: { outputs: number; kernel: Pixels; stride: Pixels; padding: Pixels;
                   bias?: boolean; activation?: Activation } }
@@ -37,7 +38,10 @@ export type Layer =
                    lora?: { rank: number; alpha: number } | null } }
     | { language_model_head: { tied: boolean } }
     | { dropout: { p: number } }
-    | "flatten" | "layer_norm" | "rms_norm";
+    | { activation: { kind: Activation } }
+    | { group_norm: { groups: number } }
+    | { basic_block: { outputs: number; stride: number } }
+    | "flatten" | "global_average_pool" | "batch_norm" | "layer_norm" | "rms_norm";
 /** A model: what it takes in, and its layers by the names that their parameters start with. */
 export interface ModelSpec {
     input:
