@@ -192,7 +192,8 @@ impl Database {
     /// The database's.
     pub(crate) async fn members(&self, turn: Turn) -> Result<Vec<(ClientId, Upload)>> {
         let (round, attempt) = numbers(turn);
-        let found: Vec<(Vec<u8>, Vec<u8>, i64, Vec<u8>)> = query_as(
+        type Found = (Vec<u8>, Vec<u8>, i64, Vec<u8>);
+        let found: Vec<Found> = query_as(
             "SELECT client, digest, bytes, finish FROM member
              WHERE round = $1 AND attempt = $2 ORDER BY client",
         )
@@ -201,7 +202,7 @@ impl Database {
         .fetch_all(&self.pool)
         .await
         .map_err(database)?;
-        let member = |(client, digest, length, finish): (Vec<u8>, Vec<u8>, i64, Vec<u8>)| {
+        let member = |(client, digest, length, finish): Found| {
             let finish =
                 wire::Finish::decode(&finish[..]).map_err(|_| unreadable("a member's update"))?;
             let client = ClientId(bytes(&client, "a client's key")?);

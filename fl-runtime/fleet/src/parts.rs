@@ -71,7 +71,7 @@ pub(crate) fn list_of(updates: &[(ClientId, Counted)]) -> Digest {
 
 fn from_bytes(list: &[u8]) -> Result<Vec<(ClientId, Counted)>> {
     let malformed = || unreadable("the list of a part");
-    if list.len() % ENTRY != 0 {
+    if !list.len().is_multiple_of(ENTRY) {
         return Err(malformed());
     }
     let entry = |entry: &[u8]| {

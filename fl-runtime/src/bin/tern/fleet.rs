@@ -148,7 +148,10 @@ pub fn serve(role: Role, path: &Path, config: &ServerConfig, linger: Option<u64>
             let shown = database.serve("gateway");
             let gateway = Gateway::open(&database, &folder).await?;
             let (of_http, scheme) = http_options(config, &folder)?;
-            let server = Server::over(gateway, board.clone(), of_http);
+            let shown_on = board.clone();
+            // It looks at the run, which waits for the database.
+            let make = move || Server::over(gateway, shown_on, of_http);
+            let server = tokio::task::spawn_blocking(make).await?;
             let (listener, address) = listen(config, scheme)?;
             tracing::info!(address, "serving");
             shown.say(address);
