@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
+#[cfg(feature = "fleet")]
+mod fleet;
 mod kills;
 
 use std::net::TcpListener;
