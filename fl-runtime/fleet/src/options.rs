@@ -108,7 +108,8 @@ mod tests {
     fn what_makes_no_sense_is_named() {
         let good = Options::new("postgres://localhost/tern", "s3://bucket/run");
         good.check().unwrap();
-        let wrong: [(&str, fn(&mut Options)); 7] = [
+        type Change = fn(&mut Options);
+        let wrong: [(&str, Change); 7] = [
             ("schema", |o| o.schema = "tern; DROP".into()),
             ("schema", |o| o.schema = String::new()),
             ("schema", |o| o.schema = "1a".into()),

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
-#[cfg(feature = "fleet")]
+#[cfg(all(unix, feature = "fleet"))]
 mod fleet;
 mod kills;
 

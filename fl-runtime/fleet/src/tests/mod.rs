@@ -22,7 +22,7 @@ async fn an_update_is_counted_once_whichever_gateway_it_comes_to() {
     place.open(TURN).await;
     let gateways = [place.database().await, place.database().await];
     let first = taken(TURN, 1, 7);
-    assert_eq!(gateways[0].accept(TURN, &[first.clone()]).await.unwrap(), [Counted]);
+    assert_eq!(gateways[0].accept(TURN, std::slice::from_ref(&first)).await.unwrap(), [Counted]);
     // The same again, another of the client, and one of somebody else.
     let batch = [first.clone(), taken(TURN, 1, 8), taken(TURN, 2, 7)];
     let outcomes = gateways[1].accept(TURN, &batch).await.unwrap();
