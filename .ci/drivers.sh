@@ -66,11 +66,12 @@ with() {
 }
 
 # hold FAMILY LIBRARY VARIABLE...: what a driver makes of the kernels, held to the rules and to the
-# family's table, or recorded.
+# family's table, or recorded; with the options of `extra`.
+extra=()
 hold() {
     echo "-- $1"
     with "$2" env "${@:3}" "$compilers" --hold "benches/reports/compilers/$1.md" \
-        ${record:+--record} >"$drivers/$1.md"
+        ${record:+--record} "${extra[@]}" >"$drivers/$1.md"
 }
 
 # All that fails is run, and named at the end.

@@ -29,6 +29,10 @@ struct Options {
     /// Seconds that a pipeline may take, after which the next one's turn comes.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
+    /// Compile in processes of this program, which starts this command with the arguments that it is
+    /// given: where a driver needs libraries that the system doesn't have.
+    #[arg(long, value_name = "PROGRAM")]
+    through: Option<PathBuf>,
     /// Write all that the driver said to this file as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -62,7 +66,11 @@ fn main() -> Result<()> {
         return worker::work(&options.filter, first);
     }
     let limit = Duration::from_secs(options.limit);
-    let (about, outcomes) = worker::compile(&options.filter, limit)?;
+    let program = match &options.through {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?,
+    };
+    let (about, outcomes) = worker::compile(&program, &options.filter, limit)?;
     let sheet = Sheet::new(about, outcomes);
     println!("{}", sheet.with_times());
     if let Some(path) = &options.json {

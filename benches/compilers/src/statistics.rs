@@ -1,5 +1,7 @@
 //! What drivers call registers, spills and the rest, under one name each.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::vulkan::Program;
@@ -25,12 +27,28 @@ pub struct Statistics {
 }
 
 /// The driver's name of a statistic, in the order in which they are looked for.
-const REGISTERS: &[&str] = &["VGPRs", "Max live registers", "Registers used", "Register count"];
-const SPILLS: &[&str] = &["Spilled VGPRs", "Spill Count", "STP Count", "Spills to memory"];
+const REGISTERS: &[&str] =
+    &["VGPRs", "Max live registers", "Registers used", "Register count", "Number of GPRs"];
+const SPILLS: &[&str] =
+    &["Spilled VGPRs", "Spill Count", "STP Count", "Spills to memory", "spills"];
 const SCRATCH: &[&str] = &["Scratch size", "Scratch Memory Size", "Private memory", "SLM Size"];
 const WORKGROUP: &[&str] = &["LDS size", "Workgroup Memory Size", "Shared memory"];
-const WAVES: &[&str] = &["Subgroups per SIMD", "Max Waves Per Core", "Max warps/SM"];
-const INSTRUCTIONS: &[&str] = &["Instructions", "Instruction Count", "Instruction count"];
+const WAVES: &[&str] = &["Subgroups per SIMD", "Max Waves Per Core", "Max warps/SM", "threads"];
+const INSTRUCTIONS: &[&str] = &["Instructions", "Instruction Count", "Instruction count", "inst"];
+
+/// A line that Mesa's compilers write where one asks for `shaderdb`: a stage, then what was counted,
+/// such as `COMPUTE shader: 120 inst, 2 threads, 0:0 spills:fills`.
+pub fn of_shader_db(line: &str) -> Option<Program> {
+    let (name, counts) = line.split_once(" shader: ")?;
+    let mut statistics = BTreeMap::new();
+    for count in counts.split(", ") {
+        let (values, names) = count.trim().split_once(' ')?;
+        for (value, name) in values.split(':').zip(names.split(':')) {
+            statistics.insert(name.to_string(), value.parse().ok()?);
+        }
+    }
+    Some(Program { name: name.into(), subgroup: 0, statistics })
+}
 
 impl Statistics {
     fn of(program: &Program) -> Self {
@@ -72,6 +90,17 @@ mod tests {
         let found = Statistics::of_all(&[program(32, &amd)]);
         assert_eq!((found.subgroup, found.registers, found.spills), (Some(32), Some(96), Some(0)));
         assert_eq!((found.workgroup_memory, found.waves), (Some(16384), None));
+    }
+
+    #[test]
+    fn lines_for_shader_db_are_read() {
+        let line = "MESA_SHADER_COMPUTE shader: 120 inst, 1.5 cycles, 2 threads, 3:4 spills:fills";
+        let found = Statistics::of_all(&[of_shader_db(line).unwrap()]);
+        assert_eq!((found.instructions, found.waves, found.spills), (Some(120), Some(2), Some(3)));
+        for other in ["", "a shader: refused", "MESA: warning: not for the shader: none", "1 inst"]
+        {
+            assert_eq!(of_shader_db(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl Driver {
         let version = properties.api_version;
         let (major, minor) = (vk::api_version_major(version), vk::api_version_minor(version));
         let about = About {
-            name: text(&properties.device_name),
+            name: text(&properties.device_name).trim().into(),
             driver: format!("{} {}", text(&driver.driver_name), text(&driver.driver_info)),
             api: format!("{major}.{minor}.{}", vk::api_version_patch(version)),
             vendor: properties.vendor_id,

@@ -2,6 +2,7 @@
 //! next pipeline in another one.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tern_shaders::{AnyKernel, Variant, kernels};
 
+use super::statistics;
 use super::vulkan::{About, Driver, Pipeline};
 
 /// Until a worker says which device it has.
@@ -71,24 +73,34 @@ pub fn work(filter: &str, first: usize) -> Result<()> {
             },
             false => Outcome::Unsupported,
         };
+        // Standard error isn't buffered: what the driver wrote there is before it.
+        eprintln!("{END}");
         say(Message::Done(outcome))?;
     }
     Ok(())
 }
 
+/// The line of standard error that ends a job's.
+const END: &str = "tern-compilers: end of a job";
+
 struct Worker {
     process: Child,
     messages: Receiver<Message>,
+    /// What the driver wrote to standard error, a job each.
+    said: Receiver<Vec<String>>,
 }
 
 impl Worker {
-    fn start(filter: &str, first: usize) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
+    fn start(program: &Path, filter: &str, first: usize) -> Result<Self> {
+        let mut process = Command::new(program)
             .args(["--worker", &first.to_string(), filter])
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
-            .context("starting a compiler")?;
-        let Some(output) = process.stdout.take() else { bail!("a compiler without output") };
+            .with_context(|| format!("starting {}", program.display()))?;
+        let (Some(output), Some(errors)) = (process.stdout.take(), process.stderr.take()) else {
+            bail!("a compiler without output")
+        };
         let (sender, messages) = channel();
         std::thread::spawn(move || {
             let lines = BufReader::new(output).lines().map_while(|line| line.ok());
@@ -99,7 +111,22 @@ impl Worker {
                 }
             }
         });
-        Ok(Worker { process, messages })
+        let (sender, said) = channel();
+        std::thread::spawn(move || {
+            let mut own = Vec::new();
+            for line in BufReader::new(errors).lines().map_while(|line| line.ok()) {
+                if line == END {
+                    if sender.send(std::mem::take(&mut own)).is_err() {
+                        break;
+                    }
+                } else if statistics::of_shader_db(&line).is_some() {
+                    own.push(line);
+                } else {
+                    eprintln!("{line}");
+                }
+            }
+        });
+        Ok(Worker { process, messages, said })
     }
 
     /// The next message, or why there is none.
@@ -125,18 +152,32 @@ impl Drop for Worker {
     }
 }
 
-/// Has the driver that the loader finds make all pipelines; `limit` for each.
+/// With what the driver wrote, where it has no statistics for who asks.
+fn told(outcome: Outcome, said: &[String]) -> Outcome {
+    let Outcome::Made(mut pipeline) = outcome else { return outcome };
+    if pipeline.programs.iter().all(|program| program.statistics.is_empty()) {
+        pipeline.programs = said.iter().filter_map(|line| statistics::of_shader_db(line)).collect();
+    }
+    Outcome::Made(pipeline)
+}
+
+/// Has the driver that the loader finds make all pipelines, `limit` for each, in processes of a
+/// program that is this one or starts it.
 ///
 /// # Errors
 /// If there is no driver.
-pub fn compile(filter: &str, limit: Duration) -> Result<(About, Vec<(Job, Outcome)>)> {
+pub fn compile(
+    program: &Path,
+    filter: &str,
+    limit: Duration,
+) -> Result<(About, Vec<(Job, Outcome)>)> {
     let jobs = jobs(filter);
     if jobs.is_empty() {
         bail!("no kernel's name contains {filter:?}");
     }
     let (mut about, mut outcomes) = (None, Vec::with_capacity(jobs.len()));
     while outcomes.len() < jobs.len() {
-        let mut worker = Worker::start(filter, outcomes.len())?;
+        let mut worker = Worker::start(program, filter, outcomes.len())?;
         match worker.next(START) {
             Ok(Message::Opened(found)) => about = Some(found),
             Ok(Message::Done(_)) => bail!("a compiler that doesn't say what it is"),
@@ -144,7 +185,10 @@ pub fn compile(filter: &str, limit: Duration) -> Result<(About, Vec<(Job, Outcom
         }
         while outcomes.len() < jobs.len() {
             match worker.next(limit) {
-                Ok(Message::Done(outcome)) => outcomes.push(outcome),
+                Ok(Message::Done(outcome)) => {
+                    let said = worker.said.recv_timeout(START).unwrap_or_default();
+                    outcomes.push(told(outcome, &said));
+                }
                 Ok(Message::Opened(_)) => bail!("a compiler that began anew"),
                 Err(reason) => {
                     outcomes.push(Outcome::Failed(reason));

@@ -23,6 +23,14 @@ fn without_a_driver_it_says_so() {
 }
 
 #[test]
+fn another_program_that_compiles_is_started_and_named() {
+    let output = run(&["pointwise/scale", "--through", "/nowhere/compilers"]);
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("starting /nowhere/compilers"), "{said}");
+}
+
+#[test]
 fn a_filter_that_fits_nothing_is_named() {
     let output = run(&["pointwise/scalar"]);
     assert!(!output.status.success());
