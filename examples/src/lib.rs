@@ -2,6 +2,7 @@
 //! progress and reports, none of which needs a device; and the parts of the demos, whose commands
 //! are in `src/bin/`.
 
+pub mod adapters;
 pub mod bars;
 pub mod digits;
 pub mod keyboard;
