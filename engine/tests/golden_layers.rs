@@ -96,10 +96,13 @@ fn gru_of_two_layers() {
 }
 
 /// What an op makes of tensors.
+/// An input's name and shape.
+type Source = (&'static str, &'static [usize]);
+
 type Record = fn(&mut Graph, &Fixture, &[Tensor]) -> Result<Tensor>;
 
 /// Holds an op's result and the gradients of its inputs against PyTorch's.
-fn op(device: &Device, fixture: &Fixture, name: &str, inputs: &[(&str, &[usize])], record: Record) {
+fn op(device: &Device, fixture: &Fixture, name: &str, inputs: &[Source], record: Record) {
     let tolerance = if device.name().starts_with("Reference") { 1e-10 } else { 1e-5 };
     let mut parameters = Parameters::new();
     parameters.add("unused", &[1], Init::Zeros).unwrap();
@@ -129,12 +132,10 @@ fn op(device: &Device, fixture: &Fixture, name: &str, inputs: &[(&str, &[usize])
 #[test]
 fn ops_on_shapes() {
     let fixture = Fixture::open("shapes");
-    let (x, row): ((&str, &[usize]), (&str, &[usize])) =
-        (("x", &[3, 4, 5, 2]), ("row", &[4, 1, 2]));
-    let other: (&str, &[usize]) = ("other", &[3, 1, 5, 1]);
-    let (left, right): ((&str, &[usize]), (&str, &[usize])) =
-        (("left", &[2, 3, 4, 5]), ("right", &[3, 5, 2]));
-    let ops: [(&str, &[(&str, &[usize])], Record); 13] = [
+    let (x, row): (Source, Source) = (("x", &[3, 4, 5, 2]), ("row", &[4, 1, 2]));
+    let other: Source = ("other", &[3, 1, 5, 1]);
+    let (left, right): (Source, Source) = (("left", &[2, 3, 4, 5]), ("right", &[3, 5, 2]));
+    let ops: [(&str, &[Source], Record); 13] = [
         ("permute", &[x], |g, _, x| g.permute(x[0], &[2, 0, 3, 1])),
         ("flip", &[x], |g, _, x| g.flip(x[0], 1)),
         ("pad", &[x], |g, _, x| g.pad(x[0], 2, [2, 1])),

@@ -26,7 +26,7 @@ pub(super) enum Layer {
     Activation(Activation),
     BatchNorm(BatchNorm),
     GroupNorm(GroupNorm),
-    BasicBlock(BasicBlock),
+    BasicBlock(Box<BasicBlock>),
     LayerNorm(LayerNorm),
     RmsNorm(RmsNorm),
     Decoder(Decoder),

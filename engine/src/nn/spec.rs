@@ -441,7 +441,7 @@ impl LayerSpec {
                 };
                 *form = Form::Image([outputs, h, w]);
                 let channels = [image[0], outputs];
-                Layer::BasicBlock(BasicBlock::new(parameters, name, channels, stride)?)
+                Layer::BasicBlock(Box::new(BasicBlock::new(parameters, name, channels, stride)?))
             }
             (LayerSpec::LayerNorm, Form::Vector(width)) => {
                 Layer::LayerNorm(LayerNorm::new(parameters, name, width)?)

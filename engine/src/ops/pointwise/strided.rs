@@ -240,7 +240,7 @@ impl Graph {
             let (Some(dy), Some((dx, accumulate))) = (b.gradient(y), b.target(x)) else {
                 return Ok(());
             };
-            let (turned, [rows, columns]) = b.to_rows("broadcast_to", dy, &shape, &repeated)?;
+            let (turned, [rows, columns]) = b.as_matrix("broadcast_to", dy, &shape, &repeated)?;
             let sums = b.tensor("sums of repetitions", &[rows], Element::F32);
             let kind = Reduction::Sum as u32;
             let params = Rows { rows: rows as u32, columns: columns as u32, kind };
@@ -253,7 +253,7 @@ impl Graph {
     }
 
     /// Elements as a matrix, some of the axes along its rows; outside of differentiation.
-    fn to_rows(
+    fn as_matrix(
         &mut self,
         op: &'static str,
         x: Tensor,
