@@ -28,6 +28,8 @@ pub struct State {
     pub rounds: Vec<(CommittedRound, Vec<CountedUpload>)>,
     /// Round and score of the best model.
     pub best: Option<(u32, f64)>,
+    /// Whether the run is over, which clients were told.
+    pub finished: bool,
     /// The open round, with all that came of it.
     pub open: String,
 }
@@ -39,8 +41,13 @@ impl State {
             (round, uploads)
         };
         let rounds = server.rounds(0).unwrap().into_iter().map(counted).collect();
-        let best = server.status().best;
-        State { rounds, best, open: format!("{} {:?}", server.task().run, server.coordinator()) }
+        let (best, finished) = (server.status().best, server.coordinator().finished());
+        State {
+            rounds,
+            best,
+            finished,
+            open: format!("{} {:?}", server.task().run, server.coordinator()),
+        }
     }
 }
 

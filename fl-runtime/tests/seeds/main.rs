@@ -15,15 +15,16 @@ mod liar;
 mod member;
 mod network;
 mod oracle;
+mod personal;
 mod random;
 mod setup;
+mod signed;
 mod summary;
+mod transfer;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use random::Random;
-use setup::Setup;
 use summary::Summary;
 
 /// Runs whose updates the server sees; they take few milliseconds each.
@@ -32,6 +33,10 @@ const CLEAR: u64 = 8_500;
 const SECURE: u64 = 1_500;
 /// The same of many clients, a second each.
 const SPARSE: u64 = 40;
+/// Runs whose clients train models.
+const TRANSFER: u64 = 60;
+/// Runs of personal models.
+const PERSONAL: u64 = 60;
 
 /// What each kind of run comes to.
 const ALWAYS: [&str; 18] = [
@@ -55,17 +60,18 @@ const ALWAYS: [&str; 18] = [
     "yogi",
 ];
 const BY_TOKENS: [&str; 2] = ["strangers let in", "strangers sent away"];
+const SIGNED: [&str; 4] = ["forged", "replayed", "signed", "signed again"];
 
-fn run(name: &str, seeds: u64, setup: impl Fn(&mut Random) -> Setup, expected: &[&str]) {
+fn run(name: &str, seeds: u64, world: impl Fn(u64, bool) -> Summary, expected: &[&str]) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = number("TERN_SEED") {
-        println!("{:?}", world::run(setup, seed, true));
+        println!("{:?}", world(seed, true));
         return;
     }
     let count = number("TERN_SEEDS").unwrap_or(seeds);
     let mut total = Summary::default();
     for seed in 0..count {
-        match catch_unwind(AssertUnwindSafe(|| world::run(&setup, seed, false))) {
+        match catch_unwind(AssertUnwindSafe(|| world(seed, false))) {
             Ok(summary) => total.add(&summary),
             Err(cause) => {
                 println!("{name}: seed {seed} fails; run it again by TERN_SEED={seed}");
@@ -81,17 +87,32 @@ fn run(name: &str, seeds: u64, setup: impl Fn(&mut Random) -> Setup, expected: &
 
 #[test]
 fn secure_rounds() {
-    let expected = [&ALWAYS[..], &BY_TOKENS, &["abandoned", "excluded"]].concat();
-    run("secure", SECURE, setup::secure, &expected);
+    let more = ["abandoned", "difference", "excluded"];
+    let expected = [&ALWAYS[..], &BY_TOKENS, &SIGNED, &more].concat();
+    run("secure", SECURE, |seed, aloud| world::run(setup::secure, seed, aloud), &expected);
 }
 
 #[test]
 fn sparse_rounds() {
-    run("sparse", SPARSE, setup::sparse, &["excluded", "outlived", "repeated", "sparse"]);
+    let expected = ["excluded", "outlived", "repeated", "sparse"];
+    run("sparse", SPARSE, |seed, aloud| world::run(setup::sparse, seed, aloud), &expected);
 }
 
 #[test]
 fn clear_rounds() {
-    let expected = [&ALWAYS[..], &BY_TOKENS, &["impatient"]].concat();
-    run("clear", CLEAR, setup::clear, &expected);
+    let expected = [&ALWAYS[..], &BY_TOKENS, &SIGNED, &["impatient"]].concat();
+    run("clear", CLEAR, |seed, aloud| world::run(setup::clear, seed, aloud), &expected);
+}
+
+#[test]
+fn rounds_of_transfer() {
+    let expected = ["align", "client ends", "faults", "outlived", "repeated", "server ends"];
+    let world = |seed, aloud| world::run(transfer::transfer, seed, aloud);
+    run("transfer", TRANSFER, world, &expected);
+}
+
+#[test]
+fn personal_models() {
+    let expected = ["gone", "harmed", "learned", "lost", "merged", "server ends", "started again"];
+    run("personal", PERSONAL, |seed, _| personal::run(seed), &expected);
 }

@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use ed25519_dalek::SigningKey;
 use tern_engine::Device;
 use tern_fl::host::store::ClientStore;
+use tern_fl::methods::align::Node;
 use tern_fl::metrics::Metrics;
 use tern_fl::participant::{Action, Input, Participant, RequiredSecurity};
 use tern_fl::plan::Task;
-use tern_fl::trainer::{Job, OptimizerState, Trained};
+use tern_fl::trainer::{Job, OptimizerState, Trained, Trainer as _};
 use tern_fl::wire::instruction::What;
 use tern_fl::wire::message::Body;
 use tern_fl::{ClientId, Digest, Layout, Masking, TaskSpec, Turn, wire};
@@ -19,6 +20,7 @@ use crate::network::{Answer, Event, Queue, Request, Weather};
 use crate::oracle::{Oracle, Plain};
 use crate::random::Random;
 use crate::setup::loss;
+use crate::signed::Signer;
 
 /// Milliseconds without an answer after which a client asks again.
 const PATIENCE: u64 = 2_000;
@@ -34,6 +36,8 @@ pub struct Around<'a> {
     pub oracle: &'a mut Oracle,
     /// Numbers of requests.
     pub count: &'a mut u64,
+    /// Whether requests are signed.
+    pub signed: bool,
 }
 
 /// A request that is not answered yet.
@@ -75,6 +79,11 @@ pub struct Member {
     heard: Option<What>,
     /// The most samples of a member of the last secure session.
     most: u32,
+    /// What it asks of sums beside what the run promises: how many clients two differ by.
+    difference: u32,
+    signer: Signer,
+    /// What trains in a run of transfer.
+    node: Option<Node>,
     /// What it was told to be the best model when the run was over.
     pub stopped: Option<Digest>,
 }
@@ -84,12 +93,13 @@ impl Member {
         index: usize,
         task: Task,
         store: ClientStore,
-        key: SigningKey,
-        token: Option<String>,
-        lie: Option<Lie>,
+        (key, token): (SigningKey, Option<String>),
+        (lie, difference): (Option<Lie>, u32),
+        node: Option<Node>,
     ) -> Self {
         let client = ClientId(key.verifying_key().to_bytes());
-        let samples = 3 + 2 * index as u32;
+        let signer = Signer::new(key.clone(), task.run);
+        let samples = node.as_ref().map_or(3 + 2 * index as u32, Node::samples);
         let (life, actions) = (0, VecDeque::new());
         let (participant, waiting, busy, stopped) = (None, None, None, None);
         Member {
@@ -110,6 +120,9 @@ impl Member {
             lie,
             heard: None,
             most: 1,
+            difference,
+            signer,
+            node,
             stopped,
         }
     }
@@ -161,7 +174,8 @@ impl Member {
         let promised = RequiredSecurity::promised(&task);
         let mut participant = Participant::new(&self.key, task, &Device::cpu(), kept).unwrap();
         if let Some(promised) = promised {
-            participant = participant.requiring(promised).unwrap();
+            let required = RequiredSecurity { difference: self.difference, ..promised };
+            participant = participant.requiring(required).unwrap();
         }
         let mut random = Random::new(around.random.word());
         let entropy = move || Ok(Seed::from_bytes(std::array::from_fn(|_| random.word() as u8)));
@@ -180,6 +194,7 @@ impl Member {
         self.busy = None;
         self.enrolled = false;
         self.stopped = None;
+        self.signer.forget();
     }
 
     fn handle(&mut self, input: Input) {
@@ -195,7 +210,9 @@ impl Member {
     fn ask(&mut self, around: &mut Around<'_>, request: Request, tries: u32) {
         *around.count += 1;
         let (number, until) = (*around.count, around.now + PATIENCE);
-        let event = Event::Request { client: self.index, number, request: request.clone() };
+        let signed = around.signed.then(|| self.signer.sign(around.now, number, &request));
+        let (client, request_sent) = (self.index, request.clone());
+        let event = Event::Request { client, number, request: request_sent, signed };
         around.queue.send(around.random, around.weather, around.now, &event);
         self.waiting = Some(Waiting { number, request, until, tries });
         self.wake(around, until);
@@ -250,6 +267,8 @@ impl Member {
         if let Some(pending) = &participant.kept().pending {
             around.oracle.encoded(self.client, pending);
         }
+        let difference = self.difference as usize;
+        around.oracle.revealed(self.client, &participant.kept().sums, difference);
         self.store.save(participant.kept()).unwrap();
     }
 
@@ -296,7 +315,10 @@ impl Member {
     }
 
     /// The same job gives the same update.
-    fn train(&self, job: &Job) -> Trained {
+    fn train(&mut self, job: &Job) -> Trained {
+        if let Some(node) = &mut self.node {
+            return node.train(&self.task, job).unwrap();
+        }
         let mut random = Random::new(u64::from(job.seed));
         let mut update: Vec<f32> = job.model.iter().map(|x| -0.25 * x).collect();
         for x in update.iter_mut().filter(|x| **x != 0.0) {
@@ -331,8 +353,17 @@ impl Member {
         if !self.running() || self.waiting.as_ref().is_none_or(|w| w.number != number) {
             return;
         }
-        let Some(Waiting { request, .. }) = self.waiting.take() else { return };
+        let Some(Waiting { request, tries, .. }) = self.waiting.take() else { return };
+        if !matches!(answer, Answer::Told(..)) {
+            self.signer.taken();
+        }
         match (request, answer) {
+            (request, Answer::Told(now, start)) => {
+                match self.signer.learn(around.now, now, start) {
+                    true => self.ask(around, request, tries),
+                    false => self.start_over("not now"),
+                }
+            }
             (_, Answer::Nothing) | (_, Answer::Refused(_, true)) => self.start_over("not now"),
             (Request::Poll { .. }, Answer::Instruction(instruction)) => {
                 self.heard = instruction.what.clone();

@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use tern_fl::{Digest, Turn, wire};
+use tern_fl::auth::Credentials;
+use tern_fl::{Digest, StartId, Turn, wire};
 
 use crate::random::Random;
 
@@ -35,6 +36,8 @@ pub enum Answer {
     Body(Vec<u8>),
     /// Name of the reason, and whether the same may be taken later.
     Refused(&'static str, bool),
+    /// To one that is signed for another time or start of the server: its own.
+    Told(u64, StartId),
     /// No such model, or a server that is broken.
     Nothing,
 }
@@ -42,11 +45,12 @@ pub enum Answer {
 /// What happens next somewhere.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A request arrives.
+    /// A request arrives, with a signature if it has to pass for its sender's.
     Request {
         client: usize,
         number: u64,
         request: Request,
+        signed: Option<Box<Credentials>>,
     },
     /// Its answer arrives.
     Answer {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tern_engine::Device;
-use tern_fl::participant::{Pending, SavedState};
+use tern_fl::participant::{KnownSum, Pending, SavedState};
 use tern_fl::plan::{Encoding, UpdateKind};
 use tern_fl::server::federation::Federation;
 use tern_fl::server::journal::CountedUpload;
@@ -15,7 +15,7 @@ use tern_fl::trainer::{OptimizerState, Trained};
 use tern_fl::update::{Codec, Scales, add_difference};
 use tern_fl::{ClientId, Digest, Layout, RunPlan, StrategyState, Turn, wire};
 
-use crate::setup::{Momentum, Setup};
+use crate::setup::Setup;
 use scores::Scored;
 pub use scores::Verdict;
 
@@ -56,7 +56,7 @@ impl Plain {
             samples: trained.samples,
             kept: Kept { residual, optimizer },
             scales: asked.scales.clone(),
-            loss: trained.metrics["loss"],
+            loss: trained.metrics.get("loss").copied().unwrap_or_default(),
             most,
         }
     }
@@ -67,6 +67,8 @@ pub struct Oracle {
     plain: BTreeMap<(Turn, ClientId), Plain>,
     made: BTreeMap<(Turn, ClientId), Made>,
     acknowledged: BTreeMap<(Turn, ClientId), Digest>,
+    /// Every sum that a client revealed shares for.
+    revealed: BTreeMap<ClientId, Vec<KnownSum>>,
 }
 
 impl Oracle {
@@ -86,6 +88,21 @@ impl Oracle {
     /// A client trained.
     pub fn trained(&mut self, client: ClientId, turn: Turn, plain: Plain) {
         self.plain.insert((turn, client), plain);
+    }
+
+    /// A client remembers these sums. Whatever becomes of the server, no two that it ever revealed
+    /// shares for are over different sets of one model, nor over sets that differ by less than it
+    /// asks, beside the corrupt.
+    pub fn revealed(&mut self, client: ClientId, sums: &[KnownSum], difference: usize) {
+        let revealed = self.revealed.entry(client).or_default();
+        for sum in sums.iter().filter(|sum| !revealed.contains(sum)).cloned().collect::<Vec<_>>() {
+            for other in revealed.iter() {
+                let differ = sum.members.symmetric_difference(&other.members).count();
+                assert!(differ == 0 || sum.model != other.model, "{client}: {sum:?}, {other:?}");
+                assert!(differ == 0 || differ >= difference, "{client}: {sum:?}, {other:?}");
+            }
+            revealed.push(sum);
+        }
     }
 
     /// The server said that it has an update.
@@ -115,7 +132,7 @@ impl Oracle {
     ) -> Verdict {
         let plan = &setup.plan;
         let layout = plan.check().unwrap();
-        let strategy = plan.strategy.build(Some(&Momentum::brought())).unwrap();
+        let strategy = plan.strategy.build(Some(&setup.brought())).unwrap();
         let rounds = federation.rounds(0).unwrap();
         let (mut model, mut public) = (initial.to_vec(), initial.to_vec());
         let mut state = StrategyState::default();

@@ -13,6 +13,7 @@ use tern_fl::{Result, RunPlan, Strategy, StrategyState};
 use crate::liar::Lie;
 use crate::network::Weather;
 use crate::random::Random;
+use crate::transfer::Transfer;
 
 pub struct Setup {
     pub plan: RunPlan,
@@ -23,6 +24,12 @@ pub struct Setup {
     pub evaluated: bool,
     /// Whether clients enroll by tokens, while strangers try to.
     pub tokens: bool,
+    /// Whether requests are signed, and others replay them.
+    pub signed: bool,
+    /// How many clients the sets of two sums of different models are to differ by, if they do.
+    pub difference: u32,
+    /// Of a run of transfer.
+    pub transfer: Option<Arc<Transfer>>,
     pub weather: Weather,
 }
 
@@ -51,6 +58,9 @@ pub fn secure(random: &mut Random) -> Setup {
     }
     secure.honest = 2;
     masked(random, plan, secure);
+    if random.chance(300) {
+        setup.difference = 2;
+    }
     // Without the liar there are as many left as a session takes.
     if clients > 3 && random.chance(400) {
         setup.liars = liars(random, clients, 1);
@@ -103,14 +113,36 @@ fn liars(random: &mut Random, clients: u64, number: u64) -> BTreeMap<usize, Lie>
 }
 
 fn setup(random: &mut Random, clients: u64) -> Setup {
-    let plan = plan(random, clients);
+    let setup = Setup::new(plan(random, clients), clients as usize);
     Setup {
-        plan,
-        clients: clients as usize,
-        liars: BTreeMap::new(),
         evaluated: random.chance(500),
         tokens: random.chance(200),
+        signed: random.chance(100),
         weather: Weather::draw(random),
+        ..setup
+    }
+}
+
+impl Setup {
+    /// Of honest clients, in fair weather.
+    pub fn new(plan: RunPlan, clients: usize) -> Self {
+        Setup {
+            plan,
+            clients,
+            liars: BTreeMap::new(),
+            evaluated: false,
+            tokens: false,
+            signed: false,
+            difference: 0,
+            transfer: None,
+            weather: Weather::FAIR,
+        }
+    }
+
+    /// The strategy that the host program brings.
+    pub fn brought(&self) -> Arc<dyn Strategy> {
+        let of = |transfer: &Arc<Transfer>| transfer.strategy();
+        self.transfer.as_ref().map_or_else(|| Arc::new(Momentum) as Arc<dyn Strategy>, of)
     }
 }
 
@@ -167,12 +199,6 @@ fn strategy(random: &mut Random) -> StrategySpec {
 /// A strategy that the host program brings: FedAvgM (Hsu et al. 2019, "Measuring the Effects of
 /// Non-Identical Data Distribution for Federated Visual Classification").
 pub struct Momentum;
-
-impl Momentum {
-    pub fn brought() -> Arc<dyn Strategy> {
-        Arc::new(Momentum)
-    }
-}
 
 impl Strategy for Momentum {
     fn name(&self) -> &str {

@@ -10,6 +10,7 @@ use tern_fl::host::files::{Durability, Faults};
 use tern_fl::host::store::ClientStore;
 use tern_fl::secagg::Parameters;
 use tern_fl::server::federation::{Admission, Evaluator, Federation, Options};
+use tern_fl::update::Codec;
 use tern_fl::{ClientId, Digest, Millis, RunId};
 
 use crate::disk::{Files, Harm};
@@ -17,11 +18,13 @@ use crate::member::{Around, Member};
 use crate::network::{Event, Queue, Weather};
 use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::setup::{Central, Momentum, Setup};
+use crate::setup::{Central, Setup};
+use crate::signed::{Door, Overheard};
 use crate::summary::Summary;
 use enroll::Strangers;
 use serve::{InHand, Making};
 
+mod door;
 mod enroll;
 mod harm;
 mod serve;
@@ -49,11 +52,11 @@ struct World {
     /// What it is in the middle of.
     in_hand: InHand,
     making: Option<Making>,
+    /// Where requests have to pass, if they are signed.
+    door: Option<Door>,
+    overheard: Overheard,
     /// Of the last end of the server.
     harm: Option<Harm>,
-    /// Whether a repair abandoned a round: clients know whose sum of its model may be known, and
-    /// the server doesn't any more, so that a secure run may not go on.
-    forgot: bool,
     /// The server's files some time ago.
     earlier: Files,
     members: Vec<Member>,
@@ -80,6 +83,9 @@ pub fn run(setup: impl Fn(&mut Random) -> Setup, seed: u64, verbose: bool) -> Su
     let mut initial: Vec<f32> =
         (0..layout.elements()).map(|_| random.below(1_000) as f32 / 500.0 - 0.999).collect();
     layout.clear_padding(&mut initial);
+    if let Some(transfer) = &setup.transfer {
+        initial = transfer.initial();
+    }
     let mut world = World {
         random,
         weather: setup.weather,
@@ -94,7 +100,8 @@ pub fn run(setup: impl Fn(&mut Random) -> Setup, seed: u64, verbose: bool) -> Su
         in_hand: InHand::default(),
         making: None,
         harm: None,
-        forgot: false,
+        door: None,
+        overheard: Overheard::default(),
         earlier: Files::new(),
         members: Vec::new(),
         strangers: Strangers::default(),
@@ -114,7 +121,9 @@ pub fn run(setup: impl Fn(&mut Random) -> Setup, seed: u64, verbose: bool) -> Su
         let store = ClientStore::open(&own, &run, Durability::Process).unwrap();
         let token = world.setup.tokens.then(|| enroll::token(index));
         let lie = world.setup.liars.get(&index).copied();
-        let member = Member::new(index, server.task().clone(), store, key, token, lie);
+        let asks = (lie, world.setup.difference);
+        let node = world.setup.transfer.as_ref().map(|transfer| transfer.node(index));
+        let member = Member::new(index, server.task().clone(), store, (key, token), asks, node);
         world.members.push(member);
         let time = world.random.below(1_000);
         world.queue.at(time, Event::Revive { client: index });
@@ -154,7 +163,7 @@ impl World {
         };
         Options::default()
             .admission(admission)
-            .strategy(Momentum::brought())
+            .strategy(self.setup.brought())
             .evaluator(evaluator)
             .durability(Durability::None)
             .max_bytes(max_bytes)
@@ -173,6 +182,7 @@ impl World {
             (Ok(server), Some(harm)) => self.unharmed(server, &harm),
             (Err(error), Some(harm)) => self.mended(&error.to_string(), &harm),
         });
+        self.open_door();
         self.say(|| "server starts".into());
     }
 
@@ -184,6 +194,7 @@ impl World {
             queue: &mut self.queue,
             oracle: &mut self.oracle,
             count: &mut self.count,
+            signed: self.setup.signed,
         };
         act(&mut self.members[client], &mut around)
     }
@@ -202,7 +213,7 @@ impl World {
             }
             if time >= STORM + REST {
                 let server = self.server.as_ref().unwrap();
-                let barred = server.coordinator().is_barred() || self.forgot;
+                let barred = server.coordinator().is_barred();
                 assert!(barred, "it doesn't end: {:?}", server.status());
                 return false;
             }
@@ -235,6 +246,7 @@ impl World {
     /// The server's process is gone, with what it was in the middle of.
     fn close(&mut self) {
         self.server = None;
+        self.door = None;
         self.in_hand = InHand::default();
         self.making = None;
     }
@@ -263,6 +275,9 @@ impl World {
             self.summary.note("jumps");
             self.clock += jump;
         }
+        if self.setup.signed && self.random.chance(20) {
+            self.somebody_replays();
+        }
     }
 
     fn end_server(&mut self) {
@@ -276,8 +291,10 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Request { client, number, request } => {
-                self.serve(client, number, request);
+            Event::Request { client, number, request, signed } => {
+                if signed.is_none_or(|signed| self.passes(client, number, &request, *signed)) {
+                    self.serve(client, number, request);
+                }
             }
             Event::Answer { client, number, answer } => {
                 self.with(client, |member, around| member.answered(around, number, answer));
@@ -355,6 +372,9 @@ impl World {
         for member in &self.members {
             assert_eq!(member.stopped, Some(verdict.best), "told to client {}", member.index);
         }
+        if self.setup.difference > 0 {
+            self.summary.note("difference");
+        }
         for client in server.status().excluded.keys() {
             let member = self.members.iter().find(|member| member.client == *client).unwrap();
             assert!(member.lies(), "client {} is out and never lied", member.index);
@@ -374,8 +394,13 @@ impl World {
                 self.summary.count("sparse", u64::from(!session.all_pairs()));
             }
         }
-        let strategy = plan.strategy.build(Some(&Momentum::brought())).unwrap();
-        let strategy = ["average", "adam", "yogi", "momentum"]
+        if let Some(transfer) = &self.setup.transfer {
+            let clients: Vec<ClientId> = self.members.iter().map(|member| member.client).collect();
+            let model = Codec::full(&transfer.undisturbed(plan, &clients));
+            assert_eq!(rounds.last().unwrap().model, Digest::of(&model), "without a server");
+        }
+        let strategy = plan.strategy.build(Some(&self.setup.brought())).unwrap();
+        let strategy = ["average", "adam", "align", "yogi", "momentum"]
             .into_iter()
             .find(|name| *name == strategy.name());
         let kept_optimizer = kept.values().filter(|kept| kept.optimizer.steps > 1).count();

@@ -2,7 +2,7 @@
 //! with Minimal Privacy Concern", IMWUT 2(4)).
 //!
 //! A server trains a [`Public`] model on public data and publishes it, by version: [`Publisher`]
-//! is the service, [`download`] the client's call. Each device is a [`Client`]: it predicts with
+//! is the service, [`download`] the client's call ([`Download`] without its network). Each device is a [`Client`]: it predicts with
 //! the model in use, records the input, the prediction and what really came, and trains on its
 //! records once the preset number is reached. The customized model is adopted only if it does
 //! better on records held back. A newer public model is merged with the personal change, under
@@ -72,7 +72,7 @@ use serde::{Deserialize, Serialize};
 pub use batch::{Batch, Shape};
 pub use client::{Client, Round};
 #[cfg(feature = "client")]
-pub use download::{DownloadError, download};
+pub use download::{Download, DownloadError, Downloaded, download};
 pub use learner::{KeptActivations, Learner, Recipe, Reuse, TrainingCost};
 pub use personal::{Merge, Personal};
 pub use public::Public;

@@ -425,7 +425,8 @@ impl Search<'_> {
         }
         let rows = self.contents.rounds[..rounds].to_vec();
         if rows.len() < round as usize {
-            said += &format!(", and the records of {} rounds", round as usize - rows.len());
+            let most = if self.plan.secure.is_some() { "up to " } else { "" };
+            said += &format!(", and the records of {most}{} rounds", round as usize - rows.len());
         }
         if snapshot.best.is_none() && rows.iter().any(|row| row.score.is_some()) {
             said += ", and the best model";

@@ -64,7 +64,6 @@ impl World {
             assert!(!repair.damage.is_empty(), "{error}");
             if repair.is_possible() {
                 self.say(|| repair.to_string());
-                let abandons = repair.to_string().contains("is abandoned");
                 repair.apply().unwrap();
                 drop(repair);
                 let mut server = open(self);
@@ -74,10 +73,10 @@ impl World {
                 }
                 self.strangers.forget();
                 // An earlier round is another run to its clients, and so is one without the best
-                // model, which a repair says is lost.
+                // model, which a repair says is lost, or one that goes on when they ended with it.
                 let found = State::of(&server);
-                if (&found.rounds, found.best) == (&harm.state.rounds, harm.state.best) {
-                    self.forgot |= abandons;
+                let over = harm.state.finished && !found.finished;
+                if !over && (&found.rounds, found.best) == (&harm.state.rounds, harm.state.best) {
                     if found.open != harm.state.open {
                         // Of a journal that is older than an earlier repair, too.
                         let round = found.rounds.last().map_or(0, |(round, _)| round.round);

@@ -95,7 +95,8 @@ impl World {
         // Who waited for that goes on.
         let next = self.in_hand.waiting.extract_if(.., |(of, ..)| *of == client);
         for (client, number, request) in next {
-            self.queue.at(self.now, Event::Request { client, number, request });
+            let signed = None;
+            self.queue.at(self.now, Event::Request { client, number, request, signed });
         }
     }
 
