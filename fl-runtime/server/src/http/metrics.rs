@@ -46,9 +46,10 @@ pub(super) struct Metrics {
     seconds: Family<Label, Histogram, fn() -> Histogram>,
 }
 
-/// Whether a refusal of this name tells a client no more than that the round went on without it.
+/// Whether a refusal of this name tells a client no more than that the round went on without it, or
+/// which start of the server to sign for.
 pub(super) fn is_overtaken(name: &str) -> bool {
-    name == NO_BLOB || Refusal::OVERTAKEN.contains(&name)
+    [NO_BLOB, "start"].contains(&name) || Refusal::OVERTAKEN.contains(&name)
 }
 
 fn latency() -> Histogram {
