@@ -113,6 +113,6 @@ fn rounds_of_transfer() {
 
 #[test]
 fn personal_models() {
-    let expected = ["gone", "harmed", "learned", "lost", "merged", "server ends", "started again"];
+    let expected = ["harmed", "learned", "lost", "merged", "server ends", "started again"];
     run("personal", PERSONAL, |seed, _| personal::run(seed), &expected);
 }
