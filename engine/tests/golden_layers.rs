@@ -95,10 +95,10 @@ fn gru_of_two_layers() {
     gru("gru_2", 2);
 }
 
-/// What an op makes of tensors.
 /// An input's name and shape.
 type Source = (&'static str, &'static [usize]);
 
+/// What an op makes of tensors.
 type Record = fn(&mut Graph, &Fixture, &[Tensor]) -> Result<Tensor>;
 
 /// Holds an op's result and the gradients of its inputs against PyTorch's.

@@ -9,9 +9,9 @@ export interface Conditions {
 }
 /** Whether this browser tells of it; what it doesn't tell is taken to hold. */
 export function known(condition: keyof Conditions): boolean;
-/** Calls `told` with the conditions that don't hold, now and whenever that changes, until what it
+/** Calls `told` with the conditions that don't hold, soon and whenever that changes, until what it
  *  returns is called. On a page: workers are told nothing of these. */
 export function watch(
     conditions: Conditions,
     told: (lacking: (keyof Conditions)[]) => void,
-): Promise<() => void>;
+): () => void;

@@ -190,12 +190,12 @@ async function meet() {
 }
 
 /** Lets the client take part while what was ticked holds. */
-async function consider() {
+function consider() {
     unwatch();
     if (!joined) return;
     const asked = {};
     for (const name in CONDITIONS) asked[name] = at(name).checked;
-    unwatch = await watch(asked, (lacking) => {
+    unwatch = watch(asked, (lacking) => {
         ask("allow", lacking.length === 0).catch(failed);
         const reasons = lacking.map((name) => CONDITIONS[name]).join(" and ");
         put("conditions", lacking.length === 0 ? "" : `The next round waits until ${reasons}.`);
@@ -208,7 +208,7 @@ async function join() {
     put("state", "waiting for the others");
     let end = null;
     try {
-        await consider();
+        consider();
         over = await ask("join", at("text").value, STEPS);
         end = over ? "the run is over: the model is yours" : "paused";
     } catch (error) {
@@ -258,7 +258,7 @@ at("pause").addEventListener("click", () => pause().catch(failed));
 at("forget").addEventListener("click", () => forget().catch(failed));
 for (const name in CONDITIONS) {
     at(name).disabled = !known(name);
-    at(name).addEventListener("change", () => consider().catch(failed));
+    at(name).addEventListener("change", consider);
 }
 document.addEventListener("keydown", (event) => {
     const button = at("suggestions").children[Number(event.key) - 1];

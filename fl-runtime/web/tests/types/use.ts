@@ -40,7 +40,7 @@ const client = await Client.open(taking, event => {
 const task: Task = await client.task();
 const tokens: Uint32Array = encode(task, "a text");
 client.allowed = false;
-const end: () => void = await watch({ charging: true, unmetered: true }, lacking => {
+const end: () => void = watch({ charging: true, unmetered: true }, lacking => {
     client.allowed = lacking.length === 0;
 });
 end();
