@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::fixture::{Fixture, all_devices, close, path, tolerance};
+use common::fixture::file::path;
+use common::fixture::{Fixture, all_devices, close, tolerance};
 use tern_engine::nn::{Input, LayerSpec, Mode, Model, ModelSpec, Pixels};
 use tern_engine::ops::lstm::{LstmOptions, LstmWeights};
 use tern_engine::{
@@ -36,11 +37,7 @@ fn lstm(name: &str, layers: usize, cifg: bool) {
         let mut parameters = Parameters::new();
         let weights = weights(&mut parameters, layers, if cifg { 3 } else { 4 });
         let arena = Arena::new(&device, &parameters, &[1]).unwrap();
-        let mut flat = vec![0.0; parameters.words()];
-        for p in parameters.iter() {
-            flat[p.offset..][..p.len()].copy_from_slice(&fixture.f32(&p.name));
-        }
-        arena.write(Flat::Parameters, 0, &flat).unwrap();
+        arena.write(Flat::Parameters, 0, &fixture.flat(&parameters)).unwrap();
 
         let mut graph = Graph::new(&arena);
         let x = graph.input("x", &[7, 3, 5], Element::F32);
@@ -98,11 +95,7 @@ fn lstm(name: &str, layers: usize, cifg: bool) {
             close(name, &device, found, &fixture.f64(name), tolerance);
         }
         let flat = arena.read_f64(Flat::Gradients, 0).unwrap();
-        for p in parameters.iter() {
-            let name = format!("grad.{}", p.name);
-            let found = &flat[p.offset..][..p.len()];
-            close(&name, &device, found, &fixture.f64(&name), tolerance);
-        }
+        fixture.close_flat(("grad", &parameters), &device, &flat, tolerance);
     }
 }
 
@@ -163,10 +156,7 @@ fn steps(
         // The ring holds f32.
         close("loss", &device, &losses, &result.f64("losses"), tolerance.max(1e-6));
         let flat = arena.read_f64(Flat::Parameters, 0).unwrap();
-        for p in parameters.iter() {
-            let name = format!("final.{}", p.name);
-            close(&name, &device, &flat[p.offset..][..p.len()], &result.f64(&name), tolerance);
-        }
+        result.close_flat(("final", &parameters), &device, &flat, tolerance);
     }
 }
 

@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::fixture::{Fixture, all_devices, close, path};
+use common::fixture::file::path;
+use common::fixture::{Fixture, all_devices, close};
 use tern_engine::nn::{DecoderConfig, Mode, ModelSpec};
 use tern_engine::ops::attention::{AttentionOptions, Keys};
 use tern_engine::{

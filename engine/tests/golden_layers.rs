@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::fixture::{Fixture, all_devices, close, path, tolerance};
+use common::fixture::file::path;
+use common::fixture::{Fixture, all_devices, close, tolerance};
 use tern_engine::nn::{Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::ops::gru::{GruOptions, GruWeights};
 use tern_engine::ops::reduce::Reduction;
@@ -31,11 +32,7 @@ fn gru(name: &str, layers: usize) {
             })
             .collect();
         let arena = Arena::new(&device, &parameters, &[1]).unwrap();
-        let mut flat = vec![0.0; parameters.words()];
-        for p in parameters.iter() {
-            flat[p.offset..][..p.len()].copy_from_slice(&fixture.f32(&p.name));
-        }
-        arena.write(Flat::Parameters, 0, &flat).unwrap();
+        arena.write(Flat::Parameters, 0, &fixture.flat(&parameters)).unwrap();
 
         let mut graph = Graph::new(&arena);
         let x = graph.input("x", &[7, 3, 5], Element::F32);
@@ -77,11 +74,7 @@ fn gru(name: &str, layers: usize) {
             close(name, &device, &read(tensors), &fixture.f64(name), tolerance);
         }
         let flat = arena.read_f64(Flat::Gradients, 0).unwrap();
-        for p in parameters.iter() {
-            let name = format!("grad.{}", p.name);
-            let found = &flat[p.offset..][..p.len()];
-            close(&name, &device, found, &fixture.f64(&name), tolerance);
-        }
+        fixture.close_flat(("grad", &parameters), &device, &flat, tolerance);
     }
 }
 
@@ -220,11 +213,7 @@ fn a_residual_network() {
         }
         close("loss", &device, &losses, &fixture.f64("losses"), tolerance.max(1e-6));
         let flat = arena.read_f64(Flat::Parameters, 0).unwrap();
-        for p in parameters.iter() {
-            let name = format!("final.{}", p.name);
-            let found = &flat[p.offset..][..p.len()];
-            close(&name, &device, found, &fixture.f64(&name), tolerance);
-        }
+        fixture.close_flat(("final", &parameters), &device, &flat, tolerance);
         let mut graph = Graph::new(&arena);
         let x = graph.input("x", &[4, 84], Element::F32);
         let y = model.forward(&mut graph, x, Mode::Evaluate).unwrap().output;

@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::fixture::{Fixture, all_devices, close, path, tolerance};
+use common::fixture::file::path;
+use common::fixture::{Fixture, all_devices, close, tolerance};
 use common::{floats, tokens};
 use tern_engine::nn::{Input, LayerSpec, Mode, Model, ModelSpec};
 use tern_engine::ops::loss::{CrossEntropy, Reduction};
@@ -190,11 +191,7 @@ fn groups_and_averages_are_pytorchs() {
         close("loss", &device, &losses, &result.f64("losses"), tolerance.max(1e-6));
         for (flat, name) in [(Flat::Parameters, "final"), (Flat::Average, "average")] {
             let flat = arena.read_f64(flat, 0).unwrap();
-            for p in parameters.iter() {
-                let name = format!("{name}.{}", p.name);
-                let found = &flat[p.offset..][..p.len()];
-                close(&name, &device, found, &result.f64(&name), tolerance);
-            }
+            result.close_flat((name, &parameters), &device, &flat, tolerance);
         }
     }
 }

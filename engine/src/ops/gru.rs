@@ -32,6 +32,7 @@ mod tests;
 
 use layer::Layer;
 
+use super::recurrent::Weights;
 use crate::{Error, Graph, Kind, Param, Result, Tensor};
 
 pub use cases::cases;
@@ -47,6 +48,12 @@ pub struct GruWeights {
     pub b_ih: Param,
     /// `bias_hh` `[3·H]`
     pub b_hh: Param,
+}
+
+impl GruWeights {
+    fn all(&self) -> Weights<'_> {
+        [&self.w_ih, &self.w_hh, &self.b_ih, &self.b_hh]
+    }
 }
 
 /// How [`Graph::gru`] computes.
@@ -121,7 +128,7 @@ impl Graph {
             output.h.push(layer.h);
             let w = layer.weights.clone();
             let inputs: Vec<Tensor> = [layer.x].into_iter().chain(initial).collect();
-            let weights = [&w.w_ih, &w.w_hh, &w.b_ih, &w.b_hh];
+            let weights = w.all();
             self.on_backward(&inputs, &weights, &[layer.y, layer.h], move |b| {
                 layer.backward(b);
                 Ok(())

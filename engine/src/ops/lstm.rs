@@ -32,6 +32,7 @@ mod tests;
 
 use layer::Layer;
 
+use super::recurrent::Weights;
 use crate::{Error, Graph, Kind, Param, Result, Tensor};
 
 pub use cases::cases;
@@ -48,6 +49,12 @@ pub struct LstmWeights {
     pub b_ih: Param,
     /// `bias_hh` `[G·H]`
     pub b_hh: Param,
+}
+
+impl LstmWeights {
+    fn all(&self) -> Weights<'_> {
+        [&self.w_ih, &self.w_hh, &self.b_ih, &self.b_hh]
+    }
 }
 
 /// How [`Graph::lstm`] computes.
@@ -138,15 +145,10 @@ impl Graph {
             let w = layer.weights.clone();
             let mut inputs = vec![layer.x];
             inputs.extend(initial.into_iter().flat_map(|(h, c)| [h, c]));
-            self.on_backward(
-                &inputs,
-                &[&w.w_ih, &w.w_hh, &w.b_ih, &w.b_hh],
-                &[layer.y, layer.h, layer.c],
-                move |b| {
-                    layer.backward(b);
-                    Ok(())
-                },
-            );
+            self.on_backward(&inputs, &w.all(), &[layer.y, layer.h, layer.c], move |b| {
+                layer.backward(b);
+                Ok(())
+            });
         }
         Ok(output)
     }

@@ -42,6 +42,7 @@ pub mod normalize;
 mod not_a_number;
 pub mod optimizer;
 pub mod pointwise;
+mod recurrent;
 pub mod reduce;
 pub mod roofline;
 pub mod state;

@@ -172,3 +172,23 @@ pub(crate) fn constant_words(graph: &mut Graph, words: Vec<u32>) -> Tensor {
     let buffer = pollster::block_on(device.upload("words", &Data::U32(words))).unwrap();
     graph.shared("words", &buffer)
 }
+
+/// Holds outputs and gradients of recurrent layers on every device, a dispatch a sequence and one a
+/// step, against the reference.
+pub(crate) fn walks_agree(run: impl Fn(&Device, bool) -> (Vec<f64>, Vec<f64>)) {
+    let (y, gradients) = run(&Device::reference_f64(), true);
+    let mut runs =
+        vec![("cpu", run(&Device::cpu(), true)), ("steps", run(&Device::reference(), false))];
+    for (name, device) in software() {
+        runs.push((name, run(device, true)));
+        runs.push((name, run(device, false)));
+    }
+    for (name, found) in runs {
+        for (found, expected) in [(found.0, &y), (found.1, &gradients)] {
+            assert_eq!(found.len(), expected.len());
+            for (a, b) in found.iter().zip(expected) {
+                assert!((a - b).abs() < 1e-5, "{name}: {a} {b}");
+            }
+        }
+    }
+}

@@ -10,17 +10,14 @@ use tern_shaders::kernels::pointwise::{COPY, Copy, FILL, Fill, SCALE, Scale};
 
 use super::GruWeights;
 use crate::ops::matmul::{Gemm, Matrix};
-use crate::ops::reduce::sum_columns;
-use crate::{Backward, Error, Flat, Graph, Operand, Param, Result, Tensor};
+use crate::ops::recurrent::Sizes;
+use crate::{Backward, Flat, Graph, Operand, Result, Tensor};
 
 /// One layer's sizes and tensors, as its backward pass needs them.
 #[derive(Clone)]
 pub(super) struct Layer {
     pub weights: GruWeights,
-    steps: usize,
-    batch: usize,
-    hidden: usize,
-    inputs: usize,
+    sizes: Sizes,
     /// Whether one dispatch walks the sequence.
     whole: bool,
     pub x: Tensor,
@@ -43,42 +40,17 @@ impl Layer {
         initial: Option<Tensor>,
         whole: bool,
     ) -> Result<Self> {
-        graph.check_floats("gru", x)?;
-        let wrong = |what: String| Err(Error::shape("gru", what));
-        let &[steps, batch, inputs] = graph.shape(x) else {
-            return wrong(format!("input {:?}, expected [T, B, I]", graph.shape(x)));
-        };
-        let hidden = weights.w_hh.shape.last().copied().unwrap_or(0);
-        let rows = GATES * hidden;
-        for (param, expected) in [
-            (&weights.w_ih, &[rows, inputs][..]),
-            (&weights.w_hh, &[rows, hidden]),
-            (&weights.b_ih, &[rows]),
-            (&weights.b_hh, &[rows]),
-        ] {
-            if param.shape != expected || hidden == 0 {
-                let (name, shape, x) = (&param.name, &param.shape, graph.shape(x));
-                return wrong(format!("{name} {shape:?}, expected {expected:?} for input {x:?}"));
-            }
-        }
-        if let Some(state) = initial {
-            graph.check_floats("gru", state)?;
-            if graph.shape(state) != [batch, hidden] {
-                let shape = graph.shape(state);
-                return wrong(format!("initial state {shape:?}, expected {:?}", [batch, hidden]));
-            }
-        }
+        let of = (weights.all(), GATES);
+        let sizes = Sizes::of(graph, "gru", x, of, initial)?;
+        let Sizes { steps, batch, hidden, .. } = sizes;
         let mut make = |label: &str, shape: &[usize]| graph.tensor(label, shape, Element::F32);
         let mut layer = Layer {
             weights: weights.clone(),
-            steps,
-            batch,
-            hidden,
-            inputs,
+            sizes,
             whole,
             x,
             initial,
-            gates: make("gates", &[steps, batch, rows]),
+            gates: make("gates", &[steps, batch, sizes.width()]),
             recurrent: make("recurrent part", &[steps, batch, hidden]),
             hs: make("hidden states", &[steps + 1, batch, hidden]),
             y: make("outputs", &[steps, batch, hidden]),
@@ -88,22 +60,17 @@ impl Layer {
         Ok(layer)
     }
 
-    /// Elements of a row of gates.
-    fn width(&self) -> usize {
-        GATES * self.hidden
-    }
-
     /// Elements of a state.
     fn state(&self) -> u32 {
-        (self.batch * self.hidden) as u32
+        (self.sizes.batch * self.sizes.hidden) as u32
     }
 
     fn forward_params(&self, graph: &Graph) -> Forward {
         Forward {
             t: 0,
-            steps: self.steps as u32,
-            batch: self.batch as u32,
-            hidden: self.hidden as u32,
+            steps: self.sizes.steps as u32,
+            batch: self.sizes.batch as u32,
+            hidden: self.sizes.hidden as u32,
             w_offset: self.weights.w_hh.offset as u32,
             b_offset: self.weights.b_hh.offset as u32,
             stride: graph.parameter_stride() as u32,
@@ -112,7 +79,7 @@ impl Layer {
 
     /// A copy of a state between a tensor of its own and the slot of a number.
     fn slot(&self, number: usize, out: bool) -> Copy {
-        let (n, all) = (self.state(), (self.steps as u32 + 1) * self.state());
+        let (n, all) = (self.state(), (self.sizes.steps as u32 + 1) * self.state());
         let offset = number as u32 * n;
         let (of_one, of_all) = ((0, n), (offset, all));
         let ((x_offset, x_stride), (y_offset, y_stride)) =
@@ -131,16 +98,11 @@ impl Layer {
     }
 
     pub fn forward(&self, graph: &mut Graph) {
-        let w = &self.weights;
-        let [x, gates] = [self.x, self.gates].map(|t| Matrix::tensor(graph, t));
-        let size = [self.steps * self.batch, self.width(), self.inputs];
-        Gemm::new(Order::Nt, size, x, Matrix::weight(graph, &w.w_ih), gates)
-            .bias(Some(Matrix::weight(graph, &w.b_ih)))
-            .record(graph);
+        self.sizes.input_product(graph, self.weights.all(), self.x, self.gates);
         match self.initial {
             Some(h) => graph.dispatch(&COPY, &self.slot(0, false), &[h.into(), self.hs.into()]),
             None => {
-                let (n, stride) = (self.state(), (self.steps as u32 + 1) * self.state());
+                let (n, stride) = (self.state(), (self.sizes.steps as u32 + 1) * self.state());
                 let params = Fill { n, offset: 0, stride, value: 0.0 };
                 graph.dispatch(&FILL, &params, &[self.hs.into()]);
             }
@@ -160,15 +122,16 @@ impl Layer {
                 graph.dispatch(&STEP_FORWARD, &Forward { t, ..params }, &args);
             }
         }
-        graph.dispatch(&COPY, &self.slot(self.steps, true), &[self.hs.into(), self.h.into()]);
+        graph.dispatch(&COPY, &self.slot(self.sizes.steps, true), &[self.hs.into(), self.h.into()]);
     }
 
     pub fn backward(&self, b: &mut Backward<'_>) {
         let (dy, dh) = (b.gradient(self.y), b.gradient(self.h));
-        let gates = [self.steps, self.batch, self.width()];
+        let gates = [self.sizes.steps, self.sizes.batch, self.sizes.width()];
         let dgates = b.tensor("d gates", &gates, Element::F32);
         let drecurrent = b.tensor("d recurrent parts", &gates, Element::F32);
-        let carried = b.tensor("d hidden state", &[self.batch, self.hidden], Element::F32);
+        let carried =
+            b.tensor("d hidden state", &[self.sizes.batch, self.sizes.hidden], Element::F32);
         let n = self.state();
         match dh {
             Some(dh) => {
@@ -182,9 +145,9 @@ impl Layer {
         }
         let params = BackwardParams {
             t: 0,
-            steps: self.steps as u32,
-            batch: self.batch as u32,
-            hidden: self.hidden as u32,
+            steps: self.sizes.steps as u32,
+            batch: self.sizes.batch as u32,
+            hidden: self.sizes.hidden as u32,
             w_offset: self.weights.w_hh.offset as u32,
             stride: b.parameter_stride() as u32,
             has_dy: dy.is_some().into(),
@@ -212,38 +175,11 @@ impl Layer {
             b.dispatch(&SCALE, &params, &[carried.into(), to.into()]);
             // What comes through the gates of the first step.
             let (d, w) = (Matrix::tensor(b, drecurrent), Matrix::weight(b, &self.weights.w_hh));
-            let (to, size) = (Matrix::tensor(b, to), [self.batch, self.hidden, self.width()]);
+            let (to, size) =
+                (Matrix::tensor(b, to), [self.sizes.batch, self.sizes.hidden, self.sizes.width()]);
             Gemm::new(Order::Nn, size, d, w, to).accumulate(1).record(b);
         }
-        self.products_backward(b, [dgates, drecurrent]);
-    }
-
-    /// Gradients through the two products: dx, both weights, both biases.
-    fn products_backward(&self, b: &mut Backward<'_>, [dgates, drecurrent]: [Tensor; 2]) {
-        let (rows, width) = (self.steps * self.batch, self.width());
-        if let Some((dx, flag)) = b.target(self.x) {
-            let (d, w) = (Matrix::tensor(b, dgates), Matrix::weight(b, &self.weights.w_ih));
-            let (to, size) = (Matrix::tensor(b, dx), [rows, self.inputs, width]);
-            Gemm::new(Order::Nn, size, d, w, to).accumulate(flag).record(b);
-        }
-        let GruWeights { w_ih, w_hh, b_ih, b_hh } = &self.weights;
-        // The first T slots of the hidden states are what each step started from.
-        for (weight, bias, d, input) in
-            [(w_ih, b_ih, dgates, self.x), (w_hh, b_hh, drecurrent, self.hs)]
-        {
-            self.weight_backward(b, weight, d, input);
-            if let Some(flag) = b.weight_target(bias) {
-                let out = (Backward::GRADIENTS, bias.offset, b.parameter_stride());
-                sum_columns(b, d, [rows, width], out, flag);
-            }
-        }
-    }
-
-    fn weight_backward(&self, b: &mut Backward<'_>, weight: &Param, d: Tensor, input: Tensor) {
-        let Some(flag) = b.weight_target(weight) else { return };
-        let (d, input) = (Matrix::tensor(b, d), Matrix::tensor(b, input));
-        let to = Matrix::gradient(b, weight);
-        let size = [self.width(), weight.shape[1], self.steps * self.batch];
-        Gemm::new(Order::Tn, size, d, input, to).accumulate(flag).record(b);
+        let upstream = [dgates, drecurrent];
+        self.sizes.products_backward(b, self.weights.all(), (self.x, self.hs), upstream);
     }
 }

@@ -2,7 +2,7 @@ use tern_shaders::Element;
 use tern_shaders::kernels::gru::GATES;
 
 use super::*;
-use crate::ops::testing::{floats, gradient_check_with, run_cases, software};
+use crate::ops::testing::{floats, gradient_check_with, run_cases, walks_agree};
 use crate::{Arena, Data, Device, Flat, Init, Parameters, Trainable};
 
 #[test]
@@ -81,21 +81,7 @@ fn run(device: &Device, whole: bool) -> (Vec<f64>, Vec<f64>) {
 
 #[test]
 fn steps_sequences_and_devices_agree() {
-    let (y, gradients) = run(&Device::reference_f64(), true);
-    let mut runs =
-        vec![("cpu", run(&Device::cpu(), true)), ("steps", run(&Device::reference(), false))];
-    for (name, device) in software() {
-        runs.push((name, run(device, true)));
-        runs.push((name, run(device, false)));
-    }
-    for (name, found) in runs {
-        for (found, expected) in [(found.0, &y), (found.1, &gradients)] {
-            assert_eq!(found.len(), expected.len());
-            for (a, b) in found.iter().zip(expected) {
-                assert!((a - b).abs() < 1e-5, "{name}: {a} {b}");
-            }
-        }
-    }
+    walks_agree(run);
 }
 
 #[test]

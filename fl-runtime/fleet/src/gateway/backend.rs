@@ -247,27 +247,12 @@ impl Backend for Gateway {
         let (mut status, turn, collects) = {
             let follower = self.follower();
             let coordinator = &follower.coordinator;
-            let excluded = coordinator.excluded().iter();
             let status = Status {
-                name: self.plan.name.clone(),
-                run: self.task.run,
-                round: coordinator.turn().round,
-                attempt: coordinator.turn().attempt,
-                rounds: self.plan.rounds,
-                phase: coordinator.phase(),
-                remaining: coordinator.deadline().map(|deadline| deadline.since(now)),
-                cohort: coordinator.cohort(),
                 online,
                 enrolled,
-                asked: self.plan.cohort.asked(),
-                uploaded: 0,
                 stored: self.objects.used(),
-                refusals: Default::default(),
-                failed: Vec::new(),
-                excluded: excluded.map(|(client, how)| (*client, how.reason.clone())).collect(),
-                best: coordinator.best().map(|best| (best.round, best.score)),
-                finished: coordinator.finished(),
                 version: follower.sequence as u64,
+                ..Status::of(coordinator, self.task.run, now)
             };
             (status, coordinator.turn(), coordinator.awaited().is_some())
         };

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tern_protocol::coordinator::Progress;
-use tern_protocol::{ClientId, RunId};
+use tern_protocol::coordinator::{Coordinator, Progress};
+use tern_protocol::{ClientId, Millis, RunId};
 
 use super::{Failed, Federation};
 
@@ -51,35 +51,48 @@ pub struct Status {
     pub version: u64,
 }
 
-impl Federation {
-    /// What the run is doing.
-    pub fn status(&self) -> Status {
-        let coordinator = &self.coordinator;
-        let now = self.clock.now();
+impl Status {
+    /// What a coordinator of a run is doing; of what it doesn't know there is nothing.
+    pub fn of(coordinator: &Coordinator, run: RunId, now: Millis) -> Self {
+        let plan = coordinator.plan();
+        let excluded = coordinator.excluded().iter();
         Status {
-            name: self.plan.name.clone(),
-            run: self.task.run,
+            name: plan.name.clone(),
+            run,
             round: coordinator.turn().round,
             attempt: coordinator.turn().attempt,
-            rounds: self.plan.rounds,
+            rounds: plan.rounds,
             phase: coordinator.phase(),
             remaining: coordinator.deadline().map(|deadline| deadline.since(now)),
             cohort: coordinator.cohort(),
+            online: 0,
+            enrolled: 0,
+            asked: plan.cohort.asked(),
+            uploaded: 0,
+            stored: 0,
+            refusals: BTreeMap::new(),
+            failed: Vec::new(),
+            excluded: excluded.map(|(client, how)| (*client, how.reason.clone())).collect(),
+            best: coordinator.best().map(|best| (best.round, best.score)),
+            finished: coordinator.finished(),
+            version: 0,
+        }
+    }
+}
+
+impl Federation {
+    /// What the run is doing.
+    pub fn status(&self) -> Status {
+        let now = self.clock.now();
+        Status {
             online: self.presence.online(now).len(),
             enrolled: self.presence.enrolled().len(),
-            asked: self.plan.cohort.asked(),
             uploaded: self.uploaded,
             stored: self.bodies.used(),
             refusals: self.refusals.clone(),
             failed: self.failed.last(),
-            excluded: coordinator
-                .excluded()
-                .iter()
-                .map(|(client, exclusion)| (*client, exclusion.reason.clone()))
-                .collect(),
-            best: coordinator.best().map(|best| (best.round, best.score)),
-            finished: coordinator.finished(),
             version: self.version,
+            ..Status::of(&self.coordinator, self.task.run, now)
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -179,6 +179,21 @@ fn hear(message: &Value, waiting: &Waiting, complaints: &Complaints) {
 impl Tab<'_> {
     fn call(&self, method: &str, params: Value) -> Result<Value, String> {
         self.browser.call(Some(&self.session), method, params)
+    }
+
+    /// Waits until an expression holds, and gives it; where that takes too long, `told` is what the
+    /// page says of it.
+    pub fn wait_for(&self, expression: &str, patience: Duration, told: &str) -> Value {
+        let began = Instant::now();
+        loop {
+            let value = self.evaluate(expression).unwrap();
+            if !matches!(value, Value::Null | Value::Bool(false)) {
+                return value;
+            }
+            let said = || self.evaluate(told).unwrap();
+            assert!(began.elapsed() < patience, "{expression}: {}", said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// What an expression, or the promise that it is, comes to.

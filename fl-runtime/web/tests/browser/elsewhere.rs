@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tern_engine::nn::ModelSpec;
@@ -53,15 +53,7 @@ fn files() -> String {
 }
 
 fn wait_for(tab: &Tab<'_>, expression: &str) -> Value {
-    let began = Instant::now();
-    loop {
-        let value = tab.evaluate(expression).unwrap();
-        if !matches!(value, Value::Null | Value::Bool(false)) {
-            return value;
-        }
-        assert!(began.elapsed() < PATIENCE, "{expression}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    tab.wait_for(expression, PATIENCE, "location.href")
 }
 
 fn plan() -> RunPlan {

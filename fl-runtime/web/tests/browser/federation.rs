@@ -113,17 +113,9 @@ fn begin(tab: &Tab<'_>, serving: &Serving, number: usize) {
     .unwrap();
 }
 
-/// Waits until an expression of a tab holds, and gives it.
+/// Waits until an expression of a tab that takes part holds, and gives it.
 fn wait_for(tab: &Tab<'_>, expression: &str) -> Value {
-    let began = Instant::now();
-    loop {
-        let value = tab.evaluate(expression).unwrap();
-        if !matches!(value, Value::Null | Value::Bool(false)) {
-            return value;
-        }
-        assert!(began.elapsed() < PATIENCE, "{expression}: {}", tab.evaluate("events").unwrap());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    tab.wait_for(expression, PATIENCE, "events")
 }
 
 fn finish(tab: &Tab<'_>) {

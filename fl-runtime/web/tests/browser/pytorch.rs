@@ -1,67 +1,24 @@
 //! Ten steps from PyTorch's weights, in the browser: the fixtures that every device here is held
 //! against (`engine/tests/fixtures/README.md`).
 
-use std::path::PathBuf;
-
-use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use crate::chromium::{Browser, Tab};
 use crate::{floats, possible, serve_page, tab_with_module};
 
+#[path = "../../../../engine/tests/common/fixture/file.rs"]
+mod file;
+
+use file::{Fixture, close};
+
 /// Ten steps of `f32` arithmetic, relative to the largest number and 1.
 const TOLERANCE: f64 = 2e-4;
 const STEPS: usize = 10;
 
-struct File(Vec<u8>);
-
-impl File {
-    fn open(name: &str) -> Self {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../engine/tests/fixtures");
-        File(std::fs::read(folder.join(format!("{name}.safetensors"))).unwrap())
-    }
-
-    fn bytes(&self, name: &str) -> Vec<u8> {
-        SafeTensors::deserialize(&self.0).unwrap().tensor(name).unwrap().data().to_vec()
-    }
-
-    fn f64(&self, name: &str) -> Vec<f64> {
-        self.bytes(name).as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
-    }
-
-    fn f32(&self, name: &str) -> Vec<f32> {
-        self.bytes(name).as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-    }
-
-    fn u32(&self, name: &str) -> Vec<u32> {
-        self.bytes(name).as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let file = SafeTensors::deserialize(&self.0).unwrap();
-        file.names().into_iter().map(String::from).collect()
-    }
-
-    fn setting(&self, key: &str) -> Value {
-        let (_, header) = SafeTensors::read_metadata(&self.0).unwrap();
-        let settings = &header.metadata().as_ref().unwrap()["settings"];
-        serde_json::from_str::<Value>(settings).unwrap()[key].clone()
-    }
-}
-
-fn close(what: &str, found: &[f64], expected: &[f64]) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let scale = expected.iter().fold(1.0f64, |most, x| most.max(x.abs()));
-    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let error = (found - expected).abs() / scale;
-        assert!(error <= TOLERANCE, "{what}[{i}]: {found}, PyTorch has {expected}");
-    }
-}
-
 /// Trains a model step by step, each on a batch of its own, and holds losses and weights.
 fn holds(tab: &Tab<'_>, device: &str, name: &str, result: &str, spec: &Value, classes: usize) {
-    let [weights, data] = ["weights", "data"].map(|part| File::open(&format!("{name}_{part}")));
-    let result = File::open(result);
+    let [weights, data] = ["weights", "data"].map(|part| Fixture::open(&format!("{name}_{part}")));
+    let result = Fixture::open(result);
     let (x, targets) = (data.f32("x"), data.u32("target"));
     let batch = targets.len() / STEPS;
     let options = json!({
@@ -87,14 +44,15 @@ fn holds(tab: &Tab<'_>, device: &str, name: &str, result: &str, spec: &Value, cl
     ));
     let trained = trained.unwrap_or_else(|error| panic!("{name} on {device}: {error}"));
     let wide = |numbers: Vec<f32>| numbers.into_iter().map(f64::from).collect::<Vec<_>>();
-    let what = |part: &str| format!("{name} on {device}: {part}");
-    close(&what("loss"), &wide(floats(&trained[0])), &result.f64("losses"));
-    let saved = File(serde_json::from_value(trained[1].clone()).unwrap());
+    let who = format!("{name} on {device}");
+    close(&who, "loss", &wide(floats(&trained[0])), &result.f64("losses"), TOLERANCE);
+    let saved = Fixture(serde_json::from_value(trained[1].clone()).unwrap());
+    let weights = weights.parse();
     let names = weights.names();
     assert!(!names.is_empty());
     for parameter in names {
         let expected = result.f64(&format!("final.{parameter}"));
-        close(&what(&parameter), &wide(saved.f32(&parameter)), &expected);
+        close(&who, parameter, &wide(saved.f32(parameter)), &expected, TOLERANCE);
     }
 }
 
