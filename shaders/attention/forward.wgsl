@@ -47,9 +47,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         bring(local, stream, key);
         var part = array<vec2<f32>, TILE>();
         for (var j = 0u; j < TILE; j++) {
-            for (var i = 0u; i < PART; i++) {
-                part[j].x += dot(row[i], first_quad(stream, lane, key, j, i));
+            var pair = vec2<f32>();
+            for (var i = 0u; i < PART; i++) { // unrolled
+                pair.x += dot(row[i], first_quad(stream, lane, key, j, i));
             }
+            part[j] = pair;
         }
         var scores = totals(local, part);
         let before = top;
@@ -62,14 +64,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         let fade = exp(before - top);
         sum *= fade;
-        for (var i = 0u; i < PART; i++) {
+        for (var i = 0u; i < PART; i++) { // unrolled
             sums[i] *= fade;
         }
         for (var j = 0u; j < TILE; j++) {
             let counts = scores[j].y > 0.0;
             let weight = select(0.0, exp(select(0.0, scores[j].x - top, counts)), counts);
             sum += weight;
-            for (var i = 0u; i < PART; i++) {
+            for (var i = 0u; i < PART; i++) { // unrolled
                 sums[i] += weight * second_quad(stream, lane, key, j, i);
             }
         }

@@ -59,10 +59,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             bring(local, stream, query);
             var part = array<vec2<f32>, TILE>();
             for (var j = 0u; j < TILE; j++) {
-                for (var i = 0u; i < PART; i++) {
-                    part[j].x += dot(row[i], first_quad(stream, lane, query, j, i));
-                    part[j].y += dot(value[i], second_quad(stream, lane, query, j, i));
+                var pair = vec2<f32>();
+                for (var i = 0u; i < PART; i++) { // unrolled
+                    pair.x += dot(row[i], first_quad(stream, lane, query, j, i));
+                    pair.y += dot(value[i], second_quad(stream, lane, query, j, i));
                 }
+                part[j] = pair;
             }
             let products = totals(local, part);
             for (var j = 0u; j < TILE; j++) {
@@ -73,7 +75,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let power = select(0.0, products[j].x * p.scale - row_sums.x, counts);
                 let weight = select(0.0, exp(power), counts);
                 let d = select(0.0, weight * (products[j].y - row_sums.y) * p.scale, counts);
-                for (var i = 0u; i < PART; i++) {
+                for (var i = 0u; i < PART; i++) { // unrolled
                     row_gradient[i] += d * first_quad(stream, lane, query, j, i);
                     value_gradient[i] += weight * second_quad(stream, lane, query, j, i);
                 }

@@ -47,10 +47,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         bring(local, stream, key);
         var part = array<vec2<f32>, TILE>();
         for (var j = 0u; j < TILE; j++) {
-            for (var i = 0u; i < PART; i++) {
-                part[j].x += dot(row[i], first_quad(stream, lane, key, j, i));
-                part[j].y += dot(upstream[i], second_quad(stream, lane, key, j, i));
+            var pair = vec2<f32>();
+            for (var i = 0u; i < PART; i++) { // unrolled
+                pair.x += dot(row[i], first_quad(stream, lane, key, j, i));
+                pair.y += dot(upstream[i], second_quad(stream, lane, key, j, i));
             }
+            part[j] = pair;
         }
         let products = totals(local, part);
         for (var j = 0u; j < TILE; j++) {
@@ -58,7 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let power = select(0.0, products[j].x * p.scale - row_sums.x, counts);
             let slope = exp(power) * (products[j].y - row_sums.y) * p.scale;
             let d = select(0.0, slope, counts);
-            for (var i = 0u; i < PART; i++) {
+            for (var i = 0u; i < PART; i++) { // unrolled
                 gradient[i] += d * first_quad(stream, lane, key, j, i);
             }
         }

@@ -73,7 +73,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first = group.y * ROWS;
     let next = (group.z * p.steps + p.t + 1u) * p.batch;
     var rows: array<u32, ROWS>;
-    for (var b = 0u; b < ROWS; b++) {
+    for (var b = 0u; b < ROWS; b++) { // unrolled
         // Rows past the batch repeat the last one, units past H another, and both are dropped.
         rows[b] = (next + min(first + b, p.batch - 1u)) * GATES * width;
     }
@@ -85,7 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var k = 0u; k < sums; k++) {
         let to_left = block(left_at + k * p.hidden, width);
         let to_right = block(right_at + k * p.hidden, width);
-        for (var b = 0u; b < ROWS; b++) {
+        for (var b = 0u; b < ROWS; b++) { // unrolled
             let d = dgates[rows[b] + k];
             left[b] = multiply(to_left, d, left[b]);
             right[b] = multiply(to_right, d, right[b]);

@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     // A short array a gate with loops over the rows alone: compilers then keep all in registers.
     var rows: array<u32, ROWS>;
-    for (var b = 0u; b < ROWS; b++) {
+    for (var b = 0u; b < ROWS; b++) { // unrolled
         // Rows past the batch repeat the last one and are dropped below.
         rows[b] = (before + min(first + b, p.batch - 1u)) * width;
     }
@@ -46,25 +46,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var o: array<Wide, ROWS>;
     for (var k = 0u; k < width; k++) {
         var h = array<Wide, ROWS>();
-        for (var b = 0u; b < ROWS; b++) {
+        for (var b = 0u; b < ROWS; b++) { // unrolled
             h[b] = hs[rows[b] + k];
         }
         let to_i = flip(block(w + k, width));
-        for (var b = 0u; b < ROWS; b++) {
+        for (var b = 0u; b < ROWS; b++) { // unrolled
             i[b] = multiply(to_i, h[b], i[b]);
         }
         if CIFG == 0u {
             let to_f = flip(block(w + F * gate + k, width));
-            for (var b = 0u; b < ROWS; b++) {
+            for (var b = 0u; b < ROWS; b++) { // unrolled
                 f[b] = multiply(to_f, h[b], f[b]);
             }
         }
         let to_g = flip(block(w + G * gate + k, width));
-        for (var b = 0u; b < ROWS; b++) {
+        for (var b = 0u; b < ROWS; b++) { // unrolled
             g[b] = multiply(to_g, h[b], g[b]);
         }
         let to_o = flip(block(w + O * gate + k, width));
-        for (var b = 0u; b < ROWS; b++) {
+        for (var b = 0u; b < ROWS; b++) { // unrolled
             o[b] = multiply(to_o, h[b], o[b]);
         }
     }

@@ -10,13 +10,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum: array<array<mat4x4<f32>, COLUMNS>, ROWS>;
     for (var k = range.x; k < range.y; k += 4u) {
         var right = array<mat4x4<f32>, COLUMNS>();
-        for (var j = 0u; j < COLUMNS; j++) {
+        for (var j = 0u; j < COLUMNS; j++) { // unrolled
             right[j] = load_b(group.z, k, column + 4u * GROUP * j);
         }
-        for (var i = 0u; i < ROWS; i++) {
+        for (var i = 0u; i < ROWS; i++) { // unrolled
             let left = load_a(group.z, row + 4u * i, k, range.y);
-            for (var j = 0u; j < COLUMNS; j++) {
-                for (var y = 0u; y < 4u; y++) {
+            for (var j = 0u; j < COLUMNS; j++) { // unrolled
+                for (var y = 0u; y < 4u; y++) { // unrolled
                     var line = sum[i][j][y];
                     line += right[j][0] * left[y].x;
                     line += right[j][1] * left[y].y;
@@ -29,9 +29,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     // A copy, so that only it is indexed by variables and the sums stay in registers.
     var tile: array<vec4<f32>, 4u * ROWS * COLUMNS>;
-    for (var i = 0u; i < ROWS; i++) {
-        for (var j = 0u; j < COLUMNS; j++) {
-            for (var y = 0u; y < 4u; y++) {
+    for (var i = 0u; i < ROWS; i++) { // unrolled
+        for (var j = 0u; j < COLUMNS; j++) { // unrolled
+            for (var y = 0u; y < 4u; y++) { // unrolled
                 tile[(i * 4u + y) * COLUMNS + j] = sum[i][j][y];
             }
         }

@@ -5,12 +5,14 @@
 //!   binding 1 in the order of [`AnyKernel::bindings`];
 //! - `workgroup_id.z` is the replica: tensors are `[R, ...]`, flat parameter buffers have
 //!   a stride in the parameter struct;
-//! - WGSL has no preprocessor here: a header of `const`s, then preludes, then the source.
+//! - the text is a header of `const`s, then preludes, then the source. The one thing that is done
+//!   to it: in variants for software devices loops marked `// unrolled` are written out.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
 
 use crate::Real;
+use crate::unroll::unroll;
 
 /// Element type of a storage buffer. Every element is one 32-bit word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,8 +134,11 @@ impl Variant {
             text.push_str(prelude.source);
             text.push('\n');
         }
-        text.push_str(self.source);
-        text
+        // Compilers for hardware unroll by their own measure.
+        match self.software {
+            true => text + &unroll(self.source, self.consts),
+            false => text + self.source,
+        }
     }
 }
 

@@ -31,6 +31,7 @@ mod registry;
 mod rows;
 pub mod schedule;
 pub mod state;
+mod unroll;
 
 pub use activation::{Activation, activate, activate_gradient, sigmoid};
 pub use kernel::{

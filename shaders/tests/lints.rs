@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{
     BinaryOperator, Block, Expression, Function, Handle, LocalVariable, MathFunction, Module,
-    ScalarKind, Statement,
+    ScalarKind, Statement, TypeInner,
 };
 use tern_shaders::{AnyKernel, Variant, kernels};
 
@@ -188,6 +188,75 @@ fn lengths_of_loops_are_told_apart() {
     ] {
         assert!(open(body), "{body}");
     }
+}
+
+/// Kernels' families and arrays in their variants for software devices that are indexed by a variable
+/// in a loop of any length, and why it is little beside what the loop does otherwise.
+const INDEXED: &[(&str, &str, &str)] = &[
+    ("attention", "part", "one for each key, whose products are many"),
+    ("attention", "scores", "one for each key, whose products are many"),
+];
+
+/// A driver that doesn't unroll keeps a local array in memory, and takes a load for each invocation
+/// where its index varies: products were five to ten times slower so. Loops over such arrays are
+/// marked `// unrolled`; variants that need features are for drivers that do unroll.
+#[test]
+fn arrays_in_hot_loops_are_indexed_by_constants() {
+    let (mut looked_at, mut faults, mut excused) = (0, BTreeSet::new(), BTreeSet::new());
+    for kernel in kernels() {
+        for variant in kernel.variants.iter().filter(|v| v.software && v.features.is_empty()) {
+            looked_at += 1;
+            let module = naga::front::wgsl::parse_str(&variant.wgsl()).unwrap();
+            let functions = module.functions.iter().map(|(_, function)| function);
+            for function in functions.chain([&module.entry_points[0].function]) {
+                for array in indexed(&module, function) {
+                    let excuse = INDEXED.iter().find(|(family, name, _)| {
+                        kernel.name.starts_with(family) && *name == array.as_str()
+                    });
+                    match excuse {
+                        Some(excuse) => drop(excused.insert(excuse)),
+                        None => drop(faults.insert(format!("{}: {array}", kernel.name))),
+                    }
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert_eq!(excused.len(), INDEXED.len(), "exceptions that nothing needs");
+    assert!(looked_at > 30, "{looked_at} variants for software devices");
+}
+
+/// Local arrays that a function indexes by a variable in a loop whose length isn't constant.
+fn indexed(module: &Module, function: &Function) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let array = |mut at: Handle<Expression>| loop {
+        match &function.expressions[at] {
+            Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => at = *base,
+            Expression::LocalVariable(variable) => {
+                let variable = &function.local_variables[*variable];
+                let is_array = matches!(module.types[variable.ty].inner, TypeInner::Array { .. });
+                return is_array.then(|| variable.name.clone().unwrap_or_default());
+            }
+            _ => return None,
+        }
+    };
+    let mut look = |statement: &Statement| {
+        if let Statement::Emit(range) = statement {
+            let accessed = range.clone().filter_map(|at| match &function.expressions[at] {
+                Expression::Access { base, .. } => array(*base),
+                _ => None,
+            });
+            found.extend(accessed);
+        }
+    };
+    each_statement(&function.body, &mut |statement| {
+        if let Statement::Loop { body, continuing, break_if } = statement
+            && !is_constant_loop(function, body, continuing, *break_if)
+        {
+            each_statement(body, &mut look);
+        }
+    });
+    found
 }
 
 /// Whether it says iterations for any parameters: where it says nothing, for all it says none.
