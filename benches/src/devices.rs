@@ -1,33 +1,11 @@
 //! The devices to bench.
 
 use anyhow::Result;
-use tern_engine::{AdapterSummary, Device, DeviceOptions, Kind, Select, adapters};
+use tern_engine::{Device, DeviceOptions, Select, adapters};
 
 use crate::Devices;
-use crate::report::Adapter;
+use crate::device::adapter;
 use crate::table::{Table, bytes};
-
-/// The name of a kind in reports.
-fn kind(kind: Kind) -> String {
-    format!("{kind:?}").to_lowercase()
-}
-
-/// What a report says of an adapter.
-pub fn adapter(summary: AdapterSummary) -> Adapter {
-    let limit = |n: u64| (n != u64::MAX).then_some(n);
-    Adapter {
-        name: summary.name,
-        kind: kind(summary.kind),
-        backend: summary.backend,
-        driver: summary.driver,
-        max_binding: limit(summary.max_binding),
-        max_buffer: limit(summary.max_buffer),
-        workgroup_memory: summary.workgroup_memory,
-        invocations: summary.invocations,
-        subgroups: summary.subgroups,
-        features: summary.features,
-    }
-}
 
 /// Prints every device there is.
 pub fn list() {

@@ -49,11 +49,25 @@ pub fn peak() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::{Size, rows};
 
     #[test]
     fn the_peak_holds_what_was_freed() {
         let before = mark();
         drop(std::hint::black_box(vec![1u8; 1 << 22]));
         assert!(peak() - before >= 1 << 22);
+    }
+
+    /// All cases of a full run take tens of gigabytes, one after another a few hundred megabytes.
+    #[test]
+    fn rows_hold_no_data() {
+        let before = mark();
+        let rows = rows(Size::Full);
+        assert!(peak() - before < 1 << 30, "{} bytes", peak() - before);
+        for row in rows.iter().filter(|row| row.kernel.name.starts_with("reduce/rows")).take(2) {
+            let case = row.case();
+            assert_eq!((case.kernel.name, &case.label), (row.kernel.name, &row.label));
+            assert_eq!((case.bytes, case.flops), (row.bytes, row.flops));
+        }
     }
 }

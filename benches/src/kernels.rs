@@ -1,13 +1,12 @@
 //! Every kernel: check first, then time.
 
 use anyhow::Result;
-use tern_engine::ops::{Case, CaseTiming, Clock, Expected, cases};
+use tern_engine::ops::{Case, CaseTiming, Clock, cases};
 use tern_engine::{Device, Kind};
 
+use crate::Watch;
 use crate::budget::Budget;
 use crate::measure::of_case;
-use crate::peers::Torch;
-use crate::progress::Progress;
 use crate::report::{Check, Outcome, Roofline, Row, Timed};
 use crate::rows::{Recipe, Size, fits, rate, rows};
 
@@ -21,57 +20,82 @@ const MEMORY: u64 = 1 << 20;
 /// Operations above which a row is for hardware alone.
 const HARDWARE: u64 = 1 << 35;
 
+/// Which variants a check computes a case by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variants {
+    /// The one that the device would take.
+    Chosen,
+    /// Each that it has what is needed for.
+    Every,
+}
+
 /// Holds every case of every kernel against the reference.
-pub fn check(
+pub async fn check(
     device: &Device,
     budget: Budget,
+    variants: Variants,
     wanted: impl Fn(&str) -> bool,
-    progress: &Progress,
+    watch: &mut impl Watch,
 ) -> Vec<Check> {
     let kernels: Vec<_> = tern_shaders::kernels().filter(|k| wanted(k.name)).collect();
     let small = |case: &Case| !budget.quick || case.bytes.max(case.flops) <= QUICK;
     let all: Vec<Case> = cases().into_iter().filter(|c| wanted(c.kernel.name)).collect();
     let mut checks = Vec::new();
     for (done, kernel) in kernels.iter().enumerate() {
-        progress.step(done, kernels.len(), kernel.name);
+        watch.step(done, kernels.len(), kernel.name);
         let (name, faults) = (kernel.name.to_string(), Vec::new());
         let mut check = Check { kernel: name, cases: 0, error: 0.0, words_differing: 0.0, faults };
         let own = all.iter().filter(|c| c.kernel.name == kernel.name);
         // A few sizes are for the CPU alone; graphs split them on a GPU.
         for case in own.filter(|c| small(c) && fits(c, device)) {
             check.cases += 1;
-            match case.check(device) {
-                Ok(found) => {
-                    check.error = check.error.max(found.error);
-                    check.words_differing = check.words_differing.max(found.words_differing);
+            let expected = case.expected();
+            for case in by(variants, case, device) {
+                match case.check_against_async(device, &expected).await {
+                    Ok(found) => {
+                        check.error = check.error.max(found.error);
+                        check.words_differing = check.words_differing.max(found.words_differing);
+                    }
+                    Err(e) => {
+                        check.faults.push(format!("{}: {e}", case.variant.unwrap_or("chosen")));
+                    }
                 }
-                Err(e) => check.faults.push(e.to_string()),
             }
         }
+        watch.checked(&check);
         checks.push(check);
     }
     checks
 }
 
+/// A case once for each variant.
+fn by(variants: Variants, case: &Case, device: &Device) -> Vec<Case> {
+    if variants == Variants::Chosen || device.profile().kind == Kind::Cpu {
+        return vec![case.clone()];
+    }
+    let params = bytemuck::cast_slice(&case.params);
+    let taken = case.kernel.variants.iter().filter(|variant| device.takes(variant, params));
+    taken.map(|variant| case.clone().variant(variant.name)).collect()
+}
+
 /// Times the large rows, and for every other kernel the case that moves and computes most. A
-/// row that computes wrong, or whose kernel failed a check, gets no time. The peer is asked for
-/// the same right after.
+/// row that computes wrong, or whose kernel failed a check, gets no time.
 ///
 /// # Errors
-/// If the peer fails.
-pub fn time(
+/// If who watches fails.
+pub async fn time(
     device: &Device,
     budget: Budget,
     wanted: impl Fn(&str) -> bool,
-    (roofline, mut torch): (Option<&Roofline>, Option<&mut Torch>),
+    roofline: Option<&Roofline>,
     checks: &[Check],
-    progress: &Progress,
+    watch: &mut impl Watch,
 ) -> Result<Vec<Row>> {
     let rows = timed_cases(budget.quick, &wanted);
     let mut timed = Vec::new();
     for (done, recipe) in rows.iter().enumerate() {
         let (kernel, sizes) = (recipe.kernel.name, &recipe.label);
-        progress.step(done, rows.len(), &format!("{kernel} {sizes}"));
+        watch.step(done, rows.len(), &format!("{kernel} {sizes}"));
         let fault = checks.iter().find(|c| c.kernel == kernel).and_then(|c| c.faults.first());
         let software = matches!(device.profile().kind, Kind::Cpu | Kind::Software);
         let outcome = if let Some(reason) = fault {
@@ -81,12 +105,12 @@ pub fn time(
         } else {
             let case = recipe.case();
             match fits(&case, device) {
-                true => row(&case, device, budget, roofline),
+                true => row(&case, device, budget, roofline).await,
                 false => Outcome::NotRun { reason: "no variant fits".into() },
             }
         };
-        if let (Some(torch), Outcome::Timed(_)) = (&mut torch, &outcome) {
-            torch.keep(device, (kernel, sizes), budget.row(), &format!("{kernel} {sizes}"))?;
+        if let Outcome::Timed(_) = &outcome {
+            watch.timed(device, (kernel, sizes), budget.row(), &format!("{kernel} {sizes}"))?;
         }
         timed.push(Row { kernel: kernel.into(), sizes: sizes.clone(), outcome });
     }
@@ -110,18 +134,24 @@ fn timed_cases(quick: bool, wanted: impl Fn(&str) -> bool) -> Vec<Recipe> {
     timed
 }
 
-fn row(case: &Case, device: &Device, budget: Budget, roofline: Option<&Roofline>) -> Outcome {
-    let measured = expected(case)
-        .and_then(|expected| case.check_against(device, &expected))
-        .and_then(|check| Ok((check.error, case.time(device, budget.row())?)));
-    match measured {
+async fn row(case: &Case, device: &Device, budget: Budget, roofline: Option<&Roofline>) -> Outcome {
+    match measure(case, device, budget).await {
         Ok((error, t)) => Outcome::Timed(timed(case, error, &t, roofline)),
         Err(e) => Outcome::Failed { reason: e.to_string() },
     }
 }
 
-fn expected(case: &Case) -> tern_engine::Result<Expected> {
-    if case.flops > SLOW_REFERENCE { case.expected_of_cpu() } else { Ok(case.expected()) }
+async fn measure(
+    case: &Case,
+    device: &Device,
+    budget: Budget,
+) -> tern_engine::Result<(f64, CaseTiming)> {
+    let expected = match case.flops > SLOW_REFERENCE {
+        true => case.expected_of_cpu_async().await?,
+        false => case.expected(),
+    };
+    let check = case.check_against_async(device, &expected).await?;
+    Ok((check.error, case.time_async(device, budget.row()).await?))
 }
 
 fn timed(case: &Case, error: f64, t: &CaseTiming, roofline: Option<&Roofline>) -> Timed {

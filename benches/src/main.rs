@@ -3,27 +3,20 @@
 
 #![allow(clippy::print_stdout, reason = "a command prints its tables")]
 
-mod budget;
 mod devices;
 mod heap;
 mod host;
 mod instructions;
-mod kernels;
-mod measure;
-mod models;
+mod pages;
 mod pairs;
 mod peers;
 mod print;
 mod processor;
 mod progress;
 mod replicas;
-mod report;
-mod roofline;
 mod rounds;
-mod rows;
 mod suite;
 mod table;
-mod training;
 mod tune;
 
 use std::path::PathBuf;
@@ -32,6 +25,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use report::Report;
+use tern_benches::{Watch, budget, device, kernels, measure, models, report, rows};
 
 /// Checks and times Tern's kernels and training steps. Without a command, runs the suite.
 #[derive(Parser)]
@@ -100,7 +94,7 @@ fn main() -> Result<()> {
         }
         Some(Command::Report { reports, files }) => suite::merge(reports, files),
         Some(Command::Compare { before, after, strict }) => {
-            report::compare::print(&Report::read(before)?, &Report::read(after)?, *strict)
+            pages::compare::print(&Report::read(before)?, &Report::read(after)?, *strict)
         }
         Some(Command::Tune(options)) => tune::run(options),
         Some(Command::Rounds(options)) => rounds::run(options),

@@ -1,9 +1,10 @@
 //! Times of runs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use tern_engine::ops::{CaseTiming, quantile};
+use web_time::Instant;
 
 use crate::report::Times;
 
@@ -25,29 +26,35 @@ pub fn of_case(t: &CaseTiming) -> Times {
 }
 
 /// The times of [`pace_seconds`].
-pub fn pace(
+///
+/// # Errors
+/// Those of `steps`.
+pub async fn pace(
     each: usize,
     runs: usize,
     budget: Duration,
-    steps: impl FnMut(usize) -> Result<()>,
+    steps: impl AsyncFnMut(usize) -> Result<()>,
 ) -> Result<Times> {
-    pace_seconds(each, runs, budget, steps).map(times)
+    pace_seconds(each, runs, budget, steps).await.map(times)
 }
 
 /// Seconds a step: `steps` runs that many. A warm-up, then runs of `each` steps until the
 /// budget is used, `runs` at least.
-pub fn pace_seconds(
+///
+/// # Errors
+/// Those of `steps`.
+pub async fn pace_seconds(
     each: usize,
     runs: usize,
     budget: Duration,
-    mut steps: impl FnMut(usize) -> Result<()>,
+    mut steps: impl AsyncFnMut(usize) -> Result<()>,
 ) -> Result<Vec<f64>> {
-    steps(each)?;
+    steps(each).await?;
     let begin = Instant::now();
     let mut seconds = Vec::new();
     while seconds.len() < runs.max(1) || (seconds.len() < ENOUGH && begin.elapsed() < budget) {
         let start = Instant::now();
-        steps(each)?;
+        steps(each).await?;
         seconds.push(start.elapsed().as_secs_f64() / each as f64);
     }
     Ok(seconds)
@@ -72,10 +79,11 @@ mod tests {
     #[test]
     fn at_least_so_many_runs_are_made() {
         let mut made = Vec::new();
-        let t = pace(4, 3, Duration::ZERO, |n| {
+        let steps = async |n| {
             made.push(n);
             Ok(())
-        });
+        };
+        let t = pollster::block_on(pace(4, 3, Duration::ZERO, steps));
         assert_eq!(t.unwrap().runs, 3);
         assert_eq!(made, [4; 4]);
     }

@@ -120,7 +120,8 @@ impl Bench<'_> {
                 // gradient of the hidden state, but not of the input.
                 let flops = (5 * 2 * STEPS * batch * hidden * 4 * hidden) as u64;
                 pairs.push(self.pair(("lstm", "lstm", sizes), (flops, 0), |turn| {
-                    pace_seconds(1, 2, turn, |n| Ok(plan.run(n).map(|_| ())?))
+                    let steps = async |n| Ok(plan.run(n).map(|_| ())?);
+                    pollster::block_on(pace_seconds(1, 2, turn, steps))
                 })?);
             }
         }

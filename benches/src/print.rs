@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::report::view::{
+use crate::pages::view::{
     LOW_TITLE, against_better, beside, beside_row, low, of_roofline, pair_name, percent, roofline,
     timed_pairs,
 };

@@ -74,9 +74,7 @@ fn several(
         prepared => prepared?,
     }
     let runs = if budget.quick { 2 } else { 5 };
-    let step = pace(1, runs, budget.training() / 2, |n| {
-        plan.run(n)?;
-        Ok(())
-    })?;
+    let steps = async |n| Ok(plan.run(n).map(|_| ())?);
+    let step = pollster::block_on(pace(1, runs, budget.training() / 2, steps))?;
     Ok((memory.tile, Ok(step)))
 }

@@ -1,12 +1,6 @@
 //! Reports that people send each other: what was measured where, as JSON. `benches/README.md`
 //! describes the schema; [`SCHEMA`] is its version.
 
-pub mod compare;
-pub mod compilers;
-pub mod html;
-pub mod markdown;
-pub mod view;
-
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -437,6 +431,3 @@ impl Adapter {
 pub fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
-
-#[cfg(test)]
-pub mod tests;

@@ -1,19 +1,22 @@
 //! The suite: the roofline, then every kernel, then training, on each device; one report.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use tern_engine::{Device, Isa, Kind, Outcome, Source};
+use tern_engine::{Device, Isa, Kind};
 
 use crate::budget::Budget;
+use crate::device::{self, Request};
+use crate::kernels::Variants;
+use crate::pages::{compilers, html, markdown};
 use crate::pairs::Bench;
 use crate::peers::{Peers, Torch};
 use crate::processor::{Processor, threads};
 use crate::progress::Progress;
-use crate::report::{self, Report, SCHEMA, compilers, html, markdown};
-use crate::{Devices, devices, host, kernels, models, print, replicas, roofline, training};
+use crate::report::{self, Report, SCHEMA};
+use crate::{Devices, Watch, heap, host, models, print, replicas};
 
 /// A part of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -171,6 +174,40 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
+/// Shows progress, times the peer's right after ours, and counts this process's heap.
+struct Looking<'a> {
+    progress: &'a Progress,
+    torch: Option<&'a mut Torch>,
+}
+
+impl Watch for Looking<'_> {
+    fn part(&mut self, what: &str) {
+        self.progress.part(what);
+    }
+
+    fn step(&mut self, done: usize, all: usize, what: &str) {
+        self.progress.step(done, all, what);
+    }
+
+    fn timed(
+        &mut self,
+        device: &Device,
+        what: (&str, &str),
+        budget: Duration,
+        name: &str,
+    ) -> Result<()> {
+        self.torch.as_mut().map_or(Ok(()), |torch| torch.keep(device, what, budget, name))
+    }
+
+    fn mark(&mut self) -> u64 {
+        heap::mark()
+    }
+
+    fn peak(&mut self) -> u64 {
+        heap::peak()
+    }
+}
+
 fn measure(
     options: &Options,
     device: &Device,
@@ -178,47 +215,27 @@ fn measure(
     progress: &Progress,
 ) -> Result<report::Device> {
     let budget = Budget { quick: options.quick };
-    let wanted = |name: &str| options.wanted(name);
     progress.part(&device.name());
-    let cpu = device.profile().kind == Kind::Cpu;
-    let mut measured = report::Device {
-        adapter: devices::adapter(device.summary()),
-        vectors: cpu
-            .then(|| report::Vectors { isa: Isa::current().to_string(), threads: threads() }),
-        roofline: None,
-        self_tests: Vec::new(),
-        choices: Vec::new(),
-        checks: Vec::new(),
-        kernels: Vec::new(),
-        training: Vec::new(),
-        replicas: Vec::new(),
-        pairs: Vec::new(),
-    };
-    // Shares of the roofline need it.
     let [lstm, products] = [Part::Lstm, Part::Products].map(|part| options.wants(part));
-    if options.wants(Part::Roofline) || options.wants(Part::Kernels) || lstm || products {
-        progress.part("the roofline");
-        measured.roofline = Some(roofline::measure(device, budget)?);
-    }
-    if options.wants(Part::Checks) {
-        progress.part("checks of all kernels");
-        measured.checks = kernels::check(device, budget, wanted, progress);
-    }
-    if options.wants(Part::Kernels) {
-        progress.part("kernels");
-        let roofline = measured.roofline.as_ref();
-        let references = (roofline, torch.as_deref_mut());
-        measured.kernels =
-            kernels::time(device, budget, wanted, references, &measured.checks, progress)?;
-    }
-    if options.wants(Part::Training) {
-        progress.part("training steps");
-        let torch = torch.as_deref_mut();
-        let models = models::named(options.filter.as_deref());
-        measured.training = training::measure(device, budget, &models, torch, progress)?;
+    let request = Request {
+        roofline: [Part::Roofline, Part::Kernels].into_iter().any(|part| options.wants(part))
+            || lstm
+            || products,
+        checks: options.wants(Part::Checks).then_some(Variants::Chosen),
+        kernels: options.wants(Part::Kernels),
+        training: options.wants(Part::Training),
+        budget,
+        filter: options.filter.as_deref(),
+    };
+    let mut looking = Looking { progress, torch: torch.as_deref_mut() };
+    let mut measured = device.wait(device::measure(device, &request, &mut looking))?;
+    if device.profile().kind == Kind::Cpu {
+        let isa = Isa::current().to_string();
+        measured.vectors = Some(report::Vectors { isa, threads: threads() });
     }
     if options.wants(Part::Replicas) {
         progress.part("models side by side");
+        let wanted = |name: &str| options.wanted(name);
         measured.replicas = replicas::measure(device, budget, wanted, progress)?;
     }
     let roofline = measured.roofline.as_ref();
@@ -231,45 +248,10 @@ fn measure(
         progress.part("products");
         measured.pairs.extend(bench.products()?);
     }
-    measured.choices = choices(device);
     // Of the variants that were taken up to here.
-    measured.self_tests = self_tests(device);
+    measured.choices = device::choices(device);
+    measured.self_tests = device::self_tests(device);
     Ok(measured)
-}
-
-fn self_tests(device: &Device) -> Vec<report::SelfTest> {
-    let of = |test: tern_engine::SelfTest| {
-        let (outcome, reason) = match test.outcome {
-            Outcome::Passed(_) => ("passed", String::new()),
-            Outcome::Failed(reason) => ("failed", reason),
-            Outcome::NotRun(reason) => ("not run", reason),
-        };
-        report::SelfTest {
-            kernel: test.kernel.into(),
-            variant: test.variant.into(),
-            features: test.features,
-            outcome: outcome.into(),
-            reason,
-        }
-    };
-    device.self_tests().into_iter().map(of).collect()
-}
-
-/// The choices of variants in force on a device.
-pub fn choices(device: &Device) -> Vec<report::Choice> {
-    let of = |choice: tern_engine::Choice| report::Choice {
-        kernel: choice.kernel.into(),
-        class: choice.class,
-        variant: choice.variant.into(),
-        source: match choice.source {
-            Source::Shipped => "shipped",
-            Source::Cache => "cache",
-            Source::Measured => "measured",
-        }
-        .into(),
-        seconds: choice.seconds,
-    };
-    device.choices().into_iter().map(of).collect()
 }
 
 /// Reads reports and writes them as one page, one Markdown text or both.

@@ -49,6 +49,8 @@ const WALLS: &[(&str, &str, &[&[&str]])] = &[
     ("tern-methods", "", &[NETWORK, TLS, STORAGE, TERMINAL, GPU, &["tern-simulate"]]),
     ("tern-methods", "client", &[STORAGE, TERMINAL, GPU, &["axum", "tern-server"]]),
     ("tern-methods", "server", &[GPU, &["reqwest", "tern-client", "tern-simulate"]]),
+    // Without its command.
+    ("tern-benches", "", &[NETWORK, TLS, STORAGE, TERMINAL, RUNTIME]),
     ("tern-fl", "local", &[NETWORK, TLS, TERMINAL, GPU]),
     ("tern-fl", "client,server,methods,simulate", &[GPU, &["clap", "ratatui"]]),
     ("tern-fl", "cli,gpu,methods", &[FLEET, &["parquet"]]),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 
-use super::{Outcome, Report, Times};
+use crate::report::{Outcome, Report, Times};
 use crate::table::{Table, seconds};
 
 /// Least change that counts, whatever the spread says: clocks and caches wander that much.

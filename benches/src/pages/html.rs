@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use super::compilers;
 use super::view::{
     Column, LOW_TITLE, beside, columns, keys, low_first, machine, of_roofline, outcome, paired,
     percent, roofline, timed_rate,
 };
-use super::{Outcome, Report, Training, compilers};
+use crate::report::{KernelTime, Outcome, Report, Training};
 use crate::table::{bytes, digits, seconds};
 
 const STYLE: &str = include_str!("style.css");
@@ -306,7 +307,7 @@ fn kernel_list(t: &Training) -> String {
     let mut kernels: Vec<_> = t.kernels.iter().collect();
     kernels.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     let all: f64 = kernels.iter().map(|k| k.seconds).sum();
-    let item = |k: &&super::KernelTime| {
+    let item = |k: &&KernelTime| {
         let share = percent(k.seconds / all);
         let (name, time) = (escape(&k.kernel), seconds(k.seconds));
         format!("<li>{name} × {}: {time}, {share}</li>", k.calls)

@@ -6,7 +6,7 @@ use super::view::{
     Column, LOW_TITLE, against_better, beside, columns, keys, low_first, machine, of_roofline,
     outcome, pair_name, percent, roofline, timed_pairs, timed_rate,
 };
-use super::{Outcome, Report};
+use crate::report::{Outcome, Report};
 use crate::table::{bytes, digits, seconds};
 
 struct Text(String);

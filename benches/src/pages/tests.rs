@@ -1,4 +1,4 @@
-use super::*;
+use crate::report::*;
 
 /// A report of one device with a row of each outcome.
 pub fn sample(seconds: f64) -> Report {
@@ -152,7 +152,7 @@ fn the_roofline_is_the_slower_of_moving_and_computing() {
 
 #[test]
 fn a_share_above_the_roofline_is_not_shown_as_a_number() {
-    use crate::report::view::of_roofline;
+    use crate::pages::view::of_roofline;
     assert_eq!([0.0, 0.42, 1.0, 5.41].map(of_roofline), ["0 %", "42 %", "100 %", "> 100 %"]);
     assert_eq!([1, 2].map(threads), ["1 thread", "2 threads"]);
 }

@@ -1,6 +1,6 @@
 //! What the page and the Markdown table have in common: columns, rows and their texts.
 
-use super::{Device, Host, Outcome, Pair, Peer, Report, Row, Timed};
+use crate::report::{Device, Host, Outcome, Pair, Peer, Report, Row, Timed};
 use crate::table::{digits, seconds};
 
 /// A device of one of the reports.
@@ -265,7 +265,8 @@ mod tests {
     fn columns_of_one_device_are_told_apart_by_threads_and_vectors() {
         let with = |threads| {
             let mut report = sample(1.0);
-            report.devices[0].vectors = Some(super::super::Vectors { isa: "avx2".into(), threads });
+            report.devices[0].vectors =
+                Some(crate::report::Vectors { isa: "avx2".into(), threads });
             report
         };
         let reports = [with(1), with(2)];

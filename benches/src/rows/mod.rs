@@ -95,20 +95,6 @@ pub fn fits(case: &Case, device: &Device) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heap;
-
-    /// All cases of a full run take tens of gigabytes, one after another a few hundred megabytes.
-    #[test]
-    fn rows_hold_no_data() {
-        let before = heap::mark();
-        let rows = rows(Size::Full);
-        assert!(heap::peak() - before < 1 << 30, "{} bytes", heap::peak() - before);
-        for row in rows.iter().filter(|row| row.kernel.name.starts_with("reduce/rows")).take(2) {
-            let case = row.case();
-            assert_eq!((case.kernel.name, &case.label), (row.kernel.name, &row.label));
-            assert_eq!((case.bytes, case.flops), (row.bytes, row.flops));
-        }
-    }
 
     /// Buffers have the elements that their kernels' bindings and parameters ask for: quick rows
     /// are computed by the reference.

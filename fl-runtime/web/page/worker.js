@@ -2,7 +2,7 @@
 // `{ id, call, args }`, answers with `{ id, value }` or `{ id, error }`, and tells in between what
 // it does.
 
-import init, { Client, Device, Model, Samples, checks, encode } from "./tern.js";
+import init, { Client, Device, Model, Samples, bench, encode } from "./tern.js";
 
 const loaded = init();
 let device = null;
@@ -47,8 +47,8 @@ function characters(text) {
 }
 
 const calls = {
-    async checks(which) {
-        return checks(await Device.open(which), undefined, (check) => postMessage({ check }));
+    async bench(which, options) {
+        return bench(await Device.open(which), options, told);
     },
 
     /** Registers at a server and says what it asks for, and what this is. */

@@ -1,20 +1,34 @@
-//! Every kernel's cases on a device of the browser, as a report of the bench suite.
+//! The bench suite on a device of the browser.
 
-use serde_json::{Value, json};
-use tern_engine::Kind;
-use tern_engine::ops::{Case, cases};
-use tern_shaders::{AnyKernel, Variant};
+use anyhow::anyhow;
+use serde::Deserialize;
+use serde_json::json;
+use tern_benches::budget::Budget;
+use tern_benches::device::{Request, measure};
+use tern_benches::kernels::Variants;
+use tern_benches::report::{Check, Host, Report, SCHEMA};
+use tern_benches::{Watch, report};
+use tern_engine::{Isa, Kind};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsError, JsValue};
 
 use crate::device::Device;
 use crate::json;
 
-/// Version of the reports' schema, as the bench suite has it.
-const SCHEMA: u32 = 2;
-
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
+/** A part of the bench suite: what the device can do at most, all cases of every kernel, kernels
+ *  by the clock, training steps by the clock. */
+export type BenchPart = "roofline" | "checks" | "kernels" | "training";
+/** What to measure. */
+export interface BenchOptions {
+    /** All if left out. */
+    parts?: BenchPart[];
+    /** Kernels and models whose name contains this; all if left out. */
+    filter?: string;
+    /** Smaller sizes and fewer repetitions. */
+    quick?: boolean;
+}
 /** All cases of a kernel against the reference in double precision. */
 export interface Check {
     kernel: string;
@@ -27,104 +41,136 @@ export interface Check {
     /** What was wrong. */
     faults: string[];
 }
-/** A report of the bench suite with the checks of one device. */
+/** What the suite tells while it runs. */
+export type BenchEvent =
+    | { part: string }
+    | { done: number; all: number; what: string }
+    | { check: Check };
+/** A report of the bench suite of one device; `tern-benches report` reads it. */
 export interface Report {
     schema: number;
-    devices: { adapter: { name: string; kind: string; backend: string }; checks: Check[] }[];
+    quick: boolean;
+    devices: {
+        adapter: { name: string; kind: string; backend: string };
+        roofline: { bandwidth: number | null; single: number | null; half: number | null } | null;
+        checks: Check[];
+        kernels: { kernel: string; sizes: string; outcome: "timed" | "failed" | "not_run";
+                   [key: string]: unknown }[];
+        training: { workload: string; step: { median: number }; [key: string]: unknown }[];
+    }[];
     [key: string]: unknown;
 }
 "#;
 
-/// Holds the cases of every kernel whose name contains `filter` against the reference, by each
-/// variant that the device has what it needs for. `each` is told of every kernel that is done.
-#[wasm_bindgen(unchecked_return_type = "Report")]
-pub async fn checks(
-    device: &Device,
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Part {
+    Roofline,
+    Checks,
+    Kernels,
+    Training,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    parts: Option<Vec<Part>>,
     filter: Option<String>,
-    #[wasm_bindgen(unchecked_param_type = "((check: Check) => void) | null")] each: Option<
+    quick: bool,
+}
+
+/// Runs the bench suite. `each` is told of what goes on, and ends it by an error that it throws.
+/// A check computes a case by every variant that the device has what it needs for.
+#[wasm_bindgen(unchecked_return_type = "Report")]
+pub async fn bench(
+    device: &Device,
+    #[wasm_bindgen(unchecked_param_type = "BenchOptions")] options: JsValue,
+    #[wasm_bindgen(unchecked_param_type = "((event: BenchEvent) => void) | null")] each: Option<
         js_sys::Function,
     >,
 ) -> Result<JsValue, JsError> {
-    let all = cases();
-    let filter = filter.unwrap_or_default();
-    let mut checks = Vec::new();
-    for kernel in tern_shaders::kernels().filter(|kernel| kernel.name.contains(&filter)) {
-        let own = all.iter().filter(|case| case.kernel.name == kernel.name);
-        let check = check(&device.0, kernel, own).await;
-        if let Some(each) = &each {
-            each.call1(&JsValue::NULL, &json::write(&check)?)
-                .map_err(|_| JsError::new("what is told of checks has thrown"))?;
-        }
-        checks.push(check);
+    let options: Options = json::read("options", &options)?;
+    let wants = |part| options.parts.as_ref().is_none_or(|parts| parts.contains(&part));
+    let request = Request {
+        // Shares of the roofline need it.
+        roofline: wants(Part::Roofline) || wants(Part::Kernels),
+        checks: wants(Part::Checks).then_some(Variants::Every),
+        kernels: wants(Part::Kernels),
+        training: wants(Part::Training),
+        budget: Budget { quick: options.quick },
+        filter: options.filter.as_deref(),
+    };
+    let time = (js_sys::Date::now() / 1e3) as u64;
+    let mut told = Told { each, failed: false };
+    let mut measured =
+        measure(&device.0, &request, &mut told).await.map_err(|e| JsError::new(&e.to_string()))?;
+    if told.failed {
+        return Err(JsError::new("what is told of the suite has thrown"));
     }
-    json::write(&report(&device.0, checks))
-}
-
-async fn check(
-    device: &tern_engine::Device,
-    kernel: &AnyKernel,
-    own: impl Iterator<Item = &Case>,
-) -> Value {
-    let (mut count, mut error, mut words_differing) = (0, 0.0f64, 0.0f64);
-    let mut faults = Vec::new();
-    for case in own {
-        let params = bytemuck::cast_slice(&case.params);
-        let fits = |variant: &&Variant| device.takes(variant, params);
-        let mut variants: Vec<_> =
-            kernel.variants.iter().filter(fits).map(|variant| Some(variant.name)).collect();
-        if device.profile().kind == Kind::Cpu {
-            variants = vec![None];
-        }
-        if variants.is_empty() {
-            continue;
-        }
-        count += 1;
-        let expected = case.expected();
-        for variant in variants {
-            let case = Case { variant, ..case.clone() };
-            match case.check_against_async(device, &expected).await {
-                Ok(found) => {
-                    error = error.max(found.error);
-                    words_differing = words_differing.max(found.words_differing);
-                }
-                Err(e) => faults.push(format!("{}: {e}", variant.unwrap_or("cpu"))),
-            }
-        }
+    if device.0.profile().kind == Kind::Cpu {
+        let isa = Isa::current().to_string();
+        measured.vectors = Some(report::Vectors { isa, threads: 1 });
     }
-    json!({
-        "kernel": kernel.name,
-        "cases": count,
-        "error": error,
-        "words_differing": words_differing,
-        "faults": faults,
+    let (os, arch) = ("browser".into(), "wasm32".into());
+    json::write(&Report {
+        schema: SCHEMA,
+        tool: concat!("tern-web ", env!("CARGO_PKG_VERSION")).into(),
+        commit: String::new(),
+        time,
+        quick: options.quick,
+        host: Host { os, arch, cpu: String::new(), cores: 1 },
+        devices: vec![measured],
+        peers: Vec::new(),
     })
 }
 
-fn report(device: &tern_engine::Device, checks: Vec<Value>) -> Value {
-    let adapter = device.summary();
-    let limit = |bytes: u64| (bytes != u64::MAX).then_some(bytes);
-    json!({
-        "schema": SCHEMA,
-        "tool": concat!("tern-web ", env!("CARGO_PKG_VERSION")),
-        "commit": "",
-        "time": (js_sys::Date::now() / 1e3) as u64,
-        "quick": false,
-        "host": { "os": "browser", "arch": "wasm32", "cpu": "", "cores": 1 },
-        "devices": [{
-            "adapter": {
-                "name": adapter.name,
-                "kind": format!("{:?}", adapter.kind).to_lowercase(),
-                "backend": adapter.backend,
-                "driver": adapter.driver,
-                "max_binding": limit(adapter.max_binding),
-                "max_buffer": limit(adapter.max_buffer),
-                "workgroup_memory": adapter.workgroup_memory,
-                "invocations": adapter.invocations,
-                "subgroups": adapter.subgroups,
-                "features": adapter.features,
-            },
-            "roofline": null,
-            "checks": checks,
-        }],
-    })
+/// Whoever is told, and whether they have thrown.
+struct Told {
+    each: Option<js_sys::Function>,
+    failed: bool,
+}
+
+impl Told {
+    fn tell(&mut self, event: &serde_json::Value) {
+        if let Some(each) = &self.each {
+            let told = json::write(event).ok().map(|event| each.call1(&JsValue::NULL, &event));
+            self.failed |= told.is_none_or(|told| told.is_err());
+        }
+    }
+}
+
+impl Watch for Told {
+    fn part(&mut self, what: &str) {
+        self.tell(&json!({ "part": what }));
+    }
+
+    fn step(&mut self, done: usize, all: usize, what: &str) {
+        self.tell(&json!({ "done": done, "all": all, "what": what }));
+    }
+
+    fn checked(&mut self, check: &Check) {
+        self.tell(&json!({ "check": check }));
+    }
+
+    fn timed(
+        &mut self,
+        _: &tern_engine::Device,
+        _: (&str, &str),
+        _: std::time::Duration,
+        _: &str,
+    ) -> anyhow::Result<()> {
+        match self.failed {
+            true => Err(anyhow!("what is told of the suite has thrown")),
+            false => Ok(()),
+        }
+    }
+
+    /// WebAssembly's memory, which only grows.
+    fn mark(&mut self) -> u64 {
+        self.peak()
+    }
+
+    fn peak(&mut self) -> u64 {
+        core::arch::wasm32::memory_size(0) as u64 * 65_536
+    }
 }

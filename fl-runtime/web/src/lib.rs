@@ -6,7 +6,7 @@
 
 #![cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 
-mod checks;
+mod bench;
 mod client;
 mod console;
 mod data;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde_json::Value;
+use tern_benches::report::{Check, Report};
 
 use crate::chromium::Browser;
 use crate::{possible, serve_page, tab_with_module};
@@ -22,20 +22,22 @@ fn every_kernel_is_right_on_every_device() {
     for device in ["cpu", "software"] {
         let tab = tab_with_module(&browser, &serving);
         let began = Instant::now();
-        let report = tab
+        let said = tab
             .evaluate(&format!(
-                "tern.Device.open({device:?}).then(device => tern.checks(device, undefined, null))"
+                "tern.Device.open({device:?}).then(device => tern.bench(device, {{ parts: ['checks'] }}, null))"
             ))
             .unwrap();
-        let adapter = &report["devices"][0]["adapter"];
-        eprintln!("{} in {:.1} s", adapter, began.elapsed().as_secs_f64());
+        // As the suite's own command reads it.
+        let report: Report = serde_json::from_value(said).unwrap();
+        let adapter = &report.devices[0].adapter;
+        eprintln!("{adapter:?} in {:.1} s", began.elapsed().as_secs_f64());
         if let Ok(folder) = std::env::var("TERN_BROWSER_REPORTS") {
             let path = std::path::Path::new(&folder).join(format!("{device}.json"));
-            std::fs::write(path, serde_json::to_string_pretty(&report).unwrap()).unwrap();
+            report.write(&path).unwrap();
         }
-        let checks = report["devices"][0]["checks"].as_array().unwrap();
-        let by_kernel: BTreeMap<&str, &Value> =
-            checks.iter().map(|check| (check["kernel"].as_str().unwrap(), check)).collect();
+        let checks = report.devices[0].checks.iter();
+        let by_kernel: BTreeMap<&str, &Check> =
+            checks.map(|check| (check.kernel.as_str(), check)).collect();
         let mut faults = Vec::new();
         for kernel in tern_shaders::kernels() {
             let Some(check) = by_kernel.get(kernel.name) else {
@@ -44,15 +46,13 @@ fn every_kernel_is_right_on_every_device() {
             };
             // All its variants may need what the device lacks: numbers of 16 bits, say.
             let portable = kernel.variants.iter().any(|variant| variant.features.is_empty());
-            if check["cases"] == 0 && (device == "cpu" || portable) {
+            if check.cases == 0 && (device == "cpu" || portable) {
                 faults.push(format!("{}: no case", kernel.name));
             }
             let excepted = |fault: &str| {
                 EXCEPTIONS.iter().any(|(name, said)| *name == kernel.name && fault.contains(said))
             };
-            let said = check["faults"].as_array().unwrap().iter();
-            let said = said.map(|fault| fault.as_str().unwrap());
-            faults.extend(said.filter(|fault| !excepted(fault)).map(str::to_owned));
+            faults.extend(check.faults.iter().filter(|fault| !excepted(fault)).cloned());
         }
         assert!(faults.is_empty(), "{device}, {} faults:\n{}", faults.len(), faults.join("\n"));
         tab.close();

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
-mod checks;
+mod bench;
 mod chromium;
 mod elsewhere;
 mod federation;

@@ -104,23 +104,28 @@ fn a_visitor_writes_takes_part_and_is_forgotten() {
 }
 
 #[test]
-fn the_page_of_checks_shows_kernels_and_makes_a_report() {
+fn the_page_of_the_suite_shows_kernels_and_times_and_makes_a_report() {
     if !possible() {
         return;
     }
     let serving = serve(&plan());
     let profile = tempfile::tempdir().unwrap();
     let browser = Browser::start(profile.path());
-    let tab = browser.open(&format!("{}/page/checks.html", serving.url));
+    let tab = browser.open(&format!("{}/page/bench.html", serving.url));
     tab.evaluate(
-        "document.getElementById('device').value = 'cpu'; document.getElementById('run').click()",
+        "document.getElementById('device').value = 'cpu'; \
+         document.querySelectorAll('[type=checkbox]').forEach(box => { box.checked = true; }); \
+         document.getElementById('run').click()",
     )
     .unwrap();
     wait_for(&tab, "document.getElementById('rows').children.length > 10");
-    picture(&tab, "checks", [360, 780], false);
+    picture(&tab, "bench", [360, 780], false);
     wait_for(&tab, "!document.getElementById('report').hidden");
     let kernels = tern_shaders::kernels().count();
-    assert_eq!(text(&tab, "state"), format!("{kernels} kernels on Cpu, 0 wrong"));
+    assert_eq!(text(&tab, "state"), format!("{kernels} kernels, 0 wrong, on Cpu"));
+    let timed = tab.evaluate("document.getElementById('timed').children.length").unwrap();
+    assert!(timed.as_u64().unwrap() > kernels as u64, "{timed} of {kernels} kernels are timed");
+    picture(&tab, "times", [1280, 900], false);
     // The page's policy lets nobody fetch it, but it can be saved.
     let link = "(({ href, download }) => [href.split(':')[0], download])";
     let link = tab.evaluate(&format!("{link}(document.getElementById('report'))"));

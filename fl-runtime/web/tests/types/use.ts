@@ -1,7 +1,7 @@
 // What a program in TypeScript writes; it is compiled, not run.
-import init, { Client, Device, Model, Samples, checks, encode } from "tern-web";
+import init, { Client, Device, Model, Samples, bench, encode } from "tern-web";
 import { known, watch } from "tern-web/conditions.js";
-import type { Epoch, ModelSpec, Outcome, Report, Scores, Task } from "tern-web";
+import type { BenchPart, Epoch, ModelSpec, Outcome, Report, Scores, Task } from "tern-web";
 
 await init();
 const device: Device = await Device.open("best");
@@ -21,7 +21,10 @@ const scores: Scores = await model.evaluate(samples);
 const outputs: Float32Array = await model.predict(new Float32Array(2));
 const file: Uint8Array = await model.save();
 await model.load(file);
-const report: Report = await checks(device, "pointwise", check => console.log(check.faults));
+const parts: BenchPart[] = ["roofline", "checks"];
+const report: Report = await bench(device, { parts, filter: "pointwise" }, event => {
+    if ("check" in event) console.log(event.check.faults);
+});
 console.log(epochs.length, scores.accuracy, outputs, report.devices[0]?.checks.length);
 
 const decoder: ModelSpec = {
