@@ -61,8 +61,9 @@ pub use tern_host as host;
 #[cfg(feature = "methods")]
 pub use tern_methods as methods;
 pub use tern_protocol::{
-    Aborted, Breach, Cause, ClientId, Code, Digest, Error, Layout, Masking, Millis, ParseIdError,
-    Refusal, Result, RunId, RunPlan, Salt, StartId, Strategy, StrategyState, TaskSpec, Total, Turn,
+    Aborted, Breach, Cause, ClientId, Code, Digest, Ended, Error, Layout, Masking, Millis,
+    ParseIdError, Refusal, Result, RunId, RunPlan, Salt, StartId, Strategy, StrategyState,
+    TaskSpec, Total, Turn,
 };
 pub use tern_protocol::{
     auth, coordinator, hex, identity, layout, metrics, pace, participant, partition, plan, schema,

@@ -33,7 +33,7 @@ use tern_protocol::metrics::Metrics;
 use tern_protocol::participant::{Pending, SavedState};
 use tern_protocol::trainer::OptimizerState;
 use tern_protocol::update::Codec;
-use tern_protocol::{Digest, Error, Result, RunId, Turn};
+use tern_protocol::{Digest, Ended, Error, Result, RunId, Turn};
 use tern_secagg::History;
 
 use crate::files::{self, Durability};
@@ -123,6 +123,8 @@ struct State {
     optimizer: OptimizerFile,
     history: History,
     sums: Option<Digest>,
+    #[serde(default)]
+    ended: Option<Ended>,
     pending: Option<PendingState>,
 }
 
@@ -218,14 +220,15 @@ impl<F: Files> ClientStore<F> {
         });
         let residual = self.put(&Codec::full(&kept.residual))?;
         let optimizer = self.put_optimizer(&kept.optimizer)?;
-        let history = kept.history.clone();
+        let (history, ended) = (kept.history.clone(), kept.ended);
         let path = self.0.path(STATE);
         let sums = match kept.sums.is_empty() {
             true => Vec::new(),
             false => serde_json::to_vec(&kept.sums).map_err(|e| Error::file(&path, e))?,
         };
         let sums = self.put(&sums)?;
-        let state = State { residual, optimizer, history, sums, pending: pending.transpose()? };
+        let pending = pending.transpose()?;
+        let state = State { residual, optimizer, history, sums, ended, pending };
         let json = serde_json::to_vec_pretty(&state).map_err(|e| Error::file(&path, e))?;
         self.0.write(STATE, &json)?;
         self.sweep(&state)
@@ -277,7 +280,8 @@ impl<F: Files> ClientStore<F> {
                 .map_err(|e| Error::file(&self.0.path(&digest.to_string()), e))?,
             None => Vec::new(),
         };
-        Ok(SavedState { residual, optimizer, history: state.history, sums, pending })
+        let State { history, ended, .. } = state;
+        Ok(SavedState { residual, optimizer, history, sums, ended, pending })
     }
 }
 
@@ -302,6 +306,7 @@ mod tests {
                 model: Digest([7; 32]),
                 members: [ClientId([1; 32]), ClientId([2; 32])].into(),
             }],
+            ended: Some(Ended { round: 4, model: Digest([6; 32]) }),
             pending: Some(Pending {
                 turn: Turn::new(3, 2),
                 digest: Digest::of(&body),

@@ -38,6 +38,7 @@
 mod aggregate;
 pub mod auth;
 pub mod coordinator;
+mod ended;
 mod error;
 pub mod hex;
 mod id;
@@ -76,6 +77,7 @@ pub mod weights;
 pub mod wire;
 
 pub use aggregate::Total;
+pub use ended::Ended;
 pub use error::{Aborted, Breach, Cause, Error, Refusal, Result};
 pub use id::{ClientId, Digest, Millis, ParseIdError, RunId, Salt, StartId, Turn};
 pub use layout::Layout;

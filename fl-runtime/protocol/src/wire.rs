@@ -282,6 +282,19 @@ pub struct Declined {
     /// joined, or the last there can be of a round in which it joins no other.
     #[prost(message, optional, tag = "3")]
     pub joined: ::core::option::Option<Turn>,
+    /// Where it is because the client was told that the run is over.
+    #[prost(message, optional, tag = "4")]
+    pub ended: ::core::option::Option<Ended>,
+}
+/// The end of a run, as its clients were told of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ended {
+    /// The last round.
+    #[prost(uint32, tag = "1")]
+    pub round: u32,
+    /// The best model.
+    #[prost(bytes = "vec", tag = "2")]
+    pub model: ::prost::alloc::vec::Vec<u8>,
 }
 /// Results of an evaluation.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -515,6 +528,12 @@ pub struct Snapshot {
     /// What clients said of such sums, in order of their keys.
     #[prost(message, repeated, tag = "11")]
     pub told: ::prost::alloc::vec::Vec<ToldSum>,
+    /// What clients said of an end, in order of their keys.
+    #[prost(message, repeated, tag = "12")]
+    pub ends: ::prost::alloc::vec::Vec<ToldEnd>,
+    /// The end that they were told of, where this server forgot it.
+    #[prost(message, optional, tag = "13")]
+    pub ended: ::core::option::Option<Ended>,
 }
 /// A set of clients.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -532,6 +551,16 @@ pub struct ToldSum {
     /// SHA-256 of the keys of those whose sum it was.
     #[prost(bytes = "vec", tag = "2")]
     pub members: ::prost::alloc::vec::Vec<u8>,
+}
+/// A client's word of an end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ToldEnd {
+    /// Who said it.
+    #[prost(bytes = "vec", tag = "1")]
+    pub client: ::prost::alloc::vec::Vec<u8>,
+    /// What it was told.
+    #[prost(message, optional, tag = "2")]
+    pub ended: ::core::option::Option<Ended>,
 }
 /// The best model so far.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use tern_fl::Digest;
 use tern_fl::server::federation::Federation;
 use tern_fl::server::journal::{CommittedRound, CountedUpload};
 
@@ -30,6 +31,8 @@ pub struct State {
     pub best: Option<(u32, f64)>,
     /// Whether the run is over, which clients were told.
     pub finished: bool,
+    /// What clients are told to be the best model.
+    pub told: Digest,
     /// The open round, with all that came of it.
     pub open: String,
 }
@@ -41,11 +44,13 @@ impl State {
             (round, uploads)
         };
         let rounds = server.rounds(0).unwrap().into_iter().map(counted).collect();
-        let (best, finished) = (server.status().best, server.coordinator().finished());
+        let (best, told) = (server.status().best, server.coordinator().best_model());
+        let finished = server.coordinator().finished();
         State {
             rounds,
             best,
             finished,
+            told,
             open: format!("{} {:?}", server.task().run, server.coordinator()),
         }
     }

@@ -39,9 +39,10 @@ const TRANSFER: u64 = 60;
 const PERSONAL: u64 = 60;
 
 /// What each kind of run comes to.
-const ALWAYS: [&str; 18] = [
+const ALWAYS: [&str; 19] = [
     "adam",
     "average",
+    "claimed",
     "client ends",
     "faults",
     "in steps",

@@ -12,7 +12,7 @@ use tern_fl::plan::Task;
 use tern_fl::trainer::{Job, OptimizerState, Trained, Trainer as _};
 use tern_fl::wire::instruction::What;
 use tern_fl::wire::message::Body;
-use tern_fl::{ClientId, Digest, Layout, Masking, TaskSpec, Turn, wire};
+use tern_fl::{ClientId, Digest, Ended, Layout, Masking, TaskSpec, Turn, wire};
 use tern_secagg::{Message, Roster, Seed};
 
 use crate::liar::{Lie, accusation, garbage, other_shares};
@@ -75,6 +75,8 @@ pub struct Member {
     asked: Option<wire::Train>,
     /// How it breaks the protocol of secure aggregation.
     lie: Option<Lie>,
+    /// Whether it says that the run is over.
+    claims: bool,
     /// The last instruction, which it lies in answer to.
     heard: Option<What>,
     /// The most samples of a member of the last secure session.
@@ -94,7 +96,7 @@ impl Member {
         task: Task,
         store: ClientStore,
         (key, token): (SigningKey, Option<String>),
-        (lie, difference): (Option<Lie>, u32),
+        (lie, claims, difference): (Option<Lie>, bool, u32),
         node: Option<Node>,
     ) -> Self {
         let client = ClientId(key.verifying_key().to_bytes());
@@ -118,6 +120,7 @@ impl Member {
             busy,
             asked: None,
             lie,
+            claims,
             heard: None,
             most: 1,
             difference,
@@ -161,6 +164,18 @@ impl Member {
             _ => {}
         }
         message
+    }
+
+    /// What it says to the first thing that it is asked for in an attempt.
+    fn claim(&self, instruction: &wire::Instruction) -> Option<wire::Message> {
+        let first = matches!(instruction.what, Some(What::Train(_) | What::Advertise(_)));
+        if !self.claims || !first {
+            return None;
+        }
+        let ended = Ended { round: instruction.round + 1, model: Digest([7; 32]) };
+        let declined = wire::Declined { ended: Some(ended.into()), ..Default::default() };
+        let (round, attempt) = (instruction.round, instruction.attempt);
+        Some(wire::Message { round, attempt, body: Some(Body::Declined(declined)) })
     }
 
     pub fn store(&self) -> &ClientStore {
@@ -374,7 +389,10 @@ impl Member {
                     let roster = Roster::decode(&asked.roster).unwrap();
                     self.most = roster.members.iter().map(|keys| keys.samples).max().unwrap();
                 }
-                self.handle(Input::Instruction(instruction));
+                match self.claim(&instruction) {
+                    Some(claim) => self.actions.push_back(Action::Send(claim)),
+                    None => self.handle(Input::Instruction(instruction)),
+                }
             }
             (Request::Enroll { .. }, Answer::Ack) => self.enrolled = true,
             (Request::Fetch(digest), Answer::Body(bytes)) => {

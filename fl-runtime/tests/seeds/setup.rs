@@ -20,6 +20,8 @@ pub struct Setup {
     pub clients: usize,
     /// Who breaks the protocol of secure aggregation, and how.
     pub liars: BTreeMap<usize, Lie>,
+    /// Who says that the run is over, whenever it is asked for something.
+    pub claims: Option<usize>,
     /// Whether the server evaluates models.
     pub evaluated: bool,
     /// Whether clients enroll by tokens, while strangers try to.
@@ -39,7 +41,7 @@ pub fn clear(random: &mut Random) -> Setup {
     let mut setup = setup(random, clients);
     let updates = &mut setup.plan.updates;
     updates.uplink = random.pick(&[Encoding::Full, Encoding::Half, Encoding::Ternary]);
-    setup
+    setup.claiming()
 }
 
 /// Rounds of which the server sees sums, of few clients.
@@ -65,7 +67,7 @@ pub fn secure(random: &mut Random) -> Setup {
     if clients > 3 && random.chance(400) {
         setup.liars = liars(random, clients, 1);
     }
-    setup
+    setup.claiming()
 }
 
 /// The same of so many clients that most sessions are of sparse graphs, with corrupt ones.
@@ -130,6 +132,7 @@ impl Setup {
             plan,
             clients,
             liars: BTreeMap::new(),
+            claims: None,
             evaluated: false,
             tokens: false,
             signed: false,
@@ -137,6 +140,19 @@ impl Setup {
             transfer: None,
             weather: Weather::FAIR,
         }
+    }
+
+    /// With one that claims an end, where the others are enough and it is never most of those who
+    /// are there. Other draws stay as they are.
+    fn claiming(mut self) -> Self {
+        let RunPlan { seed, cohort, secure, .. } = &self.plan;
+        // A session has three members at least.
+        let least = if secure.is_some() { 3 } else { cohort.minimum };
+        let enough = cohort.minimum >= 2 && cohort.size > least.max(cohort.minimum);
+        if enough && self.liars.is_empty() && seed.is_multiple_of(5) {
+            self.claims = Some(*seed as usize / 5 % self.clients);
+        }
+        self
     }
 
     /// The strategy that the host program brings.

@@ -121,7 +121,8 @@ pub fn run(setup: impl Fn(&mut Random) -> Setup, seed: u64, verbose: bool) -> Su
         let store = ClientStore::open(&own, &run, Durability::Process).unwrap();
         let token = world.setup.tokens.then(|| enroll::token(index));
         let lie = world.setup.liars.get(&index).copied();
-        let asks = (lie, world.setup.difference);
+        let claims = world.setup.claims == Some(index);
+        let asks = (lie, claims, world.setup.difference);
         let node = world.setup.transfer.as_ref().map(|transfer| transfer.node(index));
         let member = Member::new(index, server.task().clone(), store, (key, token), asks, node);
         world.members.push(member);
@@ -372,6 +373,9 @@ impl World {
         for member in &self.members {
             assert_eq!(member.stopped, Some(verdict.best), "told to client {}", member.index);
         }
+        let ended = server.coordinator().told_end();
+        assert!(ended.is_none_or(|ended| ended.model == verdict.best), "{ended:?} never was");
+        self.summary.count("claimed", u64::from(self.setup.claims.is_some()));
         if self.setup.difference > 0 {
             self.summary.note("difference");
         }

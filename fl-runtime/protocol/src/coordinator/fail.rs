@@ -63,7 +63,7 @@ impl Coordinator {
         self.told(failed)
     }
 
-    fn told(&self, failed: FailedAttempt) -> Vec<Effect> {
+    pub(super) fn told(&self, failed: FailedAttempt) -> Vec<Effect> {
         let mut effects = vec![Effect::Failed(failed)];
         if self.finished() {
             effects.push(Effect::Finished);
@@ -72,7 +72,7 @@ impl Coordinator {
     }
 
     /// Ends the attempt.
-    fn fail(&mut self, reason: impl std::fmt::Display) -> FailedAttempt {
+    pub(super) fn fail(&mut self, reason: impl std::fmt::Display) -> FailedAttempt {
         let (turn, phase, reason) = (self.turn, self.phase.name(), reason.to_string());
         tracing::warn!(%turn, phase, reason, "the attempt failed");
         let excluded = self.excluded.iter().filter(|(_, exclusion)| exclusion.turn == turn);

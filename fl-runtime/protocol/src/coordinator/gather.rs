@@ -35,6 +35,9 @@ impl Coordinator {
         if candidates.len() < needed {
             return Err(Refusal::TooFew { online: candidates.len(), needed });
         }
+        if let Some(effects) = self.end_as_told(online) {
+            return Ok(effects);
+        }
         self.evaluators = others.iter().map(|other| other.client).collect();
         let cohort = self.draw_cohort(candidates, salt);
         self.phase = match &self.masking {

@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Coordinator, Effect, Phase, event};
-use crate::{ClientId, Digest, Millis, Refusal, Turn, wire};
+use crate::{ClientId, Digest, Ended, Millis, Refusal, Turn, wire};
 
 /// Sums that are remembered; clients remember as many.
 const MOST: usize = 16;
@@ -134,12 +134,14 @@ impl Coordinator {
         client: ClientId,
         declined: &wire::Declined,
     ) -> Result<Vec<Effect>, Refusal> {
-        if declined.summed.is_empty() && declined.joined.is_none() {
-            return self.declined(now, client);
-        }
+        let ended = declined.ended.as_ref().map(Ended::try_from).transpose()?;
         let before = self.known.clone();
         self.learn(client, declined)?;
-        self.declined(now, client).inspect_err(|_| self.known = before)
+        let effects = self.declined(now, client).inspect_err(|_| self.known = before)?;
+        if let Some(ended) = ended {
+            self.hear_of_end(client, ended);
+        }
+        Ok(effects)
     }
 
     /// Takes a client's word of what it knows; nothing changed if it makes no sense.

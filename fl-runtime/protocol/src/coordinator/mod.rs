@@ -45,6 +45,7 @@ mod collect;
 mod combine;
 mod confirm;
 mod draw;
+mod ended;
 mod evaluate;
 mod event;
 mod fail;
@@ -59,9 +60,11 @@ mod unmask;
 use std::collections::BTreeMap;
 
 pub use draw::{Draw, number};
+pub(crate) use event::digest;
 pub use event::{
     Candidate, Effect, Event, Exclusion, FailedAttempt, Head, RoundRecord, Score, Upload,
 };
+pub use snapshot::Standing;
 
 use crate::masking::Masking;
 use crate::plan::Task;
@@ -73,6 +76,7 @@ use collect::{Collect, again};
 use combine::Combine;
 pub use combine::Unmasking;
 use confirm::Confirm;
+use ended::Ends;
 use evaluate::Evaluate;
 use gather::Gather;
 use known::Known;
@@ -157,6 +161,8 @@ pub struct Coordinator {
     draw: Draw,
     /// What clients may know of sums and attempts.
     known: Known,
+    /// What they were told of an end.
+    ends: Ends,
     phase: Phase,
 }
 
@@ -183,6 +189,7 @@ impl Coordinator {
             evaluators: Vec::new(),
             draw: Draw::default(),
             known: Known::default(),
+            ends: Ends::default(),
             phase: Phase::Gather(Gather),
         })
     }
@@ -462,9 +469,11 @@ impl Coordinator {
         self.best.as_ref()
     }
 
-    /// The best model so far; the last one if none has a score.
+    /// The best model so far; the last one if none has a score. After an end that clients were told
+    /// of it is the one that they were told.
     pub fn best_model(&self) -> Digest {
-        self.best.as_ref().map_or(self.head.public, |best| best.model)
+        let best = || self.best.as_ref().map_or(self.head.public, |best| best.model);
+        self.ends.is.map_or_else(best, |ended| ended.model)
     }
 
     /// Models that must be kept, each once.

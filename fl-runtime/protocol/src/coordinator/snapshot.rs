@@ -4,11 +4,33 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 
+use super::ended::Ends;
 use super::event::{client, digest};
 use super::gather::Gather;
 use super::known::Known;
 use super::{Best, Coordinator, Exclusion, Phase};
-use crate::{Error, Millis, Refusal, Result, RunId, RunPlan, wire};
+use crate::{Digest, Error, Millis, Refusal, Result, RunId, RunPlan, Turn, wire};
+
+/// How far a run is, by a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The open attempt, or the last one.
+    pub turn: Turn,
+    /// The best model, once the run is over: what its clients are told.
+    pub over: Option<Digest>,
+}
+
+impl Standing {
+    /// Of a snapshot; of something else all is zero.
+    pub fn of(snapshot: &[u8]) -> Self {
+        let wire::Snapshot { round, attempt, finished, head, best, ended, .. } =
+            wire::Snapshot::decode(snapshot).unwrap_or_default();
+        let best = best.map(|best| best.model).or_else(|| head.map(|head| head.public));
+        let told = ended.map(|ended| ended.model).or(best).filter(|_| finished);
+        let over = told.and_then(|model| Digest::from_slice(&model));
+        Standing { turn: Turn::new(round, attempt), over }
+    }
+}
 
 impl Coordinator {
     /// The state, at the end of a round: all but the plan. Within a round the events since then
@@ -40,6 +62,8 @@ impl Coordinator {
             excluded: excluded.collect(),
             sums: self.known.sums_to_wire(),
             told: self.known.told_to_wire(),
+            ends: self.ends.to_wire(),
+            ended: self.ends.is.map(Into::into),
         };
         snapshot.encode_to_vec()
     }
@@ -55,7 +79,7 @@ impl Coordinator {
         let head = snapshot.head.ok_or_else(malformed)?.try_into()?;
         let mut coordinator = Coordinator::new(plan, run, head)?;
         coordinator.now = Millis(snapshot.now);
-        coordinator.turn = crate::Turn::new(snapshot.round, snapshot.attempt);
+        coordinator.turn = Turn::new(snapshot.round, snapshot.attempt);
         let best = snapshot.best.map(|best| {
             Ok::<_, Refusal>(Best {
                 model: digest(&best.model)?,
@@ -75,12 +99,16 @@ impl Coordinator {
         });
         coordinator.excluded = excluded.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
         coordinator.known = Known::from_wire(&snapshot.sums, &snapshot.told)?;
+        coordinator.ends = Ends::from_wire(&snapshot.ends, snapshot.ended.as_ref())?;
         if !snapshot.base.is_empty() {
             coordinator.base = Some(digest(&snapshot.base)?);
         }
         coordinator.phase = Phase::Gather(Gather);
-        if snapshot.finished {
-            coordinator.proceed(true);
+        match snapshot.finished {
+            // Its clients were told of an end of which this server has no model to go on from.
+            true if coordinator.ends.is.is_some() => coordinator.phase = Phase::Finished,
+            true => coordinator.proceed(true),
+            false => {}
         }
         Ok(coordinator)
     }

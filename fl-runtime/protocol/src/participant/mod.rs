@@ -34,6 +34,7 @@
 //! # }
 //! ```
 
+mod ended;
 mod required;
 mod saved;
 mod secure;
@@ -269,6 +270,10 @@ impl Participant {
         if let Some(secure) = &mut self.secure {
             secure.forget(turn, instruction.what.as_ref());
         }
+        if let Some(refusal) = self.over(turn, instruction.what.as_ref()) {
+            actions.push(refusal);
+            return actions;
+        }
         let next = match instruction.what {
             Some(What::Train(train)) => self.asked_to_train(turn, train),
             Some(
@@ -286,7 +291,15 @@ impl Participant {
             }
             Some(What::Evaluate(evaluate)) => self.obtain(Purpose::Evaluate, turn, evaluate.model),
             Some(What::Finished(finished)) => match Digest::from_slice(&finished.model) {
-                Some(model) => Action::Stop(model),
+                Some(model) => {
+                    let before = self.kept.ended;
+                    let stop = self.told_of_end(turn, model);
+                    // Once for all that changed.
+                    if self.kept.ended != before && actions.is_empty() {
+                        actions.push(Action::Save);
+                    }
+                    stop
+                }
                 None => Action::Wait,
             },
             Some(What::Wait(_)) | None => Action::Wait,

@@ -7,7 +7,7 @@ use tern_secagg::History;
 use super::sums::KnownSum;
 use crate::metrics::Metrics;
 use crate::trainer::OptimizerState;
-use crate::{Digest, Turn, wire};
+use crate::{Digest, Ended, Turn, wire};
 
 /// What must survive the process.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +20,8 @@ pub struct SavedState {
     pub history: History,
     /// The last sums that it revealed shares for.
     pub sums: Vec<KnownSum>,
+    /// The end of the run, as it was told.
+    pub ended: Option<Ended>,
     /// The update on its way, until the server has told what became of it.
     pub pending: Option<Pending>,
 }

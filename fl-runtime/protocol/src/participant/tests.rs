@@ -1,4 +1,5 @@
 mod download;
+mod ended;
 mod malicious;
 
 use super::*;

@@ -93,6 +93,17 @@ impl Federation {
         Ok(())
     }
 
+    /// Whether the model is there that clients of a run that is over are sent to.
+    pub(super) fn look_for_best(&mut self) {
+        let best = self.coordinator.best_model();
+        if self.coordinator.finished()
+            && let Err(error) = self.context.body(&best)
+        {
+            tracing::error!(%error, "the best model of the run isn't here");
+            self.damage.found(&error);
+        }
+    }
+
     /// Whether all that the open attempt needs of models is as it was stored: looked at once,
     /// before clients are sent after it.
     pub(super) fn models_are_whole(&mut self, now: Millis) -> bool {

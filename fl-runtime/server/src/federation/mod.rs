@@ -299,7 +299,10 @@ impl Federation {
                 tracing::info!(round = turn.round, attempt = turn.attempt, updates, "committed");
                 self.begin();
             }
-            Effect::Finished => tracing::info!("finished"),
+            Effect::Finished => {
+                tracing::info!("finished");
+                self.look_for_best();
+            }
         }
     }
 

@@ -95,6 +95,7 @@ impl Federation {
             _guard: guard,
         };
         federation.recount()?;
+        federation.look_for_best();
         federation.sweep()?;
         Ok(federation)
     }

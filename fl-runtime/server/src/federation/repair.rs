@@ -12,17 +12,17 @@ use std::sync::Arc;
 use prost::Message as _;
 use tern_host::files::{Durability, Faults, sync_folder};
 use tern_host::folder::FolderLock;
-use tern_protocol::coordinator::{Coordinator, Event, Head};
+use tern_protocol::coordinator::{Coordinator, Event, Head, Standing};
 use tern_protocol::plan::StrategySpec;
 use tern_protocol::update::Codec;
-use tern_protocol::{ClientId, Digest, Error, Millis, Result, RunId, RunPlan, Turn, wire};
+use tern_protocol::{ClientId, Digest, Ended, Error, Millis, Result, RunId, RunPlan, Turn, wire};
 
 use super::Options;
 use super::aggregation::Context;
 use super::replay::Replay;
 use super::start::first_scales;
 use crate::blobs::Blobs;
-use crate::journal::{self, Contents, Damage, Found, Journal, Restored, RoundRow};
+use crate::journal::{self, Contents, Damage, Found, Journal, JournalHead, Restored, RoundRow};
 
 /// The file of a server's board, with a line a committed round.
 const METRICS: &str = "metrics.jsonl";
@@ -222,10 +222,7 @@ struct Search<'a> {
 impl Search<'_> {
     fn run(&self) -> Option<RunId> {
         let told = self.contents.meta.get("run").and_then(|run| RunId::from_slice(run));
-        told.or(match self.found {
-            Found::Whole(head) => Some(head.run),
-            Found::Missing | Found::Damaged => None,
-        })
+        told.or(self.head().map(|head| head.run))
     }
 
     /// Whether a body is there, or can be made again.
@@ -366,15 +363,19 @@ impl Search<'_> {
             // After a committed round the model is another one. If it isn't, clients say so.
             sums: Vec::new(),
             told: Vec::new(),
+            ends: Vec::new(),
+            ended: None,
         })
     }
 
-    /// The state after the round that the head knows, where all that it left is a model.
+    /// The state after the round that the head knows, where all that it left is a model, or where
+    /// nothing goes on from it.
     fn by_head(&self) -> Option<wire::Snapshot> {
-        let Found::Whole(head) = self.found else { return None };
+        let head = self.head()?;
         let plain = matches!(self.plan.strategy, StrategySpec::Average { .. });
         let scales = first_scales(self.plan, &self.context.layout);
-        if !plain || !scales.is_empty() || head.round >= self.plan.rounds {
+        let goes_on = plain && scales.is_empty() && head.round < self.plan.rounds;
+        if !goes_on && (head.standing.over.is_none() || self.is_longer(&head)) {
             return None;
         }
         let left = Head::initial(head.model, scales);
@@ -382,23 +383,66 @@ impl Search<'_> {
         wire::Snapshot::decode(&coordinator.after(head.round).snapshot()[..]).ok()
     }
 
+    fn head(&self) -> Option<JournalHead> {
+        match self.found {
+            Found::Whole(head) => Some(head),
+            Found::Missing | Found::Damaged => None,
+        }
+    }
+
+    /// Whether a run that was over goes on, since its plan has more rounds now.
+    fn is_longer(&self, head: &JournalHead) -> bool {
+        let Standing { turn, .. } = head.standing;
+        self.plan.evaluation.patience.is_none() && self.plan.rounds > turn.round
+    }
+
+    /// A run that its clients were told is over stays so, whatever is lost of it. What is said of
+    /// that.
+    fn end(
+        &mut self,
+        snapshot: &mut wire::Snapshot,
+        head: &JournalHead,
+        told: Digest,
+        earlier: bool,
+    ) -> String {
+        let turn = head.standing.turn;
+        let mut ended = snapshot.clone();
+        (ended.round, ended.attempt, ended.finished) = (turn.round, turn.attempt, true);
+        let same = Standing::of(&ended.encode_to_vec()).over == Some(told);
+        if snapshot.finished && same || !earlier && self.is_longer(head) {
+            return String::new();
+        }
+        if !same || earlier || self.plan.rounds > turn.round {
+            ended.ended = Some(Ended { round: turn.round, model: told }.into());
+        }
+        *snapshot = ended;
+        let lost = if self.has(&told) { "" } else { ", which is lost" };
+        let round = turn.round;
+        format!(
+            ". It is over since round {round}, as its clients were told, with model {told}{lost}"
+        )
+    }
+
     /// Going on from a state, with this many committed rounds in the journal.
-    fn from(&self, run: RunId, mut snapshot: wire::Snapshot, rounds: usize) -> Way {
-        let last = match self.found {
-            Found::Whole(head) => head.sequence.max(self.contents.last),
-            Found::Missing | Found::Damaged => self.contents.last,
-        };
+    fn from(&mut self, run: RunId, mut snapshot: wire::Snapshot, rounds: usize) -> Way {
+        let head = self.head();
+        let last = head.map_or(0, |head| head.sequence).max(self.contents.last);
+        let standing = head.map(|head| head.standing).unwrap_or_default();
         // Each attempt after this state was at least one write.
         let seen = last.saturating_sub(self.contents.base.unwrap_or(0));
         let round = snapshot.round.saturating_sub(u32::from(!snapshot.finished));
-        let known = match self.found {
-            Found::Whole(head) => head.round,
-            Found::Missing | Found::Damaged => self.contents.rounds.last().map_or(0, |r| r.round),
-        };
+        let committed = self.contents.rounds.last().map_or(0, |r| r.round);
+        let known = head.map_or(committed, |head| head.round);
         let mut said = format!("run {run} after round {round}");
+        if let Some(head) = head
+            && let Some(told) = standing.over
+        {
+            said += &self.end(&mut snapshot, &head, told, known > round);
+        }
         if !snapshot.finished && self.plan.secure.is_some() {
             // The one that was open, and those that are lost.
-            let open = snapshot.round.max(known + 1).min(self.plan.rounds);
+            let open = snapshot.round.max(known + 1).max(standing.turn.round);
+            let open = open.min(self.plan.rounds);
             let abandoned = match open > snapshot.round {
                 true => format!("Rounds {} to {open} are", snapshot.round),
                 false => format!("Round {open} is"),
@@ -413,7 +457,9 @@ impl Search<'_> {
                 (snapshot.round, snapshot.attempt) = (open + 1, 1);
             }
         } else if !snapshot.finished {
-            let attempt = u64::from(snapshot.attempt) + seen + 1;
+            let open = standing.turn.attempt + 1;
+            let open = if standing.turn.round == snapshot.round { open } else { 1 };
+            let attempt = (u64::from(snapshot.attempt) + seen + 1).max(u64::from(open));
             snapshot.attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
             said += &format!(
                 ". Round {} begins again with attempt {attempt}: what came of it so far is lost",

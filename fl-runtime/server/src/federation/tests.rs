@@ -17,6 +17,7 @@ use super::*;
 mod admission;
 mod attempts;
 mod damage;
+mod ended;
 mod longer;
 mod repair;
 

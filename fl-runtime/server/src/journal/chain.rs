@@ -1,6 +1,7 @@
 //! What holds the journal together: each write is a link of a chain of SHA-256 digests, so that
 //! one that is changed, lost or out of its place is found when the chain is followed.
 
+use tern_protocol::coordinator::Standing;
 use tern_protocol::{ClientId, Digest};
 
 use super::rounds::RoundRow;
@@ -37,13 +38,16 @@ pub(super) struct Position {
     /// The last committed round, and the model it left.
     pub round: u32,
     pub model: Digest,
+    /// By the state between attempts.
+    pub standing: Standing,
 }
 
 impl Position {
     /// Before the first write of a run that starts from this model.
     pub fn first(model: Digest) -> Self {
         let [chain, before, clients, rounds] = [NONE; 4];
-        Position { sequence: 0, chain, before, clients, rounds, round: 0, model }
+        let standing = Standing::default();
+        Position { sequence: 0, chain, before, clients, rounds, round: 0, model, standing }
     }
 
     fn next(self, kind: &str, parts: &[&[u8]]) -> Self {
@@ -73,7 +77,8 @@ impl Position {
     /// After the state between attempts was stored, which all that follows builds upon.
     pub fn base(self, run: &[u8], initial: &[u8], snapshot: &[u8]) -> Self {
         let (clients, rounds) = (self.clients.0, self.rounds.0);
-        self.next("base", &[run, initial, snapshot, &clients, &rounds])
+        let next = self.next("base", &[run, initial, snapshot, &clients, &rounds]);
+        Position { standing: Standing::of(snapshot), ..next }
     }
 
     /// With one more committed round, which is stored with the state after it.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use prost::Message as _;
 use rusqlite::Connection;
+use tern_protocol::coordinator::Standing;
 use tern_protocol::{ClientId, Digest, wire};
 
 use super::chain::{Base, NONE, Position, Registration, meta};
@@ -249,6 +250,7 @@ impl Reader<'_> {
             rounds: rounds.last().map_or(NONE, |(_, hash, _)| *hash),
             round,
             model: model.unwrap_or(NONE),
+            standing: Standing::default(),
         }
         .base(&run, &initial, &snapshot);
         if at.chain != base.chain {

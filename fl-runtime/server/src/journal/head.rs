@@ -11,12 +11,17 @@ use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use tern_host::files::{Durability, replace};
-use tern_protocol::{Digest, Error, Result, RunId};
+use tern_protocol::coordinator::Standing;
+use tern_protocol::{Digest, Error, Result, RunId, Turn};
+
+use super::chain::Position;
 
 /// The file in a run's folder.
 pub(crate) const FILE: &str = "journal.head";
 /// What a record begins with; the number is the format's.
-const NAME: &str = "tern-head-1";
+const NAME: &str = "tern-head-2";
+/// In place of the best model, while the run goes on.
+const NOT_OVER: &str = "-";
 /// Bytes of a record: a sector of a disk, which is written whole.
 const SIZE: usize = 512;
 
@@ -33,6 +38,8 @@ pub struct Head {
     pub round: u32,
     /// The model it left.
     pub model: Digest,
+    /// The open attempt, and whether the run is over.
+    pub standing: Standing,
 }
 
 /// What is in the file.
@@ -47,9 +54,17 @@ pub enum Found {
 }
 
 impl Head {
+    /// At the end of a chain.
+    pub(super) fn of(run: RunId, at: &Position) -> Self {
+        let Position { sequence, chain, round, model, standing, .. } = *at;
+        Head { run, sequence, chain, round, model, standing }
+    }
+
     fn text(&self) -> String {
-        let Head { run, sequence, chain, round, model } = self;
-        format!("{NAME} {run} {sequence} {chain} {round} {model}")
+        let Head { run, sequence, chain, round, model, standing: Standing { turn, over } } = self;
+        let over = over.map_or_else(|| NOT_OVER.into(), |model| model.to_string());
+        let (open, attempt) = (turn.round, turn.attempt);
+        format!("{NAME} {run} {sequence} {chain} {round} {model} {open} {attempt} {over}")
     }
 
     fn to_bytes(self) -> Vec<u8> {
@@ -68,6 +83,13 @@ impl Head {
             chain: words.next()?.parse().ok()?,
             round: words.next()?.parse().ok()?,
             model: words.next()?.parse().ok()?,
+            standing: Standing {
+                turn: Turn::new(words.next()?.parse().ok()?, words.next()?.parse().ok()?),
+                over: match words.next()? {
+                    NOT_OVER => None,
+                    model => Some(model.parse().ok()?),
+                },
+            },
         };
         // Spelled as it was written, spaces included.
         (head.to_bytes() == bytes).then_some(head)
@@ -126,7 +148,9 @@ mod tests {
 
     fn head(sequence: u64) -> Head {
         let (chain, model) = (Digest::of(&sequence.to_le_bytes()), Digest([7; 32]));
-        Head { run: RunId([3; 16]), sequence, chain, round: 5, model }
+        let over = (sequence % 3 == 0).then_some(chain);
+        let standing = Standing { turn: Turn::new(6, sequence as u32), over };
+        Head { run: RunId([3; 16]), sequence, chain, round: 5, model, standing }
     }
 
     #[test]

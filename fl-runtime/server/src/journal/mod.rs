@@ -236,8 +236,7 @@ impl Journal {
 
     /// What the head's file should have.
     fn record(&self) -> Option<JournalHead> {
-        let (run, Position { sequence, chain, round, model, .. }) = self.at?;
-        Some(JournalHead { run, sequence, chain, round, model })
+        self.at.map(|(run, at)| JournalHead::of(run, &at))
     }
 
     fn settle(&mut self) -> Result<()> {

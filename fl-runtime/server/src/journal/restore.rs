@@ -34,8 +34,7 @@ impl Contents {
 
     fn head(&self) -> Option<JournalHead> {
         let run = self.meta.get("run").and_then(|run| RunId::from_slice(run))?;
-        let Position { sequence, chain, round, model, .. } = self.position?;
-        Some(JournalHead { run, sequence, chain, round, model })
+        self.position.map(|at| JournalHead::of(run, &at))
     }
 }
 

@@ -73,10 +73,15 @@ impl World {
                 }
                 self.strangers.forget();
                 // An earlier round is another run to its clients, and so is one without the best
-                // model, which a repair says is lost, or one that goes on when they ended with it.
+                // model, which a repair says is lost.
                 let found = State::of(&server);
-                let over = harm.state.finished && !found.finished;
-                if !over && (&found.rounds, found.best) == (&harm.state.rounds, harm.state.best) {
+                // What clients were told of an end stays true, whatever is lost.
+                if harm.state.finished {
+                    assert!(found.finished, "{} {}: {error}", harm.name.display(), harm.what);
+                    assert_eq!(found.told, harm.state.told, "{}", harm.name.display());
+                    self.summary.note("still over");
+                }
+                if (&found.rounds, found.best) == (&harm.state.rounds, harm.state.best) {
                     if found.open != harm.state.open {
                         // Of a journal that is older than an earlier repair, too.
                         let round = found.rounds.last().map_or(0, |(round, _)| round.round);
