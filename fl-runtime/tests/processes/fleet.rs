@@ -8,17 +8,24 @@ use std::time::{Duration, Instant};
 
 const ROLES: [&str; 3] = ["gateway", "leader", "aggregator"];
 
-struct Fleet {
-    place: Place,
-    ports: [u16; 2],
+pub struct Fleet {
+    pub place: Place,
+    pub ports: [u16; 2],
     /// Two of each role, in order of the roles.
-    running: Vec<Option<Running>>,
+    pub running: Vec<Option<Running>>,
 }
 
 impl Fleet {
     /// `None`, and a word, where there is no database. Where `TERN_TEST_FLEET` is set there has to be
     /// one.
-    fn new(kind: &Kind) -> Option<Self> {
+    pub fn new(kind: &Kind) -> Option<Self> {
+        let mut fleet = Self::idle(kind)?;
+        (0..6).for_each(|at| fleet.start(at));
+        Some(fleet)
+    }
+
+    /// Of no processes yet; `None` as of `new`.
+    pub fn idle(kind: &Kind) -> Option<Self> {
         let Ok(database) = std::env::var("TERN_TEST_DATABASE") else {
             let required = std::env::var_os("TERN_TEST_FLEET").is_some();
             assert!(!required, "TERN_TEST_DATABASE is not set, expected a database's address");
@@ -50,26 +57,41 @@ impl Fleet {
         let path = place.path("server.toml").display().to_string();
         output(&["fleet", "init", "--config", &path]);
         let running = (0..6).map(|_| None).collect();
-        let mut fleet = Fleet { place, ports, running };
-        (0..6).for_each(|at| fleet.start(at));
-        Some(fleet)
+        Some(Fleet { place, ports, running })
     }
 
-    fn start(&mut self, at: usize) {
+    pub fn start(&mut self, at: usize) {
+        self.start_by(at, "server.toml");
+    }
+
+    /// Starts a process by a configuration of its own.
+    pub fn start_by(&mut self, at: usize, config: &str) {
         let role = ROLES[at / 2];
         let log = self.place.path(&format!("{role}{}.log", at % 2));
         let log = std::fs::OpenOptions::new().append(true).create(true).open(log).unwrap();
         let listen = format!("127.0.0.1:{}", self.ports[at % 2]);
         let mut command = tern(&["server", "--role", role, "--listen", &listen, "--config"]);
-        command.arg(self.place.path("server.toml")).stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg(self.place.path(config)).stdin(Stdio::null()).stdout(Stdio::null());
         self.running[at] = Some(Running(command.stderr(log).spawn().unwrap()));
     }
 
-    fn kill(&mut self, at: usize) {
+    /// `kill -9`, and a new process after a moment.
+    pub fn kill(&mut self, at: usize) {
         self.running[at].take().unwrap().kill();
+        std::thread::sleep(Duration::from_millis(300));
+        self.start(at);
     }
 
-    fn status(&self) -> serde_json::Value {
+    /// Asks all to stop, which they do.
+    pub fn stop(&mut self) {
+        for (at, running) in self.running.iter_mut().enumerate() {
+            let Some(mut running) = running.take() else { continue };
+            running.signal("TERM");
+            running.ended_well(ROLES[at / 2]);
+        }
+    }
+
+    pub fn status(&self) -> serde_json::Value {
         let path = self.place.path("server.toml").display().to_string();
         serde_json::from_str(&output(&["fleet", "status", "--json", "--config", &path])).unwrap()
     }
@@ -86,10 +108,7 @@ fn run(kind: &Kind) -> Option<Fleet> {
     // One after the other, so that of each role one is there; a round's worth of time between.
     while kills < 18 {
         std::thread::sleep(Duration::from_millis(700));
-        let at = kills % 6;
-        fleet.kill(at);
-        std::thread::sleep(Duration::from_millis(300));
-        fleet.start(at);
+        fleet.kill(kills % 6);
         kills += 1;
         assert!(began.elapsed() < PATIENCE);
     }
@@ -104,12 +123,7 @@ fn run(kind: &Kind) -> Option<Fleet> {
     for client in 1..kind.clients {
         assert_eq!(fleet.place.model(&format!("client{client}/model.safetensors")), model);
     }
-    // Who is asked to stop does.
-    for at in 0..6 {
-        let mut running = fleet.running[at].take().unwrap();
-        running.signal("TERM");
-        running.ended_well(ROLES[at / 2]);
-    }
+    fleet.stop();
     Some(fleet)
 }
 

@@ -13,7 +13,7 @@ fn port() -> u16 {
 }
 
 /// More rounds than anybody waits for.
-const ENDLESS: Kind = Kind { rounds: 1_000_000, clients: 3, minimum: 2, cohort: "", secure: "" };
+const ENDLESS: Kind = Kind { rounds: 1_000_000, ..CLEAR };
 
 #[test]
 #[ignore = "takes minutes: run nightly"]

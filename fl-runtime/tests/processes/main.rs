@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
 
 #[cfg(all(unix, feature = "fleet"))]
+mod crowd;
+#[cfg(all(unix, feature = "fleet"))]
+mod cuts;
+#[cfg(all(unix, feature = "fleet"))]
 mod fleet;
 mod kills;
 
@@ -18,6 +22,7 @@ use tern_fl::update::Codec;
 use tern_fl::{ClientId, Digest};
 
 /// Rounds, clients, the fewest updates of a round, and options of the plan.
+#[derive(Clone, Copy)]
 struct Kind {
     rounds: u32,
     clients: usize,
@@ -26,14 +31,15 @@ struct Kind {
     secure: &'static str,
 }
 
-const CLEAR: Kind = Kind { rounds: 8, clients: 3, minimum: 2, cohort: "", secure: "" };
+const CLEAR: Kind =
+    Kind { rounds: 8, clients: 3, minimum: 2, cohort: "deadline_ms = 3000\n", secure: "" };
 
 /// A session of five goes on without one of them.
 const SECURE: Kind = Kind {
     rounds: 7,
     clients: 5,
     minimum: 4,
-    cohort: "selection = \"by_samples\"\nstep_ms = 3000\n",
+    cohort: "selection = \"by_samples\"\ndeadline_ms = 3000\nstep_ms = 3000\n",
     secure: "[run.secure]\n",
 };
 
@@ -213,7 +219,6 @@ layers = [
 size = {clients}
 minimum = {minimum}
 gather_ms = 1000
-deadline_ms = 3000
 {cohort}[run.training]
 epochs = 2
 batch = 8
