@@ -19,7 +19,7 @@ use crate::{Database, Objects};
 /// # Errors
 /// Of the options; it waits where the database or the store fail.
 pub async fn run(database: &Database, spool: &Path, mut stop: watch::Receiver<bool>) -> Result<()> {
-    let objects = Objects::open(database.options(), spool)?;
+    let objects = Objects::open(database, spool)?;
     let mut parts = Wakes::listen(database).parts;
     let role = database.serve("aggregator");
     let mut work = Aggregator { database: database.clone(), objects, folding: BTreeMap::new() };
@@ -71,6 +71,9 @@ impl Aggregator {
         let folding = self.folding().await?;
         let (objects, of) = (self.objects.clone(), claim.clone());
         let folding = tokio::task::spawn_blocking(move || {
+            let updates: Vec<_> =
+                of.updates.iter().map(|(client, update)| (*client, update.digest)).collect();
+            objects.expect(of.turn, &updates, folding.format().bytes())?;
             Ok::<_, tern_protocol::Error>(match folding.fold(&*objects, of.turn, &of.updates)? {
                 Ok(sum) => Folded::Sum(objects.put_sum(&of.name(), sum.to_bytes())?),
                 Err(lost) => Folded::Lost(lost),

@@ -2,26 +2,25 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tern_protocol::wire::message::Body;
-use tern_protocol::{ClientId, Digest, Error, Refusal, Result, RunPlan, Turn};
+use tern_protocol::{ClientId, Digest, Error, Millis, Refusal, Result, RunPlan, Turn};
 use tern_server::federation::{self, Federation, Sum};
 use tern_server::storage::Bodies;
 use tokio::sync::watch;
 
-use crate::lease::Lease;
+use crate::lease::{self, Lease};
 use crate::parts::{Finished, Folded, list_of};
 use crate::requests::{Answer, Asked};
+use crate::shared::{Live, Shared};
 use crate::wakes::{Wakes, heard};
 use crate::{Database, Objects, PgLedger};
 
 /// Time between looks at the clock and at how many updates are in.
 const TICK: Duration = Duration::from_millis(50);
-/// Time between looks for who is there.
-const LOOK: Duration = Duration::from_millis(300);
-/// Time between sweeps.
-const SWEEP: Duration = Duration::from_secs(60);
+/// Milliseconds between looks for who is there.
+const LOOK: u64 = 300;
 
 /// Leads the run in a database, or waits to, until `stop` is true. The run starts from the model
 /// `initial` if there is none yet.
@@ -37,7 +36,7 @@ pub async fn run(
     options: federation::Options,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    let objects = Objects::open(database.options(), spool)?;
+    let objects = Objects::open(database, spool)?;
     let (options, plan) = (options.fleet(true), plan.clone());
     let (database, initial) = (database.clone(), Arc::<[f32]>::from(initial));
     let role = database.serve("leader");
@@ -65,8 +64,9 @@ pub async fn run(
             let bodies: Arc<dyn Bodies> = objects.clone();
             let opened = Federation::with(ledger, bodies, Box::new(at), &plan, &initial, options);
             let led = opened.and_then(|federation| {
-                let mut leader = Leader::new(of, objects, federation, lease.epoch());
-                leader.lead(&lease, &stop)
+                let wakes = Wakes::listen(&of);
+                let shared = Live { database: of, objects };
+                Leader::new(shared, federation, lease.epoch()).lead(&lease, wakes, &stop)
             });
             if let Err(error) = lease.release() {
                 tracing::warn!(%error, "giving back the lease");
@@ -76,7 +76,7 @@ pub async fn run(
         match led.await {
             Ok(Ok(())) => {}
             // Another model or plan is no better the next time.
-            Ok(Err(error @ Error::Value { .. })) if !is_fenced(&error) => return Err(error),
+            Ok(Err(error @ Error::Value { .. })) if !lease::is_over(&error) => return Err(error),
             Ok(Err(error)) => {
                 tracing::error!(%error, "the run is not led, trying again");
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -87,46 +87,37 @@ pub async fn run(
     Ok(())
 }
 
-fn is_fenced(error: &Error) -> bool {
-    matches!(error, Error::Value { name, .. } if name == "epoch of the lease")
-}
-
-struct Leader {
-    database: Database,
-    objects: Arc<Objects>,
+/// A coordinator, and what it shares with other processes.
+pub(crate) struct Leader<S> {
+    shared: S,
     federation: Federation,
     epoch: i64,
     /// From when on who was heard of is asked for, in seconds of the database's clock.
     heard: f64,
-    looked: Instant,
-    swept: Instant,
+    looked: Millis,
+    swept: Millis,
+    /// When updates that came in are counted again: it takes a while where they are many.
+    counts: Millis,
     /// The updates that were dealt to parts.
     dealt: Option<(Turn, Digest)>,
 }
 
-impl Leader {
-    fn new(database: Database, objects: Arc<Objects>, federation: Federation, epoch: i64) -> Self {
-        let heard = database.now().0 as f64 / 1e3 - 60.0;
-        let (looked, swept) = (Instant::now() - LOOK, Instant::now());
-        Leader { database, objects, federation, epoch, heard, looked, swept, dealt: None }
-    }
-
+impl Leader<Live> {
     /// Until it is to stop or the lease is lost.
-    fn lead(&mut self, lease: &Lease, stop: &watch::Receiver<bool>) -> Result<()> {
-        let wakes = Wakes::listen(&self.database);
+    fn lead(&mut self, lease: &Lease, wakes: Wakes, stop: &watch::Receiver<bool>) -> Result<()> {
         let (mut asked, mut parts) = (wakes.asked, wakes.parts);
         let mut failed = 0;
         while !*stop.borrow() && !lease.is_lost() {
             match self.step() {
                 Ok(()) => failed = 0,
-                Err(error) if is_fenced(&error) => return Err(error),
+                Err(error) if lease::is_over(&error) => return Err(error),
                 Err(error) => {
                     failed += 1;
                     tracing::error!(%error, failed, "the round can't go on now, trying again");
                     std::thread::sleep(TICK * failed.min(20));
                 }
             }
-            self.database.wait(async {
+            self.shared.database.wait(async {
                 tokio::select! {
                     () = heard(&mut asked, TICK) => {}
                     () = heard(&mut parts, TICK) => {}
@@ -135,30 +126,43 @@ impl Leader {
         }
         Ok(())
     }
+}
 
-    fn step(&mut self) -> Result<()> {
-        if self.looked.elapsed() >= LOOK {
+impl<S: Shared> Leader<S> {
+    /// Leads under an epoch.
+    pub fn new(shared: S, federation: Federation, epoch: i64) -> Self {
+        let now = shared.now();
+        let heard = now.0 as f64 / 1e3 - 60.0;
+        let (looked, counts) = (Millis(0), Millis(0));
+        Leader { shared, federation, epoch, heard, looked, swept: now, counts, dealt: None }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// Those of the database and the store: the next step tries again, unless the epoch is over.
+    pub fn step(&mut self) -> Result<()> {
+        if self.shared.now().since(self.looked) >= LOOK {
             self.look()?;
         }
         self.answer()?;
         self.close()?;
-        self.federation.advance(self.database.now())?;
+        self.federation.advance(self.shared.now())?;
         self.sum()?;
-        if self.swept.elapsed() >= SWEEP.min(self.database.options().keep()) {
-            self.swept = Instant::now();
+        if self.shared.now().since(self.swept) >= self.shared.sweeps_every() {
+            self.swept = self.shared.now();
             let coordinator = self.federation.coordinator();
             let (kept, open) = (coordinator.kept(), coordinator.turn());
-            let keeps = self.federation.keeps_uploads();
-            crate::sweep::begin(&self.database, &self.objects, kept, open, keeps);
+            self.shared.sweep(self.epoch, kept, open, self.federation.keeps_uploads());
         }
         Ok(())
     }
 
     /// Who is there, by any gateway.
     fn look(&mut self) -> Result<()> {
-        self.looked = Instant::now();
-        let (clients, next) = self.database.wait(self.database.heard_since(self.heard))?;
-        let now = self.database.now();
+        self.looked = self.shared.now();
+        let (clients, next) = self.shared.heard_since(self.heard)?;
+        let now = self.shared.now();
         for (client, samples) in clients {
             if self.federation.is_enrolled(&client) {
                 self.federation.greet(now, client, samples);
@@ -171,8 +175,8 @@ impl Leader {
     /// Answers what was asked, in order.
     fn answer(&mut self) -> Result<()> {
         let mut answers = Vec::new();
-        for (number, client, asked) in self.database.wait(self.database.asked())? {
-            let now = self.database.now();
+        for (number, client, asked) in self.shared.asked()? {
+            let now = self.shared.now();
             let found = match asked {
                 Asked::Enroll(enroll) => {
                     let token = (!enroll.token.is_empty()).then_some(enroll.token.as_str());
@@ -205,16 +209,16 @@ impl Leader {
         if answers.is_empty() {
             return Ok(());
         }
-        let sequence = self.database.wait(self.database.sequence())?;
+        let sequence = self.shared.sequence()?;
         let answers: Vec<(i64, Answer)> = answers
             .drain(..)
             .map(|(number, found)| (number, Answer::new(&found, sequence)))
             .collect();
-        self.database.wait(self.database.answer(self.epoch, &answers))
+        self.shared.answer(self.epoch, &answers)
     }
 
     fn is_member(&self, turn: Turn, client: &ClientId) -> Result<bool> {
-        Ok(self.database.wait(self.database.member(turn, client))?.is_some())
+        Ok(self.shared.member(turn, client)?.is_some())
     }
 
     /// Closes an attempt that is over, and takes what came in.
@@ -223,12 +227,19 @@ impl Leader {
         if self.federation.coordinator().awaited().is_none() {
             return Ok(());
         }
-        let found = self.database.wait(self.database.attempt(turn))?;
+        let begun = self.shared.now();
+        if begun < self.counts {
+            return Ok(());
+        }
+        let found = self.shared.attempt(turn)?;
+        // A tenth of the time at most.
+        let took = self.shared.now().since(begun);
+        self.counts = self.shared.now().after((9 * took).min(1_000));
         let (closed, taken) = found.unwrap_or_default();
-        if closed || self.federation.closes(self.database.now(), taken) {
-            self.database.wait(self.database.close(self.epoch, turn))?;
-            let members = self.database.wait(self.database.members(turn))?;
-            self.federation.collected(self.database.now(), turn, members)?;
+        if closed || self.federation.closes(self.shared.now(), taken) {
+            self.shared.close(self.epoch, turn)?;
+            let members = self.shared.members(turn)?;
+            self.federation.collected(self.shared.now(), turn, members)?;
         }
         Ok(())
     }
@@ -238,14 +249,14 @@ impl Leader {
         let Some((turn, updates)) = self.federation.summing() else { return Ok(()) };
         let list = list_of(&updates);
         if self.dealt != Some((turn, list)) {
-            self.database.wait(self.database.deal(self.epoch, turn, &updates))?;
+            self.shared.deal(self.epoch, turn, &updates)?;
             self.dealt = Some((turn, list));
         }
-        let Some(parts) = self.database.wait(self.database.finished(turn))? else { return Ok(()) };
+        let Some(parts) = self.shared.finished(turn)? else { return Ok(()) };
         let Some(sum) = self.add_up(turn, parts)? else { return Ok(()) };
         let Some(work) = self.federation.summed(sum) else { return Ok(()) };
         let done = work.run();
-        self.federation.complete(self.database.now(), done)
+        self.federation.complete(self.shared.now(), done)
     }
 
     /// The sum of all parts; `None` if there is none yet: updates were damaged, or sums.
@@ -257,18 +268,18 @@ impl Leader {
             }
         }
         if !lost.is_empty() {
-            let now = self.database.now();
+            let now = self.shared.now();
             return self.federation.lose(now, turn, &lost).map(|()| None);
         }
         let folding = self.federation.folding();
         let (mut sum, mut whole) = (folding.empty(), true);
         for Finished { number, name, folded } in &parts {
             let Folded::Sum(digest) = folded else { continue };
-            match self.objects.read_sum(name, digest)? {
+            match self.shared.read_sum(name, digest)? {
                 Some(bytes) => sum.merge(&folding.sum_from_bytes(&bytes)?)?,
                 None => {
                     tracing::warn!(%turn, part = number, "its sum is damaged: it is made anew");
-                    self.database.wait(self.database.reopen(self.epoch, turn, *number))?;
+                    self.shared.reopen(self.epoch, turn, *number)?;
                     whole = false;
                 }
             }

@@ -118,9 +118,25 @@ pub(crate) async fn fenced(of: &Database, epoch: i64) -> Result<PgTransaction<'s
         .fetch_one(&mut *transaction)
         .await
         .map_err(database)?;
+    check(current, epoch)?;
+    Ok(transaction)
+}
+
+/// Whether an epoch is the current one.
+///
+/// # Errors
+/// [`Error::Value`], which [`is_over`] tells from others.
+pub(crate) fn check(current: i64, epoch: i64) -> Result<()> {
     if current != epoch {
         let expected = format!("{epoch}, under which this process led");
-        return Err(Error::value("epoch of the lease", current, expected));
+        return Err(Error::value(EPOCH, current, expected));
     }
-    Ok(transaction)
+    Ok(())
+}
+
+const EPOCH: &str = "epoch of the lease";
+
+/// Whether an error says that an epoch is over.
+pub(crate) fn is_over(error: &Error) -> bool {
+    matches!(error, Error::Value { name, .. } if name == EPOCH)
 }

@@ -11,7 +11,11 @@
 //! `DATA_MODEL.md` says what the tables hold, which transactions there are, and what becomes of a
 //! run when each of these fails.
 
+// Whether a federation may go to another thread is asked through all that a device has.
+#![cfg_attr(test, recursion_limit = "512")]
+
 pub mod aggregator;
+mod ahead;
 mod answers;
 mod batch;
 mod database;
@@ -27,6 +31,7 @@ mod options;
 mod parts;
 mod presence;
 mod requests;
+mod shared;
 mod status;
 mod sweep;
 #[cfg(test)]

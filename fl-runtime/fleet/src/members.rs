@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use prost::Message as _;
 use sqlx_core::query::query;
 use sqlx_core::query_as::query_as;
@@ -13,7 +14,10 @@ use crate::Database;
 use crate::error::{bytes, database, unreadable};
 use crate::lease::fenced;
 
-/// An update whose body is in the object store.
+/// Bytes of bodies that lie with their members instead of in the object store, at most.
+pub(crate) const SMALL: u64 = 4096;
+
+/// An update that came in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Taken {
     /// Whose.
@@ -24,6 +28,8 @@ pub struct Taken {
     pub bytes: u64,
     /// What its client announced.
     pub finish: wire::Finish,
+    /// A small body; others are in the object store.
+    pub body: Option<Vec<u8>>,
 }
 
 /// What became of it.
@@ -66,8 +72,9 @@ impl Database {
         let mut inserted = BTreeSet::new();
         if state.as_deref() == Some("collect") {
             let new: Vec<Vec<u8>> = query_scalar(
-                "INSERT INTO member (round, attempt, client, digest, bytes, finish)
-                 SELECT $1, $2, * FROM unnest($3::bytea[], $4::bytea[], $5::bigint[], $6::bytea[])
+                "INSERT INTO member (round, attempt, client, digest, bytes, finish, body)
+                 SELECT $1, $2, * FROM unnest($3::bytea[], $4::bytea[], $5::bigint[], $6::bytea[],
+                    $7::bytea[])
                  ON CONFLICT DO NOTHING RETURNING client",
             )
             .bind(round)
@@ -76,6 +83,7 @@ impl Database {
             .bind(sorted.iter().map(|taken| taken.digest.0.to_vec()).collect::<Vec<_>>())
             .bind(sorted.iter().map(|taken| taken.bytes as i64).collect::<Vec<_>>())
             .bind(sorted.iter().map(|taken| taken.finish.encode_to_vec()).collect::<Vec<_>>())
+            .bind(sorted.iter().map(|taken| taken.body.as_deref()).collect::<Vec<_>>())
             .fetch_all(&mut *transaction)
             .await
             .map_err(database)?;
@@ -128,6 +136,32 @@ impl Database {
             wire::Finish::decode(&found[..]).map_err(|_| unreadable("a member's update"))
         };
         found.map(finish).transpose()
+    }
+
+    /// Small bodies of these clients' updates in an attempt.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn bodies(
+        &self,
+        turn: Turn,
+        clients: &[ClientId],
+    ) -> Result<BTreeMap<ClientId, Bytes>> {
+        let (round, attempt) = numbers(turn);
+        let found: Vec<(Vec<u8>, Vec<u8>)> = query_as(
+            "SELECT client, body FROM member
+             WHERE round = $1 AND attempt = $2 AND client = ANY($3) AND body IS NOT NULL",
+        )
+        .bind(round)
+        .bind(attempt)
+        .bind(clients.iter().map(|client| client.0.to_vec()).collect::<Vec<_>>())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(database)?;
+        let body = |(key, body): (Vec<u8>, Vec<u8>)| {
+            Ok((ClientId(bytes(&key, "a client's key")?), Bytes::from(body)))
+        };
+        found.into_iter().map(body).collect()
     }
 
     /// Clients whose updates are in an attempt.

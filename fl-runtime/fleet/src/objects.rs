@@ -2,12 +2,13 @@
 //! sums of parts. Whatever is read is hashed, so that nothing hangs on what the store says of it, and
 //! nothing is ever written twice with two contents.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
@@ -23,7 +24,9 @@ use tern_server::blobs::{Blobs, Partial};
 use tern_server::storage::Bodies;
 use tokio::runtime::Handle;
 
-use crate::Options;
+use crate::Database;
+use crate::ahead::Ahead;
+use crate::members::SMALL;
 
 /// Bytes that are put at once; longer bodies go in parts of as many.
 const PART: usize = 8 << 20;
@@ -35,14 +38,18 @@ pub struct Objects {
     spool: Blobs,
     handle: Handle,
     address: String,
+    ahead: Mutex<Ahead>,
+    /// What has small updates.
+    database: Option<Database>,
 }
 
 impl Objects {
-    /// Opens the store of a fleet's options; `spool` is a folder of this process alone.
+    /// Opens the store of a fleet; `spool` is a folder of this process alone.
     ///
     /// # Errors
     /// [`Error::Value`] for an address that is none; [`Error::File`] for the folder.
-    pub fn open(options: &Options, spool: &std::path::Path) -> Result<Arc<Self>> {
+    pub fn open(database: &Database, spool: &std::path::Path) -> Result<Arc<Self>> {
+        let options = database.options();
         let address = &options.objects;
         let wrong = |error: object_store::Error| {
             Error::value("fleet.objects", address, format!("an object store: {error}"))
@@ -74,20 +81,22 @@ impl Objects {
                 Arc::new(local)
             }
         };
-        Self::over(store, address, spool)
+        Self::over(store, address, spool, Some(database.clone()))
     }
 
-    /// Over a store.
+    /// Over a store, with the small updates that a database has.
     ///
     /// # Errors
     /// [`Error::File`] for the folder.
-    pub fn over(
+    pub(crate) fn over(
         store: Arc<dyn ObjectStore>,
         address: &str,
         spool: &std::path::Path,
+        database: Option<Database>,
     ) -> Result<Arc<Self>> {
         let spool = Blobs::open(spool, Durability::None, u64::MAX, Faults::default())?;
-        Ok(Arc::new(Objects { store, spool, handle: Handle::current(), address: address.into() }))
+        let (handle, address) = (Handle::current(), address.into());
+        Ok(Arc::new(Objects { store, spool, handle, address, ahead: Mutex::default(), database }))
     }
 
     fn file(&self, path: &Path) -> PathBuf {
@@ -131,6 +140,39 @@ impl Objects {
         }
     }
 
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to fetch updates of about so many bytes, which will be asked for in this order.
+    ///
+    /// # Errors
+    /// The database's, if small ones can't be read.
+    pub(crate) fn expect(
+        &self,
+        turn: Turn,
+        updates: &[(ClientId, Digest)],
+        bytes: u64,
+    ) -> Result<()> {
+        let small = match &self.database {
+            Some(database) if bytes <= SMALL => {
+                let clients: Vec<ClientId> = updates.iter().map(|(client, _)| *client).collect();
+                self.handle.block_on(database.bodies(turn, &clients))?
+            }
+            _ => BTreeMap::new(),
+        };
+        let other = updates.iter().filter(|(client, _)| !small.contains_key(client));
+        let paths = other.map(|(_, digest)| update(turn, digest)).collect();
+        self.ahead().begin(&self.store, &self.handle, (turn, small), paths, bytes);
+        Ok(())
+    }
+
+    /// An update that lies with its member.
+    fn small(&self, turn: Turn, client: &ClientId) -> Result<Option<Bytes>> {
+        let Some(database) = &self.database else { return Ok(None) };
+        Ok(self.handle.block_on(database.bodies(turn, &[*client]))?.remove(client))
+    }
+
     /// Writes the sum of a part.
     pub(crate) fn put_sum(&self, name: &str, bytes: Vec<u8>) -> Result<Digest> {
         let digest = Digest::of(&bytes);
@@ -152,14 +194,14 @@ impl Objects {
         }
     }
 
-    /// Removes objects that are older than `age` and that `keep` doesn't want; how many those were.
-    pub(crate) async fn remove_orphans(
+    /// Objects that are older than `age` and that `keep` doesn't want.
+    pub(crate) async fn orphans(
         &self,
         now: u64,
         age: Duration,
         keep: impl Fn(&Orphan<'_>) -> bool,
-    ) -> Result<usize> {
-        let mut removed = 0;
+    ) -> Result<Vec<Path>> {
+        let mut orphans = Vec::new();
         for folder in ["models", "updates", "sums"] {
             let prefix = Path::from(folder);
             let mut all = self.store.list(Some(&prefix));
@@ -168,14 +210,27 @@ impl Objects {
                 let old = now.saturating_sub(written) > age.as_millis() as u64;
                 let Some(orphan) = Orphan::of(object.location.as_ref()) else { continue };
                 if old && !keep(&orphan) {
-                    let deleted = self.store.delete(&object.location).await;
-                    deleted.map_err(|e| self.failed(&object.location, e))?;
-                    removed += 1;
+                    orphans.push(object.location);
                 }
             }
         }
-        Ok(removed)
+        Ok(orphans)
     }
+
+    /// Removes objects.
+    pub(crate) async fn remove(&self, paths: &[Path]) -> Result<()> {
+        for path in paths {
+            self.store.delete(path).await.map_err(|error| self.failed(path, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of an upload that is there.
+pub(crate) fn whole(partial: &Partial) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(partial.len() as usize);
+    let read = partial.open()?.read_to_end(&mut bytes);
+    read.map_err(|error| Error::file(partial.path(), error)).map(|_| bytes)
 }
 
 /// An object that may be needed no more.
@@ -188,7 +243,7 @@ pub(crate) enum Orphan<'a> {
 
 impl<'a> Orphan<'a> {
     /// What a place is of.
-    fn of(place: &'a str) -> Option<Self> {
+    pub fn of(place: &'a str) -> Option<Self> {
         let mut parts = place.split('/');
         let folder = parts.next()?;
         let second = parts.next()?;
@@ -206,15 +261,15 @@ impl<'a> Orphan<'a> {
     }
 }
 
-fn model(digest: &Digest) -> Path {
+pub(crate) fn model(digest: &Digest) -> Path {
     Path::from(format!("models/{digest}"))
 }
 
-fn update(turn: Turn, digest: &Digest) -> Path {
+pub(crate) fn update(turn: Turn, digest: &Digest) -> Path {
     Path::from(format!("updates/{}-{}/{digest}", turn.round, turn.attempt))
 }
 
-fn sum(name: &str) -> Path {
+pub(crate) fn sum(name: &str) -> Path {
     Path::from(format!("sums/{name}"))
 }
 
@@ -279,16 +334,27 @@ impl Bodies for Objects {
     fn upload(
         &self,
         turn: Turn,
-        _: &ClientId,
+        client: &ClientId,
         digest: &Digest,
     ) -> Result<Option<Box<dyn Read + '_>>> {
+        if let Some(bytes) = self.ahead().small(turn, client) {
+            return Ok(Some(Box::new(bytes.reader())));
+        }
         let path = update(turn, digest);
-        match self.handle.block_on(self.store.get(&path)) {
-            Ok(found) => {
+        let fetched = self.ahead().take(&self.store, &self.handle, &path);
+        let body = match fetched {
+            Some(fetched) => fetched.map(|bytes| Box::new(bytes.reader()) as Box<dyn Read>),
+            None => self.handle.block_on(self.store.get(&path)).map(|found| {
                 let (pieces, piece) = (found.into_stream(), Bytes::new());
-                Ok(Some(Box::new(Streamed { pieces, piece, handle: &self.handle })))
+                Box::new(Streamed { pieces, piece, handle: &self.handle }) as Box<dyn Read>
+            }),
+        };
+        match body {
+            Ok(body) => Ok(Some(body)),
+            Err(object_store::Error::NotFound { .. }) => {
+                let small = self.small(turn, client)?;
+                Ok(small.map(|bytes| Box::new(bytes.reader()) as Box<dyn Read>))
             }
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed(&path, error)),
         }
     }
@@ -299,13 +365,11 @@ impl Bodies for Objects {
 
     fn accept(&self, partial: &Partial, turn: Turn, _: &ClientId, digest: &Digest) -> Result<()> {
         let path = update(turn, digest);
+        if partial.len() <= PART as u64 {
+            return self.put_at(&path, whole(partial)?.into());
+        }
         let mut file = partial.open()?;
         let unread = |error| Error::file(partial.path(), error);
-        if partial.len() <= PART as u64 {
-            let mut bytes = Vec::with_capacity(partial.len() as usize);
-            file.read_to_end(&mut bytes).map_err(unread)?;
-            return self.put_at(&path, bytes.into());
-        }
         let failed = |error| self.failed(&path, error);
         let begun = self.handle.block_on(self.store.put_multipart(&path)).map_err(failed)?;
         let mut upload = WriteMultipart::new_with_chunk_size(begun, PART);
@@ -345,8 +409,9 @@ mod tests {
     async fn what_is_read_is_what_was_written_or_named() {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let open =
-            |spool| Objects::over(store.clone(), "memory", &folder.path().join(spool)).unwrap();
+        let open = |spool| {
+            Objects::over(store.clone(), "memory", &folder.path().join(spool), None).unwrap()
+        };
         let (here, there) = (open("a"), open("b"));
         let other = store.clone();
         let checked = tokio::task::spawn_blocking(move || {
@@ -370,6 +435,24 @@ mod tests {
                 assert!(read == body, "{length} bytes");
             }
             assert!(there.upload(Turn::new(2, 2), &client, &digest).unwrap().is_none());
+            // Fetched ahead, read twice, out of order, and gone.
+            let bodies: Vec<Vec<u8>> = (0..40u8).map(|number| vec![number; 50]).collect();
+            for body in &bodies {
+                let mut partial = here.partial(turn, &client).unwrap();
+                partial.clear().unwrap();
+                partial.append(body).unwrap();
+                here.accept(&partial, turn, &client, &Digest::of(body)).unwrap();
+            }
+            let updates: Vec<_> = bodies.iter().map(|body| (client, Digest::of(body))).collect();
+            there.expect(turn, &updates, 50).unwrap();
+            for body in bodies.iter().chain(&bodies[39..]).chain(&bodies[..1]) {
+                let mut read = Vec::new();
+                let mut found = there.upload(turn, &client, &Digest::of(body)).unwrap().unwrap();
+                found.read_to_end(&mut read).unwrap();
+                assert_eq!(read, *body);
+            }
+            there.expect(turn, &[(client, Digest([1; 32]))], 50).unwrap();
+            assert!(there.upload(turn, &client, &Digest([1; 32])).unwrap().is_none());
             // A sum that isn't what was written is none.
             let made = here.put_sum("2-1/0-aa", vec![1, 2, 3]).unwrap();
             assert_eq!(there.read_sum("2-1/0-aa", &made).unwrap().as_deref(), Some(&[1, 2, 3][..]));
@@ -390,7 +473,7 @@ mod tests {
     async fn orphans_go_once_they_are_old() {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let objects = Objects::over(store.clone(), "memory", folder.path()).unwrap();
+        let objects = Objects::over(store.clone(), "memory", folder.path(), None).unwrap();
         let digest = Digest([3; 32]);
         let places = [
             format!("models/{digest}"),
@@ -406,9 +489,10 @@ mod tests {
             |orphan: &Orphan<'_>| matches!(orphan, Orphan::Update(turn, _) if turn.round == 8);
         let now = tern_host::clock::now().0;
         let hour = Duration::from_secs(3600);
-        assert_eq!(objects.remove_orphans(now, hour, keep).await.unwrap(), 0);
-        let later = now + 3_700_000;
-        assert_eq!(objects.remove_orphans(later, hour, keep).await.unwrap(), 3);
+        assert!(objects.orphans(now, hour, keep).await.unwrap().is_empty());
+        let orphans = objects.orphans(now + 3_700_000, hour, keep).await.unwrap();
+        assert_eq!(orphans.len(), 3);
+        objects.remove(&orphans).await.unwrap();
         let left: Vec<_> = store.list(None).try_collect().await.unwrap();
         let mut left: Vec<String> = left.iter().map(|object| object.location.to_string()).collect();
         left.sort();

@@ -18,7 +18,8 @@ use tokio::sync::watch;
 use super::Gateway;
 use crate::PgLedger;
 use crate::error::stored;
-use crate::members::{Outcome, Taken, upload};
+use crate::members::{Outcome, SMALL, Taken, upload};
+use crate::objects::whole;
 use crate::requests::Asked;
 
 impl Gateway {
@@ -55,9 +56,15 @@ impl Gateway {
     fn take(&self, received: &Received, finish: wire::Finish) -> Result<Outcome, Refusal> {
         let Received { incoming, digest } = received;
         let (turn, client) = (incoming.turn(), *incoming.client());
-        // Stored before anybody may count it.
-        self.objects.accept(incoming.partial(), turn, &client, digest).map_err(stored)?;
-        let taken = Taken { client, digest: *digest, bytes: incoming.len(), finish };
+        let body = match incoming.len() <= SMALL {
+            true => Some(whole(incoming.partial()).map_err(stored)?),
+            false => {
+                // Stored before anybody may count it.
+                self.objects.accept(incoming.partial(), turn, &client, digest).map_err(stored)?;
+                None
+            }
+        };
+        let taken = Taken { client, digest: *digest, bytes: incoming.len(), finish, body };
         self.database.wait(self.members.ask((turn, taken)))
     }
 }

@@ -24,8 +24,9 @@ pub(crate) struct Follower {
 /// What the database has that a follower lacks.
 pub(crate) struct News {
     /// The state between attempts, if there is a later one, and its write.
-    snapshot: Option<(i64, Vec<u8>)>,
-    events: Vec<(i64, Vec<u8>)>,
+    pub snapshot: Option<(i64, Vec<u8>)>,
+    /// Events after the last write that it has.
+    pub events: Vec<(i64, Vec<u8>)>,
 }
 
 impl Database {
@@ -77,7 +78,14 @@ impl Follower {
     /// # Errors
     /// The database's; what is in it that can't be.
     pub async fn begin(of: &Database, run: RunId, plan: &RunPlan) -> Result<Self> {
-        let News { snapshot, events } = of.news(-1, -1).await?;
+        Follower::new(run, plan, of.news(-1, -1).await?)
+    }
+
+    /// Of a run of which this is all there is.
+    ///
+    /// # Errors
+    /// For what can't be.
+    pub fn new(run: RunId, plan: &RunPlan, News { snapshot, events }: News) -> Result<Self> {
         let (base, snapshot) = snapshot.ok_or_else(|| unreadable("the state"))?;
         let coordinator = Coordinator::restore(plan.clone(), run, &snapshot)?;
         let mut follower = Follower { plan: plan.clone(), run, coordinator, sequence: base, base };

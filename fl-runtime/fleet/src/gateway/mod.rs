@@ -2,7 +2,7 @@
 //! any other gateway goes on for it.
 
 mod backend;
-mod follower;
+pub(crate) mod follower;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -65,7 +65,7 @@ impl Gateway {
                 }
             }
         };
-        let objects = Objects::open(database.options(), spool)?;
+        let objects = Objects::open(database, spool)?;
         let follower = Follower::begin(database, run, &plan).await?;
         let (clients, last) = database.registered(0).await?;
         let gateway = Arc::new(Gateway {

@@ -6,6 +6,7 @@ mod place;
 mod rates;
 mod rounds;
 mod schema;
+mod seeds;
 
 use std::collections::BTreeMap;
 
@@ -42,6 +43,13 @@ async fn an_update_is_counted_once_whichever_gateway_it_comes_to() {
     let later = Turn::new(1, 2);
     assert_eq!(gateways[1].accept(later, &[taken(later, 1, 7)]).await.unwrap(), [Closed]);
     assert_eq!(place.members(TURN).await, 3);
+    // Small bodies are with them, large ones not.
+    let large = crate::Taken { body: None, ..taken(later, 5, 1) };
+    place.open(later).await;
+    gateways[0].accept(later, &[large, taken(later, 6, 9)]).await.unwrap();
+    let clients = [5, 6, 7].map(|client| ClientId([client; 32]));
+    let bodies = gateways[1].bodies(later, &clients).await.unwrap();
+    assert_eq!(bodies.into_iter().collect::<Vec<_>>(), [(clients[1], vec![9; 100].into())]);
 }
 
 /// Clients that send again and again, other bodies now and then, through gateways at once, while

@@ -109,7 +109,7 @@ pub fn of(turn: Turn, client: ClientId, body: u8) -> Taken {
         samples: 5,
         ..Default::default()
     };
-    Taken { client, digest, bytes: 100, finish }
+    Taken { client, digest, bytes: 100, finish, body: Some(vec![body; 100]) }
 }
 
 /// Likewise of a client that is a number.

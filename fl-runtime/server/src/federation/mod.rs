@@ -92,6 +92,8 @@ pub struct Federation {
     ledger: Box<dyn Ledger>,
     bodies: Arc<dyn Bodies>,
     coordinator: Coordinator,
+    /// Whether the coordinator handled what the ledger may not have, and couldn't be read anew.
+    ahead: bool,
     context: Arc<Context>,
     /// What the uploads of the open attempt add up to; unknown after a restart or a failure.
     total: Option<Sum>,
@@ -190,6 +192,7 @@ impl Federation {
     ) -> Result<wire::Instruction, Refusal> {
         self.known(client)?;
         self.greet(now, *client, samples);
+        self.go_back()?;
         let now = self.clock.read(now);
         self.gather(now)?;
         let mut instruction = self.coordinator.instruction(client);
@@ -246,6 +249,7 @@ impl Federation {
 
     /// Handles an event, stores it, and then does what it asks for.
     fn apply(&mut self, now: Millis, event: Event) -> Result<(), Refusal> {
+        self.go_back()?;
         let journaled = event.to_wire(now.max(self.coordinator.now()).0);
         let effects = self.coordinator.handle(now, event)?;
         let record = effects.iter().find_map(|effect| match effect {
@@ -276,13 +280,27 @@ impl Federation {
 
     fn reload(&mut self) {
         self.total = None;
-        match load(&*self.ledger, &self.plan, self.task.run) {
+        let loaded = load(&*self.ledger, &self.plan, self.task.run);
+        self.ahead = loaded.is_err();
+        match loaded {
             Ok(coordinator) => self.coordinator = coordinator,
             // Without its journal a run can't go on, but what it has stays whole.
             Err(error) => {
                 self.damage.found(&error);
                 tracing::error!(%error, "reading the journal again");
             }
+        }
+    }
+
+    /// Goes back to what the ledger has, where the coordinator may be ahead of it: another event
+    /// would be written after one that isn't there.
+    fn go_back(&mut self) -> Result<(), Refusal> {
+        if self.ahead {
+            self.reload();
+        }
+        match self.ahead {
+            true => Err(Refusal::Storage("the journal can't be read, try again".into())),
+            false => Ok(()),
         }
     }
 
@@ -342,6 +360,7 @@ impl Federation {
     /// # Errors
     /// If something can't be stored; the next call tries again.
     pub fn advance(&mut self, now: Millis) -> Result<()> {
+        self.go_back()?;
         let now = self.clock.read(now);
         if self.is_due(now) && !self.collects_elsewhere() {
             self.apply(now, Event::Tick)?;

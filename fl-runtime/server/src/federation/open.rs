@@ -79,6 +79,7 @@ impl Federation {
             ledger,
             bodies,
             coordinator,
+            ahead: false,
             context,
             total: None,
             working: false,

@@ -206,7 +206,7 @@ pub fn audits(configured: &Configured, fleet: &fleet::Options) -> Result<Vec<Aud
     let (_lock, folder) = spool(&configured.server.folder, "verify")?;
     let opened = event_loop.block_on(async {
         let database = Database::connect(fleet).await?;
-        let objects = Objects::open(fleet, &folder)?;
+        let objects = Objects::open(&database, &folder)?;
         Ok::<_, tern_fl::Error>((PgLedger::reading(&database), objects))
     });
     let (ledger, objects) = opened?;
