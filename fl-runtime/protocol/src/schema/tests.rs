@@ -118,3 +118,55 @@ fn schemas_are_read_as_they_were_written() {
     let error = toml::from_str::<Schema>(&format!("speed = 1\n{text}")).unwrap_err();
     assert!(error.to_string().contains("speed"), "{error}");
 }
+
+/// A column is of numbers if most of its values are.
+#[test]
+fn nothing_is_fitted_on_a_row_with_a_word_among_numbers() {
+    let schema = fit("x,class", &["five,c", "1,a", "3,a", "?,b"]).unwrap();
+    let ColumnKind::Number { mean, deviation } = schema.columns[0].kind else { panic!() };
+    assert_eq!((mean, deviation), (2.0, 1.0));
+    assert_eq!(schema.label.classes, ["a", "b"]);
+    let error = fit("x,y,z,class", &["w,1,2,a", "1,w,2,a", "1,2,w,a"]).unwrap_err().to_string();
+    assert!(error.contains("none (x is `w`, expected a number)"), "{error}");
+    // What is always the same has no deviation to be scaled by.
+    let schema = fit("x,class", &["5,a", "5,b"]).unwrap();
+    let scaled = ColumnKind::Number { mean: 5.0, deviation: 1.0 };
+    assert_eq!(schema.columns[0].kind, scaled);
+}
+
+#[test]
+fn of_many_classes_ten_are_named() {
+    for count in [10, 11, 12] {
+        let rows: Vec<String> = (0..2 * count).map(|i| format!("{i},{}", i % count)).collect();
+        let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        let label = fit("x,class", &rows).unwrap().label;
+        let refused = label.reader().class("no").unwrap_err();
+        assert_eq!(refused.ends_with("8, 9, …"), count > 10, "{refused}");
+        assert!(refused.contains("7, 8, 9"), "{refused}");
+    }
+}
+
+#[test]
+fn schemas_that_make_no_sense_are_refused() {
+    let schema = fit("x,job,class", &["1,a,no", "2,b,yes"]).unwrap();
+    let with = |change: &dyn Fn(&mut Schema)| {
+        let mut schema = schema.clone();
+        change(&mut schema);
+        schema.check().map_err(|error| error.to_string())
+    };
+    assert_eq!(with(&|_| ()), Ok(()));
+    for (mean, deviation) in [(f64::NAN, 1.0), (0.0, f64::INFINITY), (0.0, 0.0), (0.0, -1.0)] {
+        let error = with(&|s| s.columns[0].kind = ColumnKind::Number { mean, deviation });
+        assert!(error.unwrap_err().contains("a deviation above 0"), "{mean} {deviation}");
+    }
+    let many = |count: usize| -> Vec<String> { (0..count).map(|i| format!("v{i}")).collect() };
+    let categories =
+        |count| with(&|s| s.columns[1].kind = ColumnKind::Category { values: many(count) });
+    assert_eq!(categories(MAX_CATEGORIES), Ok(()));
+    let error = categories(MAX_CATEGORIES + 1).unwrap_err();
+    assert!(error.contains(&format!("at most {MAX_CATEGORIES}")), "{error}");
+    let classes = |count| with(&|s| s.label.classes = many(count));
+    assert_eq!(classes(MAX_CLASSES), Ok(()));
+    assert!(classes(MAX_CLASSES + 1).unwrap_err().contains("at most"));
+    assert!(classes(0).unwrap_err().contains("at least one"));
+}

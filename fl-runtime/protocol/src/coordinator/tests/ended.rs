@@ -39,6 +39,14 @@ fn a_run_that_most_of_its_clients_were_told_is_over_ends_with_that_model() {
     let c = after(&[(2, END), (4, END)]);
     // Two of five may lie.
     assert!(!c.finished() && c.told_end().is_none() && restarted(&c).told_end().is_none());
+    // What was said is known after a restart.
+    let mut again = restarted(&c);
+    again.handle(Millis(1), start(5)).unwrap();
+    told(&mut again, 5, END).unwrap();
+    let deadline = again.deadline().unwrap();
+    again.handle(deadline, Event::Tick).unwrap();
+    again.handle(deadline, start(5)).unwrap();
+    assert!(again.finished());
     let mut c = after(&[(2, END), (4, END), (5, END)]);
     assert!(c.finished());
     assert_eq!((c.told_end(), c.turn()), (Some(END), Turn::new(2, 1)));
@@ -66,6 +74,19 @@ fn the_end_that_more_than_half_were_told_is_known_by_effects_that_are_stored() {
     assert!(failed.reason.contains("told that the run is over after round 2"), "{failed:?}");
     let standing = Standing::of(&c.snapshot());
     assert_eq!(standing, Standing { turn: Turn::new(2, 1), over: Some(END.model) });
+    // At the end of the open round its attempts count on.
+    let mut c = coordinator(|plan| plan.cohort.size = 1);
+    c.handle(Millis(1), start(1)).unwrap();
+    told(&mut c, 1, Ended { round: 1, ..END }).unwrap();
+    c.handle(Millis(1), start(1)).unwrap();
+    assert_eq!((c.finished(), c.turn()), (true, Turn::new(1, 3)));
+    // One that ended by itself goes on if its plan has more rounds.
+    let ended = coordinator(|_| ()).after(2);
+    assert!(ended.finished() && restarted(&ended).finished());
+    let mut longer = ended.plan().clone();
+    longer.rounds = 3;
+    let longer = Coordinator::restore(longer, RUN, &ended.snapshot()).unwrap();
+    assert_eq!((longer.finished(), longer.turn()), (false, Turn::new(3, 1)));
 }
 
 #[test]

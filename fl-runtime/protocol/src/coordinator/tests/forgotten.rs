@@ -136,6 +136,8 @@ fn a_few_liars_choose_neither_who_meets_nor_which_attempt_follows() {
         for liar in liars {
             session.says(liar, &victims, Some(far)).unwrap();
         }
+        // Of attempts a third.
+        session.says(4, &BTreeSet::new(), Some(far)).unwrap();
         let turn = session.coordinator.turn();
         session.wait();
         session.restart();
@@ -152,6 +154,9 @@ fn a_few_liars_choose_neither_who_meets_nor_which_attempt_follows() {
     session.wait();
     // Of three one is honest.
     session.until(&all, "collect");
+    let other = session.ids(&[0, 5, 6]);
+    session.says(0, &other, None).unwrap();
+    assert!(session.coordinator.known.sums().is_empty());
     session.says(1, &victims, None).unwrap();
     assert_eq!(session.coordinator.known.sums(), [victims]);
 }
@@ -172,7 +177,8 @@ fn words_of_sums_that_there_never_were_are_refused() {
     // Out of order, and no keys at all.
     let keys = session.ids(&ALL);
     let summed: Vec<Vec<u8>> = keys.iter().rev().map(|client| client.0.to_vec()).collect();
-    for summed in [summed, vec![vec![7; 31]; 3]] {
+    let twice = [&[summed[0].clone()], &summed[..4]].concat();
+    for summed in [summed, twice, vec![vec![7; 31]; 3]] {
         let declined = wire::Declined { summed, ..Default::default() };
         let body = Some(wire::message::Body::Declined(declined));
         let message = wire::Message { round: 1, attempt: 1, body };
