@@ -148,7 +148,7 @@ mod tests {
 
     fn head(sequence: u64) -> Head {
         let (chain, model) = (Digest::of(&sequence.to_le_bytes()), Digest([7; 32]));
-        let over = (sequence % 3 == 0).then_some(chain);
+        let over = sequence.is_multiple_of(3).then_some(chain);
         let standing = Standing { turn: Turn::new(6, sequence as u32), over };
         Head { run: RunId([3; 16]), sequence, chain, round: 5, model, standing }
     }

@@ -111,8 +111,10 @@ fn fewer_than_half_do_not_end_a_run() {
 
 #[test]
 fn no_repair_goes_on_with_a_run_that_is_over() {
+    type Change = fn(&mut RunPlan);
+    type Harm = fn(&mut Files, &Files);
     let adam = || StrategySpec::Adam { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
-    let changes: [(&str, fn(&mut RunPlan)); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("mean", |_| ()),
         ("differences", |plan| plan.updates.downlink = Encoding::Ternary),
         ("secure", |plan| {
@@ -137,7 +139,7 @@ fn no_repair_goes_on_with_a_run_that_is_over() {
             let (_folder, federation, _) = run.with(&run.whole);
             federation.coordinator().head().clone()
         };
-        let harms: [(&str, fn(&mut Files, &Files)); 3] = [
+        let harms: [(&str, Harm); 3] = [
             ("older", |now, early| {
                 for name in ["journal.sqlite", "journal.sqlite-wal"] {
                     now.insert(name.into(), early[Path::new(name)].clone());
