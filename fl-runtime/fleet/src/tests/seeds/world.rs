@@ -34,8 +34,8 @@ pub struct Weather {
 }
 
 pub enum Process {
-    Gateway(Gateway),
-    Leader(Leads),
+    Gateway(Box<Gateway>),
+    Leader(Box<Leads>),
     Aggregator(Aggregator),
     Client(Client),
 }
@@ -135,8 +135,8 @@ impl World {
     fn begin(self: &Arc<Self>, process: usize) -> Process {
         let sim = Sim { world: self.clone(), process: Some(process) };
         match process {
-            0 | 1 => Process::Gateway(Gateway::new(sim)),
-            2 | 3 => Process::Leader(Leads::new(sim)),
+            0 | 1 => Process::Gateway(Box::new(Gateway::new(sim))),
+            2 | 3 => Process::Leader(Box::new(Leads::new(sim))),
             4 | 5 => Process::Aggregator(Aggregator::new(sim)),
             number => Process::Client(Client::new(self.clone(), number - 6)),
         }
