@@ -85,9 +85,6 @@ impl Objects {
     }
 
     /// Over a store, with the small updates that a database has.
-    ///
-    /// # Errors
-    /// [`Error::File`] for the folder.
     pub(crate) fn over(
         store: Arc<dyn ObjectStore>,
         address: &str,
@@ -145,9 +142,6 @@ impl Objects {
     }
 
     /// Begins to fetch updates of about so many bytes, which will be asked for in this order.
-    ///
-    /// # Errors
-    /// The database's, if small ones can't be read.
     pub(crate) fn expect(
         &self,
         turn: Turn,
