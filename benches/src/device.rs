@@ -1,7 +1,7 @@
 //! All that is measured of one device.
 
 use anyhow::Result;
-use tern_engine::{AdapterSummary, Device, Kind, Outcome, Source};
+use tern_engine::{AdapterSummary, Device, Isa, Kind, Outcome, Source};
 
 use crate::budget::Budget;
 use crate::kernels::{self, Variants};
@@ -21,6 +21,8 @@ pub struct Request<'a> {
     pub training: bool,
     /// How long things may take.
     pub budget: Budget,
+    /// Threads of the `Cpu` device.
+    pub threads: usize,
     /// Kernels and models whose name contains this; all if left out.
     pub filter: Option<&'a str>,
 }
@@ -32,7 +34,7 @@ impl Request<'_> {
     }
 }
 
-/// Measures a device.
+/// Measures a device; [`conclude`] adds what is known in the end.
 ///
 /// # Errors
 /// Device errors; if who watches fails. What is computed wrong is in the report.
@@ -45,7 +47,8 @@ pub async fn measure(
     let wanted = |name: &str| request.wanted(name);
     let mut measured = report::Device {
         adapter: adapter(device.summary()),
-        vectors: None,
+        vectors: (device.profile().kind == Kind::Cpu)
+            .then(|| report::Vectors { isa: Isa::current().to_string(), threads: request.threads }),
         roofline: None,
         self_tests: Vec::new(),
         choices: Vec::new(),
@@ -73,9 +76,13 @@ pub async fn measure(
         let models = models::named(request.filter);
         measured.training = training::measure(device, budget, &models, watch).await?;
     }
+    Ok(measured)
+}
+
+/// Adds the choices of variants in force, and the self-tests of those that were taken up to here.
+pub fn conclude(device: &Device, measured: &mut report::Device) {
     measured.choices = choices(device);
     measured.self_tests = self_tests(device);
-    Ok(measured)
 }
 
 /// The name of a kind in reports.
@@ -100,8 +107,7 @@ pub fn adapter(summary: AdapterSummary) -> Adapter {
     }
 }
 
-/// The self-tests of the variants that were taken up to here.
-pub fn self_tests(device: &Device) -> Vec<report::SelfTest> {
+fn self_tests(device: &Device) -> Vec<report::SelfTest> {
     let of = |test: tern_engine::SelfTest| {
         let (outcome, reason) = match test.outcome {
             Outcome::Passed(_) => ("passed", String::new()),
@@ -119,8 +125,7 @@ pub fn self_tests(device: &Device) -> Vec<report::SelfTest> {
     device.self_tests().into_iter().map(of).collect()
 }
 
-/// The choices of variants in force on a device.
-pub fn choices(device: &Device) -> Vec<report::Choice> {
+fn choices(device: &Device) -> Vec<report::Choice> {
     let of = |choice: tern_engine::Choice| report::Choice {
         kernel: choice.kernel.into(),
         class: choice.class,

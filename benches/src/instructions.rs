@@ -205,7 +205,8 @@ pub fn steps(options: &Steps) -> Result<()> {
         let names: Vec<&str> = WORKLOADS.iter().map(|w| w.name).collect();
         bail!("model is {:?}, expected one of {}", options.model, names.join(", "));
     };
-    workload.reduced().plan(&Device::cpu(), 1)?.run(options.steps)?;
+    let device = Device::cpu();
+    device.wait(workload.reduced().plan(&device, 1))?.run(options.steps)?;
     Ok(())
 }
 

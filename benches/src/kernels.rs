@@ -50,15 +50,18 @@ pub async fn check(
         for case in own.filter(|c| small(c) && fits(c, device)) {
             check.cases += 1;
             let expected = case.expected();
-            for case in by(variants, case, device) {
+            for variant in by(variants, case, device) {
+                let named = variant.map(|name| case.clone().variant(name));
+                let case = named.as_ref().unwrap_or(case);
                 match case.check_against_async(device, &expected).await {
                     Ok(found) => {
                         check.error = check.error.max(found.error);
                         check.words_differing = check.words_differing.max(found.words_differing);
                     }
-                    Err(e) => {
-                        check.faults.push(format!("{}: {e}", case.variant.unwrap_or("chosen")));
-                    }
+                    Err(e) => check.faults.push(match variant {
+                        Some(name) => format!("{name}: {e}"),
+                        None => e.to_string(),
+                    }),
                 }
             }
         }
@@ -68,14 +71,14 @@ pub async fn check(
     checks
 }
 
-/// A case once for each variant.
-fn by(variants: Variants, case: &Case, device: &Device) -> Vec<Case> {
+/// The variants to compute a case by; `None` is the one that the device takes by itself.
+fn by(variants: Variants, case: &Case, device: &Device) -> Vec<Option<&'static str>> {
     if variants == Variants::Chosen || device.profile().kind == Kind::Cpu {
-        return vec![case.clone()];
+        return vec![None];
     }
     let params = bytemuck::cast_slice(&case.params);
     let taken = case.kernel.variants.iter().filter(|variant| device.takes(variant, params));
-    taken.map(|variant| case.clone().variant(variant.name)).collect()
+    taken.map(|variant| Some(variant.name)).collect()
 }
 
 /// Times the large rows, and for every other kernel the case that moves and computes most. A

@@ -38,7 +38,7 @@ impl Workload {
     ///
     /// # Errors
     /// Device errors.
-    pub fn plan(&self, device: &Device, replicas: usize) -> Result<Plan> {
+    pub async fn plan(&self, device: &Device, replicas: usize) -> Result<Plan> {
         let batching = Batching::in_order(self.batch);
         let training = Training::new(Optimizer::sgd(), 0.01);
         let seeds: Vec<u32> = (1..=replicas as u32).collect();
@@ -49,15 +49,16 @@ impl Workload {
         let (x, targets) = match self.kind {
             Kind::Language { vocabulary, steps, .. } | Kind::Decoder { vocabulary, steps, .. } => {
                 let text = words(samples * steps + 1, vocabulary as u32);
-                let data = TextData::upload(device, &[text], TextWindows::new(vocabulary, steps))?;
+                let windows = TextWindows::new(vocabulary, steps);
+                let data = TextData::upload_async(device, &[text], windows).await?;
                 graph.text_batch(&data, &batching)?
             }
             Kind::Perceptron { width, classes, .. } => {
-                let data = images(device, samples, width, classes)?;
+                let data = images(device, samples, width, classes).await?;
                 graph.row_batch(&data, &batching)?
             }
             Kind::Convolution { side, classes, .. } => {
-                let data = images(device, samples, side * side, classes)?;
+                let data = images(device, samples, side * side, classes).await?;
                 graph.row_batch(&data, &batching)?
             }
         };
@@ -133,10 +134,11 @@ impl Workload {
 }
 
 /// Made-up images of `width` numbers.
-fn images(device: &Device, samples: usize, width: usize, classes: usize) -> Result<RowData> {
+async fn images(device: &Device, samples: usize, width: usize, classes: usize) -> Result<RowData> {
     let random = |i: usize| uniform(pcg4d([i as u32, 3, 0, 0])[0]);
     let features: Vec<f32> = (0..samples * width).map(random).collect();
-    Ok(RowData::upload(device, &features, width, &words(samples, classes as u32), classes)?)
+    let labels = words(samples, classes as u32);
+    Ok(RowData::upload_async(device, &features, width, &labels, classes).await?)
 }
 
 fn words(n: usize, below: u32) -> Vec<u32> {
@@ -212,7 +214,7 @@ mod tests {
     fn every_model_trains() {
         for workload in WORKLOADS.iter().filter(|w| w.small && w.recurrence().is_none()) {
             let losses = |replicas: usize| {
-                let mut plan = workload.plan(&Device::cpu(), replicas).unwrap();
+                let mut plan = pollster::block_on(workload.plan(&Device::cpu(), replicas)).unwrap();
                 plan.run(2 * BATCHES).unwrap().by_replica
             };
             let (one, two) = (losses(1), losses(2));

@@ -63,7 +63,7 @@ fn several(
     replicas: usize,
     budget: Budget,
 ) -> Result<(usize, Result<Times, String>)> {
-    let mut plan = workload.plan(device, replicas)?;
+    let mut plan = device.wait(workload.plan(device, replicas))?;
     let memory = plan.memory();
     let host = matches!(device.profile().kind, Kind::Cpu | Kind::Software);
     if host && memory.total() > HOST_MEMORY {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use tern_engine::{Device, Isa, Kind};
+use tern_engine::Device;
 
 use crate::budget::Budget;
 use crate::device::{self, Request};
@@ -121,9 +121,19 @@ impl Options {
         }
     }
 
-    /// Whether a kernel or a model is to be run.
-    fn wanted(&self, name: &str) -> bool {
-        self.filter.as_ref().is_none_or(|f| name.contains(f.as_str()))
+    /// What is measured in browsers, too.
+    fn request(&self) -> Request<'_> {
+        // Shares of the roofline need it.
+        let shared = [Part::Roofline, Part::Kernels, Part::Lstm, Part::Products];
+        Request {
+            roofline: shared.into_iter().any(|part| self.wants(part)),
+            checks: self.wants(Part::Checks).then_some(Variants::Chosen),
+            kernels: self.wants(Part::Kernels),
+            training: self.wants(Part::Training),
+            budget: Budget { quick: self.quick },
+            threads: threads(),
+            filter: self.filter.as_deref(),
+        }
     }
 }
 
@@ -140,7 +150,8 @@ pub fn run(options: &Options) -> Result<()> {
     let opened = options.devices.open()?;
     let names = || tern_shaders::kernels().map(|k| k.name);
     let models = models::named(options.filter.as_deref()).into_iter().map(|w| w.name);
-    if !names().chain(models).any(|name| options.wanted(name)) {
+    let request = options.request();
+    if !names().chain(models).any(|name| request.wanted(name)) {
         let filter = options.filter.as_deref().unwrap_or_default();
         bail!("no kernel's and no model's name contains {filter:?}");
     }
@@ -214,43 +225,27 @@ fn measure(
     mut torch: Option<&mut Torch>,
     progress: &Progress,
 ) -> Result<report::Device> {
-    let budget = Budget { quick: options.quick };
+    let request = options.request();
+    let budget = request.budget;
     progress.part(&device.name());
-    let [lstm, products] = [Part::Lstm, Part::Products].map(|part| options.wants(part));
-    let request = Request {
-        roofline: [Part::Roofline, Part::Kernels].into_iter().any(|part| options.wants(part))
-            || lstm
-            || products,
-        checks: options.wants(Part::Checks).then_some(Variants::Chosen),
-        kernels: options.wants(Part::Kernels),
-        training: options.wants(Part::Training),
-        budget,
-        filter: options.filter.as_deref(),
-    };
     let mut looking = Looking { progress, torch: torch.as_deref_mut() };
     let mut measured = device.wait(device::measure(device, &request, &mut looking))?;
-    if device.profile().kind == Kind::Cpu {
-        let isa = Isa::current().to_string();
-        measured.vectors = Some(report::Vectors { isa, threads: threads() });
-    }
     if options.wants(Part::Replicas) {
         progress.part("models side by side");
-        let wanted = |name: &str| options.wanted(name);
+        let wanted = |name: &str| request.wanted(name);
         measured.replicas = replicas::measure(device, budget, wanted, progress)?;
     }
     let roofline = measured.roofline.as_ref();
     let mut bench = Bench { device, budget, roofline, torch, progress };
-    if lstm {
+    if options.wants(Part::Lstm) {
         progress.part("an LSTM layer");
         measured.pairs.extend(bench.lstm()?);
     }
-    if products {
+    if options.wants(Part::Products) {
         progress.part("products");
         measured.pairs.extend(bench.products()?);
     }
-    // Of the variants that were taken up to here.
-    measured.choices = device::choices(device);
-    measured.self_tests = device::self_tests(device);
+    device::conclude(device, &mut measured);
     Ok(measured)
 }
 

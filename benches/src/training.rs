@@ -70,7 +70,7 @@ async fn step(
     watch: &mut impl Watch,
 ) -> Result<Training> {
     let (heap_before, allocated_before) = (watch.mark(), device.allocated());
-    let plan = workload.plan(device, 1)?;
+    let plan = workload.plan(device, 1).await?;
     let predicted = plan.memory().total();
     let mut trained = Trained { plan, last: f32::NAN, budget };
     trained.run(1).await?;

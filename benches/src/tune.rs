@@ -44,7 +44,7 @@ pub fn run(options: &Options) -> Result<()> {
                     choices.extend(device.tune_lstm(sizes, false)?);
                 }
                 // Recorded after that choice, which decides what the plan's calls are.
-                choices.extend(workload.plan(&device, 1)?.tune(options.again)?);
+                choices.extend(device.wait(workload.plan(&device, 1))?.tune(options.again)?);
                 Ok(())
             };
             tune().with_context(|| workload.name)?;

@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first = group.y * ROWS;
     let here = (group.z * p.steps + p.t) * p.batch;
     var rows: array<u32, ROWS>;
-    for (var b = 0u; b < ROWS; b++) { // unrolled
+    for (var b = 0u; b < ROWS; b++) {
         // Rows past the batch repeat the last one and are dropped below.
         rows[b] = (here + p.batch + min(first + b, p.batch - 1u)) * GATES * width;
     }
@@ -43,7 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let terms = select(GATES * width, 0u, p.t + 1u == p.steps);
     for (var k = 0u; k < terms; k++) {
         let to_unit = block(w + k * p.hidden, width);
-        for (var b = 0u; b < ROWS; b++) { // unrolled
+        for (var b = 0u; b < ROWS; b++) {
             sums[b] = multiply(to_unit, drecurrent[rows[b] + k], sums[b]);
         }
     }

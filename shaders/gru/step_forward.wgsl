@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     // A short array a gate with loops over the rows alone: compilers then keep all in registers.
     var rows: array<u32, ROWS>;
-    for (var b = 0u; b < ROWS; b++) { // unrolled
+    for (var b = 0u; b < ROWS; b++) {
         // Rows past the batch repeat the last one and are dropped below.
         rows[b] = (before + min(first + b, p.batch - 1u)) * width;
     }
@@ -44,19 +44,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var q: array<Wide, ROWS>;
     for (var k = 0u; k < width; k++) {
         var h = array<Wide, ROWS>();
-        for (var b = 0u; b < ROWS; b++) { // unrolled
+        for (var b = 0u; b < ROWS; b++) {
             h[b] = hs[rows[b] + k];
         }
         let to_r = flip(block(w + k, width));
-        for (var b = 0u; b < ROWS; b++) { // unrolled
+        for (var b = 0u; b < ROWS; b++) {
             r[b] = multiply(to_r, h[b], r[b]);
         }
         let to_z = flip(block(w + gate + k, width));
-        for (var b = 0u; b < ROWS; b++) { // unrolled
+        for (var b = 0u; b < ROWS; b++) {
             z[b] = multiply(to_z, h[b], z[b]);
         }
         let to_q = flip(block(w + 2u * gate + k, width));
-        for (var b = 0u; b < ROWS; b++) { // unrolled
+        for (var b = 0u; b < ROWS; b++) {
             q[b] = multiply(to_q, h[b], q[b]);
         }
     }

@@ -12,7 +12,8 @@ use crate::lease::fenced;
 use crate::objects::Orphan;
 use crate::{Database, Objects};
 
-/// Sweeps in the background, under an epoch: all but what the run goes on from, the open attempt's, and, where
+/// Sweeps in the background, under an epoch: all but what the run goes on from, the open attempt's,
+/// and, where
 /// updates stay after their round, those that were counted.
 pub(crate) fn begin(
     of: &Database,

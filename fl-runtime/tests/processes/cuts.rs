@@ -73,10 +73,10 @@ fn proxy(to: &str, trigger: Arc<Trigger>) -> u16 {
         for near in listener.incoming() {
             let (Ok(near), Ok(far)) = (near, TcpStream::connect(&to)) else { continue };
             let (back, there) = (far.try_clone().unwrap(), near.try_clone().unwrap());
-            std::thread::spawn(move || pass(back, there, |_| None, || {}));
+            std::thread::spawn(move || pass(back, there, || None, || {}));
             let trigger = trigger.clone();
             std::thread::spawn(move || {
-                pass(near, far, |_| trigger.count(), || trigger.kill());
+                pass(near, far, || trigger.count(), || trigger.kill());
             });
         }
     });
@@ -84,21 +84,15 @@ fn proxy(to: &str, trigger: Arc<Trigger>) -> u16 {
 }
 
 /// Passes on what comes, until either side ends or the process is killed.
-fn pass(
-    mut from: TcpStream,
-    mut to: TcpStream,
-    end: impl Fn(&[u8]) -> Option<End>,
-    kill: impl Fn(),
-) {
+fn pass(mut from: TcpStream, mut to: TcpStream, end: impl Fn() -> Option<End>, kill: impl Fn()) {
     let mut buffer = [0; 1 << 16];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        let message = &buffer[..count];
-        let end = end(message);
+        let end = end();
         if end == Some(End::Before) {
             kill();
             break;
         }
-        if to.write_all(message).is_err() {
+        if to.write_all(&buffer[..count]).is_err() {
             break;
         }
         if end == Some(End::After) {

@@ -23,9 +23,7 @@ mod summary;
 mod transfer;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use summary::Summary;
+use summary::run;
 
 /// Runs whose updates the server sees; they take few milliseconds each.
 const CLEAR: u64 = 8_500;
@@ -62,29 +60,6 @@ const ALWAYS: [&str; 19] = [
 ];
 const BY_TOKENS: [&str; 2] = ["strangers let in", "strangers sent away"];
 const SIGNED: [&str; 4] = ["forged", "replayed", "signed", "signed again"];
-
-fn run(name: &str, seeds: u64, world: impl Fn(u64, bool) -> Summary, expected: &[&str]) {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    if let Some(seed) = number("TERN_SEED") {
-        println!("{:?}", world(seed, true));
-        return;
-    }
-    let count = number("TERN_SEEDS").unwrap_or(seeds);
-    let mut total = Summary::default();
-    for seed in 0..count {
-        match catch_unwind(AssertUnwindSafe(|| world(seed, false))) {
-            Ok(summary) => total.add(&summary),
-            Err(cause) => {
-                println!("{name}: seed {seed} fails; run it again by TERN_SEED={seed}");
-                std::panic::resume_unwind(cause);
-            }
-        }
-    }
-    println!("{name}: {count} seeds, {total:?}");
-    if count >= seeds {
-        total.check(expected);
-    }
-}
 
 #[test]
 fn secure_rounds() {

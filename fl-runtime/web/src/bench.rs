@@ -3,12 +3,11 @@
 use anyhow::anyhow;
 use serde::Deserialize;
 use serde_json::json;
+use tern_benches::Watch;
 use tern_benches::budget::Budget;
-use tern_benches::device::{Request, measure};
+use tern_benches::device::{Request, conclude, measure};
 use tern_benches::kernels::Variants;
 use tern_benches::report::{Check, Host, Report, SCHEMA};
-use tern_benches::{Watch, report};
-use tern_engine::{Isa, Kind};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsError, JsValue};
 
@@ -98,6 +97,7 @@ pub async fn bench(
         kernels: wants(Part::Kernels),
         training: wants(Part::Training),
         budget: Budget { quick: options.quick },
+        threads: 1,
         filter: options.filter.as_deref(),
     };
     let time = (js_sys::Date::now() / 1e3) as u64;
@@ -107,10 +107,7 @@ pub async fn bench(
     if told.failed {
         return Err(JsError::new("what is told of the suite has thrown"));
     }
-    if device.0.profile().kind == Kind::Cpu {
-        let isa = Isa::current().to_string();
-        measured.vectors = Some(report::Vectors { isa, threads: 1 });
-    }
+    conclude(&device.0, &mut measured);
     let (os, arch) = ("browser".into(), "wasm32".into());
     json::write(&Report {
         schema: SCHEMA,
@@ -133,8 +130,7 @@ struct Told {
 impl Told {
     fn tell(&mut self, event: &serde_json::Value) {
         if let Some(each) = &self.each {
-            let told = json::write(event).ok().map(|event| each.call1(&JsValue::NULL, &event));
-            self.failed |= told.is_none_or(|told| told.is_err());
+            self.failed |= json::tell(each, event).is_none();
         }
     }
 }

@@ -129,10 +129,9 @@ impl Client {
         }
         let tell = move |event: &Event<'_>| {
             let watch = WATCHES.with_borrow(|watches| watches.get(&number).cloned());
-            let event = described(event).and_then(|event| json::write(&event).ok());
-            if let (Some(watch), Some(event)) = (watch, event) {
+            if let (Some(watch), Some(event)) = (watch, described(event)) {
                 // One that throws keeps nobody from going on.
-                let _ = watch.call1(&JsValue::NULL, &event);
+                let _ = json::tell(&watch, &event);
             }
         };
         let allowed = Arc::new(AtomicBool::new(true));

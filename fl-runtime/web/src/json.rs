@@ -16,3 +16,8 @@ pub fn write(value: &impl Serialize) -> Result<JsValue, JsError> {
     let text = serde_json::to_string(value)?;
     js_sys::JSON::parse(&text).map_err(|_| JsError::new("JSON that can't be read back"))
 }
+
+/// Calls a function with a value: what it returns, `None` if it throws.
+pub fn tell(function: &js_sys::Function, value: &impl Serialize) -> Option<JsValue> {
+    function.call1(&JsValue::NULL, &write(value).ok()?).ok()
+}

@@ -163,9 +163,8 @@ impl Model {
         let told = |epoch: &nn::Epoch| {
             let Some(each) = &each else { return true };
             let epoch = Epoch { epoch: epoch.epoch, loss: epoch.training };
-            let said = json::write(&epoch).ok().map(|epoch| each.call1(&JsValue::NULL, &epoch));
             // One that throws ends the training, too.
-            said.is_some_and(|said| said.is_ok_and(|said| said != JsValue::FALSE))
+            json::tell(each, &epoch).is_some_and(|said| said != JsValue::FALSE)
         };
         let (epochs, _) = Fit::new(options.epochs, steps).run_async(&mut plan, None, told).await?;
         let epochs = epochs.iter().map(|e| Epoch { epoch: e.epoch, loss: e.training });

@@ -1,24 +1,19 @@
-//! Every kernel's cases on the browser's devices, against the reference.
+//! The bench suite on the browser's devices.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use tern_benches::report::{Check, Report};
+use serde_json::json;
+use tern_benches::report::{Check, Outcome, Report, Row};
 
-use crate::chromium::Browser;
-use crate::{possible, serve_page, tab_with_module};
+use crate::{serve_page, tab_with_module, with_browser};
 
 /// Kernels with a case that a browser computes otherwise, and what its message says.
 const EXCEPTIONS: &[(&str, &str)] = &[];
 
 #[test]
 fn every_kernel_is_right_on_every_device() {
-    if !possible() {
-        return;
-    }
-    let serving = serve_page();
-    let profile = tempfile::tempdir().unwrap();
-    let browser = Browser::start(profile.path());
+    let Some((serving, browser)) = with_browser(serve_page) else { return };
     for device in ["cpu", "software"] {
         let tab = tab_with_module(&browser, &serving);
         let began = Instant::now();
@@ -57,4 +52,27 @@ fn every_kernel_is_right_on_every_device() {
         assert!(faults.is_empty(), "{device}, {} faults:\n{}", faults.len(), faults.join("\n"));
         tab.close();
     }
+}
+
+/// On a GPU that no thread can wait for.
+#[test]
+fn kernels_and_training_steps_are_timed_on_a_gpu() {
+    let Some((serving, browser)) = with_browser(serve_page) else { return };
+    let tab = tab_with_module(&browser, &serving);
+    tab.evaluate("tern.Device.open('software').then(device => { globalThis.device = device; })")
+        .unwrap();
+    let bench = |part: &str, filter: &str| -> Report {
+        let options = json!({ "parts": [part], "filter": filter, "quick": true });
+        let said = tab.evaluate(&format!("tern.bench(device, {options}, null)")).unwrap();
+        serde_json::from_value(said).unwrap()
+    };
+    let report = bench("kernels", "matmul/nn");
+    let device = &report.devices[0];
+    let roofline = device.roofline.as_ref().unwrap();
+    assert!(roofline.bandwidth.is_some() && roofline.single.is_some(), "{roofline:?}");
+    let timed = |row: &Row| matches!(row.outcome, Outcome::Timed(_));
+    assert!(device.kernels.iter().all(timed) && !device.kernels.is_empty(), "{report:?}");
+    let report = bench("training", "mlp");
+    let [training] = &report.devices[0].training[..] else { panic!("{report:?}") };
+    assert!(training.step.median > 0.0 && training.losses[1].is_finite(), "{training:?}");
 }

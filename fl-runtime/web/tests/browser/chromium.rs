@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Longest time that a call may take: the slowest page computes for minutes in software.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -45,6 +46,8 @@ pub fn executable() -> Option<PathBuf> {
 
 /// A running browser.
 pub struct Browser {
+    /// A folder of its own, which goes with it.
+    _profile: Option<TempDir>,
     process: Child,
     input: Mutex<(ChildStdin, u64)>,
     waiting: Waiting,
@@ -65,6 +68,14 @@ pub struct Tab<'a> {
 }
 
 impl Browser {
+    /// Starts one with a new profile.
+    pub fn new() -> Browser {
+        let profile = tempfile::tempdir().unwrap();
+        let mut browser = Browser::start(profile.path());
+        browser._profile = Some(profile);
+        browser
+    }
+
     /// Starts one whose profile, with what its pages store, is in a folder.
     pub fn start(profile: &Path) -> Browser {
         let executable = executable().expect("chromium");
@@ -94,7 +105,7 @@ impl Browser {
             // Who waits for an answer hears that there is none.
             answered.lock().unwrap().clear();
         });
-        Browser { process, input, waiting, complaints }
+        Browser { _profile: None, process, input, waiting, complaints }
     }
 
     /// Ends it as a crash would.

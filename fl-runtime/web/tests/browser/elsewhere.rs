@@ -9,8 +9,8 @@ use tern_engine::nn::ModelSpec;
 use tern_protocol::RunPlan;
 use tern_protocol::layout::ModelKind;
 
-use crate::chromium::{Browser, Tab};
-use crate::{package, possible, serve_for, serve_page, tab_with_module};
+use crate::chromium::Tab;
+use crate::{package, serve_for, serve_page, tab_with_module, with_browser};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,12 +64,7 @@ fn plan() -> RunPlan {
 
 #[test]
 fn a_page_of_a_listed_origin_takes_part_and_no_other() {
-    if !possible() {
-        return;
-    }
-    let origin = files();
-    let profile = tempfile::tempdir().unwrap();
-    let browser = Browser::start(profile.path());
+    let Some((origin, browser)) = with_browser(files) else { return };
     for listed in [false, true] {
         let origins = if listed { vec![origin.parse().unwrap()] } else { Vec::new() };
         let serving = serve_for(&plan(), origins);
@@ -105,12 +100,7 @@ fn a_page_of_a_listed_origin_takes_part_and_no_other() {
 /// By a browser that says what a device may say: power, network and sight.
 #[test]
 fn conditions_are_told_when_they_change() {
-    if !possible() {
-        return;
-    }
-    let serving = serve_page();
-    let profile = tempfile::tempdir().unwrap();
-    let browser = Browser::start(profile.path());
+    let Some((serving, browser)) = with_browser(serve_page) else { return };
     let tab = tab_with_module(&browser, &serving);
     tab.evaluate(
         "(async () => { \

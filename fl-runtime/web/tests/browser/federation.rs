@@ -14,7 +14,7 @@ use tern_protocol::{Digest, RunPlan, hex};
 use tern_server::local;
 
 use crate::chromium::{Browser, Tab};
-use crate::{RUN, Serving, possible, serve, tab_with_module};
+use crate::{RUN, Serving, possible, serve, tab_with_module, with_browser};
 
 /// Features and classes of a sample.
 const WIDTH: usize = 8;
@@ -139,8 +139,7 @@ fn tabs_and_clients_here_make_one_model() {
         let plan = plan(3 + natives, secure);
         let expected = expected(&plan);
         let serving = serve(&plan);
-        let profile = tempfile::tempdir().unwrap();
-        let browser = Browser::start(profile.path());
+        let browser = Browser::new();
         let tabs: Vec<Tab<'_>> = (0..3).map(|_| tab_with_module(&browser, &serving)).collect();
         for (number, tab) in tabs.iter().enumerate() {
             store_key(tab, number);
@@ -180,12 +179,7 @@ fn tabs_and_clients_here_make_one_model() {
 
 #[test]
 fn a_folder_is_one_tabs() {
-    if !possible() {
-        return;
-    }
-    let serving = serve(&plan(2, false));
-    let profile = tempfile::tempdir().unwrap();
-    let browser = Browser::start(profile.path());
+    let Some((serving, browser)) = with_browser(|| serve(&plan(2, false))) else { return };
     let [first, second] = [0, 1].map(|_| tab_with_module(&browser, &serving));
     let open = |tab: &Tab<'_>| {
         tab.evaluate(&format!(

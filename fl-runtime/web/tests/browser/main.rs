@@ -46,6 +46,12 @@ fn possible() -> bool {
     false
 }
 
+/// What is served, and a browser with a new profile, which ends first; `None` where tests in browsers
+/// are left out.
+fn with_browser<T>(serve: impl FnOnce() -> T) -> Option<(T, Browser)> {
+    possible().then(|| (serve(), Browser::new()))
+}
+
 /// The run that servers here serve.
 const RUN: RunId = RunId([7; 16]);
 

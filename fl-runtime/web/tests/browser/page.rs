@@ -8,8 +8,8 @@ use tern_protocol::RunPlan;
 use tern_protocol::layout::ModelKind;
 use tern_protocol::tokens::Tokens;
 
-use crate::chromium::{Browser, Tab};
-use crate::{possible, serve};
+use crate::chromium::Tab;
+use crate::{serve, with_browser};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TEXT: &str = "The sun was warm and the wind was mild, and the boats lay still in the bay. ";
@@ -48,12 +48,7 @@ fn picture(tab: &Tab<'_>, name: &str, size: [u32; 2], dark: bool) {
 
 #[test]
 fn a_visitor_writes_takes_part_and_is_forgotten() {
-    if !possible() {
-        return;
-    }
-    let serving = serve(&plan());
-    let profile = tempfile::tempdir().unwrap();
-    let browser = Browser::start(profile.path());
+    let Some((serving, browser)) = with_browser(|| serve(&plan())) else { return };
     let began = Instant::now();
     let tab = browser.open(&format!("{}/page/#token=unused&device=cpu", serving.url));
     wait_for(&tab, "document.getElementById('device').textContent !== '–'");
@@ -105,12 +100,7 @@ fn a_visitor_writes_takes_part_and_is_forgotten() {
 
 #[test]
 fn the_page_of_the_suite_shows_kernels_and_times_and_makes_a_report() {
-    if !possible() {
-        return;
-    }
-    let serving = serve(&plan());
-    let profile = tempfile::tempdir().unwrap();
-    let browser = Browser::start(profile.path());
+    let Some((serving, browser)) = with_browser(|| serve(&plan())) else { return };
     let tab = browser.open(&format!("{}/page/bench.html", serving.url));
     tab.evaluate(
         "document.getElementById('device').value = 'cpu'; \

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::chromium::{Browser, Tab};
-use crate::{floats, possible, serve_page, tab_with_module};
+use crate::chromium::Tab;
+use crate::{floats, serve_page, tab_with_module, with_browser};
 
 #[path = "../../../../engine/tests/common/fixture/file.rs"]
 mod file;
@@ -58,12 +58,7 @@ fn holds(tab: &Tab<'_>, device: &str, name: &str, result: &str, spec: &Value, cl
 
 #[test]
 fn ten_steps_are_pytorchs() {
-    if !possible() {
-        return;
-    }
-    let serving = serve_page();
-    let profile = tempfile::tempdir().unwrap();
-    let browser = Browser::start(profile.path());
+    let Some((serving, browser)) = with_browser(serve_page) else { return };
     let linear = |outputs: usize, activation: &str| json!({ "linear": { "outputs": outputs, "activation": activation } });
     let conv = |outputs: usize, kernel: usize, stride: usize| {
         json!({ "conv2d": { "outputs": outputs, "kernel": kernel, "stride": stride, "padding": 1,

@@ -12,8 +12,8 @@ use tern_engine::{
 use tern_protocol::trainer::LocalData;
 use tern_simulate::files::{digits, read_text};
 
-use crate::chromium::{Browser, Tab};
-use crate::{floats, possible, serve_page, tab_with_module};
+use crate::chromium::Tab;
+use crate::{floats, serve_page, tab_with_module, with_browser};
 
 /// Largest difference of an epoch's mean loss to that of the `Cpu` device here, relative to it:
 /// sums are of other orders.
@@ -145,12 +145,7 @@ impl Task {
 
 /// Trains on every device of a browser and here.
 fn learns(name: &str, task: &Task, falls_to: f64) {
-    if !possible() {
-        return;
-    }
-    let serving = serve_page();
-    let profile = tempfile::tempdir().unwrap();
-    let browser = Browser::start(profile.path());
+    let Some((serving, browser)) = with_browser(serve_page) else { return };
     let (expected, seconds) = task.here(&Device::cpu());
     eprintln!("{name} on {} here: {:.3} ms a step", Device::cpu().name(), 1e3 * seconds);
     assert!(expected.last().unwrap() < &(falls_to * expected[0]), "{expected:?}");
@@ -190,12 +185,7 @@ fn a_language_model_learns_plays() {
 
 #[test]
 fn models_go_to_files_and_back_and_predict_as_here() {
-    if !possible() {
-        return;
-    }
-    let serving = serve_page();
-    let profile = tempfile::tempdir().unwrap();
-    let browser = Browser::start(profile.path());
+    let Some((serving, browser)) = with_browser(serve_page) else { return };
     let task = perceptron();
     let (parameters, model) = task.spec.build().unwrap();
     for device in ["cpu", "software"] {
@@ -244,12 +234,7 @@ fn models_go_to_files_and_back_and_predict_as_here() {
 
 #[test]
 fn texts_go_on_by_the_likeliest_tokens() {
-    if !possible() {
-        return;
-    }
-    let serving = serve_page();
-    let profile = tempfile::tempdir().unwrap();
-    let browser = Browser::start(profile.path());
+    let Some((serving, browser)) = with_browser(serve_page) else { return };
     let tab = tab_with_module(&browser, &serving);
     let task = language_model();
     task.set_up(&tab, "cpu");

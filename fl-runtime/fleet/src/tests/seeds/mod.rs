@@ -17,10 +17,6 @@ mod state;
 mod summary;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use summary::Summary;
-
 const SEEDS: u64 = 2_000;
 
 /// What must have happened in them.
@@ -44,24 +40,5 @@ const EXPECTED: [&str; 15] = [
 
 #[test]
 fn seeds_of_a_fleet() {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    if let Some(seed) = number("TERN_SEED") {
-        println!("{:?}", world::run(seed, true));
-        return;
-    }
-    let count = number("TERN_SEEDS").unwrap_or(SEEDS);
-    let mut total = Summary::default();
-    for seed in 0..count {
-        match catch_unwind(AssertUnwindSafe(|| world::run(seed, false))) {
-            Ok(summary) => total.add(&summary),
-            Err(cause) => {
-                println!("seed {seed} fails; run it again by TERN_SEED={seed}");
-                std::panic::resume_unwind(cause);
-            }
-        }
-    }
-    println!("{count} seeds, {total:?}");
-    if count >= SEEDS {
-        total.check(&EXPECTED);
-    }
+    summary::run("fleet", SEEDS, world::run, &EXPECTED);
 }

@@ -5,13 +5,24 @@ use crate::Ended;
 
 const END: Ended = Ended { round: 2, model: Digest([9; 32]) };
 
-/// A client declines and says that it was told of an end.
-fn told(c: &mut Coordinator, client: u8, ended: Ended) -> Result<Vec<Effect>, Refusal> {
+/// A client declines and says what it was told of an end.
+fn declines(c: &mut Coordinator, client: u8, ended: wire::Ended) -> Result<Vec<Effect>, Refusal> {
     let turn = c.turn();
-    let declined = wire::Declined { ended: Some(ended.into()), ..Default::default() };
+    let declined = wire::Declined { ended: Some(ended), ..Default::default() };
     let body = Some(wire::message::Body::Declined(declined));
     let message = wire::Message { round: turn.round, attempt: turn.attempt, body };
     c.handle(Millis(1), Event::Message { client: id(client), message })
+}
+
+fn told(c: &mut Coordinator, client: u8, ended: Ended) -> Result<Vec<Effect>, Refusal> {
+    declines(c, client, ended.into())
+}
+
+/// Who hasn't answered is silent; then so many clients are there.
+fn silence(c: &mut Coordinator, online: u8) {
+    let deadline = c.deadline().unwrap();
+    c.handle(deadline, Event::Tick).unwrap();
+    c.handle(deadline, start(online)).unwrap();
 }
 
 fn restarted(c: &Coordinator) -> Coordinator {
@@ -26,10 +37,7 @@ fn after(words: &[(u8, Ended)]) -> Coordinator {
     c.handle(Millis(1), start(5)).unwrap();
     for (client, ended) in words {
         told(&mut c, *client, *ended).unwrap();
-        // The others are silent.
-        let deadline = c.deadline().unwrap();
-        c.handle(deadline, Event::Tick).unwrap();
-        c.handle(deadline, start(5)).unwrap();
+        silence(&mut c, 5);
     }
     c
 }
@@ -43,9 +51,7 @@ fn a_run_that_most_of_its_clients_were_told_is_over_ends_with_that_model() {
     let mut again = restarted(&c);
     again.handle(Millis(1), start(5)).unwrap();
     told(&mut again, 5, END).unwrap();
-    let deadline = again.deadline().unwrap();
-    again.handle(deadline, Event::Tick).unwrap();
-    again.handle(deadline, start(5)).unwrap();
+    silence(&mut again, 5);
     assert!(again.finished());
     let mut c = after(&[(2, END), (4, END), (5, END)]);
     assert!(c.finished());
@@ -105,9 +111,7 @@ fn a_few_that_are_alone_for_a_while_end_no_run() {
     let mut fewer = c.clone();
     c.handle(Millis(1), start(3)).unwrap();
     told(&mut c, 3, END).unwrap();
-    let deadline = c.deadline().unwrap();
-    c.handle(deadline, Event::Tick).unwrap();
-    c.handle(deadline, start(3)).unwrap();
+    silence(&mut c, 3);
     assert!(c.finished());
     let exclusion = Exclusion { turn: FIRST, reason: "garbage".into() };
     fewer.excluded.insert(id(2), exclusion);
@@ -137,11 +141,7 @@ fn words_of_different_ends_or_of_rounds_that_are_over_end_nothing() {
     assert_eq!(told(&mut c, 7, END), Err(Refusal::NotSelected(id(7))));
     c.handle(Millis(1), uploaded(1, turn)).unwrap();
     assert_eq!(told(&mut c, 1, END), Err(Refusal::Conflict("answer")));
-    let declined = wire::Ended { round: 2, model: vec![9; 31] };
-    let declined = wire::Declined { ended: Some(declined), ..Default::default() };
-    let body = Some(wire::message::Body::Declined(declined));
-    let message = wire::Message { round: turn.round, attempt: turn.attempt, body };
-    let refused = c.handle(Millis(1), Event::Message { client: id(2), message });
+    let refused = declines(&mut c, 2, wire::Ended { round: 2, model: vec![9; 31] });
     assert_eq!(refused, Err(Refusal::Malformed("digest")));
     assert_eq!(c.ends, Ends::default());
 }
