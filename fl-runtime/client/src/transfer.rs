@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tern_protocol::participant::Input;
-use tern_protocol::{Digest, Refusal, wire};
+use tern_protocol::participant::{Input, Pending};
+use tern_protocol::{Digest, Refusal, Turn, wire};
 
 use super::{CallError, Client, Event, Session};
 
@@ -11,6 +11,10 @@ use super::{CallError, Client, Event, Session};
 const LEAST: usize = 1 << 10;
 /// Bytes that a model's body may have beyond its elements.
 const MARGIN: u64 = 4096;
+
+/// Refusals of a body that comes with the message that ends its upload, but not of pieces: the server
+/// allows messages less, or looks for pieces.
+const PIECES: [&str; 2] = ["length", "too_large"];
 
 /// A body that is being fetched.
 pub(super) struct Download {
@@ -71,6 +75,13 @@ impl Client {
             return Ok(Input::Failed("there is no update to upload".into()));
         };
         let turn = pending.turn;
+        if let Some(whole) = pending.whole() {
+            match self.http.call("/v1/finish", &whole, Duration::ZERO).await {
+                // A server that takes pieces alone.
+                Err(error) if error.name().is_some_and(|name| PIECES.contains(&name)) => {}
+                answer => return Ok(self.uploaded(pending, &answer?)),
+            }
+        }
         let place = format!("/v1/upload?round={}&attempt={}", turn.round, turn.attempt);
         let ask = self.http.post::<wire::Received>(&place, Vec::new(), Duration::ZERO).await;
         let mut offset = match ask {
@@ -93,17 +104,15 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        let finish = pending.finish();
-        let wire::Ack { repeated } = self.http.call("/v1/finish", &finish, Duration::ZERO).await?;
-        tracing::info!(
-            round = turn.round,
-            attempt = turn.attempt,
-            bytes = pending.body.len(),
-            repeated,
-            "uploaded"
-        );
-        self.tell(&Event::Uploaded(turn, pending.body.len()));
-        Ok(Input::Delivered)
+        let ack = self.http.call("/v1/finish", &pending.finish(), Duration::ZERO).await?;
+        Ok(self.uploaded(pending, &ack))
+    }
+
+    fn uploaded(&self, pending: &Pending, ack: &wire::Ack) -> Input {
+        let (Turn { round, attempt }, bytes) = (pending.turn, pending.body.len());
+        tracing::info!(round, attempt, bytes, repeated = ack.repeated, "uploaded");
+        self.tell(&Event::Uploaded(pending.turn, bytes));
+        Input::Delivered
     }
 }
 

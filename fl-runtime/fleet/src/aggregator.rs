@@ -6,13 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tern_protocol::{Result, RunPlan};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::Span as _;
+use tern_protocol::{Result, RunId};
 use tern_server::federation::Folding;
 use tokio::sync::watch;
 
 use crate::parts::{Claim, Folded};
 use crate::wakes::{Wakes, heard};
-use crate::{Database, Objects};
+use crate::{Database, Objects, traces};
 
 /// Adds up parts until `stop` is true; what it is at then it gives back.
 ///
@@ -68,7 +70,10 @@ impl Aggregator {
     }
 
     async fn fold(&mut self, claim: &Claim) -> Result<()> {
-        let folding = self.folding().await?;
+        let (run, folding) = self.folding().await?;
+        let mut span = traces::span(run, claim.turn, "part");
+        span.set_attribute(KeyValue::new("tern.part", claim.number));
+        span.set_attribute(KeyValue::new("tern.updates", claim.updates.len() as i64));
         let (objects, of) = (self.objects.clone(), claim.clone());
         let folding = tokio::task::spawn_blocking(move || {
             let updates: Vec<_> =
@@ -101,17 +106,16 @@ impl Aggregator {
         Ok(())
     }
 
-    async fn folding(&mut self) -> Result<Arc<Folding>> {
+    async fn folding(&mut self) -> Result<(RunId, Arc<Folding>)> {
         let found = self.database.run().await?;
-        let (_, plan): (_, RunPlan) =
-            found.ok_or_else(|| crate::error::unreadable("the plan of a part"))?;
+        let (run, plan) = found.ok_or_else(|| crate::error::unreadable("the plan of a part"))?;
         let text = serde_json::to_vec(&plan).unwrap_or_default();
         if let Some(folding) = self.folding.get(&text) {
-            return Ok(folding.clone());
+            return Ok((run, folding.clone()));
         }
         let folding = Arc::new(Folding::new(&plan)?);
         self.folding = BTreeMap::from([(text, folding.clone())]);
-        Ok(folding)
+        Ok((run, folding))
     }
 }
 

@@ -14,8 +14,9 @@ use crate::lease::{self, Lease};
 use crate::parts::{Finished, Folded, list_of};
 use crate::requests::{Answer, Asked};
 use crate::shared::{Live, Shared};
+use crate::traces::Rounds;
 use crate::wakes::{Wakes, heard};
-use crate::{Database, Objects, PgLedger};
+use crate::{Database, Objects, PgLedger, traces};
 
 /// Time between looks at the clock and at how many updates are in.
 const TICK: Duration = Duration::from_millis(50);
@@ -100,6 +101,7 @@ pub(crate) struct Leader<S> {
     counts: Millis,
     /// The updates that were dealt to parts.
     dealt: Option<(Turn, Digest)>,
+    traced: Rounds,
 }
 
 impl Leader<Live> {
@@ -134,7 +136,9 @@ impl<S: Shared> Leader<S> {
         let now = shared.now();
         let heard = now.0 as f64 / 1e3 - 60.0;
         let (looked, counts) = (Millis(0), Millis(0));
-        Leader { shared, federation, epoch, heard, looked, swept: now, counts, dealt: None }
+        let traced = Rounds::new(federation.task().run, epoch);
+        let dealt = None;
+        Leader { shared, federation, epoch, heard, looked, swept: now, counts, dealt, traced }
     }
 
     /// Does what is due.
@@ -146,9 +150,12 @@ impl<S: Shared> Leader<S> {
             self.look()?;
         }
         self.answer()?;
+        self.trace();
         self.close()?;
         self.federation.advance(self.shared.now())?;
+        self.trace();
         self.sum()?;
+        self.trace();
         if self.shared.now().since(self.swept) >= self.shared.sweeps_every() {
             self.swept = self.shared.now();
             let coordinator = self.federation.coordinator();
@@ -156,6 +163,12 @@ impl<S: Shared> Leader<S> {
             self.shared.sweep(self.epoch, kept, open, self.federation.keeps_uploads());
         }
         Ok(())
+    }
+
+    fn trace(&mut self) {
+        let coordinator = self.federation.coordinator();
+        let open = (!coordinator.finished()).then(|| (coordinator.turn(), coordinator.phase()));
+        self.traced.look(open);
     }
 
     /// Who is there, by any gateway.
@@ -223,8 +236,9 @@ impl<S: Shared> Leader<S> {
 
     /// Closes an attempt that is over, and takes what came in.
     fn close(&mut self) -> Result<()> {
-        let turn = self.federation.coordinator().turn();
-        if self.federation.coordinator().awaited().is_none() {
+        let coordinator = self.federation.coordinator();
+        let turn = coordinator.turn();
+        if coordinator.awaited().is_none() {
             return Ok(());
         }
         let begun = self.shared.now();
@@ -237,6 +251,7 @@ impl<S: Shared> Leader<S> {
         self.counts = self.shared.now().after((9 * took).min(1_000));
         let (closed, taken) = found.unwrap_or_default();
         if closed || self.federation.closes(self.shared.now(), taken) {
+            let _span = traces::span(self.federation.task().run, turn, "close");
             self.shared.close(self.epoch, turn)?;
             let members = self.shared.members(turn)?;
             self.federation.collected(self.shared.now(), turn, members)?;
@@ -253,6 +268,7 @@ impl<S: Shared> Leader<S> {
             self.dealt = Some((turn, list));
         }
         let Some(parts) = self.shared.finished(turn)? else { return Ok(()) };
+        let _span = traces::span(self.federation.task().run, turn, "commit");
         let Some(sum) = self.add_up(turn, parts)? else { return Ok(()) };
         let Some(work) = self.federation.summed(sum) else { return Ok(()) };
         let done = work.run();

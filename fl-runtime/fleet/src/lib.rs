@@ -36,6 +36,7 @@ mod status;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod wakes;
 
 pub use database::Database;
@@ -46,3 +47,4 @@ pub use migrations::VERSION;
 pub use objects::Objects;
 pub use options::Options;
 pub use status::{FleetStatus, LeaseStatus, RoleStatus};
+pub use traces::Traces;

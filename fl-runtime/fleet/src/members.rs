@@ -8,6 +8,7 @@ use sqlx_core::query::query;
 use sqlx_core::query_as::query_as;
 use sqlx_core::query_scalar::query_scalar;
 use tern_protocol::coordinator::Upload;
+use tern_protocol::participant::SMALL_BODY;
 use tern_protocol::{ClientId, Digest, Result, Turn, wire};
 
 use crate::Database;
@@ -15,7 +16,7 @@ use crate::error::{bytes, database, unreadable};
 use crate::lease::fenced;
 
 /// Bytes of bodies that lie with their members instead of in the object store, at most.
-pub(crate) const SMALL: u64 = 4096;
+pub(crate) const SMALL: u64 = SMALL_BODY as u64;
 
 /// An update that came in.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,8 +94,9 @@ impl Database {
         // One of a client that is twice in the batch may be the other one.
         if inserted.len() < batch.len() {
             let found: Vec<(Vec<u8>, Vec<u8>)> = query_as(
-                "SELECT client, finish FROM member
-                 WHERE round = $1 AND attempt = $2 AND client = ANY($3)",
+                "SELECT found.client, found.finish FROM unnest($3::bytea[]) AS asked (client)
+                 CROSS JOIN LATERAL (SELECT client, finish FROM member
+                    WHERE round = $1 AND attempt = $2 AND client = asked.client LIMIT 1) AS found",
             )
             .bind(round)
             .bind(attempt)
@@ -149,8 +151,12 @@ impl Database {
     ) -> Result<BTreeMap<ClientId, Bytes>> {
         let (round, attempt) = numbers(turn);
         let found: Vec<(Vec<u8>, Vec<u8>)> = query_as(
-            "SELECT client, body FROM member
-             WHERE round = $1 AND attempt = $2 AND client = ANY($3) AND body IS NOT NULL",
+            // One look into the index for each. By `client = ANY($3)` a table without statistics is
+            // read from end to end: its planner takes an attempt to have few members.
+            "SELECT found.client, found.body FROM unnest($3::bytea[]) AS asked (client)
+             CROSS JOIN LATERAL (SELECT client, body FROM member
+                WHERE round = $1 AND attempt = $2 AND client = asked.client LIMIT 1) AS found
+             WHERE found.body IS NOT NULL",
         )
         .bind(round)
         .bind(attempt)

@@ -82,6 +82,9 @@ pub struct Finish {
     /// In secure rounds: with whom the client shares masks, `tern_secagg::Included`, encoded.
     #[prost(bytes = "vec", tag = "6")]
     pub included: ::prost::alloc::vec::Vec<u8>,
+    /// All of the body, where it is small enough to need no request of its own.
+    #[prost(bytes = "vec", tag = "7")]
+    pub body: ::prost::alloc::vec::Vec<u8>,
 }
 /// What a client should do now.
 #[derive(Clone, PartialEq, ::prost::Message)]

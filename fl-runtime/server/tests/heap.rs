@@ -51,7 +51,7 @@ fn rounds(run: &mut Federation, first: u32, count: u32) -> (u64, u64) {
             let (samples, digest) = (20, Digest::of(&body).0.to_vec());
             let metrics = [("loss".to_owned(), f64::from(round))].into();
             let finish =
-                wire::Finish { round, attempt: 1, digest, samples, metrics, included: Vec::new() };
+                wire::Finish { round, attempt: 1, digest, samples, metrics, ..Default::default() };
             run.upload_finish(now, &client, finish).unwrap();
         }
         run.tick(now).unwrap();

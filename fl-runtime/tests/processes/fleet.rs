@@ -13,6 +13,8 @@ pub struct Fleet {
     pub ports: [u16; 2],
     /// Two of each role, in order of the roles.
     pub running: Vec<Option<Running>>,
+    /// Where processes send their spans.
+    pub collector: Option<String>,
 }
 
 impl Fleet {
@@ -57,7 +59,7 @@ impl Fleet {
         let path = place.path("server.toml").display().to_string();
         output(&["fleet", "init", "--config", &path]);
         let running = (0..6).map(|_| None).collect();
-        Some(Fleet { place, ports, running })
+        Some(Fleet { place, ports, running, collector: None })
     }
 
     pub fn start(&mut self, at: usize) {
@@ -72,6 +74,9 @@ impl Fleet {
         let listen = format!("127.0.0.1:{}", self.ports[at % 2]);
         let mut command = tern(&["server", "--role", role, "--listen", &listen, "--config"]);
         command.arg(self.place.path(config)).stdin(Stdio::null()).stdout(Stdio::null());
+        if let Some(collector) = &self.collector {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
+        }
         self.running[at] = Some(Running(command.stderr(log).spawn().unwrap()));
     }
 

@@ -10,6 +10,8 @@ mod cuts;
 #[cfg(all(unix, feature = "fleet"))]
 mod fleet;
 mod kills;
+#[cfg(all(unix, feature = "fleet"))]
+mod traces;
 
 use std::net::TcpListener;
 use std::path::PathBuf;

@@ -263,10 +263,17 @@ impl Member {
                     let message = self.tampered(message);
                     self.ask(around, Request::Message(message), 0);
                 }
-                Some(Action::Upload) => match self.turn() {
-                    Some(turn) => self.ask(around, Request::Offset(turn), 0),
-                    None => panic!("an upload of nothing"),
-                },
+                Some(Action::Upload) => {
+                    let kept = self.participant.as_ref().map(Participant::kept);
+                    let Some(pending) = kept.and_then(|kept| kept.pending.as_ref()) else {
+                        panic!("an upload of nothing");
+                    };
+                    let request = match pending.whole().filter(|_| around.random.chance(500)) {
+                        Some(whole) => Request::Finish(whole),
+                        None => Request::Offset(pending.turn),
+                    };
+                    self.ask(around, request, 0);
+                }
                 Some(Action::Wait) => self.take_time(around, 400, Busy::Resting),
                 Some(Action::Stop(model)) => self.stopped = Some(model),
             }

@@ -2,6 +2,8 @@
 
 use std::sync::PoisonError;
 
+use opentelemetry::KeyValue;
+use opentelemetry::trace::Span as _;
 use tern_protocol::auth::{AuthError, Credentials};
 use tern_protocol::coordinator::{Event, Progress};
 use tern_protocol::layout::Layout;
@@ -16,11 +18,11 @@ use tern_server::storage::{Bodies as _, Ledger as _};
 use tokio::sync::watch;
 
 use super::Gateway;
-use crate::PgLedger;
 use crate::error::stored;
 use crate::members::{Outcome, SMALL, Taken, upload};
 use crate::objects::whole;
 use crate::requests::Asked;
+use crate::{PgLedger, traces};
 
 impl Gateway {
     fn known(&self, client: &ClientId) -> Result<(), Refusal> {
@@ -190,12 +192,13 @@ impl Backend for Gateway {
         Incoming::open(&*self.objects, turn, *client, format).map_err(stored)
     }
 
-    fn finish(&self, client: &ClientId, finish: wire::Finish) -> Result<wire::Ack, Refusal> {
+    fn finish(&self, client: &ClientId, mut finish: wire::Finish) -> Result<wire::Ack, Refusal> {
         self.known(client)?;
+        let body = std::mem::take(&mut finish.body);
         let turn = Turn::new(finish.round, finish.attempt);
         let digest = Digest::from_slice(&finish.digest).ok_or(Refusal::Malformed("digest"))?;
-        let checked = self.incoming(client, turn).and_then(|incoming| {
-            incoming.check_length()?;
+        let checked = self.incoming(client, turn).and_then(|mut incoming| {
+            incoming.complete(&body)?;
             let upload = upload(digest, incoming.len(), finish.clone());
             self.look(|coordinator| coordinator.check_upload(client, turn, Some(&upload)))?;
             Ok(incoming)
@@ -211,8 +214,11 @@ impl Backend for Gateway {
                 };
             }
         };
+        let mut span = traces::span(self.task.run, turn, "update");
+        span.set_attribute(KeyValue::new("tern.bytes", incoming.len() as i64));
         let received = incoming.finish(&finish.digest)?;
         let outcome = self.take(&received, finish.clone())?;
+        span.set_attribute(KeyValue::new("tern.outcome", format!("{outcome:?}").to_lowercase()));
         let mut incoming = received.incoming;
         if let Err(error) = incoming.forget() {
             tracing::debug!(%error, "removing a body that is stored");

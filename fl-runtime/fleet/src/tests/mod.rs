@@ -52,6 +52,33 @@ async fn an_update_is_counted_once_whichever_gateway_it_comes_to() {
     assert_eq!(bodies.into_iter().collect::<Vec<_>>(), [(clients[1], vec![9; 100].into())]);
 }
 
+/// However many members an attempt has, in a table without statistics.
+#[tokio::test(flavor = "multi_thread")]
+async fn few_updates_are_found_by_few_reads() {
+    let Some(place) = Place::new().await else { return };
+    place.open(TURN).await;
+    let database = place.database().await;
+    let update = |i: usize| place::of(TURN, ClientId::numbered(i), 5);
+    let all: Vec<_> = (0..5_000).map(update).collect();
+    assert_eq!(database.accept(TURN, &all).await.unwrap(), vec![Counted; 5_000]);
+    let before = place.reads("member").await;
+    let mut asked = 0;
+    let begun = std::time::Instant::now();
+    // The database tells its counts late.
+    while place.reads("member").await < before + 50 {
+        for i in 0..50 {
+            let (client, again) = (ClientId::numbered(97 * i), update(97 * i));
+            assert_eq!(database.bodies(TURN, &[client]).await.unwrap().len(), 1);
+            assert_eq!(database.accept(TURN, &[again]).await.unwrap(), [Repeated]);
+            asked += 2;
+        }
+        assert!(begun.elapsed().as_secs() < 60, "no reads are counted");
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    let reads = place.reads("member").await - before;
+    assert!(reads <= 4 * asked, "{reads} rows are read for {asked} updates of 5000");
+}
+
 /// Clients that send again and again, other bodies now and then, through gateways at once, while
 /// the attempt is closed in the middle: each is in it once or not at all, as it was told.
 #[tokio::test(flavor = "multi_thread")]

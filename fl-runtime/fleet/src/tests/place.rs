@@ -86,6 +86,19 @@ impl Place {
             .unwrap()
     }
 
+    /// Rows of a table that were read by an index or in order, as far as that is counted yet.
+    pub async fn reads(&self, table: &str) -> i64 {
+        query_scalar(
+            "SELECT coalesce(sum(idx_tup_fetch + seq_tup_read), 0)::bigint FROM pg_stat_user_tables
+             WHERE schemaname = $1 AND relname = $2",
+        )
+        .bind(&self.options.schema)
+        .bind(table)
+        .fetch_one(&self.pool)
+        .await
+        .unwrap()
+    }
+
     /// The first byte of each member's key, and of its body's digest.
     pub async fn bodies(&self, turn: Turn) -> BTreeMap<u8, u8> {
         let found: Vec<(Vec<u8>, Vec<u8>)> =

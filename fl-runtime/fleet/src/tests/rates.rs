@@ -17,7 +17,7 @@ use tern_protocol::auth::{Audience, Credentials};
 use tern_protocol::layout::{ModelKind, TensorSpec};
 use tern_protocol::plan::Encoding;
 use tern_protocol::wire::instruction::What;
-use tern_protocol::{ClientId, Digest, StartId, Turn};
+use tern_protocol::{ClientId, Digest, StartId, Turn, wire};
 use tern_server::http::{self, Backend as _, Board, Limits, Server};
 
 use super::rounds::{Fleet, Role, body, finish, until};
@@ -140,12 +140,12 @@ impl Crowd {
             }
             [text.as_bytes(), b"\r\n", body].concat()
         };
-        let requests: Vec<[Vec<u8>; 2]> = (0..self.clients.len())
+        let requests: Vec<Vec<u8>> = (0..self.clients.len())
             .map(|number| {
                 let body = self.body(number);
-                let finish = finish(number as u32, TURN, &body).encode_to_vec();
-                let target = "/v1/upload?round=1&attempt=1&offset=0";
-                [signed(number, target, &body), signed(number, "/v1/finish", &finish)]
+                let finish =
+                    wire::Finish { body: body.clone(), ..finish(number as u32, TURN, &body) };
+                signed(number, "/v1/finish", &finish.encode_to_vec())
             })
             .collect();
         let (requests, count) = (Arc::new(requests), self.clients.len());
@@ -154,9 +154,7 @@ impl Crowd {
             let stream = TcpStream::connect(addresses[thread % addresses.len()]).unwrap();
             stream.set_nodelay(true).unwrap();
             let (mut stream, requests) = (BufReader::new(stream), requests.clone());
-            move |number: usize| {
-                requests[number].iter().for_each(|request| post(&mut stream, request));
-            }
+            move |number: usize| post(&mut stream, &requests[number])
         })
         .await
     }
@@ -274,7 +272,7 @@ async fn rates_of_gateways() {
     crowd.close(1, Instant::now()).await;
     let crowd = Arc::new(Crowd::new(count, 1_000, Encoding::Ternary).await.unwrap());
     let times = crowd.clone().send(None).await;
-    times.print("the same, signed, over HTTP (two requests each)");
+    times.print("the same, signed, over HTTP");
     crowd.close(1, Instant::now()).await;
     let pace = times.rate() / 2.0;
     let crowd = Arc::new(Crowd::new(count, 1_000, Encoding::Ternary).await.unwrap());

@@ -16,6 +16,10 @@ use crate::{ClientId, Millis, Refusal, RunPlan, Turn};
 pub(super) struct Collect {
     pub(super) deadline: Millis,
     cohort: BTreeMap<ClientId, Answer>,
+    /// Members that have not answered, and those whose updates are in: counted as they change, since
+    /// each update asks how many are awaited.
+    silent: usize,
+    uploaded: usize,
     /// Updates that close the round.
     enough: usize,
     /// The most samples that a member counts for.
@@ -52,6 +56,8 @@ impl Collect {
     pub(super) fn new(plan: &RunPlan, now: Millis, cohort: &[Candidate]) -> Self {
         Collect {
             deadline: now.after(plan.cohort.deadline_ms),
+            silent: cohort.len(),
+            uploaded: 0,
             cohort: cohort.iter().map(|member| (member.client, Answer::None)).collect(),
             enough: cohort.len().min(plan.cohort.size as usize),
             max_samples: plan.updates.most_samples(cohort.iter().map(|member| member.samples)),
@@ -75,12 +81,38 @@ impl Collect {
             true => Answer::None,
             false => Answer::Declined,
         };
+        let cohort: BTreeMap<_, _> =
+            members.asked.keys().map(|client| (*client, answer(client))).collect();
         Collect {
             deadline: now.after(plan.cohort.deadline_ms),
-            cohort: members.asked.keys().map(|client| (*client, answer(client))).collect(),
+            silent: cohort.values().filter(|answer| matches!(answer, Answer::None)).count(),
+            uploaded: 0,
+            cohort,
             enough: members.asked.len(),
             max_samples,
             masked: Some(masked),
+        }
+    }
+
+    /// Notes a member's answer in place of its last one.
+    fn answer(&mut self, client: ClientId, answer: Answer) {
+        let counts = |answer: &Answer| match answer {
+            Answer::None => (1, 0),
+            Answer::Uploaded(_) => (0, 1),
+            Answer::Declined => (0, 0),
+        };
+        let (silent, uploaded) = counts(&answer);
+        let last = self.cohort.insert(client, answer);
+        let (was_silent, was_uploaded) = last.as_ref().map_or((0, 0), counts);
+        self.silent = self.silent + silent - was_silent;
+        self.uploaded = self.uploaded + uploaded - was_uploaded;
+    }
+
+    /// A member's update, if it is in.
+    pub(super) fn upload(&self, client: &ClientId) -> Option<&Upload> {
+        match self.cohort.get(client)? {
+            Answer::Uploaded(upload) => Some(upload),
+            Answer::None | Answer::Declined => None,
         }
     }
 
@@ -150,17 +182,14 @@ impl Collect {
 
     /// An upload's body is damaged: its client is asked for it again.
     pub(super) fn lost(&mut self, client: &ClientId) -> Result<(), Refusal> {
-        match self.cohort.get_mut(client) {
-            Some(answer @ Answer::Uploaded(_)) => *answer = Answer::None,
-            _ => return Err(Refusal::NotSelected(*client)),
-        }
+        self.upload(client).ok_or(Refusal::NotSelected(*client))?;
+        self.answer(*client, Answer::None);
         Ok(())
     }
 
     /// How many uploads close it.
     pub(super) fn awaited(&self) -> usize {
-        let silent = self.cohort.values().filter(|answer| matches!(answer, Answer::None)).count();
-        self.enough.saturating_sub(self.uploads().count()).min(silent)
+        self.enough.saturating_sub(self.uploaded).min(self.silent)
     }
 
     fn done(&self) -> bool {
@@ -186,7 +215,7 @@ impl Coordinator {
             return Err(self.unexpected("upload"));
         };
         let add = Effect::Add { client, weight: upload.samples };
-        collect.cohort.insert(client, Answer::Uploaded(upload));
+        collect.answer(client, Answer::Uploaded(upload));
         let closed = if collect.done() { self.close(now) } else { Vec::new() };
         Ok(match closed.as_slice() {
             // Nothing of an attempt that failed is added up.
@@ -218,7 +247,7 @@ impl Coordinator {
         };
         let added: Vec<Effect> = uploads.iter().map(add).collect();
         for (client, upload) in uploads {
-            collect.cohort.insert(client, Answer::Uploaded(upload));
+            collect.answer(client, Answer::Uploaded(upload));
         }
         let closed = if collect.done() { self.close(now) } else { Vec::new() };
         Ok(match closed.as_slice() {
@@ -236,11 +265,11 @@ impl Coordinator {
         let Phase::Collect(collect) = &mut self.phase else {
             return Err(self.unexpected("refusal to take part"));
         };
-        match collect.cohort.get_mut(&client) {
+        match collect.cohort.get(&client) {
             None => return Err(Refusal::NotSelected(client)),
             Some(Answer::Declined) => return Err(Refusal::Repeated),
             Some(Answer::Uploaded(_)) => return Err(Refusal::Conflict("answer")),
-            Some(answer) => *answer = Answer::Declined,
+            Some(Answer::None) => collect.answer(client, Answer::Declined),
         }
         Ok(if collect.done() { self.close(now) } else { Vec::new() })
     }

@@ -261,6 +261,7 @@ fn uploaded_to_wire(client: &ClientId, turn: Turn, upload: &Upload) -> wire::Upl
             samples: upload.samples,
             metrics: upload.metrics.clone(),
             included: upload.included.clone(),
+            body: Vec::new(),
         }),
         bytes: upload.bytes,
     }

@@ -323,6 +323,17 @@ impl Coordinator {
         }
     }
 
+    /// A client's upload, if it was taken in the open attempt.
+    pub fn accepted_of(&self, client: &ClientId) -> Option<&Upload> {
+        match &self.phase {
+            Phase::Collect(collect) => collect.upload(client),
+            Phase::Confirm(confirm) => confirm.uploads.get(client),
+            Phase::Unmask(unmask) => unmask.uploads.get(client),
+            Phase::Combine(combine) => combine.uploads.get(client),
+            _ => None,
+        }
+    }
+
     /// The cohort, with how far each member is in this phase.
     pub fn cohort(&self) -> Vec<(ClientId, Progress)> {
         match &self.phase {
@@ -373,9 +384,8 @@ impl Coordinator {
         match &self.phase {
             Phase::Collect(collect) => collect.check(&self.plan, client, upload),
             Phase::Confirm(_) | Phase::Unmask(_) | Phase::Combine(_) => {
-                let earlier = self.accepted().find(|(other, _)| *other == client);
-                Err(match (earlier, upload) {
-                    (Some((_, earlier)), Some(upload)) => again(earlier, upload),
+                Err(match (self.accepted_of(client), upload) {
+                    (Some(earlier), Some(upload)) => again(earlier, upload),
                     (Some(_), None) => Refusal::Repeated,
                     (None, _) => self.unexpected("upload"),
                 })

@@ -48,7 +48,7 @@ use ed25519_dalek::SigningKey;
 use tern_engine::Device;
 
 pub use required::RequiredSecurity;
-pub use saved::{Pending, SavedState};
+pub use saved::{Pending, SMALL_BODY, SavedState};
 pub use secure::Entropy;
 pub use sums::KnownSum;
 

@@ -26,6 +26,9 @@ pub struct SavedState {
     pub pending: Option<Pending>,
 }
 
+/// Bytes of a body that goes with the message that ends its upload, at most.
+pub const SMALL_BODY: usize = 4096;
+
 /// An encoded update.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pending {
@@ -57,6 +60,13 @@ impl Pending {
             samples: self.samples,
             metrics: self.metrics.clone(),
             included: self.included.clone(),
+            body: Vec::new(),
         }
+    }
+
+    /// All of the upload in one message, where its body is small.
+    pub fn whole(&self) -> Option<wire::Finish> {
+        let small = self.body.len() <= SMALL_BODY;
+        small.then(|| wire::Finish { body: self.body.clone(), ..self.finish() })
     }
 }

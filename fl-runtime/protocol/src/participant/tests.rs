@@ -388,7 +388,15 @@ fn an_update_counts_for_no_more_samples_than_the_server_says() {
         assert_eq!(pending.samples, counts, "{told} {has}");
         let digest = Digest::of(&pending.body).0.to_vec();
         let (round, attempt, samples, included) = (1, 1, counts, Vec::new());
-        let finish = wire::Finish { round, attempt, digest, samples, metrics, included };
+        let finish = wire::Finish {
+            round,
+            attempt,
+            digest,
+            samples,
+            metrics,
+            included,
+            ..Default::default()
+        };
         assert_eq!(pending.finish(), finish);
     }
 }

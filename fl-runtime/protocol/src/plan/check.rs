@@ -44,6 +44,9 @@ impl Updates {
     }
 }
 
+/// Clients that are asked in a round: its coordinator names each of them in one event.
+const MAX_COHORT: u32 = 250_000;
+
 impl RunPlan {
     /// The model's layout, if the plan makes sense.
     ///
@@ -52,8 +55,14 @@ impl RunPlan {
     /// dots between tables; the engine's for a model that can't be built.
     pub fn check(&self) -> Result<Layout> {
         within("rounds", self.rounds, 1..=u32::MAX)?;
-        within("cohort.size", self.cohort.size, 1..=65_000)?;
+        within("cohort.size", self.cohort.size, 1..=MAX_COHORT)?;
         within("cohort.over_selection", self.cohort.over_selection, 1.0..=10.0)?;
+        let asked = self.cohort.asked();
+        if asked > MAX_COHORT {
+            let given = format!("{}, of which {asked} are asked", self.cohort.size);
+            let expected = format!("at most {MAX_COHORT} asked, by cohort.over_selection");
+            return Err(Error::value("cohort.size", given, expected));
+        }
         within("cohort.minimum", self.cohort.minimum, 1..=self.cohort.size)?;
         for (name, time) in [
             ("cohort.gather_ms", self.cohort.gather_ms),

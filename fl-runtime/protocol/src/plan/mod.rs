@@ -493,7 +493,8 @@ mod tests {
 
     #[test]
     fn sums_stay_below_their_limit() {
-        for (size, samples, bound) in [(1, 1, 1.0), (100, 1 << 20, 16.0), (65_000, u32::MAX, 1e9)] {
+        for (size, samples, bound) in [(1, 1, 1.0), (100, 1 << 20, 16.0), (250_000, u32::MAX, 1e9)]
+        {
             let mut plan = plan();
             plan.cohort.size = size;
             (plan.updates.max_samples, plan.updates.bound) = (samples, bound);

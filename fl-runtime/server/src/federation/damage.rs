@@ -39,8 +39,7 @@ impl Federation {
     /// is needed.
     pub(super) fn add(&mut self, client: &ClientId) {
         let Some(mut total) = self.total.take() else { return };
-        let accepted = self.coordinator.accepted().find(|(other, _)| *other == client);
-        let Some((_, upload)) = accepted else { return };
+        let Some(upload) = self.coordinator.accepted_of(client) else { return };
         let (turn, counted) = (self.coordinator.turn(), upload.into());
         match self.context.folding.add(&*self.bodies, &mut total, turn, client, &counted) {
             Ok(Stored::Whole) => self.total = Some(total),

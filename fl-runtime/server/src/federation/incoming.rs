@@ -84,6 +84,22 @@ impl Incoming {
         Ok(self.len())
     }
 
+    /// Whether all of it is there, once a body that comes in one piece with what ends the upload has
+    /// taken the place of pieces that came before; an empty one is none.
+    ///
+    /// # Errors
+    /// [`Refusal::Length`] if it isn't, [`Refusal::Storage`] if it can't be stored.
+    pub fn complete(&mut self, body: &[u8]) -> Result<(), Refusal> {
+        let expected = self.expected();
+        match body.len() as u64 {
+            0 => return self.check_length(),
+            given if given != expected => return Err(Refusal::Length { given, expected }),
+            _ => {}
+        }
+        self.forget().map_err(stored)?;
+        self.append(0, body).map(|_| ())
+    }
+
     /// Forgets what came in.
     ///
     /// # Errors

@@ -34,9 +34,9 @@ impl Federation {
         finish: &wire::Finish,
     ) -> Result<Incoming, Refusal> {
         let turn = Turn::new(finish.round, finish.attempt);
-        let incoming = self.incoming(client, turn)?;
+        let mut incoming = self.incoming(client, turn)?;
         let announced = Digest::from_slice(&finish.digest).ok_or(Refusal::Malformed("digest"));
-        let checked = incoming.check_length().and(announced).and_then(|digest| {
+        let checked = incoming.complete(&finish.body).and(announced).and_then(|digest| {
             let upload = upload(digest, incoming.len(), finish.clone());
             self.coordinator.check_upload(client, turn, Some(&upload))
         });
@@ -130,8 +130,7 @@ impl Federation {
         turn: Turn,
         finish: &wire::Finish,
     ) -> Result<wire::Ack, Refusal> {
-        let accepted = self.coordinator.accepted().find(|(other, _)| *other == client);
-        let same = accepted.is_some_and(|(_, upload)| {
+        let same = self.coordinator.accepted_of(client).is_some_and(|upload| {
             upload.digest.0 == finish.digest[..]
                 && upload.samples == finish.samples
                 && upload.metrics == finish.metrics

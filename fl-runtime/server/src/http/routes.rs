@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use prost::Message;
 use tern_protocol::auth::RUN;
+use tern_protocol::participant::SMALL_BODY;
 use tern_protocol::{ClientId, Digest, Refusal, Turn, wire};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
@@ -232,14 +233,20 @@ async fn upload(State(app): Shared, signed: Signed) -> Response {
 }
 
 async fn finish(State(app): Shared, signed: Signed) -> Response {
-    let client = signed.client;
+    let decoded = decode::<wire::Finish>(&signed, "finish");
+    let Signed { client, headers, held, .. } = signed;
     let result = async {
-        let said: wire::Finish = decode(&signed, "finish")?;
+        let said = decoded?;
+        let bytes = said.body.len();
+        if bytes > SMALL_BODY {
+            let reason = format!("the update has {bytes} bytes, expected {SMALL_BODY} or pieces");
+            return Err(Denied::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason));
+        }
         let (alone, backend) = (app.alone(&client).await, app.backend.clone());
-        let (_, ack) = keeping(alone, move || backend.finish(&client, said)).await?;
+        let (_, ack) = keeping((alone, held), move || backend.finish(&client, said)).await?;
         ack.map_err(Denied::from)
     };
-    answered(&app, &signed.headers, result.await, |ack| message(&ack))
+    answered(&app, &headers, result.await, |ack| message(&ack))
 }
 
 /// A piece of a blob: at most as much as a piece of an upload and as was asked for, so that memory

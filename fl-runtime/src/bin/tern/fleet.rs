@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use tern_fl::config::ServerConfig;
-use tern_fl::fleet::{self, Database, FleetStatus, Gateway, Objects, PgLedger, aggregator, leader};
+use tern_fl::fleet::{
+    self, Database, FleetStatus, Gateway, Objects, PgLedger, Traces, aggregator, leader,
+};
 use tern_fl::host::clock;
 use tern_fl::host::folder::FolderLock;
 use tern_fl::server::federation::{Audit, audit_of};
@@ -54,6 +56,15 @@ pub enum Role {
 }
 
 impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Gateway => "gateway",
+            Role::Leader => "leader",
+            Role::Aggregator => "aggregator",
+            Role::All => "all",
+        }
+    }
+
     fn does(self, other: Role) -> bool {
         self == other || self == Role::All
     }
@@ -116,6 +127,8 @@ pub fn serve(role: Role, path: &Path, config: &ServerConfig, linger: Option<u64>
         true => options.evaluator(evaluator(&plan, config)?),
         false => options,
     };
+    // What is sent at its end goes last.
+    let _traces = Traces::start(role.name())?;
     let event_loop = super::event_loop()?;
     let asked = Stop::listen(|| {})?.asked();
     let (stop, stopped) = watch::channel(false);

@@ -33,7 +33,7 @@ enum Step {
     Answer(Answer),
     /// An update is taken, which its client is told.
     Taken(Turn, Digest),
-    Next(Upload),
+    Next(Box<Upload>),
 }
 
 /// A model on its way.
@@ -74,11 +74,11 @@ impl World {
         let answer = match step {
             Step::Next(upload) if self.random.chance(self.weather.between) => {
                 self.summary.note("in steps");
-                self.in_hand.now.insert(client, (number, upload));
+                self.in_hand.now.insert(client, (number, *upload));
                 let time = self.now + 1 + self.random.below(BETWEEN);
                 return self.queue.at(time, Event::Step { client, number });
             }
-            Step::Next(upload) => return self.take_step(client, number, upload),
+            Step::Next(upload) => return self.take_step(client, number, *upload),
             Step::Taken(turn, digest) => {
                 self.oracle.acknowledged(self.members[client].client, turn, digest);
                 self.say(|| format!("client {client} uploaded for {turn}"));
@@ -169,11 +169,11 @@ fn begin(server: &mut Federation, time: Millis, client: &ClientId, request: Requ
         }
         Request::Offset(turn) => told(server.upload_offset(client, turn).map(Answer::Offset)),
         Request::Append { turn, offset, bytes } => match server.incoming(client, turn) {
-            Ok(incoming) => Step::Next(Upload::Append { incoming, offset, bytes }),
+            Ok(incoming) => Step::Next(Box::new(Upload::Append { incoming, offset, bytes })),
             Err(refusal) => refused(refusal),
         },
         Request::Finish(finish) => match server.finishing(client, &finish) {
-            Ok(incoming) => Step::Next(Upload::Check { incoming, finish }),
+            Ok(incoming) => Step::Next(Box::new(Upload::Check { incoming, finish })),
             Err(Refusal::Repeated) => {
                 let turn = Turn::new(finish.round, finish.attempt);
                 taken(server.finish_again(client, turn, &finish), &finish)
@@ -215,7 +215,7 @@ impl Upload {
                 }
             }
             Upload::Check { incoming, finish } => match incoming.finish(&finish.digest) {
-                Ok(received) => Step::Next(Upload::Accept { received, finish }),
+                Ok(received) => Step::Next(Box::new(Upload::Accept { received, finish })),
                 Err(refusal) => told(server, refusal),
             },
             Upload::Accept { received, finish } => {
