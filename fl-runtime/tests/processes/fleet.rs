@@ -118,7 +118,7 @@ fn run(kind: &Kind) -> Option<Fleet> {
         assert!(began.elapsed() < PATIENCE);
     }
     for (i, client) in clients.iter_mut().enumerate() {
-        client.ended_well(&format!("client {i}"));
+        fleet.place.ended_well(client, &format!("client{i}.log"));
     }
     let status = fleet.status();
     assert_eq!(status["rounds"], kind.rounds, "{status}");

@@ -132,6 +132,17 @@ impl Place {
         Running(command.stderr(log.unwrap()).spawn().unwrap())
     }
 
+    /// A process that wrote to a log has ended, and well.
+    fn ended_well(&self, process: &mut Running, log: &str) {
+        let status = process.ended(log);
+        if !status.success() {
+            let text = std::fs::read_to_string(self.path(log)).unwrap_or_default();
+            let last: Vec<&str> = text.lines().rev().take(30).collect();
+            let last: Vec<&str> = last.into_iter().rev().collect();
+            panic!("{log}: {status}\n{}", last.join("\n"));
+        }
+    }
+
     fn rows(&self) -> Vec<Row> {
         let text = std::fs::read_to_string(self.path("run/metrics.jsonl")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -275,7 +286,7 @@ fn run(kind: &Kind, deaths: &[(u32, Victim)]) -> Place {
         }
     }
     for (i, client) in clients.iter_mut().enumerate() {
-        client.ended_well(&format!("client {i}"));
+        place.ended_well(client, &format!("client{i}.log"));
     }
     server.ended_well("server");
 
