@@ -6,15 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentelemetry::KeyValue;
-use opentelemetry::trace::Span as _;
 use tern_protocol::{Result, RunId};
 use tern_server::federation::Folding;
 use tokio::sync::watch;
 
 use crate::parts::{Claim, Folded};
+use crate::traces::Span;
 use crate::wakes::{Wakes, heard};
-use crate::{Database, Objects, traces};
+use crate::{Database, Objects};
 
 /// Adds up parts until `stop` is true; what it is at then it gives back.
 ///
@@ -71,9 +70,9 @@ impl Aggregator {
 
     async fn fold(&mut self, claim: &Claim) -> Result<()> {
         let (run, folding) = self.folding().await?;
-        let mut span = traces::span(run, claim.turn, "part");
-        span.set_attribute(KeyValue::new("tern.part", claim.number));
-        span.set_attribute(KeyValue::new("tern.updates", claim.updates.len() as i64));
+        let mut span = Span::begin(run, claim.turn, "part");
+        span.set("tern.part", claim.number);
+        span.set("tern.updates", claim.updates.len() as i64);
         let (objects, of) = (self.objects.clone(), claim.clone());
         let folding = tokio::task::spawn_blocking(move || {
             let updates: Vec<_> =

@@ -16,7 +16,7 @@ use crate::requests::{Answer, Asked};
 use crate::shared::{Live, Shared};
 use crate::traces::Rounds;
 use crate::wakes::{Wakes, heard};
-use crate::{Database, Objects, PgLedger, traces};
+use crate::{Database, Objects, PgLedger};
 
 /// Time between looks at the clock and at how many updates are in.
 const TICK: Duration = Duration::from_millis(50);
@@ -137,8 +137,7 @@ impl<S: Shared> Leader<S> {
         let heard = now.0 as f64 / 1e3 - 60.0;
         let (looked, counts) = (Millis(0), Millis(0));
         let traced = Rounds::new(federation.task().run, epoch);
-        let dealt = None;
-        Leader { shared, federation, epoch, heard, looked, swept: now, counts, dealt, traced }
+        Leader { shared, federation, epoch, heard, looked, swept: now, counts, dealt: None, traced }
     }
 
     /// Does what is due.
@@ -251,7 +250,7 @@ impl<S: Shared> Leader<S> {
         self.counts = self.shared.now().after((9 * took).min(1_000));
         let (closed, taken) = found.unwrap_or_default();
         if closed || self.federation.closes(self.shared.now(), taken) {
-            let _span = traces::span(self.federation.task().run, turn, "close");
+            let _span = self.traced.span(turn, "close");
             self.shared.close(self.epoch, turn)?;
             let members = self.shared.members(turn)?;
             self.federation.collected(self.shared.now(), turn, members)?;
@@ -268,7 +267,7 @@ impl<S: Shared> Leader<S> {
             self.dealt = Some((turn, list));
         }
         let Some(parts) = self.shared.finished(turn)? else { return Ok(()) };
-        let _span = traces::span(self.federation.task().run, turn, "commit");
+        let _span = self.traced.span(turn, "commit");
         let Some(sum) = self.add_up(turn, parts)? else { return Ok(()) };
         let Some(work) = self.federation.summed(sum) else { return Ok(()) };
         let done = work.run();

@@ -46,6 +46,18 @@ pub enum Outcome {
     Closed,
 }
 
+impl Outcome {
+    /// As traces have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Outcome::Counted => "counted",
+            Outcome::Repeated => "repeated",
+            Outcome::Conflict => "conflict",
+            Outcome::Closed => "closed",
+        }
+    }
+}
+
 fn numbers(turn: Turn) -> (i64, i64) {
     (i64::from(turn.round), i64::from(turn.attempt))
 }
@@ -93,6 +105,8 @@ impl Database {
         let mut there = BTreeMap::new();
         // One of a client that is twice in the batch may be the other one.
         if inserted.len() < batch.len() {
+            // One look into the index for each. By `client = ANY($3)` a table without statistics is
+            // read from end to end: its planner takes an attempt to have few members.
             let found: Vec<(Vec<u8>, Vec<u8>)> = query_as(
                 "SELECT found.client, found.finish FROM unnest($3::bytea[]) AS asked (client)
                  CROSS JOIN LATERAL (SELECT client, finish FROM member
@@ -151,8 +165,7 @@ impl Database {
     ) -> Result<BTreeMap<ClientId, Bytes>> {
         let (round, attempt) = numbers(turn);
         let found: Vec<(Vec<u8>, Vec<u8>)> = query_as(
-            // One look into the index for each. By `client = ANY($3)` a table without statistics is
-            // read from end to end: its planner takes an attempt to have few members.
+            // By the index, as where they are accepted.
             "SELECT found.client, found.body FROM unnest($3::bytea[]) AS asked (client)
              CROSS JOIN LATERAL (SELECT client, body FROM member
                 WHERE round = $1 AND attempt = $2 AND client = asked.client LIMIT 1) AS found

@@ -13,8 +13,7 @@ use crate::objects::Orphan;
 use crate::{Database, Objects};
 
 /// Sweeps in the background, under an epoch: all but what the run goes on from, the open attempt's,
-/// and, where
-/// updates stay after their round, those that were counted.
+/// and, where updates stay after their round, those that were counted.
 pub(crate) fn begin(
     of: &Database,
     objects: &Arc<Objects>,

@@ -5,16 +5,22 @@
 //! run and the attempt: processes agree on them without a word.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 
-use opentelemetry::global::{self, BoxedSpan};
 use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
+    Span as _, SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    Tracer as _, TracerProvider as _,
 };
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::{
+    IdGenerator, RandomIdGenerator, Sampler, SdkTracer, SdkTracerProvider, Span as SdkSpan,
+};
 use tern_protocol::{Digest, Error, Result, RunId, Turn};
+
+/// What begins spans; empty where none are sent.
+static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 /// What names a collector, by OpenTelemetry's specification: for traces, or for all that is exported.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -61,7 +67,8 @@ impl Traces {
             .with_batch_exporter(exporter)
             .with_resource(resource.build())
             .build();
-        global::set_tracer_provider(provider.clone());
+        // A second one in a process would send nothing.
+        let _ = TRACER.set(provider.tracer("tern"));
         Ok(Some(Traces(provider)))
     }
 }
@@ -101,19 +108,42 @@ fn ids(run: RunId, turn: Turn) -> (TraceId, SpanId) {
     (TraceId::from_bytes(trace), SpanId::from_bytes(span))
 }
 
-/// Begins a span in an attempt's trace. It ends when it is dropped.
-pub(crate) fn span(run: RunId, turn: Turn, name: &'static str) -> BoxedSpan {
-    let (trace, first) = ids(run, turn);
-    let first = SpanContext::new(trace, first, TraceFlags::SAMPLED, true, TraceState::default());
-    let parent = Context::new().with_remote_span_context(first);
-    let tracer = global::tracer("tern");
-    let builder = tracer.span_builder(name).with_attributes(of(turn));
-    tracer.build_with_context(builder, &parent)
+/// What is done in an attempt, until this is dropped; nothing where no spans are sent.
+pub(crate) struct Span(Option<SdkSpan>);
+
+impl Span {
+    /// Begins one in an attempt's trace.
+    pub fn begin(run: RunId, turn: Turn, name: &'static str) -> Self {
+        Span(TRACER.get().map(|tracer| {
+            let (trace, first) = ids(run, turn);
+            let state = TraceState::default();
+            let first = SpanContext::new(trace, first, TraceFlags::SAMPLED, true, state);
+            begun(tracer, turn, name, &Context::new().with_remote_span_context(first))
+        }))
+    }
+
+    /// Begins an attempt's first one.
+    fn first(run: RunId, turn: Turn) -> Self {
+        Span(TRACER.get().map(|tracer| {
+            NEXT.set(Some(ids(run, turn)));
+            let span = begun(tracer, turn, "round", &Context::new());
+            NEXT.set(None);
+            span
+        }))
+    }
+
+    /// Says more of it.
+    pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
+        if let Some(span) = &mut self.0 {
+            span.set_attribute(KeyValue::new(name, value));
+        }
+    }
 }
 
-fn of(turn: Turn) -> [KeyValue; 2] {
+fn begun(tracer: &SdkTracer, turn: Turn, name: &'static str, parent: &Context) -> SdkSpan {
     let number = |name, value: u32| KeyValue::new(name, i64::from(value));
-    [number("tern.round", turn.round), number("tern.attempt", turn.attempt)]
+    let of = [number("tern.round", turn.round), number("tern.attempt", turn.attempt)];
+    tracer.build_with_context(tracer.span_builder(name).with_attributes(of), parent)
 }
 
 /// The spans of attempts and of their phases, as a leader sees them.
@@ -128,8 +158,8 @@ struct Open {
     phase: &'static str,
     // They end as they are dropped, in this order.
     #[expect(dead_code, reason = "it ends when it is dropped")]
-    of_phase: BoxedSpan,
-    of_attempt: BoxedSpan,
+    of_phase: Span,
+    of_attempt: Span,
 }
 
 impl Rounds {
@@ -137,30 +167,28 @@ impl Rounds {
         Rounds { run, epoch, open: None }
     }
 
+    /// Begins a span in an attempt's trace.
+    pub fn span(&self, turn: Turn, name: &'static str) -> Span {
+        Span::begin(self.run, turn, name)
+    }
+
     /// Ends spans and begins others, if an attempt or a phase is another; a run that is over has none.
     /// Phases that are over before a leader looks have no span.
     pub fn look(&mut self, open: Option<(Turn, &'static str)>) {
         let Some((turn, phase)) = open else { return self.open = None };
-        let attempt = match self.open.take() {
+        let of_attempt = match self.open.take() {
             Some(open) if (open.turn, open.phase) == (turn, phase) => {
                 self.open = Some(open);
                 return;
             }
             Some(open) if open.turn == turn => open.of_attempt,
-            _ => self.attempt(turn),
+            _ => {
+                let mut span = Span::first(self.run, turn);
+                span.set("tern.epoch", self.epoch);
+                span
+            }
         };
-        let of_phase = span(self.run, turn, phase);
-        self.open = Some(Open { turn, phase, of_phase, of_attempt: attempt });
-    }
-
-    /// An attempt's first span.
-    fn attempt(&self, turn: Turn) -> BoxedSpan {
-        let tracer = global::tracer("tern");
-        let attributes = of(turn).into_iter().chain([KeyValue::new("tern.epoch", self.epoch)]);
-        let builder = tracer.span_builder("round").with_attributes(attributes);
-        NEXT.set(Some(ids(self.run, turn)));
-        let span = tracer.build_with_context(builder, &Context::new());
-        NEXT.set(None);
-        span
+        let of_phase = self.span(turn, phase);
+        self.open = Some(Open { turn, phase, of_phase, of_attempt });
     }
 }

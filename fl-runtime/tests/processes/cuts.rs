@@ -133,12 +133,12 @@ fn run(at: usize, to_store: bool, points: impl Iterator<Item = u32>) {
             trigger.arm(point, end);
             fleet.start_by(at, "through.toml");
             let process = fleet.running[at].as_mut().unwrap();
-            trigger.process.store(process.0.id(), Ordering::SeqCst);
+            trigger.process.store(process.process.id(), Ordering::SeqCst);
             let began = Instant::now();
-            while process.0.try_wait().unwrap().is_none() && began.elapsed() < IDLE {
+            while process.process.try_wait().unwrap().is_none() && began.elapsed() < IDLE {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            match process.0.try_wait().unwrap() {
+            match process.process.try_wait().unwrap() {
                 // By itself it ends at none.
                 Some(status) => {
                     assert_eq!(status.signal(), Some(9), "process {at}: {status}");

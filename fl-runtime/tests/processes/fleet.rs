@@ -3,7 +3,6 @@
 
 use super::{CLEAR, Kind, PATIENCE, Place, Running, SECURE, output, set_up, tern};
 use std::net::TcpListener;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const ROLES: [&str; 3] = ["gateway", "leader", "aggregator"];
@@ -70,14 +69,13 @@ impl Fleet {
     pub fn start_by(&mut self, at: usize, config: &str) {
         let role = ROLES[at / 2];
         let log = self.place.path(&format!("{role}{}.log", at % 2));
-        let log = std::fs::OpenOptions::new().append(true).create(true).open(log).unwrap();
         let listen = format!("127.0.0.1:{}", self.ports[at % 2]);
         let mut command = tern(&["server", "--role", role, "--listen", &listen, "--config"]);
-        command.arg(self.place.path(config)).stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg(self.place.path(config));
         if let Some(collector) = &self.collector {
             command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
         }
-        self.running[at] = Some(Running(command.stderr(log).spawn().unwrap()));
+        self.running[at] = Some(Running::start(command, log));
     }
 
     /// `kill -9`, and a new process after a moment.
@@ -118,7 +116,7 @@ fn run(kind: &Kind) -> Option<Fleet> {
         assert!(began.elapsed() < PATIENCE);
     }
     for (i, client) in clients.iter_mut().enumerate() {
-        fleet.place.ended_well(client, &format!("client{i}.log"));
+        client.ended_well(&format!("client {i}"));
     }
     let status = fleet.status();
     assert_eq!(status["rounds"], kind.rounds, "{status}");

@@ -49,32 +49,44 @@ const SECURE: Kind = Kind {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A process that doesn't outlive the test.
-struct Running(Child);
+struct Running {
+    process: Child,
+    /// What it says on standard error.
+    log: PathBuf,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
 impl Running {
+    /// Starts one whose log goes on where an earlier one's ended.
+    fn start(mut command: Command, log: PathBuf) -> Self {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        Running { process: command.spawn().unwrap(), log }
+    }
+
     /// `kill -9`.
     fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
     fn ended_well(&mut self, what: &str) {
         let status = self.ended(what);
-        assert!(status.success(), "{what}: {status}");
+        let said = || std::fs::read_to_string(&self.log).unwrap_or_default();
+        assert!(status.success(), "{what}: {status}\n{}", said());
     }
 
     fn ended(&mut self, what: &str) -> ExitStatus {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if let Some(status) = self.0.try_wait().unwrap() {
+            if let Some(status) = self.process.try_wait().unwrap() {
                 return status;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -85,7 +97,7 @@ impl Running {
     /// Asks to stop, as Ctrl-C (`INT`) or a service manager (`TERM`) does.
     #[cfg(unix)]
     fn signal(&self, name: &str) {
-        let process = self.0.id().to_string();
+        let process = self.process.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &process]).status().unwrap();
         assert!(sent.success());
     }
@@ -123,24 +135,12 @@ impl Place {
     }
 
     fn start(&self, command: &str, config: &str, log: &str) -> Running {
-        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path(log));
         let mut command = tern(&[command, "--config"]);
-        command.arg(self.path(config)).stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg(self.path(config));
         if config == "server.toml" {
             command.args(["--plain", "--linger", "3"]);
         }
-        Running(command.stderr(log.unwrap()).spawn().unwrap())
-    }
-
-    /// A process that wrote to a log has ended, and well.
-    fn ended_well(&self, process: &mut Running, log: &str) {
-        let status = process.ended(log);
-        if !status.success() {
-            let text = std::fs::read_to_string(self.path(log)).unwrap_or_default();
-            let last: Vec<&str> = text.lines().rev().take(30).collect();
-            let last: Vec<&str> = last.into_iter().rev().collect();
-            panic!("{log}: {status}\n{}", last.join("\n"));
-        }
+        Running::start(command, self.path(log))
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -286,7 +286,7 @@ fn run(kind: &Kind, deaths: &[(u32, Victim)]) -> Place {
         }
     }
     for (i, client) in clients.iter_mut().enumerate() {
-        place.ended_well(client, &format!("client{i}.log"));
+        client.ended_well(&format!("client {i}"));
     }
     server.ended_well("server");
 
@@ -371,11 +371,12 @@ fn processes_that_train_end_when_they_are_asked_to() {
 /// `tern simulate` of the configured run by three clients, with more options.
 #[cfg(unix)]
 fn simulate(place: &Place, out: &str, more: &[&str]) -> Running {
-    let log = std::fs::File::create(place.path(&format!("{out}.log"))).unwrap();
+    let log = place.path(&format!("{out}.log"));
+    std::fs::write(&log, "").unwrap();
     let mut command = tern(&["simulate", "--config", "server.toml", "--csv", "client0/rows.csv"]);
     command.args(["--label", "class", "--clients", "3", "--save-every", "3", "--out", out]);
     command.args(more).current_dir(place.folder.path());
-    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    Running::start(command, log)
 }
 
 #[cfg(unix)]
@@ -398,11 +399,10 @@ fn a_simulation_goes_on_however_it_ended() {
     };
     refused(&["--rounds", "100000000"], "expected a new folder, or --resume");
     refused(&["--rounds", "100000000", "--seed", "9", "--resume"], "seed: 0 and 9");
-    let mut simulation = simulate(&place, "parts", &["--rounds", "100000000", "--resume"]);
+    let simulation = simulate(&place, "parts", &["--rounds", "100000000", "--resume"]);
     place.wait_for_line("parts.log", &format!("round {} of", done + 4));
     // `kill -9`: what was saved three rounds ago at most is there.
-    simulation.0.kill().unwrap();
-    simulation.0.wait().unwrap();
+    simulation.kill();
     let mut simulation = simulate(&place, "parts", &["--rounds", "100000000", "--resume"]);
     place.wait_for_line("parts.log", "round ");
     simulation.signal("TERM");

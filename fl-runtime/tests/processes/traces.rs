@@ -73,7 +73,7 @@ fn a_round_is_one_trace_across_all_roles() {
     };
     let mut clients: Vec<_> = (0..kind.clients).map(start).collect();
     for (i, client) in clients.iter_mut().enumerate() {
-        fleet.place.ended_well(client, &format!("client{i}.log"));
+        client.ended_well(&format!("client {i}"));
     }
     // Beyond the end of the run; what they have yet is sent then.
     std::thread::sleep(Duration::from_millis(1500));

@@ -2,8 +2,6 @@
 
 use std::sync::PoisonError;
 
-use opentelemetry::KeyValue;
-use opentelemetry::trace::Span as _;
 use tern_protocol::auth::{AuthError, Credentials};
 use tern_protocol::coordinator::{Event, Progress};
 use tern_protocol::layout::Layout;
@@ -18,11 +16,12 @@ use tern_server::storage::{Bodies as _, Ledger as _};
 use tokio::sync::watch;
 
 use super::Gateway;
+use crate::PgLedger;
 use crate::error::stored;
 use crate::members::{Outcome, SMALL, Taken, upload};
 use crate::objects::whole;
 use crate::requests::Asked;
-use crate::{PgLedger, traces};
+use crate::traces::Span;
 
 impl Gateway {
     fn known(&self, client: &ClientId) -> Result<(), Refusal> {
@@ -214,11 +213,11 @@ impl Backend for Gateway {
                 };
             }
         };
-        let mut span = traces::span(self.task.run, turn, "update");
-        span.set_attribute(KeyValue::new("tern.bytes", incoming.len() as i64));
+        let mut span = Span::begin(self.task.run, turn, "update");
+        span.set("tern.bytes", incoming.len() as i64);
         let received = incoming.finish(&finish.digest)?;
         let outcome = self.take(&received, finish.clone())?;
-        span.set_attribute(KeyValue::new("tern.outcome", format!("{outcome:?}").to_lowercase()));
+        span.set("tern.outcome", outcome.name());
         let mut incoming = received.incoming;
         if let Err(error) = incoming.forget() {
             tracing::debug!(%error, "removing a body that is stored");

@@ -387,16 +387,9 @@ fn an_update_counts_for_no_more_samples_than_the_server_says() {
         let pending = p.kept().pending.clone().unwrap();
         assert_eq!(pending.samples, counts, "{told} {has}");
         let digest = Digest::of(&pending.body).0.to_vec();
-        let (round, attempt, samples, included) = (1, 1, counts, Vec::new());
-        let finish = wire::Finish {
-            round,
-            attempt,
-            digest,
-            samples,
-            metrics,
-            included,
-            ..Default::default()
-        };
+        let (round, attempt, samples) = (1, 1, counts);
+        let finish =
+            wire::Finish { round, attempt, digest, samples, metrics, ..Default::default() };
         assert_eq!(pending.finish(), finish);
     }
 }

@@ -3,8 +3,8 @@
 //! Clients post signed protobuf messages ([`tern_protocol::auth`], `wire.proto`): `/v1/enroll`,
 //! `/v1/run`, `/v1/poll` (answered when there is something to do), `/v1/message`,
 //! `/v1/upload?round=&attempt=&offset=` (a piece of an upload; without `offset`, where to go
-//! on), `/v1/finish` (with all of a small body), `/v1/blob/{sha256}` (a piece from `Range: bytes=N-M`), and
-//! `/v1/service/{name}` for what a host program answers itself ([`Service`]). People and
+//! on), `/v1/finish` (with all of a small body), `/v1/blob/{sha256}` (a piece from
+//! `Range: bytes=N-M`), and `/v1/service/{name}` for what a host program answers itself ([`Service`]). People and
 //! programs get `/health`, `/metrics`, `/status.json` and, at `/`, the dashboard; browsers that take
 //! part a page of their own ([`Site`]) below `/page/`.
 //!

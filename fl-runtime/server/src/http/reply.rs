@@ -35,6 +35,12 @@ impl Denied {
         Denied { wait: Some(wait), ..Denied::new(StatusCode::TOO_MANY_REQUESTS, name, reason) }
     }
 
+    /// A body of more bytes than may come in one request.
+    pub fn too_large(bytes: impl std::fmt::Display, most: usize) -> Self {
+        let reason = format!("the body has {bytes} bytes, expected at most {most}");
+        Denied::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason)
+    }
+
     /// As protobuf, or as JSON for who asks for that.
     pub fn answer(self, headers: &HeaderMap) -> Response {
         let Denied { status, name, reason, wait, told } = self;

@@ -239,8 +239,7 @@ async fn finish(State(app): Shared, signed: Signed) -> Response {
         let said = decoded?;
         let bytes = said.body.len();
         if bytes > SMALL_BODY {
-            let reason = format!("the update has {bytes} bytes, expected {SMALL_BODY} or pieces");
-            return Err(Denied::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason));
+            return Err(Denied::too_large(bytes, SMALL_BODY));
         }
         let (alone, backend) = (app.alone(&client).await, app.backend.clone());
         let (_, ack) = keeping((alone, held), move || backend.finish(&client, said)).await?;

@@ -105,13 +105,9 @@ async fn read(
     address: IpAddr,
     most: usize,
 ) -> Result<(Bytes, Held), Denied> {
-    let too_large = |bytes: &dyn std::fmt::Display| {
-        let reason = format!("the body has {bytes} bytes, expected at most {most}");
-        Denied::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason)
-    };
     let length = headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<usize>().ok());
     if let Some(length) = length.filter(|length| *length > most) {
-        return Err(too_large(&length));
+        return Err(Denied::too_large(length, most));
     }
     // A request without a body needs none; one of unknown length may come to the most.
     let exact = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
@@ -120,7 +116,7 @@ async fn read(
     let slow = |_| Denied::new(StatusCode::REQUEST_TIMEOUT, "slow", "the body comes too slowly");
     match timeout(app.limits.body_time(expected), to_bytes(body, most)).await.map_err(slow)? {
         Ok(bytes) => Ok((bytes, held)),
-        Err(_) if length.is_none() => Err(too_large(&"too many")),
+        Err(_) if length.is_none() => Err(Denied::too_large("too many", most)),
         Err(error) => {
             let reason = format!("the body ends early: {error}");
             Err(Denied::new(StatusCode::BAD_REQUEST, "cut", reason))
