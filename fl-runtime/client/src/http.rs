@@ -91,6 +91,19 @@ impl CallError {
         }
     }
 
+    /// What was refused for what the server has now: later it may be taken.
+    pub(crate) fn for_now(self) -> Self {
+        match self {
+            CallError::Refused { target, name, reason } => CallError::Busy {
+                target,
+                status: 409,
+                reason: format!("{name}, {reason}"),
+                wait: None,
+            },
+            other => other,
+        }
+    }
+
     /// Name of the server's reason, if it refused.
     pub fn name(&self) -> Option<&str> {
         match self {

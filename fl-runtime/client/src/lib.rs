@@ -50,6 +50,7 @@ use tern_protocol::trainer::Job;
 #[cfg(not(target_family = "wasm"))]
 use tern_protocol::trainer::Trainer;
 use tern_protocol::update::Codec;
+use tern_protocol::wire::instruction::What;
 use tern_protocol::{Digest, Error, Result, TaskSpec, Turn, wire};
 
 pub use backoff::Backoff;
@@ -104,7 +105,8 @@ struct Session<T> {
 
 /// Why a session ends.
 enum End {
-    Finished(Digest),
+    /// The run is over; its best model is in this file.
+    Finished(PathBuf),
     /// The server doesn't know this client, or has another run: enroll again.
     Again,
 }
@@ -222,8 +224,7 @@ impl Client {
             let mut session = self.session(task, device, trainer).await?;
             match self.work(&mut session).await? {
                 End::Again => trainer = session.trainer,
-                End::Finished(best) => {
-                    let path = self.keep_best(&mut session, best).await?;
+                End::Finished(path) => {
                     tracing::info!(model = %path.display(), "the run is over");
                     return Ok(Outcome::Finished(path));
                 }
@@ -285,7 +286,10 @@ impl Client {
                     continue;
                 }
             };
-            self.options.backoff.reset();
+            // Where the run's model can't be had, that is told each time.
+            if !matches!(instruction.what, Some(What::Finished(_))) {
+                self.options.backoff.reset();
+            }
             session.version = instruction.version;
             session.participant.set_samples(samples);
             if let Some(end) = self.follow(session, Input::Instruction(instruction)).await? {
@@ -304,7 +308,10 @@ impl Client {
         while let Some(action) = actions.pop_front() {
             let input = match action {
                 Action::Wait => continue,
-                Action::Stop(best) => return Ok(Some(End::Finished(best))),
+                Action::Stop(best) => match self.keep_best(session, best).await? {
+                    Some(path) => return Ok(Some(End::Finished(path))),
+                    None => continue,
+                },
                 Action::Save => {
                     session.store.save(session.participant.kept()).await?;
                     continue;
@@ -391,21 +398,28 @@ impl Client {
         Ok(Input::Failed(reason.to_owned()))
     }
 
-    /// Fetches the run's best model and stores it.
-    async fn keep_best<T>(&mut self, session: &mut Session<T>, best: Digest) -> Result<PathBuf> {
-        let bytes = loop {
-            match self.download(session, best).await {
-                Ok(bytes) => break bytes,
-                Err(error) => self.pause(error).await?,
+    /// Fetches the run's best model and stores it. `None`, after a while, if the server has it no
+    /// more or not whole: it is asked again, and may say another.
+    async fn keep_best<T>(
+        &mut self,
+        session: &mut Session<T>,
+        best: Digest,
+    ) -> Result<Option<PathBuf>> {
+        let bytes = match self.download(session, best).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                session.version = 0;
+                self.pause(error.for_now()).await?;
+                return Ok(None);
             }
         };
-        let expected = 4 * session.layout.elements();
-        if Digest::of(&bytes) != best || bytes.len() != expected {
-            let given = format!("{} bytes with SHA-256 {}", bytes.len(), Digest::of(&bytes));
-            return Err(Error::value("best model", given, format!("{expected} with {best}")));
+        let (elements, parameters) = (session.layout.elements(), session.layout.parameters());
+        if bytes.len() != 4 * elements {
+            let expected = format!("{} bytes of {best}", 4 * elements);
+            return Err(Error::value("best model", bytes.len(), expected));
         }
-        let (parameters, flat) = (session.layout.parameters(), Codec::floats(&bytes));
-        self.folder.save_model("model.safetensors", parameters, &flat).await
+        let flat = Codec::floats(&bytes);
+        self.folder.save_model("model.safetensors", parameters, &flat).await.map(Some)
     }
 
     /// Tells who watches.

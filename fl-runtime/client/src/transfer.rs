@@ -32,11 +32,12 @@ impl Client {
             Ok(bytes) => Ok(Input::Fetched { digest, bytes }),
             // The round went on meanwhile; the next instruction names another model.
             Err(error) if error.name() == Some("no_blob") => Ok(Input::Failed(error.to_string())),
-            Err(error) => Err(error),
+            Err(error) => Err(error.for_now()),
         }
     }
 
-    /// All of a body. What came of it stays with the session if the network fails.
+    /// All of a body. What came of it stays with the session if the network fails; what isn't of
+    /// its digest is no answer.
     pub(super) async fn download<T>(
         &self,
         session: &mut Session<T>,
@@ -46,13 +47,11 @@ impl Client {
         let kept = session.download.take().filter(|download| download.digest == digest);
         let mut download = kept.unwrap_or(Download { digest, bytes: Vec::new() });
         loop {
+            let no =
+                |expected| CallError::Answer { target: format!("/v1/blob/{digest}"), expected };
             let part = match self.http.part(digest, download.bytes.len() as u64).await {
                 Ok(part) if part.total <= most => part,
-                Ok(_) => {
-                    let target = format!("/v1/blob/{digest}");
-                    let expected = "a body as long as a model";
-                    return Err(CallError::Answer { target, expected });
-                }
+                Ok(_) => return Err(no("a body as long as a model")),
                 Err(error) => {
                     session.download = Some(download);
                     return Err(error);
@@ -60,7 +59,10 @@ impl Client {
             };
             download.bytes.extend_from_slice(&part.bytes);
             if download.bytes.len() as u64 == part.total {
-                return Ok(download.bytes);
+                return match Digest::of(&download.bytes) == digest {
+                    true => Ok(download.bytes),
+                    false => Err(no("the body of that digest")),
+                };
             }
         }
     }
@@ -119,13 +121,9 @@ impl Client {
 /// The server has other bytes of a body than its client thinks: it is asked again, after a while,
 /// where to go on.
 fn elsewhere(error: CallError) -> CallError {
-    match error {
-        CallError::Refused { target, name, reason }
-            if Refusal::RESUMED.contains(&name.as_str()) =>
-        {
-            CallError::Busy { target, status: 409, reason: format!("{name}, {reason}"), wait: None }
-        }
-        other => other,
+    match error.name().is_some_and(|name| Refusal::RESUMED.contains(&name)) {
+        true => error.for_now(),
+        false => error,
     }
 }
 

@@ -2,6 +2,9 @@
 //! sums of parts. Whatever is read is hashed, so that nothing hangs on what the store says of it, and
 //! nothing is ever written twice with two contents.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
@@ -39,6 +42,8 @@ pub struct Objects {
     handle: Handle,
     address: String,
     ahead: Mutex<Ahead>,
+    /// Held by who fetches a model: a gateway's clients all ask for it at once.
+    fetching: Mutex<()>,
     /// What has small updates.
     database: Option<Database>,
 }
@@ -92,8 +97,11 @@ impl Objects {
         database: Option<Database>,
     ) -> Result<Arc<Self>> {
         let spool = Blobs::open(spool, Durability::None, u64::MAX, Faults::default())?;
+        // Nobody knows whether those of an earlier process are whole.
+        spool.sweep_models(&[])?;
         let (handle, address) = (Handle::current(), address.into());
-        Ok(Arc::new(Objects { store, spool, handle, address, ahead: Mutex::default(), database }))
+        let (ahead, fetching) = (Mutex::default(), Mutex::default());
+        Ok(Arc::new(Objects { store, spool, handle, address, ahead, fetching, database }))
     }
 
     fn file(&self, path: &Path) -> PathBuf {
@@ -125,10 +133,19 @@ impl Objects {
         if self.spool.length(digest)?.is_some() {
             return Ok(true);
         }
+        let _alone = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.spool.length(digest)? {
+            Some(_) => Ok(true),
+            None => Ok(self.fetch_anew(digest)?.is_some()),
+        }
+    }
+
+    /// The model as the store has it, which lies in this process' folder then.
+    fn fetch_anew(&self, digest: &Digest) -> Result<Option<Bytes>> {
         let path = model(digest);
-        let Some(bytes) = self.get_at(&path)? else { return Ok(false) };
+        let Some(bytes) = self.get_at(&path)? else { return Ok(None) };
         match self.spool.put_model(&bytes)? {
-            made if made == *digest => Ok(true),
+            made if made == *digest => Ok(Some(bytes)),
             made => {
                 let reason =
                     format!("{} bytes of SHA-256 {made}, expected that of its name", bytes.len());
@@ -297,11 +314,12 @@ impl Bodies for Objects {
     }
 
     fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
-        match self.fetch(digest)? {
-            true => self.spool.read_model(digest),
-            false => {
-                Err(Error::file(&self.name(digest), std::io::Error::from(ErrorKind::NotFound)))
-            }
+        if let Ok(bytes) = self.spool.read_model(digest) {
+            return Ok(bytes);
+        }
+        match self.fetch_anew(digest)? {
+            Some(bytes) => Ok(bytes.into()),
+            None => Err(Error::file(&self.name(digest), std::io::Error::from(ErrorKind::NotFound))),
         }
     }
 
@@ -390,110 +408,5 @@ impl Bodies for Objects {
 
     fn used(&self) -> u64 {
         self.spool.used()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use object_store::memory::InMemory;
-
-    use super::*;
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_is_read_is_what_was_written_or_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let open = |spool| {
-            Objects::over(store.clone(), "memory", &folder.path().join(spool), None).unwrap()
-        };
-        let (here, there) = (open("a"), open("b"));
-        let other = store.clone();
-        let checked = tokio::task::spawn_blocking(move || {
-            let digest = here.put(b"a model").unwrap();
-            assert_eq!(there.read(&digest).unwrap(), b"a model");
-            assert_eq!(there.piece(&digest, 2, 3).unwrap(), b"mod");
-            assert_eq!(there.length(&Digest([1; 32])).unwrap(), None);
-            // Of an update longer than one part, through a file that comes in by pieces.
-            let (turn, client) = (Turn::new(2, 1), ClientId([1; 32]));
-            let body: Vec<u8> = (0..PART + 12_345).map(|i| (i % 251) as u8).collect();
-            for length in [10, body.len()] {
-                let body = &body[..length];
-                let mut partial = here.partial(turn, &client).unwrap();
-                partial.clear().unwrap();
-                body.chunks(3 << 20).for_each(|part| partial.append(part).unwrap());
-                let digest = Digest::of(body);
-                here.accept(&partial, turn, &client, &digest).unwrap();
-                let mut read = Vec::new();
-                let mut found = there.upload(turn, &client, &digest).unwrap().unwrap();
-                found.read_to_end(&mut read).unwrap();
-                assert!(read == body, "{length} bytes");
-            }
-            assert!(there.upload(Turn::new(2, 2), &client, &digest).unwrap().is_none());
-            // Fetched ahead, read twice, out of order, and gone.
-            let bodies: Vec<Vec<u8>> = (0..40u8).map(|number| vec![number; 50]).collect();
-            for body in &bodies {
-                let mut partial = here.partial(turn, &client).unwrap();
-                partial.clear().unwrap();
-                partial.append(body).unwrap();
-                here.accept(&partial, turn, &client, &Digest::of(body)).unwrap();
-            }
-            let updates: Vec<_> = bodies.iter().map(|body| (client, Digest::of(body))).collect();
-            there.expect(turn, &updates, 50).unwrap();
-            for body in bodies.iter().chain(&bodies[39..]).chain(&bodies[..1]) {
-                let mut read = Vec::new();
-                let mut found = there.upload(turn, &client, &Digest::of(body)).unwrap().unwrap();
-                found.read_to_end(&mut read).unwrap();
-                assert_eq!(read, *body);
-            }
-            there.expect(turn, &[(client, Digest([1; 32]))], 50).unwrap();
-            assert!(there.upload(turn, &client, &Digest([1; 32])).unwrap().is_none());
-            // A sum that isn't what was written is none.
-            let made = here.put_sum("2-1/0-aa", vec![1, 2, 3]).unwrap();
-            assert_eq!(there.read_sum("2-1/0-aa", &made).unwrap().as_deref(), Some(&[1, 2, 3][..]));
-            assert_eq!(there.read_sum("2-1/0-aa", &digest).unwrap(), None);
-            assert_eq!(there.read_sum("2-1/0-bb", &made).unwrap(), None);
-            digest
-        });
-        let digest = checked.await.unwrap();
-        // A model that is damaged in the store is named by a process that hasn't it yet.
-        other.put(&model(&digest), "a modal".into()).await.unwrap();
-        let third = open("c");
-        let error = tokio::task::spawn_blocking(move || third.read(&digest).unwrap_err());
-        let error = error.await.unwrap().to_string();
-        assert!(error.contains("SHA-256") && error.contains(&digest.to_string()), "{error}");
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn orphans_go_once_they_are_old() {
-        let folder = tempfile::tempdir().unwrap();
-        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let objects = Objects::over(store.clone(), "memory", folder.path(), None).unwrap();
-        let digest = Digest([3; 32]);
-        let places = [
-            format!("models/{digest}"),
-            format!("updates/7-2/{digest}"),
-            format!("updates/8-1/{digest}"),
-            "sums/7-2/5-00ff".into(),
-            "else/7-2/5".into(),
-        ];
-        for place in &places {
-            store.put(&Path::from(place.as_str()), "x".into()).await.unwrap();
-        }
-        let keep =
-            |orphan: &Orphan<'_>| matches!(orphan, Orphan::Update(turn, _) if turn.round == 8);
-        let now = tern_host::clock::now().0;
-        let hour = Duration::from_secs(3600);
-        assert!(objects.orphans(now, hour, keep).await.unwrap().is_empty());
-        let orphans = objects.orphans(now + 3_700_000, hour, keep).await.unwrap();
-        assert_eq!(orphans.len(), 3);
-        objects.remove(&orphans).await.unwrap();
-        let left: Vec<_> = store.list(None).try_collect().await.unwrap();
-        let mut left: Vec<String> = left.iter().map(|object| object.location.to_string()).collect();
-        left.sort();
-        assert_eq!(left, [places[4].clone(), places[2].clone()]);
-        assert_eq!(Orphan::of("updates/7-2/aa"), Some(Orphan::Update(Turn::new(7, 2), "aa")));
-        for wrong in ["", "models", "models/x", "updates/7/aa", "sums/7-x/1", "sums/7-2"] {
-            assert_eq!(Orphan::of(wrong), None, "{wrong}");
-        }
     }
 }

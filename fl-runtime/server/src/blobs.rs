@@ -28,6 +28,9 @@
 //! # }
 //! ```
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -50,6 +53,8 @@ pub struct Blobs {
     /// Held by what removes files, and shared by uploads that come in: the bytes of a file are
     /// given back once.
     gate: Arc<RwLock<()>>,
+    /// Held by who writes a model, which has one place before it is whole.
+    writing: Arc<Mutex<()>>,
     /// Accepted updates of which it isn't known yet whether they are kept, so that those of earlier
     /// rounds needn't be looked at again; unknown itself before the folder was looked through.
     unsettled: Arc<Mutex<Option<Uploads>>>,
@@ -74,8 +79,9 @@ impl Blobs {
             }
         }
         let used = Arc::new(AtomicU64::new(used));
-        let (folder, gate, unsettled) = (folder.to_path_buf(), Arc::default(), Arc::default());
-        Ok(Blobs { folder, durability, used, gate, unsettled, most, faults })
+        let (folder, gate, writing) = (folder.to_path_buf(), Arc::default(), Arc::default());
+        let unsettled = Arc::default();
+        Ok(Blobs { folder, durability, used, gate, writing, unsettled, most, faults })
     }
 
     /// Where a model is.
@@ -126,6 +132,9 @@ impl Blobs {
     pub fn put_model(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         let path = self.model_path(&digest);
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // What isn't whole yet must not be taken for what is left of an upload.
+        let _stays = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let replaced = match self.read_model(&digest) {
             Ok(_) => return Ok(digest),
             Err(_) => std::fs::metadata(&path).map_or(0, |data| data.len()),
@@ -370,124 +379,5 @@ impl Partial {
         }
         self.len = 0;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-
-    const ANN: ClientId = ClientId([1; 32]);
-
-    #[test]
-    fn uploads_go_on_where_they_stopped_and_old_ones_go() {
-        let folder = tempfile::tempdir().unwrap();
-        let open =
-            || Blobs::open(folder.path(), Durability::Power, 1_000, Faults::default()).unwrap();
-        let (blobs, turn) = (open(), Turn::new(2, 1));
-        blobs.partial(turn, &ANN).unwrap().append(b"half").unwrap();
-        // The process dies and comes back.
-        let blobs = open();
-        let mut partial = blobs.partial(turn, &ANN).unwrap();
-        assert_eq!((partial.len(), blobs.used()), (4, 4));
-        partial.append(b" whole").unwrap();
-        blobs.accept(&partial, turn, &ANN).unwrap();
-        let mut text = String::new();
-        blobs.upload(turn, &ANN).unwrap().unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "half whole");
-        assert!(blobs.partial(turn, &ANN).unwrap().is_empty());
-        blobs.sweep_uploads(turn, |_| false).unwrap();
-        assert!(blobs.upload(turn, &ANN).unwrap().is_some());
-        blobs.sweep_uploads(Turn::new(3, 1), |turn| turn == Turn::new(2, 1)).unwrap();
-        assert!(blobs.upload(turn, &ANN).unwrap().is_some());
-        let blobs = open();
-        blobs.sweep_uploads(Turn::new(3, 1), |_| false).unwrap();
-        assert!(blobs.upload(turn, &ANN).unwrap().is_none());
-        assert_eq!(blobs.used(), 0);
-    }
-
-    #[test]
-    fn updates_that_are_kept_are_not_looked_at_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let open =
-            || Blobs::open(folder.path(), Durability::None, 10_000, Faults::default()).unwrap();
-        let accept = |blobs: &Blobs, turn: Turn| {
-            let mut partial = blobs.partial(turn, &ANN).unwrap();
-            partial.append(b"update").unwrap();
-            blobs.accept(&partial, turn, &ANN).unwrap();
-        };
-        // A process that ended leaves some of two attempts, of which the second was counted.
-        let (failed, counted) = (Turn::new(1, 1), Turn::new(1, 2));
-        let blobs = open();
-        [failed, counted].into_iter().for_each(|turn| accept(&blobs, turn));
-        let blobs = open();
-        blobs.sweep_uploads(Turn::new(2, 1), |turn| turn == counted).unwrap();
-        let there = |turn| blobs.upload(turn, &ANN).unwrap().is_some();
-        assert!(!there(failed) && there(counted));
-        let asked = std::cell::Cell::new(0);
-        for round in 2..200 {
-            accept(&blobs, Turn::new(round, 1));
-            accept(&blobs, Turn::new(round, 2));
-            let kept = |turn: Turn| {
-                asked.set(asked.get() + 1);
-                turn.attempt == 2
-            };
-            blobs.sweep_uploads(Turn::new(round + 1, 1), kept).unwrap();
-        }
-        assert_eq!(asked.get(), 2 * 198, "once an update");
-        assert_eq!(std::fs::read_dir(folder.path().join("uploads")).unwrap().count(), 199);
-        assert_eq!(blobs.used(), 199 * 6);
-    }
-
-    #[test]
-    fn an_upload_whose_attempt_ends_meanwhile_is_counted_no_more() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path(), Durability::Process, 10, Faults::default()).unwrap();
-        let mut uploads = [1, 2].map(|n| {
-            let mut partial = blobs.partial(Turn::new(1, 1), &ClientId([n; 32])).unwrap();
-            partial.append(b"half").unwrap();
-            partial
-        });
-        blobs.sweep_uploads(Turn::new(1, 2), |_| false).unwrap();
-        assert_eq!(blobs.used(), 0);
-        let error = uploads[0].append(b"more").unwrap_err().to_string();
-        assert!(error.contains("its attempt is over"), "{error}");
-        uploads[1].clear().unwrap();
-        assert_eq!(blobs.used(), 0);
-        blobs.partial(Turn::new(1, 2), &ANN).unwrap().append(b"0123456789").unwrap();
-    }
-
-    #[test]
-    fn a_damaged_model_is_named_and_repaired() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path(), Durability::None, 20, Faults::default()).unwrap();
-        let digest = blobs.put_model(b"a model").unwrap();
-        let path = blobs.model_path(&digest);
-        for damage in [&b"a modal"[..], b"a mo", b""] {
-            std::fs::write(&path, damage).unwrap();
-            let error = blobs.read_model(&digest).unwrap_err().to_string();
-            assert!(error.contains(&digest.to_string()) && error.contains("SHA-256"), "{error}");
-            assert_eq!(blobs.put_model(b"a model").unwrap(), digest);
-            assert_eq!(blobs.read_model(&digest).unwrap(), b"a model");
-        }
-    }
-
-    #[test]
-    fn a_full_disk_refuses_and_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path(), Durability::Process, 10, Faults::default()).unwrap();
-        let digest = blobs.put_model(b"12345678").unwrap();
-        assert_eq!(blobs.put_model(b"12345678").unwrap(), digest);
-        assert!(blobs.put_model(b"abc").unwrap_err().to_string().contains("no space"));
-        let mut partial = blobs.partial(Turn::new(1, 1), &ANN).unwrap();
-        partial.append(b"12").unwrap();
-        assert!(partial.append(b"3").is_err());
-        assert_eq!((partial.len(), blobs.used()), (2, 10));
-        blobs.sweep_models(&[]).unwrap();
-        partial.append(b"3").unwrap();
-        assert_eq!(blobs.used(), 3);
-        partial.clear().unwrap();
-        assert_eq!(blobs.used(), 0);
     }
 }

@@ -235,10 +235,15 @@ impl Backend for Gateway {
 
     fn length(&self, client: &ClientId, digest: &Digest) -> Result<Option<u64>, Refusal> {
         self.known(client)?;
-        match self.look(|coordinator| coordinator.kept().contains(digest)) {
-            true => self.objects.length(digest).map_err(stored),
-            false => Ok(None),
+        let kept = || self.look(|coordinator| coordinator.kept().contains(digest));
+        if !kept() {
+            // Another gateway may have told of it that is ahead of this one.
+            self.database.wait(self.follow()).map_err(stored)?;
+            if !kept() {
+                return Ok(None);
+            }
         }
+        self.objects.length(digest).map_err(stored)
     }
 
     fn piece(&self, digest: &Digest, first: u64, length: usize) -> Result<Vec<u8>> {
