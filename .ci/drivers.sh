@@ -75,8 +75,9 @@ hold() {
 }
 
 # All that fails is run, and named at the end.
-failed=()
-check() { "${@:2}" || failed+=("$1"); }
+: >"$drivers/failed"
+failed() { echo "$1" >>"$drivers/failed"; }
+check() { "${@:2}" || failed "$1"; }
 report() {
-    [ "${#failed[@]}" -eq 0 ] || { printf 'failed: %s\n' "${failed[*]}" >&2 && exit 1; }
+    [ ! -s "$drivers/failed" ] || { echo "failed:" $(<"$drivers/failed") >&2 && exit 1; }
 }

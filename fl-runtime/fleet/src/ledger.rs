@@ -247,12 +247,13 @@ impl Ledger for PgLedger {
     }
 
     fn rounds(&self, after: u32) -> Result<Vec<CommittedRound>> {
-        type Found = (i64, i64, i64, Vec<u8>, String, String, Option<f64>, Vec<u8>, i64, i64);
+        type Found = (i64, i64, i64, Vec<u8>, String, String, Option<f64>, Vec<u8>, i64, i64, i64);
         let found = query_as(
             "SELECT round, attempt, committed, head, training, evaluation, score, draw,
                 (SELECT COUNT(*) FROM counted WHERE counted.round = round.round),
                 (SELECT COALESCE(SUM(bytes), 0)::bigint FROM counted
-                 WHERE counted.round = round.round)
+                 WHERE counted.round = round.round),
+                COALESCE((SELECT bytes FROM sent WHERE sent.round = round.round), 0)
              FROM round WHERE round > $1 ORDER BY round",
         )
         .bind(i64::from(after))
@@ -271,7 +272,8 @@ impl Ledger for PgLedger {
                 draw,
                 uploads: Vec::new(),
             };
-            CommittedRound::new(&row, found.8 as u32, found.9 as u64)
+            let round = CommittedRound::new(&row, found.8 as u32, found.9 as u64)?;
+            Ok(CommittedRound { sent: Some(found.10 as u64), ..round })
         };
         found.into_iter().map(round).collect()
     }

@@ -260,14 +260,8 @@ impl Database {
                 wire::Finish::decode(&finish[..]).map_err(|_| unreadable("a member's update"))?;
             let client = ClientId(bytes(&client, "a client's key")?);
             let digest = Digest(bytes(&digest, "a digest")?);
-            Ok((client, upload(digest, length as u64, finish)))
+            Ok((client, Upload::announced(digest, length as u64, finish)))
         };
         found.into_iter().map(member).collect()
     }
-}
-
-/// What the coordinator is told of an update.
-pub(crate) fn upload(digest: Digest, bytes: u64, finish: wire::Finish) -> Upload {
-    let wire::Finish { samples, metrics, included, .. } = finish;
-    Upload { digest, bytes, samples, metrics, included }
 }

@@ -14,7 +14,11 @@ pub const VERSION: i32 = MIGRATIONS.len() as i32;
 
 /// What leads from each version to the next, the first one from nothing. Those that were released
 /// are never changed.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+];
 
 /// Of the schema in a database; `None` if there is none.
 ///

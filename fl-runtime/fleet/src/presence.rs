@@ -1,7 +1,8 @@
-//! Who was heard of lately, at any gateway: what a draw is made from. It may be lost; clients ask
-//! again.
+//! What gateways note in the background. Who was heard of lately, at any of them: what a draw is made
+//! from; it may be lost, clients ask again. And how much they sent.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,39 +14,59 @@ use tern_protocol::{ClientId, Result};
 use crate::Database;
 use crate::error::{bytes, database};
 
-/// Time between writes of who was heard of.
+/// Time between writes.
 const PAUSE: Duration = Duration::from_millis(300);
 /// Seconds for which one that was written before may still become visible.
 const OVERLAP: f64 = 5.0;
 
-/// Clients that this gateway heard of, written now and then.
-#[derive(Clone)]
-pub(crate) struct Heard(Arc<Mutex<BTreeMap<ClientId, u32>>>);
+/// Clients that this gateway heard of, and bytes of models that it sent, written now and then.
+#[derive(Default)]
+pub(crate) struct Noted {
+    clients: Mutex<BTreeMap<ClientId, u32>>,
+    sent: AtomicU64,
+}
 
-impl Heard {
+impl Noted {
     /// Writes in the background until this is dropped.
-    pub fn new(of: &Database) -> Self {
-        let heard = Heard(Arc::default());
-        let (shared, of) = (Arc::downgrade(&heard.0), of.clone());
+    pub fn new(of: &Database) -> Arc<Self> {
+        let noted = Arc::new(Noted::default());
+        let (shared, of) = (Arc::downgrade(&noted), of.clone());
         of.handle().clone().spawn(async move {
-            while let Some(heard) = shared.upgrade() {
-                let taken =
-                    std::mem::take(&mut *heard.lock().unwrap_or_else(PoisonError::into_inner));
-                drop(heard);
-                if !taken.is_empty()
-                    && let Err(error) = of.heard(&taken).await
-                {
-                    tracing::warn!(%error, "noting who is there");
+            while let Some(noted) = shared.upgrade() {
+                if let Err(error) = noted.write(&of).await {
+                    tracing::warn!(%error, "noting who is there and what was sent");
                 }
+                drop(noted);
                 tokio::time::sleep(PAUSE).await;
             }
         });
-        heard
+        noted
+    }
+
+    async fn write(&self, to: &Database) -> Result<()> {
+        let clients =
+            std::mem::take(&mut *self.clients.lock().unwrap_or_else(PoisonError::into_inner));
+        if !clients.is_empty() {
+            to.heard(&clients).await?;
+        }
+        let sent = self.sent.swap(0, Ordering::Relaxed);
+        if sent > 0
+            && let Err(error) = to.sent(sent).await
+        {
+            self.sent(sent);
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// A client is there.
-    pub fn note(&self, client: ClientId, samples: u32) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(client, samples);
+    pub fn heard(&self, client: ClientId, samples: u32) {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(client, samples);
+    }
+
+    /// A client got a piece of a model.
+    pub fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -59,6 +80,19 @@ impl Database {
         )
         .bind(clients.keys().map(|client| client.0.to_vec()).collect::<Vec<_>>())
         .bind(clients.values().map(|samples| i64::from(*samples)).collect::<Vec<_>>())
+        .execute(&self.pool)
+        .await
+        .map_err(database)?;
+        Ok(())
+    }
+
+    /// Counts bytes that were sent to the open round: a committed one's count stays as it was told.
+    async fn sent(&self, sent: u64) -> Result<()> {
+        query(
+            "INSERT INTO sent (round, bytes) SELECT COALESCE(MAX(round), 0) + 1, $1 FROM round
+             ON CONFLICT (round) DO UPDATE SET bytes = sent.bytes + EXCLUDED.bytes",
+        )
+        .bind(sent as i64)
         .execute(&self.pool)
         .await
         .map_err(database)?;

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use tern_protocol::auth::{AuthError, Credentials};
-use tern_protocol::coordinator::{Event, Progress};
+use tern_protocol::coordinator::{Event, Progress, Upload};
 use tern_protocol::layout::Layout;
 use tern_protocol::plan::Task;
 use tern_protocol::update::{Format, Kind};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::Gateway;
 use crate::PgLedger;
 use crate::error::stored;
-use crate::members::{Outcome, SMALL, Taken, upload};
+use crate::members::{Outcome, SMALL, Taken};
 use crate::objects::whole;
 use crate::requests::Asked;
 use crate::traces::Span;
@@ -142,7 +142,7 @@ impl Backend for Gateway {
 
     fn poll(&self, client: &ClientId, samples: u32) -> Result<wire::Instruction, Refusal> {
         self.known(client)?;
-        self.heard.note(*client, samples.min(self.plan.updates.max_samples));
+        self.noted.heard(*client, samples.min(self.plan.updates.max_samples));
         let now = self.database.now();
         let (mut instruction, turn) = {
             let follower = self.follower();
@@ -198,7 +198,7 @@ impl Backend for Gateway {
         let digest = Digest::from_slice(&finish.digest).ok_or(Refusal::Malformed("digest"))?;
         let checked = self.incoming(client, turn).and_then(|mut incoming| {
             incoming.complete(&body)?;
-            let upload = upload(digest, incoming.len(), finish.clone());
+            let upload = Upload::announced(digest, incoming.len(), finish.clone());
             self.look(|coordinator| coordinator.check_upload(client, turn, Some(&upload)))?;
             Ok(incoming)
         });
@@ -247,7 +247,9 @@ impl Backend for Gateway {
     }
 
     fn piece(&self, digest: &Digest, first: u64, length: usize) -> Result<Vec<u8>> {
-        self.objects.piece(digest, first, length)
+        let piece = self.objects.piece(digest, first, length)?;
+        self.noted.sent(piece.len() as u64);
+        Ok(piece)
     }
 
     fn trouble(&self) -> Option<String> {

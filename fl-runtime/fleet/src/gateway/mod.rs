@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::answers::Answers;
 use crate::batch::{Batches, missing};
 use crate::members::{Outcome, Taken};
-use crate::presence::Heard;
+use crate::presence::Noted;
 use crate::wakes::{Wakes, heard};
 use crate::{Database, Objects};
 use follower::Follower;
@@ -40,7 +40,7 @@ pub struct Gateway {
     members: Batches<(Turn, Taken), Outcome>,
     nonces: Batches<(ClientId, [u8; 16]), bool>,
     answers: Answers,
-    heard: Heard,
+    noted: Arc<Noted>,
     processes: Mutex<Processes>,
     /// Why the database isn't followed now.
     trouble: Mutex<Option<String>>,
@@ -78,7 +78,7 @@ impl Gateway {
             members: accepting(database),
             nonces: nonces(database),
             answers: Answers::new(database, wakes.answered),
-            heard: Heard::new(database),
+            noted: Noted::new(database),
             processes: Mutex::default(),
             trouble: Mutex::default(),
             presence_seconds: 60.0,

@@ -329,6 +329,56 @@ async fn counted(fleet: &Fleet) -> Vec<ClientId> {
 const FIRST: Turn = Turn { round: 1, attempt: 1 };
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_all_gateways_sent_is_told_by_each() {
+    let Some((mut fleet, leader, gateway)) = one_round().await else { return };
+    let aggregator = fleet.aggregator().await;
+    let (plan, gateways) = (fleet.plan.clone(), [gateway, fleet.gateway().await]);
+    let pool = fleet.place.pool.clone();
+    let noted = move |round: i64| {
+        let found =
+            sqlx_core::query_scalar::query_scalar("SELECT bytes FROM sent WHERE round = $1");
+        let found = found.bind(round).fetch_optional(&pool);
+        tokio::runtime::Handle::current().block_on(found).unwrap().unwrap_or(0)
+    };
+    let (gateways, told) = tokio::task::spawn_blocking(move || {
+        let fetch = |gateway: &Gateway| {
+            let client = ClientId::numbered(0);
+            let told = gateway.poll(&client, 9).unwrap().what;
+            let model = match told {
+                Some(What::Train(train)) => train.model.unwrap().digest,
+                Some(What::Finished(over)) => over.model,
+                other => panic!("{other:?}"),
+            };
+            let model = Digest::from_slice(&model).unwrap();
+            let length = gateway.length(&client, &model).unwrap().unwrap();
+            gateway.piece(&model, 0, length as usize).unwrap().len() as i64
+        };
+        let sent: i64 = gateways.iter().map(|gateway| fetch(gateway)).sum();
+        assert!(sent > 2 * 4 * 3_000 - 1);
+        until("what was sent is noted", || noted(1) == sent);
+        for number in 0..4 {
+            send(&gateways[0], &plan, number, FIRST).unwrap();
+        }
+        for gateway in &gateways {
+            until("the run is over", || gateway.status().unwrap().finished);
+        }
+        // What is sent later is not of this round.
+        let later = fetch(&gateways[1]);
+        until("the model of the end is noted", || noted(2) == later);
+        assert_eq!(noted(1), sent);
+        (gateways, Some(sent as u64))
+    })
+    .await
+    .unwrap();
+    for gateway in gateways {
+        let rounds = tokio::task::spawn_blocking(move || gateway.rounds(0).unwrap()).await.unwrap();
+        assert_eq!(rounds.iter().map(|round| round.sent).collect::<Vec<_>>(), [told]);
+    }
+    leader.stop().await;
+    aggregator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_the_store_lost_is_left_out() {
     let Some((mut fleet, leader, gateway)) = one_round().await else { return };
     let aggregator = fleet.aggregator().await;

@@ -32,6 +32,14 @@ pub struct Upload {
     pub included: Vec<u8>,
 }
 
+impl Upload {
+    /// A body of so many bytes, of which its client announced the rest.
+    pub fn announced(digest: Digest, bytes: u64, finish: wire::Finish) -> Self {
+        let wire::Finish { samples, metrics, included, .. } = finish;
+        Upload { digest, bytes, samples, metrics, included }
+    }
+}
+
 /// What a committed round leaves to the next.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
@@ -269,14 +277,9 @@ fn uploaded_to_wire(client: &ClientId, turn: Turn, upload: &Upload) -> wire::Upl
 
 fn uploaded_from_wire(uploaded: wire::Uploaded) -> Result<(ClientId, Turn, Upload), Refusal> {
     let finish = uploaded.finish.ok_or(Refusal::Malformed("upload"))?;
-    let upload = Upload {
-        digest: digest(&finish.digest)?,
-        bytes: uploaded.bytes,
-        samples: finish.samples,
-        metrics: finish.metrics,
-        included: finish.included,
-    };
-    Ok((client(&uploaded.client)?, Turn::new(finish.round, finish.attempt), upload))
+    let turn = Turn::new(finish.round, finish.attempt);
+    let upload = Upload::announced(digest(&finish.digest)?, uploaded.bytes, finish);
+    Ok((client(&uploaded.client)?, turn, upload))
 }
 
 impl Event {

@@ -37,7 +37,7 @@ impl Federation {
         let mut incoming = self.incoming(client, turn)?;
         let announced = Digest::from_slice(&finish.digest).ok_or(Refusal::Malformed("digest"));
         let checked = incoming.complete(&finish.body).and(announced).and_then(|digest| {
-            let upload = upload(digest, incoming.len(), finish.clone());
+            let upload = Upload::announced(digest, incoming.len(), finish.clone());
             self.coordinator.check_upload(client, turn, Some(&upload))
         });
         match checked {
@@ -62,7 +62,7 @@ impl Federation {
         if finish.digest != digest.0 {
             return self.refuse(Refusal::Hash);
         }
-        let upload = upload(digest, incoming.len(), finish);
+        let upload = Upload::announced(digest, incoming.len(), finish);
         // Nothing is stored of an upload that would not be taken.
         match self.coordinator.check_upload(&client, turn, Some(&upload)) {
             Err(Refusal::Repeated) => return Ok(wire::Ack { repeated: true }),
@@ -140,9 +140,4 @@ impl Federation {
         }
         self.refuse(Refusal::Conflict("upload"))
     }
-}
-
-fn upload(digest: Digest, bytes: u64, finish: wire::Finish) -> Upload {
-    let wire::Finish { samples, metrics, included, .. } = finish;
-    Upload { digest, bytes, samples, metrics, included }
 }

@@ -34,7 +34,7 @@ pub struct Row {
     pub clients: u32,
     /// Bytes of these.
     pub bytes_up: u64,
-    /// Bytes of models that clients got meanwhile, as far as this process sent them.
+    /// Bytes of models that clients got meanwhile: of one server, as far as this process sent them.
     pub bytes_down: u64,
     /// Seconds since the round before, or since the first start.
     pub seconds: f64,
@@ -292,6 +292,7 @@ impl Board {
         let turn = Turn::new(round.round, round.attempt);
         let Draw { salt, candidates, ref drawn } = round.draw;
         let drawn = drawn.len() as u32;
+        let down = self.shared.down.swap(0, Ordering::Relaxed);
         let largest = round.draw.largest(plan.cohort.selection, turn).unwrap_or(0.0);
         Row {
             round: round.round,
@@ -300,7 +301,7 @@ impl Board {
             draw: DrawRow { salt, candidates, drawn, largest },
             clients: round.updates,
             bytes_up: round.bytes,
-            bytes_down: self.shared.down.swap(0, Ordering::Relaxed),
+            bytes_down: round.sent.unwrap_or(down),
             seconds: committed.saturating_sub(since) as f64 / 1e3,
             committed,
         }
@@ -399,6 +400,7 @@ mod tests {
             draw: Draw { salt: Salt([4; 32]), candidates: 9, drawn: Vec::new() },
             updates: 4,
             bytes: 100,
+            sent: None,
         }
     }
 
@@ -409,11 +411,14 @@ mod tests {
         let board = Board::with_file(&path, 500).unwrap();
         board.sent(70);
         board.update(&plan(), status(2), vec![committed(1)]).unwrap();
-        board.update(&plan(), status(3), vec![committed(2)]).unwrap();
+        board.sent(70);
+        // Several processes sent less than this one says, by the time of the commit.
+        let second = || CommittedRound { sent: Some(30), ..committed(2) };
+        board.update(&plan(), status(3), vec![second()]).unwrap();
         let page = board.page();
         assert_eq!((page.committed, page.arrived, page.needed), (2, 1, 10));
         assert_eq!((page.history[0].seconds, page.history[1].seconds), (0.5, 1.0));
-        assert_eq!((page.history[0].bytes_down, page.history[1].bytes_down), (70, 0));
+        assert_eq!((page.history[0].bytes_down, page.history[1].bytes_down), (70, 30));
         assert_eq!(page.history[0].metrics["loss"], 3.0);
         // As if the process was killed while it wrote the second line.
         let text = std::fs::read_to_string(&path).unwrap();
@@ -421,7 +426,7 @@ mod tests {
         std::fs::write(&path, &text[..text.len() - 10]).unwrap();
         let board = Board::with_file(&path, 9_999).unwrap();
         assert_eq!(board.rounds(), 1);
-        board.update(&plan(), status(3), vec![committed(2)]).unwrap();
+        board.update(&plan(), status(3), vec![second()]).unwrap();
         let again = std::fs::read_to_string(&path).unwrap();
         assert_eq!(again, text);
         assert_eq!(board.page().history, page.history);

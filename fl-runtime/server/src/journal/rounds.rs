@@ -45,6 +45,9 @@ pub struct CommittedRound {
     pub updates: u32,
     /// Bytes of their bodies.
     pub bytes: u64,
+    /// Bytes of models that clients got since the round before, where several processes send them
+    /// and count that.
+    pub sent: Option<u64>,
 }
 
 /// An update that is in a committed round.
@@ -154,6 +157,7 @@ impl CommittedRound {
             draw: Draw::from_bytes(&row.draw)?,
             updates,
             bytes,
+            sent: None,
         })
     }
 }

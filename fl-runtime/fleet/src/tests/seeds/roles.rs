@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tern_protocol::coordinator::Upload;
 use tern_protocol::participant::declined;
 use tern_protocol::update::Codec;
 use tern_protocol::wire::instruction::What;
@@ -14,7 +15,7 @@ use super::world::{Process, World};
 use crate::gateway::follower::Follower;
 use crate::leader::Leader;
 use crate::lease;
-use crate::members::{Outcome, Taken, upload};
+use crate::members::{Outcome, Taken};
 use crate::parts::Folded;
 use crate::requests::{Answer, Asked};
 use crate::shared::Shared as _;
@@ -64,7 +65,7 @@ impl Gateway {
     /// `None` where the coordinator, as this gateway has it, takes no update of the client.
     fn take(&mut self, taken: Taken, turn: Turn, body: &[u8]) -> Result<Option<Outcome>> {
         let client = taken.client;
-        let of = upload(taken.digest, taken.bytes, taken.finish.clone());
+        let of = Upload::announced(taken.digest, taken.bytes, taken.finish.clone());
         let refused = |follower: &Option<Follower>| match follower {
             Some(follower) => follower.coordinator.check_upload(&client, turn, Some(&of)).is_err(),
             None => true,

@@ -9,7 +9,7 @@ use tern_server::federation::Counted;
 use tern_server::journal::RoundRow;
 
 use crate::gateway::follower::News;
-use crate::members::{Outcome, Taken, upload};
+use crate::members::{Outcome, Taken};
 use crate::objects::Orphan;
 use crate::parts::{Claim, Finished, Folded, list_of};
 use crate::requests::{Answer, Asked};
@@ -197,7 +197,7 @@ impl State {
     pub fn members(&self, turn: Turn) -> Vec<(ClientId, Upload)> {
         let members = self.members.iter().filter(|((of, _), _)| *of == turn);
         let member = |((_, client), taken): (&(Turn, ClientId), &Taken)| {
-            (*client, upload(taken.digest, taken.bytes, taken.finish.clone()))
+            (*client, Upload::announced(taken.digest, taken.bytes, taken.finish.clone()))
         };
         members.map(member).collect()
     }

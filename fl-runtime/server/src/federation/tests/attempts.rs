@@ -49,6 +49,42 @@ fn an_update_survives_a_body_that_the_server_lost() {
     assert_eq!(federation.coordinator().accepted().count(), 1);
 }
 
+#[test]
+fn a_body_that_comes_with_its_end_takes_the_place_of_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut federation = opened(folder.path(), options());
+    let mut members = [1, 2].map(|number| Member::new(&mut federation, number));
+    let turn = Turn::new(1, 1);
+    // The server takes nothing of theirs yet.
+    let mut pending = members.iter_mut().map(|member| {
+        federation.upload_append(&id(member.number), turn, 0, &[0; 300]).unwrap();
+        member.turn(&mut federation, Millis(2));
+        member.participant.kept().pending.clone().unwrap()
+    });
+    let pending = [(); 2].map(|()| pending.next().unwrap());
+    let expected = pending[0].body.len() as u64;
+    let mut finish = |number: usize, body: &[u8]| {
+        let finish = wire::Finish { body: body.to_vec(), ..pending[number].finish() };
+        let finished = federation.upload_finish(Millis(3), &id(number as u8 + 1), finish);
+        (finished, federation.status().uploaded)
+    };
+    // What lay there is forgotten, as it is another's; now there is nothing.
+    let length = |given| Err(Refusal::Length { given, expected });
+    assert_eq!(finish(0, &[]), (length(0), 0));
+    let body = &pending[0].body;
+    for given in [1, body.len() - 1, body.len() + 1] {
+        let mut wrong = body.clone();
+        wrong.resize(given, 0);
+        assert_eq!(finish(0, &wrong), (length(given as u64), 0));
+    }
+    assert_eq!(finish(0, &vec![0; body.len()]), (Err(Refusal::Hash), 0));
+    let counted = |repeated| Ok(wire::Ack { repeated });
+    assert_eq!(finish(0, body), (counted(false), expected));
+    assert_eq!(finish(0, body), (counted(true), expected));
+    assert_eq!(finish(1, &pending[1].body), (counted(false), 2 * expected));
+    assert_eq!(federation.coordinator().accepted().count(), 2);
+}
+
 /// Attempts that fail by their deadlines, until this one is open; the time.
 fn failing(federation: &mut Federation, attempt: u32) -> Millis {
     let mut now = Millis(1);
