@@ -58,7 +58,9 @@ with() {
     local file
     file=$drivers/icd/$(basename "$1" .so).json
     printf '{"file_format_version":"1.0.0","ICD":{"library_path":"%s","api_version":"1.3.0"}}\n' \
-        "$1" >"$file"
+        "$1" >"$file.$BASHPID"
+    # Whole, as another may read it.
+    mv "$file.$BASHPID" "$file"
     # Without caches, so that times are a compiler's.
     env VK_DRIVER_FILES="$file" VK_ICD_FILENAMES="$file" XDG_RUNTIME_DIR="$drivers" \
         LD_LIBRARY_PATH="$drivers/mesa/$libraries" RADV_DEBUG=nocache \
@@ -69,10 +71,12 @@ with() {
 # family's table, or recorded; with the options of `extra`.
 extra=()
 hold() {
-    echo "-- $1"
+    begin "$1"
     with "$2" env "${@:3}" "$compilers" --hold "benches/reports/compilers/$1.md" \
         ${record:+--record} "${extra[@]}" >"$drivers/$1.md"
 }
+
+begin() { echo "-- $1 ($SECONDS s)"; }
 
 # All that fails is run, and named at the end.
 : >"$drivers/failed"

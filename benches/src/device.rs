@@ -23,14 +23,14 @@ pub struct Request<'a> {
     pub budget: Budget,
     /// Threads of the `Cpu` device.
     pub threads: usize,
-    /// Kernels and models whose name contains this; all if left out.
+    /// Kernels and models whose name contains this or, after `!`, does not; all if left out.
     pub filter: Option<&'a str>,
 }
 
 impl Request<'_> {
     /// Whether a kernel or a model is to be run.
     pub fn wanted(&self, name: &str) -> bool {
-        self.filter.is_none_or(|filter| name.contains(filter))
+        models::is_wanted(self.filter, name)
     }
 }
 

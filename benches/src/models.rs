@@ -198,16 +198,35 @@ pub static LARGE: &[Workload] = &[Workload {
     },
 }];
 
-/// The models whose name contains a filter; without one, all but the large ones.
+/// Whether a kernel or a model is one of a filter's: its name contains it or, after `!`, does not.
+pub fn is_wanted(filter: Option<&str>, name: &str) -> bool {
+    match filter.map(|filter| (filter, filter.strip_prefix('!'))) {
+        Some((_, Some(without))) => !name.contains(without),
+        Some((filter, None)) => name.contains(filter),
+        None => true,
+    }
+}
+
+/// The models of a filter; the large ones only where it says what names contain.
 pub fn named(filter: Option<&str>) -> Vec<&'static Workload> {
-    let large = LARGE.iter().filter(|_| filter.is_some());
-    let fits = |w: &&Workload| filter.is_none_or(|filter| w.name.contains(filter));
-    WORKLOADS.iter().chain(large).filter(fits).collect()
+    let large = LARGE.iter().filter(|_| filter.is_some_and(|filter| !filter.starts_with('!')));
+    WORKLOADS.iter().chain(large).filter(|model| is_wanted(filter, model.name)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_says_what_names_contain_or_not() {
+        let names = |filter| named(filter).into_iter().map(|model| model.name);
+        assert_eq!(names(Some("smollm2")).collect::<Vec<_>>(), ["smollm2-135m"]);
+        assert!(names(Some("mlp")).count() > 0);
+        assert_eq!(names(None).count(), names(Some("!nothing")).count());
+        let (with, without) = (names(Some("mlp")), names(Some("!mlp")));
+        assert_eq!(with.count() + without.count(), names(None).count());
+        assert!(names(Some("nothing")).next().is_none());
+    }
 
     /// Every model trains, and replicas of it stay what they are alone.
     #[test]

@@ -41,7 +41,7 @@ pub enum Part {
 /// What to run.
 #[derive(Args)]
 pub struct Options {
-    /// Kernels and models whose name contains this; all if left out.
+    /// Kernels and models whose name contains this or, after `!`, does not; all if left out.
     filter: Option<String>,
     #[command(flatten)]
     devices: Devices,
