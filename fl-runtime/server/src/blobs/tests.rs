@@ -1,7 +1,9 @@
 //! A folder's bodies: what is whole, counted and swept.
 
-use super::*;
 use std::io::Read;
+
+use super::*;
+use crate::storage::Bodies as _;
 
 const ANN: ClientId = ClientId([1; 32]);
 
@@ -135,4 +137,49 @@ fn a_full_disk_refuses_and_leaves_nothing() {
     assert_eq!(blobs.used(), 3);
     partial.clear().unwrap();
     assert_eq!(blobs.used(), 0);
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_what_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(folder.path(), Durability::None, 100, Faults::default()).unwrap();
+    let (model, turn) = (blobs.put(b"a model").unwrap(), Turn::new(1, 1));
+    let unknown = Digest([1; 32]);
+    assert_eq!([blobs.length(&model).unwrap(), blobs.length(&unknown).unwrap()], [Some(7), None]);
+    assert_eq!(blobs.piece(&model, 2, 3).unwrap(), b"mod");
+    assert!(blobs.piece(&model, 5, 3).is_err() && blobs.piece(&unknown, 0, 1).is_err());
+    assert!(Blobs::upload(&blobs, turn, &ANN).unwrap().is_none());
+    for name in ["models", "uploads"] {
+        std::fs::remove_dir_all(folder.path().join(name)).unwrap();
+        std::fs::write(folder.path().join(name), "no folder").unwrap();
+    }
+    assert!(blobs.length(&model).is_err());
+    assert!(Blobs::upload(&blobs, turn, &ANN).is_err());
+}
+
+#[test]
+fn updates_of_the_open_attempt_stay_and_what_others_removed_is_no_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(folder.path(), Durability::None, 100, Faults::default()).unwrap();
+    let accept = |round| {
+        let mut partial = blobs.partial(Turn::new(round, 1), &ANN).unwrap();
+        assert!(partial.is_empty());
+        partial.append(b"update").unwrap();
+        assert!(!partial.is_empty());
+        Blobs::accept(&blobs, &partial, Turn::new(round, 1), &ANN).unwrap();
+        blobs.upload_path(Turn::new(round, 1), &ANN)
+    };
+    let sweep = |round| blobs.sweep_uploads(Turn::new(round, 1), |_| false);
+    sweep(1).unwrap();
+    let first = accept(1);
+    sweep(1).unwrap();
+    assert!(first.exists());
+    std::fs::remove_file(&first).unwrap();
+    sweep(2).unwrap();
+    // A folder in its place is one.
+    let second = accept(2);
+    std::fs::remove_file(&second).unwrap();
+    std::fs::create_dir(&second).unwrap();
+    let error = sweep(3).unwrap_err().to_string();
+    assert!(error.contains(&second.display().to_string()), "{error}");
 }

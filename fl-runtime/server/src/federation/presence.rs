@@ -150,4 +150,18 @@ mod tests {
         assert_eq!(told, [true, true, false]);
         assert_eq!(processes.of[&ann].len(), PROCESSES);
     }
+
+    #[test]
+    fn who_comes_with_samples_is_waited_for_again() {
+        let [ann, ben] = [1, 2].map(|number| ClientId([number; 32]));
+        let mut presence = Presence::new(vec![ann, ben], 1_000);
+        presence.give_up_on_others([ann].into_iter());
+        assert_eq!(presence.expected([].iter()), 1);
+        // One that evaluates only isn't waited for.
+        presence.seen(Millis(5), ben, 0);
+        assert_eq!(presence.expected([].iter()), 1);
+        presence.seen(Millis(6), ben, 9);
+        assert_eq!(presence.expected([].iter()), 2);
+        assert_eq!(presence.expected([ben].iter()), 1);
+    }
 }

@@ -47,6 +47,7 @@ pub struct CommittedRound {
     pub bytes: u64,
     /// Bytes of models that clients got since the round before, where several processes send them
     /// and count that.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sent: Option<u64>,
 }
 

@@ -44,3 +44,110 @@ fn what_was_written_is_there_after_reopening() {
     let error = open().err().unwrap().to_string();
     assert!(error.contains("version 9"), "{error}");
 }
+
+fn started(folder: &Path, faults: Faults) -> Journal {
+    let mut journal = Journal::open(folder, Durability::Process, faults).unwrap();
+    journal.start(&RunId([1; 16]), b"{}", &Digest([5; 32]), b"state").unwrap();
+    journal
+}
+
+#[test]
+fn what_is_no_journal_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let open = || Journal::open(folder.path(), Durability::Process, Faults::default());
+    let refused = || open().err().unwrap().to_string();
+    // A log without its database is not for a new one; an empty one is of none.
+    let log = path("journal.sqlite-wal");
+    std::fs::write(&log, b"a log").unwrap();
+    let error = refused();
+    assert!(error.contains("missing, expected the one that its -wal goes with"), "{error}");
+    std::fs::write(path(FILE), b"").unwrap();
+    assert!(refused().contains("empty, expected"), "{}", refused());
+    std::fs::write(&log, b"").unwrap();
+    let (contents, found) = Journal::contents(folder.path()).unwrap();
+    assert!(!contents.started() && contents.damage.is_empty() && found == Found::Missing);
+    drop(started(folder.path(), Faults::default()));
+    // The first bytes say what it is.
+    let whole = std::fs::read(path(FILE)).unwrap();
+    type Change = fn(&mut Vec<u8>);
+    let damages: [(&str, Change); 4] = [
+        ("less than 20 bytes", |bytes| bytes.truncate(19)),
+        ("another beginning", |bytes| bytes[3] ^= 1),
+        ("formats [1, 2]", |bytes| bytes[18] = 1),
+        ("formats [2, 1]", |bytes| bytes[19] = 1),
+    ];
+    for (said, damage) in damages {
+        let mut bytes = whole.clone();
+        damage(&mut bytes);
+        std::fs::write(path(FILE), &bytes).unwrap();
+        assert!(refused().contains(said), "{}", refused());
+        assert_eq!(std::fs::read(path(FILE)).unwrap(), bytes, "{said}");
+    }
+    std::fs::write(path(FILE), &whole).unwrap();
+    open().unwrap();
+    // A head that can't be read isn't one that is missing.
+    std::fs::remove_file(path(HEAD_FILE)).unwrap();
+    std::fs::create_dir(path(HEAD_FILE)).unwrap();
+    assert!(refused().contains(HEAD_FILE), "{}", refused());
+}
+
+#[test]
+fn a_head_that_is_a_write_behind_is_written_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let head = folder.path().join(HEAD_FILE);
+    let mut journal = started(folder.path(), Faults::default());
+    let event = Event::Tick.to_wire(7);
+    journal.append(&event).unwrap();
+    let before = std::fs::read(&head).unwrap();
+    journal.append(&event).unwrap();
+    let after = head::read(&head).unwrap();
+    assert!(journal.is_settled());
+    drop(journal);
+    std::fs::write(&head, before).unwrap();
+    assert!(head::read(&head).unwrap() != after);
+    let open = || Journal::open(folder.path(), Durability::Process, Faults::default());
+    assert!(open().unwrap().is_settled());
+    assert_eq!(head::read(&head).unwrap(), after);
+    // Without one, more than the first write is missed.
+    std::fs::remove_file(&head).unwrap();
+    let error = open().err().unwrap().to_string();
+    assert!(error.contains("journal.head: missing, expected write 3"), "{error}");
+    // Nor is that of another run its own.
+    let other = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(other.path(), Durability::Process, Faults::default()).unwrap();
+    journal.start(&RunId([2; 16]), b"{}", &Digest([5; 32]), b"state").unwrap();
+    std::fs::copy(other.path().join(HEAD_FILE), &head).unwrap();
+    let error = open().err().unwrap().to_string();
+    assert!(error.contains(&format!("run {}", RunId([2; 16]))), "{error}");
+}
+
+#[test]
+fn a_start_that_ended_before_its_head_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(started(folder.path(), Faults::default()));
+    std::fs::remove_file(folder.path().join(HEAD_FILE)).unwrap();
+    let journal = Journal::open(folder.path(), Durability::Process, Faults::default()).unwrap();
+    assert!(journal.started() && journal.is_settled());
+}
+
+#[test]
+fn a_write_that_fails_is_not_there_or_known_before_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let mut journal = started(folder.path(), Faults::counting(left.clone()));
+    let event = Event::Tick.to_wire(7);
+    let fail = |at| left.store(at, std::sync::atomic::Ordering::Relaxed);
+    fail(1);
+    let error = journal.append(&event).unwrap_err().to_string();
+    assert!(error.contains("a fault was asked for"), "{error}");
+    assert!(journal.events().unwrap().is_empty() && journal.is_settled());
+    // Written, and its head not.
+    fail(2);
+    assert!(journal.append(&event).is_err());
+    assert!(journal.events().unwrap().len() == 1 && !journal.is_settled());
+    journal.append(&event).unwrap();
+    assert!(journal.events().unwrap().len() == 2 && journal.is_settled());
+    drop(journal);
+    Journal::open(folder.path(), Durability::Process, Faults::default()).unwrap();
+}

@@ -180,3 +180,17 @@ fn a_token_is_for_as_many_clients_as_it_says_also_after_a_restart() {
     let all = [1, 2, 3].map(|number| enroll(&mut federation, number, None));
     assert_eq!(all, [Ok(()), Ok(()), Err("full")]);
 }
+
+#[test]
+fn the_earlier_of_two_processes_with_one_key_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut federation = opened(folder.path(), options());
+    federation.enroll(Millis(1), id(1), None).unwrap();
+    assert_eq!(federation.check_process(&id(9), 7).unwrap_err().name(), "unknown");
+    // None says nothing; one that is started again has another number.
+    for process in [0, 7, 7, 8, 0, 8] {
+        federation.check_process(&id(1), process).unwrap();
+    }
+    assert_eq!(federation.check_process(&id(1), 7), Err(Refusal::Copied(id(1))));
+    federation.check_process(&id(1), 8).unwrap();
+}

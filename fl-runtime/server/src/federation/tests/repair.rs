@@ -165,3 +165,117 @@ fn an_attempt_that_clients_may_have_seen_is_not_made_again() {
         federation.coordinator().turn()
     );
 }
+
+/// The files of a run that was killed in a round, with something of it in, and whose state between
+/// attempts is damaged.
+fn without_its_state(plan: &RunPlan, round: u32) -> (tempfile::TempDir, Turn) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut federation = Federation::open(folder.path(), plan, &initial(plan), options()).unwrap();
+    let mut members: Vec<_> = (1..=4).map(|number| Member::new(&mut federation, number)).collect();
+    let mut now = Millis(1);
+    let in_round = |federation: &Federation| {
+        let open = federation.coordinator();
+        open.turn().round == round && open.phase() != "gather"
+    };
+    while !in_round(&federation) {
+        now = now.after(100);
+        federation.tick(now).unwrap();
+        members.iter_mut().for_each(|member| {
+            if !in_round(&federation) {
+                member.turn(&mut federation, now);
+            }
+        });
+    }
+    let turn = federation.coordinator().turn();
+    drop(federation);
+    let journal = rusqlite::Connection::open(folder.path().join("journal.sqlite")).unwrap();
+    journal.execute("UPDATE meta SET value = x'00' WHERE name = 'snapshot'", []).unwrap();
+    (folder, turn)
+}
+
+/// What a repair says, and a server that goes on after it.
+fn apply(folder: &Path, plan: &RunPlan) -> (String, Federation) {
+    let repair = examine(folder, plan);
+    let said = repair.to_string();
+    repair.apply().unwrap();
+    drop(repair);
+    (said, Federation::open(folder, plan, &initial(plan), options()).unwrap())
+}
+
+#[test]
+fn patience_is_counted_from_the_best_round() {
+    let mut plan = super::plan();
+    (plan.rounds, plan.evaluation.patience) = (6, Some(4));
+    plan.evaluation.scores = Scores::Clients;
+    let (folder, _) = without_its_state(&plan, 4);
+    let (said, mut federation) = apply(folder.path(), &plan);
+    assert!(said.contains("after round 3"), "{said}");
+    // Each round was better than the last one.
+    assert!(!federation.coordinator().finished(), "{said}");
+    to_its_end(&mut federation);
+    assert_eq!(federation.rounds(0).unwrap().len(), 6);
+}
+
+/// A round at which shares may have been revealed is never tried again.
+#[test]
+fn rounds_of_a_secure_run_are_abandoned_as_far_as_they_may_have_been_open() {
+    let mut plan = super::plan();
+    (plan.cohort.size, plan.cohort.minimum, plan.cohort.over_selection) = (4, 4, 1.0);
+    plan.secure = Some(Secure::default());
+    for (rounds, after) in [(5, Some(Turn::new(4, 1))), (3, None)] {
+        plan.rounds = rounds;
+        let (folder, turn) = without_its_state(&plan, 3);
+        assert_eq!(turn.round, 3);
+        let (said, mut federation) = apply(folder.path(), &plan);
+        assert!(said.contains("after round 2. Round 3 is abandoned"), "{said}");
+        assert!(!said.contains("records of"), "{said}");
+        assert_eq!(federation.coordinator().finished(), after.is_none(), "{said}");
+        let Some(after) = after else { continue };
+        assert_eq!(federation.coordinator().turn(), after, "{said}");
+        to_its_end(&mut federation);
+        let rounds: Vec<u32> = federation.rounds(0).unwrap().iter().map(|r| r.round).collect();
+        assert_eq!(rounds, [1, 2, 4, 5]);
+    }
+    // With no row of the second round: its model is known by the head.
+    plan.rounds = 5;
+    let (folder, _) = without_its_state(&plan, 3);
+    let journal = rusqlite::Connection::open(folder.path().join("journal.sqlite")).unwrap();
+    journal.execute("DELETE FROM rounds WHERE round = 2", []).unwrap();
+    drop(journal);
+    let (said, federation) = apply(folder.path(), &plan);
+    assert!(said.contains("after round 2. Round 3 is abandoned"), "{said}");
+    assert!(said.contains(", and the records of up to 2 rounds. 4 clients"), "{said}");
+    assert_eq!(federation.coordinator().turn(), Turn::new(4, 1));
+}
+
+#[test]
+fn a_model_that_is_measured_is_looked_for() {
+    let (folder, mut plan) = (tempfile::tempdir().unwrap(), super::plan());
+    plan.evaluation.on_clients = true;
+    let mut federation =
+        Federation::open(folder.path(), &plan, &initial(&plan), options()).unwrap();
+    let mut members: Vec<_> = (1..=4).map(|number| Member::new(&mut federation, number)).collect();
+    let mut now = Millis(1);
+    while federation.coordinator().phase() != "evaluate" {
+        now = now.after(100);
+        federation.tick(now).unwrap();
+        members.iter_mut().for_each(|member| {
+            if federation.coordinator().phase() != "evaluate" {
+                member.turn(&mut federation, now);
+            }
+        });
+    }
+    let committed = federation.coordinator().head().clone();
+    let open = federation.coordinator().kept().into_iter();
+    let measured = open.filter(|model| *model != committed.model && *model != committed.public);
+    let measured: Vec<Digest> = measured.collect();
+    assert!(!measured.is_empty());
+    drop(federation);
+    assert!(examine(folder.path(), &plan).to_string().contains("are whole"));
+    for model in &measured {
+        std::fs::remove_file(folder.path().join("models").join(model.to_string())).unwrap();
+    }
+    let said = examine(folder.path(), &plan).to_string();
+    assert!(measured.iter().all(|model| said.contains(&model.to_string())), "{said}");
+    assert!(!said.contains("are whole"), "{said}");
+}
