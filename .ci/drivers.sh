@@ -79,9 +79,13 @@ hold() {
 begin() { echo "-- $1 ($SECONDS s)"; }
 
 # All that fails is run, and named at the end.
-: >"$drivers/failed"
-failed() { echo "$1" >>"$drivers/failed"; }
+failures=$drivers/failed.$$
+: >"$failures"
+failed() { echo "$1" >>"$failures"; }
 check() { "${@:2}" || failed "$1"; }
 report() {
-    [ ! -s "$drivers/failed" ] || { echo "failed:" $(<"$drivers/failed") >&2 && exit 1; }
+    local all
+    all=$(tr '\n' ' ' <"$failures")
+    rm "$failures"
+    [ -z "$all" ] || { echo "failed: $all" >&2 && exit 1; }
 }

@@ -91,7 +91,13 @@ impl CallError {
         }
     }
 
-    /// What was refused for what the server has now: later it may be taken.
+    /// A blob that isn't what was expected.
+    pub(crate) fn blob(digest: Digest, expected: &'static str) -> Self {
+        CallError::Answer { target: format!("/v1/blob/{digest}"), expected }
+    }
+
+    /// What was refused for what the server has now: later it may be taken. 409 stands for any
+    /// such status.
     pub(crate) fn for_now(self) -> Self {
         match self {
             CallError::Refused { target, name, reason } => CallError::Busy {

@@ -50,7 +50,6 @@ use tern_protocol::trainer::Job;
 #[cfg(not(target_family = "wasm"))]
 use tern_protocol::trainer::Trainer;
 use tern_protocol::update::Codec;
-use tern_protocol::wire::instruction::What;
 use tern_protocol::{Digest, Error, Result, TaskSpec, Turn, wire};
 
 pub use backoff::Backoff;
@@ -101,6 +100,8 @@ struct Session<T> {
     download: Option<Download>,
     /// Version of the last instruction.
     version: u64,
+    /// Whether something failed of what followed from it.
+    failed: bool,
 }
 
 /// Why a session ends.
@@ -259,7 +260,15 @@ impl Client {
         if let Some(required) = self.options.required_security {
             participant = participant.requiring(required)?;
         }
-        Ok(Session { participant, store, layout, trainer, download: None, version: 0 })
+        Ok(Session {
+            participant,
+            store,
+            layout,
+            trainer,
+            download: None,
+            version: 0,
+            failed: false,
+        })
     }
 
     /// Does what the server and the participant say, until the session ends.
@@ -286,14 +295,15 @@ impl Client {
                     continue;
                 }
             };
-            // Where the run's model can't be had, that is told each time.
-            if !matches!(instruction.what, Some(What::Finished(_))) {
-                self.options.backoff.reset();
-            }
             session.version = instruction.version;
             session.participant.set_samples(samples);
+            session.failed = false;
             if let Some(end) = self.follow(session, Input::Instruction(instruction)).await? {
                 return Ok(end);
+            }
+            // What fails is asked for again by the next instruction, and may fail again.
+            if !session.failed {
+                self.options.backoff.reset();
             }
         }
     }
@@ -330,7 +340,7 @@ impl Client {
                 Ok(input) => input,
                 Err(error) => {
                     // The instruction comes again, and with it the action.
-                    session.version = 0;
+                    (session.version, session.failed) = (0, true);
                     match error.name() {
                         Some(name) => Input::Refused(name.to_owned()),
                         None => {
@@ -398,28 +408,33 @@ impl Client {
         Ok(Input::Failed(reason.to_owned()))
     }
 
-    /// Fetches the run's best model and stores it. `None`, after a while, if the server has it no
-    /// more or not whole: it is asked again, and may say another.
+    /// Fetches the run's best model and stores it. `None`, after a while, if the server doesn't have
+    /// it, or not whole: it may again.
     async fn keep_best<T>(
         &mut self,
         session: &mut Session<T>,
         best: Digest,
     ) -> Result<Option<PathBuf>> {
-        let bytes = match self.download(session, best).await {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                session.version = 0;
-                self.pause(error.for_now()).await?;
-                return Ok(None);
+        let error = match self.download(session, best).await {
+            Ok(bytes) if Digest::of(&bytes) == best => {
+                return self.keep(&session.layout, &bytes).await.map(Some);
             }
+            Ok(_) => CallError::blob(best, "the body of that digest"),
+            Err(error) => error.for_now(),
         };
-        let (elements, parameters) = (session.layout.elements(), session.layout.parameters());
+        (session.version, session.failed) = (0, true);
+        self.pause(error).await?;
+        Ok(None)
+    }
+
+    async fn keep(&self, layout: &Layout, bytes: &[u8]) -> Result<PathBuf> {
+        let (elements, parameters) = (layout.elements(), layout.parameters());
         if bytes.len() != 4 * elements {
-            let expected = format!("{} bytes of {best}", 4 * elements);
-            return Err(Error::value("best model", bytes.len(), expected));
+            let expected = format!("{} bytes, as its layout has", 4 * elements);
+            return Err(Error::value("best model", format!("{} bytes", bytes.len()), expected));
         }
-        let flat = Codec::floats(&bytes);
-        self.folder.save_model("model.safetensors", parameters, &flat).await.map(Some)
+        let flat = Codec::floats(bytes);
+        self.folder.save_model("model.safetensors", parameters, &flat).await
     }
 
     /// Tells who watches.

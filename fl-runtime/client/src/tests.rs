@@ -160,7 +160,8 @@ async fn a_client_waits_for_the_model_of_a_run_that_is_over() {
         said("that digest").await;
         damage(&|path, bytes| std::fs::write(path, bytes).unwrap());
     };
-    let (outcome, ()) = tokio::join!(running, damaging);
+    let both = async { tokio::join!(running, damaging) };
+    let (outcome, ()) = tokio::time::timeout(Duration::from_secs(90), both).await.unwrap();
     let Outcome::Finished(path) = outcome.unwrap() else { panic!("stopped") };
     assert_eq!(std::fs::read(path).unwrap(), model);
     served.end().await;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
@@ -42,8 +42,9 @@ pub struct Objects {
     handle: Handle,
     address: String,
     ahead: Mutex<Ahead>,
-    /// Held by who fetches a model: a gateway's clients all ask for it at once.
-    fetching: Mutex<()>,
+    /// Held by who fetches a model: a gateway's clients all ask for it at once. The last one that
+    /// couldn't be had, when, and why: so it is for those who waited for it meanwhile.
+    fetching: Mutex<Option<(Digest, Instant, String)>>,
     /// What has small updates.
     database: Option<Database>,
 }
@@ -133,11 +134,22 @@ impl Objects {
         if self.spool.length(digest)?.is_some() {
             return Ok(true);
         }
-        let _alone = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.spool.length(digest)? {
-            Some(_) => Ok(true),
-            None => Ok(self.fetch_anew(digest)?.is_some()),
+        let asked = Instant::now();
+        let mut failed = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.spool.length(digest)?.is_some() {
+            return Ok(true);
         }
+        if let Some((of, at, reason)) = &*failed
+            && of == digest
+            && *at >= asked
+        {
+            return Err(Error::file(&self.name(digest), reason.clone()));
+        }
+        let fetched = self.fetch_anew(digest);
+        if let Err(error) = &fetched {
+            *failed = Some((*digest, Instant::now(), error.to_string()));
+        }
+        Ok(fetched?.is_some())
     }
 
     /// The model as the store has it, which lies in this process' folder then.

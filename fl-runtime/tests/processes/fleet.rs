@@ -132,7 +132,7 @@ fn run(kind: &Kind) -> Option<Fleet> {
 
 #[test]
 fn a_fleet_survives_the_death_of_its_processes() {
-    // About as many as it takes to kill all: the run is not over before.
+    // About as many as two cores do while all are killed: most kills are in the run.
     let kind = Kind { rounds: 60, ..CLEAR };
     let Some(fleet) = run(&kind) else { return };
     // The counted updates, added up by one process one by one, and the models of the run.

@@ -178,6 +178,7 @@ fn without_its_state(plan: &RunPlan, round: u32) -> (tempfile::TempDir, Turn) {
         open.turn().round == round && open.phase() != "gather"
     };
     while !in_round(&federation) {
+        assert!(now < Millis(1_000_000), "round {round} doesn't come");
         now = now.after(100);
         federation.tick(now).unwrap();
         members.iter_mut().for_each(|member| {
@@ -257,6 +258,7 @@ fn a_model_that_is_measured_is_looked_for() {
     let mut members: Vec<_> = (1..=4).map(|number| Member::new(&mut federation, number)).collect();
     let mut now = Millis(1);
     while federation.coordinator().phase() != "evaluate" {
+        assert!(now < Millis(1_000_000), "nothing is evaluated");
         now = now.after(100);
         federation.tick(now).unwrap();
         members.iter_mut().for_each(|member| {
