@@ -200,11 +200,10 @@ pub static LARGE: &[Workload] = &[Workload {
 
 /// Whether a kernel or a model is one of a filter's: its name contains it or, after `!`, does not.
 pub fn is_wanted(filter: Option<&str>, name: &str) -> bool {
-    match filter.map(|filter| (filter, filter.strip_prefix('!'))) {
-        Some((_, Some(without))) => !name.contains(without),
-        Some((filter, None)) => name.contains(filter),
-        None => true,
-    }
+    filter.is_none_or(|filter| match filter.strip_prefix('!') {
+        Some(without) => !name.contains(without),
+        None => name.contains(filter),
+    })
 }
 
 /// The models of a filter; the large ones only where it says what names contain.

@@ -258,8 +258,7 @@ impl Http {
             headers.insert(RANGE, range);
         }
         let answer = self.send(&target, Vec::new(), headers, Duration::ZERO).await?;
-        let expected =
-            || CallError::Answer { target: target.clone(), expected: "a part of a blob" };
+        let expected = || CallError::blob(digest, "a part of a blob");
         // bytes first-last/total
         let range = answer.headers().get(CONTENT_RANGE).and_then(|r| r.to_str().ok());
         let (place, total) =

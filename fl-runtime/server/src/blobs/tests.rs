@@ -148,13 +148,13 @@ fn what_cannot_be_read_is_not_taken_for_what_is_gone() {
     assert_eq!([blobs.length(&model).unwrap(), blobs.length(&unknown).unwrap()], [Some(7), None]);
     assert_eq!(blobs.piece(&model, 2, 3).unwrap(), b"mod");
     assert!(blobs.piece(&model, 5, 3).is_err() && blobs.piece(&unknown, 0, 1).is_err());
-    assert!(Blobs::upload(&blobs, turn, &ANN).unwrap().is_none());
+    assert!(blobs.upload(turn, &ANN).unwrap().is_none());
     for name in ["models", "uploads"] {
         std::fs::remove_dir_all(folder.path().join(name)).unwrap();
         std::fs::write(folder.path().join(name), "no folder").unwrap();
     }
     assert!(blobs.length(&model).is_err());
-    assert!(Blobs::upload(&blobs, turn, &ANN).is_err());
+    assert!(blobs.upload(turn, &ANN).is_err());
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn updates_of_the_open_attempt_stay_and_what_others_removed_is_no_fault() {
         assert!(partial.is_empty());
         partial.append(b"update").unwrap();
         assert!(!partial.is_empty());
-        Blobs::accept(&blobs, &partial, Turn::new(round, 1), &ANN).unwrap();
+        blobs.accept(&partial, Turn::new(round, 1), &ANN).unwrap();
         blobs.upload_path(Turn::new(round, 1), &ANN)
     };
     let sweep = |round| blobs.sweep_uploads(Turn::new(round, 1), |_| false);

@@ -183,6 +183,25 @@ fn go_on(
     panic!("the run doesn't end: {:?}", federation.status());
 }
 
+/// Likewise from the start, as far as this.
+fn go_until(
+    federation: &mut Federation,
+    members: &mut [Member],
+    there: impl Fn(&Federation) -> bool,
+) {
+    let mut now = Millis(1);
+    while !there(federation) {
+        assert!(now < Millis(200_000), "the run doesn't come as far: {:?}", federation.status());
+        now = now.after(100);
+        federation.tick(now).unwrap();
+        for member in &mut *members {
+            if !there(federation) {
+                member.turn(federation, now);
+            }
+        }
+    }
+}
+
 fn models(folder: &Path, plan: &RunPlan) -> Vec<Digest> {
     let audits = audit(folder, &initial(plan), &options()).unwrap();
     assert_eq!(audits.len(), plan.rounds as usize);

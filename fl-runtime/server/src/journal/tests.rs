@@ -45,9 +45,14 @@ fn what_was_written_is_there_after_reopening() {
     assert!(error.contains("version 9"), "{error}");
 }
 
-fn started(folder: &Path, faults: Faults) -> Journal {
-    let mut journal = Journal::open(folder, Durability::Process, faults).unwrap();
-    journal.start(&RunId([1; 16]), b"{}", &Digest([5; 32]), b"state").unwrap();
+fn open(folder: &Path) -> Result<Journal> {
+    Journal::open(folder, Durability::Process, Faults::default())
+}
+
+/// A journal of a run that has begun.
+fn started(folder: &Path, run: u8) -> Journal {
+    let mut journal = open(folder).unwrap();
+    journal.start(&RunId([run; 16]), b"{}", &Digest([5; 32]), b"state").unwrap();
     journal
 }
 
@@ -55,8 +60,7 @@ fn started(folder: &Path, faults: Faults) -> Journal {
 fn what_is_no_journal_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let open = || Journal::open(folder.path(), Durability::Process, Faults::default());
-    let refused = || open().err().unwrap().to_string();
+    let refused = || open(folder.path()).err().unwrap().to_string();
     // A log without its database is not for a new one; an empty one is of none.
     let log = path("journal.sqlite-wal");
     std::fs::write(&log, b"a log").unwrap();
@@ -67,7 +71,7 @@ fn what_is_no_journal_is_named() {
     std::fs::write(&log, b"").unwrap();
     let (contents, found) = Journal::contents(folder.path()).unwrap();
     assert!(!contents.started() && contents.damage.is_empty() && found == Found::Missing);
-    drop(started(folder.path(), Faults::default()));
+    drop(started(folder.path(), 1));
     // The first bytes say what it is.
     let whole = std::fs::read(path(FILE)).unwrap();
     type Change = fn(&mut Vec<u8>);
@@ -85,7 +89,7 @@ fn what_is_no_journal_is_named() {
         assert_eq!(std::fs::read(path(FILE)).unwrap(), bytes, "{said}");
     }
     std::fs::write(path(FILE), &whole).unwrap();
-    open().unwrap();
+    open(folder.path()).unwrap();
     // A head that can't be read isn't one that is missing.
     std::fs::remove_file(path(HEAD_FILE)).unwrap();
     std::fs::create_dir(path(HEAD_FILE)).unwrap();
@@ -96,7 +100,7 @@ fn what_is_no_journal_is_named() {
 fn a_head_that_is_a_write_behind_is_written_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let head = folder.path().join(HEAD_FILE);
-    let mut journal = started(folder.path(), Faults::default());
+    let mut journal = started(folder.path(), 1);
     let event = Event::Tick.to_wire(7);
     journal.append(&event).unwrap();
     let before = std::fs::read(&head).unwrap();
@@ -106,28 +110,26 @@ fn a_head_that_is_a_write_behind_is_written_at_the_start() {
     drop(journal);
     std::fs::write(&head, before).unwrap();
     assert!(head::read(&head).unwrap() != after);
-    let open = || Journal::open(folder.path(), Durability::Process, Faults::default());
-    assert!(open().unwrap().is_settled());
+    assert!(open(folder.path()).unwrap().is_settled());
     assert_eq!(head::read(&head).unwrap(), after);
     // Without one, more than the first write is missed.
     std::fs::remove_file(&head).unwrap();
-    let error = open().err().unwrap().to_string();
+    let error = open(folder.path()).err().unwrap().to_string();
     assert!(error.contains("journal.head: missing, expected write 3"), "{error}");
     // Nor is that of another run its own.
     let other = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(other.path(), Durability::Process, Faults::default()).unwrap();
-    journal.start(&RunId([2; 16]), b"{}", &Digest([5; 32]), b"state").unwrap();
+    drop(started(other.path(), 2));
     std::fs::copy(other.path().join(HEAD_FILE), &head).unwrap();
-    let error = open().err().unwrap().to_string();
+    let error = open(folder.path()).err().unwrap().to_string();
     assert!(error.contains(&format!("run {}", RunId([2; 16]))), "{error}");
 }
 
 #[test]
 fn a_start_that_ended_before_its_head_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    drop(started(folder.path(), Faults::default()));
+    drop(started(folder.path(), 1));
     std::fs::remove_file(folder.path().join(HEAD_FILE)).unwrap();
-    let journal = Journal::open(folder.path(), Durability::Process, Faults::default()).unwrap();
+    let journal = open(folder.path()).unwrap();
     assert!(journal.started() && journal.is_settled());
 }
 
@@ -135,7 +137,9 @@ fn a_start_that_ended_before_its_head_goes_on() {
 fn a_write_that_fails_is_not_there_or_known_before_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let left = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
-    let mut journal = started(folder.path(), Faults::counting(left.clone()));
+    drop(started(folder.path(), 1));
+    let faults = Faults::counting(left.clone());
+    let mut journal = Journal::open(folder.path(), Durability::Process, faults).unwrap();
     let event = Event::Tick.to_wire(7);
     let fail = |at| left.store(at, std::sync::atomic::Ordering::Relaxed);
     fail(1);
@@ -149,5 +153,5 @@ fn a_write_that_fails_is_not_there_or_known_before_the_next() {
     journal.append(&event).unwrap();
     assert!(journal.events().unwrap().len() == 2 && journal.is_settled());
     drop(journal);
-    Journal::open(folder.path(), Durability::Process, Faults::default()).unwrap();
+    open(folder.path()).unwrap();
 }

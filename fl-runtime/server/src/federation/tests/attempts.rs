@@ -53,22 +53,20 @@ fn an_update_survives_a_body_that_the_server_lost() {
 fn a_body_that_comes_with_its_end_takes_the_place_of_pieces() {
     let folder = tempfile::tempdir().unwrap();
     let mut federation = opened(folder.path(), options());
-    let mut members = [1, 2].map(|number| Member::new(&mut federation, number));
-    let turn = Turn::new(1, 1);
-    // The server takes nothing of theirs yet.
-    let mut pending = members.iter_mut().map(|member| {
-        federation.upload_append(&id(member.number), turn, 0, &[0; 300]).unwrap();
+    // What the server has of theirs isn't theirs.
+    let pending = [1, 2].map(|number| {
+        let mut member = Member::new(&mut federation, number);
+        federation.upload_append(&id(number), Turn::new(1, 1), 0, &[0; 300]).unwrap();
         member.turn(&mut federation, Millis(2));
         member.participant.kept().pending.clone().unwrap()
     });
-    let pending = [(); 2].map(|()| pending.next().unwrap());
     let expected = pending[0].body.len() as u64;
     let mut finish = |number: usize, body: &[u8]| {
         let finish = wire::Finish { body: body.to_vec(), ..pending[number].finish() };
         let finished = federation.upload_finish(Millis(3), &id(number as u8 + 1), finish);
         (finished, federation.status().uploaded)
     };
-    // What lay there is forgotten, as it is another's; now there is nothing.
+    // It was forgotten as they went on behind it; now there is nothing.
     let length = |given| Err(Refusal::Length { given, expected });
     assert_eq!(finish(0, &[]), (length(0), 0));
     let body = &pending[0].body;

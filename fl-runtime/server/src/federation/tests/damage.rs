@@ -60,20 +60,10 @@ pub(super) fn killed() -> (Files, String) {
     let folder = tempfile::tempdir().unwrap();
     let mut federation = open(folder.path()).unwrap();
     let mut members: Vec<_> = (1..=4).map(|number| Member::new(&mut federation, number)).collect();
-    let mut now = Millis(1);
-    let there = |federation: &Federation| {
+    go_until(&mut federation, &mut members, |federation| {
         let open = federation.coordinator();
         open.turn().round == 3 && open.accepted().count() == 2
-    };
-    while !there(&federation) {
-        now = now.after(100);
-        federation.tick(now).unwrap();
-        for member in &mut members {
-            if !there(&federation) {
-                member.turn(&mut federation, now);
-            }
-        }
-    }
+    });
     // Copied while it runs: what is only in its memory isn't among them.
     (files(folder.path()), state(&federation))
 }

@@ -172,21 +172,10 @@ fn without_its_state(plan: &RunPlan, round: u32) -> (tempfile::TempDir, Turn) {
     let folder = tempfile::tempdir().unwrap();
     let mut federation = Federation::open(folder.path(), plan, &initial(plan), options()).unwrap();
     let mut members: Vec<_> = (1..=4).map(|number| Member::new(&mut federation, number)).collect();
-    let mut now = Millis(1);
-    let in_round = |federation: &Federation| {
+    go_until(&mut federation, &mut members, |federation| {
         let open = federation.coordinator();
         open.turn().round == round && open.phase() != "gather"
-    };
-    while !in_round(&federation) {
-        assert!(now < Millis(1_000_000), "round {round} doesn't come");
-        now = now.after(100);
-        federation.tick(now).unwrap();
-        members.iter_mut().for_each(|member| {
-            if !in_round(&federation) {
-                member.turn(&mut federation, now);
-            }
-        });
-    }
+    });
     let turn = federation.coordinator().turn();
     drop(federation);
     let journal = rusqlite::Connection::open(folder.path().join("journal.sqlite")).unwrap();
@@ -256,17 +245,9 @@ fn a_model_that_is_measured_is_looked_for() {
     let mut federation =
         Federation::open(folder.path(), &plan, &initial(&plan), options()).unwrap();
     let mut members: Vec<_> = (1..=4).map(|number| Member::new(&mut federation, number)).collect();
-    let mut now = Millis(1);
-    while federation.coordinator().phase() != "evaluate" {
-        assert!(now < Millis(1_000_000), "nothing is evaluated");
-        now = now.after(100);
-        federation.tick(now).unwrap();
-        members.iter_mut().for_each(|member| {
-            if federation.coordinator().phase() != "evaluate" {
-                member.turn(&mut federation, now);
-            }
-        });
-    }
+    go_until(&mut federation, &mut members, |federation| {
+        federation.coordinator().phase() == "evaluate"
+    });
     let committed = federation.coordinator().head().clone();
     let open = federation.coordinator().kept().into_iter();
     let measured = open.filter(|model| *model != committed.model && *model != committed.public);
