@@ -72,7 +72,7 @@ fn multiply<S: Simd, const R: usize, const V: usize>(
     );
     for part in 0..VECTORS / V {
         let mut sums = [[splat(s, 0.0); V]; R];
-        for (k, weights) in panel.chunks_exact(row).take(depth).enumerate() {
+        for (k, weights) in (0..depth).zip(panel.chunks_exact(row)) {
             let weights: [S::f32s; V] = from_fn(
                 #[inline(always)]
                 |v| load(s, &weights[(part * V + v) * lanes::<S>()..]),

@@ -6,7 +6,7 @@ use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
 use super::{Panels, Target};
-use crate::cpu::vector::{from_fn, lanes, load, load_part, splat, store, store_part};
+use crate::cpu::vector::{from_fn, inlined, lanes, load, load_part, splat, store, store_part};
 
 /// Rows and columns of the largest tile: its sums, a row of B and a factor fit the registers.
 #[derive(Clone, Copy)]
@@ -96,19 +96,29 @@ fn tiles<S: Simd, const R: usize, const V: usize>(
     for at in columns.clone().step_by(V * l) {
         let sliver = panels.sliver::<S>(at);
         let mut sums = [[splat(s, 0.0); V]; R];
-        let mut next = sliver.data;
-        for factors in factors {
-            let b: [S::f32s; V] = from_fn(
-                #[inline(always)]
-                |v| load(s, &next[v * l..]),
-            );
-            next = next.get(sliver.row..).unwrap_or_default();
-            for r in 0..R {
-                let factor = splat(s, factors[r]);
-                for v in 0..V {
-                    sums[r][v] = b[v].mul_add(factor, sums[r][v]);
+        let mut add = inlined(
+            #[inline(always)]
+            |b: &[f32], factors: &[f32; R]| {
+                let b: [S::f32s; V] = from_fn(
+                    #[inline(always)]
+                    |v| load(s, &b[v * l..]),
+                );
+                for r in 0..R {
+                    let factor = splat(s, factors[r]);
+                    for v in 0..V {
+                        sums[r][v] = b[v].mul_add(factor, sums[r][v]);
+                    }
                 }
-            }
+            },
+        );
+        // The last row of B may end before the next would begin.
+        let rows = sliver.data.chunks_exact(sliver.row);
+        let last = rows.remainder();
+        for (b, factors) in rows.zip(factors) {
+            add(b, factors);
+        }
+        if let Some(factors) = factors.get(sliver.data.len() / sliver.row) {
+            add(last, factors);
         }
         let (i, j) = (panels.place.0 + row, panels.place.1 + at);
         let width = (V * l).min(columns.end - at);

@@ -9,9 +9,9 @@ fn main() -> Result<()> {
     Bindgen::new()
         .input_path(file)
         .web(true)?
-        .omit_default_module_path(false)
+        .omit_default_module_path(true)
         .typescript(true)
-        .out_name("tern")
+        .out_name("bindings")
         .remove_name_section(true)
         .remove_producers_section(true)
         .generate(folder)

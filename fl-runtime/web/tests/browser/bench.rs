@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 use tern_benches::report::{Check, Outcome, Report, Row};
 
-use crate::{serve_page, tab_with_module, with_browser};
+use crate::{COMPUTING, serve_page, tab_with, tab_with_module, with_browser};
 
 /// Kernels with a case that a browser computes otherwise, and what its message says.
 const EXCEPTIONS: &[(&str, &str)] = &[];
@@ -14,8 +14,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[];
 #[test]
 fn every_kernel_is_right_on_every_device() {
     let Some((serving, browser)) = with_browser(serve_page) else { return };
-    for device in ["cpu", "software"] {
-        let tab = tab_with_module(&browser, &serving);
+    for (device, build) in COMPUTING {
+        let tab = tab_with(&browser, &serving, build);
         let began = Instant::now();
         let said = tab
             .evaluate(&format!(
@@ -25,7 +25,7 @@ fn every_kernel_is_right_on_every_device() {
         // As the suite's own command reads it.
         let report: Report = serde_json::from_value(said).unwrap();
         let adapter = &report.devices[0].adapter;
-        eprintln!("{adapter:?} in {:.1} s", began.elapsed().as_secs_f64());
+        eprintln!("{adapter:?}, {build}, in {:.1} s", began.elapsed().as_secs_f64());
         if let Ok(folder) = std::env::var("TERN_BROWSER_REPORTS") {
             let path = std::path::Path::new(&folder).join(format!("{device}.json"));
             report.write(&path).unwrap();
@@ -49,7 +49,12 @@ fn every_kernel_is_right_on_every_device() {
             };
             faults.extend(check.faults.iter().filter(|fault| !excepted(fault)).cloned());
         }
-        assert!(faults.is_empty(), "{device}, {} faults:\n{}", faults.len(), faults.join("\n"));
+        assert!(
+            faults.is_empty(),
+            "{device}, {build}, {} faults:\n{}",
+            faults.len(),
+            faults.join("\n")
+        );
         tab.close();
     }
 }

@@ -14,7 +14,7 @@ use tern_protocol::{Digest, RunPlan, hex};
 use tern_server::local;
 
 use crate::chromium::{Browser, Tab};
-use crate::{RUN, Serving, possible, serve, tab_with_module, with_browser};
+use crate::{RUN, Serving, possible, serve, tab_with, tab_with_module, with_browser};
 
 /// Features and classes of a sample.
 const WIDTH: usize = 8;
@@ -61,8 +61,11 @@ fn trainer(number: usize) -> EngineTrainer {
     EngineTrainer::new(&device, LocalData::Rows(rows))
 }
 
+/// The build whose training comes to the bits of `Isa::Base`.
+const UNFUSED: &str = "'/page/tern.wasm'";
+
 /// The best model of the run with all its clients in this process, by vectors of four lanes
-/// without fused operations, as browsers have them.
+/// without fused operations.
 fn expected(plan: &RunPlan) -> Digest {
     Isa::Base.pin().unwrap();
     let mut clients: Vec<local::Client<EngineTrainer>> = (0..plan.cohort.size as usize)
@@ -140,7 +143,7 @@ fn tabs_and_clients_here_make_one_model() {
         let expected = expected(&plan);
         let serving = serve(&plan);
         let browser = Browser::new();
-        let tabs: Vec<Tab<'_>> = (0..3).map(|_| tab_with_module(&browser, &serving)).collect();
+        let tabs: Vec<Tab<'_>> = (0..3).map(|_| tab_with(&browser, &serving, UNFUSED)).collect();
         for (number, tab) in tabs.iter().enumerate() {
             store_key(tab, number);
             begin(tab, &serving, number);
@@ -174,6 +177,29 @@ fn tabs_and_clients_here_make_one_model() {
         }
         assert_eq!(told[0]["secure"], secure);
         assert_eq!(best(&serving, &plan), expected, "secure: {secure}");
+    }
+}
+
+/// They train to other bits, but read models and differences to the server's.
+#[test]
+fn tabs_with_fused_operations_take_part() {
+    let mut plan = plan(2, false);
+    plan.updates.downlink = Encoding::Ternary;
+    let Some((serving, browser)) = with_browser(|| serve(&plan)) else { return };
+    let tabs = [0, 1].map(|_| tab_with(&browser, &serving, "'/page/tern_relaxed.wasm'"));
+    for (number, tab) in tabs.iter().enumerate() {
+        store_key(tab, number);
+        begin(tab, &serving, number);
+    }
+    tabs.iter().for_each(finish);
+    for tab in tabs {
+        let fetched = tab.evaluate(
+            "performance.getEntriesByType('resource') \
+             .filter(entry => entry.name.includes('/blob/')).map(entry => entry.encodedBodySize)",
+        );
+        // The first model whole and the best one, in between what changed: where a difference came
+        // to other bits than the server's, the model would be asked for whole.
+        assert_eq!(fetched.unwrap(), json!([1280, 96, 96, 96, 1280]));
     }
 }
 
@@ -215,13 +241,13 @@ fn a_browser_that_is_killed_in_mid_round_goes_on() {
     let serving = serve(&plan);
     let profiles = [0, 1].map(|_| tempfile::tempdir().unwrap());
     let steady = Browser::start(profiles[0].path());
-    let tab = tab_with_module(&steady, &serving);
+    let tab = tab_with(&steady, &serving, UNFUSED);
     store_key(&tab, 0);
     begin(&tab, &serving, 0);
     // In the middle of a round, again as soon as it is back in another, and then not any more.
     for round in [Some(2), Some(3), None] {
         let mut killed = Browser::start(profiles[1].path());
-        let tab = tab_with_module(&killed, &serving);
+        let tab = tab_with(&killed, &serving, UNFUSED);
         if round == Some(2) {
             store_key(&tab, 1);
         }

@@ -35,7 +35,7 @@ fn package() -> PathBuf {
 fn possible() -> bool {
     let lacking = if chromium::executable().is_none() {
         "no chromium on the path, or at TERN_CHROMIUM"
-    } else if !package().join("tern_bg.wasm").exists() {
+    } else if !package().join("tern.wasm").exists() {
         "no package in fl-runtime/web/pkg, which fl-runtime/web/build makes"
     } else {
         return true;
@@ -111,11 +111,44 @@ fn serve_page() -> Serving {
 
 /// A tab in which `tern` is the module, loaded.
 fn tab_with_module<'a>(browser: &'a Browser, serving: &Serving) -> Tab<'a> {
+    tab_with(browser, serving, "")
+}
+
+/// Devices to compute on, each with every build of the module that computes there itself.
+const COMPUTING: [(&str, &str); 3] = [
+    ("cpu", "'/page/tern_relaxed.wasm'"),
+    ("cpu", "'/page/tern.wasm'"),
+    ("software", "'/page/tern_relaxed.wasm'"),
+];
+
+/// [`tab_with_module`], the module loaded with this argument.
+fn tab_with<'a>(browser: &'a Browser, serving: &Serving, build: &str) -> Tab<'a> {
     let tab = browser.open(&format!("{}/page/README.md", serving.url));
-    let load = "import('/page/tern.js').then(async module => { await module.default(); \
-                globalThis.tern = module; })";
-    tab.evaluate(load).unwrap();
+    let load = format!(
+        "import('/page/tern.js').then(async module => {{ await module.default({build}); \
+         globalThis.tern = module; }})"
+    );
+    tab.evaluate(&load).unwrap();
     tab
+}
+
+/// Not every browser compiles fused multiply-adds.
+#[test]
+fn a_browser_takes_the_build_that_it_can_compile() {
+    let Some((serving, browser)) = with_browser(serve_page) else { return };
+    for (validates, expected) in [("true", "tern_relaxed.wasm"), ("false", "tern.wasm")] {
+        let tab = browser.open(&format!("{}/page/README.md", serving.url));
+        let fetched = tab.evaluate(&format!(
+            "(async () => {{ const validate = WebAssembly.validate; \
+             WebAssembly.validate = bytes => validate(bytes) && {validates}; \
+             await (await import('/page/tern.js')).default(); \
+             return performance.getEntriesByType('resource').map(entry => entry.name); }})()"
+        ));
+        let fetched: Vec<String> = serde_json::from_value(fetched.unwrap()).unwrap();
+        let builds: Vec<&String> = fetched.iter().filter(|name| name.ends_with(".wasm")).collect();
+        assert_eq!(builds, [&format!("{}/page/{expected}", serving.url)]);
+        tab.close();
+    }
 }
 
 /// Floats of an answer.

@@ -13,7 +13,7 @@ use tern_protocol::trainer::LocalData;
 use tern_simulate::files::{digits, read_text};
 
 use crate::chromium::Tab;
-use crate::{floats, serve_page, tab_with_module, with_browser};
+use crate::{COMPUTING, floats, serve_page, tab_with, tab_with_module, with_browser};
 
 /// Largest difference of an epoch's mean loss to that of the `Cpu` device here, relative to it:
 /// sums are of other orders.
@@ -156,15 +156,15 @@ fn learns(name: &str, task: &Task, falls_to: f64) {
         let (_, seconds) = task.here(&device);
         eprintln!("{name} on {} here: {:.3} ms a step", device.name(), 1e3 * seconds);
     }
-    for device in ["cpu", "software"] {
-        let tab = tab_with_module(&browser, &serving);
+    for (device, build) in COMPUTING {
+        let tab = tab_with(&browser, &serving, build);
         task.set_up(&tab, device);
         let (losses, seconds) = task.there(&tab);
-        eprintln!("{name} on {device} there: {:.3} ms a step", 1e3 * seconds);
+        eprintln!("{name} on {device} there, {build}: {:.3} ms a step", 1e3 * seconds);
         assert_eq!(losses.len(), expected.len());
         for (loss, expected) in losses.iter().zip(&expected) {
             let off = (loss - expected).abs() / expected;
-            assert!(off < TOLERANCE, "{name} on {device}: {losses:?}, here {expected:?}");
+            assert!(off < TOLERANCE, "{name} on {device}, {build}: {losses:?}, here {expected:?}");
         }
         tab.close();
     }
