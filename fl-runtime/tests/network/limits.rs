@@ -167,7 +167,7 @@ fn a_client_keeps_the_pace_it_is_told_and_a_flood_is_refused() {
     let mut limits = Limits::default();
     (limits.message_bytes, limits.piece_bytes, limits.burst_seconds) = (4096, 4096, 0.01);
     (limits.requests_per_client, limits.bytes_per_client) = (100.0, 64 << 10);
-    let server = serve(limits);
+    let server = serve(limits.clone());
     let target = event_loop().block_on(async {
         let http = enrolled(&server, 1).await;
         let digest = Digest::from_slice(&train(&http).await.1.model.unwrap().digest).unwrap();
@@ -179,13 +179,22 @@ fn a_client_keeps_the_pace_it_is_told_and_a_flood_is_refused() {
         format!("/v1/blob/{digest}")
     });
     assert_eq!(refusals(&server), BTreeMap::new());
-    let flood = (0..=u8::MAX).find_map(|nonce| {
-        let headers = signed(&server, 1, &target, b"", clock::now().0, nonce);
-        let (status, text) = raw(&server, &request(&target, &headers, b""));
-        (status == 429).then_some(text)
-    });
-    let text = flood.unwrap();
-    assert!(text.contains("\"byte_rate\"") || text.contains("\"rate\""), "{text}");
+    // Of what there is much, is refused.
+    let flooded = |requests, bytes| {
+        let mut limits = limits.clone();
+        (limits.requests_per_client, limits.bytes_per_client) = (requests, bytes);
+        let server = serve(limits);
+        event_loop().block_on(enrolled(&server, 1));
+        let flood = (0..=u8::MAX).find_map(|nonce| {
+            let headers = signed(&server, 1, &target, b"", clock::now().0, nonce);
+            let (status, text) = raw(&server, &request(&target, &headers, b""));
+            (status == 429).then_some(text)
+        });
+        flood.unwrap()
+    };
+    let (of_requests, of_bytes) = (flooded(10.0, 32 << 20), flooded(1e4, 64 << 10));
+    assert!(of_requests.contains("\"rate\""), "{of_requests}");
+    assert!(of_bytes.contains("\"byte_rate\""), "{of_bytes}");
 }
 
 #[test]

@@ -285,6 +285,18 @@ fn garbage_and_bodies_that_are_too_large_are_refused() {
     let body = [format!("\r\n{:x}\r\n", large.len()).as_bytes(), &large, b"\r\n0\r\n\r\n"].concat();
     let (status, text) = raw(&server, &[chunked.as_bytes(), &body].concat());
     assert!(status == 413 && text.contains("\"too_large\""), "{text}");
+    // Or less than it was said to be.
+    let whole = request("/v1/poll", &signed(&server, 1, "/v1/poll", &junk, now, 61), &junk);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(&whole[..whole.len() - 1]).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let (status, text) = answer(stream);
+    assert!(status == 400 && text.contains("\"cut\""), "{text}");
+    // Right, but at another time.
+    let target = "/v1/upload?round=7&attempt=1&offset=0";
+    let headers = signed(&server, 1, target, &junk, now, 62);
+    let (status, text) = raw(&server, &request(target, &headers, &junk));
+    assert!(status == 409 && text.contains("\"early\""), "{text}");
     // A refusal is a message of the protocol for who doesn't ask for JSON.
     let text = String::from_utf8(request("/v1/poll", &[], b"")).unwrap();
     let (_, text) = raw(&server, text.replace("application/json", "*/*").as_bytes());

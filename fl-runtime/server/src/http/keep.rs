@@ -80,3 +80,67 @@ fn plot(path: &Path, page: &Page) -> Result<()> {
     });
     draw(path, &panels)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tern_engine::load_model;
+    use tern_protocol::RunPlan;
+    use tern_protocol::layout::{ModelKind, TensorSpec};
+
+    use super::*;
+
+    #[test]
+    fn models_are_written_each_round_and_plots_for_one_in_a_hundred_more() {
+        let tensor = TensorSpec { name: "w".into(), shape: vec![2] };
+        let layout = RunPlan::new("t", ModelKind::Tensors(vec![tensor]), 1).check().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = Keeper::new(folder.path(), &layout);
+        let path = |name: &str| folder.path().join(name);
+        let row = |round: u32| {
+            let mut row = Row { round, bytes_up: 3_000_000, ..Row::default() };
+            row.metrics.insert("perplexity".into(), f64::from(round));
+            row.bytes_down = u64::from(round) * 1_000_000;
+            Arc::new(row)
+        };
+        let drawn_at = |committed: u32, finished: bool| {
+            let history = (1..=committed.min(8)).map(row).collect();
+            let page = Page { committed, finished, history, ..Page::default() };
+            let models = [1.0, 2.0].map(|part| {
+                let mut model = layout.parameters().initial(0);
+                model[..2].copy_from_slice(&[part, committed as f32]);
+                model
+            });
+            keeper.write(&models, &page).unwrap();
+            for (name, model) in ["model", "best"].iter().zip(&models) {
+                let found = load_model(&path(&format!("{name}.safetensors")), layout.parameters());
+                assert_eq!(&found.unwrap(), model);
+            }
+            let plot = std::fs::read_to_string(path("plot.svg")).ok();
+            plot.inspect(|_| std::fs::remove_file(path("plot.svg")).unwrap())
+        };
+        let plot = drawn_at(8, false).unwrap();
+        // Megabytes from 1 to 8, by an axis with round numbers.
+        for text in ["perplexity", "bytes a round", "updates", "models", ">8<"] {
+            assert!(plot.contains(text), "{text} is missing: {plot}");
+        }
+        assert!(!plot.contains("e6") && !plot.contains("1000000"), "{plot}");
+        for (committed, finished, drawn) in [
+            (8, false, false),
+            (9, false, true),
+            (199, false, true),
+            (200, false, true),
+            (201, false, false),
+            (202, false, true),
+            (203, true, true),
+            (300, false, true),
+            (302, false, false),
+            (303, false, true),
+        ] {
+            assert_eq!(drawn_at(committed, finished).is_some(), drawn, "{committed}");
+        }
+        let files = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(files, 2, "what was written beside is there no more");
+    }
+}

@@ -19,7 +19,7 @@ use crate::federation::{Failed, Status};
 use crate::journal::CommittedRound;
 
 /// A committed round.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The round.
     pub round: u32,

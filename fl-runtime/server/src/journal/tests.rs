@@ -71,7 +71,9 @@ fn what_is_no_journal_is_named() {
     std::fs::write(&log, b"").unwrap();
     let (contents, found) = Journal::contents(folder.path()).unwrap();
     assert!(!contents.started() && contents.damage.is_empty() && found == Found::Missing);
-    drop(started(folder.path(), 1));
+    let mut journal = started(folder.path(), 1);
+    journal.append(&Event::Tick.to_wire(7)).unwrap();
+    drop(journal);
     // The first bytes say what it is.
     let whole = std::fs::read(path(FILE)).unwrap();
     type Change = fn(&mut Vec<u8>);
@@ -90,10 +92,34 @@ fn what_is_no_journal_is_named() {
     }
     std::fs::write(path(FILE), &whole).unwrap();
     open(folder.path()).unwrap();
-    // A head that can't be read isn't one that is missing.
-    std::fs::remove_file(path(HEAD_FILE)).unwrap();
-    std::fs::create_dir(path(HEAD_FILE)).unwrap();
-    assert!(refused().contains(HEAD_FILE), "{}", refused());
+    // What can't be read isn't missing, nor too short.
+    for (name, read) in [(HEAD_FILE, "no whole record"), (FILE, "less than 20 bytes")] {
+        let whole = std::fs::read(path(name)).unwrap();
+        std::fs::remove_file(path(name)).unwrap();
+        std::fs::create_dir(path(name)).unwrap();
+        let error = refused();
+        assert!(error.contains(name), "{error}");
+        assert!(!error.contains("missing") && !error.contains(read), "{error}");
+        std::fs::remove_dir(path(name)).unwrap();
+        std::fs::write(path(name), whole).unwrap();
+    }
+    open(folder.path()).unwrap();
+}
+
+/// A chain covers scores; SQLite gives back a zero without its sign.
+#[test]
+fn a_score_of_another_value_is_another_round() {
+    let link = |score: Option<f64>| {
+        let (head, draw, uploads) = (vec![1], vec![2], Vec::new());
+        let (training, evaluation) = ("{}".to_owned(), "{}".to_owned());
+        let (round, attempt, committed) = (1, 1, 7);
+        RoundRow { round, attempt, committed, head, training, evaluation, score, draw, uploads }
+            .link(&Digest([0; 32]))
+    };
+    assert_eq!(link(Some(-0.0)), link(Some(0.0)));
+    let scores = [None, Some(0.0), Some(1.0), Some(-1.0), Some(1.5)];
+    let links: std::collections::BTreeSet<Digest> = scores.map(link).into();
+    assert_eq!(links.len(), scores.len());
 }
 
 #[test]
@@ -122,6 +148,17 @@ fn a_head_that_is_a_write_behind_is_written_at_the_start() {
     std::fs::copy(other.path().join(HEAD_FILE), &head).unwrap();
     let error = open(folder.path()).err().unwrap().to_string();
     assert!(error.contains(&format!("run {}", RunId([2; 16]))), "{error}");
+    // Nor that of as many writes which were others.
+    let twin = tempfile::tempdir().unwrap();
+    let mut journal = started(twin.path(), 1);
+    for now in [8, 9] {
+        journal.append(&Event::Tick.to_wire(now)).unwrap();
+    }
+    drop(journal);
+    std::fs::copy(twin.path().join(HEAD_FILE), &head).unwrap();
+    let error = open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("journal.head: write 3"), "{error}");
+    assert!(error.contains("of another history"), "{error}");
 }
 
 #[test]

@@ -79,7 +79,18 @@ fn a_body_that_comes_with_its_end_takes_the_place_of_pieces() {
     let counted = |repeated| Ok(wire::Ack { repeated });
     assert_eq!(finish(0, body), (counted(false), expected));
     assert_eq!(finish(0, body), (counted(true), expected));
-    assert_eq!(finish(1, &pending[1].body), (counted(false), 2 * expected));
+    // Pieces stay where what comes isn't whole, and make place for what is.
+    let (second, turn) = (id(2), Turn::new(1, 1));
+    federation.upload_append(&second, turn, 0, &[0; 300]).unwrap();
+    let mut finish = |body: &[u8]| {
+        let finish = wire::Finish { body: body.to_vec(), ..pending[1].finish() };
+        let finished = federation.upload_finish(Millis(3), &second, finish);
+        (finished, federation.upload_offset(&second, turn))
+    };
+    assert_eq!(finish(&pending[1].body[1..]), (length(expected - 1), Ok(300)));
+    assert_eq!(finish(&[]), (length(300), Ok(300)));
+    assert_eq!(finish(&pending[1].body), (counted(false), Err(Refusal::Repeated)));
+    assert_eq!(federation.status().uploaded, 2 * expected);
     assert_eq!(federation.coordinator().accepted().count(), 2);
 }
 

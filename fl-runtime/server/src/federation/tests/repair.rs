@@ -206,6 +206,71 @@ fn patience_is_counted_from_the_best_round() {
     assert_eq!(federation.rounds(0).unwrap().len(), 6);
 }
 
+/// The best round may be the first, and the last one well within the patience.
+#[test]
+fn a_run_that_grew_worse_waits_as_long_as_before() {
+    let mut plan = super::plan();
+    (plan.rounds, plan.evaluation.patience) = (6, Some(3));
+    plan.evaluation.scores = Scores::Clients;
+    plan.evaluation.goal = tern_protocol::plan::Goal::Maximize;
+    let (folder, _) = without_its_state(&plan, 4);
+    let (said, mut federation) = apply(folder.path(), &plan);
+    assert!(said.contains("after round 3") && !federation.coordinator().finished(), "{said}");
+    to_its_end(&mut federation);
+    assert_eq!(federation.rounds(0).unwrap().len(), 4);
+}
+
+#[test]
+fn a_head_of_another_history_is_written_anew() {
+    let [one, other] = [3, 4].map(|number| {
+        let folder = tempfile::tempdir().unwrap();
+        open(folder.path()).unwrap().enroll(Millis(1), id(number), None).unwrap();
+        folder
+    });
+    let head = |folder: &tempfile::TempDir| folder.path().join("journal.head");
+    std::fs::copy(head(&other), head(&one)).unwrap();
+    let error = open(one.path()).err().unwrap().to_string();
+    assert!(error.contains("of another history"), "{error}");
+    let (said, federation) = apply(one.path(), &plan());
+    assert!(said.contains("Its head is written anew"), "{said}");
+    assert!(federation.is_enrolled(&id(3)) && !federation.is_enrolled(&id(4)));
+}
+
+/// Without their model, rounds that are in the journal are lost, and what was said of them.
+#[test]
+fn rounds_behind_which_a_repair_goes_back_are_abandoned_and_forgotten() {
+    let mut plan = super::plan();
+    (plan.cohort.size, plan.cohort.minimum, plan.cohort.over_selection) = (4, 4, 1.0);
+    (plan.secure, plan.rounds) = (Some(Secure::default()), 6);
+    // Models are the same each time.
+    let (earlier, _) = without_its_state(&plan, 3);
+    for (model_lost, head_lost) in [(false, false), (true, false), (true, true)] {
+        let (folder, _) = without_its_state(&plan, 4);
+        let path = |name: &str| folder.path().join(name);
+        if model_lost {
+            for name in ["models", "uploads"] {
+                std::fs::remove_dir_all(path(name)).unwrap();
+            }
+            let models = files(&earlier.path().join("models")).into_iter();
+            let models = models.map(|(name, bytes)| (Path::new("models").join(name), bytes));
+            write(folder.path(), &models.collect());
+        }
+        if head_lost {
+            std::fs::remove_file(path("journal.head")).unwrap();
+        }
+        std::fs::write(path("metrics.jsonl"), "of three rounds").unwrap();
+        let (said, federation) = apply(folder.path(), &plan);
+        let expected = match model_lost {
+            false => "after round 3. Round 4 is abandoned",
+            true => "after round 2. Rounds 3 to 4 are abandoned",
+        };
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(said.contains(", and so are rounds 3 to 3"), model_lost, "{said}");
+        assert_eq!(path("metrics.jsonl").exists(), !model_lost, "{said}");
+        assert_eq!(federation.coordinator().turn(), Turn::new(5, 1), "{said}");
+    }
+}
+
 /// A round at which shares may have been revealed is never tried again.
 #[test]
 fn rounds_of_a_secure_run_are_abandoned_as_far_as_they_may_have_been_open() {
