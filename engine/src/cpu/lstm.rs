@@ -31,7 +31,7 @@ pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] =
 pub(super) const VECTORS: usize = 4;
 
 /// Rows that a micro-kernel takes at most: their sums fit the registers. Browsers' compilers keep
-/// one for themselves, and load the factors of all rows before they use the first.
+/// a register for themselves, and load the factors of all rows before they use the first.
 pub(super) const MAX_ROWS: usize = if cfg!(target_arch = "wasm32") { 4 } else { 6 };
 
 /// What the gates of a row are.

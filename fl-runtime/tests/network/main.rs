@@ -288,6 +288,7 @@ fn garbage_and_bodies_that_are_too_large_are_refused() {
     // Or less than it was said to be.
     let whole = request("/v1/poll", &signed(&server, 1, "/v1/poll", &junk, now, 61), &junk);
     let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(&whole[..whole.len() - 1]).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let (status, text) = answer(stream);

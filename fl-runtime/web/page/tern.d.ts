@@ -8,4 +8,6 @@ export * from "./bindings.js";
  * Of the package's two builds the one that the browser can compile, or the one that is given:
  * `tern.wasm` needs vectors of four lanes alone, `tern_relaxed.wasm` relaxed SIMD, too.
  */
-export default function init(module?: InitInput | Promise<InitInput>): Promise<InitOutput>;
+export default function init(options?: {
+    module_or_path: InitInput | Promise<InitInput>;
+}): Promise<InitOutput>;

@@ -19,6 +19,6 @@ function fitting() {
         : new URL("tern.wasm", import.meta.url);
 }
 
-export default async function init(module) {
-    return load({ module_or_path: module ?? fitting() });
+export default async function init(options) {
+    return load(options ?? { module_or_path: fitting() });
 }

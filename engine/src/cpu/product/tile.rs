@@ -111,7 +111,8 @@ fn tiles<S: Simd, const R: usize, const V: usize>(
                 }
             },
         );
-        // The last row of B may end before the next would begin.
+        // Rows don't overlap; the last one may end before the next would begin.
+        debug_assert!(sliver.data.len() / sliver.row + 1 >= factors.len());
         let rows = sliver.data.chunks_exact(sliver.row);
         let last = rows.remainder();
         for (b, factors) in rows.zip(factors) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 use tern_benches::report::{Check, Outcome, Report, Row};
 
-use crate::{COMPUTING, serve_page, tab_with, tab_with_module, with_browser};
+use crate::{COMPUTING, FUSED, serve_page, tab_with, tab_with_module, with_browser};
 
 /// Kernels with a case that a browser computes otherwise, and what its message says.
 const EXCEPTIONS: &[(&str, &str)] = &[];
@@ -27,7 +27,8 @@ fn every_kernel_is_right_on_every_device() {
         let adapter = &report.devices[0].adapter;
         eprintln!("{adapter:?}, {build}, in {:.1} s", began.elapsed().as_secs_f64());
         if let Ok(folder) = std::env::var("TERN_BROWSER_REPORTS") {
-            let path = std::path::Path::new(&folder).join(format!("{device}.json"));
+            let fused = if build == FUSED { "" } else { "-unfused" };
+            let path = std::path::Path::new(&folder).join(format!("{device}{fused}.json"));
             report.write(&path).unwrap();
         }
         let checks = report.devices[0].checks.iter();

@@ -14,7 +14,9 @@ use tern_protocol::{Digest, RunPlan, hex};
 use tern_server::local;
 
 use crate::chromium::{Browser, Tab};
-use crate::{RUN, Serving, possible, serve, tab_with, tab_with_module, with_browser};
+use crate::{
+    FUSED, RUN, Serving, UNFUSED, possible, serve, tab_with, tab_with_module, with_browser,
+};
 
 /// Features and classes of a sample.
 const WIDTH: usize = 8;
@@ -61,11 +63,8 @@ fn trainer(number: usize) -> EngineTrainer {
     EngineTrainer::new(&device, LocalData::Rows(rows))
 }
 
-/// The build whose training comes to the bits of `Isa::Base`.
-const UNFUSED: &str = "'/page/tern.wasm'";
-
 /// The best model of the run with all its clients in this process, by vectors of four lanes
-/// without fused operations.
+/// without fused operations, as the browser's build without them computes.
 fn expected(plan: &RunPlan) -> Digest {
     Isa::Base.pin().unwrap();
     let mut clients: Vec<local::Client<EngineTrainer>> = (0..plan.cohort.size as usize)
@@ -180,14 +179,15 @@ fn tabs_and_clients_here_make_one_model() {
     }
 }
 
-/// They train to other bits, but read models and differences to the server's.
+/// They may train to other bits, but read models and differences to the server's.
 #[test]
 fn tabs_with_fused_operations_take_part() {
     let mut plan = plan(2, false);
     plan.updates.downlink = Encoding::Ternary;
     let Some((serving, browser)) = with_browser(|| serve(&plan)) else { return };
-    let tabs = [0, 1].map(|_| tab_with(&browser, &serving, "'/page/tern_relaxed.wasm'"));
+    let tabs = [0, 1].map(|_| tab_with(&browser, &serving, FUSED));
     for (number, tab) in tabs.iter().enumerate() {
+        tab.evaluate("performance.setResourceTimingBufferSize(10_000)").unwrap();
         store_key(tab, number);
         begin(tab, &serving, number);
     }

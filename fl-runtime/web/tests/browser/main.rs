@@ -35,7 +35,7 @@ fn package() -> PathBuf {
 fn possible() -> bool {
     let lacking = if chromium::executable().is_none() {
         "no chromium on the path, or at TERN_CHROMIUM"
-    } else if !package().join("tern.wasm").exists() {
+    } else if !package().join("package.json").exists() {
         "no package in fl-runtime/web/pkg, which fl-runtime/web/build makes"
     } else {
         return true;
@@ -114,14 +114,14 @@ fn tab_with_module<'a>(browser: &'a Browser, serving: &Serving) -> Tab<'a> {
     tab_with(browser, serving, "")
 }
 
-/// Devices to compute on, each with every build of the module that computes there itself.
-const COMPUTING: [(&str, &str); 3] = [
-    ("cpu", "'/page/tern_relaxed.wasm'"),
-    ("cpu", "'/page/tern.wasm'"),
-    ("software", "'/page/tern_relaxed.wasm'"),
-];
+/// The builds of the module: the one that a browser here takes, and one without fused operations.
+const FUSED: &str = "{ module_or_path: '/page/tern_relaxed.wasm' }";
+const UNFUSED: &str = "{ module_or_path: '/page/tern.wasm' }";
 
-/// [`tab_with_module`], the module loaded with this argument.
+/// Devices to compute on. On a GPU shaders compute, so that one build is enough.
+const COMPUTING: [(&str, &str); 3] = [("cpu", FUSED), ("cpu", UNFUSED), ("software", FUSED)];
+
+/// [`tab_with_module`], with one of the builds.
 fn tab_with<'a>(browser: &'a Browser, serving: &Serving, build: &str) -> Tab<'a> {
     let tab = browser.open(&format!("{}/page/README.md", serving.url));
     let load = format!(

@@ -4,6 +4,7 @@ import { known, watch } from "tern-web/conditions.js";
 import type { BenchPart, Epoch, ModelSpec, Outcome, Report, Scores, Task } from "tern-web";
 
 await init();
+await init({ module_or_path: new URL("https://files.example/tern.wasm") });
 const device: Device = await Device.open("best");
 const spec: ModelSpec = {
     input: { features: { width: 2 } },

@@ -238,7 +238,7 @@ fn a_head_of_another_history_is_written_anew() {
 
 /// Without their model, rounds that are in the journal are lost, and what was said of them.
 #[test]
-fn rounds_behind_which_a_repair_goes_back_are_abandoned_and_forgotten() {
+fn rounds_before_which_a_repair_goes_back_are_abandoned_and_forgotten() {
     let mut plan = super::plan();
     (plan.cohort.size, plan.cohort.minimum, plan.cohort.over_selection) = (4, 4, 1.0);
     (plan.secure, plan.rounds) = (Some(Secure::default()), 6);
