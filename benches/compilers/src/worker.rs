@@ -152,12 +152,15 @@ impl Drop for Worker {
     }
 }
 
-/// With what the driver wrote, where it has no statistics for who asks.
+/// With what the driver wrote, which may be more than it tells who asks: of some only how long the
+/// code is.
 fn told(outcome: Outcome, said: &[String]) -> Outcome {
     let Outcome::Made(mut pipeline) = outcome else { return outcome };
-    if pipeline.programs.iter().all(|program| program.statistics.is_empty()) {
-        pipeline.programs = said.iter().filter_map(|line| statistics::of_shader_db(line)).collect();
+    let mut written = said.iter().filter_map(|line| statistics::of_shader_db(line));
+    for (program, written) in pipeline.programs.iter_mut().zip(&mut written) {
+        program.statistics.extend(written.statistics);
     }
+    pipeline.programs.extend(written);
     Outcome::Made(pipeline)
 }
 
@@ -199,4 +202,33 @@ pub fn compile(
     }
     let about = about.context("a compiler that says nothing")?;
     Ok((about, jobs.into_iter().zip(outcomes).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vulkan::Program;
+    use super::*;
+
+    #[test]
+    fn what_a_driver_writes_joins_what_it_tells() {
+        let told_of = |programs: Vec<Program>| {
+            let said =
+                ["SHADER-DB: COMPUTE shader: 12 inst, 2 threads, 3:4 spills:fills".to_owned()];
+            let Outcome::Made(pipeline) =
+                told(Outcome::Made(Pipeline { seconds: 0.1, programs }), &said)
+            else {
+                panic!("it was made")
+            };
+            assert_eq!(pipeline.programs.len(), 1);
+            statistics::Statistics::of_all(&pipeline.programs)
+        };
+        let statistics = [("Code Size".to_owned(), 64.0)].into();
+        let found = told_of(vec![Program { name: "compute".into(), subgroup: 8, statistics }]);
+        assert_eq!(
+            (found.subgroup, found.instructions, found.spills),
+            (Some(8), Some(12), Some(3))
+        );
+        let found = told_of(Vec::new());
+        assert_eq!((found.subgroup, found.instructions, found.waves), (None, Some(12), Some(2)));
+    }
 }
