@@ -89,6 +89,18 @@ const QUIRKS: &[Quirk] = &[
         source: "https://github.com/ggml-org/llama.cpp/pull/18493",
     },
     Quirk {
+        concerned: of(ARM),
+        off: Off::Variant("tiled_64x64"),
+        why: "it spills 436 registers on the G610, and takes a compiler five seconds and more",
+        source: "benches/reports/compilers/mali-g610.md",
+    },
+    Quirk {
+        concerned: of(ARM),
+        off: Off::Variant("tiled_128x128"),
+        why: "it spills 436 registers on the G610, and takes a compiler seven seconds and more",
+        source: "benches/reports/compilers/mali-g610.md",
+    },
+    Quirk {
         // Panther Lake and Wildcat Lake.
         concerned: Concerned { devices: &[[0xb080, 0xb0bf], [0xfd80, 0xfd81]], ..of(INTEL) },
         off: Off::Features(MATRICES),
