@@ -442,9 +442,15 @@ fn uploads_taken_elsewhere_come_all_at_once() {
     c.handle(Millis(2), declined(4, FIRST)).unwrap();
     let effects = c.handle(Millis(3), taken(&[1])).unwrap();
     assert_eq!((effects, c.awaited()), (vec![Effect::Add { client: id(1), weight: 5 }], Some(1)));
-    // None of a batch is taken that has one of somebody who declined, or out of order.
+    // None of a batch is taken that has one of somebody who declined, or out of order, or twice.
     let before = c.clone();
-    for (wrong, name) in [(&[2, 4][..], "conflict"), (&[3, 2], "malformed"), (&[1], "repeated")] {
+    let wrongs = [
+        (&[2, 4][..], "conflict"),
+        (&[3, 2], "malformed"),
+        (&[2, 2], "malformed"),
+        (&[1], "repeated"),
+    ];
+    for (wrong, name) in wrongs {
         assert_eq!(c.handle(Millis(4), taken(wrong)).unwrap_err().name(), name);
         assert_eq!((c.awaited(), c.accepted().count()), (before.awaited(), 1));
     }
@@ -456,8 +462,14 @@ fn uploads_taken_elsewhere_come_all_at_once() {
     assert_eq!(late.name(), "unexpected");
     // As it comes back from a journal.
     let event = taken(&[1, 3]);
-    let journaled = event.to_wire(7);
-    assert_eq!(Event::from_wire(journaled).unwrap(), event);
+    let mut journaled = event.to_wire(7);
+    assert_eq!(Event::from_wire(journaled.clone()).unwrap(), event);
+    // Not with one of another attempt.
+    let Some(wire::journaled::Event::Collected(collected)) = &mut journaled.event else {
+        panic!("{journaled:?}")
+    };
+    collected.uploads[1].finish.as_mut().unwrap().attempt += 1;
+    assert_eq!(Event::from_wire(journaled), Err(Refusal::Malformed("uploads")));
     // Fewer than close it leave it open, and the deadline closes it.
     let mut c = open();
     c.handle(Millis(2), taken(&[3])).unwrap();

@@ -249,6 +249,16 @@ mod tests {
     }
 
     #[test]
+    fn no_more_clients_are_asked_than_a_cohort_may_have() {
+        let mut plan = plan();
+        (plan.cohort.size, plan.cohort.over_selection) = (MAX_COHORT / 2, 2.0);
+        plan.check().unwrap();
+        plan.cohort.size += 1;
+        let error = plan.check().unwrap_err().to_string();
+        assert!(error.contains("125001, of which 250002 are asked"), "{error}");
+    }
+
+    #[test]
     fn running_moments_are_averaged_or_refused() {
         let mut spec = ModelSpec::mlp(3, &[], 2);
         spec.layers.insert(0, ("norm".into(), LayerSpec::BatchNorm));

@@ -178,7 +178,9 @@ fn words_of_sums_that_there_never_were_are_refused() {
     let keys = session.ids(&ALL);
     let summed: Vec<Vec<u8>> = keys.iter().rev().map(|client| client.0.to_vec()).collect();
     let twice = [&[summed[0].clone()], &summed[..4]].concat();
-    for summed in [summed, twice, vec![vec![7; 31]; 3]] {
+    let mut in_order = twice.clone();
+    in_order.sort();
+    for summed in [summed, twice, in_order, vec![vec![7; 31]; 3]] {
         let declined = wire::Declined { summed, ..Default::default() };
         let body = Some(wire::message::Body::Declined(declined));
         let message = wire::Message { round: 1, attempt: 1, body };
