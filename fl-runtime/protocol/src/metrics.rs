@@ -104,3 +104,16 @@ pub fn mean<'a>(parts: impl Iterator<Item = (u32, &'a Metrics)>) -> Metrics {
     let mean = |(name, (sum, weight)): (&str, (f64, f64))| (name.to_string(), sum / weight);
     sums.into_iter().filter(|(_, (_, weight))| *weight > 0.0).map(mean).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_of_no_samples_has_no_mean() {
+        let measured = |value| Metrics::from([("loss".to_string(), value)]);
+        let (half, two) = (measured(0.5), measured(2.0));
+        assert_eq!(mean([(0, &half), (0, &two)].into_iter()), Metrics::new());
+        assert_eq!(mean([(0, &half), (3, &two), (3, &half)].into_iter()), measured(1.25));
+    }
+}

@@ -209,6 +209,49 @@ mod tests {
         }
     }
 
+    /// Expected are the numbers of tests/fixtures/make_partition.py.
+    #[test]
+    fn draws_are_those_of_another_implementation() {
+        let near = |x: f64, expected: f64| {
+            assert!((x - expected).abs() <= 1e-12 * expected.abs(), "{x}, expected {expected}");
+        };
+        let mut draws = Draws::new(5, 6);
+        for expected in [0.39715631351230035, 0.9209821463074439, 0.2595219665600744] {
+            assert_eq!(draws.uniform(), expected);
+        }
+        draws.next = 5_848_576;
+        assert_eq!(draws.uniform(), 2.772577866631614e-07);
+        let mut draws = Draws::new(5, 6);
+        for expected in [1.1949084464188546, 0.7221345059015594, -1.3582730656771038] {
+            near(draws.normal(), expected);
+        }
+        for (shape, sum, last) in [
+            (0.3, 275.4157246522574, 0.1494954780107902),
+            (1.0, 1016.6258241416366, 0.072863617434892),
+            (4.5, 4485.617588080979, 3.711159847133649),
+        ] {
+            let mut draws = Draws::new(5, 6);
+            let drawn: Vec<f64> = (0..1000).map(|_| draws.gamma(shape)).collect();
+            near(drawn.iter().sum(), sum);
+            near(drawn[999], last);
+        }
+        let parts = partition(&[0; 100], 7, Partition::Dirichlet(0.5), 3).unwrap();
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [37, 0, 42, 9, 1, 11, 0]);
+    }
+
+    #[test]
+    fn no_row_is_lost_where_all_shares_are_zero() {
+        let parts = partition(&labels(30), 3, Partition::Dirichlet(1e-7), 1).unwrap();
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [0, 0, 30]);
+    }
+
+    #[test]
+    fn there_may_be_as_many_clients_as_rows() {
+        for how in [Partition::Iid, Partition::Dirichlet(1.0)] {
+            assert_every_row_once(&partition(&labels(10), 10, how, 1).unwrap(), 10);
+        }
+    }
+
     #[test]
     fn values_become_clients_in_their_order() {
         assert_eq!(by_value(&["b", "a", "b", "c", "a"]), [vec![0, 2], vec![1, 4], vec![3]]);

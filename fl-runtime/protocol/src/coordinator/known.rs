@@ -18,6 +18,7 @@ use crate::{ClientId, Digest, Ended, Millis, Refusal, Turn, wire};
 const MOST: usize = 16;
 
 /// With whom clients take part where sums may be known.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Company<'a> {
     /// Those whose sum it was, alone.
     Set(&'a BTreeSet<ClientId>),
@@ -192,5 +193,35 @@ impl Coordinator {
             Some(next) => self.turn.attempt = next,
             None => self.proceed(false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_of_a_sum_the_others_and_whoever_is_there_meet_by_turns() {
+        let set = |clients: &[u8]| -> BTreeSet<ClientId> {
+            clients.iter().map(|client| ClientId([*client; 32])).collect()
+        };
+        let (older, newer) = (set(&[1, 2, 3]), set(&[2, 3, 4]));
+        let mut known = Known::default();
+        assert_eq!((known.company(1, true), known.company(2, true)), (None, None));
+        known.add(older.clone());
+        known.add(newer.clone());
+        let turns =
+            |enough| -> Vec<_> { (1..=5).map(|attempt| known.company(attempt, enough)).collect() };
+        let of = |set| Some(Company::Set(set));
+        let expected = [of(&newer), of(&older), Some(Company::Others), None, of(&newer)];
+        assert_eq!(turns(true), expected);
+        // Too few others.
+        let expected = [of(&newer), of(&older), of(&newer), None, of(&newer)];
+        assert_eq!(turns(false), expected);
+        // Of one that is only told of nobody is sure who is in it.
+        let mut told = Known::default();
+        told.told.insert(ClientId([1; 32]), Digest([0; 32]));
+        assert_eq!(told.company(1, true), Some(Company::Others));
+        assert_eq!((told.company(1, false), told.company(2, true)), (None, None));
     }
 }

@@ -1,4 +1,5 @@
 mod again;
+mod dealer;
 mod ended;
 mod forgotten;
 mod liar;
@@ -470,6 +471,12 @@ fn uploads_taken_elsewhere_come_all_at_once() {
     };
     collected.uploads[1].finish.as_mut().unwrap().attempt += 1;
     assert_eq!(Event::from_wire(journaled), Err(Refusal::Malformed("uploads")));
+    // Nothing is added to a sum that there won't be.
+    let mut c = coordinator(|plan| plan.cohort.minimum = 2);
+    c.handle(Millis(1), start(2)).unwrap();
+    c.handle(Millis(1), declined(1, FIRST)).unwrap();
+    let effects = c.handle(Millis(2), taken(&[2])).unwrap();
+    assert!(matches!(effects[..], [Effect::Failed(_)]), "{effects:?}");
     // Fewer than close it leave it open, and the deadline closes it.
     let mut c = open();
     c.handle(Millis(2), taken(&[3])).unwrap();

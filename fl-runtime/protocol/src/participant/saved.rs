@@ -70,3 +70,27 @@ impl Pending {
         small.then(|| wire::Finish { body: self.body.clone(), ..self.finish() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_body_goes_with_the_message_that_ends_its_upload() {
+        let mut pending = Pending {
+            turn: Turn::new(2, 3),
+            digest: Digest([4; 32]),
+            body: vec![7; SMALL_BODY],
+            samples: 5,
+            metrics: Metrics::from([("loss".to_string(), 0.5)]),
+            residual: Vec::new(),
+            optimizer: Arc::default(),
+            included: vec![9],
+        };
+        let whole = pending.whole().unwrap();
+        assert_eq!(whole.body, pending.body);
+        assert_eq!(wire::Finish { body: Vec::new(), ..whole }, pending.finish());
+        pending.body.push(7);
+        assert_eq!(pending.whole(), None);
+    }
+}

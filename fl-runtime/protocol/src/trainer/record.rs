@@ -180,6 +180,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_evaluation_sees_every_sample() {
+        let steps = [0, 1, 255, 256, 257, 512, 513].map(evaluation_steps);
+        assert_eq!(steps, [0, 1, 1, 1, 2, 2, 3]);
+    }
+
+    #[test]
     fn the_names_of_metrics_are_those_that_are_measured() {
         let measured = evaluation_metrics(&[3, 4, 5], Some(0.5));
         assert_eq!(measured.keys().collect::<Vec<_>>(), METRICS);

@@ -222,7 +222,9 @@ fn long_updates_are_scaled_down_whatever_they_are_read_by() {
         for (most, is_long) in [(norm(&whole) * 0.25, true), (norm(&whole) * 1.01, false)] {
             let mut read = Vec::new();
             let updates = Updates { bound: 8.0, max_norm: Some(most), ..Updates::default() };
+            assert!(!format(kind).is_limited());
             let format = Format::of_updates(&updates, kind, &layout());
+            assert!(format.is_limited());
             let factor = format.factor(&body[..]).unwrap();
             assert_eq!(factor < 1.0, is_long);
             format.scaled(&body[..], factor, |_, part| read.extend_from_slice(part)).unwrap();

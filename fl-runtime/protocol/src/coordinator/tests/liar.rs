@@ -5,7 +5,9 @@
 
 use ed25519_dalek::{Signer, SigningKey};
 use sha2::{Digest, Sha256};
-use tern_secagg::{Complaint, Complaints, Inbox, Message, Reveal, Roster, Session, Shares};
+use tern_secagg::{
+    Complaint, Complaints, Envelope, Inbox, Message, Reveal, Roster, Session, Shares,
+};
 
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,30 +20,51 @@ pub enum Lie {
     Reveals,
 }
 
-/// The shares of an honest client with other ciphertexts, signed again.
-pub fn garbage(session: &Session, roster: &[u8], key: &SigningKey, shares: &[u8]) -> Vec<u8> {
-    let roster = Roster::decode(roster).unwrap();
-    let mut digest = Sha256::new().chain_update(b"tern secagg roster\0").chain_update(session.id());
-    for keys in &roster.members {
-        let signed = keys.encode();
-        digest.update(&signed[..signed.len() - 64]);
+/// What a client deals to others, and what its signatures of it are about.
+pub struct Dealt<'a> {
+    pub session: [u8; 32],
+    /// Of the roster.
+    pub digest: [u8; 32],
+    /// The dealer's number in it.
+    pub from: u32,
+    pub key: &'a SigningKey,
+}
+
+impl<'a> Dealt<'a> {
+    pub fn new(session: &Session, roster: &[u8], key: &'a SigningKey) -> Self {
+        let (session, roster) = (session.id(), Roster::decode(roster).unwrap());
+        let mut digest = Sha256::new().chain_update(b"tern secagg roster\0").chain_update(session);
+        for keys in &roster.members {
+            let signed = keys.encode();
+            digest.update(&signed[..signed.len() - 64]);
+        }
+        let own = key.verifying_key().to_bytes();
+        let from = roster.members.iter().position(|keys| keys.identity == own).unwrap() as u32;
+        Dealt { session, digest: digest.finalize().into(), from, key }
     }
-    let digest = digest.finalize();
-    let own = key.verifying_key().to_bytes();
-    let from = roster.members.iter().position(|keys| keys.identity == own).unwrap() as u32;
-    let mut shares = Shares::decode(shares).unwrap();
-    for envelope in &mut shares.envelopes {
-        envelope.sealed[17] ^= 4;
+
+    /// Signs an envelope anew.
+    pub fn sign(&self, envelope: &mut Envelope) {
         let statement = Sha256::new()
             .chain_update(b"tern secagg envelope\0")
-            .chain_update(session.id())
-            .chain_update(digest)
-            .chain_update(from.to_le_bytes())
+            .chain_update(self.session)
+            .chain_update(self.digest)
+            .chain_update(self.from.to_le_bytes())
             .chain_update(envelope.member.to_le_bytes())
             .chain_update(envelope.sealed)
             .chain_update(envelope.pair)
             .chain_update(envelope.own);
-        envelope.signature = key.sign(&statement.finalize()).to_bytes();
+        envelope.signature = self.key.sign(&statement.finalize()).to_bytes();
+    }
+}
+
+/// The shares of an honest client with other ciphertexts, signed again.
+pub fn garbage(session: &Session, roster: &[u8], key: &SigningKey, shares: &[u8]) -> Vec<u8> {
+    let dealt = Dealt::new(session, roster, key);
+    let mut shares = Shares::decode(shares).unwrap();
+    for envelope in &mut shares.envelopes {
+        envelope.sealed[17] ^= 4;
+        dealt.sign(envelope);
     }
     shares.encode()
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use ed25519_dalek::SigningKey;
 use tern_engine::Device;
-use tern_secagg::{Masks, Seed, Unpacker};
+use tern_secagg::{Masks, Seed, Session, Unpacker};
 
-use super::liar::{Lie, accusation, garbage, other_shares};
+use super::dealer::wrong_shares;
+use super::liar::{Dealt, Lie, accusation, garbage, other_shares};
 use super::*;
 use crate::Code;
 use crate::participant::{Action, Input, Participant, SavedState};
@@ -25,6 +26,8 @@ type Heard = fn(&What) -> bool;
 enum Manner {
     Honest,
     Lies(Lie),
+    /// Deals wrong shares to these.
+    Deals(&'static [usize]),
     HearsOnly(Heard),
 }
 
@@ -52,6 +55,11 @@ fn update(client: usize) -> Vec<f32> {
     update
 }
 
+/// What a client draws in its so manyth session.
+fn seed(number: usize, session: u8) -> [u8; 32] {
+    [number as u8 * 16 + session; 32]
+}
+
 fn ten(rounds: u32) -> Coordinator {
     let mut plan = RunPlan::new("ten", ModelKind::Layers(ModelSpec::mlp(2, &[], 1)), rounds);
     (plan.cohort.size, plan.cohort.minimum) = (10, 7);
@@ -68,7 +76,7 @@ fn world(manners: &[(usize, Manner)], rounds: u32) -> World {
         let mut drawn = 0;
         let entropy = move || {
             drawn += 1;
-            Ok(Seed::from_bytes([number as u8 * 16 + drawn; 32]))
+            Ok(Seed::from_bytes(seed(number, drawn)))
         };
         let mut client = Participant::new(&key, task.clone(), &Device::cpu(), kept).unwrap();
         client.set_samples(5);
@@ -165,10 +173,15 @@ impl World {
                 Manner::Lies(Lie::Garbage),
                 Some(Body::Shares(sent)),
                 Some(What::ShareKeys(wire::ShareKeys { roster })),
+            ) => sent.shares = garbage(&self.session(turn), roster, key, &sent.shares),
+            (
+                Manner::Deals(to),
+                Some(Body::Shares(sent)),
+                Some(What::ShareKeys(wire::ShareKeys { roster })),
             ) => {
-                let task = Task::from(self.server.plan().task(RUN).unwrap()).digest();
-                let session = self.server.masking().unwrap().session(&RUN, &task, turn);
-                sent.shares = garbage(&session, roster, key, &sent.shares);
+                let dealt = Dealt::new(&self.session(turn), roster, key);
+                let to: Vec<ClientId> = to.iter().map(|number| self.id(*number)).collect();
+                sent.shares = wrong_shares(&dealt, seed(number, 1), roster, &to, &sent.shares);
             }
             (
                 Manner::Lies(Lie::Accuses),
@@ -182,6 +195,11 @@ impl World {
         }
         let client = self.id(number);
         self.told(Event::Message { client, message })
+    }
+
+    fn session(&self, turn: Turn) -> Session {
+        let task = Task::from(self.server.plan().task(RUN).unwrap()).digest();
+        self.server.masking().unwrap().session(&RUN, &task, turn)
     }
 
     fn upload(&mut self, number: usize) -> Input {
@@ -269,6 +287,23 @@ fn a_fifth_that_lies_stops_no_round_and_is_out_of_later_ones() {
         let restored = Coordinator::restore(plan, RUN, &world.server.snapshot()).unwrap();
         assert_eq!(restored.excluded(), world.server.excluded());
     }
+}
+
+#[test]
+fn shares_that_were_dealt_wrong_wait_for_those_that_put_them_right() {
+    // Seven of ten shares are enough, of which one is wrong: two more tell which.
+    let mut one = world(&[(6, Manner::Deals(&[0]))], 1);
+    one.run();
+    assert_eq!(one.failed, []);
+    assert_eq!(one.uploaded(0).len(), 10);
+    assert_eq!(one.excluded(), BTreeSet::from([one.id(6)]));
+    // Not of two; whose fault it is, is known.
+    let mut two = world(&[(6, Manner::Deals(&[0, 1]))], 1);
+    two.run();
+    let [failed] = &two.failed[..] else { panic!("{:?}", two.failed) };
+    assert!(failed.reason.contains("the round is abandoned"), "{}", failed.reason);
+    assert_eq!((failed.turn, failed.phase), (FIRST, "unmask"));
+    assert_eq!(two.excluded(), BTreeSet::from([two.id(6)]));
 }
 
 #[test]

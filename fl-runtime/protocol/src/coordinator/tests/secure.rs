@@ -287,3 +287,77 @@ fn an_upload_says_no_more_than_its_keys_did() {
     session.coordinator.handle(Millis(1), event).unwrap();
     assert_eq!(session.coordinator.phase(), "confirm");
 }
+
+#[test]
+fn a_reveal_waits_for_no_more_than_it_needs() {
+    let mut session = Session::new(&[8; 5], 1);
+    session.until(&ALL, "unmask");
+    session.pass(&ALL[..2]);
+    assert_eq!(session.coordinator.phase(), "unmask");
+    session.pass(&ALL[2..3]);
+    assert_eq!(session.coordinator.phase(), "combine");
+}
+
+#[test]
+fn what_was_accepted_is_found_in_every_phase_that_has_it() {
+    let mut session = Session::new(&[8; 5], 1);
+    let has = |session: &Session, number: usize| {
+        let client = *session.participants[number].client();
+        let found = session.coordinator.accepted_of(&client);
+        let listed = session.coordinator.accepted().find(|(of, _)| **of == client);
+        assert_eq!(found, listed.map(|(_, upload)| upload));
+        found.is_some()
+    };
+    session.until(&ALL, "collect");
+    session.pass(&ALL[..4]);
+    assert!(has(&session, 3) && !has(&session, 4));
+    session.wait();
+    for phase in ["confirm", "unmask", "combine"] {
+        assert_eq!(session.coordinator.phase(), phase);
+        assert!(has(&session, 3) && !has(&session, 4), "{phase}");
+        session.pass(&ALL[..4]);
+    }
+    session.commit(1.0);
+    assert!(!has(&session, 3));
+}
+
+#[test]
+fn another_model_in_an_attempt_is_none_that_was_agreed_on() {
+    let mut session = Session::new(&[8; 5], 1);
+    session.until(&ALL, "collect");
+    let client = *session.participants[0].client();
+    let mut instruction = session.coordinator.instruction(&client);
+    let handle = |session: &mut Session, instruction: &wire::Instruction| {
+        session.participants[0].handle(Input::Instruction(instruction.clone())).unwrap()
+    };
+    // The model isn't here yet; and the same again.
+    for _ in 0..2 {
+        let actions = handle(&mut session, &instruction);
+        assert!(matches!(actions[..], [.., Action::Fetch(_)]), "{actions:?}");
+    }
+    let Some(What::Train(train)) = &mut instruction.what else { panic!("{instruction:?}") };
+    train.model.as_mut().unwrap().digest[0] ^= 1;
+    let actions = handle(&mut session, &instruction);
+    let [Action::Send(message)] = &actions[..] else { panic!("{actions:?}") };
+    let Some(wire::message::Body::Declined(declined)) = &message.body else {
+        panic!("{message:?}")
+    };
+    assert!(declined.reason.contains("another model or scales than before"), "{declined:?}");
+}
+
+#[test]
+fn others_fill_up_a_session_of_those_that_meet_alone() {
+    let all: Vec<usize> = (0..10).collect();
+    for known in 3..=10 {
+        let mut session = Session::among(&[8; 10], 3, (0.1, 0.3));
+        session.coordinator.known.add(session.ids(&all[..known]));
+        let start = session.online(&all);
+        session.coordinator.handle(Millis(1), start).unwrap();
+        let cohort: BTreeSet<ClientId> =
+            session.coordinator.cohort().into_iter().map(|(client, _)| client).collect();
+        assert!(cohort.is_superset(&session.ids(&all[..known])));
+        // As many as leave those that meet when three in ten drop out.
+        let fits = |members: &usize| members - members * 3 / 10 <= known;
+        assert_eq!(Some(cohort.len()), (known..=10).rev().find(fits), "{known}");
+    }
+}

@@ -200,6 +200,21 @@ const ALL: [usize; 5] = [0, 1, 2, 3, 4];
 const OTHERS: [usize; 4] = [0, 1, 2, 3];
 
 #[test]
+fn what_was_answered_is_sent_again_and_not_made_anew() {
+    let mut run = Run::new(&[8; 3]);
+    let mut advertise = |turn| {
+        let what = What::Advertise(wire::Advertise {});
+        run.participants[0].handle(instruction(turn, what)).unwrap()
+    };
+    let [Action::Save, Action::Send(first)] = &advertise(FIRST)[..] else { panic!() };
+    assert_eq!(advertise(FIRST), [Action::Send(first.clone())]);
+    // Other keys in another attempt.
+    let [Action::Save, Action::Send(other)] = &advertise(Turn::new(1, 2))[..] else { panic!() };
+    assert_eq!((other.round, other.attempt), (1, 2));
+    assert_ne!(other.body, first.body);
+}
+
+#[test]
 fn no_second_sum_of_a_round_tells_a_client_from_the_others() {
     let mut run = Run::new(&[8; 5]);
     let (first, left) = run.session((&ALL, &[]), FIRST, &model(), &full_batches);
