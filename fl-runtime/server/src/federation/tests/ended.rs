@@ -173,3 +173,41 @@ fn no_repair_goes_on_with_a_run_that_is_over() {
     }
     assert_eq!(lost, 1, "runs whose last model isn't the best");
 }
+
+/// What is lost of it would be made again, but not what its clients were told.
+#[test]
+fn a_run_that_is_over_and_lost_its_last_rounds_takes_no_more() {
+    type Change = fn(&mut RunPlan);
+    let best_is_the_last: Change = |plan| plan.evaluation.patience = Some(9);
+    let best_is_the_first: Change =
+        |plan| plan.evaluation.goal = tern_protocol::plan::Goal::Maximize;
+    for (change, gone, more_at_once) in [
+        (best_is_the_last, false, true),
+        (best_is_the_last, true, true),
+        (best_is_the_first, false, true),
+        (best_is_the_first, false, false),
+    ] {
+        let mut run = over(change);
+        let mut found = run.whole.clone();
+        for name in ["journal.sqlite", "journal.sqlite-wal"] {
+            match gone {
+                true => drop(found.remove(Path::new(name))),
+                false => drop(found.insert(name.into(), run.early[Path::new(name)].clone())),
+            }
+        }
+        let rounds = run.plan.rounds;
+        if more_at_once {
+            run.plan.rounds = 9;
+        }
+        let (folder, federation, said) = run.with(&found);
+        assert!(said.contains(&format!("It is over since round {rounds}")), "{said}");
+        let is_over = |federation: &Federation| {
+            let coordinator = federation.coordinator();
+            coordinator.finished() && coordinator.best_model() == run.best
+        };
+        assert!(is_over(&federation), "{said}");
+        drop(federation);
+        run.plan.rounds = 9;
+        assert!(is_over(&run.open(folder.path()).unwrap()), "{said}");
+    }
+}
