@@ -3,6 +3,7 @@
 # shellcheck shell=bash
 
 drivers=$PWD/target/compilers
+target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$drivers/apt/state/lists/partial" "$drivers/apt/cache/archives/partial" "$drivers/icd"
 
 # apt by the system's settings, with sources and lists of its own.
@@ -74,6 +75,21 @@ hold() {
     begin "$1"
     with "$2" env "${@:3}" "$compilers" --hold "benches/reports/compilers/$1.md" \
         ${record:+--record} "${extra[@]}" >"$drivers/$1.md"
+}
+
+# The bench suite, which checks a driver that runs.
+suite() {
+    benches=$target/release/tern-benches
+    [ -x "$benches" ] || cargo build --release --package tern-benches --locked
+}
+
+llvmpipe=$drivers/mesa/$libraries/libvulkan_lvp.so
+# checks NAME LIBRARY VARIABLE [FILTER]: the kernels' cases, with a variable of the driver's or "".
+checks() {
+    local said=$drivers/$1${4:-}.txt
+    begin "checks on $1${4:+ $4}"
+    with "$2" env NODEVICE_SELECT=1 ${3:+"$3"} "$benches" --device software \
+        --only checks "${@:4}" >"$said" || { tail -40 "$said" && false; }
 }
 
 begin() { echo "-- $1 ($SECONDS s)"; }
