@@ -21,12 +21,16 @@ fn train(device: &Device) -> (Vec<Vec<f32>>, usize) {
     (plan.run(3).unwrap().by_replica, device.self_tests_run())
 }
 
-/// The one file of a kind.
-fn file(folder: &Path, what: &str) -> PathBuf {
-    let mut files = std::fs::read_dir(folder.join(what)).unwrap().map(|file| file.unwrap().path());
-    let found = files.next().unwrap();
-    assert_eq!(files.next(), None, "one file of an adapter");
-    found
+/// The one file of a kind, if there is something to keep.
+fn file(folder: &Path, what: &str) -> Option<PathBuf> {
+    let files = std::fs::read_dir(folder.join(what)).into_iter().flatten();
+    let files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    assert!(files.len() < 2, "{files:?}: one file of an adapter");
+    files.into_iter().next()
+}
+
+fn is_llvmpipe(device: &Device) -> bool {
+    device.summary().name.contains("llvmpipe")
 }
 
 #[test]
@@ -41,12 +45,17 @@ fn a_second_start_runs_no_self_test_again() {
     let all = start(folder).self_tests();
     let passed = || all.iter().filter(|t| matches!(t.outcome, Outcome::Passed(_)));
     assert_eq!(passed().count(), tested, "{all:?}");
-    assert!(tested > 0 && tested < all.len(), "{tested} self-tests of {}", all.len());
+    assert!(tested < all.len(), "{tested} self-tests of {}", all.len());
     assert_eq!(train(&start(folder)), (losses.clone(), 0));
+    // A device may have no feature that the plan could use; llvmpipe has.
+    let Some(kept) = file(folder, "self-tests-checked") else {
+        assert!(tested == 0 && !is_llvmpipe(&start(folder)), "{all:?}");
+        return;
+    };
+    assert!(tested > 0);
 
     // Without a folder all is done anew, as it is where a file is damaged or another driver's.
     assert_eq!(train(&common::software(false).unwrap()), (losses.clone(), tested));
-    let kept = file(folder, "self-tests-checked");
     let text = std::fs::read_to_string(&kept).unwrap();
     for damaged in
         [text.replace("passed", "failed"), text.replace("# Tern", "# tern"), String::new()]
@@ -69,7 +78,18 @@ fn pipelines_are_kept_and_damaged_ones_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     assert_eq!(train(&start(folder)).0, losses);
-    let kept = file(folder, "pipelines");
+    let Some(kept) = file(folder, "pipelines") else {
+        // llvmpipe and SwiftShader give nothing away: no file may grow from start to start, and one that
+        // is there does no harm.
+        assert_eq!(train(&start(folder)).0, losses);
+        assert_eq!(file(folder, "pipelines"), None);
+        let Some(tested) = file(folder, "self-tests-checked") else { return };
+        let place = tested.to_str().unwrap().replace("self-tests-checked", "pipelines");
+        std::fs::create_dir_all(folder.join("pipelines")).unwrap();
+        std::fs::copy(&tested, place).unwrap();
+        assert_eq!(train(&start(folder)).0, losses);
+        return;
+    };
     let whole = std::fs::read(&kept).unwrap();
     assert_eq!(train(&start(folder)).0, losses);
     assert_eq!(std::fs::read(&kept).unwrap(), whole, "the same pipelines");

@@ -41,6 +41,8 @@ struct Disk {
     kept: Kept,
     /// Of the content that the file has.
     fingerprint: AtomicU64,
+    /// Bytes of a cache that has no pipelines. A driver whose caches stay so long gives none away.
+    empty: usize,
     /// Pipelines that the cache got, and of these those that aren't in the file.
     all: AtomicUsize,
     unsaved: AtomicUsize,
@@ -62,8 +64,9 @@ impl Disk {
         // such a cache gave; wgpu looks at its own header and at the driver's key as well.
         let cache = unsafe { device.create_pipeline_cache(&descriptor) };
         let fingerprint = AtomicU64::new(cache::fingerprint(data.as_deref()));
+        let empty = if data.is_none() { cache.get_data().map_or(0, |data| data.len()) } else { 0 };
         let (all, unsaved) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Some(Disk { cache, kept, fingerprint, all, unsaved })
+        Some(Disk { cache, kept, fingerprint, empty, all, unsaved })
     }
 
     /// After so many more pipelines: saves where an eighth of all or more would be lost, so that
@@ -80,7 +83,9 @@ impl Disk {
         if self.unsaved.swap(0, Ordering::Relaxed) == 0 {
             return;
         }
-        let Some(data) = self.cache.get_data() else { return };
+        let Some(data) = self.cache.get_data().filter(|data| data.len() > self.empty) else {
+            return;
+        };
         let own = cache::fingerprint([data.as_slice()]);
         if self.fingerprint.swap(own, Ordering::Relaxed) != own {
             self.kept.write(&data);
