@@ -77,15 +77,16 @@ hold() {
         ${record:+--record} "${extra[@]}" >"$drivers/$1.md"
 }
 
-# The bench suite, which checks a driver that runs.
+# The bench suite, which checks a driver that runs, built as .ci/run has built it.
 suite() {
     benches=$target/release/tern-benches
-    [ -x "$benches" ] || cargo build --release --package tern-benches --locked
+    cargo test --release -p tern-engine -p tern-benches --locked --test machine_code --test command \
+        --no-run
 }
 
 llvmpipe=$drivers/mesa/$libraries/libvulkan_lvp.so
-# checks NAME LIBRARY VARIABLE [FILTER]: the kernels' cases, with a variable of the driver's or "".
-checks() {
+# cases NAME LIBRARY VARIABLE [FILTER]: the kernels' cases, with a variable of the driver's or "".
+cases() {
     local said=$drivers/$1${4:-}.txt
     begin "checks on $1${4:+ $4}"
     with "$2" env NODEVICE_SELECT=1 ${3:+"$3"} "$benches" --device software \

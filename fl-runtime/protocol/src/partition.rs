@@ -219,6 +219,7 @@ mod tests {
         for expected in [0.39715631351230035, 0.9209821463074439, 0.2595219665600744] {
             assert_eq!(draws.uniform(), expected);
         }
+        // Where the last of 64 bits count.
         draws.next = 5_848_576;
         assert_eq!(draws.uniform(), 2.772577866631614e-07);
         let mut draws = Draws::new(5, 6);

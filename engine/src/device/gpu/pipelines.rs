@@ -39,10 +39,8 @@ impl Pipelines {
 struct Disk {
     cache: wgpu::PipelineCache,
     kept: Kept,
-    /// Of the content that the file has.
+    /// Of what the cache had when it was opened or last saved.
     fingerprint: AtomicU64,
-    /// Bytes of a cache that has no pipelines. A driver whose caches stay so long gives none away.
-    empty: usize,
     /// Pipelines that the cache got, and of these those that aren't in the file.
     all: AtomicUsize,
     unsaved: AtomicUsize,
@@ -63,10 +61,11 @@ impl Disk {
         // SAFETY: what a file of this adapter, driver and version has, whole by its checksum, is what
         // such a cache gave; wgpu looks at its own header and at the driver's key as well.
         let cache = unsafe { device.create_pipeline_cache(&descriptor) };
-        let fingerprint = AtomicU64::new(cache::fingerprint(data.as_deref()));
-        let empty = if data.is_none() { cache.get_data().map_or(0, |data| data.len()) } else { 0 };
+        // Not of the file: a driver may have refused it, or give away more than it has without any
+        // pipeline made.
+        let fingerprint = AtomicU64::new(cache::fingerprint(cache.get_data().as_deref()));
         let (all, unsaved) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Some(Disk { cache, kept, fingerprint, empty, all, unsaved })
+        Some(Disk { cache, kept, fingerprint, all, unsaved })
     }
 
     /// After so many more pipelines: saves where an eighth of all or more would be lost, so that
@@ -83,9 +82,7 @@ impl Disk {
         if self.unsaved.swap(0, Ordering::Relaxed) == 0 {
             return;
         }
-        let Some(data) = self.cache.get_data().filter(|data| data.len() > self.empty) else {
-            return;
-        };
+        let Some(data) = self.cache.get_data() else { return };
         let own = cache::fingerprint([data.as_slice()]);
         if self.fingerprint.swap(own, Ordering::Relaxed) != own {
             self.kept.write(&data);
@@ -244,6 +241,34 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
+    use crate::device::Backend;
+    use crate::ops::testing::software;
+
+    /// SwiftShader gives no pipelines away, and with each start a header more than the file had.
+    #[test]
+    fn a_file_is_written_where_there_is_something_new_alone() {
+        for (name, device) in software() {
+            let Backend::Gpu(gpu) = &*device.0 else { panic!("{name} is no GPU") };
+            let (folder, adapter) = (tempfile::tempdir().unwrap(), device.summary());
+            let open = || Disk::open(&gpu.device, folder.path(), &adapter);
+            let Some(empty) = open() else { continue };
+            let kept = Kept::new(folder.path(), "pipelines", &adapter);
+            empty.grown(1);
+            assert_eq!(kept.read(), None, "{name}");
+            let header = empty.cache.get_data().unwrap();
+            for content in [&header[..], b"no cache of any driver's"] {
+                kept.write(content);
+                for _ in 0..2 {
+                    open().unwrap().grown(1);
+                    assert_eq!(kept.read().as_deref(), Some(content), "{name}");
+                }
+            }
+            // As after a pipeline of a driver that gives it away.
+            empty.fingerprint.store(0, Ordering::Relaxed);
+            empty.grown(1);
+            assert_eq!(kept.read(), Some(header), "{name}");
+        }
+    }
 
     #[test]
     fn work_is_done_once_each_in_order_and_at_the_same_time() {

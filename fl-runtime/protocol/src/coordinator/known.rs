@@ -218,7 +218,7 @@ mod tests {
         // Too few others.
         let expected = [of(&newer), of(&older), of(&newer), None, of(&newer)];
         assert_eq!(turns(false), expected);
-        // Of one that is only told of nobody is sure who is in it.
+        // A sum that clients only tell of has no members that are known.
         let mut told = Known::default();
         told.told.insert(ClientId([1; 32]), Digest([0; 32]));
         assert_eq!(told.company(1, true), Some(Company::Others));

@@ -1,5 +1,5 @@
 //! A client that deals wrong shares and commits to them, so that no holder can tell. Its envelopes are
-//! opened and sealed here by what is published of their format alone.
+//! opened and sealed here apart from `tern-secagg`'s code.
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};

@@ -26,7 +26,7 @@ type Heard = fn(&What) -> bool;
 enum Manner {
     Honest,
     Lies(Lie),
-    /// Deals wrong shares to these.
+    /// Deals wrong shares to these in its first session.
     Deals(&'static [usize]),
     HearsOnly(Heard),
 }

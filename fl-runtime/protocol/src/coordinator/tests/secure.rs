@@ -356,7 +356,7 @@ fn others_fill_up_a_session_of_those_that_meet_alone() {
         let cohort: BTreeSet<ClientId> =
             session.coordinator.cohort().into_iter().map(|(client, _)| client).collect();
         assert!(cohort.is_superset(&session.ids(&all[..known])));
-        // As many as leave those that meet when three in ten drop out.
+        // At most so many that those that meet are enough where three in ten drop out.
         let fits = |members: &usize| members - members * 3 / 10 <= known;
         assert_eq!(Some(cohort.len()), (known..=10).rev().find(fits), "{known}");
     }

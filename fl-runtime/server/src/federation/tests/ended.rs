@@ -109,10 +109,22 @@ fn fewer_than_half_do_not_end_a_run() {
     assert_eq!(members[0].kept.ended.unwrap().model, run.best);
 }
 
+type Harm = fn(&mut Files, &Files);
+
+/// The journal is that of the second round.
+fn older(now: &mut Files, early: &Files) {
+    for name in ["journal.sqlite", "journal.sqlite-wal"] {
+        now.insert(name.into(), early[Path::new(name)].clone());
+    }
+}
+
+fn gone(now: &mut Files, _: &Files) {
+    now.remove(Path::new("journal.sqlite"));
+}
+
 #[test]
 fn no_repair_goes_on_with_a_run_that_is_over() {
     type Change = fn(&mut RunPlan);
-    type Harm = fn(&mut Files, &Files);
     let adam = || StrategySpec::Adam { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
     let changes: [(&str, Change); 4] = [
         ("mean", |_| ()),
@@ -140,12 +152,8 @@ fn no_repair_goes_on_with_a_run_that_is_over() {
             federation.coordinator().head().clone()
         };
         let harms: [(&str, Harm); 3] = [
-            ("older", |now, early| {
-                for name in ["journal.sqlite", "journal.sqlite-wal"] {
-                    now.insert(name.into(), early[Path::new(name)].clone());
-                }
-            }),
-            ("gone", |now, _| drop(now.remove(Path::new("journal.sqlite")))),
+            ("older", older),
+            ("gone", gone),
             ("no head", |now, _| drop(now.remove(Path::new("journal.head")))),
         ];
         for (what, harm) in harms {
@@ -174,27 +182,22 @@ fn no_repair_goes_on_with_a_run_that_is_over() {
     assert_eq!(lost, 1, "runs whose last model isn't the best");
 }
 
-/// What is lost of it would be made again, but not what its clients were told.
+/// Lost rounds would be made again, were its clients not told that it is over.
 #[test]
 fn a_run_that_is_over_and_lost_its_last_rounds_takes_no_more() {
     type Change = fn(&mut RunPlan);
     let best_is_the_last: Change = |plan| plan.evaluation.patience = Some(9);
     let best_is_the_first: Change =
         |plan| plan.evaluation.goal = tern_protocol::plan::Goal::Maximize;
-    for (change, gone, more_at_once) in [
-        (best_is_the_last, false, true),
-        (best_is_the_last, true, true),
-        (best_is_the_first, false, true),
-        (best_is_the_first, false, false),
+    for (change, harm, more_at_once) in [
+        (best_is_the_last, older as Harm, true),
+        (best_is_the_last, gone, true),
+        (best_is_the_first, older, true),
+        (best_is_the_first, older, false),
     ] {
         let mut run = over(change);
         let mut found = run.whole.clone();
-        for name in ["journal.sqlite", "journal.sqlite-wal"] {
-            match gone {
-                true => drop(found.remove(Path::new(name))),
-                false => drop(found.insert(name.into(), run.early[Path::new(name)].clone())),
-            }
-        }
+        harm(&mut found, &run.early);
         let rounds = run.plan.rounds;
         if more_at_once {
             run.plan.rounds = 9;
