@@ -77,9 +77,11 @@ hold() {
         ${record:+--record} "${extra[@]}" >"$drivers/$1.md"
 }
 
-# The bench suite, which checks a driver that runs, built as .ci/run has built it.
-suite() {
+# What asks a compiler, and the bench suite, which checks a driver that runs, as .ci/run has built it.
+commands() {
+    compilers=$target/debug/tern-compilers
     benches=$target/release/tern-benches
+    cargo build --package tern-compilers --locked
     cargo test --release -p tern-engine -p tern-benches --locked --test machine_code --test command \
         --no-run
 }

@@ -10,6 +10,10 @@ impl Session {
         numbers.iter().map(|number| *self.participants[*number].client()).collect()
     }
 
+    pub fn cohort(&self) -> BTreeSet<ClientId> {
+        self.coordinator.cohort().into_iter().map(|(client, _)| client).collect()
+    }
+
     pub fn counted(&self) -> BTreeSet<ClientId> {
         self.coordinator.accepted().map(|(client, _)| *client).collect()
     }
@@ -89,8 +93,7 @@ fn a_server_behind_its_clients_goes_on_after_them() {
     session.until(&ALL, "share");
     assert_eq!(session.coordinator.turn(), Turn::new(2, 2));
     session.forget(0);
-    let start = session.online(&ALL);
-    session.coordinator.handle(Millis(1), start).unwrap();
+    session.begin(&ALL);
     session.pass(&ALL);
     assert!(session.reasons[0].contains("the last one joined"), "{:?}", session.reasons);
     assert_eq!(session.coordinator.turn(), Turn::new(2, 3));
@@ -99,8 +102,7 @@ fn a_server_behind_its_clients_goes_on_after_them() {
     session.pass(&ALL);
     session.forget(1);
     session.coordinator.turn = Turn::new(2, 8);
-    let start = session.online(&ALL);
-    session.coordinator.handle(Millis(1), start).unwrap();
+    session.begin(&ALL);
     session.pass(&ALL);
     assert_eq!(session.coordinator.turn(), Turn::new(3, 1));
     session.until(&ALL, "combine");
@@ -111,8 +113,7 @@ fn clients_that_are_past_the_last_round_end_the_run() {
     let mut session = Session::new(&[8; 5], 2);
     for ahead in [Turn::new(2, u32::MAX), Turn::new(u32::MAX, 1)] {
         session.forget(0);
-        let start = session.online(&ALL);
-        session.coordinator.handle(Millis(1), start).unwrap();
+        session.begin(&ALL);
         let mut last = Vec::new();
         for number in ALL.into_iter().take(3) {
             last = session.says(number, &BTreeSet::new(), Some(ahead)).unwrap();
@@ -145,10 +146,8 @@ fn a_few_liars_choose_neither_who_meets_nor_which_attempt_follows() {
         assert!(session.coordinator.known.sums().is_empty());
     }
     // Whoever says so takes part with nobody else, by turns.
-    let start = session.online(&all);
-    session.coordinator.handle(Millis(1), start).unwrap();
-    let cohort: BTreeSet<ClientId> =
-        session.coordinator.cohort().into_iter().map(|(client, _)| client).collect();
+    session.begin(&all);
+    let cohort = session.cohort();
     let honest: Vec<usize> = all.iter().copied().filter(|number| !liars.contains(number)).collect();
     assert_eq!(cohort, session.ids(&honest));
     session.wait();

@@ -91,6 +91,12 @@ impl Session {
         Event::Start { online, salt: SALT }
     }
 
+    /// An attempt among these.
+    pub fn begin(&mut self, numbers: &[usize]) {
+        let start = self.online(numbers);
+        self.coordinator.handle(Millis(1), start).unwrap();
+    }
+
     /// Each of these clients asks once and does as it is told.
     pub fn pass(&mut self, numbers: &[usize]) {
         for number in numbers {
@@ -147,8 +153,7 @@ impl Session {
 
     /// A session of these clients, up to a phase.
     pub fn until(&mut self, numbers: &[usize], phase: &str) {
-        let start = self.online(numbers);
-        self.coordinator.handle(Millis(1), start).unwrap();
+        self.begin(numbers);
         for _ in 0..6 {
             if self.coordinator.phase() != phase {
                 self.pass(numbers);
@@ -256,8 +261,7 @@ fn who_would_be_most_of_the_sum_is_left_out() {
 #[test]
 fn an_upload_says_no_more_than_its_keys_did() {
     let mut session = Session::new(&[8; 5], 1);
-    let start = session.online(&ALL);
-    session.coordinator.handle(Millis(1), start).unwrap();
+    session.begin(&ALL);
     (0..3).for_each(|_| session.pass(&ALL));
     assert_eq!(session.coordinator.phase(), "collect");
     session.pass(&ALL[..4]);
@@ -351,10 +355,8 @@ fn others_fill_up_a_session_of_those_that_meet_alone() {
     for known in 3..=10 {
         let mut session = Session::among(&[8; 10], 3, (0.1, 0.3));
         session.coordinator.known.add(session.ids(&all[..known]));
-        let start = session.online(&all);
-        session.coordinator.handle(Millis(1), start).unwrap();
-        let cohort: BTreeSet<ClientId> =
-            session.coordinator.cohort().into_iter().map(|(client, _)| client).collect();
+        session.begin(&all);
+        let cohort = session.cohort();
         assert!(cohort.is_superset(&session.ids(&all[..known])));
         // At most so many that those that meet are enough where three in ten drop out.
         let fits = |members: &usize| members - members * 3 / 10 <= known;

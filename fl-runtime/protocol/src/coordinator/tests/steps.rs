@@ -29,8 +29,7 @@ impl Session {
 #[test]
 fn an_answer_that_comes_twice_is_taken_once() {
     let mut session = Session::new(&[8; 5], 2);
-    let start = session.online(&ALL);
-    session.coordinator.handle(Millis(1), start).unwrap();
+    session.begin(&ALL);
     for phase in ["advertise", "share", "check", "collect", "confirm", "unmask"] {
         assert_eq!(session.coordinator.phase(), phase);
         if phase == "collect" {
@@ -64,8 +63,7 @@ fn says_no(client: ClientId, turn: Turn) -> Event {
 #[test]
 fn an_attempt_that_fails_says_who_answered() {
     let mut session = Session::new(&[8; 5], 2);
-    let start = session.online(&ALL);
-    session.coordinator.handle(Millis(1), start).unwrap();
+    session.begin(&ALL);
     session.pass(&[0]);
     let declines = *session.participants[1].client();
     session.coordinator.handle(Millis(1), says_no(declines, FIRST)).unwrap();
@@ -130,8 +128,7 @@ fn a_set_meets_with_so_many_others_that_it_is_enough() {
     session.until(&ALL[..3], "unmask");
     session.wait();
     assert_eq!(session.coordinator.turn(), Turn::new(2, 1));
-    let start = session.online(&ALL);
-    session.coordinator.handle(Millis(1), start).unwrap();
+    session.begin(&ALL);
     assert_eq!(session.coordinator.cohort().len(), 4, "{:?}", session.coordinator.cohort());
     session.wait();
     session.until(&ALL, "combine");

@@ -109,6 +109,7 @@ fn fewer_than_half_do_not_end_a_run() {
     assert_eq!(members[0].kept.ended.unwrap().model, run.best);
 }
 
+type Change = fn(&mut RunPlan);
 type Harm = fn(&mut Files, &Files);
 
 /// The journal is that of the second round.
@@ -124,7 +125,6 @@ fn gone(now: &mut Files, _: &Files) {
 
 #[test]
 fn no_repair_goes_on_with_a_run_that_is_over() {
-    type Change = fn(&mut RunPlan);
     let adam = || StrategySpec::Adam { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
     let changes: [(&str, Change); 4] = [
         ("mean", |_| ()),
@@ -185,7 +185,6 @@ fn no_repair_goes_on_with_a_run_that_is_over() {
 /// Lost rounds would be made again, were its clients not told that it is over.
 #[test]
 fn a_run_that_is_over_and_lost_its_last_rounds_takes_no_more() {
-    type Change = fn(&mut RunPlan);
     let best_is_the_last: Change = |plan| plan.evaluation.patience = Some(9);
     let best_is_the_first: Change =
         |plan| plan.evaluation.goal = tern_protocol::plan::Goal::Maximize;
