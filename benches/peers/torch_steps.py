@@ -18,6 +18,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 MOST_RUNS = 400
 LEAST_RUNS = 2
@@ -37,8 +38,9 @@ class LanguageModel(nn.Module):
 class Llama(nn.Module):
     """A decoder of Llama's shape, its logits by the embedding's table."""
 
-    def __init__(self, vocabulary, width, layers, heads, groups, head, hidden, base):
+    def __init__(self, vocabulary, width, layers, heads, groups, head, hidden, base, recompute):
         super().__init__()
+        self.recompute = recompute
         self.embedding, self.head = nn.Embedding(vocabulary, width), head
         sizes = [heads, groups, groups]
         linear = lambda i, o: nn.Linear(i, o, bias=False)  # noqa: E731
@@ -64,16 +66,22 @@ class Llama(nn.Module):
         (a, b), cosine, sine = x.chunk(2, -1), angles.cos(), angles.sin()
         return torch.cat((a * cosine - b * sine, b * cosine + a * sine), -1)
 
+    def block(self, block, x):
+        normal = block["norm1"](x)
+        heads = [f(normal).unflatten(-1, (-1, self.head)).transpose(1, 2) for f in block["qkv"]]
+        q, k, v = self.rotate(heads[0]), self.rotate(heads[1]), heads[2]
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        x = x + block["out"](y.transpose(1, 2).flatten(-2))
+        normal = block["norm2"](x)
+        return x + block["down"](F.silu(block["gate"](normal)) * block["up"](normal))
+
     def forward(self, tokens):
         x = self.embedding(tokens.t())
         for block in self.blocks:
-            normal = block["norm1"](x)
-            heads = [f(normal).unflatten(-1, (-1, self.head)).transpose(1, 2) for f in block["qkv"]]
-            q, k, v = self.rotate(heads[0]), self.rotate(heads[1]), heads[2]
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-            x = x + block["out"](y.transpose(1, 2).flatten(-2))
-            normal = block["norm2"](x)
-            x = x + block["down"](F.silu(block["gate"](normal)) * block["up"](normal))
+            if self.recompute:
+                x = checkpoint(self.block, block, x, use_reentrant=False)
+            else:
+                x = self.block(block, x)
         return F.linear(self.norm(x), self.embedding.weight).transpose(0, 1)
 
 
@@ -123,10 +131,51 @@ def llama(device, vocabulary, *sizes, steps, batch):
     return step(device, Llama(vocabulary, *sizes), tokens, targets, vocabulary)
 
 
+def smollm2(device, batch, recompute=False):
+    sizes = 49_152, 576, 30, 9, 3, 64, 1536, 1e5, recompute
+    return llama(device, *sizes, steps=128, batch=batch)
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        convolution = lambda i, size, stride: nn.Conv2d(  # noqa: E731
+            i, outputs, size, stride, padding=size // 2, bias=False
+        )
+        self.main = nn.Sequential(
+            convolution(inputs, 3, stride),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            convolution(outputs, 3, 1),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut = nn.Identity()
+        if (inputs, stride) != (outputs, 1):
+            self.shortcut = nn.Sequential(convolution(inputs, 1, stride), nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        return F.relu(self.main(x) + self.shortcut(x))
+
+
+def resnet18(device, side, classes, batch):
+    layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    inputs = 64
+    for outputs in (64, 128, 256, 512):
+        for _ in range(2):
+            stride = 2 if outputs != inputs else 1
+            layers.append(BasicBlock(inputs, outputs, stride))
+            inputs = outputs
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes)]
+    images, targets = torch.rand(batch, 3, side, side), torch.randint(classes, (batch,))
+    return step(device, nn.Sequential(*layers), images, targets, classes)
+
+
 MODELS = {
-    "smollm2-135m": lambda device: llama(
-        device, 49_152, 576, 30, 9, 3, 64, 1536, 1e5, steps=128, batch=1
-    ),
+    "smollm2-135m": lambda device: smollm2(device, 1),
+    "smollm2-135m-batch-8": lambda device: smollm2(device, 8),
+    "smollm2-135m-recomputed": lambda device: smollm2(device, 8, recompute=True),
+    "resnet-18": lambda device: resnet18(device, 64, 1000, 8),
     "char-lstm": lambda device: language_model(device, 90, 8, 256, 2, 80, 10),
     "word-lm": lambda device: language_model(device, 10_000, 128, 256, 1, 20, 16),
     "mlp": perceptron,

@@ -22,6 +22,8 @@ pub struct Workload {
     batch: usize,
     /// Whether it is small enough for many side by side.
     pub small: bool,
+    /// Whether its blocks are computed once more in the backward pass.
+    recomputes: bool,
     kind: Kind,
 }
 
@@ -31,6 +33,7 @@ enum Kind {
     Perceptron { width: usize, hidden: &'static [usize], classes: usize },
     Convolution { side: usize, channels: [usize; 2], classes: usize },
     Decoder { vocabulary: usize, dimension: usize, config: fn() -> DecoderConfig, steps: usize },
+    Residual { side: usize, classes: usize },
 }
 
 impl Workload {
@@ -43,6 +46,7 @@ impl Workload {
         let training = Training::new(Optimizer::sgd(), 0.01);
         let seeds: Vec<u32> = (1..=replicas as u32).collect();
         let (parameters, model) = self.spec().build()?;
+        let model = model.recomputing(self.recomputes);
         let arena = Arena::new(device, &parameters, &seeds)?;
         let mut graph = Graph::new(&arena);
         let samples = BATCHES * self.batch;
@@ -59,6 +63,10 @@ impl Workload {
             }
             Kind::Convolution { side, classes, .. } => {
                 let data = images(device, samples, side * side, classes).await?;
+                graph.row_batch(&data, &batching)?
+            }
+            Kind::Residual { side, classes } => {
+                let data = images(device, samples, 3 * side * side, classes).await?;
                 graph.row_batch(&data, &batching)?
             }
         };
@@ -79,7 +87,9 @@ impl Workload {
             Kind::Decoder { vocabulary, steps, .. } => {
                 (*vocabulary, *steps) = ((*vocabulary).min(1_000), *steps / 8);
             }
-            Kind::Perceptron { .. } | Kind::Convolution { .. } => self.batch /= 4,
+            Kind::Perceptron { .. } | Kind::Convolution { .. } | Kind::Residual { .. } => {
+                self.batch /= 4
+            }
         }
         self
     }
@@ -103,6 +113,7 @@ impl Workload {
             Kind::Decoder { vocabulary, dimension, config, .. } => {
                 ModelSpec::decoder(vocabulary, dimension, config(), true)
             }
+            Kind::Residual { side, classes } => ModelSpec::resnet18(3, [side; 2], classes),
             Kind::Convolution { side, channels: [first, second], classes } => {
                 let convolution = |outputs| LayerSpec::Conv2d {
                     outputs,
@@ -153,6 +164,7 @@ pub static WORKLOADS: &[Workload] = &[
         what: "vocabulary 90, embedding 8, LSTM 2 × 256, 80 steps, batch 10",
         batch: 10,
         small: true,
+        recomputes: false,
         kind: Kind::Language { vocabulary: 90, dimension: 8, hidden: 256, layers: 2, steps: 80 },
     },
     Workload {
@@ -160,6 +172,7 @@ pub static WORKLOADS: &[Workload] = &[
         what: "vocabulary 10,000, embedding 128, LSTM 1 × 256, 20 steps, batch 16",
         batch: 16,
         small: false,
+        recomputes: false,
         kind: Kind::Language {
             vocabulary: 10_000,
             dimension: 128,
@@ -173,6 +186,7 @@ pub static WORKLOADS: &[Workload] = &[
         what: "784-256-128-10, batch 64",
         batch: 64,
         small: true,
+        recomputes: false,
         kind: Kind::Perceptron { width: 784, hidden: &[256, 128], classes: 10 },
     },
     Workload {
@@ -180,23 +194,51 @@ pub static WORKLOADS: &[Workload] = &[
         what: "28 × 28, convolutions 3 × 3 to 16 and 32 channels, each pooled by 2, batch 32",
         batch: 32,
         small: true,
+        recomputes: false,
         kind: Kind::Convolution { side: 28, channels: [16, 32], classes: 10 },
     },
 ];
 
-/// Models that take seconds and gigabytes: only where a filter names them.
-pub static LARGE: &[Workload] = &[Workload {
+/// SmolLM2-135M's shape.
+const SMOLLM2: Workload = Workload {
     name: "smollm2-135m",
     what: "vocabulary 49,152, 30 blocks of 576, 9 heads of which 3 share keys, 128 positions",
     batch: 1,
     small: false,
+    recomputes: false,
     kind: Kind::Decoder {
         vocabulary: 49_152,
         dimension: 576,
         config: || DecoderConfig::new(30, 9, 64, 1536).key_value_heads(3).base(1e5),
         steps: 128,
     },
-}];
+};
+
+/// Models that take seconds and gigabytes: only where a filter names them.
+pub static LARGE: &[Workload] = &[
+    SMOLLM2,
+    Workload {
+        name: "smollm2-135m-batch-8",
+        what: "SmolLM2-135M's shape, 128 positions, batch 8",
+        batch: 8,
+        ..SMOLLM2
+    },
+    Workload {
+        name: "smollm2-135m-recomputed",
+        what: "SmolLM2-135M's shape, 128 positions, batch 8, its blocks computed once more in the backward pass",
+        batch: 8,
+        recomputes: true,
+        ..SMOLLM2
+    },
+    Workload {
+        name: "resnet-18",
+        what: "3 × 64 × 64, 1,000 classes, batch 8",
+        batch: 8,
+        small: false,
+        recomputes: false,
+        kind: Kind::Residual { side: 64, classes: 1000 },
+    },
+];
 
 /// Whether a kernel or a model is one of a filter's: its name contains it or, after `!`, does not.
 pub fn is_wanted(filter: Option<&str>, name: &str) -> bool {
@@ -219,7 +261,7 @@ mod tests {
     #[test]
     fn a_filter_says_what_names_contain_or_not() {
         let names = |filter| named(filter).into_iter().map(|model| model.name);
-        assert_eq!(names(Some("smollm2")).collect::<Vec<_>>(), ["smollm2-135m"]);
+        assert_eq!(names(Some("resnet")).collect::<Vec<_>>(), ["resnet-18"]);
         assert!(names(Some("mlp")).count() > 0);
         assert_eq!(names(None).count(), names(Some("!nothing")).count());
         let (with, without) = (names(Some("mlp")), names(Some("!mlp")));

@@ -7,6 +7,7 @@ use tern_shaders::Element;
 use tern_shaders::kernels::pointwise::{SCALE, Scale};
 
 use crate::graph::{Entry, Graph, Storage, Tensor};
+use crate::recompute::recompute;
 use crate::{Error, Operand, Param, Result};
 
 /// What an op's backward closure sees: the graph, and the gradients known so far.
@@ -55,6 +56,7 @@ pub(crate) fn drain(
     let ends = seeds.iter().flat_map(|(output, gradient)| [*output, *gradient]);
     graph.own(&ends.chain(sources.iter().copied()).collect::<Vec<_>>())?;
     let tape = std::mem::take(&mut graph.tape);
+    let begin = graph.calls.len();
     let wanted = wanted(graph, &tape, &trained, sources);
     let weight_written = written;
     let (gradients, given) = (HashMap::new(), HashSet::new());
@@ -103,7 +105,9 @@ pub(crate) fn drain(
             (entry.backward)(&mut backward)?;
         }
     }
-    Ok(Drained { written: backward.weight_written, gradients: backward.gradients })
+    let Backward { weight_written: written, gradients, graph, .. } = backward;
+    recompute(graph, begin);
+    Ok(Drained { written, gradients })
 }
 
 /// Which tensors lie between a trained parameter (or a source) and the outputs.

@@ -138,6 +138,10 @@ pub struct Graph {
     pub(crate) part: Option<Part>,
     /// By loss, what it is a mean over; none of a sum.
     pub(crate) means: BTreeMap<usize, Option<Tensor>>,
+    /// Calls that are made once more in the backward pass, by the scopes that asked for it.
+    pub(crate) segments: Vec<Range<usize>>,
+    /// Whether such a scope is being recorded.
+    pub(crate) in_segment: bool,
     /// Calls of the forward pass, where it was ended before the recording.
     forward: Option<usize>,
     profile: Profile,
@@ -170,6 +174,8 @@ impl Graph {
             feed: None,
             part: None,
             means: BTreeMap::new(),
+            segments: Vec::new(),
+            in_segment: false,
             forward: None,
             profile: arena.device().profile(),
             scope: String::new(),

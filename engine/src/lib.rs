@@ -64,6 +64,7 @@ pub mod ops;
 mod parameters;
 mod pass;
 mod plan;
+mod recompute;
 mod record;
 mod selftest;
 mod train;

@@ -61,6 +61,13 @@ pub(crate) struct Blocks {
     pub of: BTreeMap<usize, usize>,
 }
 
+impl Blocks {
+    /// Words of all of them.
+    fn words(&self) -> usize {
+        self.sizes.iter().map(|(_, words)| words).sum()
+    }
+}
+
 /// First and last call that uses each transient root tensor.
 pub(crate) fn lifetimes(tensors: &[Info], calls: &[Recorded]) -> BTreeMap<usize, (usize, usize)> {
     let mut lives: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
@@ -77,20 +84,41 @@ pub(crate) fn lifetimes(tensors: &[Info], calls: &[Recorded]) -> BTreeMap<usize,
     lives
 }
 
-/// Gives tensors whose lifetimes don't overlap the same block: first come, smallest block
-/// that fits, else the largest free one grows.
+/// Gives tensors whose lifetimes don't overlap the same block. Of two ways the one that takes less
+/// memory: each tensor, as they come, gets the smallest free block that fits, else the largest free one
+/// grows; or the largest tensors come first (Pisarchyk and Lee 2020, "Efficient Memory Management for
+/// Deep Neural Net Inference", section 5.2).
 pub(crate) fn assign(tensors: &[Info], calls: &[Recorded], replicas: usize) -> Blocks {
     let lives = lifetimes(tensors, calls);
-    let mut order: Vec<_> = lives.iter().map(|(root, life)| (life.0, life.1, *root)).collect();
-    order.sort_unstable();
+    let mut order: Vec<usize> = lives.keys().copied().collect();
+    order.sort_by_key(|root| lives[root]);
+    let mut by_size = order.clone();
+    by_size.sort_by_key(|root| std::cmp::Reverse(words(&tensors[*root], replicas)));
+    let first = assign_in(&order, tensors, &lives, replicas);
+    let second = assign_in(&by_size, tensors, &lives, replicas);
+    if second.words() < first.words() { second } else { first }
+}
+
+/// Gives each tensor, in this order, the smallest block that is free while it lives and fits, else the
+/// largest that is free, which grows.
+fn assign_in(
+    order: &[usize],
+    tensors: &[Info],
+    lives: &BTreeMap<usize, (usize, usize)>,
+    replicas: usize,
+) -> Blocks {
     let mut blocks = Blocks::default();
-    // Last use of each block's present tenant.
-    let mut busy_until: Vec<usize> = Vec::new();
-    for (first, last, root) in order {
-        let element = tensors[root].element;
-        let needed = words(&tensors[root], replicas);
+    // Lifetimes of each block's tenants, by their first call: none overlap.
+    let mut tenants: Vec<BTreeMap<usize, usize>> = Vec::new();
+    for root in order {
+        let (first, last) = lives[root];
+        let element = tensors[*root].element;
+        let needed = words(&tensors[*root], replicas);
+        let is_free = |tenants: &BTreeMap<usize, usize>| {
+            tenants.range(..=last).next_back().is_none_or(|(_, end)| *end < first)
+        };
         let free = (0..blocks.sizes.len())
-            .filter(|b| busy_until[*b] < first && blocks.sizes[*b].0 == element);
+            .filter(|b| blocks.sizes[*b].0 == element && is_free(&tenants[*b]));
         let (fitting, short): (Vec<_>, Vec<_>) = free.partition(|b| blocks.sizes[*b].1 >= needed);
         let block = fitting
             .into_iter()
@@ -98,12 +126,12 @@ pub(crate) fn assign(tensors: &[Info], calls: &[Recorded], replicas: usize) -> B
             .or_else(|| short.into_iter().max_by_key(|b| blocks.sizes[*b].1));
         let block = block.unwrap_or_else(|| {
             blocks.sizes.push((element, 0));
-            busy_until.push(0);
+            tenants.push(BTreeMap::new());
             blocks.sizes.len() - 1
         });
         blocks.sizes[block].1 = blocks.sizes[block].1.max(needed);
-        busy_until[block] = last;
-        blocks.of.insert(root, block);
+        tenants[block].insert(first, last);
+        blocks.of.insert(*root, block);
     }
     blocks
 }

@@ -86,7 +86,8 @@ fn llama() -> ModelSpec {
     ModelSpec::decoder(17, 16, config, true)
 }
 
-/// Losses of fifty steps of AdamW from PyTorch's weights, and the weights after the last.
+/// Losses of fifty steps of AdamW from PyTorch's weights, and the weights after the last, with blocks
+/// that are recomputed and without.
 #[test]
 fn a_decoder_trains_as_pytorchs() {
     let (data, result) = (Fixture::open("llama_data"), Fixture::open("llama_adamw"));
@@ -100,8 +101,11 @@ fn a_decoder_trains_as_pytorchs() {
     };
     let (steps, batch) = (9, 4);
     let (tokens, targets) = (data.u32("x"), data.u32("target"));
-    for device in all_devices() {
+    for (device, recompute) in
+        all_devices().into_iter().flat_map(|d| [(d.clone(), false), (d, true)])
+    {
         let (parameters, model) = llama().build().unwrap();
+        let model = model.recomputing(recompute);
         let arena = Arena::new(&device, &parameters, &[1]).unwrap();
         let flat = load_model(&path("llama_weights"), &parameters).unwrap();
         arena.write(Flat::Parameters, 0, &flat).unwrap();

@@ -400,15 +400,17 @@ impl Decoder {
     /// # Errors
     /// [`Error::Shape`] for another input.
     pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
-        self.forward_after(graph, x, None)
+        self.forward_after(graph, x, None, false)
     }
 
-    /// [`Decoder::forward`] of tokens that come after those whose keys and values are in a cache.
+    /// [`Decoder::forward`] of tokens that come after those whose keys and values are in a cache, of
+    /// blocks that are recomputed in a backward pass or not.
     pub(super) fn forward_after(
         &self,
         graph: &mut Graph,
         x: Tensor,
         cache: Option<&Cache>,
+        recomputes: bool,
     ) -> Result<Tensor> {
         let [steps, batch] = steps_and_batch(graph, x)?;
         let DecoderConfig { key_value_heads, head, base, .. } = self.config;
@@ -428,7 +430,7 @@ impl Decoder {
                     let shape = [cache.capacity, batch, key_value_heads, head];
                     ["keys", "values"].map(|label| graph.input(label, &shape, Element::F32))
                 });
-                layer.forward_at(graph, x, &place, cache)
+                graph.recomputed_if(recomputes, |graph| layer.forward_at(graph, x, &place, cache))
             })?;
         }
         self.norm.forward(graph, x)

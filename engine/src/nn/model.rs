@@ -40,6 +40,8 @@ pub(super) enum Layer {
 pub struct Model {
     pub(super) input: Input,
     pub(super) layers: Vec<(String, Layer)>,
+    /// Whether blocks are computed once more in a backward pass.
+    pub(super) recomputes: bool,
 }
 
 /// What [`Model::forward`] recorded.
@@ -57,6 +59,14 @@ impl Model {
     /// What it takes.
     pub fn input(&self) -> Input {
         self.input
+    }
+
+    /// The same model, whose blocks, a decoder's and a ResNet's, are [recomputed](Graph::recomputed) in
+    /// the backward pass, if asked: of each, what it was given is kept, and activations take the memory of
+    /// one. A step costs a forward pass more, and its numbers stay the same.
+    pub fn recomputing(mut self, blocks: bool) -> Self {
+        self.recomputes = blocks;
+        self
     }
 
     /// Records the layers on an input: `[T, B]` words for tokens, `[B, width]` floats
@@ -153,14 +163,17 @@ impl Model {
                     Layer::Activation(kind) => graph.activation(x, *kind),
                     Layer::BatchNorm(layer) => layer.forward(graph, x, mode)?,
                     Layer::GroupNorm(layer) => layer.forward(graph, x)?,
-                    Layer::BasicBlock(layer) => layer.forward(graph, x, mode)?,
+                    Layer::BasicBlock(layer) => graph
+                        .recomputed_if(self.recomputes, |graph| layer.forward(graph, x, mode))?,
                     Layer::LayerNorm(layer) => layer.forward(graph, x)?,
                     Layer::RmsNorm(layer) => layer.forward(graph, x)?,
                     Layer::Decoder(_) if mode.carries() => {
                         let expected = "one that carries no state; `Generator` keeps a cache";
                         return Err(Error::value("mode", format!("{mode:?}"), expected));
                     }
-                    Layer::Decoder(layer) => layer.forward_after(graph, x, cache)?,
+                    Layer::Decoder(layer) => {
+                        layer.forward_after(graph, x, cache, self.recomputes)?
+                    }
                     Layer::TiedHead(table) => graph.linear(x, table, None, Activation::Identity)?,
                     Layer::Dropout(layer) => layer.forward(graph, x, mode)?,
                 })

@@ -324,7 +324,7 @@ impl ModelSpec {
                 decoder.adapt(parameters)?;
             }
         }
-        Ok(Model { input: self.input, layers })
+        Ok(Model { input: self.input, layers, recomputes: false })
     }
 }
 
