@@ -106,6 +106,7 @@ pub(crate) fn drain(
         }
     }
     let Backward { weight_written: written, gradients, graph, .. } = backward;
+    graph.check()?;
     recompute(graph, begin);
     Ok(Drained { written, gradients })
 }

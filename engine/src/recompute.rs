@@ -55,8 +55,9 @@ impl Graph {
     /// # }
     /// ```
     ///
-    /// Where passes run apart, [`Plan::backward`](crate::Plan::backward) computes from the parameters
-    /// that are there then.
+    /// Where passes run apart, [`Plan::backward`](crate::Plan::backward) computes from the parameters,
+    /// inputs and state records that are there then; [`Plan::restore`](crate::Plan::restore) brings back
+    /// all but the parameters.
     pub fn recomputed<T>(&mut self, record: impl FnOnce(&mut Self) -> T) -> T {
         if self.in_segment {
             return record(self);
@@ -82,16 +83,53 @@ impl Graph {
 /// Makes the calls of the graph's segments once more in the backward pass, which `begin` is the first
 /// call of.
 pub(crate) fn recompute(graph: &mut Graph, begin: usize) {
-    // The last one's gradients come first.
-    for segment in std::mem::take(&mut graph.segments).into_iter().rev() {
-        Segment { graph, calls: segment, begin }.recompute();
+    let mut segments = std::mem::take(&mut graph.segments);
+    // What a backward closure records is computed once.
+    segments.retain(|calls| calls.end <= begin);
+    if segments.is_empty() {
+        return;
     }
+    // The calls that are put in read what is kept, and write what is new: this stays true.
+    let (last, uses) = (LastWrites::of(graph), uses(graph, begin));
+    // The last one's gradients come first.
+    for calls in segments.into_iter().rev() {
+        Segment { graph, calls, begin, last: &last, uses: &uses }.recompute();
+    }
+}
+
+/// Which calls use a tensor.
+struct Uses {
+    first: usize,
+    /// The last of the forward pass.
+    last: usize,
+    /// Whether one of the backward pass writes it.
+    written_back: bool,
+}
+
+/// The uses of each root tensor, where the backward pass begins at a call.
+fn uses(graph: &Graph, begin: usize) -> HashMap<usize, Uses> {
+    let mut uses: HashMap<usize, Uses> = HashMap::new();
+    for (at, call) in graph.calls.iter().enumerate() {
+        for (operand, written) in operands(graph, call) {
+            if let Operand::Tensor(Tensor(root, _)) = operand {
+                let new = Uses { first: at, last: at, written_back: false };
+                let uses = uses.entry(root).or_insert(new);
+                match at < begin {
+                    true => uses.last = at,
+                    false => uses.written_back |= written,
+                }
+            }
+        }
+    }
+    uses
 }
 
 struct Segment<'g> {
     graph: &'g mut Graph,
     calls: Range<usize>,
     begin: usize,
+    last: &'g LastWrites,
+    uses: &'g HashMap<usize, Uses>,
 }
 
 /// The operands of a call, tensors by that which has their memory, and whether it writes them.
@@ -110,8 +148,8 @@ fn operands<'a>(
 /// Where a graph's calls write an operand last.
 struct LastWrites {
     by_operand: HashMap<Operand, usize>,
-    /// Where running moments, which are parameters, are last moved. Nothing of a forward pass reads them
-    /// but a copy.
+    /// Where running moments, which are parameters, are last moved. No kernel of Tern's reads them in a
+    /// forward pass but a copy.
     moments: Option<usize>,
 }
 
@@ -179,24 +217,22 @@ impl Segment<'_> {
     fn lost(&self) -> HashSet<usize> {
         let Range { start, end } = self.calls;
         let calls = &self.graph.calls;
-        let of = |range: Range<usize>| calls[range].iter().flat_map(|call| self.roots(call));
-        let outside: HashSet<usize> = of(0..start)
-            .chain(of(end..self.begin))
-            .chain(of(self.begin..calls.len()).filter(|(_, written)| *written))
-            .map(|(root, _)| root)
-            .collect();
-        let transient =
+        let is_within = |root: &usize| {
+            let Uses { first, last, written_back } = self.uses[root];
+            start <= first && last < end && !written_back
+        };
+        let is_transient =
             |root: &usize| matches!(self.graph.tensors[*root].storage, Storage::Transient);
-        let mut lost: HashSet<usize> = of(start..end)
-            .map(|(root, _)| root)
-            .filter(|root| transient(root) && !outside.contains(root))
-            .collect();
-        let last = LastWrites::of(self.graph);
-        // What one call keeps may be overwritten for another.
+        let roots =
+            calls[start..end].iter().flat_map(|call| self.roots(call)).map(|(root, _)| root);
+        let mut lost: HashSet<usize> =
+            roots.filter(|root| is_transient(root) && is_within(root)).collect();
+        // What a call that can't be repeated writes is kept, and with it perhaps what another one would
+        // find overwritten.
         loop {
             let before = lost.len();
             for at in start..end {
-                if !self.is_repeatable(at, &lost, &last) {
+                if !self.is_repeatable(at, &lost) {
                     for (root, _) in self.roots(&calls[at]).filter(|(_, written)| *written) {
                         lost.remove(&root);
                     }
@@ -210,11 +246,11 @@ impl Segment<'_> {
 
     /// Whether a call of the segment would write the same in the backward pass, and nothing that is
     /// kept.
-    fn is_repeatable(&self, at: usize, lost: &HashSet<usize>, last: &LastWrites) -> bool {
+    fn is_repeatable(&self, at: usize, lost: &HashSet<usize>) -> bool {
         let call = &self.graph.calls[at];
         operands(self.graph, call).all(|(operand, written)| match operand {
             Operand::Tensor(Tensor(root, _)) if lost.contains(&root) => true,
-            _ => !written && last.is_as_read(at, call, operand),
+            _ => !written && self.last.is_as_read(at, call, operand),
         })
     }
 
