@@ -172,7 +172,7 @@ pub fn run(options: &Options) -> Result<()> {
         report.devices.push(measured);
     }
     report.peers = torch.map(Torch::found).unwrap_or_default();
-    report.peers.extend(options.peers.others(&progress)?);
+    report.peers.extend(options.peers.others(options.filter.as_deref(), &progress)?);
     progress.clear();
     print::report(&report, options.profile);
     if let Some(path) = &options.files.json {

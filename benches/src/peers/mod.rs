@@ -116,11 +116,12 @@ impl Peers {
         Ok(None)
     }
 
-    /// Runs the peers that time all they have at once, if they were asked for and are there.
+    /// Runs the peers that time all they have at once, or what names contain, if they were asked for
+    /// and are there.
     ///
     /// # Errors
     /// If one fails.
-    pub fn others(&self, progress: &Progress) -> Result<Vec<Peer>> {
+    pub fn others(&self, filter: Option<&str>, progress: &Progress) -> Result<Vec<Peer>> {
         if !self.peers {
             return Ok(Vec::new());
         }
@@ -130,6 +131,8 @@ impl Peers {
         }
         progress.part("burn");
         let mut command = Command::new(burn());
+        // What a filter leaves out is little of what burn has.
+        command.args(filter.filter(|filter| !filter.starts_with('!')));
         let found = output(command.env("RAYON_NUM_THREADS", threads().to_string()))?;
         Ok(found.into_iter().map(Peer::from).collect())
     }

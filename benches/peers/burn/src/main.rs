@@ -1,6 +1,9 @@
 //! Times in burn's wgpu backend, on the software adapter, what `tern-benches step` times in
 //! Tern: the same sizes, the loss read in every step. Prints one JSON object.
-//! Arguments are parts of the names to time; without one, all are.
+//! Arguments are parts of the names to time; without one, all are but those that take minutes.
+
+mod decoder;
+mod residual;
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +13,9 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, Lstm, LstmConfi
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::prelude::*;
 use burn::tensor::{DeviceKind, Distribution, Int};
+
+use decoder::Decoder;
+use residual::ResNet;
 
 /// `embedding`, LSTM layers, `output` over the vocabulary.
 #[derive(Module, Debug)]
@@ -123,6 +129,20 @@ fn perceptron(device: &Device) -> f64 {
     step_seconds(model, tokens(64, 10, device), |m| m.forward(x.clone()))
 }
 
+fn smollm2(batch: usize, device: &Device) -> f64 {
+    let (vocabulary, steps) = (49_152, 128);
+    let inputs = tokens(batch * steps, vocabulary, device).reshape([batch, steps]);
+    let model = Decoder::smollm2(vocabulary, steps, device);
+    step_seconds(model, tokens(batch * steps, vocabulary, device), |m| m.forward(inputs.clone()))
+}
+
+fn resnet(device: &Device) -> f64 {
+    let (batch, side, classes) = (8, 64, 1000);
+    let x = Tensor::random([batch, 3, side, side], Distribution::Default, device);
+    let model = ResNet::eighteen(classes, device);
+    step_seconds(model, tokens(batch, classes, device), |m| m.forward(x.clone()))
+}
+
 fn matmul(n: usize, device: &Device) -> f64 {
     let random = || Tensor::<2>::random([n, n], Distribution::Default, device);
     let (a, b) = (random(), random());
@@ -143,8 +163,10 @@ fn main() {
     // Its tuning takes minutes on a software adapter: each row is told as it is known.
     let mut seconds = serde_json::Map::new();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    const LARGE: [&str; 2] = ["resnet-18", "smollm2-135m"];
     let mut row = |name: &str, measure: &dyn Fn() -> f64| {
-        if wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())) {
+        let is_named = wanted.iter().any(|part| name.contains(part.as_str()));
+        if is_named || (wanted.is_empty() && !LARGE.contains(&name)) {
             let time = measure();
             eprintln!("burn: {name} {:.1} ms", 1e3 * time);
             seconds.insert(name.into(), time.into());
@@ -155,6 +177,8 @@ fn main() {
     row("matmul-2048", &|| matmul(2048, &plain));
     row("mlp", &|| perceptron(&device));
     row("word-lm", &|| language_model(&words, &device));
+    row("resnet-18", &|| resnet(&device));
+    row("smollm2-135m", &|| smollm2(1, &device));
     row("char-lstm", &|| language_model(&characters, &device));
     let peer = "burn 0.22, wgpu on the software adapter";
     println!("{}", serde_json::json!({ "peer": peer, "software": true, "seconds": seconds }));
