@@ -32,8 +32,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Bookkeeping, what matrix products pack, and the columns that convolutions are unfolded into;
-/// in kibibytes for two threads, of which each has its own. How much is packed at a time follows
+/// Bookkeeping, what matrix products and convolutions pack, and images with their padding; in kibibytes for two threads, of which each has its own. How much is packed at a time follows
 /// the processor's caches.
 #[test]
 fn steps_on_the_cpu_take_little_from_the_heap() {

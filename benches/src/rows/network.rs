@@ -210,14 +210,18 @@ fn convolution() -> Vec<Recipe> {
     let y = (p.batch * p.filters * p.out_h * p.out_w) as usize;
     let flops = 2 * y as u64 * u64::from(p.taps());
     let parameters = p.parameter_stride as usize;
-    let partial = (p.splits * p.filters * p.columns()) as usize;
+    let by_images = p.by_images();
+    let partial = |p: &Convolution| (p.splits * p.filters * p.columns()) as usize;
+    // As devices split the weights' gradient, and as the Cpu does.
+    let whole = format!("{label}, by images");
     [
-        (&FORWARD, [x, parameters, y]),
-        (&INPUT_BACKWARD, [y, parameters, x]),
-        (&WEIGHT_PARTIAL, [x, y, partial]),
+        (&FORWARD, label, p, [x, parameters, y]),
+        (&INPUT_BACKWARD, label, p, [y, parameters, x]),
+        (&WEIGHT_PARTIAL, label, p, [x, y, partial(&p)]),
+        (&WEIGHT_PARTIAL, &whole, by_images, [x, y, partial(&by_images)]),
     ]
     .into_iter()
-    .map(|(kernel, lengths)| {
+    .map(|(kernel, label, p, lengths)| {
         // Weight gradients sum 12,544 pixels in f32.
         case(kernel, label, &p, all_floats(kernel, &lengths)).flops(flops).tolerance(2e-4)
     })

@@ -1,19 +1,25 @@
-//! Convolution on the CPU: each image's pixels are laid out as the columns of a matrix, so
-//! that the sums become a matrix product; images are shared among the threads.
+//! Convolution on the CPU: sums over what each tap sees at each pixel are a matrix product, whose right
+//! side is taken from the images as it is needed (`images.rs`). Images whose planes are small are
+//! computed several at a time, so that the filters are read for many pixels.
+//!
+//! How much work a product has depends on sizes alone: which thread has which part changes no bit.
+
+mod dots;
+mod images;
 
 use std::ops::Range;
 
-use fearless_simd::Simd;
 use rayon::prelude::*;
 use tern_shaders::Arg;
 use tern_shaders::kernels::convolution::{Convolution, Finish};
 
+use self::images::{Seen, Sizes};
 use super::Table;
 use super::isa::with_vectors;
-use super::product::{View, multiply};
-use super::scratch::lend;
-use super::vector::{assign, lanes, splat, store_part};
-use super::windows::seeing;
+use super::product::{View, multiply_made, multiply_on};
+use super::reduce::total;
+use super::scratch::{LINE, lend};
+use super::vector::assign;
 
 pub(super) static TABLE: Table = &[
     ("convolution/forward", forward),
@@ -22,195 +28,294 @@ pub(super) static TABLE: Table = &[
     ("convolution/weight_finish", weight_finish),
 ];
 
-/// Sizes of one image.
-struct Sizes {
-    input: usize,
-    output: usize,
-    /// Pixels of an output plane.
-    plane: usize,
-    taps: usize,
-    filters: usize,
+/// Output pixels that a product has, where single images have fewer.
+const PIXELS: usize = 256;
+
+/// Fewest filters of a job, where several threads share images.
+const FILTERS: usize = 16;
+
+/// Pixels of an image from which the weights' gradient over them is inner products, and the input's, if
+/// there are channels enough, a convolution.
+const WIDE: usize = 128;
+
+/// Most pixels of an image whose products are added up before they go to the others.
+const LONG: usize = 1 << 13;
+
+/// Channels for which the output's gradient is laid out for filters that are turned around: for fewer
+/// that takes longer than it saves.
+const CHANNELS: usize = 32;
+
+/// Images that are computed at a time.
+fn group(plane: usize, batch: usize) -> usize {
+    (PIXELS / plane).clamp(1, batch.max(1))
 }
 
-impl Sizes {
-    fn of(p: &Convolution) -> Self {
-        let plane = p.out_h as usize * p.out_w as usize;
-        Sizes {
-            input: p.channels as usize * p.height as usize * p.width as usize,
-            output: p.filters as usize * plane,
-            plane,
-            taps: p.taps() as usize,
-            filters: p.filters as usize,
-        }
-    }
+/// Threads for each of some jobs.
+fn threads_each(jobs: usize) -> usize {
+    rayon::current_num_threads().div_ceil(jobs.max(1))
 }
 
-/// A run of output pixels in one row under one tap, which see input pixels `stride_w` apart.
-struct Run {
-    /// Where the run lies in the matrix `[taps, pixels]`.
-    matrix: Range<usize>,
-    /// The part of it that sees pixels and no padding.
-    seen: Range<usize>,
-    /// The first input pixel seen.
-    image: usize,
+/// Filters of a part, so that each of some jobs is cut for the threads that it has.
+fn filters_each(jobs: usize, filters: usize) -> usize {
+    filters.div_ceil(threads_each(jobs)).max(FILTERS.min(filters))
 }
 
-/// Calls `f` for each run of a range of output pixels.
-#[inline(always)]
-fn runs(p: &Convolution, pixels: Range<usize>, mut f: impl FnMut(Run)) {
-    let (height, width) = (p.height as usize, p.width as usize);
-    let (out_w, stride) = (p.out_w as usize, p.stride_w as usize);
-    let (kernel_h, kernel_w) = (p.kernel_h as usize, p.kernel_w as usize);
-    let padding = p.padding_w as usize;
-    for tap in 0..p.taps() as usize {
-        let (c, i, j) = (tap / (kernel_h * kernel_w), tap / kernel_w % kernel_h, tap % kernel_w);
-        let mut q = pixels.start;
-        while q < pixels.end {
-            let (oh, ow) = (q / out_w, q % out_w);
-            let end = pixels.end.min((oh + 1) * out_w);
-            let start = tap * pixels.len() + q - pixels.start;
-            let matrix = start..start + end - q;
-            let columns = seeing(ow..ow + end - q, j, width, padding, stride);
-            let ih = (oh * p.stride_h as usize + i).checked_sub(p.padding_h as usize);
-            let (seen, image) = match ih.filter(|ih| *ih < height && !columns.is_empty()) {
-                Some(ih) => {
-                    let column = columns.start * stride + j - padding;
-                    let seen = start + columns.start - ow..start + columns.end - ow;
-                    (seen, (c * height + ih) * width + column)
+/// Some filters of a convolution of some images.
+struct Job<'a> {
+    replica: usize,
+    images: &'a [f32],
+    filters: Range<usize>,
+    /// What the filters give, an image each.
+    outputs: Vec<&'a mut [f32]>,
+}
+
+/// y (+)= the convolution of images, by filters `[filters, taps]` of each replica.
+fn convolve<'w>(
+    sizes: Sizes,
+    (replicas, batch): (usize, usize),
+    x: &[f32],
+    weights: impl Fn(usize) -> &'w [f32] + Sync,
+    y: &mut [f32],
+    add: bool,
+) {
+    let plane = sizes.plane();
+    let group = group(plane, batch);
+    let part = filters_each(replicas * batch.div_ceil(group), sizes.filters);
+    let mut jobs: Vec<Job<'_>> = Vec::new();
+    let images = x.chunks_exact(batch * sizes.input).take(replicas);
+    for (replica, (x, y)) in images.zip(y.chunks_exact_mut(batch * sizes.output)).enumerate() {
+        let groups = x.chunks(group * sizes.input).zip(y.chunks_mut(group * sizes.output));
+        for (images, y) in groups {
+            let first = jobs.len();
+            jobs.extend((0..sizes.filters).step_by(part).map(|start| {
+                let filters = start..sizes.filters.min(start + part);
+                Job { replica, images, filters, outputs: Vec::new() }
+            }));
+            for image in y.chunks_exact_mut(sizes.output) {
+                for (job, y) in jobs[first..].iter_mut().zip(image.chunks_mut(part * plane)) {
+                    job.outputs.push(y);
                 }
-                None => (start..start, 0),
-            };
-            f(Run { matrix, seen, image });
-            q = end;
+            }
         }
     }
-}
-
-/// What each tap sees at each of the pixels: `[taps, pixels]`.
-fn unfold(p: &Convolution, image: &[f32], pixels: Range<usize>, matrix: &mut [f32]) {
-    with_vectors!(s => runs(
-        p,
-        pixels,
-        #[inline(always)]
-        |run| {
-            zero(s, &mut matrix[run.matrix.start..run.seen.start]);
-            zero(s, &mut matrix[run.seen.end..run.matrix.end]);
-            let to = &mut matrix[run.seen];
-            if p.stride_w == 1 {
-                assign(s, &image[run.image..][..to.len()], false, to);
-            } else {
-                let from = image[run.image..].iter().step_by(p.stride_w as usize);
-                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    jobs.into_par_iter().for_each(|job| {
+        let Job { replica, images, filters, mut outputs } = job;
+        let (count, rows) = (outputs.len(), filters.len());
+        let weights = &weights(replica)[filters.start * sizes.taps..];
+        let weights = View::rows(weights, rows, sizes.taps, sizes.taps);
+        lend(count * sizes.padded_image() + LINE, |padded| {
+            sizes.pad(images, padded);
+            let seen = Seen { sizes, pixels: 0..count * plane, padded, by_pixels: false };
+            if let [y] = &mut outputs[..] {
+                return multiply_made(y, plane, add, weights, &seen);
             }
-        },
-    ));
+            let columns = count * plane;
+            lend(rows * columns, |product| {
+                // In the order in which an image's own product would be added up.
+                for (image, y) in outputs.iter().enumerate().filter(|_| add) {
+                    let rows = product.chunks_exact_mut(columns).zip(y.chunks_exact(plane));
+                    rows.for_each(|(row, y)| put(y, false, &mut row[image * plane..][..plane]));
+                }
+                multiply_made(product, columns, add, weights, &seen);
+                for (image, y) in outputs.iter_mut().enumerate() {
+                    let rows = product.chunks_exact(columns).zip(y.chunks_exact_mut(plane));
+                    rows.for_each(|(row, y)| put(&row[image * plane..], false, y));
+                }
+            });
+        });
+    });
 }
 
-/// Adds to the pixels of an image what each tap has for them.
-fn fold(p: &Convolution, pixels: Range<usize>, matrix: &[f32], image: &mut [f32]) {
-    with_vectors!(s => runs(
-        p,
-        pixels,
-        #[inline(always)]
-        |run| {
-            let from = &matrix[run.seen];
-            if p.stride_w == 1 {
-                assign(s, from, true, &mut image[run.image..][..from.len()]);
-            } else {
-                let to = image[run.image..].iter_mut().step_by(p.stride_w as usize);
-                to.zip(from).for_each(|(to, from)| *to += from);
-            }
-        },
-    ));
-}
-
-/// y = 0; a padding is short.
-#[inline(always)]
-fn zero<S: Simd>(s: S, y: &mut [f32]) {
-    match y.len() <= lanes::<S>() {
-        true => store_part(y, y.len(), splat(s, 0.0)),
-        false => y.fill(0.0),
-    }
+/// y (+)= x
+fn put(x: &[f32], add: bool, y: &mut [f32]) {
+    with_vectors!(s => assign(s, x, add, y));
 }
 
 fn forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Convolution = bytemuck::from_bytes(p);
     let [x, parameters, y] = args else { unreachable!("three bindings") };
     let (x, parameters) = (x.real(), parameters.real());
-    let s = Sizes::of(p);
-    let images = replicas * p.batch as usize;
-    let y = y.real_mut()[..images * s.output].par_chunks_mut(s.output);
-    let x = x.par_chunks(s.input);
-    y.zip(x).enumerate().for_each(|(image, (y, x))| {
-        let parameters = &parameters[image / p.batch as usize * p.parameter_stride as usize..];
-        for (o, y) in y.chunks_exact_mut(s.plane).enumerate() {
-            y.fill(if p.bias != 0 { parameters[p.bias_offset as usize + o] } else { 0.0 });
+    let (sizes, batch) = (Sizes::of(p), p.batch as usize);
+    let of = |replica: usize| &parameters[replica * p.parameter_stride as usize..];
+    let y = &mut y.real_mut()[..replicas * batch * sizes.output];
+    if p.bias != 0 {
+        for (replica, y) in y.chunks_exact_mut(batch * sizes.output).enumerate() {
+            let bias = &of(replica)[p.bias_offset as usize..][..sizes.filters];
+            let planes = y.chunks_exact_mut(sizes.plane()).zip(bias.iter().cycle());
+            planes.for_each(|(y, bias)| y.fill(*bias));
         }
-        let weight = View::rows(&parameters[p.weight_offset as usize..], s.filters, s.taps, s.taps);
-        lend(s.taps * s.plane, |matrix| {
-            let matrix = &mut matrix[..s.taps * s.plane];
-            unfold(p, x, 0..s.plane, matrix);
-            multiply(y, s.plane, true, weight, View::rows(matrix, s.taps, s.plane, s.plane));
-        });
-    });
+    }
+    let weights = |replica: usize| &of(replica)[p.weight_offset as usize..];
+    convolve(sizes, (replicas, batch), x, weights, y, p.bias != 0);
 }
 
 fn input_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Convolution = bytemuck::from_bytes(p);
     let [dy, parameters, dx] = args else { unreachable!("three bindings") };
     let (dy, parameters) = (dy.real(), parameters.real());
-    let s = Sizes::of(p);
-    let images = replicas * p.batch as usize;
-    let dx = dx.real_mut()[..images * s.input].par_chunks_mut(s.input);
-    let dy = dy.par_chunks(s.output);
-    dx.zip(dy).enumerate().for_each(|(image, (dx, dy))| {
-        let parameters = &parameters[image / p.batch as usize * p.parameter_stride as usize..];
-        if p.accumulate == 0 {
-            dx.fill(0.0);
+    let (sizes, batch) = (Sizes::of(p), p.batch as usize);
+    let weights = |replica: usize| {
+        let start = replica * p.parameter_stride as usize + p.weight_offset as usize;
+        &parameters[start..][..sizes.filters * sizes.taps]
+    };
+    let dx = &mut dx.real_mut()[..replicas * batch * sizes.input];
+    let add = p.accumulate != 0;
+    let is_worth = |b: &Sizes| b.plane() >= WIDE && sizes.channels >= CHANNELS;
+    let backward = sizes.backward().filter(is_worth);
+    let Some(backward) = backward else {
+        return spread(sizes, (replicas, batch), dy, weights, dx, add);
+    };
+    // Filters and channels change places, and the places of a filter their order.
+    let (count, kernel) = (sizes.filters * sizes.taps, sizes.kernel());
+    lend(replicas * count, |turned| {
+        let rows = turned[..replicas * count].chunks_exact_mut(backward.taps);
+        for (at, row) in rows.enumerate() {
+            let (replica, channel) = (at / sizes.channels, at % sizes.channels);
+            let filters = weights(replica).chunks_exact(sizes.taps);
+            for (to, filter) in row.chunks_exact_mut(kernel).zip(filters) {
+                let from = &filter[channel * kernel..][..kernel];
+                to.iter_mut().zip(from.iter().rev()).for_each(|(to, from)| *to = *from);
+            }
         }
-        let weight = View::rows(&parameters[p.weight_offset as usize..], s.filters, s.taps, s.taps);
-        let dy = View::rows(dy, s.filters, s.plane, s.plane);
-        lend(s.taps * s.plane, |matrix| {
-            multiply(matrix, s.plane, false, weight.transposed(), dy);
-            fold(p, 0..s.plane, matrix, dx);
+        let turned = &turned[..];
+        let of = |replica: usize| &turned[replica * count..][..count];
+        convolve(backward, (replicas, batch), dy, of, dx, add);
+    });
+}
+
+/// The input's gradient by what each tap has for each pixel, which is added to the pixel that it sees.
+fn spread<'w>(
+    sizes: Sizes,
+    (replicas, batch): (usize, usize),
+    dy: &[f32],
+    weights: impl Fn(usize) -> &'w [f32] + Sync,
+    dx: &mut [f32],
+    add: bool,
+) {
+    let plane = sizes.plane();
+    let group = group(plane, batch);
+    let threads = threads_each(replicas * batch.div_ceil(group));
+    let of_replicas = dx.par_chunks_exact_mut(batch * sizes.input);
+    let of_replicas = of_replicas.zip(dy.par_chunks_exact(batch * sizes.output)).enumerate();
+    let groups = of_replicas.flat_map(|(replica, (dx, dy))| {
+        let groups = dx.par_chunks_mut(group * sizes.input);
+        groups.zip(dy.par_chunks(group * sizes.output)).map(move |(dx, dy)| (replica, dx, dy))
+    });
+    groups.for_each(|(replica, dx, dy)| {
+        let weights = View::rows(weights(replica), sizes.filters, sizes.taps, sizes.taps);
+        let columns = dy.len() / sizes.filters;
+        lend((sizes.filters + sizes.taps) * columns, |scratch| {
+            let (rows, product) = scratch.split_at_mut(sizes.filters * columns);
+            side_by_side(sizes, dy, plane, 0..sizes.filters, rows);
+            let rows = View::rows(rows, sizes.filters, columns, columns);
+            multiply_on(threads, product, columns, false, weights.transposed(), rows);
+            let product = &*product;
+            let images = dx.par_chunks_exact_mut(sizes.input).enumerate();
+            images.for_each(|(image, dx)| {
+                let pixels = image * plane..(image + 1) * plane;
+                lend(sizes.padded_image() + LINE, |padded| {
+                    with_vectors!(s => sizes.spread(s, product, columns, pixels, padded));
+                    sizes.crop(padded, add, dx);
+                });
+            });
         });
     });
+}
+
+/// Some filters' planes of images, `pixels` of each, side by side.
+fn side_by_side(sizes: Sizes, y: &[f32], pixels: usize, filters: Range<usize>, to: &mut [f32]) {
+    let images = y.len() / sizes.output;
+    for (filter, row) in filters.zip(to.chunks_exact_mut(images * pixels)) {
+        let images = y.chunks_exact(sizes.output).zip(row.chunks_exact_mut(pixels));
+        images.for_each(|(y, to)| put(&y[filter * sizes.plane()..][..pixels], false, to));
+    }
 }
 
 fn weight_partial(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Convolution = bytemuck::from_bytes(p);
     let [x, dy, partial] = args else { unreachable!("three bindings") };
     let (x, dy) = (x.real(), dy.real());
-    let s = Sizes::of(p);
-    let (batch, splits, columns) = (p.batch as usize, p.splits as usize, p.columns() as usize);
-    let total = batch * s.plane;
+    let (sizes, batch) = (Sizes::of(p), p.batch as usize);
+    let (splits, columns) = (p.splits as usize, p.columns() as usize);
+    let (plane, size) = (sizes.plane(), sizes.filters * columns);
+    let total = batch * plane;
     let share = total.div_ceil(splits);
-    let size = s.filters * columns;
-    let partial = &mut partial.real_mut()[..replicas * splits * size];
-    partial.par_chunks_mut(size).enumerate().for_each(|(at, partial)| {
-        partial.fill(0.0);
-        let (r, split) = (at / splits, at % splits);
-        let mut q = split * share;
-        let end = total.min(q + share);
-        while q < end {
-            let image = r * batch + q / s.plane;
-            let first = q % s.plane;
-            let pixels = first..s.plane.min(first + end - q);
-            let n = pixels.len();
-            let dy = &dy[image * s.output + first..];
-            lend(s.taps * n, |matrix| {
-                unfold(p, &x[image * s.input..][..s.input], pixels, matrix);
-                let product = View::rows(dy, s.filters, n, s.plane);
-                let seen = View::rows(matrix, s.taps, n, n).transposed();
-                multiply(partial, columns, true, product, seen);
-            });
-            if p.bias != 0 {
-                for (o, sums) in partial.chunks_exact_mut(columns).enumerate() {
-                    sums[s.taps] += dy[o * s.plane..][..n].iter().sum::<f32>();
-                }
-            }
-            q += n;
+    let part = filters_each(replicas * splits, sizes.filters);
+    let partial = partial.real_mut()[..replicas * splits * size].par_chunks_exact_mut(size);
+    let parts = partial.enumerate().flat_map(|(at, sums)| {
+        let parts = sums.par_chunks_mut(part * columns).enumerate();
+        parts.map(move |(number, sums)| (at, number * part, sums))
+    });
+    parts.for_each(|(at, first, sums)| {
+        let filters = first..first + sums.len() / columns;
+        let (replica, split) = (at / splits, at % splits);
+        let [x, dy] = [(x, sizes.input), (dy, sizes.output)]
+            .map(|(data, size)| &data[replica * batch * size..][..batch * size]);
+        let pixels = (split * share).min(total)..total.min((split + 1) * share);
+        if pixels.is_empty() {
+            sums.fill(0.0);
         }
+        let mut next = pixels.start;
+        while next < pixels.end {
+            // The rest of an image, or some whole ones.
+            let (image, within) = (next / plane, next % plane);
+            let whole = ((pixels.end - next) / plane).min(group(plane, batch));
+            let (images, n) = match (within, whole) {
+                (0, 1..) if plane <= LONG => (whole, whole * plane),
+                _ => (1, (plane - within).min(pixels.end - next).min(LONG)),
+            };
+            let seen = within..within + n;
+            let x = &x[image * sizes.input..][..images * sizes.input];
+            let dy = &dy[image * sizes.output..][..images * sizes.output];
+            add_weights(sizes, x, dy, seen, filters.clone(), (sums, columns, next > pixels.start));
+            next += n;
+        }
+    });
+}
+
+/// Adds to, or sets, the sums of some filters' taps, and of their bias where there is a column for it,
+/// over pixels of images.
+fn add_weights(
+    sizes: Sizes,
+    x: &[f32],
+    dy: &[f32],
+    pixels: Range<usize>,
+    filters: Range<usize>,
+    (sums, columns, add): (&mut [f32], usize, bool),
+) {
+    let (plane, count, images) = (sizes.plane(), filters.len(), dy.len() / sizes.output);
+    let n = pixels.len();
+    let add_bias = |dy: View<'_>, sums: &mut [f32]| {
+        if columns > sizes.taps {
+            for (filter, sums) in sums.chunks_exact_mut(columns).enumerate() {
+                let sum = total(&dy.data[filter * dy.row..][..n]);
+                sums[sizes.taps] = if add { sums[sizes.taps] + sum } else { sum };
+            }
+        }
+    };
+    let length = images * sizes.padded_image();
+    lend(length + LINE, |padded| {
+        sizes.pad(x, padded);
+        padded[length..].fill(0.0);
+        let own = &dy[filters.start * plane..];
+        let of_image = View::rows(&own[pixels.start..], count, n, plane);
+        if images == 1 && sizes.is_dense() && n >= WIDE {
+            let gradient = (own, pixels.clone());
+            with_vectors!(s => dots::add(s, &sizes, padded, gradient, (&mut *sums, columns, add)));
+            return add_bias(of_image, sums);
+        }
+        let mut multiply = |dy: View<'_>| {
+            let seen = Seen { sizes, pixels: pixels.clone(), padded, by_pixels: true };
+            multiply_made(sums, columns, add, dy, &seen);
+            add_bias(dy, sums);
+        };
+        if images == 1 {
+            return multiply(of_image);
+        }
+        lend(count * n, |rows| {
+            side_by_side(sizes, dy, plane, filters.clone(), rows);
+            multiply(View::rows(rows, count, n, n));
+        });
     });
 }
 
@@ -224,13 +329,10 @@ fn weight_finish(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         let start = r * p.parameter_stride as usize + p.offset as usize;
         let gradients = gradients[start..][..filters * count].par_chunks_mut(count);
         gradients.enumerate().for_each(|(o, gradient)| {
-            if p.accumulate == 0 {
-                gradient.fill(0.0);
-            }
             for split in 0..p.splits as usize {
                 let row = (r * p.splits as usize + split) * size + o * p.columns as usize;
-                let sums = &partial[row + p.first as usize..][..count];
-                gradient.iter_mut().zip(sums).for_each(|(g, sum)| *g += sum);
+                let add = p.accumulate != 0 || split > 0;
+                put(&partial[row + p.first as usize..][..count], add, gradient);
             }
         });
     }

@@ -33,7 +33,6 @@ mod scratch;
 mod ternary;
 mod update;
 mod vector;
-mod windows;
 
 use tern_shaders::{AnyKernel, ReferenceFn};
 

@@ -20,7 +20,8 @@ use rayon::prelude::*;
 use super::isa::{Isa, Vectors, with_vectors};
 use super::scratch::{self, LINE};
 pub(super) use pack::sliver;
-use tile::{Shape, Sliver};
+pub(super) use tile::Shape;
+use tile::Sliver;
 
 /// A matrix in a slice: element (i, j) is `data[i * row + j * column]`.
 #[derive(Clone, Copy)]
@@ -100,6 +101,54 @@ impl<'a> Target<'a> {
     }
 }
 
+/// The right side of a product, if it isn't a matrix in memory: it writes its columns in the order in
+/// which the micro-kernel reads them.
+pub(super) trait Right: Sync {
+    /// Rows, then columns.
+    fn size(&self) -> [usize; 2];
+
+    /// The matrix, where it lies in memory.
+    #[inline(always)]
+    fn view(&self) -> Option<View<'_>> {
+        None
+    }
+
+    /// Writes the columns of some rows: `shape.columns` of them, then the next; of each such sliver
+    /// its rows, `shape.width` of its columns apart, filled up with anything.
+    fn pack<S: Simd>(
+        &self,
+        s: S,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        shape: Shape,
+        to: &mut [f32],
+    );
+}
+
+impl Right for View<'_> {
+    #[inline(always)]
+    fn size(&self) -> [usize; 2] {
+        [self.rows, self.columns]
+    }
+
+    #[inline(always)]
+    fn view(&self) -> Option<View<'_>> {
+        Some(*self)
+    }
+
+    #[inline(always)]
+    fn pack<S: Simd>(
+        &self,
+        s: S,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        shape: Shape,
+        to: &mut [f32],
+    ) {
+        pack::columns(s, self.part(rows, columns), shape, to);
+    }
+}
+
 fn assert_inside(len: usize, rows: usize, columns: usize, row: usize, column: usize) {
     let last = rows.saturating_sub(1) * row + columns.saturating_sub(1) * column;
     assert!(rows * columns == 0 || last < len, "a matrix reaches past its slice");
@@ -166,8 +215,17 @@ fn product(
 fn part(vectors: Vectors, way: Way, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>) {
     with_vectors!(vectors, s => match way {
         Way::Dot => dot::multiply(s, c, add, a, b),
-        _ => blocks(s, c, add, a, b),
+        _ => blocks(s, c, add, a, &b),
     });
+}
+
+/// c (+)= a · b on the calling thread, the rows of c following one another `row` apart.
+pub(super) fn multiply_made(c: &mut [f32], row: usize, add: bool, a: View<'_>, b: &impl Right) {
+    let [depth, columns] = b.size();
+    assert_eq!(a.columns, depth);
+    assert_inside(a.data.len(), a.rows, depth, a.row, a.column);
+    let mut target = Target::new(c, a.rows, columns, row);
+    with_vectors!(s => blocks(s, &mut target, add, a, b));
 }
 
 /// How a product is computed; it depends on the sizes and where the elements lie.
@@ -241,8 +299,8 @@ fn even(length: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// c (+)= a · b by packed blocks.
 #[inline(always)]
-fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>) {
-    let (m, n, k) = (a.rows, b.columns, a.columns);
+fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: &impl Right) {
+    let (m, [k, n]) = (a.rows, b.size());
     let shape = Shape::of::<S>();
     if k == 0 {
         if !add {
@@ -250,8 +308,9 @@ fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>
         }
         return;
     }
+    let view = b.view();
     // Two passes over a matrix whose rows are dense are cheaper than packing it.
-    let as_is = b.column == 1 && m <= 2 * shape.rows;
+    let as_is = view.is_some_and(|b| b.column == 1) && m <= 2 * shape.rows;
     let most = k.min(DEPTH);
     // Whole vectors are stored, so that the last one of A may reach past its end.
     let size_a = (most * m.min(ROWS)).next_multiple_of(LINE) + LINE;
@@ -266,11 +325,15 @@ fn blocks<S: Simd>(s: S, c: &mut Target<'_>, add: bool, a: View<'_>, b: View<'_>
                 let add = add || depths.start > 0;
                 for first in (0..n).step_by(COLUMNS) {
                     let columns = first..n.min(first + COLUMNS);
-                    let block = b.part(depths.clone(), columns.clone());
+                    // What isn't read as it is has no use for it.
+                    let block = match view {
+                        Some(b) => b.part(depths.clone(), columns.clone()),
+                        None => View::rows(&[], depth, columns.len(), columns.len()),
+                    };
                     // What fills no sliver is packed in any case.
                     let dense =
                         if as_is { columns.len() / shape.columns * shape.columns } else { 0 };
-                    pack::columns(s, block.part(0..depth, dense..columns.len()), shape, packed_b);
+                    b.pack(s, depths.clone(), first + dense..columns.end, shape, packed_b);
                     for rows in even(m, ROWS) {
                         pack::rows(s, a.part(rows.clone(), depths.clone()), shape, packed_a);
                         let place = (rows.start, first);

@@ -27,7 +27,7 @@ use tern_shaders::kernels::convolution::{
 };
 
 use super::Case;
-use crate::{Backward, Error, Flat, Graph, Operand, Param, Result, Tensor};
+use crate::{Backward, Error, Flat, Graph, Kind, Operand, Param, Result, Tensor};
 
 mod cases;
 mod pooling;
@@ -127,7 +127,11 @@ fn convolution(
         parameter_stride,
         ..Convolution::default()
     };
-    sizes.complete().ok_or_else(|| fault("the filter doesn't fit"))
+    let sizes = sizes.complete().ok_or_else(|| fault("the filter doesn't fit"))?;
+    Ok(match graph.profile().kind {
+        Kind::Cpu => sizes.by_images(),
+        _ => sizes,
+    })
 }
 
 impl Graph {

@@ -77,6 +77,19 @@ pub const RULES: &[Rule] = &[
         form: Form::Products { least: [10, 10, 10], base_spills: 2 },
     },
     Rule {
+        kernel: "convolutions",
+        of: "product::multiply_made",
+        within: &[("product/tile.rs", "tiles")],
+        form: Form::Products { least: [28, 12, 8], base_spills: 2 },
+    },
+    Rule {
+        kernel: "convolutions, weights of wide planes",
+        of: "convolution::add_weights",
+        within: &[("convolution/dots.rs", "tiles")],
+        // Five filters by two taps.
+        form: Form::Products { least: [10, 10, 10], base_spills: 2 },
+    },
+    Rule {
         kernel: "LSTM, products",
         of: "lstm::walk::separate",
         within: &[("lstm/walk.rs", "multiply")],

@@ -125,6 +125,15 @@ impl Convolution {
         Some(self)
     }
 
+    /// The same with the weight gradient's sum split into fewer parts, of whole images if the batch has
+    /// a divisor that is near: for processors, whose threads take a part each, where a GPU's invocations
+    /// take a sum.
+    pub fn by_images(self) -> Self {
+        let most = self.splits.min(16);
+        let parts = (most.div_ceil(2)..=most).rev().find(|parts| self.batch.is_multiple_of(*parts));
+        Convolution { splits: parts.unwrap_or(most), ..self }
+    }
+
     /// Columns of the partial sums: the taps and the bias.
     pub fn columns(&self) -> u32 {
         self.taps() + self.bias

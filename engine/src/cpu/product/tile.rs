@@ -10,7 +10,7 @@ use crate::cpu::vector::{from_fn, inlined, lanes, load, load_part, splat, store,
 
 /// Rows and columns of the largest tile: its sums, a row of B and a factor fit the registers.
 #[derive(Clone, Copy)]
-pub(super) struct Shape {
+pub(in crate::cpu) struct Shape {
     pub rows: usize,
     pub columns: usize,
 }

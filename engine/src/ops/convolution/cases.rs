@@ -23,6 +23,17 @@ const CONVOLUTIONS: &[([u32; 12], u32)] = &[
     ([2, 9, 7, 7, 8, 1, 1, 1, 1, 0, 0, 0], 2),
     ([4, 1, 28, 28, 16, 5, 5, 1, 1, 2, 2, 1], 1),
     ([8, 16, 14, 14, 32, 3, 3, 1, 1, 1, 1, 1], 1),
+    // Images with small planes, of which some are computed at a time, and the last is alone; more
+    // filters and taps than a block has.
+    ([65, 3, 2, 2, 19, 3, 3, 1, 1, 1, 1, 1], 2),
+    ([7, 60, 9, 8, 33, 3, 3, 2, 2, 1, 1, 0], 2),
+    ([5, 20, 12, 20, 130, 1, 5, 1, 1, 0, 2, 1], 1),
+    // As many channels as the input's gradient is a convolution for.
+    ([3, 34, 13, 11, 6, 3, 3, 1, 1, 1, 1, 1], 2),
+    // Parts of images, each with some rows.
+    ([17, 2, 10, 20, 3, 3, 3, 1, 1, 1, 1, 1], 1),
+    // A filter longer than a vector, along one line.
+    ([2, 2, 1, 300, 5, 1, 40, 1, 1, 0, 20, 1], 2),
     // A long sum: 2,000 planes of 9 taps, and one of 72,000 pixels.
     ([1, 2000, 3, 3, 1, 3, 3, 1, 1, 1, 1, 0], 1),
     ([2, 1, 200, 180, 1, 1, 1, 1, 1, 0, 0, 1], 1),
@@ -57,6 +68,8 @@ fn convolution_cases(cases: &mut Vec<Case>, sizes: [u32; 12], replicas: u32) {
     let (x, y, dy) = (noise(input, 1), noise(output, 2), noise(output, 3));
     let parameters = noise(replicas * p.parameter_stride, 4);
     let partial = noise(replicas * p.splits * filters * p.columns(), 5);
+    let by_images = p.by_images();
+    let fewer = noise(replicas * by_images.splits * filters * p.columns(), 5);
     let flops = 2 * u64::from(output) * u64::from(p.taps());
     let replicas = replicas as usize;
     // Sums of up to 36,000 terms below 1/4, one after the other.
@@ -65,6 +78,10 @@ fn convolution_cases(cases: &mut Vec<Case>, sizes: [u32; 12], replicas: u32) {
     };
     cases.push(case(&FORWARD, &label, &p, vec![x.clone(), parameters.clone(), y]));
     cases.push(case(&WEIGHT_PARTIAL, &label, &p, vec![x.clone(), dy.clone(), partial.clone()]));
+    if by_images.splits != p.splits {
+        let label = format!("{label} by images");
+        cases.push(case(&WEIGHT_PARTIAL, &label, &by_images, vec![x.clone(), dy.clone(), fewer]));
+    }
     for accumulate in [0, 1] {
         let label = format!("{label} accumulate {accumulate}");
         let params = Convolution { accumulate, ..p };

@@ -146,3 +146,13 @@ fn splits_keep_an_invocation_short_and_the_partial_sums_small() {
         assert!(p.splits >= 1);
     }
 }
+
+#[test]
+fn parts_by_images_are_no_more_and_whole_where_the_batch_divides() {
+    let of = |batch: u32, splits: u32| {
+        Convolution { batch, splits, ..Convolution::default() }.by_images().splits
+    };
+    assert_eq!([of(32, 98), of(24, 98), of(8, 98), of(8, 1), of(12, 7)], [16, 12, 8, 1, 6]);
+    // No divisor is near: the parts are even, and none of whole images.
+    assert_eq!([of(17, 98), of(34, 98), of(1, 98), of(7, 5)], [16, 16, 16, 5]);
+}
