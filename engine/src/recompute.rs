@@ -171,9 +171,13 @@ impl LastWrites {
 
     /// Whether an operand that a call reads is as it was when the list of calls ends.
     fn is_as_read(&self, at: usize, call: &Recorded, operand: Operand) -> bool {
-        let reads_moments =
-            operand == Operand::Flat(Flat::Parameters) && std::ptr::eq(call.kernel, COPY.any());
-        let moments = self.moments.filter(|_| reads_moments);
+        // A kernel from outside may read any parameters.
+        let reads_moments = || {
+            operand == Operand::Flat(Flat::Parameters)
+                && (std::ptr::eq(call.kernel, COPY.any())
+                    || !tern_shaders::kernels().any(|kernel| std::ptr::eq(kernel, call.kernel)))
+        };
+        let moments = self.moments.filter(|_| reads_moments());
         let last = self.by_operand.get(&operand).copied().max(moments);
         last.is_none_or(|last| last < at)
     }
@@ -187,19 +191,16 @@ impl Segment<'_> {
         let backward = self.begin..self.graph.calls.len();
         let Some(at) = backward.clone().find(|at| uses(&self.graph.calls[*at])) else { return };
         let mut names = HashMap::new();
-        let mut calls = Vec::with_capacity(again.len());
-        for call in again {
-            let mut call = self.graph.calls[call].clone();
+        let mut calls: Vec<Recorded> =
+            again.into_iter().map(|call| self.graph.calls[call].clone()).collect();
+        for call in &mut calls {
             call.label.push_str(" again");
-            calls.push(call);
-        }
-        for call in calls.iter_mut() {
-            self.rename(call, &needed, &mut names);
+            self.rename(&mut call.args, &needed, &mut names);
         }
         for later in at..backward.end {
-            let mut call = self.graph.calls[later].clone();
-            self.rename(&mut call, &needed, &mut names);
-            self.graph.calls[later] = call;
+            let mut args = std::mem::take(&mut self.graph.calls[later].args);
+            self.rename(&mut args, &needed, &mut names);
+            self.graph.calls[later].args = args;
         }
         self.graph.calls.splice(at..at, calls);
     }
@@ -276,11 +277,11 @@ impl Segment<'_> {
     /// Puts the second making of the tensors in the place of the first.
     fn rename(
         &mut self,
-        call: &mut Recorded,
+        args: &mut [Operand],
         needed: &HashSet<usize>,
         names: &mut HashMap<usize, usize>,
     ) {
-        for arg in &mut call.args {
+        for arg in args {
             if let Operand::Tensor(Tensor(number, _)) = arg {
                 let root = self.graph.tensors[*number].root;
                 if needed.contains(&root) {

@@ -10,8 +10,9 @@ use tern_engine::{
     Activation, Arena, Batching, Data, Device, Element, Flat, Graph, Init, Operand, Optimizer,
     Param, Parameters, Plan, Result, RowData, Tensor, TextData, TextWindows, Training,
 };
-use tern_shaders::kernels::pointwise::{SCALE, Scale};
+use tern_shaders::kernels::pointwise::{COPY, Copy, SCALE, Scale};
 use tern_shaders::kernels::random::pcg4d;
+use tern_shaders::{AnyKernel, Kernel};
 
 /// What some steps leave: losses and all parameters of all replicas, bit by bit.
 fn bits(arena: &Arena, plan: &mut Plan, steps: usize) -> Vec<u32> {
@@ -98,39 +99,84 @@ fn running_moments_of_a_residual_network_move_once() {
     }
 }
 
+/// The weights of a batch norm of eight channels, with moments that a step moves.
+fn norm(parameters: &mut Parameters) -> BatchNormWeights {
+    let mut add = |name: &str, init| parameters.add(name, &[8], init).unwrap();
+    BatchNormWeights {
+        gamma: add("gamma", Init::Constant(0.9)),
+        beta: add("beta", Init::Constant(0.1)),
+        running_mean: add("mean", Init::Constant(0.2)),
+        running_var: add("variance", Init::Constant(2.0)),
+    }
+}
+
+/// Holds what a scope is trained to against what it is when it isn't recomputed.
+fn same_with_and_without(
+    device: &Device,
+    parameters: &Parameters,
+    record: impl Fn(&mut Graph, Tensor) -> Result<Tensor>,
+) {
+    let run = |recompute: bool| {
+        let arena = Arena::new(device, parameters, &[1]).unwrap();
+        let mut graph = Graph::new(&arena);
+        let x = graph.input("x", &SHAPE, Element::F32);
+        let record = |graph: &mut Graph| record(graph, x);
+        let y = if recompute { graph.recomputed(record) } else { record(&mut graph) }.unwrap();
+        let target = graph.constant(0.25, &SHAPE);
+        let loss = graph.mse(y, target, None).unwrap();
+        let training = Training::new(Optimizer::adam(), 0.05);
+        let mut plan = graph.train(loss, &training).unwrap();
+        plan.write(x, &Data::F32(floats(48, 3))).unwrap();
+        (bits(&arena, &mut plan, 4), plan.dispatches())
+    };
+    let ((expected, calls), (found, more)) = (run(false), run(true));
+    assert!(found == expected && more > calls, "{}: {calls}, {more}", device.name());
+}
+
 /// Running moments that are read before the same scope's batch moves them, the weights of both norms
 /// being the same.
 #[test]
 fn running_moments_that_have_moved_are_not_read_again() {
     let mut parameters = Parameters::new();
-    let mut add = |name: &str, init| parameters.add(name, &[8], init).unwrap();
-    let weights = BatchNormWeights {
-        gamma: add("gamma", Init::Constant(0.9)),
-        beta: add("beta", Init::Constant(0.1)),
-        running_mean: add("mean", Init::Constant(0.2)),
-        running_var: add("variance", Init::Constant(2.0)),
-    };
+    let weights = norm(&mut parameters);
     for device in devices() {
-        let run = |recompute: bool| {
-            let arena = Arena::new(&device, &parameters, &[1]).unwrap();
-            let mut graph = Graph::new(&arena);
-            let x = graph.input("x", &SHAPE, Element::F32);
-            let record = |graph: &mut Graph| -> Result<Tensor> {
-                let y = graph.batch_norm(x, &weights, 1e-5, None)?;
-                let y = graph.activation(y, Activation::Tanh);
-                let y = graph.batch_norm(y, &weights, 1e-5, Some(0.5))?;
-                Ok(graph.activation(y, Activation::Tanh))
+        same_with_and_without(&device, &parameters, |graph, x| {
+            let y = graph.batch_norm(x, &weights, 1e-5, None)?;
+            let y = graph.activation(y, Activation::Tanh);
+            let y = graph.batch_norm(y, &weights, 1e-5, Some(0.5))?;
+            Ok(graph.activation(y, Activation::Tanh))
+        });
+    }
+}
+
+/// The same of a kernel that Tern doesn't know, which reads what it will of the parameters.
+#[test]
+fn running_moments_that_a_kernel_from_outside_reads_are_not_read_again() {
+    let AnyKernel { fields, bindings, variants, reference_f32, reference_f64, .. } = *COPY.any();
+    let name = "outside/copy";
+    let own = AnyKernel { name, fields, bindings, variants, reference_f32, reference_f64 };
+    let own: &'static Kernel<Copy> = Box::leak(Box::new(Kernel::new(own)));
+    let mut parameters = Parameters::new();
+    let weights = norm(&mut parameters);
+    for device in devices() {
+        same_with_and_without(&device, &parameters, |graph, x| {
+            let mean = graph.tensor("mean", &[8], Element::F32);
+            let copy = Copy {
+                rows: 1,
+                width: 8,
+                x_offset: weights.running_mean.offset as u32,
+                x_row: 8,
+                x_stride: graph.parameter_stride() as u32,
+                y_offset: 0,
+                y_row: 8,
+                y_stride: 8,
+                accumulate: 0,
             };
-            let y = if recompute { graph.recomputed(record) } else { record(&mut graph) }.unwrap();
-            let target = graph.constant(0.25, &SHAPE);
-            let loss = graph.mse(y, target, None).unwrap();
-            let training = Training::new(Optimizer::adam(), 0.05);
-            let mut plan = graph.train(loss, &training).unwrap();
-            plan.write(x, &Data::F32(floats(48, 3))).unwrap();
-            (bits(&arena, &mut plan, 4), plan.dispatches())
-        };
-        let ((expected, calls), (found, more)) = (run(false), run(true));
-        assert!(found == expected && more > calls, "{}: {calls}, {more}", device.name());
+            graph.dispatch(own, &copy, &[Operand::Flat(Flat::Parameters), mean.into()]);
+            let y = graph.batch_norm(x, &weights, 1e-5, Some(0.5))?;
+            let y = graph.activation(y, Activation::Tanh);
+            graph.multiply(y, mean)
+        });
     }
 }
 
