@@ -206,7 +206,7 @@ fn spread<'w>(
         let columns = dy.len() / sizes.filters;
         lend((sizes.filters + sizes.taps) * columns, |scratch| {
             let (rows, product) = scratch.split_at_mut(sizes.filters * columns);
-            side_by_side(sizes, dy, plane, 0..sizes.filters, rows);
+            side_by_side(sizes, dy, 0..sizes.filters, rows);
             let rows = View::rows(rows, sizes.filters, columns, columns);
             multiply_on(threads, product, columns, false, weights.transposed(), rows);
             let product = &*product;
@@ -222,12 +222,12 @@ fn spread<'w>(
     });
 }
 
-/// Some filters' planes of images, `pixels` of each, side by side.
-fn side_by_side(sizes: Sizes, y: &[f32], pixels: usize, filters: Range<usize>, to: &mut [f32]) {
-    let images = y.len() / sizes.output;
-    for (filter, row) in filters.zip(to.chunks_exact_mut(images * pixels)) {
-        let images = y.chunks_exact(sizes.output).zip(row.chunks_exact_mut(pixels));
-        images.for_each(|(y, to)| put(&y[filter * sizes.plane()..][..pixels], false, to));
+/// Some filters' planes of images, side by side.
+fn side_by_side(sizes: Sizes, y: &[f32], filters: Range<usize>, to: &mut [f32]) {
+    let (plane, images) = (sizes.plane(), y.len() / sizes.output);
+    for (filter, row) in filters.zip(to.chunks_exact_mut(images * plane)) {
+        let images = y.chunks_exact(sizes.output).zip(row.chunks_exact_mut(plane));
+        images.for_each(|(y, to)| put(&y[filter * plane..][..plane], false, to));
     }
 }
 
@@ -313,7 +313,7 @@ fn add_weights(
             return multiply(of_image);
         }
         lend(count * n, |rows| {
-            side_by_side(sizes, dy, plane, filters.clone(), rows);
+            side_by_side(sizes, dy, filters.clone(), rows);
             multiply(View::rows(rows, count, n, n));
         });
     });

@@ -252,16 +252,10 @@ impl Pieces {
     /// Writes a row.
     #[inline(always)]
     fn write<S: Simd, V: SimdBase<S, Element = f32>>(&self, s: S, from: &[f32], to: &mut [f32]) {
-        let Some(((last, before), at)) =
-            self.pieces[..self.count].split_last().zip(self.count.checked_sub(1))
-        else {
-            return;
-        };
-        debug_assert!(at < PIECES);
+        let Some((&(column, at), before)) = self.pieces[..self.count].split_last() else { return };
         for &(column, at) in before {
             store(&mut to[column..], load::<S, V>(s, &from[at..]));
         }
-        let &(column, at) = last;
         match to.get_mut(column..column + V::LEN) {
             Some(to) => store(to, load::<S, V>(s, &from[at..])),
             None => to[column..][..self.rest].copy_from_slice(&from[at..][..self.rest]),
@@ -322,13 +316,12 @@ impl Seen<'_> {
         let sizes = &self.sizes;
         let pixels = self.pixels.start + sliver.start..self.pixels.start + sliver.end;
         let (first, stride) = (pixels.start, sizes.stride[1]);
-        let l = if stride == 1 { lanes::<S>() } else { 1 };
         let mut pieces = Pieces::new();
         sizes.runs(
             pixels,
             #[inline(always)]
             |at, n, from| match stride {
-                1 => pieces.push(l, at - first, n, from),
+                1 => pieces.push(lanes::<S>(), at - first, n, from),
                 _ => (0..n).for_each(|i| pieces.push(1, at - first + i, 1, from + i * stride)),
             },
         );
