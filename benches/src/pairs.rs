@@ -25,6 +25,69 @@ const HIDDEN: [usize; 4] = [64, 192, 256, 512];
 /// Its time steps.
 const STEPS: usize = 64;
 
+/// A layer that is timed: batch, hidden units, whether it has two directions, projections.
+struct Layer {
+    batch: usize,
+    hidden: usize,
+    bidirectional: bool,
+    projection: Option<usize>,
+}
+
+impl Layer {
+    /// The grid of plain layers, then those of two directions and projected ones.
+    fn all() -> Vec<Layer> {
+        let plain = |batch, hidden| Layer { batch, hidden, bidirectional: false, projection: None };
+        let mut all: Vec<Layer> =
+            BATCHES.iter().flat_map(|b| HIDDEN.map(|hidden| plain(*b, hidden))).collect();
+        all.push(Layer { bidirectional: true, ..plain(10, 256) });
+        all.extend(
+            [(256, 64), (512, 128), (512, 256)]
+                .map(|(hidden, outputs)| Layer { projection: Some(outputs), ..plain(10, hidden) }),
+        );
+        all
+    }
+
+    fn sizes(&self) -> String {
+        let plain = format!("{} × {} × {STEPS}", self.batch, self.hidden);
+        match (self.bidirectional, self.projection) {
+            (true, _) => format!("{plain}, both directions"),
+            (_, Some(outputs)) => format!("{plain}, projected to {outputs}"),
+            _ => plain,
+        }
+    }
+
+    /// Operations of a step of the layer as it is defined: two maps of gates forward, and a projection;
+    /// of each one the weights' gradient; and the gradient of the hidden state, but not of the input.
+    fn flops(&self) -> u64 {
+        let state = self.projection.unwrap_or(self.hidden);
+        let gates = 4 * self.hidden * (2 * self.hidden + 3 * state);
+        let projection = self.projection.map_or(0, |outputs| 3 * outputs * self.hidden);
+        let directions = if self.bidirectional { 2 } else { 1 };
+        (directions * 2 * STEPS * self.batch * (gates + projection)) as u64
+    }
+
+    /// A plan that computes the layer's output and its parameters' gradients.
+    fn plan(&self, device: &Device) -> Result<Plan> {
+        let mut parameters = Parameters::new();
+        let config = LstmConfig::new(self.hidden, self.hidden)
+            .bidirectional(self.bidirectional)
+            .projection(self.projection);
+        let lstm = Lstm::new(&mut parameters, "lstm", config)?;
+        let arena = Arena::new(device, &parameters, &[1])?;
+        let mut graph = Graph::new(&arena);
+        let shape = [STEPS, self.batch, self.hidden];
+        let x = graph.input("x", &shape, Element::F32);
+        let (y, _) = lstm.forward(&mut graph, x, Mode::Train)?;
+        let ones = graph.constant(1.0, &[STEPS, self.batch, lstm.outputs()]);
+        let (mut plan, _) = graph.gradients(&[(y, ones)], &Trainable::All, &[])?;
+        let Data::F32(noise) = rows::floats(shape.iter().product(), 1).data() else {
+            unreachable!("floats are floats")
+        };
+        plan.write(x, &Data::F32(noise.iter().map(|x| 0.5 * x).collect()))?;
+        Ok(plan)
+    }
+}
+
 /// M, N and K of the square products.
 const SQUARES: [u32; 5] = [128, 256, 512, 1024, 2048];
 
@@ -109,21 +172,14 @@ impl Bench<'_> {
     /// # Errors
     /// Device errors; if the peer fails.
     pub fn lstm(&mut self) -> Result<Vec<Pair>> {
-        let mut pairs = Vec::new();
-        for (done, batch) in BATCHES.into_iter().enumerate() {
-            for (i, hidden) in HIDDEN.into_iter().enumerate() {
-                let sizes = format!("{batch} × {hidden} × {STEPS}");
-                let all = BATCHES.len() * HIDDEN.len();
-                self.progress.step(done * HIDDEN.len() + i, all, &format!("lstm {sizes}"));
-                let mut plan = layer(self.device, batch, hidden)?;
-                // Two maps of gates forward; of each one the weights' gradient; and the
-                // gradient of the hidden state, but not of the input.
-                let flops = (5 * 2 * STEPS * batch * hidden * 4 * hidden) as u64;
-                pairs.push(self.pair(("lstm", "lstm", sizes), (flops, 0), |turn| {
-                    let steps = async |n| Ok(plan.run(n).map(|_| ())?);
-                    pollster::block_on(pace_seconds(1, 2, turn, steps))
-                })?);
-            }
+        let (mut pairs, all) = (Vec::new(), Layer::all());
+        for (done, layer) in all.iter().enumerate() {
+            self.progress.step(done, all.len(), &format!("lstm {}", layer.sizes()));
+            let mut plan = layer.plan(self.device)?;
+            pairs.push(self.pair(("lstm", "lstm", layer.sizes()), (layer.flops(), 0), |turn| {
+                let steps = async |n| Ok(plan.run(n).map(|_| ())?);
+                pollster::block_on(pace_seconds(1, 2, turn, steps))
+            })?);
         }
         Ok(pairs)
     }
@@ -156,24 +212,6 @@ impl Bench<'_> {
     }
 }
 
-/// A plan that computes a layer's output and its parameters' gradients.
-fn layer(device: &Device, batch: usize, hidden: usize) -> Result<Plan> {
-    let mut parameters = Parameters::new();
-    let lstm = Lstm::new(&mut parameters, "lstm", LstmConfig::new(hidden, hidden))?;
-    let arena = Arena::new(device, &parameters, &[1])?;
-    let mut graph = Graph::new(&arena);
-    let shape = [STEPS, batch, hidden];
-    let x = graph.input("x", &shape, Element::F32);
-    let (y, _) = lstm.forward(&mut graph, x, Mode::Train)?;
-    let ones = graph.constant(1.0, &shape);
-    let (mut plan, _) = graph.gradients(&[(y, ones)], &Trainable::All, &[])?;
-    let Data::F32(noise) = rows::floats(shape.iter().product(), 1).data() else {
-        unreachable!("floats are floats")
-    };
-    plan.write(x, &Data::F32(noise.iter().map(|x| 0.5 * x).collect()))?;
-    Ok(plan)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,10 +237,13 @@ mod tests {
     #[test]
     fn a_layer_has_a_gradient() {
         let device = Device::cpu();
-        let mut plan = layer(&device, 2, 8).unwrap();
-        plan.run(1).unwrap();
-        let gradients = plan.arena().read(tern_engine::Flat::Gradients, 0).unwrap();
-        assert!(gradients.iter().any(|g| *g != 0.0));
-        assert!(gradients.iter().all(|g| g.is_finite()));
+        for (bidirectional, projection) in [(false, None), (true, None), (false, Some(4))] {
+            let layer = Layer { batch: 2, hidden: 8, bidirectional, projection };
+            let mut plan = layer.plan(&device).unwrap();
+            plan.run(1).unwrap();
+            let gradients = plan.arena().read(tern_engine::Flat::Gradients, 0).unwrap();
+            assert!(gradients.iter().any(|g| *g != 0.0), "{}", layer.sizes());
+            assert!(gradients.iter().all(|g| g.is_finite()), "{}", layer.sizes());
+        }
     }
 }

@@ -13,41 +13,64 @@ use tern_engine::{
     Trainable, Training, load_model,
 };
 
-fn weights(parameters: &mut Parameters, layers: usize, gates: usize) -> Vec<LstmWeights> {
-    (0..layers)
-        .map(|layer| {
-            let inputs = if layer == 0 { 5 } else { 6 };
-            let mut add = |part: &str, shape: &[usize]| -> Param {
-                parameters.add(&format!("lstm.{part}_l{layer}"), shape, Init::Zeros).unwrap()
-            };
-            LstmWeights {
-                w_ih: add("weight_ih", &[gates * 6, inputs]),
-                w_hh: add("weight_hh", &[gates * 6, 6]),
-                b_ih: add("bias_ih", &[gates * 6]),
-                b_hh: add("bias_hh", &[gates * 6]),
-            }
-        })
-        .collect()
+/// LSTM layers of a fixture.
+#[derive(Clone, Copy)]
+struct Layers {
+    layers: usize,
+    cifg: bool,
+    bidirectional: bool,
+    projection: Option<usize>,
 }
 
-fn lstm(name: &str, layers: usize, cifg: bool) {
+impl Layers {
+    fn new(layers: usize) -> Self {
+        Layers { layers, cifg: false, bidirectional: false, projection: None }
+    }
+
+    fn weights(self, parameters: &mut Parameters) -> Vec<LstmWeights> {
+        let directions: &[&str] = if self.bidirectional { &["", "_reverse"] } else { &[""] };
+        let (rows, state) = (if self.cifg { 18 } else { 24 }, self.projection.unwrap_or(6));
+        let each = (0..self.layers).flat_map(|layer| directions.iter().map(move |d| (layer, d)));
+        let weights = each.map(|(layer, direction)| {
+            let inputs = if layer == 0 { 5 } else { directions.len() * state };
+            let mut add = |part: &str, shape: &[usize]| -> Param {
+                let name = format!("lstm.{part}_l{layer}{direction}");
+                parameters.add(&name, shape, Init::Zeros).unwrap()
+            };
+            LstmWeights {
+                w_ih: add("weight_ih", &[rows, inputs]),
+                w_hh: add("weight_hh", &[rows, state]),
+                b_ih: add("bias_ih", &[rows]),
+                b_hh: add("bias_hh", &[rows]),
+                w_hr: self.projection.map(|outputs| add("weight_hr", &[outputs, 6])),
+            }
+        });
+        weights.collect()
+    }
+}
+
+fn lstm(name: &str, layers: Layers) {
     let fixture = Fixture::open(name);
     for device in all_devices() {
         let tolerance = if device.name().starts_with("Reference") { 1e-10 } else { 1e-5 };
         let mut parameters = Parameters::new();
-        let weights = weights(&mut parameters, layers, if cifg { 3 } else { 4 });
+        let weights = layers.weights(&mut parameters);
         let arena = Arena::new(&device, &parameters, &[1]).unwrap();
         arena.write(Flat::Parameters, 0, &fixture.flat(&parameters)).unwrap();
 
         let mut graph = Graph::new(&arena);
         let x = graph.input("x", &[7, 3, 5], Element::F32);
-        let state: Vec<(Tensor, Tensor)> = (0..layers)
+        let outputs = layers.projection.unwrap_or(6);
+        let state: Vec<(Tensor, Tensor)> = weights
+            .iter()
             .map(|_| {
-                let h = graph.input("h0", &[3, 6], Element::F32);
+                let h = graph.input("h0", &[3, outputs], Element::F32);
                 (h, graph.input("c0", &[3, 6], Element::F32))
             })
             .collect();
-        let options = LstmOptions { cifg, initial: Some(state.clone()), dropout: 0.0 };
+        let Layers { cifg, bidirectional, .. } = layers;
+        let initial = Some(state.clone());
+        let options = LstmOptions { cifg, initial, bidirectional, dropout: 0.0 };
         let output = graph.lstm(x, &weights, &options).unwrap();
         let outputs: Vec<Tensor> = [output.y].into_iter().chain(output.h).chain(output.c).collect();
         let seeds: Vec<(Tensor, Tensor)> = outputs
@@ -67,7 +90,8 @@ fn lstm(name: &str, layers: usize, cifg: bool) {
             plan.write(tensor, &Data::F32(values.to_vec())).unwrap();
         };
         let by_layer = |name: &str| -> Vec<Vec<f32>> {
-            fixture.f32(name).chunks(18).map(<[f32]>::to_vec).collect()
+            let values = fixture.f32(name);
+            values.chunks(values.len() / weights.len()).map(<[f32]>::to_vec).collect()
         };
         write(x, &fixture.f32("x"));
         for (layer, (h, c)) in state.iter().enumerate() {
@@ -84,7 +108,7 @@ fn lstm(name: &str, layers: usize, cifg: bool) {
         let mut read = |tensors: &[Tensor]| -> Vec<f64> {
             tensors.iter().flat_map(|t| plan.read_f64(*t).unwrap()).collect()
         };
-        let end = 1 + layers;
+        let end = 1 + weights.len();
         let found = [&outputs[..1], &outputs[1..end], &outputs[end..]].map(&mut read);
         for (name, found) in ["y", "hn", "cn"].iter().zip(&found) {
             close(name, &device, found, &fixture.f64(name), tolerance);
@@ -101,17 +125,29 @@ fn lstm(name: &str, layers: usize, cifg: bool) {
 
 #[test]
 fn lstm_of_one_layer() {
-    lstm("lstm_1", 1, false);
+    lstm("lstm_1", Layers::new(1));
 }
 
 #[test]
 fn lstm_of_two_layers() {
-    lstm("lstm_2", 2, false);
+    lstm("lstm_2", Layers::new(2));
 }
 
 #[test]
 fn lstm_with_coupled_gates() {
-    lstm("cifg", 1, true);
+    lstm("cifg", Layers { cifg: true, ..Layers::new(1) });
+}
+
+#[test]
+fn lstm_of_both_directions() {
+    lstm("lstm_bidirectional", Layers { bidirectional: true, ..Layers::new(2) });
+}
+
+#[test]
+fn lstm_with_projections() {
+    let projected = Layers { projection: Some(4), ..Layers::new(2) };
+    lstm("lstm_projected", projected);
+    lstm("lstm_projected_bidirectional", Layers { bidirectional: true, ..projected });
 }
 
 /// Ten training steps from PyTorch's weights: losses of each step, weights after the last.

@@ -13,18 +13,22 @@ use tern_engine::{
     Tensor, Trainable, Training, load_model,
 };
 
-fn gru(name: &str, layers: usize) {
+fn gru(name: &str, layers: usize, bidirectional: bool) {
     let fixture = Fixture::open(name);
     for device in all_devices() {
         let tolerance = if device.name().starts_with("Reference") { 1e-10 } else { 1e-5 };
         let mut parameters = Parameters::new();
+        let directions: &[&str] = if bidirectional { &["", "_reverse"] } else { &[""] };
         let weights: Vec<GruWeights> = (0..layers)
-            .map(|layer| {
+            .flat_map(|layer| directions.iter().map(move |direction| (layer, direction)))
+            .map(|(layer, direction)| {
                 let mut add = |part: &str, shape: &[usize]| {
-                    parameters.add(&format!("gru.{part}_l{layer}"), shape, Init::Zeros).unwrap()
+                    let name = format!("gru.{part}_l{layer}{direction}");
+                    parameters.add(&name, shape, Init::Zeros).unwrap()
                 };
+                let inputs = if layer == 0 { 5 } else { 6 * directions.len() };
                 GruWeights {
-                    w_ih: add("weight_ih", &[18, if layer == 0 { 5 } else { 6 }]),
+                    w_ih: add("weight_ih", &[18, inputs]),
                     w_hh: add("weight_hh", &[18, 6]),
                     b_ih: add("bias_ih", &[18]),
                     b_hh: add("bias_hh", &[18]),
@@ -37,8 +41,9 @@ fn gru(name: &str, layers: usize) {
         let mut graph = Graph::new(&arena);
         let x = graph.input("x", &[7, 3, 5], Element::F32);
         let initial: Vec<Tensor> =
-            (0..layers).map(|_| graph.input("h0", &[3, 6], Element::F32)).collect();
-        let options = GruOptions { initial: Some(initial.clone()), dropout: 0.0 };
+            weights.iter().map(|_| graph.input("h0", &[3, 6], Element::F32)).collect();
+        let initial_states = Some(initial.clone());
+        let options = GruOptions { initial: initial_states, dropout: 0.0, bidirectional };
         let output = graph.gru(x, &weights, &options).unwrap();
         let outputs: Vec<Tensor> = [output.y].into_iter().chain(output.h).collect();
         let seeds: Vec<(Tensor, Tensor)> = outputs
@@ -80,12 +85,17 @@ fn gru(name: &str, layers: usize) {
 
 #[test]
 fn gru_of_one_layer() {
-    gru("gru_1", 1);
+    gru("gru_1", 1, false);
 }
 
 #[test]
 fn gru_of_two_layers() {
-    gru("gru_2", 2);
+    gru("gru_2", 2, false);
+}
+
+#[test]
+fn gru_of_both_directions() {
+    gru("gru_bidirectional", 2, true);
 }
 
 /// An input's name and shape.

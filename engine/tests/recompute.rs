@@ -182,9 +182,17 @@ fn running_moments_that_a_kernel_from_outside_reads_are_not_read_again() {
 
 #[test]
 fn a_state_that_the_forward_pass_moves_on_is_not_read_again() {
-    let recurrent = LayerSpec::Lstm { hidden: 12, layers: 2, coupled: false, dropout: 0.3 };
-    let gated = LayerSpec::Gru { hidden: 10, layers: 2, dropout: 0.3 };
-    for (device, layer) in devices().iter().flat_map(|d| [(d, recurrent), (d, gated)]) {
+    let lstm = |projection| LayerSpec::Lstm {
+        hidden: 12,
+        layers: 2,
+        coupled: false,
+        dropout: 0.3,
+        bidirectional: false,
+        projection,
+    };
+    let gated = LayerSpec::Gru { hidden: 10, layers: 2, dropout: 0.3, bidirectional: false };
+    let layers = [lstm(None), lstm(Some(5)), gated];
+    for (device, layer) in devices().iter().flat_map(|d| layers.map(|layer| (d, layer))) {
         let output = LayerSpec::Linear { outputs: 11, activation: Activation::Identity };
         let layers = [("embedding", LayerSpec::Embedding { dimension: 6 }), ("r", layer)];
         let layers = layers.into_iter().chain([("dropout", LayerSpec::Dropout { p: 0.2 })]);

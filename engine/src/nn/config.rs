@@ -123,12 +123,25 @@ pub struct LstmConfig {
     pub coupled: bool,
     /// Probability that an output of a layer is dropped on its way to the next one; 0 by default.
     pub dropout: f32,
+    /// Whether each layer reads the sequence in both directions; off by default.
+    pub bidirectional: bool,
+    /// Projections of the units that a step puts out in their stead, and the next one reads, fewer than
+    /// there are units (Sak et al. 2014); none by default.
+    pub projection: Option<usize>,
 }
 
 impl LstmConfig {
-    /// One layer with separate gates, without dropout.
+    /// One layer of one direction with separate gates, without dropout and projection.
     pub fn new(inputs: usize, hidden: usize) -> Self {
-        LstmConfig { inputs, hidden, layers: 1, coupled: false, dropout: 0.0 }
+        LstmConfig {
+            inputs,
+            hidden,
+            layers: 1,
+            coupled: false,
+            dropout: 0.0,
+            bidirectional: false,
+            projection: None,
+        }
     }
 
     /// With so many layers.
@@ -148,6 +161,18 @@ impl LstmConfig {
         self.dropout = p;
         self
     }
+
+    /// With both directions, or the forward one alone.
+    pub fn bidirectional(mut self, bidirectional: bool) -> Self {
+        self.bidirectional = bidirectional;
+        self
+    }
+
+    /// With outputs projected to so many floats a step, or not.
+    pub fn projection(mut self, outputs: impl Into<Option<usize>>) -> Self {
+        self.projection = outputs.into();
+        self
+    }
 }
 
 /// [`Gru`](super::Gru) layers, one on another.
@@ -162,12 +187,14 @@ pub struct GruConfig {
     pub layers: usize,
     /// Probability that an output of a layer is dropped on its way to the next one; 0 by default.
     pub dropout: f32,
+    /// Whether each layer reads the sequence in both directions; off by default.
+    pub bidirectional: bool,
 }
 
 impl GruConfig {
-    /// One layer, without dropout.
+    /// One layer of one direction, without dropout.
     pub fn new(inputs: usize, hidden: usize) -> Self {
-        GruConfig { inputs, hidden, layers: 1, dropout: 0.0 }
+        GruConfig { inputs, hidden, layers: 1, dropout: 0.0, bidirectional: false }
     }
 
     /// With so many layers.
@@ -179,6 +206,12 @@ impl GruConfig {
     /// With a probability of dropout between layers.
     pub fn dropout(mut self, p: f32) -> Self {
         self.dropout = p;
+        self
+    }
+
+    /// With both directions, or the forward one alone.
+    pub fn bidirectional(mut self, bidirectional: bool) -> Self {
+        self.bidirectional = bidirectional;
         self
     }
 }

@@ -1,11 +1,10 @@
 //! Layers: parameters under PyTorch's names and shapes, and how they are recorded.
 
-use tern_shaders::{Activation, Element};
+use tern_shaders::Activation;
 
 use super::lora::Adapter;
-use super::{Conv2dConfig, LinearConfig, LoraConfig, LstmConfig};
+use super::{Conv2dConfig, LinearConfig, LoraConfig};
 use crate::ops::convolution::Window;
-use crate::ops::lstm::{LstmOptions, LstmWeights};
 use crate::{Error, Graph, Init, Param, Parameters, Result, Tensor};
 
 /// What a graph is recorded for.
@@ -149,86 +148,6 @@ pub(super) fn check_dropout(name: &str, p: f32) -> Result<()> {
     match (0.0..1.0).contains(&p) {
         true => Ok(()),
         false => Err(Error::value(format!("dropout of {name}"), p, "0 up to but not 1")),
-    }
-}
-
-/// Stacked LSTM layers over time-major sequences, with PyTorch's names: `weight_ih_l0
-/// [4H, I]`, `weight_hh_l0 [4H, H]`, `bias_ih_l0`, `bias_hh_l0` (gates i, f, g, o), or with
-/// coupled gates 3H (i, g, o; f = 1 − i).
-#[derive(Clone, Debug)]
-pub struct Lstm {
-    weights: Vec<LstmWeights>,
-    hidden: usize,
-    coupled: bool,
-    dropout: f32,
-}
-
-impl Lstm {
-    /// Registers the layers' parameters, uniform within 1/√hidden.
-    ///
-    /// # Errors
-    /// [`Error::Value`] without a layer, or for a dropout that isn't in [0, 1); as
-    /// [`Parameters::add`].
-    pub fn new(parameters: &mut Parameters, name: &str, config: LstmConfig) -> Result<Self> {
-        let LstmConfig { inputs, hidden, layers, coupled, dropout } = config;
-        if layers == 0 {
-            return Err(Error::value(format!("layers of {name}"), 0, "at least 1"));
-        }
-        check_dropout(name, dropout)?;
-        let rows = if coupled { 3 * hidden } else { 4 * hidden };
-        let mut weights = Vec::with_capacity(layers);
-        for layer in 0..layers {
-            let width = if layer == 0 { inputs } else { hidden };
-            let mut add = |part: &str, shape: &[usize]| {
-                parameters.add(&format!("{name}.{part}_l{layer}"), shape, bound(hidden))
-            };
-            weights.push(LstmWeights {
-                w_ih: add("weight_ih", &[rows, width])?,
-                w_hh: add("weight_hh", &[rows, hidden])?,
-                b_ih: add("bias_ih", &[rows])?,
-                b_hh: add("bias_hh", &[rows])?,
-            });
-        }
-        Ok(Lstm { weights, hidden, coupled, dropout })
-    }
-
-    /// `[T, B, I]` to `[T, B, H]`. Where the mode carries state, the returned tensors are
-    /// h and c of each layer, `[B, H]`: inputs of the plan that hold the state between steps.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for another input shape.
-    pub fn forward(
-        &self,
-        graph: &mut Graph,
-        x: Tensor,
-        mode: Mode,
-    ) -> Result<(Tensor, Vec<(Tensor, Tensor)>)> {
-        let [_, batch, _] = *graph.shape(x) else {
-            let what = format!("input {:?}, expected [T, B, I]", graph.shape(x));
-            return Err(Error::shape("lstm", what));
-        };
-        let mut carried = Vec::new();
-        if mode.carries() {
-            for layer in 0..self.weights.len() {
-                let mut state = |part: &str| {
-                    graph.input(&format!("{part}{layer}"), &[batch, self.hidden], Element::F32)
-                };
-                carried.push((state("h"), state("c")));
-            }
-        }
-        let start = |&(h, c): &(Tensor, Tensor)| (graph.restarted(h), graph.restarted(c));
-        let initial = carried.iter().map(start).collect();
-        let options = LstmOptions {
-            cifg: self.coupled,
-            initial: mode.carries().then_some(initial),
-            dropout: if mode.trains() { self.dropout } else { 0.0 },
-        };
-        let output = graph.lstm(x, &self.weights, &options)?;
-        for ((h, c), (last_h, last_c)) in carried.iter().zip(output.h.iter().zip(&output.c)) {
-            graph.copy_into(*last_h, *h)?;
-            graph.copy_into(*last_c, *c)?;
-        }
-        Ok((output.y, carried))
     }
 }
 

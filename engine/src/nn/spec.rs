@@ -72,6 +72,13 @@ pub enum LayerSpec {
         /// Dropout between layers.
         #[serde(default)]
         dropout: f32,
+        /// Both directions of each layer; the forward one alone if nothing is said.
+        #[serde(default, skip_serializing_if = "is_no")]
+        bidirectional: bool,
+        /// Floats that a step of each layer puts out, projections of its units; the units themselves if
+        /// nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        projection: Option<usize>,
     },
     /// [`Gru`].
     Gru {
@@ -82,6 +89,9 @@ pub enum LayerSpec {
         /// Dropout between layers.
         #[serde(default)]
         dropout: f32,
+        /// Both directions of each layer; the forward one alone if nothing is said.
+        #[serde(default, skip_serializing_if = "is_no")]
+        bidirectional: bool,
     },
     /// [`Linear`] with a bias.
     Linear {
@@ -178,6 +188,10 @@ fn is_yes(yes: &bool) -> bool {
     *yes
 }
 
+fn is_no(yes: &bool) -> bool {
+    !yes
+}
+
 fn is_none(pixels: &Pixels) -> bool {
     *pixels == Pixels::default()
 }
@@ -210,75 +224,6 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
-    /// A language model: `embedding`, `lstm`, `output` over the vocabulary.
-    pub fn language_model(
-        vocabulary: usize,
-        dimension: usize,
-        hidden: usize,
-        layers: usize,
-    ) -> Self {
-        let lstm = LayerSpec::Lstm { hidden, layers, coupled: false, dropout: 0.0 };
-        let output = LayerSpec::Linear { outputs: vocabulary, activation: Activation::Identity };
-        ModelSpec {
-            input: Input::Tokens { vocabulary },
-            layers: vec![
-                ("embedding".into(), LayerSpec::Embedding { dimension }),
-                ("lstm".into(), lstm),
-                ("output".into(), output),
-            ],
-        }
-    }
-
-    /// A multilayer perceptron `0`, `1`, … with ReLU between its layers.
-    pub fn mlp(width: usize, hidden: &[usize], outputs: usize) -> Self {
-        let last = (outputs, Activation::Identity);
-        let layers = hidden.iter().map(|h| (*h, Activation::Relu)).chain([last]);
-        ModelSpec {
-            input: Input::Features { width },
-            layers: layers
-                .enumerate()
-                .map(|(i, (outputs, activation))| {
-                    (i.to_string(), LayerSpec::Linear { outputs, activation })
-                })
-                .collect(),
-        }
-    }
-
-    /// ResNet-18 (He et al. 2016) under torchvision's names, whose weights it takes: a convolution of
-    /// 7 × 7, a maximum pool, eight [`BasicBlock`]s of 64 to 512 channels, and classes of their means.
-    pub fn resnet18(channels: usize, [height, width]: [usize; 2], classes: usize) -> Self {
-        let conv = LayerSpec::Conv2d {
-            outputs: 64,
-            kernel: 7.into(),
-            stride: 2.into(),
-            padding: 3.into(),
-            bias: false,
-            activation: Activation::Identity,
-        };
-        let pool = LayerSpec::MaxPool2d { kernel: 3.into(), stride: 2.into(), padding: 1.into() };
-        let mut layers = vec![
-            ("conv1".to_owned(), conv),
-            ("bn1".to_owned(), LayerSpec::BatchNorm),
-            ("relu".to_owned(), LayerSpec::Activation { kind: Activation::Relu }),
-            ("maxpool".to_owned(), pool),
-        ];
-        for (stage, outputs) in (1..).zip([64, 128, 256, 512]) {
-            for block in 0..2 {
-                let stride = if stage > 1 && block == 0 { 2 } else { 1 };
-                layers.push((
-                    format!("layer{stage}.{block}"),
-                    LayerSpec::BasicBlock { outputs, stride },
-                ));
-            }
-        }
-        let classes = LayerSpec::Linear { outputs: classes, activation: Activation::Identity };
-        layers.extend([
-            ("avgpool".to_owned(), LayerSpec::GlobalAveragePool),
-            ("fc".to_owned(), classes),
-        ]);
-        ModelSpec { input: Input::Image { channels, height, width }, layers }
-    }
-
     /// Whether some of its parameters are running moments, which are averaged and have no gradients.
     pub fn has_running_moments(&self) -> bool {
         let running = |layer: &LayerSpec| {
@@ -347,6 +292,23 @@ struct SoFar {
 }
 
 impl LayerSpec {
+    /// LSTM layers of one direction, without dropout, projection and coupled gates.
+    pub fn lstm(hidden: usize, layers: usize) -> Self {
+        LayerSpec::Lstm {
+            hidden,
+            layers,
+            coupled: false,
+            dropout: 0.0,
+            bidirectional: false,
+            projection: None,
+        }
+    }
+
+    /// GRU layers of one direction, without dropout.
+    pub fn gru(hidden: usize, layers: usize) -> Self {
+        LayerSpec::Gru { hidden, layers, dropout: 0.0, bidirectional: false }
+    }
+
     fn build(
         &self,
         parameters: &mut Parameters,
@@ -367,16 +329,28 @@ impl LayerSpec {
                 *table = Some((embedding.weight().clone(), dimension));
                 Layer::Embedding(embedding)
             }
-            (LayerSpec::Lstm { hidden, layers, coupled, dropout }, Form::Vector(width)) => {
-                *form = Form::Vector(hidden);
-                let config =
-                    LstmConfig::new(width, hidden).layers(layers).coupled(coupled).dropout(dropout);
-                Layer::Lstm(Lstm::new(parameters, name, config)?)
+            (
+                LayerSpec::Lstm { hidden, layers, coupled, dropout, bidirectional, projection },
+                Form::Vector(width),
+            ) => {
+                let config = LstmConfig {
+                    inputs: width,
+                    hidden,
+                    layers,
+                    coupled,
+                    dropout,
+                    bidirectional,
+                    projection,
+                };
+                let lstm = Lstm::new(parameters, name, config)?;
+                *form = Form::Vector(lstm.outputs());
+                Layer::Lstm(lstm)
             }
-            (LayerSpec::Gru { hidden, layers, dropout }, Form::Vector(width)) => {
-                *form = Form::Vector(hidden);
-                let config = GruConfig::new(width, hidden).layers(layers).dropout(dropout);
-                Layer::Gru(Gru::new(parameters, name, config)?)
+            (LayerSpec::Gru { hidden, layers, dropout, bidirectional }, Form::Vector(width)) => {
+                let config = GruConfig { inputs: width, hidden, layers, dropout, bidirectional };
+                let gru = Gru::new(parameters, name, config)?;
+                *form = Form::Vector(gru.outputs());
+                Layer::Gru(gru)
             }
             (LayerSpec::Linear { outputs, activation }, Form::Vector(width)) => {
                 *form = Form::Vector(outputs);

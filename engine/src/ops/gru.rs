@@ -32,8 +32,8 @@ mod tests;
 
 use layer::Layer;
 
-use super::recurrent::Weights;
-use crate::{Error, Graph, Kind, Param, Result, Tensor};
+use super::recurrent::{Stack, Weights};
+use crate::{Graph, Kind, Param, Result, Tensor};
 
 pub use cases::cases;
 
@@ -59,18 +59,21 @@ impl GruWeights {
 /// How [`Graph::gru`] computes.
 #[derive(Clone, Debug, Default)]
 pub struct GruOptions {
-    /// h of each layer before the first step, `[B, H]`; zeros if `None`.
+    /// h before the first step for each entry of the weights, `[B, H]`; zeros if `None`.
     pub initial: Option<Vec<Tensor>>,
     /// Probability that an output of a layer is dropped on its way to the next one.
     pub dropout: f32,
+    /// Whether each layer reads the sequence from its end, too (Schuster and Paliwal 1997): a layer then
+    /// has two entries of the weights, forward and backward, and the next one reads the outputs of both.
+    pub bidirectional: bool,
 }
 
 /// What [`Graph::gru`] returns.
 #[derive(Clone, Debug)]
 pub struct GruOutput {
-    /// Outputs of the last layer, `[T, B, H]`.
+    /// Outputs of the last layer, `[T, B, H]`, or `[T, B, 2·H]` of both directions.
     pub y: Tensor,
-    /// Hidden state of each layer after the last step, `[B, H]`.
+    /// Hidden state after the last step that was read, `[B, H]`, for each entry of the weights.
     pub h: Vec<Tensor>,
 }
 
@@ -79,7 +82,7 @@ const WALKED: usize = 128;
 
 impl Graph {
     /// GRU layers (Cho et al. 2014; see [`tern_shaders::kernels::gru`] for the equations) over
-    /// `x [T, B, I]`, one entry of `weights` a layer.
+    /// `x [T, B, I]`, one entry of `weights` a layer and direction.
     ///
     /// # Errors
     /// [`Error::Shape`] unless the shapes go together; [`Error::Value`] unless
@@ -105,35 +108,27 @@ impl Graph {
         options: &GruOptions,
         whole: bool,
     ) -> Result<GruOutput> {
-        if weights.is_empty() {
-            return Err(Error::value("layers of a gru", 0, "at least 1"));
-        }
-        if let Some(initial) = options.initial.as_ref().filter(|i| i.len() != weights.len()) {
-            let what = format!("{} initial states for {} layers", initial.len(), weights.len());
-            return Err(Error::shape("gru", what));
-        }
-        let mut output = GruOutput { y: x, h: Vec::new() };
-        for (i, weights) in weights.iter().enumerate() {
-            if i > 0 && options.dropout != 0.0 {
-                output.y = self.dropout(output.y, options.dropout)?;
-            }
+        let stack = Stack {
+            op: "gru",
+            weights: weights.len(),
+            initial: options.initial.as_ref().map(Vec::len),
+            bidirectional: options.bidirectional,
+            dropout: options.dropout,
+        };
+        let mut h = Vec::with_capacity(weights.len());
+        let y = stack.record(self, x, |graph, i, input| {
             let initial = options.initial.as_ref().map(|states| states[i]);
-            let input = output.y;
-            let layer = self.scoped(&format!("l{i}"), |graph| {
-                let layer = Layer::new(graph, input, weights, initial, whole)?;
-                layer.forward(graph);
-                Ok::<_, Error>(layer)
-            })?;
-            output.y = layer.y;
-            output.h.push(layer.h);
-            let w = layer.weights.clone();
-            let inputs: Vec<Tensor> = [layer.x].into_iter().chain(initial).collect();
-            let weights = w.all();
-            self.on_backward(&inputs, &weights, &[layer.y, layer.h], move |b| {
+            let layer = Layer::new(graph, input, &weights[i], initial, whole)?;
+            layer.forward(graph);
+            let (y, last, w) = (layer.y, layer.h, layer.weights.clone());
+            h.push(last);
+            let inputs: Vec<Tensor> = [input].into_iter().chain(initial).collect();
+            graph.on_backward(&inputs, &w.all(), &[y, last], move |b| {
                 layer.backward(b);
                 Ok(())
             });
-        }
-        Ok(output)
+            Ok(y)
+        })?;
+        Ok(GruOutput { y, h })
     }
 }

@@ -14,7 +14,8 @@
 //! let mut graph = Graph::new(&arena);
 //! let (x, one) = (graph.constant(1.0, &[2, 1, 1]), graph.constant(1.0, &[1, 1]));
 //! let options = LstmOptions { initial: Some(vec![(one, one)]), ..LstmOptions::default() };
-//! let output = graph.lstm(x, &[LstmWeights { w_ih, w_hh, b_ih, b_hh }], &options)?;
+//! let weights = LstmWeights { w_ih, w_hh, b_ih, b_hh, w_hr: None };
+//! let output = graph.lstm(x, &[weights], &options)?;
 //! graph.keep(output.c[0]);
 //! let mut plan = graph.forward()?;
 //! plan.run(1)?;
@@ -27,13 +28,14 @@
 
 mod cases;
 mod layer;
+mod projection;
 #[cfg(test)]
 mod tests;
 
 use layer::Layer;
 
-use super::recurrent::Weights;
-use crate::{Error, Graph, Kind, Param, Result, Tensor};
+use super::recurrent::{Stack, Weights};
+use crate::{Activation, Graph, Kind, Param, Result, Tensor};
 
 pub use cases::cases;
 
@@ -49,11 +51,19 @@ pub struct LstmWeights {
     pub b_ih: Param,
     /// `bias_hh` `[G·H]`
     pub b_hh: Param,
+    /// `weight_hr` `[P, H]`: what a step puts out and the next one reads are P projections of its H
+    /// units (Sak et al. 2014), and `weight_hh` is `[G·H, P]`.
+    pub w_hr: Option<Param>,
 }
 
 impl LstmWeights {
     fn all(&self) -> Weights<'_> {
         [&self.w_ih, &self.w_hh, &self.b_ih, &self.b_hh]
+    }
+
+    /// Units, H.
+    fn hidden(&self) -> usize {
+        self.w_hr.as_ref().unwrap_or(&self.w_hh).shape.last().copied().unwrap_or(0)
     }
 }
 
@@ -62,20 +72,26 @@ impl LstmWeights {
 pub struct LstmOptions {
     /// Couples input and forget gates, f = 1 − i (CIFG; Greff et al. 2017).
     pub cifg: bool,
-    /// h and c of each layer before the first step, `[B, H]`; zeros if `None`.
+    /// h and c before the first step for each entry of the weights, `[B, H]`, or `[B, P]` and `[B, H]`
+    /// with a projection; zeros if `None`.
     pub initial: Option<Vec<(Tensor, Tensor)>>,
     /// Probability that an output of a layer is dropped on its way to the next one.
     pub dropout: f32,
+    /// Whether each layer reads the sequence from its end, too (Schuster and Paliwal 1997): a layer then
+    /// has two entries of the weights, forward and backward, and the next one reads the outputs of both.
+    pub bidirectional: bool,
 }
 
 /// What [`Graph::lstm`] returns.
 #[derive(Clone, Debug)]
 pub struct LstmOutput {
-    /// Outputs of the last layer, `[T, B, H]`.
+    /// Outputs of the last layer, `[T, B, H]`, or P projections a step instead of H; twice as many of
+    /// both directions.
     pub y: Tensor,
-    /// Hidden state of each layer after the last step, `[B, H]`.
+    /// Hidden state after the last step that was read, `[B, H]` or `[B, P]`, for each entry of the
+    /// weights.
     pub h: Vec<Tensor>,
-    /// Cell state of each layer after the last step, `[B, H]`.
+    /// Cell state after the last step that was read, `[B, H]`, for each entry of the weights.
     pub c: Vec<Tensor>,
 }
 
@@ -86,7 +102,7 @@ const WALKED: u32 = 128;
 
 impl Graph {
     /// LSTM layers (Hochreiter and Schmidhuber 1997; see [`tern_shaders::kernels::lstm`] for the
-    /// equations) over `x [T, B, I]`, one entry of `weights` a layer.
+    /// equations) over `x [T, B, I]`, one entry of `weights` a layer and direction.
     ///
     /// # Errors
     /// [`Error::Shape`] unless the shapes go together; [`Error::Value`] unless
@@ -98,7 +114,7 @@ impl Graph {
         options: &LstmOptions,
     ) -> Result<LstmOutput> {
         let kind = self.profile().kind;
-        let hidden = weights.first().and_then(|w| w.w_hh.shape.last()).copied().unwrap_or(0);
+        let hidden = weights.first().map_or(0, LstmWeights::hidden);
         let hardware = !matches!(kind, Kind::Cpu | Kind::Software);
         let default = self.profile().whole_sequence || hardware && hidden <= WALKED as usize;
         let measured = match self.shape(x) {
@@ -120,36 +136,36 @@ impl Graph {
         options: &LstmOptions,
         whole: bool,
     ) -> Result<LstmOutput> {
-        if weights.is_empty() {
-            return Err(Error::value("layers of an lstm", 0, "at least 1"));
-        }
-        if let Some(initial) = options.initial.as_ref().filter(|i| i.len() != weights.len()) {
-            let what = format!("{} initial states for {} layers", initial.len(), weights.len());
-            return Err(Error::shape("lstm", what));
-        }
-        let mut output = LstmOutput { y: x, h: Vec::new(), c: Vec::new() };
-        for (i, weights) in weights.iter().enumerate() {
-            if i > 0 && options.dropout != 0.0 {
-                output.y = self.dropout(output.y, options.dropout)?;
-            }
+        let stack = Stack {
+            op: "lstm",
+            weights: weights.len(),
+            initial: options.initial.as_ref().map(Vec::len),
+            bidirectional: options.bidirectional,
+            dropout: options.dropout,
+        };
+        let (mut h, mut c) = (Vec::new(), Vec::new());
+        let y = stack.record(self, x, |graph, i, input| {
             let initial = options.initial.as_ref().map(|states| states[i]);
-            let input = output.y;
-            let layer = self.scoped(&format!("l{i}"), |graph| {
-                let layer = Layer::new(graph, input, weights, initial, options.cifg, whole)?;
-                layer.forward(graph);
-                Ok::<_, Error>(layer)
-            })?;
-            output.y = layer.y;
-            output.h.push(layer.h);
-            output.c.push(layer.c);
-            let w = layer.weights.clone();
-            let mut inputs = vec![layer.x];
-            inputs.extend(initial.into_iter().flat_map(|(h, c)| [h, c]));
-            self.on_backward(&inputs, &w.all(), &[layer.y, layer.h, layer.c], move |b| {
+            let layer = Layer::new(graph, input, &weights[i], initial, options.cifg, whole)?;
+            layer.forward(graph);
+            let (mut y, mut last, cell, w) = (layer.y, layer.h, layer.c, layer.weights.clone());
+            let inputs: Vec<Tensor> =
+                [input].into_iter().chain(initial.into_iter().flat_map(|(h, c)| [h, c])).collect();
+            let all: Vec<&Param> = w.all().into_iter().chain(&w.w_hr).collect();
+            graph.on_backward(&inputs, &all, &[y, last, cell], move |b| {
                 layer.backward(b);
                 Ok(())
             });
-        }
-        Ok(output)
+            if let Some(w_hr) = &w.w_hr {
+                y = graph.linear(y, w_hr, None, Activation::Identity)?;
+                let &[steps, batch, width] = graph.shape(y) else { return Ok(y) };
+                last = graph.slice(y, 0, steps - 1..steps)?;
+                last = graph.reshape(last, &[batch, width])?;
+            }
+            h.push(last);
+            c.push(cell);
+            Ok(y)
+        })?;
+        Ok(LstmOutput { y, h, c })
     }
 }

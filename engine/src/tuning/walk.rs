@@ -87,6 +87,7 @@ impl Device {
             w_hh: parameters.add("w_hh", &[rows, hidden], init)?,
             b_ih: parameters.add("b_ih", &[rows], init)?,
             b_hh: parameters.add("b_hh", &[rows], init)?,
+            w_hr: None,
         };
         let arena = Arena::new(self, &parameters, &[1])?;
         let mut graph = Graph::new(&arena);

@@ -24,9 +24,15 @@ impl Fixture {
 
     /// Values of all parameters, as the flat vector has them.
     pub fn flat(&self, parameters: &Parameters) -> Vec<f32> {
+        self.flat_of("", parameters)
+    }
+
+    /// [`Fixture::flat`] of what is named by a prefix and a parameter.
+    pub fn flat_of(&self, prefix: &str, parameters: &Parameters) -> Vec<f32> {
         let mut flat = vec![0.0; parameters.words()];
         for p in parameters.iter() {
-            flat[p.offset..][..p.len()].copy_from_slice(&self.f32(&p.name));
+            let values = self.f32(&format!("{prefix}{}", p.name));
+            flat[p.offset..][..p.len()].copy_from_slice(&values);
         }
         flat
     }

@@ -175,8 +175,7 @@ mod tests {
             let public = PublicModel::load(&taken(args).unwrap()).unwrap();
             // What `--quick --train` would make.
             let scale = Scale::quick();
-            let lstm =
-                LayerSpec::Lstm { hidden: scale.hidden, layers: 1, coupled: false, dropout: 0.0 };
+            let lstm = LayerSpec::lstm(scale.hidden, 1);
             assert_eq!(public.card.steps, scale.steps);
             assert!(public.card.spec.layers.iter().any(|(_, layer)| *layer == lstm));
         }

@@ -15,7 +15,14 @@ fn a_spec_survives_json_and_builds_the_same_parameters() {
 
 #[test]
 fn a_dropout_that_leaves_nothing_is_refused_with_its_range() {
-    let lstm = |dropout| LayerSpec::Lstm { hidden: 8, layers: 2, coupled: false, dropout };
+    let lstm = |dropout| LayerSpec::Lstm {
+        hidden: 8,
+        layers: 2,
+        coupled: false,
+        dropout,
+        bidirectional: true,
+        projection: None,
+    };
     for (p, taken) in [(0.0, true), (0.99, true), (1.0, false), (-0.1, false)] {
         for layer in [LayerSpec::Dropout { p }, lstm(p)] {
             let input = Input::Features { width: 8 };

@@ -40,9 +40,9 @@ impl Layer {
         initial: Option<Tensor>,
         whole: bool,
     ) -> Result<Self> {
-        let of = (weights.all(), GATES);
-        let sizes = Sizes::of(graph, "gru", x, of, initial)?;
+        let sizes = Sizes::of(graph, "gru", x, (weights.all(), GATES), None)?;
         let Sizes { steps, batch, hidden, .. } = sizes;
+        initial.map_or(Ok(()), |h| sizes.check_state(graph, "gru", h, hidden))?;
         let mut make = |label: &str, shape: &[usize]| graph.tensor(label, shape, Element::F32);
         let mut layer = Layer {
             weights: weights.clone(),

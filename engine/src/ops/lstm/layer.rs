@@ -7,6 +7,7 @@ use tern_shaders::kernels::lstm::{
 };
 
 use super::LstmWeights;
+use super::projection::Projection;
 use crate::ops::recurrent::Sizes;
 use crate::{Backward, Flat, Graph, Operand, Result, Tensor};
 
@@ -18,8 +19,10 @@ pub(super) struct Layer {
     cifg: bool,
     /// Whether one dispatch walks the sequence.
     whole: bool,
-    pub x: Tensor,
+    x: Tensor,
+    /// h and c of the units before the first step.
     initial: Option<(Tensor, Tensor)>,
+    projection: Option<Projection>,
     /// Sums of the input products at first, then the activated gates.
     gates: Tensor,
     hs: Tensor,
@@ -40,8 +43,21 @@ impl Layer {
         whole: bool,
     ) -> Result<Self> {
         let of = (weights.all(), gate_count(cifg.into()));
-        let sizes = Sizes::of(graph, "lstm", x, of, initial.iter().flat_map(|(h, c)| [*h, *c]))?;
-        let Sizes { steps, batch, hidden, .. } = sizes;
+        let sizes = Sizes::of(graph, "lstm", x, of, weights.w_hr.as_ref())?;
+        let Sizes { steps, batch, hidden, state, .. } = sizes;
+        if let Some((h, c)) = initial {
+            sizes.check_state(graph, "lstm", h, state)?;
+            sizes.check_state(graph, "lstm", c, hidden)?;
+        }
+        let (projection, initial) = match &weights.w_hr {
+            Some(w_hr) => {
+                let h = initial.map(|(h, _)| h);
+                // What the units put out before is projected already.
+                let initial = initial.map(|(_, c)| (graph.constant(0.0, &[batch, hidden]), c));
+                (Some(Projection::new(graph, sizes, w_hr, h)), initial)
+            }
+            None => (None, initial),
+        };
         let mut make = |label: &str, shape: &[usize]| graph.tensor(label, shape, Element::F32);
         let mut layer = Layer {
             weights: weights.clone(),
@@ -50,6 +66,7 @@ impl Layer {
             whole,
             x,
             initial,
+            projection,
             gates: make("gates", &[steps, batch, sizes.width()]),
             hs: make("hidden states", &[steps + 1, batch, hidden]),
             cs: make("cell states", &[steps + 1, batch, hidden]),
@@ -61,21 +78,38 @@ impl Layer {
         Ok(layer)
     }
 
+    /// Where the kernels read the recurrent weights and biases: the operand, the two offsets, and from
+    /// replica to replica.
+    fn recurrent(&self, graph: &Graph) -> (Operand, [u32; 2], u32) {
+        match &self.projection {
+            Some(projection) => projection.recurrent(),
+            None => (
+                Operand::Flat(Flat::Parameters),
+                [&self.weights.w_hh, &self.weights.b_hh].map(|param| param.offset as u32),
+                graph.parameter_stride() as u32,
+            ),
+        }
+    }
+
     fn forward_params(&self, graph: &Graph) -> Forward {
+        let (_, [w_offset, b_offset], stride) = self.recurrent(graph);
         Forward {
             t: 0,
             steps: self.sizes.steps as u32,
             batch: self.sizes.batch as u32,
             hidden: self.sizes.hidden as u32,
             cifg: self.cifg.into(),
-            w_offset: self.weights.w_hh.offset as u32,
-            b_offset: self.weights.b_hh.offset as u32,
-            stride: graph.parameter_stride() as u32,
+            w_offset,
+            b_offset,
+            stride,
         }
     }
 
     pub fn forward(&self, graph: &mut Graph) {
         self.sizes.input_product(graph, self.weights.all(), self.x, self.gates);
+        if let Some(projection) = &self.projection {
+            projection.forward(graph, &self.weights, self.gates);
+        }
         let n = (self.sizes.batch * self.sizes.hidden) as u32;
         let state =
             State { n, steps: self.sizes.steps as u32, zero: self.initial.is_none().into() };
@@ -83,13 +117,8 @@ impl Layer {
         let (h, c) = self.initial.unwrap_or((self.gates, self.gates));
         let args = [h.into(), c.into(), self.hs.into(), self.cs.into()];
         graph.dispatch(&STATE_LOAD, &state, &args);
-        let args = [
-            Operand::Flat(Flat::Parameters),
-            self.hs.into(),
-            self.cs.into(),
-            self.gates.into(),
-            self.y.into(),
-        ];
+        let (weights, ..) = self.recurrent(graph);
+        let args = [weights, self.hs.into(), self.cs.into(), self.gates.into(), self.y.into()];
         let params = self.forward_params(graph);
         if self.whole {
             graph.dispatch(&SEQUENCE_FORWARD, &params, &args);
@@ -114,28 +143,21 @@ impl Layer {
         let [has_dy, has_dh, has_dc] = upstream.map(|d| u32::from(d.is_some()));
         // An absent gradient is not read; its binding still needs a buffer that isn't written.
         let [dy, dh, dc] = upstream.map(|d| d.unwrap_or(self.gates).into());
+        let (weights, [w_offset, _], stride) = self.recurrent(b);
         let params = BackwardParams {
             t: 0,
             steps: self.sizes.steps as u32,
             batch: self.sizes.batch as u32,
             hidden: self.sizes.hidden as u32,
             cifg: self.cifg.into(),
-            w_offset: self.weights.w_hh.offset as u32,
-            stride: b.parameter_stride() as u32,
+            w_offset,
+            stride,
             has_dy,
             has_dh,
             has_dc,
         };
-        let args = [
-            Operand::Flat(Flat::Parameters),
-            self.gates.into(),
-            self.cs.into(),
-            dy,
-            dh,
-            dc,
-            dgates.into(),
-            carried.into(),
-        ];
+        let args =
+            [weights, self.gates.into(), self.cs.into(), dy, dh, dc, dgates.into(), carried.into()];
         if self.whole && b.computes(&SEQUENCE_BACKWARD, &params) {
             b.dispatch(&SEQUENCE_BACKWARD, &params, &args);
         } else {
@@ -144,7 +166,14 @@ impl Layer {
             }
         }
         self.state_backward(b, &params, dgates, carried);
-        self.sizes.products_backward(b, self.weights.all(), (self.x, self.hs), [dgates; 2]);
+        let all = self.weights.all();
+        match &self.projection {
+            Some(projection) => {
+                self.sizes.around_backward(b, all, self.x, [dgates; 2]);
+                projection.backward(b, &self.weights, self.hs, dgates);
+            }
+            None => self.sizes.products_backward(b, all, (self.x, self.hs), [dgates; 2]),
+        }
     }
 
     /// Gradients of the initial state, for whoever wants them.
@@ -175,7 +204,7 @@ impl Layer {
             accumulate_h,
             accumulate_c,
         };
-        let weights = Operand::Flat(Flat::Parameters);
+        let (weights, ..) = self.recurrent(b);
         let args = [weights, dgates.into(), carried.into(), dh.into(), dc.into()];
         b.dispatch(&STATE_BACKWARD, &params, &args);
     }

@@ -10,29 +10,55 @@ fn cases_hold_on_every_device() {
     run_cases(&cases());
 }
 
-/// Layers of hidden size `hidden`.
-fn layers(
+/// Layers to be tested.
+#[derive(Clone, Copy)]
+struct Layers {
     inputs: usize,
     hidden: usize,
     count: usize,
     cifg: bool,
-) -> (Parameters, Vec<LstmWeights>) {
-    let mut parameters = Parameters::new();
-    let rows = gate_count(cifg.into()) * hidden;
-    let weights = (0..count)
-        .map(|layer| {
-            let mut add = |name: &str, shape: &[usize]| {
-                parameters.add(&format!("{name}_l{layer}"), shape, Init::Uniform(0.6)).unwrap()
-            };
-            LstmWeights {
-                w_ih: add("weight_ih", &[rows, if layer == 0 { inputs } else { hidden }]),
-                w_hh: add("weight_hh", &[rows, hidden]),
-                b_ih: add("bias_ih", &[rows]),
-                b_hh: add("bias_hh", &[rows]),
-            }
-        })
-        .collect();
-    (parameters, weights)
+    bidirectional: bool,
+    projection: Option<usize>,
+}
+
+impl Layers {
+    fn new([inputs, hidden]: [usize; 2], count: usize) -> Self {
+        Layers { inputs, hidden, count, cifg: false, bidirectional: false, projection: None }
+    }
+
+    /// Floats that a step of a direction puts out.
+    fn state(&self) -> usize {
+        self.projection.unwrap_or(self.hidden)
+    }
+
+    fn weights(&self) -> (Parameters, Vec<LstmWeights>) {
+        let mut parameters = Parameters::new();
+        let (hidden, state) = (self.hidden, self.state());
+        let rows = gate_count(self.cifg.into()) * hidden;
+        let directions = if self.bidirectional { 2 } else { 1 };
+        let weights = (0..self.count * directions)
+            .map(|i| {
+                let mut add = |name: &str, shape: &[usize]| {
+                    let name = format!("{name}_l{i}");
+                    parameters.add(&name, shape, Init::Uniform(0.6)).unwrap()
+                };
+                let inputs = if i < directions { self.inputs } else { directions * state };
+                LstmWeights {
+                    w_ih: add("weight_ih", &[rows, inputs]),
+                    w_hh: add("weight_hh", &[rows, state]),
+                    b_ih: add("bias_ih", &[rows]),
+                    b_hh: add("bias_hh", &[rows]),
+                    w_hr: self.projection.map(|outputs| add("weight_hr", &[outputs, hidden])),
+                }
+            })
+            .collect();
+        (parameters, weights)
+    }
+
+    fn options(&self, initial: Option<Vec<(Tensor, Tensor)>>) -> LstmOptions {
+        let Layers { cifg, bidirectional, .. } = *self;
+        LstmOptions { cifg, bidirectional, initial, dropout: 0.0 }
+    }
 }
 
 /// Outputs and final states in one tensor, so that all of them have upstream gradients.
@@ -51,16 +77,25 @@ fn everything(graph: &mut Graph, output: &LstmOutput) -> Result<Tensor> {
 
 #[test]
 fn gradients_match_finite_differences() {
-    for (cifg, count, whole) in
-        [(false, 1, true), (false, 2, false), (true, 1, false), (true, 2, true)]
-    {
-        let (parameters, weights) = layers(2, 3, count, cifg);
-        let state: &[usize] = &[2, 3];
+    let plain = |count| Layers::new([2, 3], count);
+    let projected = |count| Layers { projection: Some(2), ..plain(count) };
+    for (layers, whole) in [
+        (plain(1), true),
+        (plain(2), false),
+        (Layers { cifg: true, ..plain(1) }, false),
+        (Layers { cifg: true, ..plain(2) }, true),
+        (Layers { bidirectional: true, ..plain(2) }, true),
+        (projected(2), true),
+        (projected(1), false),
+        (Layers { cifg: true, bidirectional: true, ..projected(2) }, true),
+    ] {
+        let (parameters, weights) = layers.weights();
+        let (h, c) = ([2, layers.state()], [2, 3]);
         let mut shapes = vec![&[4, 2, 2][..]];
-        shapes.extend(vec![state; 2 * count]);
+        shapes.extend(weights.iter().flat_map(|_| [&h[..], &c]));
         gradient_check_with(&parameters, &shapes, |graph, x| {
             let initial = x[1..].chunks(2).map(|s| (s[0], s[1])).collect();
-            let options = LstmOptions { cifg, initial: Some(initial), dropout: 0.0 };
+            let options = layers.options(Some(initial));
             let output = graph.lstm_walking(x[0], &weights, &options, whole)?;
             everything(graph, &output)
         });
@@ -69,27 +104,34 @@ fn gradients_match_finite_differences() {
 
 #[test]
 fn gradients_of_the_outputs_alone_start_from_a_zero_state() {
-    let (parameters, weights) = layers(3, 4, 2, false);
-    gradient_check_with(&parameters, &[&[3, 2, 3]], |graph, x| {
-        Ok(graph.lstm(x[0], &weights, &LstmOptions::default())?.y)
-    });
+    for projection in [None, Some(2)] {
+        let layers = Layers { projection, ..Layers::new([3, 4], 2) };
+        let (parameters, weights) = layers.weights();
+        gradient_check_with(&parameters, &[&[3, 2, 3]], |graph, x| {
+            Ok(graph.lstm(x[0], &weights, &LstmOptions::default())?.y)
+        });
+    }
 }
 
-/// Outputs and gradients of two layers on a device.
-fn run(device: &Device, whole: bool) -> (Vec<f64>, Vec<f64>) {
-    let (parameters, weights) = layers(5, 12, 2, false);
+/// Outputs and gradients of layers on a device.
+fn run(layers: &Layers, device: &Device, whole: bool) -> (Vec<f64>, Vec<f64>) {
+    let (parameters, weights) = layers.weights();
     let arena = Arena::new(device, &parameters, &[3, 4]).unwrap();
     let mut graph = Graph::new(&arena);
     let x = graph.input("x", &[6, 3, 5], Element::F32);
-    let output = graph.lstm_walking(x, &weights, &LstmOptions::default(), whole).unwrap();
+    let output = graph.lstm_walking(x, &weights, &layers.options(None), whole).unwrap();
     graph.keep(output.y);
-    let seed = graph.input("dy", &[6, 3, 12], Element::F32);
+    let shape = graph.shape(output.y).to_vec();
+    let seed = graph.input("dy", &shape, Element::F32);
     let (mut plan, _) = graph.gradients(&[(output.y, seed)], &Trainable::All, &[]).unwrap();
-    // Load, store and a product each, and one dispatch a step and direction or one in all.
-    let steps = if whole { 1 } else { 6 };
-    assert!(plan.dispatches() <= 2 * (2 * steps + 3 + 5), "{} dispatches", plan.dispatches());
+    if layers.projection.is_none() && !layers.bidirectional {
+        // Load, store and a product each, and one dispatch a step and direction or one in all.
+        let steps = if whole { 1 } else { 6 };
+        assert!(plan.dispatches() <= 2 * (2 * steps + 3 + 5), "{} dispatches", plan.dispatches());
+    }
     plan.write(x, &Data::F32(floats(2 * 6 * 3 * 5, 1.0, 1))).unwrap();
-    plan.write(seed, &Data::F32(floats(2 * 6 * 3 * 12, 1.0, 2))).unwrap();
+    let n = 2 * shape.iter().product::<usize>();
+    plan.write(seed, &Data::F32(floats(n, 1.0, 2))).unwrap();
     plan.run(1).unwrap();
     let gradients = [0, 1].map(|r| arena.read_f64(Flat::Gradients, r).unwrap()).concat();
     (plan.read_f64(output.y).unwrap(), gradients)
@@ -97,12 +139,17 @@ fn run(device: &Device, whole: bool) -> (Vec<f64>, Vec<f64>) {
 
 #[test]
 fn steps_sequences_and_devices_agree() {
-    walks_agree(run);
+    let plain = Layers::new([5, 12], 2);
+    let both = Layers { bidirectional: true, ..plain };
+    // Of an odd size, too, which is no multiple of what a vector holds.
+    for layers in [plain, both, Layers { hidden: 13, projection: Some(7), ..both }] {
+        walks_agree(|device, whole| run(&layers, device, whole));
+    }
 }
 
 #[test]
 fn shapes_that_do_not_fit_are_named() {
-    let (parameters, weights) = layers(2, 3, 1, false);
+    let (parameters, weights) = Layers::new([2, 3], 1).weights();
     let arena = Arena::new(&Device::reference(), &parameters, &[0]).unwrap();
     let mut graph = Graph::new(&arena);
     let x = graph.input("x", &[4, 2, 5], Element::F32);
@@ -119,4 +166,24 @@ fn shapes_that_do_not_fit_are_named() {
     let initial = |states| LstmOptions { initial: Some(states), ..plain.clone() };
     assert!(message(fit, &initial(vec![(state, state)])).contains("initial state [1, 3]"));
     assert!(message(fit, &initial(vec![])).contains("0 initial states for 1 layers"));
+    let both = LstmOptions { bidirectional: true, ..plain.clone() };
+    assert!(message(fit, &both).contains("layers of lstm is 0"));
+
+    let layers = Layers { projection: Some(2), ..Layers::new([2, 3], 1) };
+    let (parameters, mut weights) = layers.weights();
+    let arena = Arena::new(&Device::reference(), &parameters, &[0]).unwrap();
+    let mut graph = Graph::new(&arena);
+    let x = graph.input("x", &[4, 2, 2], Element::F32);
+    let [h, c] = [[2, 2], [2, 3]].map(|shape| graph.input("state", &shape, Element::F32));
+    let mut message = |weights: &[LstmWeights], states| {
+        graph.lstm(x, weights, &layers.options(Some(states))).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(message(&weights, vec![(h, c)]), Ok(()));
+    let told = message(&weights, vec![(c, c)]).unwrap_err();
+    assert!(told.contains("initial state [2, 3], expected [2, 2]"), "{told}");
+    let told = message(&weights, vec![(h, h)]).unwrap_err();
+    assert!(told.contains("initial state [2, 2], expected [2, 3]"), "{told}");
+    weights[0].w_hr = Some(weights[0].w_hh.clone());
+    let told = message(&weights, vec![(h, c)]).unwrap_err();
+    assert!(told.contains("weight_ih_l0 [12, 2], expected [8, 2]"), "{told}");
 }
