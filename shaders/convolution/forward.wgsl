@@ -3,29 +3,6 @@
 // filters of 4 output pixels. Shapes: x [R, batch, channels, height, width], parameters
 // [R, parameter_stride] with weight [filters, channels, kernel_h, kernel_w] and bias
 // [filters], y [R, batch, filters, out_h, out_w].
-struct Params {
-    batch: u32,
-    channels: u32,
-    height: u32,
-    width: u32,
-    filters: u32,
-    kernel_h: u32,
-    kernel_w: u32,
-    stride_h: u32,
-    stride_w: u32,
-    padding_h: u32,
-    padding_w: u32,
-    out_h: u32,
-    out_w: u32,
-    weight_offset: u32,
-    bias_offset: u32,
-    bias: u32,
-    parameter_stride: u32,
-    splits: u32,
-    accumulate: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> parameters: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;

@@ -3,49 +3,9 @@
 // computes 8 channels of 4 input pixels. Shapes: dy [R, batch, filters, out_h, out_w],
 // parameters [R, parameter_stride] with weight [filters, channels, kernel_h, kernel_w], dx
 // [R, batch, channels, height, width].
-struct Params {
-    batch: u32,
-    channels: u32,
-    height: u32,
-    width: u32,
-    filters: u32,
-    kernel_h: u32,
-    kernel_w: u32,
-    stride_h: u32,
-    stride_w: u32,
-    padding_h: u32,
-    padding_w: u32,
-    out_h: u32,
-    out_w: u32,
-    weight_offset: u32,
-    bias_offset: u32,
-    bias: u32,
-    parameter_stride: u32,
-    splits: u32,
-    accumulate: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read> parameters: array<f32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
-
-// Output rows or columns that saw an input row or column through a tap.
-struct Seen {
-    at: vec4<u32>,
-    valid: vec4<bool>,
-}
-
-fn seen_by(at: vec4<u32>, tap: u32, padding: u32, stride: u32, size: u32) -> Seen {
-    // Places before the first wrap around and are past the last, too.
-    let distance = at + padding - tap;
-    if stride == 1u {
-        return Seen(distance, distance < vec4<u32>(size));
-    }
-    let q = distance / stride;
-    return Seen(q, (q < vec4<u32>(size)) & (q * stride == distance)
-        & (at + padding >= vec4<u32>(tap)));
-}
 
 // Writes one channel of the four pixels.
 fn store(r: u32, channel: u32, first: u32, sum: vec4<f32>) {

@@ -31,6 +31,9 @@ use crate::{Backward, Error, Flat, Graph, Kind, Operand, Param, Result, Tensor};
 
 mod cases;
 mod pooling;
+mod unfolded;
+
+use unfolded::{Unfolded, images_at_once};
 
 /// Trips of a kernel's loop that no device cuts short.
 const MAX_TRIPS: u64 = 60_000;
@@ -108,7 +111,8 @@ fn convolution(
     let [stride_h, stride_w, padding_h, padding_w] =
         words(op, [window.stride[0], window.stride[1], window.padding[0], window.padding[1]])?;
     let [weight_offset, bias_offset, parameter_stride] =
-        [weight.offset, bias.map_or(0, |b| b.offset), graph.parameter_stride()].map(|n| n as u32);
+        [weight.offset, bias.map_or(weight.offset, |b| b.offset), graph.parameter_stride()]
+            .map(|n| n as u32);
     let sizes = Convolution {
         batch,
         channels,
@@ -150,8 +154,28 @@ impl Graph {
         window: Window,
     ) -> Result<Tensor> {
         let p = convolution(self, x, weight, bias, window)?;
+        let at_once = images_at_once(self, &p);
+        Ok(self.conv2d_by(x, (weight, bias), p, at_once))
+    }
+
+    /// [`Graph::conv2d`] as products of so many images at a time, or by kernels of its own.
+    fn conv2d_by(
+        &mut self,
+        x: Tensor,
+        (weight, bias): (&Param, Option<&Param>),
+        p: Convolution,
+        at_once: Option<u32>,
+    ) -> Tensor {
         let shape = [p.batch, p.filters, p.out_h, p.out_w].map(|n| n as usize);
         let y = self.tensor("convolution", &shape, Element::F32);
+        if let Some(at_once) = at_once {
+            let (own, bias) = (weight.clone(), bias.cloned());
+            let unfolded = Unfolded { p, at_once, x, y, weight: own, bias: bias.clone() };
+            unfolded.forward(self);
+            let weights: Vec<&Param> = [weight].into_iter().chain(&bias).collect();
+            self.on_backward(&[x], &weights, &[y], move |b| unfolded.backward(b));
+            return y;
+        }
         let parameters = Operand::Flat(Flat::Parameters);
         self.dispatch(&FORWARD, &p, &[x.into(), parameters, y.into()]);
         let (weight, bias) = (weight.clone(), bias.cloned());
@@ -182,7 +206,7 @@ impl Graph {
             }
             Ok(())
         });
-        Ok(y)
+        y
     }
 }
 

@@ -53,6 +53,11 @@ impl Matrix {
         Matrix { operand: Backward::GRADIENTS, ..Self::weight(graph, param) }
     }
 
+    /// The same with rows of so many words.
+    pub fn rows(self, row: usize) -> Self {
+        Matrix { row, ..self }
+    }
+
     /// Begins `words` later: at another row, column or time step.
     pub fn skip(self, words: usize) -> Self {
         Matrix { offset: self.offset + words, ..self }

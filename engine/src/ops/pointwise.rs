@@ -30,7 +30,7 @@ mod softmax;
 mod strided;
 mod swiglu;
 
-pub(super) use strided::broadcast;
+pub(super) use strided::{Axis, Move, broadcast};
 
 use tern_shaders::kernels::pointwise::{
     ACTIVATION_BACKWARD, ACTIVATION_FORWARD, ActivationBackward, ActivationForward,

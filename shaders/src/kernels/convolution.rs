@@ -19,6 +19,7 @@
 //! assert_eq!(y, [12.0, 16.0, 24.0, 28.0]);
 //! ```
 
+pub mod columns;
 pub mod pooling;
 
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
@@ -65,6 +66,13 @@ params!(
         splits: u32,
         /// 1 adds a gradient to its destination, 0 overwrites it.
         accumulate: u32,
+        /// First image of those whose [`columns`] are taken.
+        first: u32,
+        /// Images from there on; [`Convolution::part`] says which.
+        images: u32,
+        /// In [`columns`], 1: what all taps see of a pixel lies together, and what all filters give; 0:
+        /// pixels do.
+        by_pixel: u32,
     }
 );
 
@@ -132,6 +140,11 @@ impl Convolution {
         let most = self.splits.min(16);
         let parts = (most.div_ceil(2)..=most).rev().find(|parts| self.batch.is_multiple_of(*parts));
         Convolution { splits: parts.unwrap_or(most), ..self }
+    }
+
+    /// The same for the [`columns`] of some images.
+    pub fn part(self, first: u32, images: u32) -> Self {
+        Convolution { first, images, ..self }
     }
 
     /// Columns of the partial sums: the taps and the bias.
@@ -310,7 +323,7 @@ kernel! {
     variants: [{
         name: "tile_8x4",
         source: "convolution/forward.wgsl",
-        preludes: [PIXELS],
+        preludes: [CONVOLUTION_PARAMS, PIXELS],
         consts: [GROUP = 64],
         iterations: |p, _| p.walk(p.channels),
         grid: |p, v| tile_grid(p.batch * p.out_h * p.out_w, p.filters, v.constant("GROUP")),
@@ -325,7 +338,7 @@ kernel! {
     variants: [{
         name: "tile_8x4",
         source: "convolution/input_backward.wgsl",
-        preludes: [PIXELS],
+        preludes: [CONVOLUTION_PARAMS, PIXELS, SEEN],
         consts: [GROUP = 64],
         iterations: |p, _| p.walk(p.filters),
         grid: |p, v| tile_grid(p.batch * p.height * p.width, p.channels, v.constant("GROUP")),
@@ -340,7 +353,7 @@ kernel! {
     variants: [{
         name: "tile_8x4",
         source: "convolution/weight_partial.wgsl",
-        preludes: [INDEX],
+        preludes: [CONVOLUTION_PARAMS, INDEX],
         consts: [GROUP = 64],
         iterations: |p, _| (p.batch * p.out_h * p.out_w).div_ceil(p.splits).into(),
         grid: |p, v| {
@@ -375,6 +388,9 @@ pub static KERNELS: &[&AnyKernel] = &[
     pooling::MAX_POOL_BACKWARD.any(),
     pooling::AVERAGE_POOL_FORWARD.any(),
     pooling::AVERAGE_POOL_BACKWARD.any(),
+    columns::UNFOLD.any(),
+    columns::FOLD.any(),
+    columns::PLACE.any(),
 ];
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Cases of the convolution's kernels.
 
+use tern_shaders::kernels::convolution::columns::{FOLD, PLACE, UNFOLD};
 use tern_shaders::kernels::convolution::{
     Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_FINISH, WEIGHT_PARTIAL,
 };
@@ -82,6 +83,7 @@ fn convolution_cases(cases: &mut Vec<Case>, sizes: [u32; 12], replicas: u32) {
         let label = format!("{label} by images");
         cases.push(case(&WEIGHT_PARTIAL, &label, &by_images, vec![x.clone(), dy.clone(), fewer]));
     }
+    column_cases(cases, &p, replicas);
     for accumulate in [0, 1] {
         let label = format!("{label} accumulate {accumulate}");
         let params = Convolution { accumulate, ..p };
@@ -94,6 +96,39 @@ fn convolution_cases(cases: &mut Vec<Case>, sizes: [u32; 12], replicas: u32) {
             let buffers = vec![partial.clone(), parameters.clone()];
             cases.push(Case::new(&WEIGHT_FINISH, label, &finish, replicas, buffers));
         }
+    }
+}
+
+/// Cases of all images at once, and of some in the middle of the batch.
+fn column_cases(cases: &mut Vec<Case>, p: &Convolution, replicas: usize) {
+    let n = |words: u32, key| noise(words * replicas as u32, key);
+    for (first, images, by_pixel) in [
+        (0, p.batch, 0),
+        (p.batch / 3, p.batch.div_ceil(2), 0),
+        (p.batch / 3, p.batch.div_ceil(2), 1),
+    ] {
+        let part = Convolution { by_pixel, ..p.part(first, images) };
+        let pixels = images * p.out_h * p.out_w;
+        let (x, columns) = (p.batch * p.channels * p.height * p.width, p.taps() * pixels);
+        let label = format!(
+            "{}x{} under {}x{} of {} planes, {replicas} replicas, images {first} to {}, by pixel {by_pixel}",
+            p.height,
+            p.width,
+            p.kernel_h,
+            p.kernel_w,
+            p.channels,
+            first + images
+        );
+        let buffers = vec![n(x, 1), n(columns, 2)];
+        cases.push(Case::new(&UNFOLD, &label, &part, replicas, buffers));
+        for accumulate in [0, 1] {
+            let label = format!("{label}, accumulate {accumulate}");
+            let part = Convolution { accumulate, ..part };
+            cases.push(Case::new(&FOLD, label, &part, replicas, vec![n(columns, 2), n(x, 1)]));
+        }
+        let y = p.batch * p.filters * p.out_h * p.out_w;
+        let buffers = vec![n(p.filters * pixels, 3), n(p.parameter_stride, 4), n(y, 5)];
+        cases.push(Case::new(&PLACE, &label, &part, replicas, buffers));
     }
 }
 

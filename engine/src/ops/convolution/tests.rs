@@ -30,6 +30,98 @@ fn gradients_match_finite_differences() {
     }
 }
 
+/// A convolution of so many images at a time, as products.
+fn unfolded(
+    g: &mut Graph,
+    x: Tensor,
+    (weight, bias): (&Param, Option<&Param>),
+    (window, at_once): (Window, u32),
+) -> Result<Tensor> {
+    let p = convolution(g, x, weight, bias, window)?;
+    Ok(g.conv2d_by(x, (weight, bias), p, Some(at_once)))
+}
+
+#[test]
+fn gradients_of_products_match_finite_differences() {
+    for (window, with_bias, at_once) in [
+        (Window::default(), false, 2),
+        (Window { stride: [2, 1], padding: [1, 0] }, true, 1),
+        (Window { stride: [1, 3], padding: [2, 1] }, true, 3),
+    ] {
+        let (parameters, weight, bias) = parameters(&[2, 3, 3, 2]);
+        gradient_check_with(&parameters, &[&[3, 3, 5, 4]], |g, x| {
+            let mid = g.activation(x[0], crate::Activation::Tanh);
+            let filters = (&weight, with_bias.then_some(&bias));
+            let y = unfolded(g, mid, filters, (window, at_once))?;
+            // The input's gradient is added to another one, the weight's to what the first gave.
+            let again = unfolded(g, mid, filters, (window, 1))?;
+            let sum = g.add(y, again)?;
+            Ok(g.activation(sum, crate::Activation::Tanh))
+        });
+    }
+}
+
+/// Output and gradients of a convolution on a device, of images at a time, or by its own kernels.
+fn run(device: &Device, sizes: [usize; 7], at_once: Option<u32>) -> Vec<f64> {
+    let [batch, channels, side, filters, kernel, stride, padding] = sizes;
+    let (parameters, weight, bias) = parameters(&[filters, channels, kernel, kernel]);
+    let arena = Arena::new(device, &parameters, &[3, 4]).unwrap();
+    let mut g = Graph::new(&arena);
+    let x = g.input("x", &[batch, channels, side, side], Element::F32);
+    let window = Window { stride: [stride; 2], padding: [padding; 2] };
+    let p = convolution(&g, x, &weight, Some(&bias), window).unwrap();
+    let y = g.conv2d_by(x, (&weight, Some(&bias)), p, at_once);
+    g.keep(y);
+    let shape = g.shape(y).to_vec();
+    let dy = g.input("dy", &shape, Element::F32);
+    let (mut plan, gradients) = g.gradients(&[(y, dy)], &crate::Trainable::All, &[x]).unwrap();
+    let n = 2 * shape.iter().product::<usize>();
+    plan.write(x, &cases::noise(2 * (batch * channels * side * side) as u32, 1)).unwrap();
+    plan.write(dy, &cases::noise(n as u32, 2)).unwrap();
+    plan.run(1).unwrap();
+    let mut found = plan.read_f64(y).unwrap();
+    found.extend(plan.read_f64(gradients[0].unwrap()).unwrap());
+    found.extend([0, 1].map(|r| arena.read_f64(Flat::Gradients, r).unwrap()).concat());
+    found
+}
+
+#[test]
+fn products_and_kernels_for_convolutions_agree_on_every_device() {
+    for sizes in [[5, 3, 9, 18, 3, 2, 1], [3, 33, 6, 20, 3, 1, 1], [4, 40, 7, 17, 1, 2, 0]] {
+        let expected = run(&Device::reference_f64(), sizes, None);
+        let mut runs = vec![("cpu", run(&Device::cpu(), sizes, Some(2)))];
+        for (name, device) in crate::ops::testing::software() {
+            runs.extend([1, 2, 5].map(|at_once| (*name, run(device, sizes, Some(at_once)))));
+        }
+        for (name, found) in runs {
+            assert_eq!(found.len(), expected.len());
+            for (a, b) in found.iter().zip(&expected) {
+                assert!((a - b).abs() < 5e-5, "{name} {sizes:?}: {a} {b}");
+            }
+        }
+    }
+}
+
+/// Large convolutions are products on a GPU; small ones, and those of the Cpu, are not.
+#[test]
+fn large_convolutions_are_products_on_a_gpu() {
+    let (parameters, weight, _) = parameters(&[16, 4, 3, 3]);
+    let (_, small, _) = self::parameters(&[15, 4, 3, 3]);
+    let at_once = |device: &Device, weight: &Param, shape: &[usize]| {
+        let mut g = Graph::new(&Arena::new(device, &parameters, &[1]).unwrap());
+        let x = g.input("x", shape, Element::F32);
+        images_at_once(&g, &convolution(&g, x, weight, None, Window::default()).unwrap())
+    };
+    assert_eq!(at_once(&Device::cpu(), &weight, &[5, 4, 8, 8]), None);
+    for (_, device) in crate::ops::testing::software() {
+        assert_eq!(at_once(device, &weight, &[5, 4, 8, 8]), Some(5));
+        assert_eq!(at_once(device, &small, &[5, 4, 8, 8]), None);
+        // 36 taps of 40,000 pixels: two images take 2.9 million words, three more than 4 million.
+        assert_eq!(at_once(device, &weight, &[5, 4, 202, 202]), Some(2));
+        assert_eq!(at_once(device, &weight, &[1, 4, 402, 402]), None);
+    }
+}
+
 #[test]
 fn a_weight_used_twice_gets_both_gradients() {
     let (parameters, weight, bias) = parameters(&[2, 2, 3, 3]);

@@ -13,19 +13,19 @@ use crate::{Data, Error, Graph, Result, Tensor};
 
 /// An axis of a copy: its elements, and from one to the next in x and in y.
 #[derive(Clone, Copy, Debug)]
-struct Axis {
-    size: usize,
-    x: isize,
-    y: isize,
+pub(in crate::ops) struct Axis {
+    pub size: usize,
+    pub x: isize,
+    pub y: isize,
 }
 
 /// A copy of elements from x to y, axis by axis from the outermost on.
 #[derive(Clone, Debug)]
-struct Move {
-    axes: Vec<Axis>,
+pub(in crate::ops) struct Move {
+    pub axes: Vec<Axis>,
     /// First elements.
-    x: usize,
-    y: usize,
+    pub x: usize,
+    pub y: usize,
 }
 
 /// Distances of the elements of each axis of a dense tensor.
@@ -110,7 +110,8 @@ impl Move {
 }
 
 impl Graph {
-    fn record_move(
+    /// Records a copy of elements from x to y.
+    pub(in crate::ops) fn record_move(
         &mut self,
         op: &'static str,
         x: Tensor,
