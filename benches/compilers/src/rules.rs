@@ -62,7 +62,7 @@ const EXCEPTIONS: &[Exception] = &[
     },
     Exception {
         device: "Mali",
-        kernel: "half/nt",
+        kernel: "half/",
         variant: "tiled_64x64",
         faults: &[Fault::Spills, Fault::Slow],
         reason: NOT_OFFERED,
@@ -78,6 +78,13 @@ const EXCEPTIONS: &[Exception] = &[
         device: "Mali",
         kernel: "convolution/",
         variant: "tile_8x4",
+        faults: &[Fault::Spills],
+        reason: ALONE,
+    },
+    Exception {
+        device: "Mali",
+        kernel: "convolution/fold",
+        variant: "by_4",
         faults: &[Fault::Spills],
         reason: ALONE,
     },
@@ -116,6 +123,13 @@ const EXCEPTIONS: &[Exception] = &[
         variant: "tiled_128x128",
         faults: &[Fault::Waves],
         reason: NOT_OFFERED,
+    },
+    Exception {
+        device: "Adreno (TM) 660",
+        kernel: "half/bf16_nt",
+        variant: "tiled_64x64",
+        faults: &[Fault::Waves],
+        reason: FULL,
     },
     Exception {
         device: "Adreno (TM) 660",

@@ -11,7 +11,7 @@ use tern_protocol::tokens::Tokens;
 use crate::chromium::Tab;
 use crate::{serve, with_browser};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 const TEXT: &str = "The sun was warm and the wind was mild, and the boats lay still in the bay. ";
 
 fn plan() -> RunPlan {
