@@ -88,14 +88,15 @@ class Llama(nn.Module):
 # Training steps by SGD; the loss is read in every step.
 
 
-def step(device, model, inputs, targets, classes):
+def step(device, model, inputs, targets, classes, precision=None):
     model, inputs, targets = model.to(device), inputs.to(device), targets.to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     losses = nn.CrossEntropyLoss()
 
     def run():
         optimizer.zero_grad(set_to_none=True)
-        loss = losses(model(inputs).reshape(-1, classes), targets.reshape(-1))
+        with torch.autocast(device, precision, enabled=precision is not None):
+            loss = losses(model(inputs).reshape(-1, classes), targets.reshape(-1))
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -125,15 +126,15 @@ def convolutions(device):
     return step(device, nn.Sequential(*layers), inputs, targets, 10)
 
 
-def llama(device, vocabulary, *sizes, steps, batch):
+def llama(device, vocabulary, *sizes, steps, batch, precision):
     tokens = torch.randint(vocabulary, (steps, batch))
     targets = torch.randint(vocabulary, (steps, batch))
-    return step(device, Llama(vocabulary, *sizes), tokens, targets, vocabulary)
+    return step(device, Llama(vocabulary, *sizes), tokens, targets, vocabulary, precision)
 
 
-def smollm2(device, batch, recompute=False):
+def smollm2(device, batch, recompute=False, precision=None):
     sizes = 49_152, 576, 30, 9, 3, 64, 1536, 1e5, recompute
-    return llama(device, *sizes, steps=128, batch=batch)
+    return llama(device, *sizes, steps=128, batch=batch, precision=precision)
 
 
 class BasicBlock(nn.Module):
@@ -175,6 +176,7 @@ MODELS = {
     "smollm2-135m": lambda device: smollm2(device, 1),
     "smollm2-135m-batch-8": lambda device: smollm2(device, 8),
     "smollm2-135m-recomputed": lambda device: smollm2(device, 8, recompute=True),
+    "smollm2-135m-bf16": lambda device: smollm2(device, 1, precision=torch.bfloat16),
     "resnet-18": lambda device: resnet18(device, 64, 1000, 8),
     "char-lstm": lambda device: language_model(device, 90, 8, 256, 2, 80, 10),
     "word-lm": lambda device: language_model(device, 10_000, 128, 256, 1, 20, 16),
@@ -189,10 +191,11 @@ def training(device, sizes):
 
 def lstm(device, sizes):
     """Forward and backward of a layer, its outputs' gradient all ones; no optimizer."""
-    batch, hidden, steps = numbers(sizes)
-    layer = nn.LSTM(hidden, hidden).to(device)
+    batch, hidden, steps, *projection = numbers(sizes)
+    both = "both directions" in sizes
+    layer = nn.LSTM(hidden, hidden, proj_size=sum(projection), bidirectional=both).to(device)
     x = torch.rand(steps, batch, hidden, device=device) - 0.5
-    ones = torch.ones(steps, batch, hidden, device=device)
+    ones = torch.ones(steps, batch, (sum(projection) or hidden) * (1 + both), device=device)
 
     def run():
         layer.zero_grad(set_to_none=True)

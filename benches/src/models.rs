@@ -3,8 +3,8 @@
 use anyhow::Result;
 use tern_engine::nn::{DecoderConfig, Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::{
-    Activation, Arena, Batching, Device, Graph, Optimizer, Plan, RowData, TextData, TextWindows,
-    Training,
+    Activation, Arena, Batching, Device, Graph, Optimizer, Plan, Precision, RowData, TextData,
+    TextWindows, Training,
 };
 use tern_shaders::kernels::random::{pcg4d, uniform};
 
@@ -24,6 +24,8 @@ pub struct Workload {
     pub small: bool,
     /// Whether its blocks are computed once more in the backward pass.
     recomputes: bool,
+    /// What the products of its linear layers multiply.
+    precision: Precision,
     kind: Kind,
 }
 
@@ -46,7 +48,7 @@ impl Workload {
         let training = Training::new(Optimizer::sgd(), 0.01);
         let seeds: Vec<u32> = (1..=replicas as u32).collect();
         let (parameters, model) = self.spec().build()?;
-        let model = model.recomputing(self.recomputes);
+        let model = model.recomputing(self.recomputes).precision(self.precision);
         let arena = Arena::new(device, &parameters, &seeds)?;
         let mut graph = Graph::new(&arena);
         let samples = BATCHES * self.batch;
@@ -165,6 +167,7 @@ pub static WORKLOADS: &[Workload] = &[
         batch: 10,
         small: true,
         recomputes: false,
+        precision: Precision::Single,
         kind: Kind::Language { vocabulary: 90, dimension: 8, hidden: 256, layers: 2, steps: 80 },
     },
     Workload {
@@ -173,6 +176,7 @@ pub static WORKLOADS: &[Workload] = &[
         batch: 16,
         small: false,
         recomputes: false,
+        precision: Precision::Single,
         kind: Kind::Language {
             vocabulary: 10_000,
             dimension: 128,
@@ -187,6 +191,7 @@ pub static WORKLOADS: &[Workload] = &[
         batch: 64,
         small: true,
         recomputes: false,
+        precision: Precision::Single,
         kind: Kind::Perceptron { width: 784, hidden: &[256, 128], classes: 10 },
     },
     Workload {
@@ -195,6 +200,7 @@ pub static WORKLOADS: &[Workload] = &[
         batch: 32,
         small: true,
         recomputes: false,
+        precision: Precision::Single,
         kind: Kind::Convolution { side: 28, channels: [16, 32], classes: 10 },
     },
 ];
@@ -206,6 +212,7 @@ const SMOLLM2: Workload = Workload {
     batch: 1,
     small: false,
     recomputes: false,
+    precision: Precision::Single,
     kind: Kind::Decoder {
         vocabulary: 49_152,
         dimension: 576,
@@ -231,11 +238,18 @@ pub static LARGE: &[Workload] = &[
         ..SMOLLM2
     },
     Workload {
+        name: "smollm2-135m-bf16",
+        what: "SmolLM2-135M's shape, 128 positions, its linear layers in bfloat16",
+        precision: Precision::Bf16,
+        ..SMOLLM2
+    },
+    Workload {
         name: "resnet-18",
         what: "3 × 64 × 64, 1,000 classes, batch 8",
         batch: 8,
         small: false,
         recomputes: false,
+        precision: Precision::Single,
         kind: Kind::Residual { side: 64, classes: 1000 },
     },
 ];
@@ -248,10 +262,16 @@ pub fn is_wanted(filter: Option<&str>, name: &str) -> bool {
     })
 }
 
-/// The models of a filter; the large ones only where it says what names contain.
+/// The models of a filter, that of its name alone if there is one; the large ones only where it says what
+/// names contain.
 pub fn named(filter: Option<&str>) -> Vec<&'static Workload> {
     let large = LARGE.iter().filter(|_| filter.is_some_and(|filter| !filter.starts_with('!')));
-    WORKLOADS.iter().chain(large).filter(|model| is_wanted(filter, model.name)).collect()
+    let all = || WORKLOADS.iter().chain(large.clone());
+    let exact = all().find(|model| Some(model.name) == filter);
+    match exact {
+        Some(model) => vec![model],
+        None => all().filter(|model| is_wanted(filter, model.name)).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -262,6 +282,8 @@ mod tests {
     fn a_filter_says_what_names_contain_or_not() {
         let names = |filter| named(filter).into_iter().map(|model| model.name);
         assert_eq!(names(Some("resnet")).collect::<Vec<_>>(), ["resnet-18"]);
+        assert_eq!(names(Some("smollm2-135m")).collect::<Vec<_>>(), ["smollm2-135m"]);
+        assert_eq!(names(Some("smollm2")).count(), 4);
         assert!(names(Some("mlp")).count() > 0);
         assert_eq!(names(None).count(), names(Some("!nothing")).count());
         let (with, without) = (names(Some("mlp")), names(Some("!mlp")));

@@ -48,9 +48,9 @@ impl Flat {
 /// R models that share a layout. Plans are recorded on an arena; several plans (train,
 /// evaluate, predict) can share one. Cheap to clone; clones are the same models.
 ///
-/// Replicas live in tiles of as many as the device's binding limit allows; on the CPU, where
-/// threads take whole replicas, of one. Memory is taken on first use, the optimizer's only if
-/// a plan needs it.
+/// Replicas live in tiles of as many as the device's binding limit allows, of one where a model is larger;
+/// on the CPU, where threads take whole replicas, of one, too. Memory is taken on first use, the
+/// optimizer's only if a plan needs it.
 #[derive(Clone)]
 pub struct Arena(Arc<Inner>);
 
@@ -72,8 +72,8 @@ impl Arena {
     /// R models on a device, each started from its own seed.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if not even one model fits the device's binding limit;
-    /// [`Error::Value`] without a seed or a parameter.
+    /// [`Error::OutOfMemory`] if one model is more than the device's buffers hold, or a parameter than
+    /// its bindings; [`Error::Value`] without a seed or a parameter.
     pub fn new(device: &Device, parameters: &Parameters, seeds: &[u32]) -> Result<Self> {
         Self::with_tile(device, parameters, seeds, usize::MAX)
     }
@@ -93,12 +93,22 @@ impl Arena {
             let given = format!("{} parameters, {} seeds", parameters.len(), seeds.len());
             return Err(Error::value("arena", given, "at least one of each"));
         }
-        let needed = 4 * parameters.words() as u64;
-        let available = device.profile().max_binding;
-        let fitting = (available / needed).min(seeds.len() as u64) as usize;
-        if fitting == 0 {
-            return Err(Error::OutOfMemory { what: "one model".into(), needed, available });
+        let bytes = |words: usize| 4 * words as u64;
+        let profile = device.profile();
+        let needed = bytes(parameters.words());
+        let fitting = (profile.max_binding / needed).min(seeds.len() as u64) as usize;
+        // Of a larger model plans bind parts, in which parameters are whole.
+        let largest = parameters.iter().max_by_key(|p| p.padded());
+        let largest = largest.map_or((0, ""), |p| (bytes(p.padded()), &*p.name));
+        for (what, needed, available) in [
+            ("one model".to_owned(), needed, profile.max_buffer),
+            (format!("parameter {}", largest.1), largest.0, profile.max_binding),
+        ] {
+            if needed > available {
+                return Err(Error::OutOfMemory { what, needed, available });
+            }
         }
+        let fitting = fitting.max(1);
         let tile = if device.workers().is_some() { 1 } else { fitting.min(max_tile) };
         let tiles = seeds.len().div_ceil(tile);
         Ok(Arena(Arc::new(Inner {

@@ -56,6 +56,8 @@ pub(crate) fn drain(
     let ends = seeds.iter().flat_map(|(output, gradient)| [*output, *gradient]);
     graph.own(&ends.chain(sources.iter().copied()).collect::<Vec<_>>())?;
     let tape = std::mem::take(&mut graph.tape);
+    // It counts calls, before which others may be put.
+    graph.packed = None;
     let begin = graph.calls.len();
     let wanted = wanted(graph, &tape, &trained, sources);
     let weight_written = written;

@@ -9,6 +9,7 @@ use tern_shaders::{AnyKernel, Element, Kernel};
 
 use crate::backward::Backward;
 use crate::device::{self, Buffer, Data, Profile};
+use crate::ops::half::{LastPacked, Precision};
 use crate::{Arena, Error, Flat, Param, Result};
 
 /// A handle to a tensor of a graph; its shape is per replica. Another graph, or a plan of another,
@@ -142,6 +143,10 @@ pub struct Graph {
     pub(crate) segments: Vec<Range<usize>>,
     /// Whether such a scope is being recorded.
     pub(crate) in_segment: bool,
+    /// What the products of linear layers multiply.
+    pub(crate) precision: Precision,
+    /// The layers' input that was rounded last.
+    pub(crate) packed: Option<LastPacked>,
     /// Calls of the forward pass, where it was ended before the recording.
     forward: Option<usize>,
     profile: Profile,
@@ -176,6 +181,8 @@ impl Graph {
             means: BTreeMap::new(),
             segments: Vec::new(),
             in_segment: false,
+            precision: Precision::Single,
+            packed: None,
             forward: None,
             profile: arena.device().profile(),
             scope: String::new(),

@@ -133,7 +133,7 @@ struct Segment<'g> {
 }
 
 /// The operands of a call, tensors by that which has their memory, and whether it writes them.
-fn operands<'a>(
+pub(crate) fn operands<'a>(
     graph: &'a Graph,
     call: &'a Recorded,
 ) -> impl Iterator<Item = (Operand, bool)> + 'a {

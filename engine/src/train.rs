@@ -2,9 +2,11 @@
 
 mod groups;
 mod parts;
+mod scale;
 mod step;
 
 pub use groups::{Names, ParameterGroup};
+pub use scale::LossScale;
 
 use std::ops::Range;
 
@@ -156,6 +158,8 @@ pub struct Training {
     /// Decay of a moving average of the parameters, which is kept in [`Flat::Average`]:
     /// decay · average + (1 − decay) · parameters after each step, the parameters after the first.
     pub average: Option<f64>,
+    /// A factor on the loss in the backward pass, for gradients of 16 bits.
+    pub loss_scale: Option<LossScale>,
 }
 
 impl Training {
@@ -171,6 +175,7 @@ impl Training {
             limit: None,
             groups: Vec::new(),
             average: None,
+            loss_scale: None,
         }
     }
 
@@ -193,6 +198,7 @@ impl Training {
         if let Some(decay) = self.average {
             within("decay of the average", decay, 0.0..1.0)?;
         }
+        self.loss_scale.map_or(Ok(()), |scale| scale.check())?;
         self.groups.iter().try_for_each(ParameterGroup::check)?;
         match self.clip_norm {
             Some(norm) if norm.is_nan() || norm <= 0.0 => {
@@ -247,6 +253,12 @@ impl Training {
     /// With a moving average of the parameters of this decay, or without.
     pub fn average(mut self, decay: impl Into<Option<f64>>) -> Self {
         self.average = decay.into();
+        self
+    }
+
+    /// With a factor on the loss in the backward pass, or without.
+    pub fn loss_scale(mut self, scale: impl Into<Option<LossScale>>) -> Self {
+        self.loss_scale = scale.into();
         self
     }
 }

@@ -12,7 +12,7 @@ use tern_engine::ops::convolution::Window;
 use tern_engine::ops::reduce::Reduction;
 use tern_engine::{
     Activation, Arena, Batching, Data, Device, Element, Flat, Graph, Optimizer, Param, Plan,
-    RowData, Tensor, TextData, TextWindows, Trainable, Training, Vector,
+    Precision, RowData, Tensor, TextData, TextWindows, Trainable, Training, Vector,
 };
 use tern_shaders::state::StateRecord;
 
@@ -196,7 +196,13 @@ impl World {
                 model.forward(graph, x?, mode).map(|forward| vec![forward.output])
             }
             5 => graph.linear(x?, &weight, Some(&bias), Activation::Tanh).map(|y| vec![y]),
-            6 => graph.linear_half(x?, &weight, None, Activation::Relu).map(|y| vec![y]),
+            6 => {
+                let (x, precision) = (x?, [Precision::Half, Precision::Bf16][pick(2, c)]);
+                let record = |graph: &mut Graph| {
+                    graph.linear(x, &weight, None, Activation::Relu).map(|y| vec![y])
+                };
+                graph.in_precision(precision, record)
+            }
             7 => match f % 3 {
                 0 => graph.embedding(x?, &weight),
                 1 => graph.index_select(x?, z?),

@@ -1,9 +1,10 @@
-// out = x as halves, two a word, rounded to the nearest, ties to even; by integers, since what
-// the hardware's conversion rounds to is its own affair. Shapes: x [R, n], out [R, n / 2].
+// out = x as halves or bfloat16, two a word, rounded to the nearest, ties to even; by integers, since
+// what the hardware's conversion rounds to is its own affair. Shapes: x [R, n], out [R, n / 2].
 struct Params {
     n: u32,
     offset: u32,
     stride: u32,
+    format: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -39,6 +40,21 @@ fn half_bits(value: f32) -> u32 {
     return sign | (kept + select(0u, 1u, up));
 }
 
+fn bf16_bits(value: f32) -> u32 {
+    let word = bitcast<u32>(value);
+    if (word & 0x7fffffffu) > 0x7f800000u {
+        return (word >> 16u) | 0x40u;
+    }
+    return (word + 0x7fffu + ((word >> 16u) & 1u)) >> 16u;
+}
+
+fn bits(value: f32) -> u32 {
+    if p.format == 0u {
+        return half_bits(value);
+    }
+    return bf16_bits(value);
+}
+
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let at = linear_index(group, local);
@@ -46,5 +62,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let first = p.offset + group.z * p.stride + 2u * at;
-    out[group.z * (p.n / 2u) + at] = half_bits(x[first]) | (half_bits(x[first + 1u]) << 16u);
+    out[group.z * (p.n / 2u) + at] = bits(x[first]) | (bits(x[first + 1u]) << 16u);
 }

@@ -41,7 +41,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let at = (group.z * p.stride + p.offset) / 4u + i;
-    let step = state[record + STATE_STEP];
+    let step = state[record + STATE_STEP] - state[record + STATE_SKIPPED];
     let rate = p.rate * bitcast<f32>(state[record + STATE_RATE]);
     let t = f32(step + 1u);
     let correction1 = one_minus_exp(t * p.log_beta1);

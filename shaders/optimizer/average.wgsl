@@ -22,8 +22,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let at = (group.z * p.stride + p.offset) / 4u + i;
     let w = parameters[at];
     let old = average[at];
-    // The first step starts the average, whatever an earlier training left in the buffer.
-    let first = vec4<bool>(state[record + STATE_STEP] == 0u);
+    // The first update starts the average, whatever an earlier training left in the buffer.
+    let first = vec4<bool>(state[record + STATE_STEP] == state[record + STATE_SKIPPED]);
     let next = select(old + p.fresh * (w - old), w, first);
     average[at] = select(old, next, lanes(i, p.n));
 }

@@ -33,8 +33,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let old = moment1[at];
     let scale = select(p.scale, p.scale * clip[group.z], p.clipped != 0u);
     let g = scale * gradients[at] + p.weight_decay * w;
-    // The first step starts the momentum, whatever an earlier training left in the buffer.
-    let m = select(p.momentum * old + p.fresh * g, g, vec4<bool>(state[record + STATE_STEP] == 0u));
+    // The first update starts the momentum, whatever an earlier training left in the buffer.
+    let first = state[record + STATE_STEP] == state[record + STATE_SKIPPED];
+    let m = select(p.momentum * old + p.fresh * g, g, vec4<bool>(first));
     let d = select(m, g + p.momentum * m, vec4<bool>(p.nesterov != 0u));
     let inside = lanes(i, p.n);
     moment1[at] = select(old, m, inside);

@@ -12,3 +12,7 @@ const STATE_RATE: u32 = 8u;
 const STATE_LIMIT: u32 = 9u;
 const STATE_SCALE: u32 = 10u;
 const STATE_FAILED: u32 = 11u;
+const STATE_SKIPPED: u32 = 12u;
+const STATE_LOSS_SCALE: u32 = 13u;
+const STATE_STEADY: u32 = 14u;
+const STATE_SKIPS: u32 = 15u;

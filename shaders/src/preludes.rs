@@ -60,7 +60,9 @@ prelude!(/** `load_a_row` from aligned rows of four of an A that isn't transpose
 prelude!(/** `load_a` and `load_a_row` word by word; needs `TRANS_A`. */ MATMUL_A_SCALAR = "matmul_a_scalar");
 prelude!(/** `b_four`: four floats of B. */ MATMUL_B_VEC4 = "matmul_b_vec4");
 prelude!(/** `load_b` from aligned rows of four; needs `b_four` and `TRANS_B`. */ MATMUL_B_BLOCKS = "matmul_b_blocks");
-prelude!(/** `a_four` and `b_four` of packed halves, by integer instructions that every device has. */ HALF_WORDS = "half_words");
+prelude!(/** `a_four` and `b_four` of words of two numbers, by integer instructions that every device has; needs `floats`. */ WORDS_OF_TWO = "words_of_two");
+prelude!(/** `floats` of halves. */ FROM_HALF = "from_half");
+prelude!(/** `floats` of bfloat16. */ FROM_BF16 = "from_bf16");
 prelude!(/** `a_four` and `b_four` of 16-bit floats. */ HALF_FLOATS = "half_floats");
 prelude!(/** `load_b` word by word; needs `TRANS_B`. */ MATMUL_B_SCALAR = "matmul_b_scalar");
 prelude!(/** `Number` and `Four` of 32 bits. */ SINGLE = "single");

@@ -45,6 +45,19 @@ pub const SCALE: usize = 10;
 /// 1 once the replica's loss was not a number, or its gradient's norm not finite. It rests before
 /// the update of that step.
 pub const FAILED: usize = 11;
+/// Steps, of those completed, that changed nothing since their gradients were not finite.
+pub const SKIPPED: usize = 12;
+/// Factor on the loss in the backward pass, the bits of an `f32`; 0 until a plan that scales it begins.
+pub const LOSS_SCALE: usize = 13;
+/// Updates since the factor was changed.
+pub const STEADY: usize = 14;
+/// 1 from the check to the end of a step that changes nothing.
+pub const SKIPS: usize = 15;
+
+/// Updates that the replica's parameters have had in this training.
+pub fn updates(record: &[u32]) -> u32 {
+    record[STEP].wrapping_sub(record[SKIPPED])
+}
 
 /// The state record of a replica. It derefs to its words, which the constants of this module name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +125,18 @@ impl StateRecord {
     /// finite, in the step after those that are completed.
     pub fn has_failed(&self) -> bool {
         self[FAILED] != 0
+    }
+
+    /// Steps, of those completed, that changed nothing since their gradients were not finite under the
+    /// factor on the loss.
+    pub fn skipped(&self) -> u32 {
+        self[SKIPPED]
+    }
+
+    /// The factor on the loss in the backward pass, after the steps that are completed; `None` before the
+    /// first and where none is used.
+    pub fn loss_scale(&self) -> Option<f32> {
+        (self[LOSS_SCALE] != 0).then(|| f32::from_bits(self[LOSS_SCALE]))
     }
 
     /// Whether the replica trains; if not, it rests and its parameters stay.

@@ -1,8 +1,9 @@
 // Before the update of a training step: a replica whose loss is not a number, or whose gradient's
-// norm is not finite, fails and rests. One invocation a replica. Shapes: state [R, 64], loss, norm
-// [R].
+// norm is not finite, fails and rests, or rests for this step alone if that may be the loss's factor.
+// One invocation a replica. Shapes: state [R, 64], loss, norm [R].
 struct Params {
     clipped: u32,
+    skips: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -21,9 +22,13 @@ fn size(x: f32) -> u32 {
 fn main(@builtin(workgroup_id) group: vec3<u32>) {
     let r = group.z;
     let record = r * STATE_WORDS;
-    let failed = size(loss[r]) > INFINITY || (p.clipped != 0u && size(norm[r]) >= INFINITY);
-    if state[record + STATE_ACTIVE] != 0u && failed {
-        state[record + STATE_ACTIVE] = 0u;
-        state[record + STATE_FAILED] = 1u;
+    let lost = size(loss[r]) > INFINITY;
+    let failed = lost || (p.clipped != 0u && size(norm[r]) >= INFINITY);
+    if state[record + STATE_ACTIVE] == 0u || !failed {
+        return;
     }
+    let scale = bitcast<f32>(state[record + STATE_LOSS_SCALE]);
+    let skips = p.skips != 0u && !lost && scale > 1.0;
+    state[record + STATE_ACTIVE] = 0u;
+    state[record + select(STATE_FAILED, STATE_SKIPS, skips)] = 1u;
 }

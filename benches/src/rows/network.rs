@@ -4,7 +4,9 @@ use tern_engine::Data;
 use tern_engine::ops::roofline;
 use tern_shaders::kernels::convolution::{Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_PARTIAL};
 use tern_shaders::kernels::embedding::{GATHER, Gather, LINKS, Links, SCATTER_ADD, ScatterAdd};
-use tern_shaders::kernels::half::{NT as HALF_NT, PACK, Pack};
+use tern_shaders::kernels::half::{
+    NT as HALF_NT, NT_BF16, PACK, Pack, TRANSPOSE as HALF_TRANSPOSE, Transpose as HalfTranspose,
+};
 use tern_shaders::kernels::lstm::{
     Backward, Forward, SEQUENCE_BACKWARD, SEQUENCE_FORWARD, STATE_LOAD, STATE_STORE, STEP_BACKWARD,
     STEP_FORWARD, State,
@@ -38,12 +40,12 @@ pub(super) fn product(kernel: &'static Kernel<Gemm>, [m, n, k]: [u32; 3]) -> Rec
     case(kernel, label, &p, all_floats(kernel, &lengths)).flops(flops)
 }
 
-/// C = A·Bᵀ of halves.
-fn product_of_halves([m, n, k]: [u32; 3]) -> Recipe {
+/// C = A·Bᵀ of packed numbers.
+fn packed_product(kernel: &'static Kernel<Gemm>, [m, n, k]: [u32; 3]) -> Recipe {
     let p = Gemm { m, n, k, a_row: k, b_row: k, c_row: n, splits: 1, ..Gemm::default() };
     let halves = |n: u32, key: u32| {
         let any = word(key);
-        // Exponents of numbers below 1.
+        // Exponents of numbers below 1 in either format.
         words_by(n as usize / 2, move |i| any(i) & 0xbbff_bbff)
     };
     let buffers = vec![
@@ -53,7 +55,7 @@ fn product_of_halves([m, n, k]: [u32; 3]) -> Recipe {
         floats((m * n) as usize, 4),
     ];
     let flops = 2 * u64::from(m) * u64::from(n) * u64::from(k);
-    case(&HALF_NT, format!("{m} × {n} × {k}"), &p, buffers).flops(flops)
+    case(kernel, format!("{m} × {n} × {k}"), &p, buffers).flops(flops)
 }
 
 fn matmul(size: Size) -> Vec<Recipe> {
@@ -65,11 +67,17 @@ fn matmul(size: Size) -> Vec<Recipe> {
     let wide = size.pick(1_000, 10_000);
     cases.extend([[800, 1024, 256], [320, wide, 256]].map(|sizes| product(&NT, sizes)));
     let sizes = size.pick(&[256][..], &[512, 1024, 4096][..]);
-    cases.extend(sizes.iter().map(|n| product_of_halves([*n; 3])));
+    cases.extend(sizes.iter().map(|n| packed_product(&HALF_NT, [*n; 3])));
+    cases.extend(sizes.iter().map(|n| packed_product(&NT_BF16, [*n; 3])));
     let n = size.pick(1u32 << 20, 1 << 24);
     let buffers = vec![floats(n as usize, 1), words(n as usize / 2, 1, 2)];
-    let p = Pack { n, offset: 0, stride: n };
+    let p = Pack { n, stride: n, ..Pack::default() };
     cases.push(case(&PACK, format!("{} Mi", n >> 20), &p, buffers));
+    let side = size.pick(1u32 << 10, 1 << 12);
+    let n = (side * side) as usize / 2;
+    let p = HalfTranspose { rows: side, columns: side };
+    let buffers = vec![words(n, 1, 2), words(n, 2, 2)];
+    cases.push(case(&HALF_TRANSPOSE, format!("{side} × {side}"), &p, buffers));
     cases
 }
 

@@ -7,7 +7,7 @@ use tern_shaders::Arg;
 use tern_shaders::kernels::optimizer::{
     Adam, Average, MeanOfParts, NORM_CHUNK, NormPartial, OVERFLOWN, Proximal, Sgd, SgdPlain,
 };
-use tern_shaders::state::{ACTIVE, RATE, STEP, WORDS};
+use tern_shaders::state::{ACTIVE, RATE, WORDS, updates};
 
 use super::Table;
 use super::isa::with_vectors;
@@ -45,8 +45,8 @@ fn step(
 ) -> Option<Step> {
     let record = &state[r * WORDS..];
     (record[ACTIVE] != 0).then(|| Step {
-        first: record[STEP] == 0,
-        steps: (record[STEP] + 1) as f32,
+        first: updates(record) == 0,
+        steps: (updates(record) + 1) as f32,
         rate: rate * f32::from_bits(record[RATE]),
         scale: if clipped != 0 { scale * clip[r] } else { scale },
     })
@@ -309,7 +309,7 @@ fn average(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
             return;
         }
         let w = range.of(w, r);
-        if record[STEP] == 0 {
+        if updates(record) == 0 {
             return average.copy_from_slice(w);
         }
         average.par_chunks_mut(CHUNK).zip(w.par_chunks(CHUNK)).for_each(|(average, w)| {

@@ -71,6 +71,9 @@ pub struct DeviceOptions {
     pub portable: bool,
     /// Bounds checks in shaders, for tests.
     pub checked: bool,
+    /// Bytes of a storage binding at most, where that is less than the device allows: how a model runs on a
+    /// smaller one.
+    pub max_binding: Option<u64>,
     /// Whether measured choices of variants are used.
     pub tuning: Tuning,
     /// Kernels and the variants that they are pinned to; see [`Device::pin`].
@@ -96,6 +99,12 @@ impl DeviceOptions {
     /// With bounds checks in shaders, or without.
     pub fn checked(mut self, checked: bool) -> Self {
         self.checked = checked;
+        self
+    }
+
+    /// With storage bindings of so many bytes at most, or of as many as the device allows.
+    pub fn max_binding(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.max_binding = bytes.into();
         self
     }
 

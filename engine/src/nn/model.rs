@@ -10,7 +10,7 @@ use super::{
 use crate::checkpoint::check_length;
 use crate::ops::convolution::Window;
 use crate::ops::reduce::Reduction;
-use crate::{Error, Graph, Param, Parameters, Result, Tensor};
+use crate::{Error, Graph, Param, Parameters, Precision, Result, Tensor};
 
 #[derive(Clone, Debug)]
 pub(super) enum Layer {
@@ -42,6 +42,8 @@ pub struct Model {
     pub(super) layers: Vec<(String, Layer)>,
     /// Whether blocks are computed once more in a backward pass.
     pub(super) recomputes: bool,
+    /// What the products of linear layers multiply.
+    pub(super) precision: Precision,
 }
 
 /// What [`Model::forward`] recorded.
@@ -66,6 +68,13 @@ impl Model {
     /// one. A step costs a forward pass more, and its numbers stay the same.
     pub fn recomputing(mut self, blocks: bool) -> Self {
         self.recomputes = blocks;
+        self
+    }
+
+    /// The same model, whose linear layers, a decoder's among them, multiply in a
+    /// [precision](Graph::in_precision).
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -109,6 +118,16 @@ impl Model {
     }
 
     fn record(
+        &self,
+        graph: &mut Graph,
+        input: Tensor,
+        mode: Mode,
+        cache: Option<&Cache>,
+    ) -> Result<Forward> {
+        graph.in_precision(self.precision, |graph| self.record_layers(graph, input, mode, cache))
+    }
+
+    fn record_layers(
         &self,
         graph: &mut Graph,
         input: Tensor,

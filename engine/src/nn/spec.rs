@@ -11,7 +11,7 @@ use super::{
     GroupNorm, Gru, GruConfig, LayerNorm, Linear, LinearConfig, Lstm, LstmConfig, Pixels, RmsNorm,
 };
 use crate::ops::convolution::Window;
-use crate::{Error, Init, Param, Parameters, Result};
+use crate::{Error, Init, Param, Parameters, Precision, Result};
 
 /// What a model takes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,7 +269,8 @@ impl ModelSpec {
                 decoder.adapt(parameters)?;
             }
         }
-        Ok(Model { input: self.input, layers, recomputes: false })
+        let precision = Precision::Single;
+        Ok(Model { input: self.input, layers, recomputes: false, precision })
     }
 }
 

@@ -1,8 +1,8 @@
 //! Recording matrix products: what `matmul`, `linear` and the layers build on.
 
-use tern_shaders::kernels::half;
+use tern_shaders::kernels::half::{self, Format};
 use tern_shaders::kernels::matmul::{self, MAX_LOOP, Order};
-use tern_shaders::{Activation, Element, MAX_GROUPS};
+use tern_shaders::{Activation, Element, Kernel, MAX_GROUPS};
 
 use super::reduce::sum_columns;
 use crate::graph::Storage;
@@ -58,6 +58,25 @@ impl Matrix {
         Matrix { row, ..self }
     }
 
+    /// Records a tensor of its dense rows in 16 bits, `[rows, columns / 2]` words.
+    pub fn packed(
+        self,
+        graph: &mut Graph,
+        format: Format,
+        label: &str,
+        [rows, columns]: [usize; 2],
+    ) -> Tensor {
+        let words = graph.tensor(label, &[rows, columns / 2], Element::U32);
+        let params = half::Pack {
+            n: (rows * columns) as u32,
+            offset: self.offset as u32,
+            stride: self.stride as u32,
+            format: format as u32,
+        };
+        graph.dispatch(&half::PACK, &params, &[self.operand, words.into()]);
+        words
+    }
+
     /// Begins `words` later: at another row, column or time step.
     pub fn skip(self, words: usize) -> Self {
         Matrix { offset: self.offset + words, ..self }
@@ -83,13 +102,31 @@ pub(crate) struct Gemm {
     accumulate: bool,
     /// Products side by side, of the [items](Matrix::items) of tensors.
     items: usize,
+    /// What A and B are, where they are packed numbers of 16 bits.
+    format: Option<Format>,
 }
 
 impl Gemm {
     /// C = op(A)·op(B) with `size` = [m, n, k].
     pub fn new(order: Order, size: [usize; 3], a: Matrix, b: Matrix, c: Matrix) -> Self {
         let (bias, activation, accumulate) = (None, Activation::Identity, false);
-        Gemm { order, size, a, b, c, bias, activation, accumulate, items: 1 }
+        Gemm { order, size, a, b, c, bias, activation, accumulate, items: 1, format: None }
+    }
+
+    /// C = A·Bᵀ of packed numbers: `a [m, k / 2]` and `b [n, k / 2]` are words of two, k is a multiple of
+    /// four.
+    pub fn packed(
+        format: Format,
+        graph: &Graph,
+        size: [usize; 3],
+        [a, b]: [Tensor; 2],
+        c: Matrix,
+    ) -> Self {
+        let [_, _, k] = size;
+        // Offsets and rows of A and B count numbers.
+        let numbers =
+            |t: Tensor| Matrix { operand: t.into(), offset: 0, stride: 2 * graph.len(t), row: k };
+        Gemm { format: Some(format), ..Gemm::new(Order::Nt, size, numbers(a), numbers(b), c) }
     }
 
     /// Of so many matrices each.
@@ -193,31 +230,6 @@ impl Gemm {
         }
     }
 
-    /// Records C = act(A·Bᵀ + bias) with both operands as halves: each is packed first. Their
-    /// rows are k long and k is a multiple of four.
-    pub(super) fn record_halves(self, graph: &mut Graph) {
-        let [m, n, k] = self.size;
-        let mut pack = |label: &str, from: Matrix, rows: usize| {
-            let halves = graph.tensor(label, &[rows, k / 2], Element::U32);
-            let params = half::Pack {
-                n: (rows * k) as u32,
-                offset: from.offset as u32,
-                stride: from.stride as u32,
-            };
-            graph.dispatch(&half::PACK, &params, &[from.operand, halves.into()]);
-            // Sizes of A and B count halves.
-            (halves, Matrix { operand: halves.into(), offset: 0, stride: rows * k, row: k })
-        };
-        let (left, a) = pack("left halves", self.a, m);
-        let (right, b) = pack("right halves", self.b, n);
-        // Without a bias its binding still needs a buffer that isn't written.
-        let bias = self.bias.map_or(self.a.operand, |x| x.operand);
-        for strip in (Gemm { a, b, ..self }).strips() {
-            let args = [left.into(), right.into(), bias, self.c.operand];
-            graph.dispatch(&half::NT, &strip.params(), &args);
-        }
-    }
-
     /// Records one call for each stretch of K that an invocation can sum; each adds to the one
     /// before, the last one activates.
     fn pieces(self, graph: &mut Graph, splits: usize) {
@@ -238,10 +250,22 @@ impl Gemm {
                 splits: splits as u32,
                 ..Gemm { a, b, bias, ..self }.params()
             };
-            // Without a bias its binding still needs a buffer that isn't written.
-            let bias = bias.map_or(a.operand, |x| x.operand);
+            // Without a bias its binding still needs a buffer of floats that isn't written.
+            let unread = match self.format {
+                None => a.operand,
+                Some(_) => Operand::Flat(Flat::Parameters),
+            };
+            let bias = bias.map_or(unread, |x| x.operand);
             let args = [a.operand, b.operand, bias, self.c.operand];
-            graph.dispatch_items(self.order.kernel(), &params, &args, self.items);
+            graph.dispatch_items(self.kernel(), &params, &args, self.items);
+        }
+    }
+
+    fn kernel(&self) -> &'static Kernel<matmul::Gemm> {
+        match self.format {
+            None => self.order.kernel(),
+            Some(Format::Half) => &half::NT,
+            Some(Format::Bf16) => &half::NT_BF16,
         }
     }
 }

@@ -118,7 +118,7 @@ impl Graph {
     }
 
     /// y = act(x·Wᵀ + b), PyTorch's layout. Shapes: `x [..., in]`, `weight [out, in]`,
-    /// `bias [out]`, result `[..., out]`.
+    /// `bias [out]`, result `[..., out]`. The [precision](Graph::in_precision) may be another.
     ///
     /// # Errors
     /// [`Error::Shape`] unless the sizes go together.
@@ -128,18 +128,6 @@ impl Graph {
         weight: &Param,
         bias: Option<&Param>,
         activation: Activation,
-    ) -> Result<Tensor> {
-        self.linear_by(x, weight, bias, activation, |graph, product| product.record(graph))
-    }
-
-    /// [`Graph::linear`] with the forward product recorded by `record`.
-    pub(super) fn linear_by(
-        &mut self,
-        x: Tensor,
-        weight: &Param,
-        bias: Option<&Param>,
-        activation: Activation,
-        record: impl FnOnce(&mut Graph, Gemm),
     ) -> Result<Tensor> {
         let sizes = match (self.shape(x), &weight.shape[..], bias.map(|b| &b.shape[..])) {
             ([lead @ .., i], &[out, inner], None) if *i == inner => Some((lead, out, inner)),
@@ -153,30 +141,41 @@ impl Graph {
             let what = format!("x {x:?}, {} {:?}, bias {bias:?}", weight.name, weight.shape);
             return Err(Error::shape("linear", what));
         };
-        let m = lead.iter().product();
+        let size = [lead.iter().product(), n, k];
         let shape = [lead, &[n]].concat();
+        let packed = self.packed_operands(x, weight, size);
         // Backward needs the sum before the activation, where the derivative is no function
         // of the output.
-        let fused = if activation.from_output() { activation } else { Activation::Identity };
+        let fuses = activation.from_output() && !packed.as_ref().is_some_and(|p| p.by_matrices);
+        let fused = if fuses { activation } else { Activation::Identity };
         let y = self.tensor("linear", &shape, Element::F32);
         let [input, result] = [x, y].map(|t| Matrix::tensor(self, t));
-        let product = Gemm::new(Order::Nt, [m, n, k], input, Matrix::weight(self, weight), result)
-            .bias(bias.map(|b| Matrix::weight(self, b)))
-            .activation(fused);
-        record(self, product);
-        let (weight, bias) = (weight.clone(), bias.cloned());
-        let weights: Vec<&Param> = [Some(&weight), bias.as_ref()].into_iter().flatten().collect();
-        let (w, b) = (weight.clone(), bias.clone());
+        let product = match &packed {
+            Some(packed) => packed.product(self, result),
+            None => Gemm::new(Order::Nt, size, input, Matrix::weight(self, weight), result),
+        };
+        product.bias(bias.map(|b| Matrix::weight(self, b))).activation(fused).record(self);
+        let (w, b) = (weight.clone(), bias.cloned());
+        let weights: Vec<&Param> = [weight].into_iter().chain(bias).collect();
         self.on_backward(&[x], &weights, &[y], move |g| {
             let Some(dz) = before_activation(g, y, fused) else { return Ok(()) };
+            let packed = packed.as_ref().map(|packed| packed.backward(g, dz));
+            let [m, n, k] = size;
             let [input, upstream] = [x, dz].map(|t| Matrix::tensor(g, t));
             if let Some((dx, flag)) = g.target(x) {
-                let (from, to) = (Matrix::weight(g, &w), Matrix::tensor(g, dx));
-                Gemm::new(Order::Nn, [m, k, n], upstream, from, to).accumulate(flag).record(g);
+                let to = Matrix::tensor(g, dx);
+                let packed = packed.as_ref().and_then(|packed| packed.of_input(g, &w, to));
+                let product = packed.unwrap_or_else(|| {
+                    Gemm::new(Order::Nn, [m, k, n], upstream, Matrix::weight(g, &w), to)
+                });
+                product.accumulate(flag).record(g);
             }
             if let Some(flag) = g.weight_target(&w) {
                 let to = Matrix::gradient(g, &w);
-                Gemm::new(Order::Tn, [n, k, m], upstream, input, to).accumulate(flag).record(g);
+                let packed = packed.as_ref().and_then(|packed| packed.of_weight(g, to));
+                let product =
+                    packed.unwrap_or_else(|| Gemm::new(Order::Tn, [n, k, m], upstream, input, to));
+                product.accumulate(flag).record(g);
             }
             if let Some(b) = &b {
                 bias_gradient(g, dz, b);

@@ -24,7 +24,9 @@
 //! # }
 //! ```
 
-use tern_shaders::kernels::state::{ADVANCE, Advance, CHECK, Check, RING_CHANNELS};
+use tern_shaders::kernels::state::{
+    ADVANCE, Advance, CHECK, Check, LOSS_SCALES, LossScales, RESCALE, RING_CHANNELS, Rescale,
+};
 use tern_shaders::schedule::{Decay, Schedule};
 use tern_shaders::state::{self, StateRecord};
 
@@ -58,21 +60,47 @@ fn case(label: &str, schedule: &Schedule, step: u32, stream: bool) -> Case {
     )
 }
 
-/// A case of replicas whose loss or norm is not finite, with one that rests.
-fn check_case(clipped: u32) -> Case {
+/// A case of replicas whose loss or norm is not finite, with one that rests, and a factor on the loss or
+/// none.
+fn check_case(clipped: u32, factor: Option<f32>) -> Case {
     let strange = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-45, -0.0];
     let pairs = strange.iter().flat_map(|x| [(*x, 1.0), (1.0, *x)]);
     let (loss, norm): (Vec<f32>, Vec<f32>) = pairs.chain([(f32::NAN, f32::NAN)]).unzip();
-    let record = StateRecord::new(0, 0..8, 4, 9, &Schedule::constant(0.1));
+    let mut record = StateRecord::new(0, 0..8, 4, 9, &Schedule::constant(0.1));
+    record[state::LOSS_SCALE] = factor.map_or(0, f32::to_bits);
     let mut records = vec![record; loss.len() - 1];
     records.push(StateRecord::IDLE);
     Case::new(
         &CHECK,
-        format!("clipped {clipped}"),
-        &Check { clipped },
+        format!("clipped {clipped}, factor {factor:?}"),
+        &Check { clipped, skips: factor.is_some().into() },
         loss.len(),
         vec![Data::U32(StateRecord::words(&records)), Data::F32(loss), Data::F32(norm)],
     )
+}
+
+/// Cases of factors on the loss: new and old ones, steps that are skipped or not, the last before the factor
+/// grows, a factor that can't grow, a replica that rests.
+fn scale_cases(cases: &mut Vec<Case>) {
+    let record = StateRecord::new(0, 0..8, 4, 9, &Schedule::constant(0.1));
+    let mut records = Vec::new();
+    for scale in [0.0f32, 1.0, 1.5, 1024.0, 3e38] {
+        for (skips, active, steady) in [(0, 1, 0), (0, 1, 4), (0, 0, 4), (1, 0, 3)] {
+            let mut record = record;
+            record[state::LOSS_SCALE] = scale.to_bits();
+            record[state::SKIPS] = skips;
+            record[state::ACTIVE] = active;
+            record[state::STEADY] = steady;
+            records.push(record);
+        }
+    }
+    let n = records.len();
+    let words = || Data::U32(StateRecord::words(&records));
+    let params = LossScales { initial: 512.0 };
+    let buffers = vec![words(), Data::F32(vec![7.0; n])];
+    cases.push(Case::new(&LOSS_SCALES, "old and new", &params, n, buffers));
+    let params = Rescale { growth: 2.0, backoff: 0.25, interval: 5 };
+    cases.push(Case::new(&RESCALE, "every way", &params, n, vec![words()]));
 }
 
 /// Cases of this family.
@@ -81,9 +109,12 @@ pub fn cases() -> Vec<Case> {
     let mut cases = vec![
         case("constant", &Schedule::constant(0.1), 0, false),
         case("stream", &Schedule::constant(0.1), 12, true),
-        check_case(0),
-        check_case(1),
+        check_case(0, None),
+        check_case(1, None),
+        check_case(1, Some(1.0)),
+        check_case(1, Some(64.0)),
     ];
+    scale_cases(&mut cases);
     for (label, decay) in [
         ("cosine", Decay::Cosine { total: 200, floor: 0.01 }),
         ("steps", Decay::Step { gamma: 0.3, period: 7 }),

@@ -6,6 +6,7 @@ mod blocking;
 mod find;
 mod losses;
 mod passes;
+mod windows;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ use crate::{Arena, Choice, Error, Flat, Interrupt, Result};
 pub use find::NotFinite;
 pub use losses::Losses;
 pub use passes::Activations;
+use windows::{Windows, windows};
 
 /// Steps whose logs are kept on the device before they are read.
 pub(crate) const RING_STEPS: usize = 256;
@@ -33,6 +35,7 @@ pub struct Plan {
     arena: Arena,
     tensors: Vec<Info>,
     calls: Vec<Recorded>,
+    windows: Windows,
     /// Calls before this one are the forward pass.
     boundary: usize,
     blocks: Blocks,
@@ -76,7 +79,7 @@ impl Plan {
         advances: bool,
     ) -> Result<Self> {
         graph.check()?;
-        let Graph { id, arena, tensors, calls, .. } = graph;
+        let Graph { id, arena, tensors, mut calls, .. } = graph;
         let limit = arena.device().profile().max_binding;
         let mut tile = arena.tile();
         for info in tensors.iter().filter(|i| !matches!(i.storage, Storage::Shared(_))) {
@@ -88,12 +91,15 @@ impl Plan {
             let fitting = limit / (4 * info.len().max(1) as u64);
             tile = tile.min(usize::try_from(fitting).unwrap_or(usize::MAX));
         }
+        let words = usize::try_from(limit / 4).unwrap_or(usize::MAX);
+        let windows = windows(arena.parameters(), words, &mut calls)?;
         let blocks = memory::assign(&tensors, &calls, tile);
         Ok(Plan {
             id,
             arena,
             tensors,
             calls,
+            windows,
             boundary,
             blocks,
             tile,
@@ -147,7 +153,12 @@ impl Plan {
             Operand::State => self.tile * state::WORDS,
             Operand::Ring => self.tile * RING,
         };
-        self.calls.iter().flat_map(|call| &call.args).map(|arg| 4 * words(arg) as u64).sum()
+        let bound = |at: usize, call: &Recorded| -> u64 {
+            let args = call.args.iter().enumerate();
+            let of = |(i, arg)| self.windows.get(&(at, i)).map_or_else(|| words(arg), |w| w.len());
+            args.map(|arg| 4 * of(arg) as u64).sum()
+        };
+        self.calls.iter().enumerate().map(|(at, call)| bound(at, call)).sum()
     }
 
     /// What the plan takes, the arena included. Nothing is allocated for it.
@@ -166,7 +177,10 @@ impl Plan {
         let lives = memory::lifetimes(&self.tensors, &self.calls);
         let workers = self.workers() as u64;
         let blocks: Vec<u64> = self.blocks.sizes.iter().map(|b| 4 * b.1 as u64).collect();
-        let tile_flat = 4 * (self.tile * self.arena.parameters().words()) as u64;
+        // Of a model that is larger than a binding the largest part that a call binds.
+        let whole = self.tile * self.arena.parameters().words();
+        let flat_words = self.windows.values().map(|window| window.len()).max().unwrap_or(whole);
+        let tile_flat = 4 * flat_words as u64;
         Memory {
             parameters: flat,
             gradients: bytes(&[Flat::Gradients]),
@@ -295,10 +309,14 @@ impl Plan {
         range: std::ops::Range<usize>,
     ) -> Result<Sequence> {
         let mut calls = Vec::new();
-        for recorded in &self.calls[range] {
+        for (at, recorded) in range.clone().zip(&self.calls[range]) {
             let mut slots = Vec::with_capacity(recorded.args.len());
-            for arg in &recorded.args {
-                slots.push(self.slot(blocks, chunk, *arg).await?);
+            for (i, arg) in recorded.args.iter().enumerate() {
+                let mut slot = self.slot(blocks, chunk, *arg).await?;
+                if let Some(window) = self.windows.get(&(at, i)) {
+                    slot = Slot { at: slot.at + window.start, words: window.len(), ..slot };
+                }
+                slots.push(slot);
             }
             calls.push(Call {
                 kernel: recorded.kernel,

@@ -7,7 +7,7 @@ use tern_shaders::kernels::pointwise::{SCALE, SCALE_BY, Scale, ScaleBy};
 use super::Training;
 use crate::backward::drain;
 use crate::graph::{Graph, Part, Tensor};
-use crate::{Error, Flat, Operand, Plan, Result};
+use crate::{Error, Plan, Result};
 
 impl Graph {
     /// [`Graph::train`] with a batch that goes through the model in `parts`, one after the other, each
@@ -58,6 +58,7 @@ impl Graph {
         }
         // Forward and backward alternate: as passes apart there is the second one alone.
         let boundary = self.calls.len();
+        let factor = self.loss_scales(training.loss_scale);
         let one = self.constant(1.0, &[1]);
         let loss = self.tensor("loss of the batch", &[1], Element::F32);
         let count = self.tensor("count of the batch", &[1], Element::F32);
@@ -76,20 +77,15 @@ impl Graph {
             let params = Scale { n: 1, factor: 1.0, accumulate };
             self.dispatch(&SCALE, &params, &[weight.into(), count.into()]);
             let trained = self.trained(&training.trainable);
-            written = drain(&mut self, &[(part, weight)], (trained, written), &[])?.written;
+            let seed = self.seed(weight, factor);
+            written = drain(&mut self, &[(part, seed)], (trained, written), &[])?.written;
         }
         self.part = None;
         if !sums {
-            let stride = self.parameter_stride() as u32;
-            for range in self.ranges(&written) {
-                let (offset, n) = (range.start, range.end - range.start);
-                let params = MeanOfParts { offset, n, stride };
-                let args = [count.into(), Operand::Flat(Flat::Gradients)];
-                self.dispatch(&MEAN_OF_PARTS, &params, &args);
-            }
+            self.divide_gradients(&written, count);
             let params = MeanOfParts { offset: 0, n: 1, stride: 1 };
             self.dispatch(&MEAN_OF_PARTS, &params, &[count.into(), loss.into()]);
         }
-        self.finish(boundary, loss, &written, training)
+        self.finish(boundary, (loss, factor), &written, training)
     }
 }

@@ -33,6 +33,7 @@ impl Graph {
     /// are clipped, rests from then on with the parameters that it had before the step.
     /// [`Losses::failed`](crate::Losses::failed) has the step, and
     /// [`Plan::find_not_finite_async`](crate::Plan::find_not_finite_async) the tensor where it began.
+    /// With a [factor on the loss](crate::LossScale) a step is skipped instead, while that may help.
     ///
     /// # Errors
     /// [`Error::Shape`] if the loss isn't one value; [`Error::Value`] for options out of
@@ -41,18 +42,20 @@ impl Graph {
         training.check()?;
         self.check_loss(loss)?;
         let boundary = self.boundary();
-        let one = self.constant(1.0, &[1]);
+        let factor = self.loss_scales(training.loss_scale);
+        let seed = factor.unwrap_or_else(|| self.constant(1.0, &[1]));
         let trained = self.trained(&training.trainable);
         let fresh = vec![false; trained.len()];
-        let drained = drain(&mut self, &[(loss, one)], (trained, fresh), &[])?;
-        self.finish(boundary, loss, &drained.written, training)
+        let drained = drain(&mut self, &[(loss, seed)], (trained, fresh), &[])?;
+        self.finish(boundary, (loss, factor), &drained.written, training)
     }
 
-    /// The plan of a step whose gradients are recorded: what comes of them.
+    /// The plan of a step whose gradients, times a factor or as they are, are recorded: what comes of
+    /// them.
     pub(super) fn finish(
         mut self,
         boundary: usize,
-        loss: Tensor,
+        (loss, factor): (Tensor, Option<Tensor>),
         written: &[bool],
         training: &Training,
     ) -> Result<Plan> {
@@ -62,24 +65,35 @@ impl Graph {
             return Err(Error::value("trained parameters", "none", expected));
         }
         let updates = self.updates(written, training)?;
+        if let Some(factor) = factor {
+            self.divide_gradients(written, factor);
+        }
         if let Some(mu) = training.proximal {
             self.pull(&ranges, mu);
         }
-        let (clip, norm) = match training.clip_norm {
+        let scaled = training.loss_scale.is_some();
+        // Of scaled gradients the norm is looked at in any case.
+        let max_norm = training.clip_norm.or(scaled.then_some(f32::MAX.into()));
+        let (clip, norm) = match max_norm {
             Some(max_norm) => self.clip(&ranges, max_norm),
             None => (self.constant(1.0, &[1]), self.constant(0.0, &[1])),
         };
-        let checked = Check { clipped: training.clip_norm.is_some().into() };
+        let checked = Check { clipped: max_norm.is_some().into(), skips: scaled.into() };
         self.dispatch(&CHECK, &checked, &[Operand::State, loss.into(), norm.into()]);
         for (range, optimizer, rate) in &updates {
             self.update(range, *optimizer, *rate, (checked.clipped, clip));
         }
         if let Some(decay) = training.average {
-            let words = self.parameter_stride() as u32;
-            let params =
-                Average { offset: 0, n: words, stride: words, fresh: (1.0 - decay) as f32 };
-            let flats = [Flat::Parameters, Flat::Average].map(Operand::Flat);
-            self.dispatch(&AVERAGE, &params, &[flats[0], flats[1], Operand::State]);
+            let (stride, fresh) = (self.parameter_stride() as u32, (1.0 - decay) as f32);
+            let [parameters, average] = [Flat::Parameters, Flat::Average].map(Operand::Flat);
+            for range in self.ranges(&vec![true; written.len()]) {
+                let (offset, n) = (range.start, range.end - range.start);
+                let params = Average { offset, n, stride, fresh };
+                self.dispatch(&AVERAGE, &params, &[parameters, average, Operand::State]);
+            }
+        }
+        if let Some(scale) = training.loss_scale {
+            self.rescale(scale);
         }
         self.advance(loss, norm, &training.schedule);
         let records = self.records(&training.schedule, training.seed, training.limit);
@@ -146,14 +160,19 @@ impl Graph {
         Err(Error::shape("train", what))
     }
 
-    /// Words of the flat vector that hold the marked parameters, neighbors joined.
+    /// Words of the flat vector that hold the marked parameters, neighbors joined up to what a binding may
+    /// hold.
     pub(super) fn ranges(&self, marked: &[bool]) -> Vec<Range<u32>> {
         let mut ranges: Vec<Range<u32>> = Vec::new();
         let arena = self.arena.clone();
+        // A call binds what it changes.
+        let limit = arena.device().profile().max_binding / 4;
         for param in arena.parameters().iter().filter(|p| marked[p.index]) {
             let (start, end) = (param.offset as u32, (param.offset + param.padded()) as u32);
             match ranges.last_mut() {
-                Some(last) if last.end == start => last.end = end,
+                Some(last) if last.end == start && u64::from(end - last.start) <= limit => {
+                    last.end = end;
+                }
                 _ => ranges.push(start..end),
             }
         }

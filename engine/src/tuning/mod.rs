@@ -78,7 +78,7 @@ fn round(size: u32) -> u32 {
 pub(crate) fn class(kernel: &AnyKernel, params: &[u32]) -> Option<String> {
     let bytes: &[u8] = bytemuck::cast_slice(params);
     match kernel.name {
-        "matmul/nn" | "matmul/nt" | "matmul/tn" | "half/nt" => {
+        "matmul/nn" | "matmul/nt" | "matmul/tn" | "half/nt" | "half/bf16_nt" => {
             let p: &matmul::Gemm = bytemuck::try_from_bytes(bytes).ok()?;
             let k = if p.splits > 1 { p.part() } else { p.k };
             let [m, n, k] = [p.m, p.n, k].map(round);
@@ -107,7 +107,7 @@ fn left_row(kernel: &AnyKernel, p: &matmul::Gemm) -> u32 {
 
 /// Words of a stored row of B that are used.
 fn right_row(kernel: &AnyKernel, p: &matmul::Gemm) -> u32 {
-    if kernel.name.ends_with("/nt") { p.k } else { p.n }
+    if kernel.name.ends_with("nt") { p.k } else { p.n }
 }
 
 fn cell(batch: u32, hidden: u32, cifg: u32) -> String {

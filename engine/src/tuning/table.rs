@@ -12,8 +12,15 @@ use crate::{AdapterSummary, cache};
 pub(super) const SHIPPED: &str = include_str!("shipped.tsv");
 
 /// Kernels whose variants are measured.
-pub(super) const KERNELS: &[&str] =
-    &["matmul/nn", "matmul/nt", "matmul/tn", "half/nt", "lstm/step_forward", "lstm/step_backward"];
+pub(super) const KERNELS: &[&str] = &[
+    "matmul/nn",
+    "matmul/nt",
+    "matmul/tn",
+    "half/nt",
+    "half/bf16_nt",
+    "lstm/step_forward",
+    "lstm/step_backward",
+];
 
 /// Choices by kernel and class.
 pub(crate) struct Table {

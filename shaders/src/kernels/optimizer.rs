@@ -24,7 +24,7 @@ mod average;
 pub use adam::*;
 pub use average::*;
 
-use crate::state::{ACTIVE, RATE, STEP, WORDS};
+use crate::state::{ACTIVE, RATE, WORDS, updates};
 use crate::{AnyKernel, Real, kernel, linear_grid, params};
 
 /// Elements whose squares one partial sum of [`NORM_PARTIAL`] takes.
@@ -128,12 +128,12 @@ pub fn norm_partials(n: usize) -> usize {
     n.div_ceil(NORM_CHUNK as usize)
 }
 
-/// What the optimizers read of replica `r`: its step, and its learning rate times a factor; `None`
+/// What the optimizers read of replica `r`: its updates so far, and its learning rate times a factor; `None`
 /// if it rests.
 fn step_and_rate<F: Real>(state: &[u32], r: usize, factor: f32) -> Option<(u32, F)> {
     let record = &state[r * WORDS..];
     let rate = || F::of(factor) * F::of(f32::from_bits(record[RATE]));
-    (record[ACTIVE] != 0).then(|| (record[STEP], rate()))
+    (record[ACTIVE] != 0).then(|| (updates(record), rate()))
 }
 
 fn gradient_scale<F: Real>(scale: f32, clipped: u32, clip: &[F], r: usize) -> F {

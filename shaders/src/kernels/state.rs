@@ -17,7 +17,10 @@
 //! ```
 
 use crate::schedule::{Decay, Schedule};
-use crate::state::{ACTIVE, COUNT, CURSOR, EPOCH, FAILED, LIMIT, RATE, ROWS, SCALE, STEP, WORDS};
+use crate::state::{
+    ACTIVE, COUNT, CURSOR, EPOCH, FAILED, LIMIT, LOSS_SCALE, RATE, ROWS, SCALE, SKIPPED, SKIPS,
+    STEADY, STEP, WORDS,
+};
 use crate::{AnyKernel, Real, kernel, params};
 
 /// Numbers of a step in the ring: loss, rows, learning rate, and one more that the plan chooses.
@@ -132,21 +135,111 @@ params!(
     Check {
         /// 1: the gradient's norm is known, and has to be finite; 0: the loss alone counts.
         clipped: u32,
+        /// 1: the loss is scaled, and a norm that isn't finite skips the step while the factor is above 1.
+        skips: u32,
     }
 );
 
 /// Before the update of a training step: a replica whose loss is not a number, or whose gradient's
-/// norm is not finite, fails and rests, so that its parameters stay. Shapes: `state` `[R, 64]`,
-/// `loss`, `norm` `[R]`.
+/// norm is not finite, fails and rests, so that its parameters stay; or it rests for this step alone, if
+/// that may be the loss's factor. Shapes: `state` `[R, 64]`, `loss`, `norm` `[R]`.
 pub fn check<F: Real>(p: &Check, replicas: usize, state: &mut [u32], loss: &[F], norm: &[F]) {
     for r in 0..replicas {
         let record = &mut state[r * WORDS..(r + 1) * WORDS];
-        let failed = loss[r].is_nan() || (p.clipped != 0 && !norm[r].f32().is_finite());
-        if record[ACTIVE] != 0 && failed {
-            record[ACTIVE] = 0;
-            record[FAILED] = 1;
+        let infinite = p.clipped != 0 && !norm[r].f32().is_finite();
+        if record[ACTIVE] == 0 || !(loss[r].is_nan() || infinite) {
+            continue;
+        }
+        let skips = p.skips != 0 && !loss[r].is_nan() && f32::from_bits(record[LOSS_SCALE]) > 1.0;
+        record[ACTIVE] = 0;
+        record[if skips { SKIPS } else { FAILED }] = 1;
+    }
+}
+
+params!(
+    /// Parameters of [`LOSS_SCALES`].
+    LossScales {
+        /// What a record that has no factor begins with.
+        initial: f32,
+    }
+);
+
+/// out = the factor on each replica's loss in this step. Shapes: `state` `[R, 64]`, `out` `[R]`.
+pub fn loss_scales<F: Real>(p: &LossScales, replicas: usize, state: &mut [u32], out: &mut [F]) {
+    for r in 0..replicas {
+        let scale = &mut state[r * WORDS + LOSS_SCALE];
+        if *scale == 0 {
+            *scale = p.initial.to_bits();
+        }
+        out[r] = F::of(f32::from_bits(*scale));
+    }
+}
+
+params!(
+    /// Parameters of [`RESCALE`].
+    Rescale {
+        /// Factor on the loss's factor after `interval` updates in a row.
+        growth: f32,
+        /// Factor on it after a step that was skipped.
+        backoff: f32,
+        /// Updates in a row.
+        interval: u32,
+    }
+);
+
+/// At the end of a step with a scaled loss, before [`advance`]: the factor shrinks after a step that was
+/// skipped, down to 1, and grows after many that were not, while it is finite. Shapes: `state` `[R, 64]`.
+pub fn rescale(p: &Rescale, replicas: usize, state: &mut [u32]) {
+    for r in 0..replicas {
+        let record = &mut state[r * WORDS..(r + 1) * WORDS];
+        let scale = f32::from_bits(record[LOSS_SCALE]);
+        let changed = if record[SKIPS] != 0 {
+            record[SKIPS] = 0;
+            record[SKIPPED] += 1;
+            record[ACTIVE] = 1;
+            (scale * p.backoff).max(1.0)
+        } else if record[ACTIVE] != 0 {
+            record[STEADY] += 1;
+            if record[STEADY] < p.interval {
+                continue;
+            }
+            scale * p.growth
+        } else {
+            continue;
+        };
+        record[STEADY] = 0;
+        if changed.is_finite() {
+            record[LOSS_SCALE] = changed.to_bits();
         }
     }
+}
+
+kernel! {
+    /// The factors on the replicas' losses.
+    LOSS_SCALES = "state/loss_scales", LossScales;
+    bindings: [state: write u32, out: write f32];
+    reference: loss_scales;
+    variants: [{
+        name: "plain",
+        source: "state/loss_scales.wgsl",
+        preludes: [STATE],
+        consts: [],
+        grid: |_, _| [1, 1],
+    }];
+}
+
+kernel! {
+    /// Changes the factor on the loss after a step.
+    RESCALE = "state/rescale", Rescale;
+    bindings: [state: write u32];
+    reference: rescale;
+    variants: [{
+        name: "plain",
+        source: "state/rescale.wgsl",
+        preludes: [STATE],
+        consts: [],
+        grid: |_, _| [1, 1],
+    }];
 }
 
 kernel! {
@@ -178,7 +271,7 @@ kernel! {
 }
 
 /// Kernels of this family.
-pub static KERNELS: &[&AnyKernel] = &[ADVANCE.any(), CHECK.any()];
+pub static KERNELS: &[&AnyKernel] = &[ADVANCE.any(), CHECK.any(), LOSS_SCALES.any(), RESCALE.any()];
 
 #[cfg(test)]
 mod tests {
@@ -225,14 +318,54 @@ mod tests {
         for (clipped, failed) in [(0, [0, 1, 0, 0, 0]), (1, [0, 1, 0, 1, 1])] {
             let record = StateRecord::new(0, 0..8, 4, 9, &schedule);
             let mut state = StateRecord::words(&[record; 5]);
-            check(&Check { clipped }, 5, &mut state, &losses, &norms);
+            check(&Check { clipped, skips: 0 }, 5, &mut state, &losses, &norms);
             let seen: Vec<_> = state.chunks(WORDS).map(|r| (r[FAILED], 1 - r[ACTIVE])).collect();
             assert_eq!(seen, failed.map(|f| (f, f)));
             // One that rests already doesn't fail.
             let mut resting = StateRecord::words(&[StateRecord::IDLE; 5]);
-            check(&Check { clipped }, 5, &mut resting, &losses, &norms);
+            check(&Check { clipped, skips: 1 }, 5, &mut resting, &losses, &norms);
             assert_eq!(resting, StateRecord::words(&[StateRecord::IDLE; 5]));
         }
+    }
+
+    #[test]
+    fn a_scaled_loss_skips_steps_down_to_a_factor_of_one() {
+        let schedule = Schedule::constant(0.1);
+        let p = Rescale { growth: 2.0, backoff: 0.5, interval: 2 };
+        let mut state = StateRecord::new(0, 0..8, 4, 9, &schedule);
+        let mut factor = [0.0f32];
+        loss_scales(&LossScales { initial: 2.0 }, 1, &mut *state, &mut factor);
+        assert_eq!(factor, [2.0]);
+        let mut seen = Vec::new();
+        let inf = f32::INFINITY;
+        for norm in [1.0, 1.0, 1.0, inf, f32::NAN, 1.0, inf] {
+            check(&Check { clipped: 1, skips: 1 }, 1, &mut *state, &[0.5], &[norm]);
+            rescale(&p, 1, &mut *state);
+            let scale = f32::from_bits(state[LOSS_SCALE]);
+            seen.push((scale, state.skipped(), state[STEADY], state.has_failed()));
+            state[STEP] += 1;
+        }
+        let expected = [
+            (2.0, 0, 1, false),
+            (4.0, 0, 0, false),
+            (4.0, 0, 1, false),
+            (2.0, 1, 0, false),
+            (1.0, 2, 0, false),
+            (1.0, 2, 1, false),
+            // Nothing is left to be taken off.
+            (1.0, 2, 1, true),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(crate::state::updates(&*state), 5);
+        // A loss that is no number isn't healed by another factor, and the largest factor stays.
+        let mut state = StateRecord::new(0, 0..8, 4, 9, &schedule);
+        state[LOSS_SCALE] = f32::MAX.to_bits();
+        loss_scales(&LossScales { initial: 2.0 }, 1, &mut *state, &mut factor);
+        assert_eq!(factor, [f32::MAX]);
+        rescale(&Rescale { interval: 1, ..p }, 1, &mut *state);
+        assert_eq!((state[LOSS_SCALE], state[STEADY]), (f32::MAX.to_bits(), 0));
+        check(&Check { clipped: 1, skips: 1 }, 1, &mut *state, &[f32::NAN], &[inf]);
+        assert!(state.has_failed());
     }
 
     #[test]

@@ -93,11 +93,15 @@ impl Adapter {
     pub async fn open(&self, index: usize, options: &DeviceOptions) -> Result<Gpu> {
         let adapter = &self.0;
         let info = info(adapter);
-        let (mut features, limits) = if options.portable {
+        let (mut features, mut limits) = if options.portable {
             (wgpu::Features::empty(), wgpu::Limits::default())
         } else {
             (usable(adapter), adapter.limits())
         };
+        if let Some(bytes) = options.max_binding {
+            limits.max_storage_buffer_binding_size =
+                limits.max_storage_buffer_binding_size.min(bytes);
+        }
         if options.cache.is_some() {
             features |= adapter.features() & wgpu::Features::PIPELINE_CACHE;
         }

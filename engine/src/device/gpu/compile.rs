@@ -162,7 +162,9 @@ impl Gpu {
         let uniforms = self.buffer("parameters of the calls", words.len(), usage);
         let claim = self.claim(words.len());
         self.queue.write_buffer(&uniforms, 0, bytemuck::cast_slice(&words));
-        let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
+        let limits = self.device.limits();
+        let max_groups = limits.max_compute_workgroups_per_dimension;
+        let max_binding = limits.max_storage_buffer_binding_size;
         let variants: Vec<_> =
             calls.iter().map(|call| self.variant(call)).collect::<Result<_>>()?;
         let kernels = calls.iter().map(|call| call.kernel);
@@ -194,6 +196,11 @@ impl Gpu {
                 let Storage::Gpu(memory) = &slot.buffer.storage else {
                     unreachable!("buffer of another device")
                 };
+                let [needed, available] = [bytes(slot.words), max_binding];
+                if needed > available {
+                    let what = format!("a binding of {} ({})", call.label, call.kernel.name);
+                    return Err(Error::OutOfMemory { what, needed, available });
+                }
                 entries.push(wgpu::BindGroupEntry {
                     binding: i as u32 + 1,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {

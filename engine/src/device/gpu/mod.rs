@@ -214,8 +214,8 @@ impl Gpu {
 
     pub async fn allocate(&self, what: &str, words: usize) -> Result<Memory> {
         self.fault()?;
-        let limits = self.device.limits();
-        let allowed = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        // How much of it a call binds is another matter.
+        let allowed = self.device.limits().max_buffer_size;
         let needed = bytes(words);
         if needed > allowed {
             return Err(Error::OutOfMemory { what: what.into(), needed, available: allowed });

@@ -1,6 +1,6 @@
 //! Averages: of the weights over steps, and of gradients over the parts of a batch.
 
-use crate::state::{ACTIVE, STEP, WORDS};
+use crate::state::{ACTIVE, WORDS, updates};
 use crate::{Real, kernel, linear_grid, params};
 
 params!(
@@ -47,7 +47,7 @@ pub fn average_weights<F: Real>(
         let from = r * p.stride as usize + p.offset as usize;
         for at in from..from + p.n as usize {
             let (w, old) = (parameters[at], average[at]);
-            average[at] = if record[STEP] == 0 { w } else { old + F::of(p.fresh) * (w - old) };
+            average[at] = if updates(record) == 0 { w } else { old + F::of(p.fresh) * (w - old) };
         }
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::schedule::Schedule;
+use crate::state::STEP;
 use crate::state::StateRecord;
 
 const N: usize = 5;
