@@ -163,6 +163,18 @@ fn pack(tokens: &[u32], packed: bool) -> Vec<u32> {
     tokens.chunks(4).map(word).collect()
 }
 
+fn check_rows(features: &[f32], width: usize, labels: &[u32], classes: usize) -> Result<()> {
+    if width == 0 || labels.is_empty() || features.len() != width * labels.len() {
+        let given = format!("{} features for {} × {width}", features.len(), labels.len());
+        return Err(Error::shape("data set", given));
+    }
+    if let Some(at) = features.iter().position(|x| !x.is_finite()) {
+        let name = format!("feature {} of sample {}", at % width, at / width);
+        return Err(Error::value(name, features[at], "a finite number"));
+    }
+    check_words("label of sample", labels, classes)
+}
+
 impl RowData {
     /// Uploads samples: `features` is `[N, width]`, `labels` `[N]` of classes below `classes`
     /// or [`IGNORE`].
@@ -177,15 +189,7 @@ impl RowData {
         labels: &[u32],
         classes: usize,
     ) -> Result<Self> {
-        if width == 0 || labels.is_empty() || features.len() != width * labels.len() {
-            let given = format!("{} features for {} × {width}", features.len(), labels.len());
-            return Err(Error::shape("data set", given));
-        }
-        if let Some(at) = features.iter().position(|x| !x.is_finite()) {
-            let name = format!("feature {} of sample {}", at % width, at / width);
-            return Err(Error::value(name, features[at], "a finite number"));
-        }
-        check_words("label of sample", labels, classes)?;
+        check_rows(features, width, labels, classes)?;
         Ok(RowData {
             features: device.upload("features", &Data::F32(features.to_vec())).await?,
             labels: device.upload("labels", &Data::U32(labels.to_vec())).await?,
@@ -220,6 +224,25 @@ impl RowData {
         self.samples == 0
     }
 
+    /// These samples and others that come in their place, of so many classes.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn of_classes(self, classes: usize) -> Self {
+        RowData { classes, ..self }
+    }
+
+    /// Puts as many others in their place.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn replace(
+        &self,
+        device: &Device,
+        features: Vec<f32>,
+        labels: Vec<u32>,
+    ) -> Result<()> {
+        check_rows(&features, self.width, &labels, self.classes)?;
+        device.write(&self.features, 0, &Data::F32(features))?;
+        device.write(&self.labels, 0, &Data::U32(labels))
+    }
+
     /// Classes that a model of them needs: one more than the largest label.
     pub fn classes(&self) -> usize {
         self.classes
@@ -238,6 +261,16 @@ impl TextData {
         texts: &[T],
         windows: TextWindows,
     ) -> Result<Self> {
+        Self::upload_first(device, texts, windows, usize::MAX).await
+    }
+
+    /// [`TextData::upload_async`] of so many windows of each text at most.
+    pub(crate) async fn upload_first<T: AsRef<[u32]>>(
+        device: &Device,
+        texts: &[T],
+        windows: TextWindows,
+        most: usize,
+    ) -> Result<Self> {
         let TextWindows { vocabulary, steps, stride } = windows;
         if steps == 0 || stride == 0 {
             let given = format!("{steps} and {stride}");
@@ -248,7 +281,7 @@ impl TextData {
         for text in texts.iter().map(AsRef::as_ref) {
             check_tokens(text, vocabulary)?;
             let (first, mut at) = (starts.len(), 0);
-            while at + 1 < text.len() {
+            while at + 1 < text.len() && starts.len() - first < most {
                 starts.push((tokens.len() + at) as u32);
                 // One more than the inputs: the last target.
                 lens.push((text.len() - at).min(steps + 1) as u32);
@@ -285,6 +318,19 @@ impl TextData {
         windows: TextWindows,
     ) -> Result<Self> {
         device.wait(Self::upload_async(device, texts, windows))
+    }
+
+    /// These windows and others that come in their place, of tokens of a vocabulary.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn of_tokens(self, vocabulary: usize) -> Self {
+        TextData { vocabulary, ..self }
+    }
+
+    /// Puts as many other tokens in the place of those of all texts.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn replace(&self, device: &Device, tokens: &[u32]) -> Result<()> {
+        check_tokens(tokens, self.vocabulary)?;
+        device.write(&self.tokens, 0, &Data::U32(pack(tokens, self.packed)))
     }
 
     /// Number of windows.

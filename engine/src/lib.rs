@@ -58,6 +58,8 @@ mod error;
 mod graph;
 pub mod guide;
 mod interrupt;
+#[cfg(feature = "blocking")]
+pub mod loader;
 mod memory;
 pub mod nn;
 pub mod ops;
