@@ -20,7 +20,7 @@ pub use torch::Torch;
 #[derive(Args)]
 pub struct Peers {
     /// Time the same steps, products and kernels in PyTorch (if Python has torch) and, where
-    /// `benches/peers/burn` is built, in burn.
+    /// `benches/peers/burn` and `benches/peers/meganeura` are built, in these.
     #[arg(long)]
     peers: bool,
     /// Python with torch.
@@ -28,7 +28,7 @@ pub struct Peers {
     python: PathBuf,
 }
 
-/// A line that burn prints.
+/// A line that a peer of its own binary prints.
 #[derive(Deserialize)]
 struct Found {
     /// Framework, version and device.
@@ -84,9 +84,13 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
 
-fn burn() -> PathBuf {
-    let name = format!("tern-peer-burn{}", std::env::consts::EXE_SUFFIX);
-    folder().join("burn/target/release").join(name)
+/// Peers that time all they have at once, each built in the folder of its name.
+const BUILT: [&str; 2] = ["burn", "meganeura"];
+
+/// Where a peer's binary is, if it is built.
+fn built(peer: &str) -> Option<PathBuf> {
+    let name = format!("tern-peer-{peer}{}", std::env::consts::EXE_SUFFIX);
+    Some(folder().join(peer).join("target/release").join(name)).filter(|binary| binary.exists())
 }
 
 impl Peers {
@@ -110,7 +114,7 @@ impl Peers {
             return Torch::start(&self.python, &folder().join("torch_steps.py")).map(Some);
         }
         println!("PyTorch left out: {} has no torch", self.python.display());
-        if !burn().exists() {
+        if !BUILT.iter().any(|peer| built(peer).is_some()) {
             bail!("no peer to compare with");
         }
         Ok(None)
@@ -125,16 +129,20 @@ impl Peers {
         if !self.peers {
             return Ok(Vec::new());
         }
-        if !burn().exists() {
-            println!("burn left out: build benches/peers/burn first (see its README)");
-            return Ok(Vec::new());
+        let mut peers = Vec::new();
+        for peer in BUILT {
+            let Some(binary) = built(peer) else {
+                println!("{peer} left out: build benches/peers/{peer} first (see its README)");
+                continue;
+            };
+            progress.part(peer);
+            let mut command = Command::new(binary);
+            // What a filter leaves out is little of what they have.
+            command.args(filter.filter(|filter| !filter.starts_with('!')));
+            let found = output(command.env("RAYON_NUM_THREADS", threads().to_string()))?;
+            peers.extend(found.into_iter().map(Peer::from));
         }
-        progress.part("burn");
-        let mut command = Command::new(burn());
-        // What a filter leaves out is little of what burn has.
-        command.args(filter.filter(|filter| !filter.starts_with('!')));
-        let found = output(command.env("RAYON_NUM_THREADS", threads().to_string()))?;
-        Ok(found.into_iter().map(Peer::from).collect())
+        Ok(peers)
     }
 }
 
