@@ -138,7 +138,7 @@ pub struct Graph {
     /// The part of a batch that is recorded, where batches go in parts.
     pub(crate) part: Option<Part>,
     /// By loss, what it is a mean over; none of a sum.
-    pub(crate) means: BTreeMap<usize, Option<Tensor>>,
+    pub(crate) means: BTreeMap<usize, Option<(Tensor, usize)>>,
     /// Calls that are made once more in the backward pass, by the scopes that asked for it.
     pub(crate) segments: Vec<Range<usize>>,
     /// Whether such a scope is being recorded.
@@ -377,6 +377,11 @@ impl Graph {
     }
 
     /// Records a kernel call. `params` is the kernel's parameter struct.
+    ///
+    /// Of a model that is larger than a binding, a call binds the part of a flat vector in which its
+    /// parameters are. Where that is, say the kernel's `u32` fields: that of an argument's name and
+    /// `_offset`, or else `offset` and all that end in `_offset` and have no other argument's name. They
+    /// count from the part's begin then.
     pub fn dispatch<P: bytemuck::Pod>(
         &mut self,
         kernel: &'static Kernel<P>,

@@ -180,7 +180,7 @@ fn values(path: &Path, name: &str, tensor: &TensorView<'_>, param: &Param) -> Re
     }
 }
 
-fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+pub(crate) fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     fn each<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
     }

@@ -150,6 +150,44 @@ fn lstm_with_projections() {
     lstm("lstm_projected_bidirectional", Layers { bidirectional: true, ..projected });
 }
 
+/// The parameters of a model are PyTorch's by name and shape.
+#[test]
+fn recurrent_layers_have_pytorchs_names() {
+    let gru = LayerSpec::Gru { hidden: 6, layers: 2, dropout: 0.0, bidirectional: true };
+    let lstm = |bidirectional, projection| LayerSpec::Lstm {
+        hidden: 6,
+        layers: 2,
+        coupled: false,
+        dropout: 0.0,
+        bidirectional,
+        projection,
+    };
+    for (name, layer) in [
+        ("lstm_bidirectional", lstm(true, None)),
+        ("lstm_projected", lstm(false, Some(4))),
+        ("lstm_projected_bidirectional", lstm(true, Some(4))),
+        ("gru_bidirectional", gru),
+    ] {
+        let part = name.split('_').next().unwrap().to_string();
+        let layers =
+            vec![("embedding".into(), LayerSpec::Embedding { dimension: 5 }), (part, layer)];
+        let spec = ModelSpec { input: Input::Tokens { vocabulary: 7 }, layers };
+        let (parameters, _) = spec.build().unwrap();
+        let of_layer = |name: &str| name.contains("_l0") || name.contains("_l1");
+        let mut found: Vec<_> =
+            parameters.iter().skip(1).map(|p| (p.name.to_string(), p.shape.clone())).collect();
+        found.sort();
+        let fixture = Fixture::open(name);
+        let tensors = fixture.parse().tensors();
+        let weights = tensors.iter().filter(|(n, _)| of_layer(n) && !n.starts_with("grad."));
+        let mut expected: Vec<_> =
+            weights.map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
+        expected.sort();
+        assert!(expected.len() >= 10, "{expected:?}");
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
 /// Ten training steps from PyTorch's weights: losses of each step, weights after the last.
 fn steps(
     data: &str,

@@ -235,9 +235,16 @@ fn a_residual_network() {
     }
 }
 
-/// Sixteen steps of Adam of a perceptron whose products multiply 16 bits; of halves the loss is scaled, and
-/// steps are skipped where it is too much.
+/// Sixteen steps of Adam of a perceptron whose products multiply 16 bits, the batch whole or in parts; of
+/// halves the loss is scaled, and steps are skipped where it is too much.
 fn mixed(name: &str, precision: Precision, scale: Option<LossScale>) {
+    for parts in [1, 2] {
+        mixed_in_parts(name, precision, scale, parts);
+    }
+}
+
+fn mixed_in_parts(name: &str, precision: Precision, scale: Option<LossScale>, parts: usize) {
+    let rows = 8 / parts;
     let fixture = Fixture::open(name);
     let input = Input::Features { width: 12 };
     let layers = [
@@ -252,18 +259,32 @@ fn mixed(name: &str, precision: Precision, scale: Option<LossScale>) {
         let arena = Arena::new(&device, &parameters, &[1]).unwrap();
         arena.write(Flat::Parameters, 0, &fixture.flat_of("start.", &parameters)).unwrap();
         let mut graph = Graph::new(&arena);
-        let x = graph.input("x", &[8, 12], Element::F32);
-        let targets = graph.input("targets", &[8], Element::U32);
-        let y = model.forward(&mut graph, x, Mode::Train).unwrap().output;
-        let loss = graph.cross_entropy(y, targets).unwrap();
         let training = Training::new(Optimizer::adam(), fixture.number("lr")).loss_scale(scale);
-        let mut plan = graph.train(loss, &training).unwrap();
+        let mut inputs = Vec::new();
+        let mut record = |graph: &mut Graph| {
+            let x = graph.input("x", &[rows, 12], Element::F32);
+            let targets = graph.input("targets", &[rows], Element::U32);
+            inputs.push((x, targets));
+            let y = model.forward(graph, x, Mode::Train)?.output;
+            graph.cross_entropy(y, targets)
+        };
+        let plan = if parts == 1 {
+            let loss = record(&mut graph).unwrap();
+            graph.train(loss, &training)
+        } else {
+            graph.train_in_parts(parts, &training, record)
+        };
+        let mut plan = plan.unwrap();
         let mut losses = Vec::new();
         let mut skipped = 0;
         for step in 0..16 {
-            plan.write(x, &Data::F32(fixture.f32("x")[step * 96..][..96].to_vec())).unwrap();
-            let target = fixture.u32("target")[step * 8..][..8].to_vec();
-            plan.write(targets, &Data::U32(target)).unwrap();
+            for (part, (x, targets)) in inputs.iter().enumerate() {
+                let first = step * 8 + part * rows;
+                let values = fixture.f32("x")[12 * first..][..12 * rows].to_vec();
+                plan.write(*x, &Data::F32(values)).unwrap();
+                let values = fixture.u32("target")[first..][..rows].to_vec();
+                plan.write(*targets, &Data::U32(values)).unwrap();
+            }
             losses.push(f64::from(plan.run(1).unwrap().last().unwrap()));
             let record = plan.states().unwrap()[0];
             let factor = record.loss_scale().map_or(1.0, f64::from);

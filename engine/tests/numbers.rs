@@ -8,8 +8,8 @@ use common::devices;
 use tern_engine::nn::Fit;
 use tern_engine::{
     Activation, Arena, Batching, Data, Device, Element, Error, Flat, Graph, IGNORE, Init,
-    Optimizer, Param, Parameters, Plan, RowData, Tensor, TextData, TextWindows, Trainable,
-    Training,
+    LossScale, Optimizer, Param, Parameters, Plan, Precision, RowData, Tensor, TextData,
+    TextWindows, Trainable, Training,
 };
 use tern_shaders::schedule::{Decay, Schedule};
 
@@ -167,6 +167,40 @@ fn a_model_that_meets_what_is_no_number_rests_as_it_was_and_the_tensor_has_a_nam
             let text = error.to_string();
             assert!(text.contains("pointwise/binary_forward"), "{name}: {text}");
         }
+    }
+}
+
+/// Halves of a layer whose input is beyond them, a factor on the loss of 1, and a batch that may go in
+/// parts: the first tensor that isn't finite has a name still.
+#[test]
+fn a_scaled_loss_hides_no_tensor() {
+    let scale = LossScale { initial: 1.0, ..LossScale::default() };
+    let training = Training::new(Optimizer::sgd(), 0.1).loss_scale(scale);
+    for (device, parts) in devices().iter().flat_map(|d| [(d, None), (d, Some(1))]) {
+        let mut parameters = Parameters::new();
+        let w = parameters.add("layer.w", &[4, 4], Init::Constant(0.5)).unwrap();
+        let arena = Arena::new(device, &parameters, &[1]).unwrap();
+        let mut graph = Graph::new(&arena);
+        let x = graph.input("x", &[4, 4], Element::F32);
+        let loss = |graph: &mut Graph| {
+            let layer = |graph: &mut Graph| graph.linear(x, &w, None, Activation::Identity);
+            let y = graph.in_precision(Precision::Half, layer)?;
+            let y = graph.multiply(y, y)?;
+            Ok(graph.sum(y))
+        };
+        let mut plan = match parts {
+            None => {
+                let loss = loss(&mut graph).unwrap();
+                graph.train(loss, &training).unwrap()
+            }
+            Some(parts) => graph.train_in_parts(parts, &training, loss).unwrap(),
+        };
+        // The product's gradient, 2 · 60,000 a number, is infinite as a half.
+        plan.write(x, &Data::F32(vec![3e4; 16])).unwrap();
+        assert_eq!(plan.run(1).unwrap().failed, [Some(1)], "{}", device.name());
+        let found = plan.find_not_finite(0).unwrap().unwrap();
+        let kernel = found.kernel.as_deref();
+        assert_eq!(kernel, Some("half/nt"), "{} {parts:?}: {found}", device.name());
     }
 }
 

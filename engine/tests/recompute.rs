@@ -7,8 +7,8 @@ use common::{devices, floats, tokens};
 use tern_engine::nn::{Input, LayerSpec, Mode, Model, ModelSpec};
 use tern_engine::ops::normalize::groups::BatchNormWeights;
 use tern_engine::{
-    Activation, Arena, Batching, Data, Device, Element, Flat, Graph, Init, Operand, Optimizer,
-    Param, Parameters, Plan, Result, RowData, Tensor, TextData, TextWindows, Training,
+    Activation, Arena, Batching, Data, Device, Element, Flat, Graph, Init, LossScale, Operand,
+    Optimizer, Param, Parameters, Plan, Result, RowData, Tensor, TextData, TextWindows, Training,
 };
 use tern_shaders::kernels::pointwise::{COPY, Copy, SCALE, Scale};
 use tern_shaders::kernels::random::pcg4d;
@@ -77,9 +77,10 @@ fn blocks_of_a_decoder_take_the_memory_of_one() {
 fn running_moments_of_a_residual_network_move_once() {
     let layers = [
         ("stem", LayerSpec::BasicBlock { outputs: 4, stride: 1 }),
-        ("first", LayerSpec::BasicBlock { outputs: 6, stride: 2 }),
-        ("second", LayerSpec::BasicBlock { outputs: 6, stride: 1 }),
-        ("third", LayerSpec::BasicBlock { outputs: 6, stride: 1 }),
+        // Large enough to be products of what taps see on a GPU.
+        ("first", LayerSpec::BasicBlock { outputs: 16, stride: 2 }),
+        ("second", LayerSpec::BasicBlock { outputs: 16, stride: 1 }),
+        ("third", LayerSpec::BasicBlock { outputs: 16, stride: 1 }),
         ("pool", LayerSpec::GlobalAveragePool),
         ("output", LayerSpec::Linear { outputs: 3, activation: Activation::Identity }),
     ];
@@ -220,6 +221,43 @@ fn a_state_that_the_forward_pass_moves_on_is_not_read_again() {
             assert!(found == expected, "{}: {layer:?}, {mode:?}", device.name());
             assert!(more > calls, "{}: {layer:?}, {mode:?}", device.name());
         }
+    }
+}
+
+/// Records are read by random ops and by the factor alike: a factor on the loss keeps nothing.
+#[test]
+fn dropout_is_recomputed_with_a_scaled_loss_too() {
+    let spec = ModelSpec::mlp(8, &[32], 4);
+    let (parameters, model) = spec.build().unwrap();
+    for device in devices() {
+        let run = |scale: Option<LossScale>, recompute: bool| {
+            let arena = Arena::new(&device, &parameters, &[3]).unwrap();
+            let mut graph = Graph::new(&arena);
+            let x = graph.input("x", &[64, 8], Element::F32);
+            let labels = graph.input("labels", &[64], Element::U32);
+            let record = |graph: &mut Graph| {
+                let y = graph.dropout(x, 0.25)?;
+                let y = graph.dropout(y, 0.25)?;
+                model.forward(graph, y, Mode::Train)
+            };
+            let forward = if recompute { graph.recomputed(record) } else { record(&mut graph) };
+            let loss = graph.cross_entropy(forward.unwrap().output, labels).unwrap();
+            let training = Training::new(Optimizer::adam(), 0.01).loss_scale(scale);
+            let mut plan = graph.train(loss, &training).unwrap();
+            plan.write(x, &Data::F32(floats(512, 1))).unwrap();
+            plan.write(labels, &Data::U32(tokens(64, 4, 2))).unwrap();
+            let activations = plan.memory().activations;
+            (bits(&arena, &mut plan, 4), activations, plan.dispatches())
+        };
+        let scale = Some(LossScale { initial: 64.0, ..LossScale::default() });
+        let [(kept, _, calls), (again, of_scaled, more)] =
+            [false, true].map(|recompute| run(scale, recompute));
+        assert!(kept == again, "{}", device.name());
+        // As many calls are made again as without the factor.
+        let [(_, _, plain), (_, of_plain, most)] =
+            [false, true].map(|recompute| run(None, recompute));
+        assert_eq!(more - calls, most - plain, "{}", device.name());
+        assert!(of_scaled <= of_plain + 512, "{}: {of_scaled}, {of_plain}", device.name());
     }
 }
 

@@ -14,10 +14,14 @@ use tern_engine::{
 /// Software Vulkan with bindings of so many bytes.
 fn small(bytes: u64) -> Option<Device> {
     common::software(false)?;
-    let options =
-        DeviceOptions::new(Select::Kind(Kind::Software)).portable(true).max_binding(bytes);
+    let options = DeviceOptions::new(Select::Kind(Kind::Software)).portable(true);
+    // What is beyond a binding reads as zero, whatever the driver does of itself.
+    let options = options.checked(true).max_binding(bytes);
     Some(pollster::block_on(Device::open(&options)).unwrap())
 }
+
+/// A parameter with a gradient moves by about four times as much in four steps of AdamW.
+const RATE: f64 = 5e-3;
 
 /// Losses of four steps, and parameters, gradients and averages after them, of two replicas.
 fn train(device: &Device, spec: &ModelSpec, precision: Precision, training: &Training) -> Vec<f64> {
@@ -83,13 +87,14 @@ fn models_larger_than_a_binding_train_as_on_the_cpu() {
         ("output", linear(32)),
     ]);
     let decoder = DecoderConfig::new(2, 4, 16, 96).lora(Some(LoraConfig::new(4)));
-    let image = Input::Image { channels: 3, height: 8, width: 8 };
+    // With four channels the convolution with a bias is one of products, too.
+    let image = Input::Image { channels: 4, height: 8, width: 8 };
     let specs = [
         ModelSpec { input: Input::Tokens { vocabulary: 40 }, layers: recurrent },
         ModelSpec { input: image, layers: images },
         ModelSpec::decoder(50, 64, decoder, true),
     ];
-    let training = Training::new(Optimizer::adamw(), 1e-3)
+    let training = Training::new(Optimizer::adamw(), RATE)
         .clip_norm(0.5)
         .proximal(0.1)
         .average(0.9)
@@ -106,8 +111,9 @@ fn models_larger_than_a_binding_train_as_on_the_cpu() {
             let found = train(&device, spec, precision, training);
             let expected = train(&Device::cpu(), spec, precision, training);
             assert_eq!(found.len(), expected.len());
-            // What is rounded to 16 bits may be rounded to the other side.
-            let tolerance = if precision == Precision::Single { 2e-4 } else { 4e-3 };
+            // What is rounded to 16 bits may be rounded to the other side; four steps move parameters by
+            // much more.
+            let tolerance = if precision == Precision::Single { 4e-4 } else { 0.6 * RATE };
             for (at, (a, b)) in found.iter().zip(&expected).enumerate() {
                 assert!((a - b).abs() < tolerance, "{:?} {precision:?} {at}: {a} {b}", spec.layers);
             }

@@ -20,7 +20,7 @@ use crate::schedule::Schedule;
 
 /// Words a record takes: 256 bytes, so that a record can start a binding.
 pub const WORDS: usize = 64;
-/// Optimizer steps completed.
+/// Training steps completed, those among them that were skipped.
 pub const STEP: usize = 0;
 /// 1 while this replica trains; 0 once its step limit is reached, and its parameters stay.
 pub const ACTIVE: usize = 1;
@@ -104,7 +104,7 @@ impl StateRecord {
         self
     }
 
-    /// After `done` steps, with as many to come as before.
+    /// After `done` steps, none of them skipped, with as many to come as before.
     pub fn resumed(mut self, done: u32) -> Self {
         self[STEP] = done;
         self[LIMIT] = done.saturating_add(self[LIMIT]);
@@ -116,7 +116,7 @@ impl StateRecord {
         records.iter().flat_map(|record| record.0).collect()
     }
 
-    /// Optimizer steps completed.
+    /// Training steps completed, those among them that were [skipped](Self::skipped).
     pub fn steps(&self) -> u32 {
         self[STEP]
     }

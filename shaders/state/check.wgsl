@@ -3,7 +3,7 @@
 // One invocation a replica. Shapes: state [R, 64], loss, norm [R].
 struct Params {
     clipped: u32,
-    skips: u32,
+    initial: f32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -27,8 +27,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) {
     if state[record + STATE_ACTIVE] == 0u || !failed {
         return;
     }
-    let scale = bitcast<f32>(state[record + STATE_LOSS_SCALE]);
-    let skips = p.skips != 0u && !lost && scale > 1.0;
+    let recorded = state[record + STATE_LOSS_SCALE];
+    let scale = select(bitcast<f32>(recorded), p.initial, recorded == 0u);
+    let skips = p.initial != 0.0 && !lost && scale > 1.0;
     state[record + STATE_ACTIVE] = 0u;
     state[record + select(STATE_FAILED, STATE_SKIPS, skips)] = 1u;
 }

@@ -152,8 +152,9 @@ fn transpose(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         let n = 2 * down * across;
         let (x, out) = (&x[r * n..][..n], &mut out.word_mut()[r * n..][..n]);
         // A task turns whole pairs of columns, which are pairs of rows of `out`.
-        rows(out, 2 * down * ACROSS, down, |first, out| {
-            for (block, out) in out.chunks_mut(2 * down * ACROSS).enumerate() {
+        let width = 2 * down * ACROSS;
+        rows(out, width, width, |first, out| {
+            for (block, out) in out.chunks_mut(width).enumerate() {
                 let j = first * ACROSS + block * ACROSS;
                 for (i, pair) in x.chunks_exact(2 * across).enumerate() {
                     let (upper, lower) = pair.split_at(across);

@@ -40,7 +40,8 @@ impl ModelSpec {
     }
 
     /// ResNet-18 (He et al. 2016) under torchvision's names, whose weights it takes: a convolution of
-    /// 7 × 7, a maximum pool, eight [`BasicBlock`]s of 64 to 512 channels, and classes of their means.
+    /// 7 × 7, a maximum pool, eight [basic blocks](LayerSpec::BasicBlock) of 64 to 512 channels, and
+    /// classes of their means.
     pub fn resnet18(channels: usize, [height, width]: [usize; 2], classes: usize) -> Self {
         let conv = LayerSpec::Conv2d {
             outputs: 64,

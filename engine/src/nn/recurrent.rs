@@ -39,7 +39,7 @@ impl Stack {
         }
         let directions: &[&str] = if bidirectional { &["", "_reverse"] } else { &[""] };
         let (rows, state) = (gates * hidden, projection.unwrap_or(hidden));
-        let mut weights = Vec::with_capacity(layers * directions.len());
+        let mut weights = Vec::new();
         for layer in 0..layers {
             let width = if layer == 0 { inputs } else { directions.len() * state };
             for direction in directions {
@@ -134,8 +134,8 @@ impl Lstm {
     }
 
     /// `[T, B, I]` to `[T, B, H]`, P instead of H of a projected layer, twice as many of a bidirectional
-    /// one. Where the mode carries state, the returned tensors are h and c of each layer, `[B, H]`: inputs
-    /// of the plan that hold the state between steps.
+    /// one. Where the mode carries state, the returned tensors are h and c of each layer, `[B, H]` (h is
+    /// `[B, P]` of a projected one): inputs of the plan that hold the state between steps.
     ///
     /// # Errors
     /// [`Error::Shape`] for another input shape; [`Error::Value`] if a bidirectional layer is to carry

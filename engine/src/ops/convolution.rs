@@ -131,7 +131,9 @@ fn convolution(
         parameter_stride,
         ..Convolution::default()
     };
-    let sizes = sizes.complete().ok_or_else(|| fault("the filter doesn't fit"))?;
+    let sizes = sizes
+        .complete()
+        .ok_or_else(|| fault("the filter doesn't fit, or the result has 2^32 pixels or more"))?;
     Ok(match graph.profile().kind {
         Kind::Cpu => sizes.by_images(),
         _ => sizes,

@@ -85,8 +85,8 @@ impl Graph {
     /// `x [T, B, I]`, one entry of `weights` a layer and direction.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless the shapes go together; [`Error::Value`] unless
-    /// 0 ≤ dropout < 1.
+    /// [`Error::Shape`](crate::Error::Shape) unless the shapes go together;
+    /// [`Error::Value`](crate::Error::Value) unless 0 ≤ dropout < 1.
     pub fn gru(
         &mut self,
         x: Tensor,

@@ -42,8 +42,8 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     Single,
-    /// IEEE 754's 16 bits: 11 digits, none beyond ±65,504 and few below 6e-8. Gradients are smaller:
-    /// training goes with a [factor on the loss](crate::LossScale).
+    /// IEEE 754's 16 bits: 11 binary digits, fewer below 6e-5 and none below 6e-8, and infinite beyond
+    /// ±65,504. Gradients are small: training goes with a [factor on the loss](crate::LossScale).
     Half,
     /// bfloat16: 8 digits, and all of a 32-bit float's range. Multiplied as 32-bit floats, since no shader
     /// has them.
@@ -63,10 +63,15 @@ impl Precision {
 impl Graph {
     /// Records linear layers whose three products (of the output, of the input's gradient and of the
     /// weight's) multiply inputs, weights and gradients rounded to 16 bits, which hardware with matrix
-    /// units multiplies many times as fast. The backward pass keeps the layers' inputs in 16 bits alone,
-    /// half of their memory. Parameters stay 32-bit floats and are rounded in every step. What a product
-    /// sums over is a multiple of four; where a layer's sizes are not, that product is one of 32-bit
-    /// floats. All other ops are as ever.
+    /// units multiplies many times as fast. For these products the backward pass keeps the layers' inputs
+    /// in 16 bits, which is half of their memory where no other op's gradient reads them; an input that is
+    /// a layer's output after an activation is kept in both. Parameters stay 32-bit floats and are rounded
+    /// in every step.
+    ///
+    /// A layer is computed so where its inputs' width is a multiple of four. Of the gradients then that of
+    /// the input is where the outputs' width is one, too, and that of the weight where the number of rows
+    /// is and the outputs' width is even; any other is a product of 32-bit floats. All other ops are as
+    /// ever.
     pub fn in_precision<T>(
         &mut self,
         precision: Precision,
@@ -146,13 +151,9 @@ impl Packed {
     }
 
     /// What the backward pass multiplies, given the product's gradient `dz [m, n]`.
-    pub fn backward(&self, g: &mut Backward<'_>, dz: Tensor) -> PackedBackward {
-        let &Packed { format, size: [m, n, k], x, .. } = self;
-        let even = (m | n).is_multiple_of(2);
-        // Neither product may sum over it.
-        let used = even && (n.is_multiple_of(4) || m.is_multiple_of(4));
-        let dz = used.then(|| Matrix::tensor(g, dz).packed(g, format, "packed gradient", [m, n]));
-        PackedBackward { format, size: [m, n, k], x, dz }
+    pub fn backward(&self, dz: Tensor) -> PackedBackward {
+        let &Packed { format, size, x, .. } = self;
+        PackedBackward { format, size, x, dz, packed: None }
     }
 }
 
@@ -161,15 +162,31 @@ pub(super) struct PackedBackward {
     format: Format,
     size: [usize; 3],
     x: Tensor,
-    /// The product's gradient, if one of the sums can be over its packed rows or columns.
-    dz: Option<Tensor>,
+    /// The product's gradient.
+    dz: Tensor,
+    /// The same in 16 bits, for the product that is recorded first and the other one.
+    packed: Option<Tensor>,
 }
 
 impl PackedBackward {
+    fn gradient(&mut self, g: &mut Backward<'_>) -> Tensor {
+        let ([m, n, _], dz) = (self.size, self.dz);
+        let pack = || Matrix::tensor(g, dz).packed(g, self.format, "packed gradient", [m, n]);
+        *self.packed.get_or_insert_with(pack)
+    }
+
     /// dx = dz·W
-    pub fn of_input(&self, g: &mut Backward<'_>, weight: &Param, dx: Matrix) -> Option<gemm::Gemm> {
+    pub fn of_input(
+        &mut self,
+        g: &mut Backward<'_>,
+        weight: &Param,
+        dx: Matrix,
+    ) -> Option<gemm::Gemm> {
         let [m, n, k] = self.size;
-        let dz = self.dz.filter(|_| n.is_multiple_of(4))?;
+        if !n.is_multiple_of(4) {
+            return None;
+        }
+        let dz = self.gradient(g);
         // Rounded once more: it isn't kept from the forward pass until here.
         let weight = Matrix::weight(g, weight).packed(g, self.format, "packed weight", [n, k]);
         let weight = g.transposed(weight, [n, k]);
@@ -177,9 +194,13 @@ impl PackedBackward {
     }
 
     /// dW = dzᵀ·x
-    pub fn of_weight(&self, g: &mut Backward<'_>, dw: Matrix) -> Option<gemm::Gemm> {
+    pub fn of_weight(&mut self, g: &mut Backward<'_>, dw: Matrix) -> Option<gemm::Gemm> {
         let [m, n, k] = self.size;
-        let dz = self.dz.filter(|_| m.is_multiple_of(4))?;
+        // A row of the gradient is words of two.
+        if !m.is_multiple_of(4) || !n.is_multiple_of(2) {
+            return None;
+        }
+        let dz = self.gradient(g);
         let dz = g.transposed(dz, [m, n]);
         let x = g.transposed(self.x, [m, k]);
         Some(gemm::Gemm::packed(self.format, g, [n, k, m], [dz, x], dw))
@@ -331,12 +352,19 @@ mod tests {
         let devices = software().iter().map(|(_, device)| device.clone());
         let devices: Vec<Device> = [Device::cpu()].into_iter().chain(devices).collect();
         for precision in [Precision::Single, Precision::Half, Precision::Bf16] {
-            // All, no input's gradient, no weight's gradient, neither, nothing at all.
-            for size in [[8, 24, 32], [8, 6, 12], [6, 8, 12], [6, 10, 8], [5, 8, 8], [8, 8, 6]] {
+            // All, no input's gradient, no weight's gradient twice, neither twice, nothing at all.
+            let sizes = [
+                ([8, 24, 32], [true; 3]),
+                ([8, 6, 12], [true, false, true]),
+                ([6, 8, 12], [true, true, false]),
+                ([5, 8, 8], [true, true, false]),
+                ([6, 10, 8], [true, false, false]),
+                ([8, 7, 8], [true, false, false]),
+                ([8, 8, 6], [false; 3]),
+            ];
+            for (size, [of_output, of_input, of_weight]) in sizes {
                 let [m, n, k]: [usize; 3] = size;
-                let format = precision.format().filter(|_| k.is_multiple_of(4));
-                let even = |sum: usize| sum.is_multiple_of(4) && (m | n).is_multiple_of(2);
-                let round = |x: &[f64], when: bool| match format.filter(|_| when) {
+                let round = |x: &[f64], when: bool| match precision.format().filter(|_| when) {
                     Some(format) => rounded(format, x),
                     None => x.to_vec(),
                 };
@@ -352,11 +380,11 @@ mod tests {
                         parameters.add("fc.weight", &[n, k], Init::Uniform(0.5)).unwrap();
                         let w = floats(Data::F32(parameters.initial(seed)[..n * k].to_vec()));
                         let (x, dy) = (&x[r * m * k..][..m * k], &dy[r * m * n..][..m * n]);
-                        y.extend(nt(&round(x, true), &round(&w, true), k));
-                        let rows = transposed(&round(&w, even(n)), k);
-                        dx.extend(nt(&round(dy, even(n)), &rows, n));
-                        let columns = transposed(&round(x, even(m)), k);
-                        dw.extend(nt(&transposed(&round(dy, even(m)), n), &columns, m));
+                        y.extend(nt(&round(x, of_output), &round(&w, of_output), k));
+                        let rows = transposed(&round(&w, of_input), k);
+                        dx.extend(nt(&round(dy, of_input), &rows, n));
+                        let columns = transposed(&round(x, of_weight), k);
+                        dw.extend(nt(&transposed(&round(dy, of_weight), n), &columns, m));
                     }
                     for (found, expected) in found.iter().zip([y, dx, dw]) {
                         assert_eq!(found.len(), expected.len());

@@ -145,9 +145,10 @@ impl Graph {
 
     fn mean_loss(&mut self, row_loss: Tensor, count: Tensor) -> Tensor {
         let loss = self.tensor("loss", &[1], Element::F32);
-        let params = Rows { rows: self.len(row_loss) as u32 };
+        let rows = self.len(row_loss);
+        let params = Rows { rows: rows as u32 };
         self.dispatch(&MEAN, &params, &[row_loss.into(), count.into(), loss.into()]);
-        self.means.insert(self.root(loss), Some(count));
+        self.means.insert(self.root(loss), Some((count, rows)));
         loss
     }
 }

@@ -35,7 +35,7 @@ mod tests;
 use layer::Layer;
 
 use super::recurrent::{Stack, Weights};
-use crate::{Activation, Graph, Kind, Param, Result, Tensor};
+use crate::{Activation, Graph, Kind, Param, Precision, Result, Tensor};
 
 pub use cases::cases;
 
@@ -105,8 +105,8 @@ impl Graph {
     /// equations) over `x [T, B, I]`, one entry of `weights` a layer and direction.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless the shapes go together; [`Error::Value`] unless
-    /// 0 ≤ dropout < 1.
+    /// [`Error::Shape`](crate::Error::Shape) unless the shapes go together;
+    /// [`Error::Value`](crate::Error::Value) unless 0 ≤ dropout < 1.
     pub fn lstm(
         &mut self,
         x: Tensor,
@@ -157,7 +157,9 @@ impl Graph {
                 Ok(())
             });
             if let Some(w_hr) = &w.w_hr {
-                y = graph.linear(y, w_hr, None, Activation::Identity)?;
+                // The next step reads what comes out, and is in single precision.
+                let project = |graph: &mut Graph| graph.linear(y, w_hr, None, Activation::Identity);
+                y = graph.in_precision(Precision::Single, project)?;
                 let &[steps, batch, width] = graph.shape(y) else { return Ok(y) };
                 last = graph.slice(y, 0, steps - 1..steps)?;
                 last = graph.reshape(last, &[batch, width])?;

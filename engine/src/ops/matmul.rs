@@ -159,12 +159,12 @@ impl Graph {
         let weights: Vec<&Param> = [weight].into_iter().chain(bias).collect();
         self.on_backward(&[x], &weights, &[y], move |g| {
             let Some(dz) = before_activation(g, y, fused) else { return Ok(()) };
-            let packed = packed.as_ref().map(|packed| packed.backward(g, dz));
+            let mut packed = packed.as_ref().map(|packed| packed.backward(dz));
             let [m, n, k] = size;
             let [input, upstream] = [x, dz].map(|t| Matrix::tensor(g, t));
             if let Some((dx, flag)) = g.target(x) {
                 let to = Matrix::tensor(g, dx);
-                let packed = packed.as_ref().and_then(|packed| packed.of_input(g, &w, to));
+                let packed = packed.as_mut().and_then(|packed| packed.of_input(g, &w, to));
                 let product = packed.unwrap_or_else(|| {
                     Gemm::new(Order::Nn, [m, k, n], upstream, Matrix::weight(g, &w), to)
                 });
@@ -172,7 +172,7 @@ impl Graph {
             }
             if let Some(flag) = g.weight_target(&w) {
                 let to = Matrix::gradient(g, &w);
-                let packed = packed.as_ref().and_then(|packed| packed.of_weight(g, to));
+                let packed = packed.as_mut().and_then(|packed| packed.of_weight(g, to));
                 let product =
                     packed.unwrap_or_else(|| Gemm::new(Order::Tn, [n, k, m], upstream, input, to));
                 product.accumulate(flag).record(g);

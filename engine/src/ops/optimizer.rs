@@ -38,13 +38,17 @@ fn ramp(n: usize, scale: f32, key: usize) -> Data {
     Data::F32((0..n).map(at).collect())
 }
 
-/// Records at different steps and rates; of three replicas, the second rests.
+/// Records at different steps and rates; of three replicas, the second rests, and the third's first steps
+/// were skipped: it comes to its first update, or to one in the middle.
 fn records(step: u32, replicas: usize) -> Data {
     let record = |r: usize| {
         let schedule = Schedule::constant(0.01 * (r + 1) as f64);
         let mut record = StateRecord::new(r as u32, 0..1, 1, u32::MAX, &schedule);
         record[state::STEP] = step;
         record[state::ACTIVE] = u32::from(r != 1);
+        if r == 2 {
+            record[state::SKIPPED] = if step == 3 { step } else { step / 2 };
+        }
         *record
     };
     Data::U32((0..replicas).flat_map(record).collect())

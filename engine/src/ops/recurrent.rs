@@ -36,12 +36,12 @@ impl Stack {
         let &Stack { op, weights, initial, bidirectional, dropout } = self;
         let directions = if bidirectional { 2 } else { 1 };
         let layers = weights / directions;
+        if !weights.is_multiple_of(directions) {
+            let what = format!("{weights} weights, expected two directions of each layer");
+            return Err(Error::shape(op, what));
+        }
         if layers == 0 {
             return Err(Error::value(format!("layers of {op}"), 0, "at least 1"));
-        }
-        if !weights.is_multiple_of(directions) {
-            let what = format!("{weights} weights of layers, expected 2 for each");
-            return Err(Error::shape(op, what));
         }
         if let Some(states) = initial.filter(|states| *states != weights) {
             let of = if bidirectional { "directions of layers" } else { "layers" };
@@ -96,7 +96,7 @@ impl Sizes {
         };
         let state = weights[1].shape.last().copied().unwrap_or(0);
         let hidden = match projection {
-            Some(param) => param.shape.last().copied().unwrap_or(0),
+            Some(_) => weights[1].shape.first().copied().unwrap_or(0) / gates,
             None => state,
         };
         let rows = gates * hidden;

@@ -73,7 +73,7 @@ fn check_case(clipped: u32, factor: Option<f32>) -> Case {
     Case::new(
         &CHECK,
         format!("clipped {clipped}, factor {factor:?}"),
-        &Check { clipped, skips: factor.is_some().into() },
+        &Check { clipped, initial: factor.map_or(0.0, |_| 2.0) },
         loss.len(),
         vec![Data::U32(StateRecord::words(&records)), Data::F32(loss), Data::F32(norm)],
     )
@@ -99,7 +99,7 @@ fn scale_cases(cases: &mut Vec<Case>) {
     let params = LossScales { initial: 512.0 };
     let buffers = vec![words(), Data::F32(vec![7.0; n])];
     cases.push(Case::new(&LOSS_SCALES, "old and new", &params, n, buffers));
-    let params = Rescale { growth: 2.0, backoff: 0.25, interval: 5 };
+    let params = Rescale { initial: 512.0, growth: 2.0, backoff: 0.25, interval: 5 };
     cases.push(Case::new(&RESCALE, "every way", &params, n, vec![words()]));
 }
 
@@ -113,6 +113,7 @@ pub fn cases() -> Vec<Case> {
         check_case(1, None),
         check_case(1, Some(1.0)),
         check_case(1, Some(64.0)),
+        check_case(1, Some(0.0)),
     ];
     scale_cases(&mut cases);
     for (label, decay) in [

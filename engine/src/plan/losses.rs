@@ -15,7 +15,8 @@ pub struct Losses {
     pub rows: Vec<Vec<f32>>,
     /// Learning rate of each step, by replica.
     pub rates: Vec<Vec<f32>>,
-    /// Norm of each step's gradient before it was clipped, by replica; 0 in plans that don't clip.
+    /// Norm of each step's gradient before it was clipped, by replica; 0 in plans that neither clip nor
+    /// scale the loss. Infinite or NaN for a step that was skipped.
     pub norms: Vec<Vec<f32>>,
     /// By replica, the step in which its loss was not a number or its gradient's norm not finite,
     /// counted from 1 since the plan's start. The replica rests since, with the parameters from

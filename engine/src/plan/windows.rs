@@ -33,13 +33,13 @@ pub(super) fn windows(
             }
             let fields = fields(call, i);
             let Some(window) = window(parameters, call, &fields) else {
-                let what = format!("fields of {} ({})", call.label, call.kernel.name);
+                let what = format!("fields of {}", call.label);
                 let expected = "one that ends in `offset`: the model is larger than a binding, and a \
                                 call binds the part where it looks";
                 return Err(Error::value(what, "none that says where", expected));
             };
             if window.len() > limit {
-                let what = format!("what {} ({}) reads of the model", call.label, call.kernel.name);
+                let what = format!("what {} reads of the model", call.label);
                 let [needed, available] = [window.len(), limit].map(|words| 4 * words as u64);
                 return Err(Error::OutOfMemory { what, needed, available });
             }
@@ -47,7 +47,7 @@ pub(super) fn windows(
             windows.insert((at, i), window);
         }
         for (field, start) in moved {
-            call.params[field] = call.params[field].saturating_sub(start as u32);
+            call.params[field] -= start as u32;
         }
     }
     Ok(windows)
@@ -66,8 +66,9 @@ fn fields(call: &Recorded, argument: usize) -> Vec<usize> {
     }
     let named: Vec<usize> = kernel.bindings.iter().filter_map(|b| of(b.name)).collect();
     let is_offset = |name: &str| name == "offset" || name.ends_with("_offset");
-    let all = kernel.fields.iter().enumerate();
-    all.filter(|(at, (name, _))| is_offset(name) && !named.contains(at)).map(|(at, _)| at).collect()
+    let words = kernel.fields.iter().enumerate().filter(|(_, (_, element))| *element == "u32");
+    let places = words.filter(|(at, (name, _))| is_offset(name) && !named.contains(at));
+    places.map(|(at, _)| at).collect()
 }
 
 /// What is bound so that some offsets are in it, each with its parameter, or with as many words as a call
@@ -112,7 +113,7 @@ mod tests {
         let mut calls = [call(flats)];
         assert!(windows(&parameters, 192, &mut calls).unwrap().is_empty());
         let told = windows(&parameters, 128, &mut calls).unwrap_err().to_string();
-        assert!(told.contains("own (pointwise/scale)") && told.contains("`offset`"), "{told}");
+        assert!(told.contains("fields of own") && told.contains("`offset`"), "{told}");
         let mut elsewhere = [call(vec![Operand::State, Operand::Ring])];
         assert!(windows(&parameters, 128, &mut elsewhere).unwrap().is_empty());
     }

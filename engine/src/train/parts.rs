@@ -64,28 +64,34 @@ impl Graph {
         let count = self.tensor("count of the batch", &[1], Element::F32);
         let mut written = vec![false; self.arena.parameters().len()];
         let mut sums = true;
+        // Targets that the batch has at most: the factor is one of its loss.
+        let mut most = 1;
         for number in 0..parts {
             self.part = Some(Part { number, of: parts, fed: false });
             let part = record(&mut self)?;
             self.check_loss(part)?;
-            let over = self.means.get(&self.root(part)).copied().unwrap_or(Some(one));
-            let weight = over.unwrap_or(one);
+            let over = self.means.get(&self.root(part)).copied().unwrap_or(Some((one, 1)));
+            let weight = over.map_or(one, |(count, _)| count);
             sums &= over.is_none();
+            if number == 0 {
+                most = over.map_or(1, |(_, rows)| rows * parts);
+            }
             let accumulate = u32::from(number > 0);
             let params = ScaleBy { n: 1, factor: 1.0, accumulate };
             self.dispatch(&SCALE_BY, &params, &[part.into(), weight.into(), loss.into()]);
             let params = Scale { n: 1, factor: 1.0, accumulate };
             self.dispatch(&SCALE, &params, &[weight.into(), count.into()]);
             let trained = self.trained(&training.trainable);
-            let seed = self.seed(weight, factor);
+            let seed = self.seed(weight, factor, most);
             written = drain(&mut self, &[(part, seed)], (trained, written), &[])?.written;
         }
         self.part = None;
+        let mut divisor = factor;
         if !sums {
-            self.divide_gradients(&written, count);
+            divisor = Some(self.seed(count, factor, most));
             let params = MeanOfParts { offset: 0, n: 1, stride: 1 };
             self.dispatch(&MEAN_OF_PARTS, &params, &[count.into(), loss.into()]);
         }
-        self.finish(boundary, (loss, factor), &written, training)
+        self.finish(boundary, (loss, divisor), &written, training)
     }
 }

@@ -10,10 +10,14 @@ use crate::{Flat, Graph, Operand, Result, Tensor};
 
 /// A factor on the loss, so that small gradients aren't rounded to zero where the backward pass
 /// multiplies [halves](crate::Precision::Half) (Micikevicius et al. 2018, section 3.2), and how it
-/// changes: a step whose gradients aren't finite changes no parameters and lowers the factor, and many in a
-/// row that are raise it. Gradients are divided by it before anything is made of them. Defaults are those of
-/// `torch.amp.GradScaler`. A replica fails, as without a factor, where gradients aren't finite though the
-/// factor is down to 1, or the loss itself is not a number.
+/// changes: a step whose gradients aren't finite updates no parameters and lowers the factor, to 1 at least,
+/// and many in a row that are raise it. What the forward pass moves on (running moments, carried states) it
+/// moves in such a step, too. Gradients are divided by the factor before anything is made of them. Defaults
+/// are those of `torch.amp.GradScaler`. A replica fails where gradients aren't finite though the factor is
+/// down to 1, or the loss itself is not a number.
+///
+/// The factor is in the replica's [record](tern_shaders::state::StateRecord) and in checkpoints; a record
+/// that is [new](crate::Plan::set_states) begins with the first one.
 ///
 /// ```
 /// use tern_engine::nn::{Mode, ModelSpec};
@@ -78,16 +82,18 @@ impl Graph {
         Some(factor)
     }
 
-    /// What the backward pass starts from: the loss's gradient times the factor.
-    pub(super) fn seed(&mut self, gradient: Tensor, factor: Option<Tensor>) -> Tensor {
-        let Some(factor) = factor else { return gradient };
+    /// Where the loss has a factor, a count of targets times the factor over as many as there are `most`:
+    /// what the backward pass of a part of a batch starts from, and what the sum of gradients is divided by
+    /// in the end. The count itself where it has none.
+    pub(super) fn seed(&mut self, count: Tensor, factor: Option<Tensor>, most: usize) -> Tensor {
+        let Some(factor) = factor else { return count };
         let seed = self.tensor("scaled seed", &[1], Element::F32);
-        let params = ScaleBy { n: 1, factor: 1.0, accumulate: 0 };
-        self.dispatch(&SCALE_BY, &params, &[gradient.into(), factor.into(), seed.into()]);
+        let params = ScaleBy { n: 1, factor: 1.0 / most as f32, accumulate: 0 };
+        self.dispatch(&SCALE_BY, &params, &[count.into(), factor.into(), seed.into()]);
         seed
     }
 
-    /// Divides gradients by a number of each replica.
+    /// Divides gradients by a number of each replica: a count of targets, a factor on the loss, or both.
     pub(super) fn divide_gradients(&mut self, written: &[bool], divisor: Tensor) {
         let stride = self.parameter_stride() as u32;
         for range in self.ranges(written) {
@@ -100,7 +106,8 @@ impl Graph {
 
     /// The factor of the next step.
     pub(super) fn rescale(&mut self, scale: LossScale) {
-        let LossScale { growth, backoff, interval, .. } = scale;
-        self.dispatch(&RESCALE, &Rescale { growth, backoff, interval }, &[Operand::State]);
+        let LossScale { initial, growth, backoff, interval } = scale;
+        let params = Rescale { initial, growth, backoff, interval };
+        self.dispatch(&RESCALE, &params, &[Operand::State]);
     }
 }

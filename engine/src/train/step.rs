@@ -50,12 +50,12 @@ impl Graph {
         self.finish(boundary, (loss, factor), &drained.written, training)
     }
 
-    /// The plan of a step whose gradients, times a factor or as they are, are recorded: what comes of
+    /// The plan of a step whose gradients, times a divisor or as they are, are recorded: what comes of
     /// them.
     pub(super) fn finish(
         mut self,
         boundary: usize,
-        (loss, factor): (Tensor, Option<Tensor>),
+        (loss, divisor): (Tensor, Option<Tensor>),
         written: &[bool],
         training: &Training,
     ) -> Result<Plan> {
@@ -65,8 +65,8 @@ impl Graph {
             return Err(Error::value("trained parameters", "none", expected));
         }
         let updates = self.updates(written, training)?;
-        if let Some(factor) = factor {
-            self.divide_gradients(written, factor);
+        if let Some(divisor) = divisor {
+            self.divide_gradients(written, divisor);
         }
         if let Some(mu) = training.proximal {
             self.pull(&ranges, mu);
@@ -78,7 +78,8 @@ impl Graph {
             Some(max_norm) => self.clip(&ranges, max_norm),
             None => (self.constant(1.0, &[1]), self.constant(0.0, &[1])),
         };
-        let checked = Check { clipped: max_norm.is_some().into(), skips: scaled.into() };
+        let initial = training.loss_scale.map_or(0.0, |scale| scale.initial);
+        let checked = Check { clipped: max_norm.is_some().into(), initial };
         self.dispatch(&CHECK, &checked, &[Operand::State, loss.into(), norm.into()]);
         for (range, optimizer, rate) in &updates {
             self.update(range, *optimizer, *rate, (checked.clipped, clip));

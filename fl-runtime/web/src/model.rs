@@ -26,8 +26,9 @@ export type Activation =
 /** A layer. */
 export type Layer =
     | { embedding: { dimension: number } }
-    | { lstm: { hidden: number; layers: number; coupled?: boolean; dropout?: number } }
-    | { gru: { hidden: number; layers: number; dropout?: number } }
+    | { lstm: { hidden: number; layers: number; coupled?: boolean; dropout?: number;
+                bidirectional?: boolean; projection?: number | null } }
+    | { gru: { hidden: number; layers: number; dropout?: number; bidirectional?: boolean } }
     | { linear: { outputs: number; activation?: Activation } }
     | { conv2d: { outputs: number; kernel: Pixels; stride: Pixels; padding: Pixels;
                   bias?: boolean; activation?: Activation } }

@@ -121,11 +121,12 @@ impl Convolution {
         u64::from(self.kernel_h) + places * (1 + u64::from(planes))
     }
 
-    /// Sets the output size and the number of splits, or gives `None` if the filter doesn't fit.
+    /// Sets the output size and the number of splits, or gives `None` if the filter doesn't fit, or there
+    /// are more than 2^32 pixels.
     pub fn complete(mut self) -> Option<Self> {
         self.out_h = places(self.height, self.kernel_h, self.stride_h, self.padding_h)?;
         self.out_w = places(self.width, self.kernel_w, self.stride_w, self.padding_w)?;
-        let pixels = self.batch * self.out_h * self.out_w;
+        let pixels = self.batch.checked_mul(self.out_h)?.checked_mul(self.out_w)?;
         // Enough invocations for a large device, each with at least 128 pixels to add and at
         // most 32,768; the partial sums stay below 2²¹ words unless that bound asks for more.
         let most = ((1 << 21) / (self.filters * self.taps())).clamp(1, 16_384);

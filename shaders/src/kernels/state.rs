@@ -135,8 +135,9 @@ params!(
     Check {
         /// 1: the gradient's norm is known, and has to be finite; 0: the loss alone counts.
         clipped: u32,
-        /// 1: the loss is scaled, and a norm that isn't finite skips the step while the factor is above 1.
-        skips: u32,
+        /// The factor of a replica that has none yet, where the loss is scaled: a norm that isn't finite
+        /// skips the step while the factor is above 1. 0: the loss is as it is.
+        initial: f32,
     }
 );
 
@@ -150,7 +151,7 @@ pub fn check<F: Real>(p: &Check, replicas: usize, state: &mut [u32], loss: &[F],
         if record[ACTIVE] == 0 || !(loss[r].is_nan() || infinite) {
             continue;
         }
-        let skips = p.skips != 0 && !loss[r].is_nan() && f32::from_bits(record[LOSS_SCALE]) > 1.0;
+        let skips = p.initial != 0.0 && !loss[r].is_nan() && factor(record, p.initial) > 1.0;
         record[ACTIVE] = 0;
         record[if skips { SKIPS } else { FAILED }] = 1;
     }
@@ -159,25 +160,31 @@ pub fn check<F: Real>(p: &Check, replicas: usize, state: &mut [u32], loss: &[F],
 params!(
     /// Parameters of [`LOSS_SCALES`].
     LossScales {
-        /// What a record that has no factor begins with.
+        /// The factor of a replica that has none yet.
         initial: f32,
     }
 );
 
+/// The factor on a replica's loss.
+fn factor(record: &[u32], initial: f32) -> f32 {
+    match record[LOSS_SCALE] {
+        0 => initial,
+        bits => f32::from_bits(bits),
+    }
+}
+
 /// out = the factor on each replica's loss in this step. Shapes: `state` `[R, 64]`, `out` `[R]`.
-pub fn loss_scales<F: Real>(p: &LossScales, replicas: usize, state: &mut [u32], out: &mut [F]) {
+pub fn loss_scales<F: Real>(p: &LossScales, replicas: usize, state: &[u32], out: &mut [F]) {
     for r in 0..replicas {
-        let scale = &mut state[r * WORDS + LOSS_SCALE];
-        if *scale == 0 {
-            *scale = p.initial.to_bits();
-        }
-        out[r] = F::of(f32::from_bits(*scale));
+        out[r] = F::of(factor(&state[r * WORDS..], p.initial));
     }
 }
 
 params!(
     /// Parameters of [`RESCALE`].
     Rescale {
+        /// The factor of a replica that has none yet.
+        initial: f32,
         /// Factor on the loss's factor after `interval` updates in a row.
         growth: f32,
         /// Factor on it after a step that was skipped.
@@ -192,32 +199,31 @@ params!(
 pub fn rescale(p: &Rescale, replicas: usize, state: &mut [u32]) {
     for r in 0..replicas {
         let record = &mut state[r * WORDS..(r + 1) * WORDS];
-        let scale = f32::from_bits(record[LOSS_SCALE]);
-        let changed = if record[SKIPS] != 0 {
+        let scale = factor(record, p.initial);
+        let mut changed = scale;
+        if record[SKIPS] != 0 {
             record[SKIPS] = 0;
             record[SKIPPED] += 1;
             record[ACTIVE] = 1;
-            (scale * p.backoff).max(1.0)
+            record[STEADY] = 0;
+            changed = (scale * p.backoff).max(1.0);
         } else if record[ACTIVE] != 0 {
             record[STEADY] += 1;
-            if record[STEADY] < p.interval {
-                continue;
+            if record[STEADY] >= p.interval {
+                record[STEADY] = 0;
+                changed = scale * p.growth;
             }
-            scale * p.growth
         } else {
             continue;
-        };
-        record[STEADY] = 0;
-        if changed.is_finite() {
-            record[LOSS_SCALE] = changed.to_bits();
         }
+        record[LOSS_SCALE] = if changed.is_finite() { changed } else { scale }.to_bits();
     }
 }
 
 kernel! {
     /// The factors on the replicas' losses.
     LOSS_SCALES = "state/loss_scales", LossScales;
-    bindings: [state: write u32, out: write f32];
+    bindings: [state: read u32, out: write f32];
     reference: loss_scales;
     variants: [{
         name: "plain",
@@ -318,12 +324,12 @@ mod tests {
         for (clipped, failed) in [(0, [0, 1, 0, 0, 0]), (1, [0, 1, 0, 1, 1])] {
             let record = StateRecord::new(0, 0..8, 4, 9, &schedule);
             let mut state = StateRecord::words(&[record; 5]);
-            check(&Check { clipped, skips: 0 }, 5, &mut state, &losses, &norms);
+            check(&Check { clipped, initial: 0.0 }, 5, &mut state, &losses, &norms);
             let seen: Vec<_> = state.chunks(WORDS).map(|r| (r[FAILED], 1 - r[ACTIVE])).collect();
             assert_eq!(seen, failed.map(|f| (f, f)));
             // One that rests already doesn't fail.
             let mut resting = StateRecord::words(&[StateRecord::IDLE; 5]);
-            check(&Check { clipped, skips: 1 }, 5, &mut resting, &losses, &norms);
+            check(&Check { clipped, initial: 2.0 }, 5, &mut resting, &losses, &norms);
             assert_eq!(resting, StateRecord::words(&[StateRecord::IDLE; 5]));
         }
     }
@@ -331,15 +337,15 @@ mod tests {
     #[test]
     fn a_scaled_loss_skips_steps_down_to_a_factor_of_one() {
         let schedule = Schedule::constant(0.1);
-        let p = Rescale { growth: 2.0, backoff: 0.5, interval: 2 };
+        let p = Rescale { initial: 2.0, growth: 2.0, backoff: 0.5, interval: 2 };
         let mut state = StateRecord::new(0, 0..8, 4, 9, &schedule);
         let mut factor = [0.0f32];
-        loss_scales(&LossScales { initial: 2.0 }, 1, &mut *state, &mut factor);
-        assert_eq!(factor, [2.0]);
+        loss_scales(&LossScales { initial: 2.0 }, 1, &*state, &mut factor);
+        assert_eq!((factor, state.loss_scale()), ([2.0], None));
         let mut seen = Vec::new();
         let inf = f32::INFINITY;
         for norm in [1.0, 1.0, 1.0, inf, f32::NAN, 1.0, inf] {
-            check(&Check { clipped: 1, skips: 1 }, 1, &mut *state, &[0.5], &[norm]);
+            check(&Check { clipped: 1, initial: 2.0 }, 1, &mut *state, &[0.5], &[norm]);
             rescale(&p, 1, &mut *state);
             let scale = f32::from_bits(state[LOSS_SCALE]);
             seen.push((scale, state.skipped(), state[STEADY], state.has_failed()));
@@ -360,11 +366,11 @@ mod tests {
         // A loss that is no number isn't healed by another factor, and the largest factor stays.
         let mut state = StateRecord::new(0, 0..8, 4, 9, &schedule);
         state[LOSS_SCALE] = f32::MAX.to_bits();
-        loss_scales(&LossScales { initial: 2.0 }, 1, &mut *state, &mut factor);
+        loss_scales(&LossScales { initial: 2.0 }, 1, &*state, &mut factor);
         assert_eq!(factor, [f32::MAX]);
         rescale(&Rescale { interval: 1, ..p }, 1, &mut *state);
         assert_eq!((state[LOSS_SCALE], state[STEADY]), (f32::MAX.to_bits(), 0));
-        check(&Check { clipped: 1, skips: 1 }, 1, &mut *state, &[f32::NAN], &[inf]);
+        check(&Check { clipped: 1, initial: 2.0 }, 1, &mut *state, &[f32::NAN], &[inf]);
         assert!(state.has_failed());
     }
 

@@ -198,7 +198,7 @@ impl Gpu {
                 };
                 let [needed, available] = [bytes(slot.words), max_binding];
                 if needed > available {
-                    let what = format!("a binding of {} ({})", call.label, call.kernel.name);
+                    let what = format!("a binding of {}", call.label);
                     return Err(Error::OutOfMemory { what, needed, available });
                 }
                 entries.push(wgpu::BindGroupEntry {

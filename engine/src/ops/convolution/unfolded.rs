@@ -1,5 +1,5 @@
-//! Convolutions on GPUs as matrix products, where these are large: what each tap sees is copied out, some
-//! images at a time, and multiplied by the filters. The products' variants for each kind of device, tuned
+//! Convolutions on GPUs as matrix products, where these are large, but what an image takes is not: what each
+//! tap sees is copied out, some images at a time, and multiplied by the filters. The products' variants for each kind of device, tuned
 //! choices among them, then compute the convolution. What is copied out for the forward pass is copied once
 //! more for the backward pass.
 
@@ -12,10 +12,11 @@ use crate::ops::gemm::{Gemm, Matrix};
 use crate::ops::pointwise::{Axis, Move};
 use crate::{Backward, Flat, Graph, Kind, Operand, Param, Result, Tensor};
 
-/// Words of what is copied out at once: images of all batches go through the same memory.
+/// Words of what is copied out at once, and of what the filters give: all images go through the same
+/// memory.
 const WORDS: u64 = 1 << 22;
-/// Pixels up to which what a pixel's taps see lies together, and what its filters give: products have more
-/// rows than columns then, and the tiles of their variants are wider than high.
+/// Pixels up to which what a pixel's taps see lies together, and what its filters give, so that products
+/// have a pixel a row: with few of them, the tiles of their variants are better filled.
 const FEW_PIXELS: u32 = 64;
 /// Filters and taps below which the kernels for convolutions take less time than copies.
 const FEWEST: [u32; 2] = [16, 32];
@@ -28,9 +29,10 @@ pub(super) fn images_at_once(graph: &Graph, p: &Convolution) -> Option<u32> {
     if !large || profile.kind == Kind::Cpu {
         return None;
     }
-    let of_one = u64::from(p.taps()) * u64::from(p.out_h * p.out_w);
+    let rows = u64::from(p.taps().max(p.filters));
+    let of_one = rows * u64::from(p.out_h) * u64::from(p.out_w);
     let images = WORDS.min(profile.max_binding / 4) / of_one;
-    Some((images as u32).min(p.batch)).filter(|images| *images > 0)
+    Some(images.min(p.batch.into()) as u32).filter(|images| *images > 0)
 }
 
 /// A convolution as products.
@@ -110,6 +112,9 @@ impl Unfolded {
         if dx.is_none() && dw.is_none() && db.is_none() {
             return Ok(());
         }
+        // The first part is the largest.
+        let pixels = self.parts().next().map_or(0, |part| self.size(&part)[2]);
+        let ones = db.is_some().then(|| b.constant(1.0, &[1, pixels]));
         for part in self.parts() {
             let dy = self.by_filter(b, dy, &part)?;
             if let Some((dx, accumulate)) = dx {
@@ -119,9 +124,8 @@ impl Unfolded {
                 self.weight_gradient(b, dy, accumulate, &part);
                 dw = Some(1);
             }
-            if let Some((bias, accumulate)) = db {
+            if let (Some((bias, accumulate)), Some(ones)) = (db, ones) {
                 let [filters, _, pixels] = self.size(&part);
-                let ones = b.constant(1.0, &[1, pixels]);
                 let [upstream, ones] = [dy, ones].map(|t| Matrix::tensor(b, t));
                 let to = Matrix::gradient(b, bias);
                 let product = match part.by_pixel {

@@ -146,7 +146,7 @@ impl Graph {
         if self.part.is_some() {
             let sum = match options.reduction {
                 Reduction::Sum => None,
-                Reduction::Mean => Some(self.sum_of_weights(normalizer)),
+                Reduction::Mean => Some((self.sum_of_weights(normalizer), rows as usize)),
             };
             self.means.insert(self.root(loss), sum);
         }

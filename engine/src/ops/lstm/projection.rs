@@ -4,10 +4,13 @@
 //! steps multiply h by W_hh·W_hr, which is computed once a call, and are those of a layer without a
 //! projection. All outputs are then projected in one product, outside of the recurrence. Only the output
 //! before the first step, which is given, has no h, and meets W_hh alone.
+//!
+//! The product takes as much memory as the recurrent weights of the layer without a projection, and a step
+//! as many operations: what a projection saves are parameters, and the next layer's products.
 
 use tern_shaders::Element;
 use tern_shaders::kernels::matmul::Order;
-use tern_shaders::kernels::pointwise::{COPY, Copy};
+use tern_shaders::kernels::pointwise::{COPY, Copy, FILL, Fill, SCALE, Scale};
 
 use super::LstmWeights;
 use crate::ops::matmul::{Gemm, Matrix};
@@ -19,8 +22,9 @@ use crate::{Backward, Flat, Graph, Operand, Param, Tensor};
 pub(super) struct Projection {
     sizes: Sizes,
     w_hr: Param,
-    /// The output before the first step, `[B, P]`.
-    initial: Option<Tensor>,
+    /// The output before the first step, `[B, P]`, and what it was: the graph may write the next one
+    /// there before the backward pass.
+    initial: Option<[Tensor; 2]>,
     /// W_hh·W_hr `[G·H, H]`, and after it b_hh `[G·H]`: what the kernels read.
     recurrent: Tensor,
 }
@@ -30,6 +34,10 @@ impl Projection {
         // Rows of H words: the product, then the biases of G gates.
         let shape = [sizes.width() + sizes.width() / sizes.hidden, sizes.hidden];
         let recurrent = graph.tensor("recurrent weights", &shape, Element::F32);
+        let initial = initial.map(|given| {
+            let shape = [sizes.batch, sizes.state];
+            [given, graph.tensor("initial output", &shape, Element::F32)]
+        });
         Projection { sizes, w_hr: w_hr.clone(), initial, recurrent }
     }
 
@@ -55,8 +63,15 @@ impl Projection {
         let Sizes { batch, hidden, state, .. } = self.sizes;
         let width = self.sizes.width();
         let [w_hh, w_hr] = [&weights.w_hh, &self.w_hr].map(|param| Matrix::weight(graph, param));
-        let product = Matrix::tensor(graph, self.recurrent);
-        Gemm::new(Order::Nn, [width, hidden, state], w_hh, w_hr, product).record(graph);
+        if self.sizes.steps > 1 {
+            let product = Matrix::tensor(graph, self.recurrent);
+            Gemm::new(Order::Nn, [width, hidden, state], w_hh, w_hr, product).record(graph);
+        } else {
+            // The only step multiplies zeros by it.
+            let stride = self.stride() as u32;
+            let params = Fill { n: self.product() as u32, offset: 0, stride, value: 0.0 };
+            graph.dispatch(&FILL, &params, &[self.recurrent.into()]);
+        }
         let biases = Copy {
             rows: 1,
             width: width as u32,
@@ -70,8 +85,10 @@ impl Projection {
         };
         let args = [Operand::Flat(Flat::Parameters), self.recurrent.into()];
         graph.dispatch(&COPY, &biases, &args);
-        if let Some(initial) = self.initial {
-            let [initial, first] = [initial, gates].map(|t| Matrix::tensor(graph, t));
+        if let Some([given, kept]) = self.initial {
+            let params = Scale { n: graph.len(given) as u32, factor: 1.0, accumulate: 0 };
+            graph.dispatch(&SCALE, &params, &[given.into(), kept.into()]);
+            let [initial, first] = [kept, gates].map(|t| Matrix::tensor(graph, t));
             let size = [batch, width, state];
             Gemm::new(Order::Nt, size, initial, w_hh, first).accumulate(1).record(graph);
         }
@@ -105,12 +122,12 @@ impl Projection {
                 Gemm::new(Order::Tn, size, w, product, to).accumulate(flag).record(b);
             }
         }
-        let Some(initial) = self.initial else { return };
+        let Some([given, kept]) = self.initial else { return };
         if to_hh.is_some() {
-            let (h, to) = (Matrix::tensor(b, initial), Matrix::gradient(b, w_hh));
+            let (h, to) = (Matrix::tensor(b, kept), Matrix::gradient(b, w_hh));
             Gemm::new(Order::Tn, [width, state, batch], d, h, to).accumulate(1).record(b);
         }
-        if let Some((to, flag)) = b.target(initial) {
+        if let Some((to, flag)) = b.target(given) {
             let (w, to) = (Matrix::weight(b, w_hh), Matrix::tensor(b, to));
             Gemm::new(Order::Nn, [batch, state, width], d, w, to).accumulate(flag).record(b);
         }

@@ -147,6 +147,95 @@ fn steps_sequences_and_devices_agree() {
     }
 }
 
+/// Gradients and outputs of a layer from given states, which the graph overwrites or not.
+fn from_states(layers: &Layers, precision: Precision, carries: bool) -> Vec<f32> {
+    let (parameters, weights) = layers.weights();
+    let (batch, state, hidden) = (3, layers.state(), layers.hidden);
+    let arena = Arena::new(&Device::cpu(), &parameters, &[1, 2]).unwrap();
+    let mut g = Graph::new(&arena);
+    let x = g.input("x", &[4, batch, layers.inputs], Element::F32);
+    let given =
+        [("h", state), ("c", hidden)].map(|(name, n)| g.input(name, &[batch, n], Element::F32));
+    let options = layers.options(Some(vec![(given[0], given[1])]));
+    let record = |g: &mut Graph| g.lstm(x, &weights, &options).unwrap();
+    let output = g.in_precision(precision, record);
+    if carries {
+        g.copy_into(output.h[0], given[0]).unwrap();
+        g.copy_into(output.c[0], given[1]).unwrap();
+    }
+    let ones = g.constant(1.0, &[4, batch, state]);
+    g.keep(output.y);
+    let (mut plan, _) = g.gradients(&[(output.y, ones)], &Trainable::All, &[]).unwrap();
+    let inputs = [(x, 4 * layers.inputs), (given[0], state), (given[1], hidden)];
+    for (key, (tensor, width)) in (1..).zip(inputs) {
+        plan.write(tensor, &Data::F32(floats(2 * batch * width, 0.9, key))).unwrap();
+    }
+    plan.run(1).unwrap();
+    let Data::F32(mut all) = plan.read(output.y).unwrap() else { unreachable!("floats") };
+    (0..2).for_each(|r| all.extend(arena.read(Flat::Gradients, r).unwrap()));
+    all
+}
+
+#[test]
+fn states_may_be_overwritten_before_the_backward_pass() {
+    for projection in [None, Some(4)] {
+        let layers = Layers { projection, ..Layers::new([4, 8], 1) };
+        let [kept, overwritten] =
+            [false, true].map(|carries| from_states(&layers, Precision::Single, carries));
+        assert!(kept == overwritten, "{projection:?}");
+    }
+}
+
+#[test]
+fn a_projection_is_in_single_precision_as_the_recurrence() {
+    let layers = Layers { projection: Some(4), ..Layers::new([4, 8], 1) };
+    let [single, half] =
+        [Precision::Single, Precision::Half].map(|precision| from_states(&layers, precision, true));
+    assert!(single == half);
+}
+
+/// One step multiplies zeros by the product of both matrices, which isn't made.
+#[test]
+fn steps_one_by_one_are_those_of_a_sequence() {
+    let layers = Layers { projection: Some(3), ..Layers::new([2, 5], 1) };
+    let (parameters, weights) = layers.weights();
+    let arena = Arena::new(&Device::reference(), &parameters, &[1]).unwrap();
+    let of = |steps: std::ops::Range<usize>, states: [Vec<f32>; 2]| {
+        let mut g = Graph::new(&arena);
+        let x = g.input("x", &[steps.len(), 2, 2], Element::F32);
+        let given = [3, 5].map(|n| g.input("state", &[2, n], Element::F32));
+        let options = layers.options(Some(vec![(given[0], given[1])]));
+        let output = g.lstm(x, &weights, &options).unwrap();
+        let outputs = [output.y, output.h[0], output.c[0]];
+        for tensor in outputs {
+            g.keep(tensor);
+        }
+        let products = g.calls.iter().filter(|call| call.label.contains("matmul/nn")).count();
+        assert_eq!(products, usize::from(steps.len() > 1));
+        let mut plan = g.forward().unwrap();
+        let all = floats(5 * 4, 0.8, 3);
+        plan.write(x, &Data::F32(all[4 * steps.start..4 * steps.end].to_vec())).unwrap();
+        for (tensor, state) in given.iter().zip(states) {
+            plan.write(*tensor, &Data::F32(state)).unwrap();
+        }
+        plan.run(1).unwrap();
+        outputs.map(|t| match plan.read(t).unwrap() {
+            Data::F32(x) => x,
+            Data::U32(_) => unreachable!("floats"),
+        })
+    };
+    let start = [vec![0.3; 6], vec![-0.2; 10]];
+    let [expected, ..] = of(0..5, start.clone());
+    let (mut states, mut found) = (start, Vec::new());
+    for t in 0..5 {
+        let [y, h, c] = of(t..t + 1, states);
+        found.extend(y);
+        states = [h, c];
+    }
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
+    assert!(found.len() == expected.len() && found.iter().zip(&expected).all(near));
+}
+
 #[test]
 fn shapes_that_do_not_fit_are_named() {
     let (parameters, weights) = Layers::new([2, 3], 1).weights();
@@ -167,7 +256,7 @@ fn shapes_that_do_not_fit_are_named() {
     assert!(message(fit, &initial(vec![(state, state)])).contains("initial state [1, 3]"));
     assert!(message(fit, &initial(vec![])).contains("0 initial states for 1 layers"));
     let both = LstmOptions { bidirectional: true, ..plain.clone() };
-    assert!(message(fit, &both).contains("layers of lstm is 0"));
+    assert!(message(fit, &both).contains("1 weights, expected two directions of each layer"));
 
     let layers = Layers { projection: Some(2), ..Layers::new([2, 3], 1) };
     let (parameters, mut weights) = layers.weights();
@@ -185,5 +274,5 @@ fn shapes_that_do_not_fit_are_named() {
     assert!(told.contains("initial state [2, 2], expected [2, 3]"), "{told}");
     weights[0].w_hr = Some(weights[0].w_hh.clone());
     let told = message(&weights, vec![(h, c)]).unwrap_err();
-    assert!(told.contains("weight_ih_l0 [12, 2], expected [8, 2]"), "{told}");
+    assert!(told.contains("weight_hh_l0 [12, 2], expected [2, 3]"), "{told}");
 }

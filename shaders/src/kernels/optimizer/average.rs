@@ -77,7 +77,7 @@ kernel! {
 }
 
 kernel! {
-    /// What was summed over the parts of a batch becomes a mean.
+    /// What was summed over the parts of a batch becomes a mean; what came of a scaled loss becomes as it was.
     MEAN_OF_PARTS = "optimizer/mean_of_parts", MeanOfParts;
     bindings: [count: read f32, x: write f32];
     reference: mean_of_parts;
