@@ -1,10 +1,12 @@
 // dlogits (+)= dloss · (softmax(logits) - onehot(target)) / max(count, 1), zero where the
-// target is 0xffffffff. Shapes: logits, dlogits [R, rows, classes], target [R, rows],
+// target is 0xffffffff; log_sum is of all classes. Shapes: logits, dlogits [R, rows, classes], target [R, rows],
 // log_sum [R, rows, 2], count, dloss [R].
 struct Params {
     rows: u32,
     classes: u32,
     accumulate: u32,
+    first: u32,
+    all: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -26,7 +28,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let class_index = target_class[row];
     var g = 0.0;
     if class_index != 0xffffffffu {
-        let hit = i % p.classes == min(class_index, p.classes - 1u);
+        let hit = p.first + i % p.classes == min(class_index, p.all - 1u);
         let scale = dloss[group.z] / max(count[group.z], 1.0);
         let x = logits[at] - log_sum[2u * row];
         g = scale * (exp(x - log_sum[2u * row + 1u]) - select(0.0, 1.0, hit));

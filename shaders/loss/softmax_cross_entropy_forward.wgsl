@@ -1,9 +1,11 @@
-// row_loss = log Σ_c exp(logits[c]) - logits[target], zero where the target is 0xffffffff;
-// log_sum is the logarithm as largest logit and rest. Shapes: logits [R, rows, classes],
-// target, row_loss [R, rows], log_sum [R, rows, 2].
+// row_loss = log Σ_c exp(logits[c]) - logits[target], zero where the target is 0xffffffff or none of
+// these classes; log_sum is the logarithm as largest logit and rest. Shapes: logits
+// [R, rows, classes], target, row_loss [R, rows], log_sum [R, rows, 2].
 struct Params {
     rows: u32,
     classes: u32,
+    first: u32,
+    all: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -32,10 +34,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     sum = row_sum(local, sum);
     if lane == 0u {
-        let class_index = target_class[at];
+        // Classes before the first wrap around and are past the last, too.
+        let class_index = min(target_class[at], p.all - 1u) - p.first;
+        let is_here = target_class[at] != 0xffffffffu && class_index < p.classes;
         let rest = log(sum);
         let chosen = logits[first + min(class_index, p.classes - 1u)] - largest;
-        row_loss[at] = select(rest - chosen, 0.0, class_index == 0xffffffffu);
+        row_loss[at] = select(0.0, rest - chosen, is_here);
         log_sum[2u * at] = largest;
         log_sum[2u * at + 1u] = rest;
     }

@@ -26,7 +26,7 @@ fn normalizer(rows: u32) -> Contents {
 pub(super) fn forward(rows: u32, classes: u32) -> [Recipe; 2] {
     let (label, n) = (format!("{rows} × {classes}"), rows as usize);
     let [logits, targets, weights] = inputs(rows, classes);
-    let p = SoftmaxCrossEntropyForward { rows, classes };
+    let p = SoftmaxCrossEntropyForward { rows, classes, first: 0, all: classes };
     let buffers = vec![logits.clone(), targets.clone(), floats(n, 3), floats(2 * n, 4)];
     let plain = case(&SOFTMAX_CROSS_ENTROPY_FORWARD, &label, &p, buffers);
     let p = WeightedCrossEntropyForward { rows, classes, smoothing: 0.1 };
@@ -40,7 +40,7 @@ pub(super) fn backward(rows: u32, classes: u32) -> [Recipe; 2] {
     let [logits, targets, weights] = inputs(rows, classes);
     let dlogits = floats(n * classes as usize, 6);
     let rest = (classes as f32).ln();
-    let p = SoftmaxCrossEntropyBackward { rows, classes, accumulate: 0 };
+    let p = SoftmaxCrossEntropyBackward { rows, classes, accumulate: 0, first: 0, all: classes };
     let log_sum = repeated([0.0, rest], n);
     let count = repeated([rows as f32], 1);
     let buffers =

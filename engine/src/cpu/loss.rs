@@ -7,7 +7,8 @@ use fearless_simd::prelude::*;
 use rayon::prelude::*;
 use tern_shaders::kernels::loss::{
     ElementLoss, ElementwiseBackward, ElementwiseForward, IGNORED, Rows,
-    SoftmaxCrossEntropyBackward, SoftmaxCrossEntropyForward,
+    SoftmaxCrossEntropyBackward, SoftmaxCrossEntropyForward, SoftmaxCrossEntropyJoin,
+    softmax_cross_entropy_join,
 };
 use tern_shaders::{Arg, ReferenceFn};
 
@@ -22,6 +23,7 @@ pub(super) static TABLE: &[(&str, ReferenceFn<f32>)] = &[
     ("loss/count_targets", count_targets),
     ("loss/mean", mean),
     ("loss/softmax_cross_entropy_forward", forward),
+    ("loss/softmax_cross_entropy_join", join_parts),
     ("loss/softmax_cross_entropy_backward", backward),
     ("loss/elementwise_forward", elementwise_forward),
     ("loss/elementwise_backward", elementwise_backward),
@@ -63,27 +65,50 @@ fn mean(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     }
 }
 
+/// The classes of a row's logits: so many from the first on, of all that there are.
+#[derive(Clone, Copy)]
+struct Classes {
+    first: u32,
+    count: usize,
+    all: u32,
+}
+
+impl Classes {
+    /// Place of a target that isn't ignored, past the last where it is none of these.
+    #[inline(always)]
+    fn place(&self, target: u32) -> usize {
+        target.min(self.all - 1).wrapping_sub(self.first) as usize
+    }
+
+    /// [`Classes::place`] of a vector of targets.
+    #[inline(always)]
+    fn places<S: Simd>(&self, s: S, targets: S::u32s) -> S::u32s {
+        targets.min(S::u32s::splat(s, self.all - 1)) - S::u32s::splat(s, self.first)
+    }
+}
+
 /// log Σ e^x of rows in its two parts, and how far it is from the target's x; zero where that is
-/// ignored.
+/// ignored or none of these.
 #[inline(always)]
 fn losses<S: Simd>(
     s: S,
-    (x, classes): (&[f32], usize),
+    (x, all): (&[f32], Classes),
     target: &[u32],
     loss: &mut [f32],
     log_sum: &mut [f32],
 ) {
+    let classes = all.count;
     if classes <= NARROW {
-        return narrow_losses(s, (x, classes), target, loss, log_sum);
+        return narrow_losses(s, (x, all), target, loss, log_sum);
     }
     let rows = x.chunks_exact(classes).zip(target);
     for ((x, target), (loss, log_sum)) in rows.zip(loss.iter_mut().zip(log_sum.chunks_exact_mut(2)))
     {
         let [top, rest] = log_sum_exp(s, x);
         log_sum.copy_from_slice(&[top, rest]);
-        *loss = match *target {
-            IGNORED => 0.0,
-            class => rest - (x[(class as usize).min(classes - 1)] - top),
+        *loss = match x.get(all.place(*target)) {
+            Some(own) if *target != IGNORED => rest - (own - top),
+            _ => 0.0,
         };
     }
 }
@@ -91,15 +116,16 @@ fn losses<S: Simd>(
 #[inline(always)]
 fn narrow_losses<S: Simd>(
     s: S,
-    (x, classes): (&[f32], usize),
+    (x, all): (&[f32], Classes),
     target: &[u32],
     loss: &mut [f32],
     log_sum: &mut [f32],
 ) {
+    let classes = all.count;
     let mut planes = NO_PLANES;
     let (mut targets, mut log_sums, mut losses) = ([IGNORED; ROWS], [[0.0; ROWS]; 2], [0.0; ROWS]);
     let zero = splat(s, 0.0);
-    let (ignored, last) = (S::u32s::splat(s, IGNORED), S::u32s::splat(s, classes as u32 - 1));
+    let (ignored, count) = (S::u32s::splat(s, IGNORED), S::u32s::splat(s, classes as u32));
     let rows = x.chunks(ROWS * classes).zip(target.chunks(ROWS));
     let results = loss.chunks_mut(ROWS).zip(log_sum.chunks_mut(2 * ROWS));
     for ((x, target), (loss, log_sum)) in rows.zip(results) {
@@ -109,14 +135,14 @@ fn narrow_losses<S: Simd>(
         log_sum_exps(s, &planes, classes, &mut log_sums);
         for at in (0..ROWS).step_by(lanes::<S>()) {
             let target = load::<S, S::u32s>(s, &targets[at..]);
-            let place = target.min(last);
+            let place = all.places(s, target);
             let mut own = zero;
             for c in 0..classes {
                 let x = load::<S, S::f32s>(s, &planes[c * ROWS + at..]);
                 own = place.simd_eq(S::u32s::splat(s, c as u32)).select(x, own);
             }
             let [top, rest] = [0, 1].map(|part| load::<S, S::f32s>(s, &log_sums[part][at..]));
-            let distance = rest - (own - top);
+            let distance = place.simd_lt(count).select(rest - (own - top), zero);
             store(&mut losses[at..], target.simd_eq(ignored).select(zero, distance));
         }
         loss.copy_from_slice(&losses[..n]);
@@ -131,18 +157,30 @@ fn forward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
     let [logits, target, row_loss, log_sum] = args else { unreachable!("four bindings") };
     let (logits, target, classes) = (logits.real(), target.word(), p.classes as usize);
     let (row_loss, log_sum) = (row_loss.real_mut(), log_sum.real_mut());
+    let all = Classes { first: p.first, count: classes, all: p.all };
     // An exponential counts for several visits of an element.
     rows2((row_loss, 1), (log_sum, 2), 4 * classes, |first, row_loss, log_sum| {
         let n = row_loss.len();
         let (x, target) = (&logits[first * classes..][..n * classes], &target[first..][..n]);
-        with_vectors!(s => losses(s, (x, classes), target, row_loss, log_sum));
+        with_vectors!(s => losses(s, (x, all), target, row_loss, log_sum));
     });
+}
+
+/// A few numbers a row, beside the classes that each stands for.
+fn join_parts(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
+    let p: &SoftmaxCrossEntropyJoin = bytemuck::from_bytes(p);
+    let [part_loss, part_sum, target, row_loss, log_sum] = args else {
+        unreachable!("five bindings")
+    };
+    let (row_loss, log_sum) = (row_loss.real_mut(), log_sum.real_mut());
+    let (part_loss, part_sum) = (part_loss.real(), part_sum.real());
+    softmax_cross_entropy_join(p, replicas, part_loss, part_sum, target.word(), row_loss, log_sum);
 }
 
 /// d (+)= scale · (e^(x − log Σ e^x) − onehot) of wide rows, or zero where the scale is.
 #[inline(always)]
 fn gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut [f32]) {
-    let classes = rows.classes;
+    let classes = rows.classes.count;
     for (row, d) in d.chunks_exact_mut(classes).enumerate() {
         let scale = splat(s, rows.scale);
         let (top, rest) = (splat(s, rows.log_sum[2 * row]), splat(s, rows.log_sum[2 * row + 1]));
@@ -158,7 +196,9 @@ fn gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut [f32]) 
                     #[inline(always)]
                     |[x]| scale * exp(s, x - top - rest),
                 );
-                d[(class as usize).min(classes - 1)] -= rows.scale;
+                if let Some(d) = d.get_mut(rows.classes.place(class)) {
+                    *d -= rows.scale;
+                }
             }
         }
     }
@@ -167,11 +207,11 @@ fn gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut [f32]) 
 /// [`gradients`] of narrow rows.
 #[inline(always)]
 fn narrow_gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut [f32]) {
-    let classes = rows.classes;
+    let classes = rows.classes.count;
     let mut planes = NO_PLANES;
     let (mut targets, mut tops, mut rests) = ([IGNORED; ROWS], [0.0; ROWS], [0.0; ROWS]);
     let (zero, one, scale) = (splat(s, 0.0), splat(s, 1.0), splat(s, rows.scale));
-    let (ignored, last) = (S::u32s::splat(s, IGNORED), S::u32s::splat(s, classes as u32 - 1));
+    let ignored = S::u32s::splat(s, IGNORED);
     for (i, d) in d.chunks_mut(ROWS * classes).enumerate() {
         let (first, n) = (i * ROWS, d.len() / classes);
         targets[..n].copy_from_slice(&rows.target[first..][..n]);
@@ -183,7 +223,7 @@ fn narrow_gradients<S: Simd>(s: S, rows: Targets<'_>, accumulate: bool, d: &mut 
             let top = load::<S, S::f32s>(s, &tops[at..]);
             let rest = load::<S, S::f32s>(s, &rests[at..]);
             let target = load::<S, S::u32s>(s, &targets[at..]);
-            let (none, target) = (target.simd_eq(ignored), target.min(last));
+            let (none, target) = (target.simd_eq(ignored), rows.classes.places(s, target));
             for c in 0..classes {
                 let plane = &mut planes[c * ROWS + at..];
                 let e = exp(s, load::<S, S::f32s>(s, plane) - top - rest);
@@ -201,7 +241,7 @@ struct Targets<'a> {
     x: &'a [f32],
     target: &'a [u32],
     log_sum: &'a [f32],
-    classes: usize,
+    classes: Classes,
     scale: f32,
 }
 
@@ -220,7 +260,7 @@ fn backward(p: &[u8], _replicas: usize, args: &mut [Arg<'_, f32>]) {
                 x: &logits[first * classes..],
                 target: &target[first..],
                 log_sum: &log_sum[2 * first..],
-                classes,
+                classes: Classes { first: p.first, count: classes, all: p.all },
                 scale: dloss[replica] / count[replica].max(1.0),
             };
             let d = &mut d[run.start * classes..run.end * classes];

@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod linear;
 mod weighted;
 
 pub use weighted::{CrossEntropy, Reduction};
@@ -32,7 +33,8 @@ use tern_shaders::Element;
 use tern_shaders::kernels::loss::{
     BatchRows, COUNT_ROWS, COUNT_TARGETS, ELEMENTWISE_BACKWARD, ELEMENTWISE_FORWARD, ElementLoss,
     ElementwiseBackward, ElementwiseForward, MEAN, Rows, SOFTMAX_CROSS_ENTROPY_BACKWARD,
-    SOFTMAX_CROSS_ENTROPY_FORWARD, SoftmaxCrossEntropyBackward, SoftmaxCrossEntropyForward,
+    SOFTMAX_CROSS_ENTROPY_FORWARD, SOFTMAX_CROSS_ENTROPY_JOIN, SoftmaxCrossEntropyBackward,
+    SoftmaxCrossEntropyForward, SoftmaxCrossEntropyJoin,
 };
 
 use super::{Case, codes, noise};
@@ -55,13 +57,19 @@ impl Graph {
         let row_loss = self.tensor("row_loss", &[rows as usize], Element::F32);
         let log_sum = self.tensor("log_sum", &[rows as usize, 2], Element::F32);
         let args = [logits.into(), targets.into(), row_loss.into(), log_sum.into()];
-        let params = SoftmaxCrossEntropyForward { rows, classes };
+        let params = SoftmaxCrossEntropyForward { rows, classes, first: 0, all: classes };
         self.dispatch(&SOFTMAX_CROSS_ENTROPY_FORWARD, &params, &args);
         let loss = self.mean_loss(row_loss, count);
         self.on_backward(&[logits], &[], &[loss], move |b| {
             if let (Some(dloss), Some((dlogits, accumulate))) = (b.gradient(loss), b.target(logits))
             {
-                let params = SoftmaxCrossEntropyBackward { rows, classes, accumulate };
+                let params = SoftmaxCrossEntropyBackward {
+                    rows,
+                    classes,
+                    accumulate,
+                    first: 0,
+                    all: classes,
+                };
                 let args = [logits, targets, log_sum, count, dloss, dlogits].map(Operand::from);
                 b.dispatch(&SOFTMAX_CROSS_ENTROPY_BACKWARD, &params, &args);
             }
@@ -169,7 +177,7 @@ fn cross_entropy_cases(rows: u32, classes: u32, replicas: usize, cases: &mut Vec
     cases.push(Case::new(
         &SOFTMAX_CROSS_ENTROPY_FORWARD,
         &size,
-        &SoftmaxCrossEntropyForward { rows, classes },
+        &SoftmaxCrossEntropyForward { rows, classes, first: 0, all: classes },
         replicas,
         vec![logits.clone(), targets.clone(), blank, noise(2 * n, 1.0, 2)],
     ));
@@ -187,11 +195,36 @@ fn cross_entropy_cases(rows: u32, classes: u32, replicas: usize, cases: &mut Vec
         cases.push(Case::new(
             &SOFTMAX_CROSS_ENTROPY_BACKWARD,
             format!("{size} accumulate {accumulate}"),
-            &SoftmaxCrossEntropyBackward { rows, classes, accumulate },
+            &SoftmaxCrossEntropyBackward { rows, classes, accumulate, first: 0, all: classes },
             replicas,
             [&logits, &targets, &log_sum, &count, &dloss, &dlogits].map(Data::clone).to_vec(),
         ));
     }
+}
+
+/// Some classes of all, and what is known of those before.
+fn part_cases(rows: u32, [first, classes, all]: [u32; 3], replicas: usize, cases: &mut Vec<Case>) {
+    let (n, each) = (rows as usize * replicas, (rows * classes) as usize * replicas);
+    let label = format!("{rows} x {classes} from {first} on of {all}");
+    // One class too many, which counts as the last.
+    let (logits, targets) = (noise(each, 9.0, 1), codes(n, all + 1, rows));
+    let (loss, sums) = (noise(n, 3.0, 2), noise(2 * n, 5.0, 3));
+    let forward = SoftmaxCrossEntropyForward { rows, classes, first, all };
+    let buffers = vec![logits.clone(), targets.clone(), loss.clone(), sums.clone()];
+    cases.push(Case::new(&SOFTMAX_CROSS_ENTROPY_FORWARD, &label, &forward, replicas, buffers));
+    let join = SoftmaxCrossEntropyJoin { rows, classes, first, all };
+    let known = [noise(n, 3.0, 4), noise(2 * n, 5.0, 5)];
+    let buffers = [loss, sums.clone(), targets.clone()].into_iter().chain(known).collect();
+    cases.push(Case::new(&SOFTMAX_CROSS_ENTROPY_JOIN, &label, &join, replicas, buffers));
+    let backward = SoftmaxCrossEntropyBackward { rows, classes, accumulate: 0, first, all };
+    let (count, dloss) = (noise(replicas, 30.0, 6), noise(replicas, 50.0, 7));
+    // Above the logits, as the sum of all is.
+    let sums = match sums {
+        Data::F32(sums) => Data::F32(sums.into_iter().map(|x| x + 14.0).collect()),
+        words => words,
+    };
+    let buffers = vec![logits, targets, sums, count, dloss, noise(each, 1.0, 8)];
+    cases.push(Case::new(&SOFTMAX_CROSS_ENTROPY_BACKWARD, label, &backward, replicas, buffers));
 }
 
 fn elementwise_cases(rows: u32, width: u32, replicas: usize, cases: &mut Vec<Case>) {
@@ -241,6 +274,15 @@ pub fn cases() -> Vec<Case> {
         (67, 31, 3),
     ] {
         cross_entropy_cases(rows, classes, replicas, &mut cases);
+    }
+    for (rows, part, replicas) in [
+        (7, [0, 5, 12], 2),
+        (133, [6, 3, 12], 1),
+        (67, [8, 4, 12], 2),
+        (20, [1000, 1500, 4000], 2),
+        (5, [3000, 1000, 4000], 1),
+    ] {
+        part_cases(rows, part, replicas, &mut cases);
     }
     for (rows, width, replicas) in
         [(1, 1, 1), (10, 1, 4), (33, 5, 2), (3, 1500, 1), (133, 3, 2), (70, 32, 3)]

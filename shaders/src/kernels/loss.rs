@@ -11,7 +11,7 @@
 //!
 //! // Two rows of four equal logits; the second one has no target.
 //! let target = [3, IGNORED];
-//! let p = SoftmaxCrossEntropyForward { rows: 2, classes: 4 };
+//! let p = SoftmaxCrossEntropyForward { rows: 2, classes: 4, first: 0, all: 4 };
 //! let (mut row, mut log_sum) = ([0.0f32; 2], [0.0; 4]);
 //! softmax_cross_entropy_forward(&p, 1, &[0.5; 8], &target, &mut row, &mut log_sum);
 //! let (mut count, mut loss) = ([0.0], [0.0]);
@@ -91,6 +91,24 @@ params!(
         rows: u32,
         /// Classes, the length of a row.
         classes: u32,
+        /// The first of them: 0 but for a part of the classes.
+        first: u32,
+        /// Classes that there are.
+        all: u32,
+    }
+);
+
+params!(
+    /// Parameters of [`SOFTMAX_CROSS_ENTROPY_JOIN`].
+    SoftmaxCrossEntropyJoin {
+        /// Rows a replica.
+        rows: u32,
+        /// Classes of the part that is added.
+        classes: u32,
+        /// The first of them: those before are known.
+        first: u32,
+        /// Classes that there are.
+        all: u32,
     }
 );
 
@@ -103,6 +121,10 @@ params!(
         classes: u32,
         /// 1 adds to `dlogits`, 0 overwrites it.
         accumulate: u32,
+        /// The first class: 0 but for a part of them.
+        first: u32,
+        /// Classes that there are.
+        all: u32,
     }
 );
 
@@ -159,8 +181,15 @@ pub fn mean<F: Real>(p: &Rows, replicas: usize, row_loss: &[F], count: &[F], los
     }
 }
 
-/// row_loss = log Σ exp(logits) − logits\[target\], zero where the target is [`IGNORED`]; a target
-/// past the classes counts as the last one. `log_sum` is the logarithm in two parts, the largest
+/// Place of a target among `classes` classes from `first` on, of which there are `all`; `None` where it is
+/// another or [`IGNORED`]. A target past all counts as the last.
+fn place(target: u32, [first, classes, all]: [u32; 3]) -> Option<usize> {
+    let place = target.min(all - 1).checked_sub(first)?;
+    (target != IGNORED && place < classes).then_some(place as usize)
+}
+
+/// row_loss = log Σ exp(logits) − logits\[target\], zero where the target is [`IGNORED`] or none of these
+/// classes; a target past all classes counts as the last one. `log_sum` is the logarithm in two parts, the largest
 /// logit and what the sum of exp(logit − largest) adds: as one number it would lose the second
 /// beside a large first. Shapes: `logits` `[R, rows, classes]`, `target_class`, `row_loss`
 /// `[R, rows]`, `log_sum` `[R, rows, 2]`.
@@ -179,15 +208,43 @@ pub fn softmax_cross_entropy_forward<F: Real>(
         let sum = row.iter().map(|x| (*x - largest).exp()).sum::<F>();
         let rest = sum.ln();
         log_sum[2 * at..][..2].copy_from_slice(&[largest, rest]);
-        row_loss[at] = match target_class[at] {
-            IGNORED => F::zero(),
-            class => rest - (row[(class as usize).min(classes - 1)] - largest),
+        row_loss[at] = match place(target_class[at], [p.first, p.classes, p.all]) {
+            None => F::zero(),
+            Some(class) => rest - (row[class] - largest),
         };
     }
 }
 
+/// row_loss and log_sum of a part of the classes and of those before it become those of both. Shapes:
+/// `part_loss`, `target_class`, `row_loss` `[R, rows]`, `part_sum`, `log_sum` `[R, rows, 2]`.
+pub fn softmax_cross_entropy_join<F: Real>(
+    p: &SoftmaxCrossEntropyJoin,
+    replicas: usize,
+    part_loss: &[F],
+    part_sum: &[F],
+    target_class: &[u32],
+    row_loss: &mut [F],
+    log_sum: &mut [F],
+) {
+    for at in 0..replicas * p.rows as usize {
+        let (part, known) = (&part_sum[2 * at..][..2], &mut log_sum[2 * at..][..2]);
+        let largest = known[0].max(part[0]);
+        let far = [known, part].map(|sum| sum[0] - largest + sum[1]);
+        let rest = (far[0].exp() + far[1].exp()).ln();
+        // The logarithm grows, and with it the distance from the target's logit.
+        row_loss[at] = if place(target_class[at], [0, p.first, p.all]).is_some() {
+            row_loss[at] + (rest - far[0])
+        } else if place(target_class[at], [p.first, p.classes, p.all]).is_some() {
+            part_loss[at] + (rest - far[1])
+        } else {
+            F::zero()
+        };
+        log_sum[2 * at..][..2].copy_from_slice(&[largest, rest]);
+    }
+}
+
 /// dlogits (+)= dloss · (softmax(logits) − onehot(target)) / max(count, 1), zero where the
-/// target is [`IGNORED`]. Shapes: `logits`, `dlogits` `[R, rows, classes]`, `target_class`
+/// target is [`IGNORED`]; `log_sum` is of all classes. Shapes: `logits`, `dlogits` `[R, rows, classes]`, `target_class`
 /// `[R, rows]`, `log_sum` `[R, rows, 2]`, `count`, `dloss` `[R]`.
 pub fn softmax_cross_entropy_backward<F: Real>(
     p: &SoftmaxCrossEntropyBackward,
@@ -203,13 +260,12 @@ pub fn softmax_cross_entropy_backward<F: Real>(
     for r in 0..replicas {
         let scale = dloss[r] / count[r].max(F::one());
         for row in r * rows..(r + 1) * rows {
-            let class = target_class[row];
+            let class = place(target_class[row], [p.first, p.classes, p.all]);
             for c in 0..classes {
                 let at = row * classes + c;
                 let mut g = F::zero();
-                if class != IGNORED {
-                    let hit = c == (class as usize).min(classes - 1);
-                    let one = if hit { F::one() } else { F::zero() };
+                if target_class[row] != IGNORED {
+                    let one = if class == Some(c) { F::one() } else { F::zero() };
                     let x = logits[at] - log_sum[2 * row];
                     g = scale * ((x - log_sum[2 * row + 1]).exp() - one);
                 }
@@ -322,6 +378,24 @@ row_kernel! {
 }
 
 kernel! {
+    /// Cross-entropy of each row, and the logarithm of its sum of exponentials, of some classes and of those
+    /// before.
+    SOFTMAX_CROSS_ENTROPY_JOIN = "loss/softmax_cross_entropy_join", SoftmaxCrossEntropyJoin;
+    bindings: [
+        part_loss: read f32, part_sum: read f32, target_class: read u32, row_loss: write f32,
+        log_sum: write f32,
+    ];
+    reference: softmax_cross_entropy_join;
+    variants: [{
+        name: "plain",
+        source: "loss/softmax_cross_entropy_join.wgsl",
+        preludes: [INDEX],
+        consts: [GROUP = 64],
+        grid: |p, v| linear_grid(p.rows as usize, v.constant("GROUP")),
+    }];
+}
+
+kernel! {
     /// dlogits (+)= dloss · (softmax(logits) − onehot(target)) / max(count, 1).
     SOFTMAX_CROSS_ENTROPY_BACKWARD =
         "loss/softmax_cross_entropy_backward", SoftmaxCrossEntropyBackward;
@@ -372,6 +446,7 @@ pub static KERNELS: &[&AnyKernel] = &[
     COUNT_ROWS.any(),
     MEAN.any(),
     SOFTMAX_CROSS_ENTROPY_FORWARD.any(),
+    SOFTMAX_CROSS_ENTROPY_JOIN.any(),
     SOFTMAX_CROSS_ENTROPY_BACKWARD.any(),
     ELEMENTWISE_FORWARD.any(),
     ELEMENTWISE_BACKWARD.any(),
@@ -401,7 +476,7 @@ mod tests {
 
     #[test]
     fn cross_entropy_of_equal_logits_is_the_logarithm_of_the_classes() {
-        let p = SoftmaxCrossEntropyForward { rows: 2, classes: 8 };
+        let p = SoftmaxCrossEntropyForward { rows: 2, classes: 8, first: 0, all: 8 };
         let (mut loss, mut log_sum) = ([0.0f64; 2], [0.0; 4]);
         softmax_cross_entropy_forward(&p, 1, &[1e4; 16], &[3, IGNORED], &mut loss, &mut log_sum);
         assert!((loss[0] - 8f64.ln()).abs() < 1e-9, "large logits do not overflow");
@@ -423,7 +498,7 @@ mod tests {
         count_targets(&Rows { rows }, 1, &target, &mut count);
         assert_eq!(count, [3.0]);
         let forward = |logits: &[f64]| {
-            let p = SoftmaxCrossEntropyForward { rows, classes };
+            let p = SoftmaxCrossEntropyForward { rows, classes, first: 0, all: classes };
             let (mut row, mut log_sum, mut loss) = (vec![0.0; 4], vec![0.0; 8], [0.0]);
             softmax_cross_entropy_forward(&p, 1, logits, &target, &mut row, &mut log_sum);
             mean(&Rows { rows }, 1, &row, &count, &mut loss);
@@ -432,7 +507,8 @@ mod tests {
         let (_, log_sum) = forward(&logits);
         let mut dlogits = vec![0.0; 12];
         for accumulate in [0, 1] {
-            let p = SoftmaxCrossEntropyBackward { rows, classes, accumulate };
+            let p =
+                SoftmaxCrossEntropyBackward { rows, classes, accumulate, first: 0, all: classes };
             softmax_cross_entropy_backward(
                 &p,
                 1,
@@ -482,7 +558,8 @@ mod tests {
         let mut loss = [1.0f64];
         mean(&Rows { rows: 2 }, 1, &[0.0, 0.0], &[0.0], &mut loss);
         assert_eq!(loss, [0.0]);
-        let p = SoftmaxCrossEntropyBackward { rows: 1, classes: 2, accumulate: 0 };
+        let p =
+            SoftmaxCrossEntropyBackward { rows: 1, classes: 2, accumulate: 0, first: 0, all: 2 };
         let mut d = [1.0f64; 2];
         softmax_cross_entropy_backward(
             &p,
