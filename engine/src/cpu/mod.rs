@@ -51,6 +51,7 @@ static TABLES: &[Table] = &[
     metrics::TABLE,
     pointwise::TABLE,
     pointwise::binary::TABLE,
+    pointwise::cast::TABLE,
     pointwise::copy::TABLE,
     pointwise::softmax::TABLE,
     pointwise::strided::TABLE,

@@ -1,6 +1,7 @@
 //! Pointwise kernels: elements in parallel and in vectors.
 
 pub(super) mod binary;
+pub(super) mod cast;
 pub(super) mod copy;
 pub(super) mod softmax;
 pub(super) mod strided;

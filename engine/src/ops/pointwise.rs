@@ -25,6 +25,7 @@
 //! ```
 
 mod binary;
+mod cast;
 mod copy;
 mod softmax;
 mod strided;
@@ -76,8 +77,14 @@ impl Graph {
 
 /// Cases of this family.
 pub fn cases() -> Vec<Case> {
-    let families =
-        [binary::cases(), copy::cases(), softmax::cases(), strided::cases(), swiglu::cases()];
+    let families = [
+        binary::cases(),
+        cast::cases(),
+        copy::cases(),
+        softmax::cases(),
+        strided::cases(),
+        swiglu::cases(),
+    ];
     let mut cases = families.concat();
     for kind in Activation::ALL {
         for (n, replicas) in [(1usize, 1), (7, 3), (1000, 2)] {

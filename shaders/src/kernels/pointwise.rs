@@ -16,12 +16,14 @@
 //! ```
 
 mod binary;
+mod cast;
 mod copy;
 mod softmax;
 mod strided;
 mod swiglu;
 
 pub use binary::*;
+pub use cast::*;
 pub use copy::*;
 pub use softmax::*;
 pub use strided::*;
@@ -117,6 +119,8 @@ pub static KERNELS: &[&AnyKernel] = &[
     SCALE_BY.any(),
     FILL.any(),
     COPY.any(),
+    TO_FLOATS.any(),
+    TO_WORDS.any(),
     TRANSPOSE.any(),
     STRIDED_COPY.any(),
     WHERE_FORWARD.any(),
