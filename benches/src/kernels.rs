@@ -105,6 +105,8 @@ pub async fn time(
             Outcome::Failed { reason: reason.clone() }
         } else if software && recipe.flops > HARDWARE {
             Outcome::NotRun { reason: "for hardware".into() }
+        } else if recipe.of_gpus && device.profile().kind == Kind::Cpu {
+            Outcome::NotRun { reason: "for GPUs".into() }
         } else {
             let case = recipe.case();
             match fits(&case, device) {

@@ -1,7 +1,7 @@
 //! The models whose training steps are timed.
 
 use anyhow::Result;
-use tern_engine::nn::{DecoderConfig, Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::nn::{ConvSpec, DecoderConfig, Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::{
     Activation, Arena, Batching, Device, Graph, Optimizer, Plan, Precision, RowData, TextData,
     TextWindows, Training,
@@ -117,13 +117,10 @@ impl Workload {
             }
             Kind::Residual { side, classes } => ModelSpec::resnet18(3, [side; 2], classes),
             Kind::Convolution { side, channels: [first, second], classes } => {
-                let convolution = |outputs| LayerSpec::Conv2d {
-                    outputs,
-                    kernel: 3.into(),
-                    stride: 1.into(),
-                    padding: 1.into(),
-                    bias: true,
-                    activation: Activation::Relu,
+                let convolution = |outputs| {
+                    LayerSpec::Conv2d(
+                        ConvSpec::new(outputs, 3).padding(1).activation(Activation::Relu),
+                    )
                 };
                 let pool =
                     LayerSpec::MaxPool2d { kernel: 2.into(), stride: 2.into(), padding: 0.into() };

@@ -6,7 +6,7 @@ mod common;
 
 use common::fixture::file::path;
 use common::fixture::{Fixture, all_devices, close, tolerance};
-use tern_engine::nn::{Input, LayerSpec, Mode, Model, ModelSpec, Pixels};
+use tern_engine::nn::{ConvSpec, Input, LayerSpec, Mode, Model, ModelSpec};
 use tern_engine::ops::lstm::{LstmOptions, LstmWeights};
 use tern_engine::{
     Activation, Arena, Data, Element, Flat, Graph, Init, Optimizer, Param, Parameters, Tensor,
@@ -318,13 +318,13 @@ fn char_lstm_with_adamw() {
 
 #[test]
 fn cnn_with_sgd() {
-    let conv = |outputs, kernel, stride, padding| LayerSpec::Conv2d {
-        outputs,
-        kernel: Pixels::from(kernel),
-        stride: Pixels::from(stride),
-        padding: Pixels::from(padding),
-        bias: true,
-        activation: Activation::Relu,
+    let conv = |outputs, kernel, stride, padding| {
+        LayerSpec::Conv2d(
+            ConvSpec::new(outputs, kernel)
+                .stride(stride)
+                .padding(padding)
+                .activation(Activation::Relu),
+        )
     };
     let linear = LayerSpec::Linear { outputs: 3, activation: Activation::Identity };
     let layers = [
@@ -349,14 +349,13 @@ fn cnn_of_oblong_filters_without_bias_and_average_pools() {
     let layers = [
         (
             "conv",
-            LayerSpec::Conv2d {
-                outputs: 4,
-                kernel: [3, 2].into(),
-                stride: [2, 1].into(),
-                padding: [1, 0].into(),
-                bias: false,
-                activation: Activation::Tanh,
-            },
+            LayerSpec::Conv2d(
+                ConvSpec::new(4, [3, 2])
+                    .stride([2, 1])
+                    .padding([1, 0])
+                    .bias(false)
+                    .activation(Activation::Tanh),
+            ),
         ),
         (
             "pool",

@@ -25,9 +25,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var tap = group.z * p.channels * taps * n + channel * taps * along.x;
     var sums = vec4<f32>(0.0);
     for (var i = 0u; i < p.kernel_h; i++) {
-        let oh = seen_by(at.row, i, p.padding_h, p.stride_h, p.out_h);
+        let oh = seen_by(at.row, i * p.dilation_h, p.padding_h, p.stride_h, p.out_h);
         for (var j = 0u; j < p.kernel_w; j++) {
-            let ow = seen_by(at.column, j, p.padding_w, p.stride_w, p.out_w);
+            let ow = seen_by(at.column, j * p.dilation_w, p.padding_w, p.stride_w, p.out_w);
             let valid = inside & oh.valid & ow.valid;
             let pixel = at.image * plane + oh.at * p.out_w + ow.at;
             let source = select(vec4<u32>(0u), tap + pixel * along.y, valid);

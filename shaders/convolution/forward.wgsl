@@ -1,6 +1,6 @@
-// 2-D convolution: y[b, o] = bias[o] + Σ_{c, i, j} weight[o, c, i, j] · x[b, c] at row
-// oh · stride + i − padding and column ow · stride + j − padding. An invocation computes 8
-// filters of 4 output pixels. Shapes: x [R, batch, channels, height, width], parameters
+// 2-D convolution of one group: y[b, o] = bias[o] + Σ_{c, i, j} weight[o, c, i, j] · x[b, c] at row
+// oh · stride + i · dilation − padding and column ow · stride + j · dilation − padding. An invocation
+// computes 8 filters of 4 output pixels. Shapes: x [R, batch, channels, height, width], parameters
 // [R, parameter_stride] with weight [filters, channels, kernel_h, kernel_w] and bias
 // [filters], y [R, batch, filters, out_h, out_w].
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -49,10 +49,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var s7 = s0;
     for (var i = 0u; i < p.kernel_h; i++) {
         // Rows and columns before the first wrap around and are past the last, too.
-        let ih = at.row * p.stride_h + i - p.padding_h;
+        let ih = at.row * p.stride_h + i * p.dilation_h - p.padding_h;
         let row_inside = inside & (ih < vec4<u32>(p.height));
         for (var j = 0u; j < p.kernel_w; j++) {
-            let iw = at.column * p.stride_w + j - p.padding_w;
+            let iw = at.column * p.stride_w + j * p.dilation_w - p.padding_w;
             let valid = row_inside & (iw < vec4<u32>(p.width));
             let image = group.z * p.batch + at.image;
             let pixel = (image * p.channels * p.height + ih) * p.width + iw;

@@ -12,13 +12,15 @@ fn store(r: u32, channel: u32, first: u32, sum: vec4<f32>) {
     if channel >= p.channels {
         return;
     }
+    let bias_at = r * p.parameter_stride + p.bias_offset + channel;
+    let value = sum + select(0.0, parameters[select(0u, bias_at, p.bias != 0u)], p.bias != 0u);
     let plane = p.height * p.width;
     for (var k = 0u; k < 4u; k++) {
         let at = first + GROUP * k;
         if at < p.batch * plane {
             let image = r * p.batch + at / plane;
             let to = (image * p.channels + channel) * plane + at % plane;
-            dx[to] = select(0.0, dx[to], p.accumulate != 0u) + sum[k];
+            dx[to] = select(0.0, dx[to], p.accumulate != 0u) + value[k];
         }
     }
 }
@@ -47,9 +49,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var s6 = s0;
     var s7 = s0;
     for (var i = 0u; i < p.kernel_h; i++) {
-        let oh = seen_by(at.row, i, p.padding_h, p.stride_h, p.out_h);
+        let oh = seen_by(at.row, i * p.dilation_h, p.padding_h, p.stride_h, p.out_h);
         for (var j = 0u; j < p.kernel_w; j++) {
-            let ow = seen_by(at.column, j, p.padding_w, p.stride_w, p.out_w);
+            let ow = seen_by(at.column, j * p.dilation_w, p.padding_w, p.stride_w, p.out_w);
             let valid = inside & oh.valid & ow.valid;
             let image = group.z * p.batch + at.image;
             let pixel = (image * p.filters * p.out_h + oh.at) * p.out_w + ow.at;

@@ -36,8 +36,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let is_tap = k < vec4<u32>(p.channels * taps);
     let tap = select(vec4<u32>(0u), k, is_tap);
     let c = tap / taps;
-    let i = tap % taps / p.kernel_w;
-    let j = tap % p.kernel_w;
+    let i = tap % taps / p.kernel_w * p.dilation_h;
+    let j = tap % p.kernel_w * p.dilation_w;
 
     let plane = p.out_h * p.out_w;
     let total = p.batch * plane;

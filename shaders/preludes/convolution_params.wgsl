@@ -22,6 +22,9 @@ struct Params {
     first: u32,
     images: u32,
     by_pixel: u32,
+    dilation_h: u32,
+    dilation_w: u32,
+    groups: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,4 +1,4 @@
-// Output rows or columns that saw an input row or column through a tap.
+// Output rows or columns that saw an input row or column through a tap that lies so far from the first.
 struct Seen {
     at: vec4<u32>,
     valid: vec4<bool>,

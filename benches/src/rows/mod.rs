@@ -1,6 +1,7 @@
 //! Cases large enough to be timed, besides those that the engine checks.
 
 mod attention;
+mod convolution;
 mod federated;
 mod gather;
 mod groups;
@@ -43,6 +44,7 @@ impl Size {
 pub fn rows(size: Size) -> Vec<Recipe> {
     [
         network::rows(size),
+        convolution::rows(),
         recurrent::rows(size),
         groups::rows(size),
         shapes::rows(size),

@@ -2,7 +2,6 @@
 
 use tern_engine::Data;
 use tern_engine::ops::roofline;
-use tern_shaders::kernels::convolution::{Convolution, FORWARD, INPUT_BACKWARD, WEIGHT_PARTIAL};
 use tern_shaders::kernels::embedding::{GATHER, Gather, LINKS, Links, SCATTER_ADD, ScatterAdd};
 use tern_shaders::kernels::half::{
     NT as HALF_NT, NT_BF16, PACK, Pack, TRANSPOSE as HALF_TRANSPOSE, Transpose as HalfTranspose,
@@ -23,7 +22,7 @@ use super::{Size, layer_norm, loss};
 
 /// Rows of these families.
 pub fn rows(size: Size) -> Vec<Recipe> {
-    [matmul(size), lstm(size), tables(size), convolution(), pointwise(size), probes(size)].concat()
+    [matmul(size), lstm(size), tables(size), pointwise(size), probes(size)].concat()
 }
 
 /// C = A·B, Bᵀ or Aᵀ, with M × N × K.
@@ -191,49 +190,6 @@ pub(super) fn chains(n: u32, vocabulary: u32, token: impl Fn(u32) -> u32 + 'stat
         tern_shaders::kernels::embedding::links(&p, 1, &tokens, &mut link);
         Data::U32(link)
     })
-}
-
-/// A layer in the middle of a small vision model.
-fn convolution() -> Vec<Recipe> {
-    let sizes = Convolution {
-        batch: 16,
-        channels: 16,
-        height: 28,
-        width: 28,
-        filters: 32,
-        kernel_h: 3,
-        kernel_w: 3,
-        stride_h: 1,
-        stride_w: 1,
-        padding_h: 1,
-        padding_w: 1,
-        bias: 1,
-        bias_offset: 32 * 16 * 9,
-        parameter_stride: 32 * 16 * 9 + 32,
-        ..Convolution::default()
-    };
-    let Some(p) = sizes.complete() else { return Vec::new() };
-    let label = "16 × 16 × 28 × 28, 32 of 3 × 3";
-    let x = (p.batch * p.channels * p.height * p.width) as usize;
-    let y = (p.batch * p.filters * p.out_h * p.out_w) as usize;
-    let flops = 2 * y as u64 * u64::from(p.taps());
-    let parameters = p.parameter_stride as usize;
-    let by_images = p.by_images();
-    let partial = |p: &Convolution| (p.splits * p.filters * p.columns()) as usize;
-    // As devices split the weights' gradient, and as the Cpu does.
-    let whole = format!("{label}, by images");
-    [
-        (&FORWARD, label, p, [x, parameters, y]),
-        (&INPUT_BACKWARD, label, p, [y, parameters, x]),
-        (&WEIGHT_PARTIAL, label, p, [x, y, partial(&p)]),
-        (&WEIGHT_PARTIAL, &whole, by_images, [x, y, partial(&by_images)]),
-    ]
-    .into_iter()
-    .map(|(kernel, label, p, lengths)| {
-        // Weight gradients sum 12,544 pixels in f32.
-        case(kernel, label, &p, all_floats(kernel, &lengths)).flops(flops).tolerance(2e-4)
-    })
-    .collect()
 }
 
 /// What the roofline is measured by, at the sizes of the other rows.

@@ -99,6 +99,8 @@ pub struct Recipe {
     pub tolerance: f64,
     /// Fraction of words that may differ ([`Case::words_may_differ`]).
     pub words_may_differ: f64,
+    /// Whether graphs have such calls on GPUs alone.
+    pub of_gpus: bool,
     make: Rc<dyn Fn() -> Case>,
 }
 
@@ -119,6 +121,7 @@ impl Recipe {
             bytes: case.bytes,
             tolerance: case.tolerance,
             words_may_differ: case.words_may_differ,
+            of_gpus: false,
             make: Rc::new(make),
         }
     }
@@ -132,6 +135,12 @@ impl Recipe {
     /// Sets the tolerance.
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
+        self
+    }
+
+    /// A row of calls that graphs have on GPUs alone.
+    pub fn of_gpus(mut self) -> Self {
+        self.of_gpus = true;
         self
     }
 
@@ -177,6 +186,7 @@ pub fn case<P: bytemuck::Pod>(
         bytes,
         tolerance: 5e-5,
         words_may_differ: 0.0,
+        of_gpus: false,
         make: Rc::new(make),
     }
 }

@@ -2,9 +2,11 @@
 //! side is taken from the images as it is needed (`images.rs`). Images whose planes are small are
 //! computed several at a time, so that the filters are read for many pixels.
 //!
-//! How much work a product has depends on sizes alone: which thread has which part changes no bit.
+//! How much work a product has depends on sizes alone: which thread has which part changes no bit. Channels
+//! in groups are images of their own (`grouped.rs`).
 
 mod dots;
+mod grouped;
 mod images;
 
 use std::ops::Range;
@@ -131,21 +133,30 @@ fn put(x: &[f32], add: bool, y: &mut [f32]) {
     with_vectors!(s => assign(s, x, add, y));
 }
 
+/// Sets each plane to its bias.
+fn fill(planes: &mut [f32], plane: usize, bias: &[f32]) {
+    let planes = planes.chunks_exact_mut(plane).zip(bias.iter().cycle());
+    planes.for_each(|(plane, bias)| plane.fill(*bias));
+}
+
 fn forward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let p: &Convolution = bytemuck::from_bytes(p);
     let [x, parameters, y] = args else { unreachable!("three bindings") };
     let (x, parameters) = (x.real(), parameters.real());
     let (sizes, batch) = (Sizes::of(p), p.batch as usize);
     let of = |replica: usize| &parameters[replica * p.parameter_stride as usize..];
-    let y = &mut y.real_mut()[..replicas * batch * sizes.output];
+    let output = p.groups as usize * sizes.output;
+    let y = &mut y.real_mut()[..replicas * batch * output];
     if p.bias != 0 {
-        for (replica, y) in y.chunks_exact_mut(batch * sizes.output).enumerate() {
-            let bias = &of(replica)[p.bias_offset as usize..][..sizes.filters];
-            let planes = y.chunks_exact_mut(sizes.plane()).zip(bias.iter().cycle());
-            planes.for_each(|(y, bias)| y.fill(*bias));
+        for (replica, y) in y.chunks_exact_mut(batch * output).enumerate() {
+            let bias = &of(replica)[p.bias_offset as usize..][..p.filters as usize];
+            fill(y, sizes.plane(), bias);
         }
     }
     let weights = |replica: usize| &of(replica)[p.weight_offset as usize..];
+    if p.groups > 1 {
+        return grouped::forward(p, x, weights, y);
+    }
     convolve(sizes, (replicas, batch), x, weights, y, p.bias != 0);
 }
 
@@ -156,31 +167,55 @@ fn input_backward(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (sizes, batch) = (Sizes::of(p), p.batch as usize);
     let weights = |replica: usize| {
         let start = replica * p.parameter_stride as usize + p.weight_offset as usize;
-        &parameters[start..][..sizes.filters * sizes.taps]
+        &parameters[start..][..p.filters as usize * sizes.taps]
     };
-    let dx = &mut dx.real_mut()[..replicas * batch * sizes.input];
-    let add = p.accumulate != 0;
+    let input = p.groups as usize * sizes.input;
+    let dx = &mut dx.real_mut()[..replicas * batch * input];
+    let add = p.accumulate != 0 || p.bias != 0;
+    if p.bias != 0 {
+        for (replica, dx) in dx.chunks_exact_mut(batch * input).enumerate() {
+            let bias = &parameters[replica * p.parameter_stride as usize..];
+            let bias = &bias[p.bias_offset as usize..][..p.channels as usize];
+            let plane = (p.height * p.width) as usize;
+            if p.accumulate == 0 {
+                fill(dx, plane, bias);
+                continue;
+            }
+            let planes = dx.chunks_exact_mut(plane).zip(bias.iter().cycle());
+            planes.for_each(|(dx, bias)| dx.iter_mut().for_each(|dx| *dx += bias));
+        }
+    }
+    if p.groups > 1 {
+        return grouped::input_backward(p, dy, weights, dx, add);
+    }
     let is_worth = |b: &Sizes| b.plane() >= WIDE && sizes.channels >= CHANNELS;
     let backward = sizes.backward().filter(is_worth);
     let Some(backward) = backward else {
         return spread(sizes, (replicas, batch), dy, weights, dx, add);
     };
-    // Filters and channels change places, and the places of a filter their order.
-    let (count, kernel) = (sizes.filters * sizes.taps, sizes.kernel());
+    let count = sizes.filters * sizes.taps;
     lend(replicas * count, |turned| {
-        let rows = turned[..replicas * count].chunks_exact_mut(backward.taps);
-        for (at, row) in rows.enumerate() {
-            let (replica, channel) = (at / sizes.channels, at % sizes.channels);
-            let filters = weights(replica).chunks_exact(sizes.taps);
-            for (to, filter) in row.chunks_exact_mut(kernel).zip(filters) {
-                let from = &filter[channel * kernel..][..kernel];
-                to.iter_mut().zip(from.iter().rev()).for_each(|(to, from)| *to = *from);
-            }
+        for (replica, turned) in turned.chunks_exact_mut(count).take(replicas).enumerate() {
+            turn(sizes, weights(replica), turned);
         }
         let turned = &turned[..];
         let of = |replica: usize| &turned[replica * count..][..count];
         convolve(backward, (replicas, batch), dy, of, dx, add);
     });
+}
+
+/// Filters of the convolution that is the input's gradient: filters and channels change places, and the
+/// places of a filter their order.
+fn turn(sizes: Sizes, weights: &[f32], turned: &mut [f32]) {
+    let kernel = sizes.kernel();
+    let rows = turned.chunks_exact_mut(sizes.filters * kernel);
+    for (channel, row) in rows.enumerate() {
+        let filters = weights.chunks_exact(sizes.taps);
+        for (to, filter) in row.chunks_exact_mut(kernel).zip(filters) {
+            let from = &filter[channel * kernel..][..kernel];
+            to.iter_mut().zip(from.iter().rev()).for_each(|(to, from)| *to = *from);
+        }
+    }
 }
 
 /// The input's gradient by what each tap has for each pixel, which is added to the pixel that it sees.
@@ -237,20 +272,22 @@ fn weight_partial(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
     let (x, dy) = (x.real(), dy.real());
     let (sizes, batch) = (Sizes::of(p), p.batch as usize);
     let (splits, columns) = (p.splits as usize, p.columns() as usize);
+    let groups = p.groups as usize;
     let (plane, size) = (sizes.plane(), sizes.filters * columns);
     let total = batch * plane;
     let share = total.div_ceil(splits);
-    let part = filters_each(replicas * splits, sizes.filters);
-    let partial = partial.real_mut()[..replicas * splits * size].par_chunks_exact_mut(size);
+    let part = filters_each(replicas * splits * groups, sizes.filters);
+    let partial =
+        partial.real_mut()[..replicas * splits * groups * size].par_chunks_exact_mut(size);
     let parts = partial.enumerate().flat_map(|(at, sums)| {
         let parts = sums.par_chunks_mut(part * columns).enumerate();
-        parts.map(move |(number, sums)| (at, number * part, sums))
+        parts.map(move |(number, sums)| (at / groups, at % groups, number * part, sums))
     });
-    parts.for_each(|(at, first, sums)| {
+    // Images of a group lie together where there is no other.
+    let together = if groups == 1 { group(plane, batch) } else { 1 };
+    parts.for_each(|(at, group, first, sums)| {
         let filters = first..first + sums.len() / columns;
         let (replica, split) = (at / splits, at % splits);
-        let [x, dy] = [(x, sizes.input), (dy, sizes.output)]
-            .map(|(data, size)| &data[replica * batch * size..][..batch * size]);
         let pixels = (split * share).min(total)..total.min((split + 1) * share);
         if pixels.is_empty() {
             sums.fill(0.0);
@@ -259,12 +296,13 @@ fn weight_partial(p: &[u8], replicas: usize, args: &mut [Arg<'_, f32>]) {
         while next < pixels.end {
             // The rest of an image, or some whole ones.
             let (image, within) = (next / plane, next % plane);
-            let whole = ((pixels.end - next) / plane).min(group(plane, batch));
+            let whole = ((pixels.end - next) / plane).min(together);
             let (images, n) = match (within, whole) {
                 (0, 1..) if plane <= LONG => (whole, whole * plane),
                 _ => (1, (plane - within).min(pixels.end - next).min(LONG)),
             };
             let seen = within..within + n;
+            let image = (replica * batch + image) * groups + group;
             let x = &x[image * sizes.input..][..images * sizes.input];
             let dy = &dy[image * sizes.output..][..images * sizes.output];
             add_weights(sizes, x, dy, seen, filters.clone(), (sums, columns, next > pixels.start));

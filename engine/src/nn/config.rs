@@ -216,7 +216,7 @@ impl GruConfig {
     }
 }
 
-/// A [`Conv2d`](super::Conv2d) layer.
+/// A [`Conv2d`](super::Conv2d) or [`ConvTranspose2d`](super::ConvTranspose2d) layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conv2dConfig {
@@ -230,6 +230,13 @@ pub struct Conv2dConfig {
     pub stride: Pixels,
     /// Zeros around the image: above and below, left and right; 0 by default.
     pub padding: Pixels,
+    /// From one tap of a filter to the next; 1 by default.
+    pub dilation: Pixels,
+    /// Groups of channels, each seen by as many filters; 1 by default.
+    pub groups: usize,
+    /// Rows below and columns to the right that a transposed convolution gives beside those that it must;
+    /// 0 by default.
+    pub output_padding: Pixels,
     /// Whether there is a bias; there is by default.
     pub bias: bool,
 }
@@ -237,8 +244,18 @@ pub struct Conv2dConfig {
 impl Conv2dConfig {
     /// Filters at every place where they fit whole, with a bias.
     pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Pixels>) -> Self {
-        let (kernel, stride, padding) = (kernel.into(), 1.into(), 0.into());
-        Conv2dConfig { inputs, outputs, kernel, stride, padding, bias: true }
+        let (kernel, one, none) = (kernel.into(), 1.into(), 0.into());
+        Conv2dConfig {
+            inputs,
+            outputs,
+            kernel,
+            stride: one,
+            padding: none,
+            dilation: one,
+            groups: 1,
+            output_padding: none,
+            bias: true,
+        }
     }
 
     /// With so many pixels from one place to the next.
@@ -250,6 +267,24 @@ impl Conv2dConfig {
     /// With so many pixels of zeros around the image.
     pub fn padding(mut self, padding: impl Into<Pixels>) -> Self {
         self.padding = padding.into();
+        self
+    }
+
+    /// With so many pixels from one tap to the next.
+    pub fn dilation(mut self, dilation: impl Into<Pixels>) -> Self {
+        self.dilation = dilation.into();
+        self
+    }
+
+    /// With so many groups of channels; as many as there are channels make it depthwise.
+    pub fn groups(mut self, groups: usize) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    /// With so many rows and columns more, of a [`ConvTranspose2d`](super::ConvTranspose2d).
+    pub fn output_padding(mut self, pixels: impl Into<Pixels>) -> Self {
+        self.output_padding = pixels.into();
         self
     }
 

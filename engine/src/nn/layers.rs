@@ -3,8 +3,7 @@
 use tern_shaders::Activation;
 
 use super::lora::Adapter;
-use super::{Conv2dConfig, LinearConfig, LoraConfig};
-use crate::ops::convolution::Window;
+use super::{LinearConfig, LoraConfig};
 use crate::{Error, Graph, Init, Param, Parameters, Result, Tensor};
 
 /// What a graph is recorded for.
@@ -148,44 +147,6 @@ pub(super) fn check_dropout(name: &str, p: f32) -> Result<()> {
     match (0.0..1.0).contains(&p) {
         true => Ok(()),
         false => Err(Error::value(format!("dropout of {name}"), p, "0 up to but not 1")),
-    }
-}
-
-/// 2-D convolution, NCHW: `weight [out, in, k, k]`, `bias [out]`.
-#[derive(Clone, Debug)]
-pub struct Conv2d {
-    weight: Param,
-    bias: Option<Param>,
-    window: Window,
-}
-
-impl Conv2d {
-    /// Registers `name.weight` and, if asked for, `name.bias`, uniform within 1/√(in · k · k').
-    ///
-    /// # Errors
-    /// As [`Parameters::add`].
-    pub fn new(parameters: &mut Parameters, name: &str, config: Conv2dConfig) -> Result<Self> {
-        let Conv2dConfig { inputs, outputs, kernel, stride, padding, bias } = config;
-        let init = bound(inputs * kernel.height * kernel.width);
-        let shape = [outputs, inputs, kernel.height, kernel.width];
-        let weight = parameters.add(&format!("{name}.weight"), &shape, init)?;
-        let bias = match bias {
-            true => Some(parameters.add(&format!("{name}.bias"), &[outputs], init)?),
-            false => None,
-        };
-        Ok(Conv2d {
-            weight,
-            bias,
-            window: Window { stride: stride.into(), padding: padding.into() },
-        })
-    }
-
-    /// `[N, in, H, W]` to `[N, out, H', W']`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for another number of channels or an image smaller than the kernel.
-    pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
-        graph.conv2d(x, &self.weight, self.bias.as_ref(), self.window)
     }
 }
 

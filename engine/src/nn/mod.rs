@@ -19,6 +19,7 @@
 //! ```
 
 mod config;
+mod convolution;
 mod decoder;
 mod fit;
 mod generate;
@@ -35,10 +36,11 @@ mod spec;
 mod text;
 
 pub use config::{Conv2dConfig, GruConfig, LinearConfig, LstmConfig, Pixels};
+pub use convolution::{Conv2d, ConvSpec, ConvTranspose2d};
 pub use decoder::{CausalSelfAttention, Decoder, DecoderConfig, SwiGlu, TransformerBlock};
 pub use fit::{Epoch, Fit, Stop};
 pub use generate::Generator;
-pub use layers::{Conv2d, Dropout, Embedding, LayerNorm, Linear, Mode, RmsNorm};
+pub use layers::{Dropout, Embedding, LayerNorm, Linear, Mode, RmsNorm};
 pub use lora::{LORA, LoraConfig};
 pub use model::{Forward, Model};
 pub use norms::{BasicBlock, BatchNorm, GroupNorm};

@@ -4,8 +4,8 @@ use tern_shaders::{Activation, Element};
 
 use super::decoder::Cache;
 use super::{
-    BasicBlock, BatchNorm, Conv2d, Decoder, Dropout, Embedding, GroupNorm, Gru, Input, LayerNorm,
-    Linear, Lstm, Mode, RmsNorm,
+    BasicBlock, BatchNorm, Conv2d, ConvTranspose2d, Decoder, Dropout, Embedding, GroupNorm, Gru,
+    Input, LayerNorm, Linear, Lstm, Mode, RmsNorm,
 };
 use crate::checkpoint::check_length;
 use crate::ops::convolution::Window;
@@ -19,6 +19,7 @@ pub(super) enum Layer {
     Gru(Gru),
     Linear(Linear),
     Conv2d(Conv2d, Activation),
+    ConvTranspose2d(ConvTranspose2d, Activation),
     MaxPool2d([usize; 2], Window),
     AveragePool2d([usize; 2], Window),
     Flatten,
@@ -164,10 +165,11 @@ impl Model {
                     Layer::Linear(layer) => layer.forward(graph, x)?,
                     Layer::Conv2d(layer, activation) => {
                         let y = layer.forward(graph, x)?;
-                        match activation {
-                            Activation::Identity => y,
-                            kind => graph.activation(y, *kind),
-                        }
+                        activated(graph, y, *activation)
+                    }
+                    Layer::ConvTranspose2d(layer, activation) => {
+                        let y = layer.forward(graph, x)?;
+                        activated(graph, y, *activation)
                     }
                     Layer::MaxPool2d(kernel, window) => graph.max_pool2d(x, *kernel, *window)?,
                     Layer::AveragePool2d(kernel, window) => {
@@ -199,5 +201,12 @@ impl Model {
             })?;
         }
         Ok(Forward { output: x, features, state })
+    }
+}
+
+fn activated(graph: &mut Graph, x: Tensor, activation: Activation) -> Tensor {
+    match activation {
+        Activation::Identity => x,
+        kind => graph.activation(x, kind),
     }
 }

@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 use tern_shaders::Activation;
 
+use super::convolution::moved;
 use super::decoder::DEVIATION;
 use super::layers::check_dropout;
 use super::model::{Layer, Model};
 use super::{
-    BasicBlock, BatchNorm, Conv2d, Conv2dConfig, Decoder, DecoderConfig, Dropout, Embedding,
-    GroupNorm, Gru, GruConfig, LayerNorm, Linear, LinearConfig, Lstm, LstmConfig, Pixels, RmsNorm,
+    BasicBlock, BatchNorm, Conv2d, ConvSpec, ConvTranspose2d, Decoder, DecoderConfig, Dropout,
+    Embedding, GroupNorm, Gru, GruConfig, LayerNorm, Linear, LinearConfig, Lstm, LstmConfig,
+    Pixels, RmsNorm,
 };
 use crate::ops::convolution::Window;
 use crate::{Error, Init, Param, Parameters, Precision, Result};
@@ -102,22 +104,9 @@ pub enum LayerSpec {
         activation: Activation,
     },
     /// [`Conv2d`].
-    Conv2d {
-        /// Output channels.
-        outputs: usize,
-        /// Of the kernel.
-        kernel: Pixels,
-        /// From one place of the kernel to the next.
-        stride: Pixels,
-        /// Zeros put around the image: above and below, left and right.
-        padding: Pixels,
-        /// Whether there is a bias; there is if nothing is said.
-        #[serde(default = "yes", skip_serializing_if = "is_yes")]
-        bias: bool,
-        /// Applied to the outputs.
-        #[serde(default, with = "activation_name")]
-        activation: Activation,
-    },
+    Conv2d(ConvSpec),
+    /// [`ConvTranspose2d`].
+    ConvTranspose2d(ConvSpec),
     /// Maximum over windows of the image.
     MaxPool2d {
         /// Of a window.
@@ -180,11 +169,11 @@ pub enum LayerSpec {
     },
 }
 
-fn yes() -> bool {
+pub(super) fn yes() -> bool {
     true
 }
 
-fn is_yes(yes: &bool) -> bool {
+pub(super) fn is_yes(yes: &bool) -> bool {
     *yes
 }
 
@@ -192,11 +181,11 @@ fn is_no(yes: &bool) -> bool {
     !yes
 }
 
-fn is_none(pixels: &Pixels) -> bool {
+pub(super) fn is_none(pixels: &Pixels) -> bool {
     *pixels == Pixels::default()
 }
 
-mod activation_name {
+pub(super) mod activation_name {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use tern_shaders::Activation;
 
@@ -358,26 +347,28 @@ impl LayerSpec {
                 let config = LinearConfig::new(width, outputs).activation(activation);
                 Layer::Linear(Linear::new(parameters, name, config)?)
             }
-            (
-                LayerSpec::Conv2d { outputs, kernel, stride, padding, bias, activation },
-                Form::Image(image),
-            ) => {
-                let Some([h, w]) = moved(image, kernel, stride, padding) else {
-                    return unfit(*form);
-                };
-                *form = Form::Image([outputs, h, w]);
-                let config = Conv2dConfig::new(image[0], outputs, kernel)
-                    .stride(stride)
-                    .padding(padding)
-                    .bias(bias);
-                Layer::Conv2d(Conv2d::new(parameters, name, config)?, activation)
+            (LayerSpec::Conv2d(spec), Form::Image([channels, height, width])) => {
+                let layer = Conv2d::new(parameters, name, spec.config(channels))?;
+                let Some([h, w]) = spec.moved(height, width) else { return unfit(*form) };
+                *form = Form::Image([spec.outputs, h, w]);
+                Layer::Conv2d(layer, spec.activation)
+            }
+            (LayerSpec::ConvTranspose2d(spec), Form::Image([channels, height, width])) => {
+                let config = spec.config(channels);
+                let layer = ConvTranspose2d::new(parameters, name, config)?;
+                let extra = spec.output_padding.into();
+                let size =
+                    config.placement().transposed([height, width], spec.kernel.into(), extra);
+                let Some([h, w]) = size else { return unfit(*form) };
+                *form = Form::Image([spec.outputs, h, w]);
+                Layer::ConvTranspose2d(layer, spec.activation)
             }
             (
                 LayerSpec::MaxPool2d { kernel, stride, padding }
                 | LayerSpec::AveragePool2d { kernel, stride, padding },
                 Form::Image(image),
             ) => {
-                let Some([h, w]) = moved(image, kernel, stride, padding) else {
+                let Some([h, w]) = moved([image[1], image[2]], kernel, stride, padding) else {
                     return unfit(*form);
                 };
                 *form = Form::Image([image[0], h, w]);
@@ -411,7 +402,8 @@ impl LayerSpec {
             }
             (LayerSpec::BasicBlock { outputs, stride }, Form::Image(image)) => {
                 let (kernel, padding) = (3.into(), 1.into());
-                let Some([h, w]) = moved(image, kernel, stride.into(), padding) else {
+                let Some([h, w]) = moved([image[1], image[2]], kernel, stride.into(), padding)
+                else {
                     return unfit(*form);
                 };
                 *form = Form::Image([outputs, h, w]);
@@ -449,22 +441,6 @@ impl LayerSpec {
             _ => return unfit(*form),
         })
     }
-}
-
-/// Height and width of what a window gives that moves over an image `[channels, height, width]`, if
-/// it fits.
-fn moved(
-    [_, height, width]: [usize; 3],
-    kernel: Pixels,
-    stride: Pixels,
-    padding: Pixels,
-) -> Option<[usize; 2]> {
-    let places = |size: usize, kernel: usize, stride: usize, padding: usize| {
-        let room = size.checked_add(padding.checked_mul(2)?)?.checked_sub(kernel)?;
-        Some(room / stride.max(1) + 1)
-    };
-    let h = places(height, kernel.height, stride.height, padding.height)?;
-    Some([h, places(width, kernel.width, stride.width, padding.width)?])
 }
 
 #[cfg(test)]

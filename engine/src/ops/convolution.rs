@@ -31,6 +31,7 @@ use crate::{Backward, Error, Flat, Graph, Kind, Operand, Param, Result, Tensor};
 
 mod cases;
 mod pooling;
+mod transposed;
 mod unfolded;
 
 use unfolded::{Unfolded, images_at_once};
@@ -67,6 +68,46 @@ fn words<const N: usize>(op: &'static str, sizes: [usize; N]) -> Result<[u32; N]
     Ok(words)
 }
 
+impl Window {
+    /// Over a line, as [`Graph::conv1d`] takes it.
+    pub fn line(stride: usize, padding: usize) -> Self {
+        Window { stride: [1, stride], padding: [0, padding] }
+    }
+}
+
+/// How filters lie on images: their window, what lies between their taps, and the channels that they see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Placement {
+    /// Of the filter, with what lies between its taps.
+    pub window: Window,
+    /// Pixels from one tap to the next, rows first; 1 by default.
+    pub dilation: [usize; 2],
+    /// Groups of channels, each seen by as many filters; 1 by default. As many as channels make the
+    /// convolution depthwise.
+    pub groups: usize,
+}
+
+impl From<Window> for Placement {
+    fn from(window: Window) -> Self {
+        Placement { window, dilation: [1, 1], groups: 1 }
+    }
+}
+
+impl Placement {
+    /// With so many pixels from one tap to the next, rows first.
+    pub fn dilation(mut self, dilation: [usize; 2]) -> Self {
+        self.dilation = dilation;
+        self
+    }
+
+    /// With so many groups of channels.
+    pub fn groups(mut self, groups: usize) -> Self {
+        self.groups = groups;
+        self
+    }
+}
+
 fn images(graph: &Graph, op: &'static str, x: Tensor) -> Result<[usize; 4]> {
     let shape = graph.shape(x);
     <[usize; 4]>::try_from(shape).map_err(|_| {
@@ -74,76 +115,119 @@ fn images(graph: &Graph, op: &'static str, x: Tensor) -> Result<[usize; 4]> {
     })
 }
 
+/// A convolution whose shapes are looked at.
+struct Asked<'a> {
+    op: &'static str,
+    /// Of the images that the filters lie on.
+    images: [usize; 4],
+    /// `[filters, channels / groups, kernel_h, kernel_w]`.
+    filters: [usize; 4],
+    weight: &'a Param,
+    bias: Option<&'a Param>,
+    /// Values of the bias, if there is one.
+    biases: usize,
+    placement: Placement,
+}
+
+impl Asked<'_> {
+    fn fault(&self, what: &str) -> Error {
+        let bias = self.bias.map(|bias| bias.shape.clone());
+        let Asked { op, images, weight, placement, .. } = self;
+        let Placement { window, dilation, groups } = placement;
+        let mut given = format!("{images:?} under {:?}, bias {bias:?}, {window:?}", weight.shape);
+        if *placement != Placement::from(*window) {
+            given = format!("{given}, dilation {dilation:?}, {groups} groups");
+        }
+        Error::shape(op, format!("{given}: {what}"))
+    }
+
+    fn sizes(&self, graph: &Graph) -> Result<Convolution> {
+        let Asked { op, weight, bias, .. } = *self;
+        let [batch, channels, height, width] = words(op, self.images)?;
+        let [filters, depth, kernel_h, kernel_w] = words(op, self.filters)?;
+        let Window { stride, padding } = self.placement.window;
+        let [stride_h, stride_w, padding_h, padding_w] =
+            words(op, [stride[0], stride[1], padding[0], padding[1]])?;
+        let Placement { dilation, groups, .. } = self.placement;
+        let [groups, dilation_h, dilation_w] = words(op, [groups, dilation[0], dilation[1]])?;
+        if groups == 0 || [channels, filters].iter().any(|n| !n.is_multiple_of(groups)) {
+            return Err(self.fault("channels and filters are multiples of the groups"));
+        }
+        if depth != channels / groups {
+            return Err(self.fault("the weight's second dimension is the channels of a group"));
+        }
+        if bias.is_some_and(|bias| bias.shape != [self.biases]) {
+            return Err(self.fault(&format!("the bias has {} values", self.biases)));
+        }
+        if dilation_h == 0 || dilation_w == 0 {
+            return Err(self.fault("a dilation is 1 at least"));
+        }
+        // Rows of taps, taps, and the planes under each.
+        let planes = u64::from(depth.max(filters / groups));
+        let trips = u64::from(kernel_h) * (1 + u64::from(kernel_w) * (1 + planes));
+        if trips > MAX_TRIPS {
+            return Err(self.fault("too many planes times taps for one sum"));
+        }
+        let [weight_offset, bias_offset, parameter_stride] =
+            [weight.offset, bias.map_or(weight.offset, |b| b.offset), graph.parameter_stride()]
+                .map(|n| n as u32);
+        let sizes = Convolution {
+            batch,
+            channels,
+            height,
+            width,
+            filters,
+            kernel_h,
+            kernel_w,
+            stride_h,
+            stride_w,
+            padding_h,
+            padding_w,
+            weight_offset,
+            bias_offset,
+            bias: bias.is_some().into(),
+            parameter_stride,
+            dilation_h,
+            dilation_w,
+            groups,
+            ..Convolution::default()
+        };
+        let sizes = sizes.complete().ok_or_else(|| {
+            self.fault("the filter doesn't fit, or the result has 2^32 pixels or more")
+        })?;
+        Ok(match graph.profile().kind {
+            Kind::Cpu => sizes.by_images(),
+            _ => sizes,
+        })
+    }
+}
+
+/// A convolution of images by filters, `[filters, channels / groups, kernel_h, kernel_w]`.
 fn convolution(
     graph: &Graph,
-    x: Tensor,
-    weight: &Param,
-    bias: Option<&Param>,
-    window: Window,
+    op: &'static str,
+    (x, filters): (Tensor, [usize; 4]),
+    (weight, bias): (&Param, Option<&Param>),
+    placement: Placement,
 ) -> Result<Convolution> {
-    let op = "conv2d";
-    let shape = images(graph, op, x)?;
-    let [batch, channels, height, width] = words(op, shape)?;
-    let fault = |what: &str| {
-        let bias = bias.map(|b| b.shape.clone());
-        Error::shape(
-            op,
-            format!("{shape:?} under {:?}, bias {bias:?}, {window:?}: {what}", weight.shape),
-        )
-    };
-    let [filters, depth, kernel_h, kernel_w] = words(
-        op,
-        <[usize; 4]>::try_from(&weight.shape[..])
-            .map_err(|_| fault("the weight has four dimensions"))?,
-    )?;
-    if depth != channels {
-        return Err(fault("the weight's second dimension is the number of channels"));
-    }
-    if bias.is_some_and(|b| b.shape != [filters as usize]) {
-        return Err(fault("the bias has one value a filter"));
-    }
-    // Rows of taps, taps, and the planes under each.
-    let trips =
-        u64::from(kernel_h) * (1 + u64::from(kernel_w) * (1 + u64::from(channels.max(filters))));
-    if trips > MAX_TRIPS {
-        return Err(fault("too many planes times taps for one sum"));
-    }
-    let [stride_h, stride_w, padding_h, padding_w] =
-        words(op, [window.stride[0], window.stride[1], window.padding[0], window.padding[1]])?;
-    let [weight_offset, bias_offset, parameter_stride] =
-        [weight.offset, bias.map_or(weight.offset, |b| b.offset), graph.parameter_stride()]
-            .map(|n| n as u32);
-    let sizes = Convolution {
-        batch,
-        channels,
-        height,
-        width,
-        filters,
-        kernel_h,
-        kernel_w,
-        stride_h,
-        stride_w,
-        padding_h,
-        padding_w,
-        weight_offset,
-        bias_offset,
-        bias: bias.is_some().into(),
-        parameter_stride,
-        ..Convolution::default()
-    };
-    let sizes = sizes
-        .complete()
-        .ok_or_else(|| fault("the filter doesn't fit, or the result has 2^32 pixels or more"))?;
-    Ok(match graph.profile().kind {
-        Kind::Cpu => sizes.by_images(),
-        _ => sizes,
+    let images = images(graph, op, x)?;
+    Asked { op, images, filters, weight, bias, biases: filters[0], placement }.sizes(graph)
+}
+
+/// The shape of filters.
+fn filters(graph: &Graph, op: &'static str, x: Tensor, weight: &Param) -> Result<[usize; 4]> {
+    <[usize; 4]>::try_from(&weight.shape[..]).map_err(|_| {
+        let (x, weight) = (graph.shape(x), &weight.shape);
+        Error::shape(op, format!("{x:?} under {weight:?}: the weight has four dimensions"))
     })
 }
 
 impl Graph {
     /// 2-D convolution as `torch.nn.functional.conv2d`: `x` `[batch, channels, height, width]`,
-    /// `weight` `[filters, channels, kernel_h, kernel_w]`, `bias` `[filters]`; the result is
-    /// `[batch, filters, out_h, out_w]` with out = ⌊(size + 2 padding − kernel) / stride⌋ + 1.
+    /// `weight` `[filters, channels / groups, kernel_h, kernel_w]`, `bias` `[filters]`; the result is
+    /// `[batch, filters, out_h, out_w]` with
+    /// out = ⌊(size + 2 padding − dilation · (kernel − 1) − 1) / stride⌋ + 1. `placement` is a [`Window`]
+    /// or what [`Placement`] makes of one.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shapes don't go together, the filter doesn't fit into the padded
@@ -153,11 +237,45 @@ impl Graph {
         x: Tensor,
         weight: &Param,
         bias: Option<&Param>,
-        window: Window,
+        placement: impl Into<Placement>,
     ) -> Result<Tensor> {
-        let p = convolution(self, x, weight, bias, window)?;
+        let op = "conv2d";
+        let filters = filters(self, op, x, weight)?;
+        let p = convolution(self, op, (x, filters), (weight, bias), placement.into())?;
         let at_once = images_at_once(self, &p);
         Ok(self.conv2d_by(x, (weight, bias), p, at_once))
+    }
+
+    /// 1-D convolution as `torch.nn.functional.conv1d`: `x` `[batch, channels, length]`, `weight`
+    /// `[filters, channels / groups, kernel]`, `bias` `[filters]`; the result is `[batch, filters, out]`.
+    /// Of `placement`, what is for rows stays as it is by default (see [`Window::line`]).
+    ///
+    /// # Errors
+    /// As [`Graph::conv2d`], and for other dimensions.
+    pub fn conv1d(
+        &mut self,
+        x: Tensor,
+        weight: &Param,
+        bias: Option<&Param>,
+        placement: impl Into<Placement>,
+    ) -> Result<Tensor> {
+        let (&[batch, channels, length], &[filters, depth, kernel]) =
+            (self.shape(x), &weight.shape[..])
+        else {
+            let what = format!(
+                "{:?} under {:?}, expected [batch, channels, length] under [filters, channels, kernel]",
+                self.shape(x),
+                weight.shape
+            );
+            return Err(Error::shape("conv1d", what));
+        };
+        let (op, rows) = ("conv1d", [filters, depth, 1, kernel]);
+        let x = self.reshape(x, &[batch, channels, 1, length])?;
+        let p = convolution(self, op, (x, rows), (weight, bias), placement.into())?;
+        let at_once = images_at_once(self, &p);
+        let y = self.conv2d_by(x, (weight, bias), p, at_once);
+        let shape = self.shape(y).to_vec();
+        self.reshape(y, &[shape[0], shape[1], shape[2] * shape[3]])
     }
 
     /// [`Graph::conv2d`] as products of so many images at a time, or by kernels of its own.
@@ -188,27 +306,39 @@ impl Graph {
             let Some(dy) = b.gradient(y) else { return Ok(()) };
             if let Some((dx, accumulate)) = b.target(x) {
                 let args = [dy.into(), parameters, dx.into()];
-                b.dispatch(&INPUT_BACKWARD, &Convolution { accumulate, ..p }, &args);
+                b.dispatch(&INPUT_BACKWARD, &Convolution { accumulate, bias: 0, ..p }, &args);
             }
-            let weight_target = b.weight_target(&weight);
-            let bias_target = bias.as_ref().and_then(|bias| b.weight_target(bias));
-            if weight_target.is_none() && bias_target.is_none() {
-                return Ok(());
-            }
-            let p = Convolution { bias: bias_target.is_some().into(), ..p };
-            let shape = [p.splits, p.filters, p.columns()].map(|n| n as usize);
-            let partial = b.tensor("weight sums", &shape, Element::F32);
-            b.dispatch(&WEIGHT_PARTIAL, &p, &[x.into(), dy.into(), partial.into()]);
-            let targets = [
-                weight_target.map(|accumulate| p.weight_finish(accumulate)),
-                bias_target.map(|accumulate| p.bias_finish(accumulate)),
-            ];
-            for finish in targets.into_iter().flatten() {
-                b.dispatch(&WEIGHT_FINISH, &finish, &[partial.into(), Backward::GRADIENTS]);
-            }
+            weight_gradient(b, p, [x, dy], &weight, bias.as_ref());
             Ok(())
         });
         y
+    }
+}
+
+/// Gradients of the filters and, where there is a bias of them, of that, from what the filters lie on and the
+/// gradient of what they give.
+fn weight_gradient(
+    b: &mut Backward<'_>,
+    p: Convolution,
+    [x, dy]: [Tensor; 2],
+    weight: &Param,
+    bias: Option<&Param>,
+) {
+    let weight_target = b.weight_target(weight);
+    let bias_target = bias.and_then(|bias| b.weight_target(bias));
+    if weight_target.is_none() && bias_target.is_none() {
+        return;
+    }
+    let p = Convolution { bias: bias_target.is_some().into(), ..p };
+    let shape = [p.splits, p.filters, p.columns()].map(|n| n as usize);
+    let partial = b.tensor("weight sums", &shape, Element::F32);
+    b.dispatch(&WEIGHT_PARTIAL, &p, &[x.into(), dy.into(), partial.into()]);
+    let targets = [
+        weight_target.map(|accumulate| p.weight_finish(accumulate)),
+        bias_target.map(|accumulate| p.bias_finish(accumulate)),
+    ];
+    for finish in targets.into_iter().flatten() {
+        b.dispatch(&WEIGHT_FINISH, &finish, &[partial.into(), Backward::GRADIENTS]);
     }
 }
 

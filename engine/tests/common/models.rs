@@ -1,6 +1,6 @@
 //! Models of the sizes that the benches time.
 
-use tern_engine::nn::{Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::nn::{ConvSpec, Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::{
     Activation, Arena, Batching, Device, Graph, Optimizer, Plan, Result, RowData, Tensor, TextData,
     TextWindows, Training,
@@ -46,13 +46,8 @@ fn train(
 
 /// Two convolutions of 3 × 3, each pooled, and an output layer.
 pub fn convolutions() -> ModelSpec {
-    let convolution = |outputs| LayerSpec::Conv2d {
-        outputs,
-        kernel: 3.into(),
-        stride: 1.into(),
-        padding: 1.into(),
-        bias: true,
-        activation: Activation::Relu,
+    let convolution = |outputs| {
+        LayerSpec::Conv2d(ConvSpec::new(outputs, 3).padding(1).activation(Activation::Relu))
     };
     let pool = LayerSpec::MaxPool2d { kernel: 2.into(), stride: 2.into(), padding: 0.into() };
     let layers = [

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use tern_engine::Activation;
-use tern_engine::nn::{Input, LayerSpec, ModelSpec, Pixels};
+use tern_engine::nn::{ConvSpec, Input, LayerSpec, ModelSpec, Pixels};
 use tern_fl::methods::align::{Model, Objective, Settings};
 
 use crate::network::NetworkOptions;
@@ -93,13 +93,10 @@ pub const SIDE: usize = 8;
 /// Two convolutions and a normalized layer of features; one layer that reads the class from
 /// them; and a discriminator that sees features class by class.
 pub fn model() -> tern_fl::Result<Model> {
-    let convolution = |outputs, stride| LayerSpec::Conv2d {
-        outputs,
-        kernel: 3.into(),
-        stride: Pixels::from(stride),
-        padding: 1.into(),
-        bias: true,
-        activation: Activation::Relu,
+    let convolution = |outputs, stride| {
+        LayerSpec::Conv2d(
+            ConvSpec::new(outputs, 3).stride(stride).padding(1).activation(Activation::Relu),
+        )
     };
     let linear = |outputs, activation| LayerSpec::Linear { outputs, activation };
     let extractor = ModelSpec {

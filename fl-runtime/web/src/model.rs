@@ -23,6 +23,11 @@ export type Pixels = number | [number, number];
 /** Applied to a layer's outputs. */
 export type Activation =
     | "identity" | "relu" | "leaky_relu" | "sigmoid" | "tanh" | "gelu" | "gelu_tanh" | "silu";
+/** Filters on images; an output padding is for transposed ones alone. */
+export interface Convolution {
+    outputs: number; kernel: Pixels; stride: Pixels; padding: Pixels; dilation?: Pixels;
+    groups?: number; output_padding?: Pixels; bias?: boolean; activation?: Activation;
+}
 /** A layer. */
 export type Layer =
     | { embedding: { dimension: number } }
@@ -30,8 +35,8 @@ export type Layer =
                 bidirectional?: boolean; projection?: number | null } }
     | { gru: { hidden: number; layers: number; dropout?: number; bidirectional?: boolean } }
     | { linear: { outputs: number; activation?: Activation } }
-    | { conv2d: { outputs: number; kernel: Pixels; stride: Pixels; padding: Pixels;
-                  bias?: boolean; activation?: Activation } }
+    | { conv2d: Convolution }
+    | { conv_transpose2d: Convolution }
     | { max_pool2d: { kernel: Pixels; stride: Pixels; padding?: Pixels } }
     | { average_pool2d: { kernel: Pixels; stride: Pixels; padding?: Pixels } }
     | { decoder: { layers: number; heads: number; key_value_heads: number; head: number;

@@ -1,5 +1,5 @@
 //! Two-dimensional convolution, channels before pixels (NCHW), layouts and definition as in
-//! PyTorch's `conv2d` without dilation and groups; pooling in [`pooling`].
+//! PyTorch's `conv2d`; pooling in [`pooling`].
 //!
 //! ```rust
 //! use tern_shaders::kernels::convolution::{Convolution, forward};
@@ -46,9 +46,9 @@ params!(
         stride_h: u32,
         /// Input columns from one output column to the next.
         stride_w: u32,
-        /// Rows of zeros above and below, fewer than the filter has.
+        /// Rows of zeros above and below, fewer than the filter spans.
         padding_h: u32,
-        /// Columns of zeros left and right, fewer than the filter has.
+        /// Columns of zeros left and right, fewer than the filter spans.
         padding_w: u32,
         /// Rows of an output plane.
         out_h: u32,
@@ -58,7 +58,8 @@ params!(
         weight_offset: u32,
         /// First word of the bias, if there is one.
         bias_offset: u32,
-        /// 1: there is a bias, or in the weight gradient: its gradient is wanted.
+        /// 1: there is a bias, of the filters or, in [`INPUT_BACKWARD`], of the channels; in the weight
+        /// gradient: its gradient is wanted.
         bias: u32,
         /// Words of a replica's parameters.
         parameter_stride: u32,
@@ -73,6 +74,12 @@ params!(
         /// In [`columns`], 1: what all taps see of a pixel lies together, and what all filters give; 0:
         /// pixels do.
         by_pixel: u32,
+        /// Input rows from one tap of a filter to the next; [`Convolution::complete`] makes 0 one.
+        dilation_h: u32,
+        /// Input columns from one tap of a filter to the next; [`Convolution::complete`] makes 0 one.
+        dilation_w: u32,
+        /// Groups: a filter sees the channels of its own; [`Convolution::complete`] makes 0 one.
+        groups: u32,
     }
 );
 
@@ -109,10 +116,23 @@ pub fn places(size: u32, kernel: u32, stride: u32, padding: u32) -> Option<u32> 
     Some(room.checked_div(stride)? + 1)
 }
 
+/// Pixels from the first tap of so many to the last, at a distance; `None` if there are too many.
+fn span((taps, dilation): (u32, u32)) -> Option<u32> {
+    match taps.checked_sub(1) {
+        Some(gaps) => gaps.checked_mul(dilation)?.checked_add(1),
+        None => Some(0),
+    }
+}
+
 impl Convolution {
+    /// Channels that a filter sees.
+    pub fn depth(&self) -> u32 {
+        self.channels / self.groups.max(1)
+    }
+
     /// Weights of a filter.
     pub fn taps(&self) -> u32 {
-        self.channels * self.kernel_h * self.kernel_w
+        self.depth() * self.kernel_h * self.kernel_w
     }
 
     /// Iterations of the loops over a filter's places and, at each, over `planes`.
@@ -121,11 +141,19 @@ impl Convolution {
         u64::from(self.kernel_h) + places * (1 + u64::from(planes))
     }
 
-    /// Sets the output size and the number of splits, or gives `None` if the filter doesn't fit, or there
-    /// are more than 2^32 pixels.
+    /// Sets the output size and the number of splits, or gives `None` if the filter doesn't fit, channels
+    /// or filters aren't a multiple of the groups, or there are more than 2^32 pixels.
     pub fn complete(mut self) -> Option<Self> {
-        self.out_h = places(self.height, self.kernel_h, self.stride_h, self.padding_h)?;
-        self.out_w = places(self.width, self.kernel_w, self.stride_w, self.padding_w)?;
+        for one in [&mut self.dilation_h, &mut self.dilation_w, &mut self.groups] {
+            *one = (*one).max(1);
+        }
+        if [self.channels, self.filters].iter().any(|n| !n.is_multiple_of(self.groups)) {
+            return None;
+        }
+        let [rows, columns] =
+            [(self.kernel_h, self.dilation_h), (self.kernel_w, self.dilation_w)].map(span);
+        self.out_h = places(self.height, rows?, self.stride_h, self.padding_h)?;
+        self.out_w = places(self.width, columns?, self.stride_w, self.padding_w)?;
         let pixels = self.batch.checked_mul(self.out_h)?.checked_mul(self.out_w)?;
         // Enough invocations for a large device, each with at least 128 pixels to add and at
         // most 32,768; the partial sums stay below 2²¹ words unless that bound asks for more.
@@ -177,30 +205,36 @@ impl Convolution {
     }
 }
 
-/// Input place under tap `tap` of the window at `out`; `None` in the padding.
-fn under(out: usize, tap: usize, stride: u32, padding: u32, size: u32) -> Option<usize> {
-    (out * stride as usize + tap).checked_sub(padding as usize).filter(|i| *i < size as usize)
+/// Input place so far from the first of the window at `out`; `None` in the padding.
+fn under(out: usize, far: usize, stride: u32, padding: u32, size: u32) -> Option<usize> {
+    (out * stride as usize + far).checked_sub(padding as usize).filter(|i| *i < size as usize)
+}
+
+impl Convolution {
+    /// Input row and column under tap `[i, j]` of the window at `out`; `None` in the padding.
+    fn under(&self, [oh, ow]: [usize; 2], [i, j]: [usize; 2]) -> Option<(usize, usize)> {
+        let [i, j] = [i * self.dilation_h as usize, j * self.dilation_w as usize];
+        let row = under(oh, i, self.stride_h, self.padding_h, self.height)?;
+        Some((row, under(ow, j, self.stride_w, self.padding_w, self.width)?))
+    }
 }
 
 /// Calls `f(y, x, w)` for each product in a convolution: indices into one replica's output,
 /// input and weight.
 fn each_product(p: &Convolution, mut f: impl FnMut(usize, usize, usize)) {
     let (channels, filters) = (p.channels as usize, p.filters as usize);
+    let (depth, of_group) = (p.depth() as usize, filters / p.groups as usize);
     let (kernel_h, kernel_w) = (p.kernel_h as usize, p.kernel_w as usize);
     let (out_h, out_w) = (p.out_h as usize, p.out_w as usize);
     for (b, o) in product(p.batch as usize, filters) {
         for (oh, ow) in product(out_h, out_w) {
             let y = ((b * filters + o) * out_h + oh) * out_w + ow;
-            for c in 0..channels {
+            for c in 0..depth {
                 for (i, j) in product(kernel_h, kernel_w) {
-                    let Some(ih) = under(oh, i, p.stride_h, p.padding_h, p.height) else {
-                        continue;
-                    };
-                    let Some(iw) = under(ow, j, p.stride_w, p.padding_w, p.width) else {
-                        continue;
-                    };
-                    let x = ((b * channels + c) * p.height as usize + ih) * p.width as usize + iw;
-                    let w = ((o * channels + c) * kernel_h + i) * kernel_w + j;
+                    let Some((ih, iw)) = p.under([oh, ow], [i, j]) else { continue };
+                    let plane = b * channels + o / of_group * depth + c;
+                    let x = (plane * p.height as usize + ih) * p.width as usize + iw;
+                    let w = ((o * depth + c) * kernel_h + i) * kernel_w + j;
                     f(y, x, w);
                 }
             }
@@ -219,10 +253,10 @@ fn sizes(p: &Convolution) -> (usize, usize) {
     (input, output)
 }
 
-/// `y[b, o] = bias[o] + Σ weight[o, c, i, j] · x[b, c]` under the tap. Shapes: `x`
-/// `[R, batch, channels, height, width]`, `parameters` `[R, parameter_stride]` with weight
-/// `[filters, channels, kernel_h, kernel_w]` and bias `[filters]`, `y`
-/// `[R, batch, filters, out_h, out_w]`.
+/// `y[b, o] = bias[o] + Σ weight[o, c, i, j] · x[b, first + c]` under the tap, the first channel being that
+/// of the filter's group. Shapes: `x` `[R, batch, channels, height, width]`, `parameters`
+/// `[R, parameter_stride]` with weight `[filters, channels / groups, kernel_h, kernel_w]` and bias
+/// `[filters]`, `y` `[R, batch, filters, out_h, out_w]`.
 pub fn forward<F: Real>(p: &Convolution, replicas: usize, x: &[F], parameters: &[F], y: &mut [F]) {
     let (input, output) = sizes(p);
     let plane = (p.out_h * p.out_w) as usize;
@@ -238,9 +272,9 @@ pub fn forward<F: Real>(p: &Convolution, replicas: usize, x: &[F], parameters: &
     }
 }
 
-/// dx (+)= Σ weight · dy over the outputs that saw each pixel. Shapes: `dy`
-/// `[R, batch, filters, out_h, out_w]`, `parameters` `[R, parameter_stride]`, `dx`
-/// `[R, batch, channels, height, width]`.
+/// dx (+)= Σ weight · dy over the outputs that saw each pixel, and `bias[c]` where there is one, as of a
+/// transposed convolution, whose forward pass this is. Shapes: `dy` `[R, batch, filters, out_h, out_w]`,
+/// `parameters` `[R, parameter_stride]`, the bias `[channels]`, `dx` `[R, batch, channels, height, width]`.
 pub fn input_backward<F: Real>(
     p: &Convolution,
     replicas: usize,
@@ -250,10 +284,18 @@ pub fn input_backward<F: Real>(
 ) {
     let (input, output) = sizes(p);
     for r in 0..replicas {
-        let weight = &parameters[r * p.parameter_stride as usize + p.weight_offset as usize..];
+        let parameters = &parameters[r * p.parameter_stride as usize..];
+        let weight = &parameters[p.weight_offset as usize..];
         let (dy, dx) = (&dy[r * output..], &mut dx[r * input..(r + 1) * input]);
         if p.accumulate == 0 {
             dx.fill(F::zero());
+        }
+        if p.bias != 0 {
+            let bias = &parameters[p.bias_offset as usize..][..p.channels as usize];
+            let planes = dx.chunks_exact_mut((p.height * p.width) as usize);
+            for (plane, bias) in planes.zip(bias.iter().cycle()) {
+                plane.iter_mut().for_each(|dx| *dx += *bias);
+            }
         }
         each_product(p, |at, to, w| dx[to] += weight[w] * dy[at]);
     }
@@ -311,9 +353,9 @@ pub fn weight_finish<F: Real>(p: &Finish, replicas: usize, partial: &[F], gradie
     }
 }
 
-/// Workgroups of a kernel whose invocations compute 8 planes of 4 pixels each.
-fn tile_grid(pixels: u32, planes: u32, group: u32) -> [u32; 2] {
-    linear_grid(pixels.div_ceil(4 * group) as usize * planes.div_ceil(8) as usize, 1)
+/// Workgroups of a kernel whose invocations compute some planes of 4 pixels each.
+fn tile_grid(pixels: u32, planes: u32, each: u32, group: u32) -> [u32; 2] {
+    linear_grid(pixels.div_ceil(4 * group) as usize * planes.div_ceil(each) as usize, 1)
 }
 
 kernel! {
@@ -326,13 +368,21 @@ kernel! {
         source: "convolution/forward.wgsl",
         preludes: [CONVOLUTION_PARAMS, PIXELS],
         consts: [GROUP = 64],
+        fits: |p| p.groups == 1,
         iterations: |p, _| p.walk(p.channels),
-        grid: |p, v| tile_grid(p.batch * p.out_h * p.out_w, p.filters, v.constant("GROUP")),
+        grid: |p, v| tile_grid(p.batch * p.out_h * p.out_w, p.filters, 8, v.constant("GROUP")),
+    }, {
+        name: "grouped",
+        source: "convolution/forward_grouped.wgsl",
+        preludes: [CONVOLUTION_PARAMS, PIXELS],
+        consts: [GROUP = 64],
+        iterations: |p, _| p.walk(p.depth()),
+        grid: |p, v| tile_grid(p.batch * p.out_h * p.out_w, p.filters, 1, v.constant("GROUP")),
     }];
 }
 
 kernel! {
-    /// Input gradient of the 2-D convolution.
+    /// Input gradient of the 2-D convolution, and the transposed convolution.
     INPUT_BACKWARD = "convolution/input_backward", Convolution;
     bindings: [dy: read f32, parameters: read f32, dx: write f32];
     reference: input_backward;
@@ -341,9 +391,23 @@ kernel! {
         source: "convolution/input_backward.wgsl",
         preludes: [CONVOLUTION_PARAMS, PIXELS, SEEN],
         consts: [GROUP = 64],
+        fits: |p| p.groups == 1,
         iterations: |p, _| p.walk(p.filters),
-        grid: |p, v| tile_grid(p.batch * p.height * p.width, p.channels, v.constant("GROUP")),
+        grid: |p, v| tile_grid(p.batch * p.height * p.width, p.channels, 8, v.constant("GROUP")),
+    }, {
+        name: "grouped",
+        source: "convolution/input_backward_grouped.wgsl",
+        preludes: [CONVOLUTION_PARAMS, PIXELS, SEEN],
+        consts: [GROUP = 64],
+        iterations: |p, _| p.walk(p.filters / p.groups.max(1)),
+        grid: |p, v| tile_grid(p.batch * p.height * p.width, p.channels, 1, v.constant("GROUP")),
     }];
+}
+
+/// Workgroups of a weight gradient whose invocations compute some filters of 4 taps.
+fn taps_grid(p: &Convolution, filters: u32, group: u32) -> [u32; 2] {
+    let tiles = p.columns().div_ceil(4) as usize * p.filters.div_ceil(filters) as usize;
+    linear_grid(tiles * p.splits as usize, group)
 }
 
 kernel! {
@@ -356,11 +420,16 @@ kernel! {
         source: "convolution/weight_partial.wgsl",
         preludes: [CONVOLUTION_PARAMS, INDEX],
         consts: [GROUP = 64],
+        fits: |p| p.groups == 1,
         iterations: |p, _| (p.batch * p.out_h * p.out_w).div_ceil(p.splits).into(),
-        grid: |p, v| {
-            let tiles = p.columns().div_ceil(4) as usize * p.filters.div_ceil(8) as usize;
-            linear_grid(tiles * p.splits as usize, v.constant("GROUP"))
-        },
+        grid: |p, v| taps_grid(p, 8, v.constant("GROUP")),
+    }, {
+        name: "grouped",
+        source: "convolution/weight_partial_grouped.wgsl",
+        preludes: [CONVOLUTION_PARAMS, INDEX],
+        consts: [GROUP = 64],
+        iterations: |p, _| (p.batch * p.out_h * p.out_w).div_ceil(p.splits).into(),
+        grid: |p, v| taps_grid(p, 1, v.constant("GROUP")),
     }];
 }
 

@@ -10,12 +10,12 @@ use tern_shaders::kernels::convolution::Convolution;
 use crate::cpu::product::{Right, Shape};
 use crate::cpu::vector::{assign, lanes, load, store};
 
-/// Sizes of a convolution, and where taps and pixels are in an image with its padding.
+/// Sizes of a convolution of one group, and where taps and pixels are in an image with its padding.
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
     pub filters: usize,
     pub taps: usize,
-    /// Floats of an image as it comes in and as it goes out.
+    /// Floats of the group in an image as it comes in and as it goes out.
     pub input: usize,
     pub output: usize,
     /// Rows and columns of an output plane.
@@ -26,12 +26,16 @@ pub(super) struct Sizes {
     padding: [usize; 2],
     kernel: [usize; 2],
     stride: [usize; 2],
+    /// Rows and columns from one tap to the next.
+    dilation: [usize; 2],
 }
 
 impl Sizes {
+    /// Of each group.
     pub fn of(p: &Convolution) -> Self {
+        let filters = p.filters / p.groups;
         let [channels, height, width, filters, out_h, out_w] =
-            [p.channels, p.height, p.width, p.filters, p.out_h, p.out_w].map(|n| n as usize);
+            [p.depth(), p.height, p.width, filters, p.out_h, p.out_w].map(|n| n as usize);
         let two = |[h, w]: [u32; 2]| [h as usize, w as usize];
         Sizes {
             filters,
@@ -44,13 +48,14 @@ impl Sizes {
             padding: two([p.padding_h, p.padding_w]),
             kernel: two([p.kernel_h, p.kernel_w]),
             stride: two([p.stride_h, p.stride_w]),
+            dilation: two([p.dilation_h, p.dilation_w]),
         }
     }
 
     /// The convolution that gives the input's gradient from the output's, of filters turned around:
     /// there is one for a stride of one.
     pub fn backward(self) -> Option<Self> {
-        let padding = [0, 1].map(|i| self.kernel[i] - 1 - self.padding[i]);
+        let padding = [0, 1].map(|i| self.dilation[i] * (self.kernel[i] - 1) - self.padding[i]);
         self.is_dense().then_some(Sizes {
             filters: self.channels,
             taps: self.filters * self.kernel[0] * self.kernel[1],
@@ -174,13 +179,14 @@ impl Sizes {
         let [pitch, rows] = self.padded();
         let (channel, place) = (tap / self.kernel(), tap % self.kernel());
         let (i, j) = (place / self.kernel[1], place % self.kernel[1]);
-        (channel * rows + i) * pitch + j
+        (channel * rows + i * self.dilation[0]) * pitch + j * self.dilation[1]
     }
 
     /// [`Sizes::tap`] of taps one after another.
     #[inline(always)]
-    fn places(&self, taps: Range<usize>) -> impl Iterator<Item = usize> {
+    pub fn places(&self, taps: Range<usize>) -> impl Iterator<Item = usize> {
         let ([pitch, rows], [height, width]) = (self.padded(), self.kernel);
+        let [down, across] = [self.dilation[0] * pitch, self.dilation[1]];
         let mut at = self.tap(taps.start);
         let place = taps.start % self.kernel();
         let (mut i, mut j) = (place / width, place % width);
@@ -188,12 +194,12 @@ impl Sizes {
             #[inline(always)]
             move |_| {
                 let tap = at;
-                (at, j) = (at + 1, j + 1);
+                (at, j) = (at + across, j + 1);
                 if j == width {
-                    (at, i, j) = (at + pitch - width, i + 1, 0);
+                    (at, i, j) = (at + down - width * across, i + 1, 0);
                 }
                 if i == height {
-                    (at, i) = (at + (rows - height) * pitch, 0);
+                    (at, i) = (at + rows * pitch - height * down, 0);
                 }
                 tap
             },
@@ -204,7 +210,7 @@ impl Sizes {
     /// in an image with its padding if the stride is one: the first pixel's number, how many, and
     /// where the first tap sees them.
     #[inline(always)]
-    fn runs(&self, pixels: Range<usize>, mut f: impl FnMut(usize, usize, usize)) {
+    pub fn runs(&self, pixels: Range<usize>, mut f: impl FnMut(usize, usize, usize)) {
         let [pitch, _] = self.padded();
         let [_, width] = self.out;
         let (mut row, mut column) = (pixels.start / width, pixels.start % width);
@@ -349,8 +355,8 @@ impl Seen<'_> {
         to: &mut [f32],
     ) {
         let sizes = &self.sizes;
-        // Taps of a filter's row see neighbors.
-        let across = sizes.kernel[1];
+        // Taps of a filter's row see neighbors, if there is nothing in between.
+        let across = if sizes.dilation[1] == 1 { sizes.kernel[1] } else { 1 };
         let mut pieces = Pieces::new();
         let mut tap = taps.start;
         while tap < taps.end {

@@ -40,10 +40,32 @@ const CONVOLUTIONS: &[([u32; 12], u32)] = &[
     ([2, 1, 200, 180, 1, 1, 1, 1, 1, 0, 0, 1], 1),
 ];
 
-fn convolution_cases(cases: &mut Vec<Case>, sizes: [u32; 12], replicas: u32) {
+/// As above, with [dilation_h, dilation_w, groups].
+const PLACED: &[([u32; 12], [u32; 3], u32)] = &[
+    // Taps apart, in images of small planes and large ones, dense and not.
+    ([5, 3, 9, 8, 6, 3, 2, 1, 1, 2, 1, 1], [2, 3, 1], 2),
+    ([2, 33, 14, 13, 5, 3, 3, 1, 1, 2, 2, 1], [2, 2, 1], 1),
+    ([3, 4, 11, 12, 3, 2, 3, 3, 2, 1, 2, 0], [4, 2, 1], 2),
+    // Depthwise, one filter a channel and three, with planes shorter than a vector and longer.
+    ([3, 5, 6, 7, 5, 3, 3, 1, 1, 1, 1, 1], [1, 1, 5], 2),
+    ([2, 4, 17, 19, 12, 3, 5, 1, 1, 1, 2, 1], [1, 1, 4], 2),
+    ([2, 6, 12, 35, 6, 3, 3, 2, 2, 1, 1, 0], [1, 1, 6], 1),
+    ([1, 3, 10, 40, 3, 3, 3, 1, 1, 4, 2, 1], [4, 2, 3], 2),
+    // Groups of some filters and channels, and of one filter of many channels.
+    ([3, 12, 8, 9, 20, 3, 3, 1, 1, 1, 1, 1], [1, 1, 4], 2),
+    ([2, 20, 15, 13, 10, 3, 2, 2, 1, 2, 1, 1], [2, 1, 2], 1),
+    ([2, 14, 5, 6, 2, 3, 3, 1, 1, 1, 1, 1], [1, 1, 2], 2),
+];
+
+fn convolution_cases(
+    cases: &mut Vec<Case>,
+    sizes: [u32; 12],
+    [dilation_h, dilation_w, groups]: [u32; 3],
+    replicas: u32,
+) {
     let [batch, channels, height, width, filters, kernel_h, kernel_w, ..] = sizes;
     let [.., stride_h, stride_w, padding_h, padding_w, bias] = sizes;
-    let weight = filters * channels * kernel_h * kernel_w;
+    let weight = filters * channels / groups * kernel_h * kernel_w;
     let base = Convolution {
         batch,
         channels,
@@ -59,13 +81,20 @@ fn convolution_cases(cases: &mut Vec<Case>, sizes: [u32; 12], replicas: u32) {
         weight_offset: 3,
         bias_offset: 3 + weight,
         bias,
-        parameter_stride: 4 + weight + filters,
+        // The bias is one of the channels, too.
+        parameter_stride: 4 + weight + filters.max(channels),
+        dilation_h,
+        dilation_w,
+        groups,
         ..Convolution::default()
     };
     let Some(p) = base.complete() else { return };
     let input = replicas * batch * channels * height * width;
     let output = replicas * batch * filters * p.out_h * p.out_w;
-    let label = format!("{sizes:?}");
+    let mut label = format!("{sizes:?}");
+    if [dilation_h, dilation_w, groups] != [1; 3] {
+        label += &format!(", dilation {dilation_h} x {dilation_w}, {groups} groups");
+    }
     let (x, y, dy) = (noise(input, 1), noise(output, 2), noise(output, 3));
     let parameters = noise(replicas * p.parameter_stride, 4);
     let partial = noise(replicas * p.splits * filters * p.columns(), 5);
@@ -83,12 +112,17 @@ fn convolution_cases(cases: &mut Vec<Case>, sizes: [u32; 12], replicas: u32) {
         let label = format!("{label} by images");
         cases.push(case(&WEIGHT_PARTIAL, &label, &by_images, vec![x.clone(), dy.clone(), fewer]));
     }
-    column_cases(cases, &p, replicas);
+    if groups == 1 {
+        column_cases(cases, &p, replicas);
+    }
     for accumulate in [0, 1] {
         let label = format!("{label} accumulate {accumulate}");
-        let params = Convolution { accumulate, ..p };
-        let buffers = vec![dy.clone(), parameters.clone(), x.clone()];
-        cases.push(case(&INPUT_BACKWARD, &label, &params, buffers));
+        for bias in 0..=bias {
+            let label = format!("{label} bias {bias}");
+            let params = Convolution { accumulate, bias, ..p };
+            let buffers = vec![dy.clone(), parameters.clone(), x.clone()];
+            cases.push(case(&INPUT_BACKWARD, &label, &params, buffers));
+        }
         let weight = Some(p.weight_finish(accumulate));
         let bias = (bias != 0).then(|| p.bias_finish(accumulate));
         for finish in [weight, bias].into_iter().flatten() {
@@ -136,7 +170,10 @@ fn column_cases(cases: &mut Vec<Case>, p: &Convolution, replicas: usize) {
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (sizes, replicas) in CONVOLUTIONS {
-        convolution_cases(&mut cases, *sizes, *replicas);
+        convolution_cases(&mut cases, *sizes, [1; 3], *replicas);
+    }
+    for (sizes, placed, replicas) in PLACED {
+        convolution_cases(&mut cases, *sizes, *placed, *replicas);
     }
     cases
 }

@@ -30,6 +30,54 @@ fn gradients_match_finite_differences() {
     }
 }
 
+/// Filters with taps apart and in groups, over images and lines, forward and transposed.
+#[test]
+fn gradients_of_placed_filters_match_finite_differences() {
+    let wide = Window { stride: [2, 1], padding: [2, 1] };
+    let line = Placement::from(Window::line(2, 2)).dilation([1, 2]).groups(2);
+    for (filters, placement) in [
+        ([2, 4, 2, 2], Placement::from(wide).dilation([3, 2])),
+        ([6, 2, 3, 2], Placement::from(wide).groups(2)),
+        ([4, 1, 2, 3], Placement::from(wide).groups(4).dilation([2, 1])),
+    ] {
+        let (parameters, weight, bias) = parameters(&filters);
+        gradient_check_with(&parameters, &[&[2, 4, 6, 5]], |g, x| {
+            let mid = g.activation(x[0], crate::Activation::Tanh);
+            let y = g.conv2d(mid, &weight, Some(&bias), placement)?;
+            Ok(g.activation(y, crate::Activation::Tanh))
+        });
+    }
+    let (parameters, weight, bias) = parameters(&[4, 1, 3]);
+    gradient_check_with(&parameters, &[&[2, 2, 7]], |g, x| {
+        let mid = g.activation(x[0], crate::Activation::Tanh);
+        let y = g.conv1d(mid, &weight, Some(&bias), line)?;
+        assert_eq!(g.shape(y), [2, 4, 4]);
+        Ok(g.activation(y, crate::Activation::Tanh))
+    });
+}
+
+#[test]
+fn gradients_of_transposed_convolutions_match_finite_differences() {
+    let window = Window { stride: [3, 2], padding: [1, 0] };
+    for (shape, outputs, placement, extra) in [
+        ([4, 3, 3, 2], 3, Placement::from(Window::default()), [0, 0]),
+        ([4, 3, 3, 2], 3, window.into(), [2, 1]),
+        ([4, 2, 2, 3], 4, Placement::from(window).groups(2).dilation([2, 1]), [0, 1]),
+    ] {
+        let mut parameters = Parameters::new();
+        let bias = parameters.add("bias", &[outputs], Init::Uniform(0.5)).unwrap();
+        let weight = parameters.add("weight", &shape, Init::Uniform(0.5)).unwrap();
+        gradient_check_with(&parameters, &[&[2, 4, 3, 2]], |g, x| {
+            let mid = g.activation(x[0], crate::Activation::Tanh);
+            let y = g.conv_transpose2d(mid, &weight, Some(&bias), placement, extra)?;
+            // Its input has another gradient, to which its own is added.
+            let again = g.conv_transpose2d(mid, &weight, None, placement, extra)?;
+            let sum = g.add(y, again)?;
+            Ok(g.activation(sum, crate::Activation::Tanh))
+        });
+    }
+}
+
 /// A convolution of so many images at a time, as products.
 fn unfolded(
     g: &mut Graph,
@@ -37,7 +85,8 @@ fn unfolded(
     (weight, bias): (&Param, Option<&Param>),
     (window, at_once): (Window, u32),
 ) -> Result<Tensor> {
-    let p = convolution(g, x, weight, bias, window)?;
+    let filters = filters(g, "own", x, weight)?;
+    let p = convolution(g, "own", (x, filters), (weight, bias), window.into())?;
     Ok(g.conv2d_by(x, (weight, bias), p, Some(at_once)))
 }
 
@@ -69,7 +118,8 @@ fn run(device: &Device, sizes: [usize; 7], at_once: Option<u32>) -> Vec<f64> {
     let mut g = Graph::new(&arena);
     let x = g.input("x", &[batch, channels, side, side], Element::F32);
     let window = Window { stride: [stride; 2], padding: [padding; 2] };
-    let p = convolution(&g, x, &weight, Some(&bias), window).unwrap();
+    let (placement, shape) = (window.into(), [filters, channels, kernel, kernel]);
+    let p = convolution(&g, "own", (x, shape), (&weight, Some(&bias)), placement).unwrap();
     let y = g.conv2d_by(x, (&weight, Some(&bias)), p, at_once);
     g.keep(y);
     let shape = g.shape(y).to_vec();
@@ -110,7 +160,9 @@ fn large_convolutions_are_products_on_a_gpu() {
     let at_once = |device: &Device, weight: &Param, shape: &[usize]| {
         let mut g = Graph::new(&Arena::new(device, &parameters, &[1]).unwrap());
         let x = g.input("x", shape, Element::F32);
-        images_at_once(&g, &convolution(&g, x, weight, None, Window::default()).unwrap())
+        let (window, filters) = (Window::default(), filters(&g, "own", x, weight).unwrap());
+        let p = convolution(&g, "own", (x, filters), (weight, None), window.into()).unwrap();
+        images_at_once(&g, &p)
     };
     assert_eq!(at_once(&Device::cpu(), &weight, &[5, 4, 8, 8]), None);
     for (_, device) in crate::ops::testing::software() {
@@ -168,10 +220,22 @@ fn shapes_that_do_not_go_together_are_refused_with_the_shapes() {
         (g.conv2d(flat, &weight, None, window), "[3, 5]"),
         (g.conv2d(image, &bias, None, window), "[2]"),
         (g.conv2d(thin, &weight, None, window), "[1, 2, 5, 5] under [2, 3, 3, 2]"),
-        (g.conv2d(image, &weight, Some(&weight), window), "one value a filter"),
+        (g.conv2d(image, &weight, Some(&weight), window), "the bias has 2 values"),
         (g.conv2d(low, &weight, None, window), "doesn't fit"),
         (g.conv2d(image, &weight, None, still), "doesn't fit"),
         (g.conv2d(image, &weight, None, wide), "doesn't fit"),
+        (
+            g.conv2d(image, &weight, None, Placement::from(window).groups(2)),
+            "multiples of the groups",
+        ),
+        (g.conv2d(image, &weight, None, Placement::from(window).groups(3)), "3 groups"),
+        (g.conv2d(image, &weight, None, Placement::from(window).groups(0)), "0 groups"),
+        (g.conv2d(image, &weight, None, Placement::from(window).dilation([0, 1])), "[0, 1]"),
+        (g.conv2d(image, &weight, None, Placement::from(window).dilation([3, 1])), "doesn't fit"),
+        (g.conv1d(image, &weight, None, window), "[1, 3, 5, 5] under [2, 3, 3, 2]"),
+        (g.conv_transpose2d(image, &weight, None, window, [0, 0]), "the number of channels"),
+        (g.conv_transpose2d(thin, &weight, None, window, [1, 0]), "less than its stride"),
+        (g.conv_transpose2d(thin, &weight, Some(&bias), window, [0, 0]), "the bias has 3 values"),
         (g.max_pool2d(flat, [2, 2], window), "[3, 5]"),
         (g.max_pool2d(low, [3, 3], window), "[1, 3, 2, 5] under [3, 3]"),
         (g.average_pool2d(image, [2, 2], wide), "doesn't fit"),

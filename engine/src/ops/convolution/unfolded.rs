@@ -1,7 +1,7 @@
 //! Convolutions on GPUs as matrix products, where these are large, but what an image takes is not: what each
-//! tap sees is copied out, some images at a time, and multiplied by the filters. The products' variants for each kind of device, tuned
-//! choices among them, then compute the convolution. What is copied out for the forward pass is copied once
-//! more for the backward pass.
+//! tap sees is copied out, some images at a time, and multiplied by the filters. The products' variants for
+//! each kind of device, tuned choices among them, then compute the convolution. What is copied out for the
+//! forward pass is copied once more for the backward pass.
 
 use tern_shaders::Element;
 use tern_shaders::kernels::convolution::Convolution;

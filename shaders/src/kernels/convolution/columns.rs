@@ -1,5 +1,6 @@
 //! Convolutions as matrix products: what each tap of a filter sees becomes a row, a pixel of the output a
-//! column (im2col; Chellapilla, Puri and Simard 2006), and the filters multiply that matrix.
+//! column (im2col; Chellapilla, Puri and Simard 2006), and the filters multiply that matrix. All channels are
+//! of one group.
 //!
 //! ```rust
 //! use tern_shaders::kernels::convolution::Convolution;
@@ -17,7 +18,7 @@
 //! assert_eq!(columns, [1.0, 2.0, 2.0, 3.0]);
 //! ```
 
-use super::{Convolution, product, sizes, under};
+use super::{Convolution, product, sizes};
 use crate::{Real, kernel, linear_grid};
 
 impl Convolution {
@@ -39,14 +40,13 @@ impl Convolution {
                 for b in 0..self.images as usize {
                     let image = (self.first as usize + b) * size;
                     for (oh, ow) in product(out_h, out_w) {
-                        let ih = under(oh, i, self.stride_h, self.padding_h, self.height);
-                        let iw = under(ow, j, self.stride_w, self.padding_w, self.width);
                         let row = |ih| (c * self.height as usize + ih) * self.width as usize;
                         let column = match self.by_pixel {
                             0 => number,
                             _ => number % pixels * taps + number / pixels,
                         };
-                        f(column, ih.zip(iw).map(|(ih, iw)| image + row(ih) + iw));
+                        let seen = self.under([oh, ow], [i, j]);
+                        f(column, seen.map(|(ih, iw)| image + row(ih) + iw));
                         number += 1;
                     }
                 }
@@ -138,6 +138,7 @@ kernel! {
         source: "convolution/unfold.wgsl",
         preludes: [CONVOLUTION_PARAMS, PIXELS],
         consts: [GROUP = 64],
+        fits: |p| p.groups == 1,
         iterations: |p, _| p.walk(0),
         grid: |p, v| grid(p.images * p.out_h * p.out_w, p.channels, v.constant("GROUP")),
     }];
@@ -153,6 +154,7 @@ kernel! {
         source: "convolution/fold.wgsl",
         preludes: [CONVOLUTION_PARAMS, PIXELS, SEEN],
         consts: [GROUP = 64],
+        fits: |p| p.groups == 1,
         iterations: |p, _| p.walk(0),
         grid: |p, v| grid(p.images * p.height * p.width, p.channels, v.constant("GROUP")),
     }];

@@ -88,8 +88,22 @@ pub(super) fn check_slope(point: &[f64], gradient: &[f64], loss: impl Fn(&[f64])
 #[test]
 fn gradients_are_slopes_of_the_forward() {
     let replicas = 2;
-    for splits in [1, 3, 7] {
-        let p = Convolution { splits, ..sample() };
+    for (splits, placed) in [(1, [1, 1, 1]), (3, [2, 3, 1]), (7, [1, 1, 3]), (3, [2, 1, 3])] {
+        let [dilation_h, dilation_w, groups] = placed;
+        let filters = if groups == 1 { 2 } else { 6 };
+        let p = Convolution {
+            // Filters with taps apart fit an image with more around it.
+            padding_h: dilation_h,
+            padding_w: dilation_w,
+            dilation_h,
+            dilation_w,
+            groups,
+            filters,
+            bias_offset: if groups == 1 { 1 } else { 40 },
+            parameter_stride: 46,
+            ..sample()
+        };
+        let p = Convolution { splits, ..p.complete().unwrap() };
         let (input, output) = sizes(&p);
         let x = noise(replicas * input, 1);
         let w = noise(replicas * p.parameter_stride as usize, 2);
@@ -101,8 +115,19 @@ fn gradients_are_slopes_of_the_forward() {
         };
 
         let mut dx = vec![9.0; x.len()];
-        input_backward(&p, replicas, &k, &w, &mut dx);
+        let unbiased = Convolution { bias: 0, ..p };
+        input_backward(&unbiased, replicas, &k, &w, &mut dx);
         check_slope(&x, &dx, |x| loss(x, &w));
+        // As a transposed convolution it has a bias of the channels.
+        let mut transposed = vec![9.0; x.len()];
+        input_backward(&p, replicas, &k, &w, &mut transposed);
+        let plane = (p.height * p.width) as usize;
+        for (at, (with, without)) in transposed.iter().zip(&dx).enumerate() {
+            let (channel, image) = (at / plane % 3, at / plane / 3);
+            let bias =
+                w[image / 2 * p.parameter_stride as usize + p.bias_offset as usize + channel];
+            assert!((with - without - bias).abs() < 1e-12);
+        }
 
         let size = replicas * (p.splits * p.filters * p.columns()) as usize;
         let mut partial = vec![9.0; size];
@@ -114,8 +139,9 @@ fn gradients_are_slopes_of_the_forward() {
         check_slope(&w, &dw, |w| loss(&x, w));
 
         let p = Convolution { accumulate: 1, ..p };
+        let unbiased = Convolution { accumulate: 1, ..unbiased };
         let (once_x, once_w) = (dx.clone(), dw.clone());
-        input_backward(&p, replicas, &k, &w, &mut dx);
+        input_backward(&unbiased, replicas, &k, &w, &mut dx);
         weight_finish(&p.weight_finish(1), replicas, &partial, &mut dw);
         weight_finish(&p.bias_finish(1), replicas, &partial, &mut dw);
         for (twice, once) in dx.iter().zip(&once_x).chain(dw.iter().zip(&once_w)) {
