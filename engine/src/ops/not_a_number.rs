@@ -21,6 +21,7 @@ const FREE: &[(&str, &str)] = &[
     ("metrics/top_k", "x"),
     // Of its two parts the second is NaN.
     ("loss/softmax_cross_entropy_forward", "log_sum"),
+    ("loss/softmax_cross_entropy_join", "log_sum"),
     ("loss/weighted_cross_entropy_forward", "row_sums"),
 ];
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use tern_engine::Activation;
-use tern_engine::nn::{ConvSpec, Input, LayerSpec, ModelSpec, Pixels};
+use tern_engine::nn::{ConvSpec, Input, LayerSpec, ModelSpec};
 use tern_fl::methods::align::{Model, Objective, Settings};
 
 use crate::network::NetworkOptions;

@@ -20,7 +20,7 @@ fn every_layer_and_input_has_a_type() {
     let activations = variants::<LayerSpec>(linear);
     assert!(layers.len() > 10 && inputs.len() == 3 && activations.len() > 7);
     for name in layers.iter().chain(&inputs) {
-        let typed = [format!("{{ {name}: {{"), format!("\"{name}\"")];
+        let typed = [format!("{{ {name}: "), format!("\"{name}\"")];
         assert!(typed.iter().any(|typed| MODEL.contains(typed)), "no type for {name}");
     }
     for name in activations {
