@@ -129,14 +129,17 @@ impl ConvSpec {
             .bias(self.bias)
     }
 
-    /// Rows and columns that come of an image; `None` where the kernel doesn't fit.
+    /// Rows and columns that come of an image; `None` where the kernel doesn't fit, the padding holds a whole
+    /// one, or a stride or dilation is 0.
     pub(super) fn moved(&self, rows: usize, columns: usize) -> Option<[usize; 2]> {
-        let spans = |kernel: usize, dilation: usize| {
-            kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1)
+        let spans = |kernel: usize, dilation: usize, stride: usize, padding: usize| {
+            let span = kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1)?;
+            (dilation > 0 && stride > 0 && padding < span).then_some(span)
         };
+        let (kernel, dilation, stride) = (self.kernel, self.dilation, self.stride);
         let kernel = Pixels {
-            height: spans(self.kernel.height, self.dilation.height)?,
-            width: spans(self.kernel.width, self.dilation.width)?,
+            height: spans(kernel.height, dilation.height, stride.height, self.padding.height)?,
+            width: spans(kernel.width, dilation.width, stride.width, self.padding.width)?,
         };
         moved([rows, columns], kernel, self.stride, self.padding)
     }
@@ -177,7 +180,7 @@ impl Conv2dConfig {
             return Err(Error::value(format!("groups of {name}"), groups, expected));
         }
         let depth = channels / groups;
-        let init = bound(depth * kernel.height * kernel.width);
+        let init = bound(depth.saturating_mul(kernel.height).saturating_mul(kernel.width));
         let shape = [filters, depth, kernel.height, kernel.width];
         let weight = parameters.add(&format!("{name}.weight"), &shape, init)?;
         let bias = match self.bias {

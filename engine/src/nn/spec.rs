@@ -348,18 +348,18 @@ impl LayerSpec {
                 Layer::Linear(Linear::new(parameters, name, config)?)
             }
             (LayerSpec::Conv2d(spec), Form::Image([channels, height, width])) => {
-                let layer = Conv2d::new(parameters, name, spec.config(channels))?;
                 let Some([h, w]) = spec.moved(height, width) else { return unfit(*form) };
+                let layer = Conv2d::new(parameters, name, spec.config(channels))?;
                 *form = Form::Image([spec.outputs, h, w]);
                 Layer::Conv2d(layer, spec.activation)
             }
             (LayerSpec::ConvTranspose2d(spec), Form::Image([channels, height, width])) => {
                 let config = spec.config(channels);
-                let layer = ConvTranspose2d::new(parameters, name, config)?;
                 let extra = spec.output_padding.into();
                 let size =
                     config.placement().transposed([height, width], spec.kernel.into(), extra);
                 let Some([h, w]) = size else { return unfit(*form) };
+                let layer = ConvTranspose2d::new(parameters, name, config)?;
                 *form = Form::Image([spec.outputs, h, w]);
                 Layer::ConvTranspose2d(layer, spec.activation)
             }
@@ -379,7 +379,9 @@ impl LayerSpec {
                 }
             }
             (LayerSpec::Flatten, Form::Image([channels, height, width])) => {
-                *form = Form::Vector(channels * height * width);
+                let width = channels.checked_mul(height).and_then(|rows| rows.checked_mul(width));
+                let Some(width) = width else { return unfit(*form) };
+                *form = Form::Vector(width);
                 Layer::Flatten
             }
             (LayerSpec::GlobalAveragePool, Form::Image([channels, ..])) => {

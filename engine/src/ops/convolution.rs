@@ -274,8 +274,8 @@ impl Graph {
         let p = convolution(self, op, (x, rows), (weight, bias), placement.into())?;
         let at_once = images_at_once(self, &p);
         let y = self.conv2d_by(x, (weight, bias), p, at_once);
-        let shape = self.shape(y).to_vec();
-        self.reshape(y, &[shape[0], shape[1], shape[2] * shape[3]])
+        self.check()?;
+        self.reshape(y, &[p.batch, p.filters, p.out_w].map(|n| n as usize))
     }
 
     /// [`Graph::conv2d`] as products of so many images at a time, or by kernels of its own.

@@ -140,3 +140,26 @@ fn resnet18_has_torchvisions_parameters() {
     let error = ModelSpec { input, layers }.build().unwrap_err().to_string();
     assert!(error.contains("layer n"), "{error}");
 }
+
+/// A description comes from others: what no graph can compute is refused where the layer has its name.
+#[test]
+fn convolutions_that_can_not_be_are_refused() {
+    let of = |kind: &str, fields: &str| {
+        let conv = format!(r#"{{"outputs":4,"kernel":3,"stride":1,"padding":1{fields}}}"#);
+        let layers = format!(r#"[["odd",{{"{kind}":{conv}}}],["flat","flatten"]]"#);
+        let input = r#"{"image":{"channels":4,"height":5,"width":5}}"#;
+        let spec = format!(r#"{{"input":{input},"layers":{layers}}}"#);
+        serde_json::from_str::<ModelSpec>(&spec).unwrap().build().map(|_| ())
+    };
+    let of_both = |fields: &str| ["conv2d", "conv_transpose2d"].map(|kind| of(kind, fields));
+    assert!(of_both(r#","groups":2,"dilation":2"#).iter().all(|built| built.is_ok()));
+    for fields in [r#","groups":0"#, r#","groups":3"#, r#","dilation":0"#] {
+        for refused in of_both(fields) {
+            let told = refused.unwrap_err().to_string();
+            assert!(told.contains("odd"), "{fields}: {told}");
+        }
+    }
+    assert!(of("conv2d", r#","output_padding":1"#).unwrap_err().to_string().contains("odd"));
+    assert!(of("conv_transpose2d", r#","output_padding":1"#).is_err());
+    assert!(of_both(r#","dilation":4294967296"#).iter().all(|built| built.is_err()));
+}

@@ -152,6 +152,37 @@ fn products_and_kernels_for_convolutions_agree_on_every_device() {
     }
 }
 
+/// Groups of so many filters and taps that one of them would be products.
+#[test]
+fn large_groups_are_computed_on_every_device() {
+    let (parameters, weight, bias) = parameters(&[32, 8, 3, 3]);
+    let placement = Placement::from(Window { padding: [1, 1], ..Window::default() }).groups(2);
+    let run = |device: &Device| {
+        let arena = Arena::new(device, &parameters, &[3]).unwrap();
+        let mut g = Graph::new(&arena);
+        let x = g.input("x", &[2, 16, 6, 5], Element::F32);
+        let y = g.conv2d(x, &weight, Some(&bias), placement).unwrap();
+        g.keep(y);
+        let dy = g.input("dy", &[2, 32, 6, 5], Element::F32);
+        let (mut plan, gradients) = g.gradients(&[(y, dy)], &crate::Trainable::All, &[x]).unwrap();
+        plan.write(x, &cases::noise(2 * 16 * 30, 1)).unwrap();
+        plan.write(dy, &cases::noise(2 * 32 * 30, 2)).unwrap();
+        plan.run(1).unwrap();
+        let mut found = plan.read_f64(y).unwrap();
+        found.extend(plan.read_f64(gradients[0].unwrap()).unwrap());
+        found.extend(arena.read_f64(Flat::Gradients, 0).unwrap());
+        found
+    };
+    let expected = run(&Device::reference_f64());
+    let software = crate::ops::testing::software().iter().map(|(_, device)| run(device));
+    for found in [run(&Device::cpu())].into_iter().chain(software) {
+        assert_eq!(found.len(), expected.len());
+        for (a, b) in found.iter().zip(&expected) {
+            assert!((a - b).abs() < 5e-5, "{a} {b}");
+        }
+    }
+}
+
 /// Large convolutions are products on a GPU; small ones, and those of the Cpu, are not.
 #[test]
 fn large_convolutions_are_products_on_a_gpu() {

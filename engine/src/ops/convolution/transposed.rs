@@ -12,7 +12,8 @@ use crate::{Error, Flat, Graph, Operand, Param, Result, Tensor};
 const OP: &str = "conv_transpose2d";
 
 impl Placement {
-    /// Rows and columns that a transposed convolution makes of an image; `None` where there are none.
+    /// Rows and columns that a transposed convolution makes of an image; `None` where there are none, or too
+    /// many, a padding holds a whole filter, or an output padding isn't less than its stride.
     pub(crate) fn transposed(
         &self,
         image: [usize; 2],
@@ -20,11 +21,14 @@ impl Placement {
         extra: [usize; 2],
     ) -> Option<[usize; 2]> {
         let size = |axis: usize| {
-            let gaps = image[axis].checked_sub(1)?.checked_mul(self.window.stride[axis])?;
+            let (stride, padding) = (self.window.stride[axis], self.window.padding[axis]);
+            let gaps = image[axis].checked_sub(1)?.checked_mul(stride)?;
             let span = kernel[axis].checked_sub(1)?.checked_mul(self.dilation[axis])?;
+            if self.dilation[axis] == 0 || extra[axis] >= stride || padding > span {
+                return None;
+            }
             let padded = gaps.checked_add(span)?.checked_add(extra[axis])?.checked_add(1)?;
-            let padding = self.window.padding[axis].checked_mul(2)?;
-            padded.checked_sub(padding).filter(|size| *size > 0)
+            padded.checked_sub(padding.checked_mul(2)?).filter(|size| (1..1 << 20).contains(size))
         };
         Some([size(0)?, size(1)?])
     }
@@ -54,7 +58,9 @@ fn convolution(
         return Err(fault("an output padding is less than its stride"));
     }
     let size = placement.transposed([height, width], [kernel_h, kernel_w], output_padding);
-    let [height, width] = size.ok_or_else(|| fault("the result has no pixels, or too many"))?;
+    let [height, width] = size.ok_or_else(|| {
+        fault("the result has no pixels or too many, or the padding holds a whole filter")
+    })?;
     let channels = depth.checked_mul(placement.groups);
     let channels = channels.ok_or_else(|| fault("too many channels"))?;
     let images = [batch, channels, height, width];
@@ -68,8 +74,8 @@ impl Graph {
     /// out = (size − 1) · stride − 2 padding + dilation · (kernel − 1) + output padding + 1.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes don't go together, an output padding isn't less than its stride, or
-    /// the result has no pixels.
+    /// [`Error::Shape`] if the shapes don't go together, an output padding isn't less than its stride, a
+    /// padding holds a whole filter, or the result has no pixels.
     pub fn conv_transpose2d(
         &mut self,
         x: Tensor,

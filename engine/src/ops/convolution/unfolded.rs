@@ -24,7 +24,7 @@ const FEWEST: [u32; 2] = [16, 32];
 /// Images that are computed at a time; `None` for convolutions that aren't computed so.
 pub(super) fn images_at_once(graph: &Graph, p: &Convolution) -> Option<u32> {
     let [filters, taps] = FEWEST;
-    let large = p.filters >= filters && p.taps() >= taps;
+    let large = p.groups == 1 && p.filters >= filters && p.taps() >= taps;
     let profile = graph.profile();
     if !large || profile.kind == Kind::Cpu {
         return None;

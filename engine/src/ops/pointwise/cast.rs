@@ -8,8 +8,8 @@ use crate::{Data, Graph, Tensor};
 
 impl Graph {
     /// The same numbers as floats or as words; `x` itself where it has them. A float loses its fraction: below
-    /// 0, and where it is no number, it becomes 0, from 2³² on 2³² − 1. A word becomes the nearest float.
-    /// Outside of differentiation, but for `x` itself.
+    /// 0, and where it is no number, it becomes 0, from 2³² on 2³² − 1. A word becomes itself below 2²⁴, and
+    /// a float beside it from there on. No gradient passes through, unless it is `x` that is returned.
     pub fn cast(&mut self, x: Tensor, element: Element) -> Tensor {
         if self.element(x) == element {
             return x;
