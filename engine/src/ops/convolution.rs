@@ -298,10 +298,8 @@ impl Graph {
         }
         let parameters = Operand::Flat(Flat::Parameters);
         self.dispatch(&FORWARD, &p, &[x.into(), parameters, y.into()]);
+        let weights: Vec<&Param> = [weight].into_iter().chain(bias).collect();
         let (weight, bias) = (weight.clone(), bias.cloned());
-        let weights: Vec<Param> =
-            [Some(weight.clone()), bias.clone()].into_iter().flatten().collect();
-        let weights: Vec<&Param> = weights.iter().collect();
         self.on_backward(&[x], &weights, &[y], move |b| {
             let Some(dy) = b.gradient(y) else { return Ok(()) };
             if let Some((dx, accumulate)) = b.target(x) {

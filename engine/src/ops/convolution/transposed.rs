@@ -6,8 +6,8 @@ use tern_shaders::kernels::pointwise::{SCALE, Scale};
 use tern_shaders::kernels::reduce::{ROWS, Reduction, Rows};
 
 use super::{Asked, Placement, filters, images, weight_gradient};
-use crate::ops::matmul::bias_gradient;
-use crate::{Error, Flat, Graph, Operand, Param, Result, Tensor};
+use crate::ops::reduce::sum_columns;
+use crate::{Backward, Error, Flat, Graph, Operand, Param, Result, Tensor};
 
 const OP: &str = "conv_transpose2d";
 
@@ -89,10 +89,8 @@ impl Graph {
         let y = self.tensor("transposed convolution", &shape, Element::F32);
         let parameters = Operand::Flat(Flat::Parameters);
         self.dispatch(&INPUT_BACKWARD, &p, &[x.into(), parameters, y.into()]);
+        let weights: Vec<&Param> = [weight].into_iter().chain(bias).collect();
         let (weight, bias) = (weight.clone(), bias.cloned());
-        let weights: Vec<Param> =
-            [Some(weight.clone()), bias.clone()].into_iter().flatten().collect();
-        let weights: Vec<&Param> = weights.iter().collect();
         self.on_backward(&[x], &weights, &[y], move |b| {
             let Some(dy) = b.gradient(y) else { return Ok(()) };
             let p = Convolution { bias: 0, ..p };
@@ -113,12 +111,14 @@ impl Graph {
                 }
             }
             weight_gradient(b, p, [dy, x], &weight, None);
-            if let Some(bias) = &bias {
+            let bias = bias.as_ref();
+            if let Some((bias, flag)) = bias.and_then(|bias| Some((bias, b.weight_target(bias)?))) {
                 let sums = b.tensor("planes' sums", &[p.batch as usize, bias.len()], Element::F32);
                 let (rows, columns) = (p.batch * p.channels, p.height * p.width);
                 let params = Rows { rows, columns, kind: Reduction::Sum as u32 };
                 b.dispatch(&ROWS, &params, &[dy.into(), sums.into()]);
-                bias_gradient(b, sums, bias);
+                let out = (Backward::GRADIENTS, bias.offset, b.parameter_stride());
+                sum_columns(b, sums, [p.batch as usize, bias.len()], out, flag);
             }
             Ok(())
         });
