@@ -1,7 +1,7 @@
 //! The models whose training steps are timed.
 
 use anyhow::Result;
-use tern_engine::nn::{ConvSpec, DecoderConfig, Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::nn::{Conv2dConfig, DecoderConfig, Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::{
     Activation, Arena, Batching, Device, Graph, Optimizer, Plan, Precision, RowData, TextData,
     TextWindows, Training,
@@ -119,7 +119,7 @@ impl Workload {
             Kind::Convolution { side, channels: [first, second], classes } => {
                 let convolution = |outputs| {
                     LayerSpec::Conv2d(
-                        ConvSpec::new(outputs, 3).padding(1).activation(Activation::Relu),
+                        Conv2dConfig::new(outputs, 3).padding(1).activation(Activation::Relu),
                     )
                 };
                 let pool =

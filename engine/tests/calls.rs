@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
-use tern_engine::nn::{ConvSpec, DecoderConfig, Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::nn::{Conv2dConfig, DecoderConfig, Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::ops::attention::{AttentionOptions, Keys};
 use tern_engine::ops::convolution::Window;
 use tern_engine::ops::reduce::Reduction;
@@ -71,7 +71,7 @@ fn data(draw: u8, n: usize) -> Data {
 
 /// Images of one by three pixels.
 fn image() -> ModelSpec {
-    let filters = LayerSpec::Conv2d(ConvSpec::new(2, 1).activation(Activation::Relu));
+    let filters = LayerSpec::Conv2d(Conv2dConfig::new(2, 1).activation(Activation::Relu));
     let classes = LayerSpec::Linear { outputs: 2, activation: Activation::Identity };
     ModelSpec {
         input: Input::Image { channels: 1, height: 1, width: 3 },

@@ -6,7 +6,7 @@ mod common;
 
 use common::fixture::file::path;
 use common::fixture::{Fixture, all_devices, close, tolerance};
-use tern_engine::nn::{ConvSpec, Input, LayerSpec, Mode, Model, ModelSpec};
+use tern_engine::nn::{Conv2dConfig, Input, LayerSpec, Mode, Model, ModelSpec};
 use tern_engine::ops::lstm::{LstmOptions, LstmWeights};
 use tern_engine::{
     Activation, Arena, Data, Element, Flat, Graph, Init, Optimizer, Param, Parameters, Tensor,
@@ -320,7 +320,7 @@ fn char_lstm_with_adamw() {
 fn cnn_with_sgd() {
     let conv = |outputs, kernel, stride, padding| {
         LayerSpec::Conv2d(
-            ConvSpec::new(outputs, kernel)
+            Conv2dConfig::new(outputs, kernel)
                 .stride(stride)
                 .padding(padding)
                 .activation(Activation::Relu),
@@ -350,7 +350,7 @@ fn cnn_of_oblong_filters_without_bias_and_average_pools() {
         (
             "conv",
             LayerSpec::Conv2d(
-                ConvSpec::new(4, [3, 2])
+                Conv2dConfig::new(4, [3, 2])
                     .stride([2, 1])
                     .padding([1, 0])
                     .bias(false)

@@ -5,7 +5,7 @@ mod common;
 
 use common::fixture::file::path;
 use common::fixture::{Fixture, all_devices, close, tolerance};
-use tern_engine::nn::{ConvSpec, Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::nn::{Conv2dConfig, Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::ops::gru::{GruOptions, GruWeights};
 use tern_engine::ops::reduce::Reduction;
 use tern_engine::{
@@ -178,7 +178,7 @@ fn ops_on_shapes() {
 #[test]
 fn a_residual_network() {
     let fixture = Fixture::open("residual_sgd");
-    let conv = LayerSpec::Conv2d(ConvSpec::new(4, 3).padding(1).bias(false));
+    let conv = LayerSpec::Conv2d(Conv2dConfig::new(4, 3).padding(1).bias(false));
     let layers = [
         ("conv1", conv),
         ("bn1", LayerSpec::BatchNorm),

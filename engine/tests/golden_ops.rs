@@ -94,19 +94,19 @@ fn convolution(name: &str, parameters: &mut Parameters) -> (Vec<usize>, Recorded
     let (shape, config) = match name {
         "dilated" => {
             let config =
-                Conv2dConfig::new(3, 4, [3, 2]).stride([1, 2]).padding([2, 1]).dilation([2, 1]);
+                Conv2dConfig::new(4, [3, 2]).stride([1, 2]).padding([2, 1]).dilation([2, 1]);
             (vec![2, 3, 9, 6], config)
         }
-        "grouped" => (vec![2, 4, 5, 7], Conv2dConfig::new(4, 6, 3).padding(1).groups(2)),
+        "grouped" => (vec![2, 4, 5, 7], Conv2dConfig::new(6, 3).padding(1).groups(2)),
         "depthwise" => {
-            (vec![2, 4, 6, 7], Conv2dConfig::new(4, 8, [2, 3]).stride(2).padding(1).groups(4))
+            (vec![2, 4, 6, 7], Conv2dConfig::new(8, [2, 3]).stride(2).padding(1).groups(4))
         }
         "transposed" => {
-            let config = Conv2dConfig::new(4, 3, [3, 2]).stride([2, 3]).padding([1, 0]);
+            let config = Conv2dConfig::new(3, [3, 2]).stride([2, 3]).padding([1, 0]);
             (vec![2, 4, 4, 3], config.output_padding([1, 2]))
         }
         "spread" => {
-            let config = Conv2dConfig::new(4, 6, 3).stride(2).padding(1).dilation(2).groups(2);
+            let config = Conv2dConfig::new(6, 3).stride(2).padding(1).dilation(2).groups(2);
             (vec![2, 4, 3, 5], config)
         }
         _ => {
@@ -121,11 +121,11 @@ fn convolution(name: &str, parameters: &mut Parameters) -> (Vec<usize>, Recorded
     };
     let record: Recorded = match name {
         "transposed" | "spread" => {
-            let layer = ConvTranspose2d::new(parameters, name, config).unwrap();
+            let layer = ConvTranspose2d::new(parameters, name, shape[1], config).unwrap();
             Box::new(move |graph, x| layer.forward(graph, x))
         }
         _ => {
-            let layer = Conv2d::new(parameters, name, config).unwrap();
+            let layer = Conv2d::new(parameters, name, shape[1], config).unwrap();
             Box::new(move |graph, x| layer.forward(graph, x))
         }
     };

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{floats, tokens};
-use tern_engine::nn::{ConvSpec, DecoderConfig, Input, LayerSpec, LoraConfig, Mode, ModelSpec};
+use tern_engine::nn::{Conv2dConfig, DecoderConfig, Input, LayerSpec, LoraConfig, Mode, ModelSpec};
 use tern_engine::{
     Activation, Arena, Data, Device, DeviceOptions, Element, Error, Flat, Graph, Kind, LossScale,
     Optimizer, ParameterGroup, Precision, Select, Training,
@@ -70,7 +70,7 @@ fn models_larger_than_a_binding_train_as_on_the_cpu() {
         ("norm", LayerSpec::LayerNorm),
         ("output", linear(40)),
     ]);
-    let conv = LayerSpec::Conv2d(ConvSpec::new(16, 3).padding(1).activation(Activation::Relu));
+    let conv = LayerSpec::Conv2d(Conv2dConfig::new(16, 3).padding(1).activation(Activation::Relu));
     let images = named(&[
         ("conv", conv),
         ("batch_norm", LayerSpec::BatchNorm),

@@ -4,17 +4,16 @@ use serde::{Deserialize, Serialize};
 use tern_shaders::Activation;
 
 use super::Pixels;
-use super::config::Conv2dConfig;
 use super::layers::bound;
 use super::spec::{activation_name, is_none, is_yes, yes};
 use crate::ops::convolution::{Placement, Window};
 use crate::{Error, Graph, Param, Parameters, Result, Tensor};
 
-/// [`Conv2d`] or [`ConvTranspose2d`] in a [`ModelSpec`](super::ModelSpec).
+/// A [`Conv2d`] or [`ConvTranspose2d`] layer, in a [`ModelSpec`](super::ModelSpec), too.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
-pub struct ConvSpec {
+pub struct Conv2dConfig {
     /// Output channels.
     pub outputs: usize,
     /// Of the kernel.
@@ -57,13 +56,13 @@ fn is_one_group(groups: &usize) -> bool {
     *groups == 1
 }
 
-impl ConvSpec {
+impl Conv2dConfig {
     /// Filters at every place where they fit whole, with a bias and no activation.
     pub fn new(outputs: usize, kernel: impl Into<Pixels>) -> Self {
         let (stride, dilation, groups) = (one(), one(), 1);
         let (padding, output_padding) = (Pixels::default(), Pixels::default());
         let (kernel, activation) = (kernel.into(), Activation::Identity);
-        ConvSpec {
+        Conv2dConfig {
             outputs,
             kernel,
             stride,
@@ -118,17 +117,6 @@ impl ConvSpec {
         self
     }
 
-    /// Of so many input channels.
-    pub(super) fn config(&self, inputs: usize) -> Conv2dConfig {
-        Conv2dConfig::new(inputs, self.outputs, self.kernel)
-            .stride(self.stride)
-            .padding(self.padding)
-            .dilation(self.dilation)
-            .groups(self.groups)
-            .output_padding(self.output_padding)
-            .bias(self.bias)
-    }
-
     /// Rows and columns that come of an image; `None` where the kernel doesn't fit, the padding holds a whole
     /// one, or a stride or dilation is 0.
     pub(super) fn moved(&self, rows: usize, columns: usize) -> Option<[usize; 2]> {
@@ -171,11 +159,12 @@ impl Conv2dConfig {
         &self,
         parameters: &mut Parameters,
         name: &str,
+        inputs: usize,
         [filters, channels]: [usize; 2],
     ) -> Result<(Param, Option<Param>)> {
         let (groups, kernel) = (self.groups, self.kernel);
         let unfit = |n: &usize| groups == 0 || !n.is_multiple_of(groups);
-        if let Some(channels) = [self.inputs, self.outputs].iter().find(|n| unfit(n)) {
+        if let Some(channels) = [inputs, self.outputs].iter().find(|n| unfit(n)) {
             let expected = format!("a divisor of {channels} channels");
             return Err(Error::value(format!("groups of {name}"), groups, expected));
         }
@@ -197,6 +186,7 @@ pub struct Conv2d {
     weight: Param,
     bias: Option<Param>,
     placement: Placement,
+    activation: Activation,
 }
 
 impl Conv2d {
@@ -205,15 +195,21 @@ impl Conv2d {
     /// # Errors
     /// As [`Parameters::add`]; [`Error::Value`] for groups that channels aren't multiples of, or an output
     /// padding.
-    pub fn new(parameters: &mut Parameters, name: &str, config: Conv2dConfig) -> Result<Self> {
+    pub fn new(
+        parameters: &mut Parameters,
+        name: &str,
+        inputs: usize,
+        config: Conv2dConfig,
+    ) -> Result<Self> {
         if config.output_padding != Pixels::default() {
             let given = format!("{:?}", config.output_padding);
             let expected = "none, but in a transposed convolution";
             return Err(Error::value(format!("output padding of {name}"), given, expected));
         }
-        let size = [config.outputs, config.inputs];
-        let (weight, bias) = config.register(parameters, name, size)?;
-        Ok(Conv2d { weight, bias, placement: config.placement() })
+        let size = [config.outputs, inputs];
+        let (weight, bias) = config.register(parameters, name, inputs, size)?;
+        let (placement, activation) = (config.placement(), config.activation);
+        Ok(Conv2d { weight, bias, placement, activation })
     }
 
     /// `[N, in, H, W]` to `[N, out, H', W']`.
@@ -221,7 +217,8 @@ impl Conv2d {
     /// # Errors
     /// [`Error::Shape`] for another number of channels or an image smaller than the kernel.
     pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
-        graph.conv2d(x, &self.weight, self.bias.as_ref(), self.placement)
+        let y = graph.conv2d(x, &self.weight, self.bias.as_ref(), self.placement)?;
+        Ok(activated(graph, y, self.activation))
     }
 }
 
@@ -232,6 +229,7 @@ pub struct ConvTranspose2d {
     bias: Option<Param>,
     placement: Placement,
     output_padding: [usize; 2],
+    activation: Activation,
 }
 
 impl ConvTranspose2d {
@@ -240,11 +238,17 @@ impl ConvTranspose2d {
     ///
     /// # Errors
     /// As [`Parameters::add`]; [`Error::Value`] for groups that channels aren't multiples of.
-    pub fn new(parameters: &mut Parameters, name: &str, config: Conv2dConfig) -> Result<Self> {
-        let size = [config.inputs, config.outputs];
-        let (weight, bias) = config.register(parameters, name, size)?;
+    pub fn new(
+        parameters: &mut Parameters,
+        name: &str,
+        inputs: usize,
+        config: Conv2dConfig,
+    ) -> Result<Self> {
+        let size = [inputs, config.outputs];
+        let (weight, bias) = config.register(parameters, name, inputs, size)?;
+        let (placement, activation) = (config.placement(), config.activation);
         let output_padding = config.output_padding.into();
-        Ok(ConvTranspose2d { weight, bias, placement: config.placement(), output_padding })
+        Ok(ConvTranspose2d { weight, bias, placement, output_padding, activation })
     }
 
     /// `[N, in, H, W]` to `[N, out, H', W']`.
@@ -253,6 +257,14 @@ impl ConvTranspose2d {
     /// As [`Graph::conv_transpose2d`].
     pub fn forward(&self, graph: &mut Graph, x: Tensor) -> Result<Tensor> {
         let (bias, padding) = (self.bias.as_ref(), self.output_padding);
-        graph.conv_transpose2d(x, &self.weight, bias, self.placement, padding)
+        let y = graph.conv_transpose2d(x, &self.weight, bias, self.placement, padding)?;
+        Ok(activated(graph, y, self.activation))
+    }
+}
+
+fn activated(graph: &mut Graph, x: Tensor, activation: Activation) -> Tensor {
+    match activation {
+        Activation::Identity => x,
+        kind => graph.activation(x, kind),
     }
 }

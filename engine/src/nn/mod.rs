@@ -35,8 +35,8 @@ mod sampler;
 mod spec;
 mod text;
 
-pub use config::{Conv2dConfig, GruConfig, LinearConfig, LstmConfig, Pixels};
-pub use convolution::{Conv2d, ConvSpec, ConvTranspose2d};
+pub use config::{GruConfig, LinearConfig, LstmConfig, Pixels};
+pub use convolution::{Conv2d, Conv2dConfig, ConvTranspose2d};
 pub use decoder::{CausalSelfAttention, Decoder, DecoderConfig, SwiGlu, TransformerBlock};
 pub use fit::{Epoch, Fit, Stop};
 pub use generate::Generator;

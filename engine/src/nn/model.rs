@@ -18,8 +18,8 @@ pub(super) enum Layer {
     Lstm(Lstm),
     Gru(Gru),
     Linear(Linear),
-    Conv2d(Conv2d, Activation),
-    ConvTranspose2d(ConvTranspose2d, Activation),
+    Conv2d(Conv2d),
+    ConvTranspose2d(ConvTranspose2d),
     MaxPool2d([usize; 2], Window),
     AveragePool2d([usize; 2], Window),
     Flatten,
@@ -163,14 +163,8 @@ impl Model {
                         y
                     }
                     Layer::Linear(layer) => layer.forward(graph, x)?,
-                    Layer::Conv2d(layer, activation) => {
-                        let y = layer.forward(graph, x)?;
-                        activated(graph, y, *activation)
-                    }
-                    Layer::ConvTranspose2d(layer, activation) => {
-                        let y = layer.forward(graph, x)?;
-                        activated(graph, y, *activation)
-                    }
+                    Layer::Conv2d(layer) => layer.forward(graph, x)?,
+                    Layer::ConvTranspose2d(layer) => layer.forward(graph, x)?,
                     Layer::MaxPool2d(kernel, window) => graph.max_pool2d(x, *kernel, *window)?,
                     Layer::AveragePool2d(kernel, window) => {
                         graph.average_pool2d(x, *kernel, *window)?
@@ -201,12 +195,5 @@ impl Model {
             })?;
         }
         Ok(Forward { output: x, features, state })
-    }
-}
-
-fn activated(graph: &mut Graph, x: Tensor, activation: Activation) -> Tensor {
-    match activation {
-        Activation::Identity => x,
-        kind => graph.activation(x, kind),
     }
 }

@@ -110,21 +110,21 @@ impl BasicBlock {
         [inputs, outputs]: [usize; 2],
         stride: usize,
     ) -> Result<Self> {
-        let mut pair = |[conv, norm]: [&str; 2], config: Conv2dConfig| -> Result<_> {
-            let conv = Conv2d::new(parameters, &format!("{name}.{conv}"), config.bias(false))?;
-            Ok((conv, BatchNorm::new(parameters, &format!("{name}.{norm}"), config.outputs)?))
+        let mut pair = |[conv, norm]: [&str; 2], inputs, config: Conv2dConfig| -> Result<_> {
+            let (conv, norm) = (format!("{name}.{conv}"), format!("{name}.{norm}"));
+            let conv = Conv2d::new(parameters, &conv, inputs, config.bias(false))?;
+            Ok((conv, BatchNorm::new(parameters, &norm, config.outputs)?))
         };
-        let three =
-            |inputs, stride| Conv2dConfig::new(inputs, outputs, 3).stride(stride).padding(1);
+        let three = |stride| Conv2dConfig::new(outputs, 3).stride(stride).padding(1);
         let convolutions = [
-            pair(["conv1", "bn1"], three(inputs, stride))?,
-            pair(["conv2", "bn2"], three(outputs, 1))?,
+            pair(["conv1", "bn1"], inputs, three(stride))?,
+            pair(["conv2", "bn2"], outputs, three(1))?,
         ];
         let shortcut = match (inputs, stride) == (outputs, 1) {
             true => None,
             false => {
-                let config = Conv2dConfig::new(inputs, outputs, 1).stride(stride);
-                Some(pair(["downsample.0", "downsample.1"], config)?)
+                let config = Conv2dConfig::new(outputs, 1).stride(stride);
+                Some(pair(["downsample.0", "downsample.1"], inputs, config)?)
             }
         };
         Ok(BasicBlock { convolutions, shortcut })

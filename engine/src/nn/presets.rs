@@ -2,7 +2,7 @@
 
 use tern_shaders::Activation;
 
-use super::{ConvSpec, Input, LayerSpec, ModelSpec};
+use super::{Conv2dConfig, Input, LayerSpec, ModelSpec};
 
 impl ModelSpec {
     /// A language model: `embedding`, `lstm`, `output` over the vocabulary.
@@ -43,7 +43,7 @@ impl ModelSpec {
     /// 7 × 7, a maximum pool, eight [basic blocks](LayerSpec::BasicBlock) of 64 to 512 channels, and
     /// classes of their means.
     pub fn resnet18(channels: usize, [height, width]: [usize; 2], classes: usize) -> Self {
-        let conv = LayerSpec::Conv2d(ConvSpec::new(64, 7).stride(2).padding(3).bias(false));
+        let conv = LayerSpec::Conv2d(Conv2dConfig::new(64, 7).stride(2).padding(3).bias(false));
         let pool = LayerSpec::MaxPool2d { kernel: 3.into(), stride: 2.into(), padding: 1.into() };
         let mut layers = vec![
             ("conv1".to_owned(), conv),

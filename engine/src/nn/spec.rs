@@ -8,7 +8,7 @@ use super::decoder::DEVIATION;
 use super::layers::check_dropout;
 use super::model::{Layer, Model};
 use super::{
-    BasicBlock, BatchNorm, Conv2d, ConvSpec, ConvTranspose2d, Decoder, DecoderConfig, Dropout,
+    BasicBlock, BatchNorm, Conv2d, Conv2dConfig, ConvTranspose2d, Decoder, DecoderConfig, Dropout,
     Embedding, GroupNorm, Gru, GruConfig, LayerNorm, Linear, LinearConfig, Lstm, LstmConfig,
     Pixels, RmsNorm,
 };
@@ -104,9 +104,9 @@ pub enum LayerSpec {
         activation: Activation,
     },
     /// [`Conv2d`].
-    Conv2d(ConvSpec),
+    Conv2d(Conv2dConfig),
     /// [`ConvTranspose2d`].
-    ConvTranspose2d(ConvSpec),
+    ConvTranspose2d(Conv2dConfig),
     /// Maximum over windows of the image.
     MaxPool2d {
         /// Of a window.
@@ -347,21 +347,17 @@ impl LayerSpec {
                 let config = LinearConfig::new(width, outputs).activation(activation);
                 Layer::Linear(Linear::new(parameters, name, config)?)
             }
-            (LayerSpec::Conv2d(spec), Form::Image([channels, height, width])) => {
-                let Some([h, w]) = spec.moved(height, width) else { return unfit(*form) };
-                let layer = Conv2d::new(parameters, name, spec.config(channels))?;
-                *form = Form::Image([spec.outputs, h, w]);
-                Layer::Conv2d(layer, spec.activation)
+            (LayerSpec::Conv2d(config), Form::Image([channels, height, width])) => {
+                let Some([h, w]) = config.moved(height, width) else { return unfit(*form) };
+                *form = Form::Image([config.outputs, h, w]);
+                Layer::Conv2d(Conv2d::new(parameters, name, channels, config)?)
             }
-            (LayerSpec::ConvTranspose2d(spec), Form::Image([channels, height, width])) => {
-                let config = spec.config(channels);
-                let extra = spec.output_padding.into();
-                let size =
-                    config.placement().transposed([height, width], spec.kernel.into(), extra);
+            (LayerSpec::ConvTranspose2d(config), Form::Image([channels, height, width])) => {
+                let (image, extra) = ([height, width], config.output_padding.into());
+                let size = config.placement().transposed(image, config.kernel.into(), extra);
                 let Some([h, w]) = size else { return unfit(*form) };
-                let layer = ConvTranspose2d::new(parameters, name, config)?;
-                *form = Form::Image([spec.outputs, h, w]);
-                Layer::ConvTranspose2d(layer, spec.activation)
+                *form = Form::Image([config.outputs, h, w]);
+                Layer::ConvTranspose2d(ConvTranspose2d::new(parameters, name, channels, config)?)
             }
             (
                 LayerSpec::MaxPool2d { kernel, stride, padding }

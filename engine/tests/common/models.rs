@@ -1,6 +1,6 @@
 //! Models of the sizes that the benches time.
 
-use tern_engine::nn::{ConvSpec, Input, LayerSpec, Mode, ModelSpec};
+use tern_engine::nn::{Conv2dConfig, Input, LayerSpec, Mode, ModelSpec};
 use tern_engine::{
     Activation, Arena, Batching, Device, Graph, Optimizer, Plan, Result, RowData, Tensor, TextData,
     TextWindows, Training,
@@ -47,7 +47,7 @@ fn train(
 /// Two convolutions of 3 × 3, each pooled, and an output layer.
 pub fn convolutions() -> ModelSpec {
     let convolution = |outputs| {
-        LayerSpec::Conv2d(ConvSpec::new(outputs, 3).padding(1).activation(Activation::Relu))
+        LayerSpec::Conv2d(Conv2dConfig::new(outputs, 3).padding(1).activation(Activation::Relu))
     };
     let pool = LayerSpec::MaxPool2d { kernel: 2.into(), stride: 2.into(), padding: 0.into() };
     let layers = [

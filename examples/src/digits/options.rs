@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use tern_engine::Activation;
-use tern_engine::nn::{ConvSpec, Input, LayerSpec, ModelSpec};
+use tern_engine::nn::{Conv2dConfig, Input, LayerSpec, ModelSpec};
 use tern_fl::methods::align::{Model, Objective, Settings};
 
 use crate::network::NetworkOptions;
@@ -95,7 +95,7 @@ pub const SIDE: usize = 8;
 pub fn model() -> tern_fl::Result<Model> {
     let convolution = |outputs, stride| {
         LayerSpec::Conv2d(
-            ConvSpec::new(outputs, 3).stride(stride).padding(1).activation(Activation::Relu),
+            Conv2dConfig::new(outputs, 3).stride(stride).padding(1).activation(Activation::Relu),
         )
     };
     let linear = |outputs, activation| LayerSpec::Linear { outputs, activation };

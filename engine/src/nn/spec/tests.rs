@@ -55,7 +55,7 @@ fn windows_are_written_by_a_side_or_by_two() {
         ["1",{"average_pool2d":{"kernel":2,"stride":[2,3],"padding":1}}],
         ["2","flatten"]]}"#;
     let spec: ModelSpec = serde_json::from_str(json).unwrap();
-    let conv = LayerSpec::Conv2d(ConvSpec::new(2, [3, 1]).padding([1, 0]).bias(false));
+    let conv = LayerSpec::Conv2d(Conv2dConfig::new(2, [3, 1]).padding([1, 0]).bias(false));
     assert_eq!(spec.layers[0].1, conv);
     let again = serde_json::to_string(&spec).unwrap();
     assert_eq!(serde_json::from_str::<ModelSpec>(&again).unwrap(), spec);
